@@ -1,0 +1,75 @@
+# The commands of this project. `make` alone lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MANAGE := $(BIN)/python manage.py
+# What needs settings but no deployment (lint, the OpenAPI file) runs with those of the tests.
+TEST_MANAGE := DJANGO_SETTINGS_MODULE=tests.settings $(MANAGE)
+OPENAPI := spectacular --format openapi-json --validate --fail-on-warn
+CODE := ags tenants providers examples manage.py
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo run test lint fix lock openapi migrate serve
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+install: $(VENV)/runtime.stamp ## Make .venv and install what AGS needs to run
+
+demo: install ## Show the whole way once: server, discovery, session token, QR code
+	@$(BIN)/python examples/demo.py
+
+run: install ## The same set-up, kept running, with the admin
+	@$(BIN)/python examples/demo.py --keep-serving
+
+test: $(VENV)/dev.stamp ## Run all tests, on SQLite and on PostgreSQL
+	@# The browser tests need Chromium. Where it cannot be installed they fail, and say so.
+	@command -v chromium >/dev/null || test -n "$$AGS_TEST_CHROMIUM" || test "$$(id -u)" != 0 || \
+	  { apt-get update --quiet=2 && apt-get install --yes --quiet=2 chromium >/dev/null; }
+	@$(BIN)/python -m tests $(ARGS)
+
+lint: $(VENV)/dev.stamp ## Check form, types, layers, dependencies, migrations, OpenAPI, containers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(CODE)
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/deptry .
+	$(TEST_MANAGE) makemigrations --check --dry-run
+	$(TEST_MANAGE) $(OPENAPI) --file $(VENV)/openapi.json
+	diff openapi.json $(VENV)/openapi.json
+	$(BIN)/hadolint docker/Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml
+
+fix: $(VENV)/dev.stamp ## Correct what the linters can correct
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(VENV)/dev.stamp ## Compile requirements/*.in to *.txt, with hashes
+	for name in runtime dev; do \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	    --no-strip-extras --no-emit-index-url --no-emit-find-links --no-header \
+	    requirements/$$name.in --output-file requirements/$$name.txt || exit 1; \
+	done
+
+openapi: $(VENV)/dev.stamp ## Write openapi.json, and the table of errors in docs/api.md
+	$(TEST_MANAGE) $(OPENAPI) --file openapi.json
+	$(TEST_MANAGE) shell --no-imports --command "from docs.errors import PAGE, page; PAGE.write_text(page())"
+
+migrate: install ## Migrate the database of DATABASE_URL
+	$(MANAGE) migrate
+
+serve: install ## Run the production server; everything comes from the environment
+	@exec $(MANAGE) serve
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "AGS needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Set PYTHON=…")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/runtime.stamp: requirements/runtime.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/runtime.txt
+	@touch $@
+
+$(VENV)/dev.stamp: requirements/dev.txt $(VENV)/runtime.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@

@@ -1,0 +1,126 @@
+"""`GET /ags/servicediscovery`: which services a tenant offers, and what each wants to know."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+from django.http import HttpResponse
+from django.utils.cache import get_conditional_response, patch_vary_headers
+from drf_spectacular.utils import OpenApiResponse, extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+
+from ags.api import headers
+from ags.api.errors import NO_SERVICES, ApiError
+from ags.api.record import record_of
+from ags.api.schema import CORRELATION_ID, TENANT_ID, refusals
+from ags.api.view import GateView
+from providers.contract import Endpoint
+from tenants.snapshot import ServiceView, TenantView, snapshot
+
+# The names on the wire are camelCase.
+# ruff: noqa: N815
+
+
+class ParameterPropertySerializer(serializers.Serializer[Any]):
+    """A parameter that an endpoint of the service wants."""
+
+    name = serializers.CharField()
+    mandatory = serializers.BooleanField()
+    isPassword = serializers.BooleanField(help_text="Hide what is typed.")
+    description = serializers.CharField()
+    maxLength = serializers.IntegerField(help_text="In characters.")
+
+
+class EndpointSerializer(serializers.Serializer[Any]):
+    """A call that the service answers."""
+
+    name = serializers.ChoiceField(choices=[endpoint.name for endpoint in Endpoint])
+    path = serializers.CharField(help_text="Relative to /ags.")
+    parameterProperties = ParameterPropertySerializer(many=True)
+
+
+class DisplayAttributesSerializer(serializers.Serializer[Any]):
+    """What a person sees."""
+
+    name = serializers.CharField()
+    logo = serializers.CharField(help_text="An https address, or empty.")
+
+
+class ServiceSerializer(serializers.Serializer[Any]):
+    """A service."""
+
+    authServiceName = serializers.CharField(help_text="To be sent as x-auth-service-id.")
+    displayAttributes = DisplayAttributesSerializer()
+    endpoints = EndpointSerializer(many=True)
+
+
+class DiscoverySerializer(serializers.Serializer[Any]):
+    """The enabled services of a tenant."""
+
+    availableServices = ServiceSerializer(many=True)
+
+
+class ServiceDiscovery(GateView):
+    """Called by the operator's head-end and by client apps."""
+
+    http_method_names = ["get", "head"]
+
+    @extend_schema(
+        operation_id="serviceDiscovery",
+        summary="List the authentication services of a tenant",
+        parameters=[TENANT_ID, CORRELATION_ID],
+        responses={
+            200: DiscoverySerializer,
+            304: OpenApiResponse(description="Not changed since the ETag in If-None-Match."),
+            **refusals(400, 404, 503),
+        },
+    )
+    def get(self, request: Request) -> HttpResponse:
+        """List what is enabled, in the order of the names. No credential is needed."""
+        tenant = snapshot.tenant(headers.tenant_id(request.META, record_of(request)))
+        if tenant is None or not tenant.services:
+            raise ApiError(NO_SERVICES, why="tenant_not_available" if tenant is None else None)
+        body, etag = _document(tenant)
+        response = HttpResponse(body, content_type="application/json", headers={"ETag": etag})
+        response["Cache-Control"] = "no-cache"
+        patch_vary_headers(response, ["nv-tenant-id"])
+        # Answers 304 to an If-None-Match that holds the ETag.
+        return cast("HttpResponse", get_conditional_response(request, etag=etag, response=response))
+
+
+# Written once for each view of a tenant, and gone with it.
+_documents: WeakKeyDictionary[TenantView, tuple[bytes, str]] = WeakKeyDictionary()
+
+
+def _document(tenant: TenantView) -> tuple[bytes, str]:
+    found = _documents.get(tenant)
+    if found is None:
+        services = [_service(service) for service in tenant.services.values()]
+        body = json.dumps({"availableServices": services}, ensure_ascii=False).encode()
+        found = _documents[tenant] = (body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+    return found
+
+
+def _service(service: ServiceView) -> dict[str, Any]:
+    declared = [
+        {
+            "name": name,
+            "mandatory": parameter.required,
+            "isPassword": parameter.is_password,
+            "description": parameter.help_text,
+            "maxLength": parameter.max_length,
+        }
+        for name, parameter in service.strategy.declared.items()
+    ]
+    return {
+        "authServiceName": service.name,
+        "displayAttributes": {"name": service.display_name, "logo": service.logo},
+        "endpoints": [
+            {"name": endpoint.name, "path": endpoint.value, "parameterProperties": declared}
+            for endpoint in service.strategy.endpoints
+        ],
+    }

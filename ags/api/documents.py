@@ -1,0 +1,52 @@
+"""`GET /openapi.json`, as committed, and the reference at `/docs/` that shows it."""
+
+from functools import cache
+from pathlib import Path
+
+from django.conf import settings
+from django.http import HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from drf_spectacular.utils import extend_schema
+from drf_spectacular.views import SpectacularSwaggerView
+from rest_framework.request import Request
+
+from ags.api.view import GateView
+
+OPENAPI_FILE: Path = settings.BASE_DIR / "openapi.json"
+
+
+@cache
+def _openapi() -> bytes:
+    return OPENAPI_FILE.read_bytes()
+
+
+class OpenAPI(GateView):
+    """The description of this API, for machines."""
+
+    http_method_names = ["get", "head"]
+
+    @extend_schema(exclude=True)
+    def get(self, request: Request) -> HttpResponse:
+        """Return the committed file."""
+        return HttpResponse(
+            _openapi(), content_type="application/json", headers={"Cache-Control": "no-cache"}
+        )
+
+
+class Reference(SpectacularSwaggerView):
+    """The same for people."""
+
+    http_method_names = ["get", "head"]
+    url = "/openapi.json"
+
+
+class ToPage(GateView):
+    """Leads a person who typed the address without its last slash."""
+
+    http_method_names = ["get", "head"]
+    page = ""
+
+    @extend_schema(exclude=True)
+    def get(self, request: Request) -> HttpResponse:
+        """Redirect."""
+        return HttpResponseRedirect(reverse(self.page))

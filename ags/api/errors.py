@@ -1,0 +1,207 @@
+"""Every refusal: the table of all codes, and the one place that turns an exception into an answer."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from django.core.exceptions import DisallowedHost, SuspiciousOperation
+from django.db.utils import InterfaceError, OperationalError
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
+from rest_framework.exceptions import MethodNotAllowed
+
+from ags.api.record import Record, record_of
+from providers.contract import Refusal, Refused
+
+log = logging.getLogger(__name__)
+
+CHALLENGE = 'Bearer realm="ags"'
+RETRY_AFTER = "1"  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """A line of the registry. `code` and `reason` never change once published."""
+
+    code: int
+    status: HTTPStatus
+    reason: str
+    message: str
+
+
+def _error(code: int, reason: str, message: str) -> Error:
+    return Error(code, HTTPStatus(code // 100), reason, message)
+
+
+REQUEST_MALFORMED = _error(40000, "request_malformed", "The request is not valid HTTP.")
+HEADER_MISSING = _error(40001, "header_missing", "The header {name} is missing.")
+HEADER_INVALID = _error(40002, "header_invalid", "The header {name} is not of the documented form.")
+HEADER_REPEATED = _error(40003, "header_repeated", "The header {name} is sent twice, or holds a comma.")
+HOST_INVALID = _error(40004, "host_invalid", "The Host header names no host of this service.")
+BODY_MALFORMED = _error(40005, "body_malformed", "The body is not a strict JSON object: {problem}.")
+PARAMETERS_MALFORMED = _error(
+    40006,
+    "parameters_malformed",
+    'The member parameters must be an array of {{"name": string, "value": string}}.',
+)
+PARAMETER_UNKNOWN = _error(40007, "parameter_unknown", "The service declares no parameter of this name.")
+PARAMETER_REPEATED = _error(40008, "parameter_repeated", "The parameter is given twice.")
+PARAMETER_MISSING = _error(40009, "parameter_missing", "A mandatory parameter is missing.")
+PARAMETER_INVALID = _error(
+    40010, "parameter_invalid", "The value of the parameter is not a string of the declared length."
+)
+NOT_AUTHENTICATED = _error(40100, "not_authenticated", "The parameters do not prove an account.")
+TYPE_MISMATCH = _error(
+    40101, "type_mismatch", "The operator token is of another type: look at the claim typ."
+)
+AUDIENCE_MISMATCH = _error(
+    40102, "audience_mismatch", "The operator token is meant for another audience: look at the claim aud."
+)
+CLAIM_MISSING = _error(40103, "claim_missing", "The operator token lacks the claim {name}.")
+TOKEN_EXPIRED = _error(40104, "token_expired", "The operator token has expired.")
+TOKEN_NOT_YET_VALID = _error(
+    40105, "token_not_yet_valid", "The operator token is not valid yet: look at the claim {name}."
+)
+CLAIM_INVALID = _error(40106, "claim_invalid", "The operator token has a claim of the wrong form: {name}.")
+REPLAYED = _error(40107, "replayed", "The operator token has been used before.")
+LIFETIME_TOO_LONG = _error(
+    40108, "lifetime_too_long", "The operator token expires later than the service allows."
+)
+PAYLOAD_MALFORMED = _error(
+    40109, "payload_malformed", "The payload of the operator token is not a strict JSON object."
+)
+SERVICE_NOT_AVAILABLE = _error(40300, "service_not_available", "The tenant does not offer this service.")
+TENANT_MISMATCH = _error(40301, "tenant_mismatch", "The operator token is for another tenant.")
+NOT_FOUND = _error(40400, "not_found", "There is nothing at this address.")
+NO_SERVICES = _error(40401, "no_services", "The tenant offers no service.")
+METHOD_NOT_ALLOWED = _error(40500, "method_not_allowed", "The address does not answer this method.")
+BODY_TOO_LARGE = _error(41300, "body_too_large", "The body is larger than 64 KiB.")
+URI_TOO_LONG = _error(41400, "uri_too_long", "The request line is too long.")
+UNSUPPORTED_MEDIA_TYPE = _error(
+    41500, "unsupported_media_type", "The body must be uncompressed application/json in UTF-8."
+)
+EXPECTATION_FAILED = _error(
+    41700, "expectation_failed", "The Expect header asks for what this server does not do."
+)
+HEADERS_TOO_LARGE = _error(43100, "headers_too_large", "The headers are too large, or too many.")
+INTERNAL_ERROR = _error(50000, "internal_error", "Something went wrong on our side.")
+NOT_IMPLEMENTED = _error(50100, "not_implemented", "The transfer coding is not known here.")
+UNAVAILABLE = _error(50300, "unavailable", "The service is away for a moment. Try again.")
+
+REGISTRY: tuple[Error, ...] = tuple(value for value in vars().values() if isinstance(value, Error))
+"""All of them, in the order of their codes."""
+
+# What the caller is told of a refusal. What is not here came before anything was proven: one answer for all.
+PROVEN = {
+    Refusal.PAYLOAD_MALFORMED: PAYLOAD_MALFORMED,
+    Refusal.TYPE_MISMATCH: TYPE_MISMATCH,
+    Refusal.AUDIENCE_MISMATCH: AUDIENCE_MISMATCH,
+    Refusal.CLAIM_MISSING: CLAIM_MISSING,
+    Refusal.CLAIM_INVALID: CLAIM_INVALID,
+    Refusal.TOKEN_EXPIRED: TOKEN_EXPIRED,
+    Refusal.TOKEN_NOT_YET_VALID: TOKEN_NOT_YET_VALID,
+    Refusal.LIFETIME_TOO_LONG: LIFETIME_TOO_LONG,
+    Refusal.REPLAYED: REPLAYED,
+    Refusal.TENANT_MISMATCH: TENANT_MISMATCH,
+}
+
+
+class ApiError(Exception):
+    """Raised by the API for a refusal of the registry.
+
+    `parameter` names the parameter at fault; `why` is the precise reason for the log, where it may
+    not be told; `words` fill the message.
+    """
+
+    def __init__(
+        self, error: Error, *, parameter: str | None = None, why: str | None = None, **words: str
+    ) -> None:
+        super().__init__(error.reason)
+        self.error = error
+        self.parameter = parameter
+        self.why = why or error.reason
+        self.message = error.message.format(**words)
+
+
+def as_api_error(exception: BaseException) -> ApiError:
+    """Find the line of the registry for any exception."""
+    match exception:
+        case ApiError():
+            return exception
+        case Refused(refusal=refusal, claim=claim):
+            error = PROVEN.get(refusal, NOT_AUTHENTICATED)
+            return ApiError(error, why=refusal.value, name=claim or "")
+        case Http404():
+            return ApiError(NOT_FOUND)
+        case MethodNotAllowed():
+            return ApiError(METHOD_NOT_ALLOWED)
+        case DisallowedHost():
+            return ApiError(HOST_INVALID)
+        case SuspiciousOperation() | UnreadablePostError():
+            return ApiError(REQUEST_MALFORMED)
+        case OperationalError() | InterfaceError():
+            return ApiError(UNAVAILABLE, why="database_unavailable")
+        case _:
+            return ApiError(INTERNAL_ERROR, why=type(exception).__name__)
+
+
+def respond(exception: BaseException, record: Record) -> HttpResponse:
+    """Answer any exception with the one JSON shape of a refusal, and note the precise reason for the log."""
+    refusal = as_api_error(exception)
+    error = refusal.error
+    record.reason = refusal.why
+    body: dict[str, Any] = {"code": error.code, "reason": error.reason, "message": refusal.message}
+    if refusal.parameter is not None:
+        body["parameter"] = refusal.parameter
+    body["correlationId"] = record.correlation_id
+    response = JsonResponse(body, status=error.status)
+    match error.status:
+        case HTTPStatus.UNAUTHORIZED:
+            response["WWW-Authenticate"] = CHALLENGE
+        case HTTPStatus.SERVICE_UNAVAILABLE:
+            response["Retry-After"] = RETRY_AFTER
+        case HTTPStatus.INTERNAL_SERVER_ERROR:
+            _log_crash(exception, record)
+    return response
+
+
+def exception_handler(exception: Exception, context: dict[str, Any]) -> HttpResponse:
+    """Answer what a view raised (the DRF setting EXCEPTION_HANDLER)."""
+    response = respond(exception, record_of(context["request"]))
+    if isinstance(exception, MethodNotAllowed):
+        response["Allow"] = ", ".join(context["view"].allowed_methods)
+    return response
+
+
+def _log_crash(exception: BaseException, record: Record) -> None:
+    # The place, but not the message: that may repeat what the caller sent.
+    log.error(
+        "crash",
+        extra={
+            "correlation_id": record.correlation_id,
+            "exception": type(exception).__qualname__,
+            "traceback": "".join(traceback.format_tb(exception.__traceback__)),
+        },
+    )
+
+
+# What Django itself refuses on the pages beside the API (`handler400` to `handler500` in ags/urls.py).
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Answer what Django calls suspicious."""
+    return respond(exception, record_of(request))
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Answer an unknown path."""
+    return respond(Http404(), record_of(request))
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Answer a crash."""
+    return respond(sys.exception() or RuntimeError(), record_of(request))

@@ -1,0 +1,57 @@
+"""The three headers of the contract: correlation id, tenant and service."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from django.conf import settings
+
+from ags.api.errors import HEADER_INVALID, HEADER_MISSING, HEADER_REPEATED, ApiError
+from ags.api.record import Record
+from tenants.models import SERVICE_NAME, TENANT_ID
+
+_CORRELATION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_SINGLE = {
+    "HTTP_X_CORRELATION_ID": "x-correlation-id",
+    "HTTP_NV_TENANT_ID": "nv-tenant-id",
+    "HTTP_X_AUTH_SERVICE_ID": "x-auth-service-id",
+    "HTTP_TRACEPARENT": "traceparent",
+}
+
+
+def correlation_id(meta: Mapping[str, Any]) -> str:
+    """Return the caller's correlation id if it is of the documented form, otherwise a new one."""
+    given = meta.get("HTTP_X_CORRELATION_ID", "")
+    return given if _CORRELATION_ID.fullmatch(given) else str(uuid.uuid4())
+
+
+def refuse_repeated(meta: Mapping[str, Any]) -> None:
+    """Refuse a header that arrived twice: the server joins the two by a comma, which no valid value holds."""
+    for variable, name in _SINGLE.items():
+        if "," in meta.get(variable, ""):
+            raise ApiError(HEADER_REPEATED, name=name)
+
+
+def tenant_id(meta: Mapping[str, Any], record: Record) -> str:
+    """Return the tenant that the request names, or the deployment's default. Raises ApiError."""
+    value: str = meta.get("HTTP_NV_TENANT_ID", "") or settings.AGS_DEFAULT_TENANT
+    if not value:
+        raise ApiError(HEADER_MISSING, name="nv-tenant-id")
+    if not TENANT_ID.search(value):
+        raise ApiError(HEADER_INVALID, name="nv-tenant-id")
+    record.tenant = value
+    return value
+
+
+def service_name(meta: Mapping[str, Any], record: Record) -> str:
+    """Return the service that the request names. Raises ApiError."""
+    value: str = meta.get("HTTP_X_AUTH_SERVICE_ID", "")
+    if not value:
+        raise ApiError(HEADER_MISSING, name="x-auth-service-id")
+    if not SERVICE_NAME.search(value):
+        raise ApiError(HEADER_INVALID, name="x-auth-service-id")
+    record.service = value
+    return value

@@ -1,0 +1,58 @@
+"""From the bytes of a request to a JSON object, or to the right 4xx."""
+
+from __future__ import annotations
+
+from email.message import Message
+from typing import Any
+
+from django.http import HttpRequest
+from rest_framework.request import Request
+
+from ags.api.errors import BODY_MALFORMED, BODY_TOO_LARGE, REQUEST_MALFORMED, UNSUPPORTED_MEDIA_TYPE, ApiError
+from providers.strict_json import NotStrictJSON, parse
+
+MAX_BYTES = 64 * 1024
+
+_UTF8 = {"utf-8", "utf8"}
+
+
+def read_object(request: HttpRequest | Request) -> dict[str, Any]:
+    """Return the JSON object in the body. Raises ApiError: 400, 413 or 415."""
+    _demand_json(request.META)
+    try:
+        value = parse(_read(request))
+    except NotStrictJSON as problem:
+        raise ApiError(BODY_MALFORMED, problem=str(problem)) from None
+    if not isinstance(value, dict):
+        raise ApiError(BODY_MALFORMED, problem="it is another JSON value")
+    return value
+
+
+def _demand_json(meta: dict[str, Any]) -> None:
+    content_type = meta.get("CONTENT_TYPE", "")
+    if content_type != "application/json":  # which is what nearly everybody sends
+        header = Message()
+        header["Content-Type"] = content_type
+        charset = header.get_param("charset", "utf-8")
+        if header.get_content_type() != "application/json" or str(charset).lower() not in _UTF8:
+            raise ApiError(UNSUPPORTED_MEDIA_TYPE)
+    if meta.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
+        raise ApiError(UNSUPPORTED_MEDIA_TYPE)
+
+
+def _read(request: HttpRequest | Request) -> bytes:
+    meta = request.META
+    if meta.get("HTTP_TRANSFER_ENCODING") and meta.get("wsgi.input_terminated"):
+        # Chunked: there is no length, but the server ends the stream. Django would see an empty body.
+        try:
+            raw: bytes = meta["wsgi.input"].read(MAX_BYTES + 1)
+        except Exception:  # noqa: BLE001 - each server has exceptions of its own for chunks that are none
+            raise ApiError(REQUEST_MALFORMED, why="body_unreadable") from None
+    else:
+        length = meta.get("CONTENT_LENGTH") or "0"
+        if not length.isdecimal() or int(length) > MAX_BYTES:
+            raise ApiError(BODY_TOO_LARGE)
+        raw = request.body
+    if len(raw) > MAX_BYTES:
+        raise ApiError(BODY_TOO_LARGE)
+    return raw

@@ -1,0 +1,48 @@
+"""What the log will say of a request: filled on its way through, written once at its end."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+
+from django.http import HttpRequest
+from rest_framework.request import Request
+
+log = logging.getLogger("ags.request")
+
+
+def record_of(request: HttpRequest | Request) -> Record:
+    """Return the record that the gate made for this request."""
+    record: Record = request.record  # type: ignore[union-attr]
+    return record
+
+
+@dataclass(slots=True)
+class Record:
+    """One request. Holds names that are meant for the log, never a parameter, a token or an account."""
+
+    correlation_id: str
+    method: str
+    route: str | None = None
+    tenant: str | None = None
+    service: str | None = None
+    reason: str | None = None
+    started: float = field(default_factory=time.perf_counter)
+
+    def write(self, status: int) -> None:
+        """Write the line."""
+        log.info(
+            "request",
+            extra={
+                "correlation_id": self.correlation_id,
+                "method": self.method,
+                "route": self.route,
+                "tenant": self.tenant,
+                "service": self.service,
+                "outcome": "answered" if status < 400 else "refused" if status < 500 else "failed",
+                "reason": self.reason,
+                "status": status,
+                "duration_ms": round((time.perf_counter() - self.started) * 1000, 2),
+            },
+        )

@@ -1,0 +1,62 @@
+"""The parts that the OpenAPI descriptions of all endpoints share."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
+from rest_framework import serializers
+
+
+class ErrorSerializer(serializers.Serializer[Any]):
+    """The one shape of every refusal."""
+
+    code = serializers.IntegerField(help_text="The number of this refusal in the table of errors.")
+    reason = serializers.CharField(help_text="The same as a machine word.")
+    message = serializers.CharField(help_text="The same as a sentence.")
+    parameter = serializers.CharField(required=False, help_text="The parameter at fault, where it is one.")
+    correlationId = serializers.CharField(help_text="The x-correlation-id of this request.")  # noqa: N815
+
+
+def _header(name: str, description: str, pattern: str, *, required: bool) -> OpenApiParameter:
+    return OpenApiParameter(
+        name,
+        {"type": "string", "pattern": pattern},
+        OpenApiParameter.HEADER,
+        required=required,
+        description=description,
+    )
+
+
+TENANT_ID = _header(
+    "nv-tenant-id",
+    "The tenant. May be left out where the deployment sets a default.",
+    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+    required=True,
+)
+SERVICE_ID = _header(
+    "x-auth-service-id",
+    "The authServiceName of discovery.",
+    r"^[!-+\--~]([ -+\--~]{0,126}[!-+\--~])?$",
+    required=True,
+)
+CORRELATION_ID = _header(
+    "x-correlation-id",
+    "Correlates the messages of a call flow; echoed. A value of another form is replaced.",
+    r"^[A-Za-z0-9._:-]{1,128}$",
+    required=False,
+)
+
+_DESCRIPTIONS = {
+    400: "The request is not what discovery declares.",
+    401: "The request is well formed, but the parameters prove nothing.",
+    403: "Proven, but policy says no; or the tenant does not offer this service.",
+    404: "The tenant offers no service.",
+    413: "The body is larger than 64 KiB.",
+    415: "The body is not uncompressed application/json in UTF-8.",
+    503: "The service is away for a moment; Retry-After tells for how long.",
+}
+
+
+def refusals(*statuses: int) -> Mapping[int, OpenApiResponse]:
+    """Describe the refusals of an endpoint."""
+    return {status: OpenApiResponse(ErrorSerializer, _DESCRIPTIONS[status]) for status in statuses}

@@ -1,0 +1,188 @@
+"""Everything that a deployment sets, read from the environment once, with a sentence for each mistake."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+SECRETS = ("SECRET_KEY", "AGS_ENCRYPTION_KEYS", "DATABASE_URL")
+"""Variables that can also be given as NAME_FILE, the path of a file that holds the value."""
+
+_TRUE = {"1", "true", "yes", "on"}
+_FALSE = {"0", "false", "no", "off"}
+
+
+def text(name: str, default: str | None = None) -> str:
+    """Return the variable, or `default`. Raises ImproperlyConfigured when there is neither."""
+    value = os.environ.get(name, "").strip()
+    path = os.environ.get(f"{name}_FILE", "").strip() if name in SECRETS else ""
+    if value and path:
+        raise ImproperlyConfigured(f"{name}: set {name} or {name}_FILE, not both.")
+    if path:
+        try:
+            value = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not UTF-8 text"
+            raise ImproperlyConfigured(f"{name}_FILE: cannot read {path}: {reason}.") from None
+    if value:
+        return value
+    if default is None:
+        raise ImproperlyConfigured(f"{name}: missing. See .env.example.")
+    return default
+
+
+def is_set(name: str) -> bool:
+    """Whether the variable holds anything."""
+    return text(name, "") != ""
+
+
+def switch(name: str, default: bool) -> bool:
+    """Return an on/off variable. Raises ImproperlyConfigured."""
+    value = text(name, "on" if default else "off").lower()
+    if value not in _TRUE | _FALSE:
+        raise ImproperlyConfigured(f"{name}: {value!r} is neither on nor off.")
+    return value in _TRUE
+
+
+def whole_number(name: str, default: int, least: int, most: int) -> int:
+    """Return a bounded integer variable. Raises ImproperlyConfigured."""
+    value = text(name, str(default))
+    if not re.fullmatch(r"[0-9]{1,6}", value) or not least <= int(value) <= most:
+        raise ImproperlyConfigured(f"{name}: {value!r} is no whole number from {least} to {most}.")
+    return int(value)
+
+
+def one_of(name: str, default: str, choices: tuple[str, ...]) -> str:
+    """Return a variable that has one of few values, in upper case. Raises ImproperlyConfigured."""
+    value = text(name, default).upper()
+    if value not in choices:
+        raise ImproperlyConfigured(f"{name}: {value!r} is none of {', '.join(choices)}.")
+    return value
+
+
+def matching(name: str, default: str, pattern: str, meaning: str) -> str:
+    """Return a variable that must match `pattern`. Raises ImproperlyConfigured."""
+    value = text(name, default)
+    if not re.fullmatch(pattern, value):
+        raise ImproperlyConfigured(f"{name}: {value!r} is not {meaning}.")
+    return value
+
+
+def hosts(name: str, default: str) -> list[str]:
+    """Return a list of host names. Raises ImproperlyConfigured."""
+    found = words_required(name, default)
+    for word in found:
+        # Anything else (an address with scheme or port, a path) would match no request at all; and "*" all.
+        if not re.fullmatch(r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]", word):
+            raise ImproperlyConfigured(f"{name}: {word!r} is no host name.")
+    return found
+
+
+def app_paths(name: str, default: str) -> list[str]:
+    """Return a list of Django apps that can be found. Raises ImproperlyConfigured."""
+    found = words_required(name, default)
+    for word in found:
+        if not all(part.isidentifier() for part in word.split(".")) or not _exists(word):
+            raise ImproperlyConfigured(f"{name}: there is no app {word!r}.")
+        if found.count(word) > 1:
+            raise ImproperlyConfigured(f"{name}: {word} is given twice.")
+    return found
+
+
+def _exists(app: str) -> bool:
+    package, _, last = app.rpartition(".")
+    try:
+        return find_spec(package if package and last[0].isupper() else app) is not None
+    except ModuleNotFoundError as error:
+        # A package on the way to it is missing. One that is there and misses something else says so itself.
+        if error.name is not None and f"{app}.".startswith(f"{error.name}."):
+            return False
+        raise
+
+
+def bind(name: str, default: str) -> str:
+    """Return where a server listens: HOST:PORT or unix:PATH. Raises ImproperlyConfigured."""
+    value = matching(
+        name, default, r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}|unix:.+", "HOST:PORT or unix:PATH"
+    )
+    if not value.startswith("unix:") and not 1 <= int(value.rpartition(":")[2]) <= 65535:
+        raise ImproperlyConfigured(f"{name}: a port is a number from 1 to 65535.")
+    return value
+
+
+def secret_key() -> str:
+    """Return Django's SECRET_KEY. Raises ImproperlyConfigured when it is missing or short."""
+    value = text("SECRET_KEY")
+    if len(value) < 50 or len(set(value)) < 5:  # the bounds of Django's own deployment check
+        raise ImproperlyConfigured("SECRET_KEY: it must have at least 50 characters, and 5 different ones.")
+    return value
+
+
+def encryption_keys() -> tuple[bytes, ...]:
+    """Return the 32-byte keys of AGS_ENCRYPTION_KEYS, newest first. Raises ImproperlyConfigured."""
+    keys = []
+    for place, word in enumerate(words_required("AGS_ENCRYPTION_KEYS"), start=1):
+        try:
+            key = base64.b64decode(word, validate=True)
+        except binascii.Error:
+            raise ImproperlyConfigured(f"AGS_ENCRYPTION_KEYS: key {place} is not valid base64.") from None
+        if len(key) != 32 or len(set(key)) == 1:
+            raise ImproperlyConfigured(f"AGS_ENCRYPTION_KEYS: key {place} is not 32 random bytes.")
+        keys.append(key)
+    if len(set(keys)) != len(keys):
+        raise ImproperlyConfigured("AGS_ENCRYPTION_KEYS: a key is given twice.")
+    return tuple(keys)
+
+
+def words_required(name: str, default: str | None = None) -> list[str]:
+    """Return a comma-separated variable as a list of at least one word. Raises ImproperlyConfigured."""
+    found = [word.strip() for word in text(name, default).split(",") if word.strip()]
+    if not found:
+        raise ImproperlyConfigured(f"{name}: it holds no value.")
+    return found
+
+
+def database() -> dict[str, Any]:
+    """Return Django's settings of the database in DATABASE_URL. Raises ImproperlyConfigured."""
+    url = text("DATABASE_URL")
+    try:
+        # django-environ warns and guesses on a URL that it does not understand.
+        scheme = url.split("://", 1)[0]
+        if scheme not in _OPTIONS or (scheme == "sqlite" and urlsplit(url).netloc):
+            raise ValueError
+        config = dict(environ.Env.db_url_config(url))
+        if not config["NAME"]:
+            raise ValueError
+    except ValueError:
+        raise ImproperlyConfigured(
+            "DATABASE_URL: it must look like postgres://user:password@host:5432/name or sqlite:////path."
+        ) from None
+    options = dict(config.get("OPTIONS") or {})
+    # One connection per thread, kept. A dead one is noticed without a question (ags/operations/database.py).
+    return {**config, "CONN_MAX_AGE": None, "OPTIONS": {**_OPTIONS[scheme], **options}}
+
+
+_POSTGRES_OPTIONS = {
+    # An unreachable server is an answer of 503 within two seconds, not a hanging thread.
+    "connect_timeout": 2,
+    "tcp_user_timeout": 1800,  # milliseconds
+    "application_name": "ags",
+}
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "postgres": _POSTGRES_OPTIONS,
+    "postgresql": _POSTGRES_OPTIONS,
+    "sqlite": {
+        "timeout": 2,  # seconds that a writer waits for another
+        "transaction_mode": "IMMEDIATE",
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
+    },
+}

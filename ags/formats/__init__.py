@@ -1,0 +1,1 @@
+"""How moments are written on the pages of staff."""

@@ -1,0 +1,55 @@
+"""System checks of the deployment: `manage.py check --deploy`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Tags, Warning, register
+from django.db import connection
+from django.db.utils import DatabaseError
+
+
+@register(Tags.security, deploy=True)
+def check_deployment(**kwargs: Any) -> list[CheckMessage]:
+    """Tell what works for a demonstration and not for subscribers."""
+    found: list[CheckMessage] = []
+    if connection.vendor == "sqlite":
+        found.append(
+            Warning(
+                "DATABASE_URL is SQLite, which one machine alone can write to.",
+                hint="Use PostgreSQL.",
+                id="operations.W001",
+            )
+        )
+    if not settings.AGS_TRUSTED_PROXIES_SET:
+        found.append(
+            Warning(
+                "AGS_TRUSTED_PROXIES is not set.",
+                hint="Say how many proxies append to X-Forwarded-For in front of AGS; 0 is an answer.",
+                id="operations.W002",
+            )
+        )
+    return found
+
+
+@register(Tags.database, deploy=True)
+def check_durability(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """A granted answer must survive a power cut."""
+    if connection.vendor != "postgresql" or not databases:
+        return []
+    found: list[CheckMessage] = []
+    try:
+        for setting in ("fsync", "synchronous_commit"):
+            with connection.cursor() as cursor:
+                cursor.execute(f"SHOW {setting}")
+                (value,) = cursor.fetchone()
+            if value == "off":
+                found.append(
+                    Warning(
+                        f"PostgreSQL runs with {setting} off: issued tokens may be lost in a crash.",
+                        id="operations.W003",
+                    )
+                )
+    except DatabaseError:
+        return []
+    return found

@@ -1,0 +1,101 @@
+"""Database connections of the serving process: bounded, and never found dead by a request."""
+
+from __future__ import annotations
+
+import select
+import time
+from typing import Any
+
+import psycopg
+from django.db import connection
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.postgresql.base import DatabaseWrapper
+from django.db.backends.signals import connection_created
+from psycopg.pq import TransactionStatus
+
+STATEMENT_LIMIT = "1500ms"
+"""What PostgreSQL itself is told to keep."""
+
+ANSWER_LIMIT = 1.8
+"""Seconds after which this side hangs up: reached only by a PostgreSQL too stuck to keep its own limit."""
+
+PAUSE = 1.0
+"""Seconds in which a PostgreSQL that was stuck is not asked: else requests wait for it in turn."""
+
+
+def bound_statements(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
+    """Give every statement of this process an end, so that a stuck database is a 503 within two seconds."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"SET statement_timeout = '{STATEMENT_LIMIT}'; SET lock_timeout = '{STATEMENT_LIMIT}'"
+            )
+
+
+def bound_all_statements() -> None:
+    """Apply `bound_statements` to every connection from now on, and wait for none without end."""
+    connection_created.connect(bound_statements, dispatch_uid="ags.bound_statements")
+    # Django has a signal for after a connection is made, and no hook before.
+    setattr(DatabaseWrapper, "get_new_connection", _connect)  # noqa: B010 - mypy knows no other way
+
+
+_connect_unbounded = DatabaseWrapper.get_new_connection
+
+
+class _Pause:
+    """Shared by all threads: whoever finds PostgreSQL stuck spares the others the wait."""
+
+    def __init__(self) -> None:
+        self._ends = 0.0
+
+    def begin(self) -> None:
+        self._ends = time.monotonic() + PAUSE
+
+    def refuse(self) -> None:
+        if time.monotonic() < self._ends:
+            raise psycopg.OperationalError("PostgreSQL was stuck a moment ago")
+
+
+_pause = _Pause()
+
+
+def _connect(self: DatabaseWrapper, parameters: dict[str, Any]) -> Any:
+    _pause.refuse()
+    try:
+        pg = _connect_unbounded(self, parameters)
+    except psycopg.errors.ConnectionTimeout:
+        _pause.begin()
+        raise
+    wait = pg.wait
+
+    def wait_a_while(generator: Any, **options: Any) -> Any:
+        _pause.refuse()
+        options.setdefault("timeout", ANSWER_LIMIT)
+        try:
+            return wait(generator, **options)
+        except psycopg.OperationalError:
+            if pg.info.transaction_status == TransactionStatus.ACTIVE:  # no answer came, not even an error
+                _pause.begin()
+                pg.close()
+            raise
+
+    pg.wait = wait_a_while
+    return pg
+
+
+def drop_dead_connection() -> None:
+    """Close this thread's idle connection if the server has hung up.
+
+    A server that goes away says so on the socket: an idle connection whose socket has something to read is
+    finished. Looking costs no statement and no round trip; Django connects anew at the next query.
+    """
+    pg = connection.connection
+    if connection.vendor != "postgresql" or pg is None or connection.in_atomic_block:
+        return
+    if pg.closed:
+        connection.close()
+        return
+    poll = select.poll()
+    poll.register(pg.fileno(), select.POLLIN | select.POLLHUP)
+    if poll.poll(0):
+        connection.close()

@@ -1,0 +1,106 @@
+"""Issuing a session token: one statement that decides and stores at once."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from django.db import connection
+
+from ags.sessions.models import SessionToken
+from ags.sessions.tokens import hash_of, new_token
+from providers.contract import Identity, Refusal, Refused
+from tenants.models import IN_FORCE
+from tenants.snapshot import ServiceView, TenantView
+
+_LATEST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+
+
+class Stale(Exception):
+    """The tenant has changed since it was read: read it again and judge again."""
+
+
+def issue(tenant: TenantView, service: ServiceView, identity: Identity, correlation_id: str) -> str:
+    """Store a new session token and return it; when this returns, the row is committed.
+
+    Raises `Refused(REPLAYED)` when the proof was accepted before, `Stale` when tenant, service or key are no
+    longer what was read, and Django's database errors.
+    """
+    token = new_token()
+    row = {
+        "tenant": tenant.id,
+        "version": tenant.version,
+        "service": service.id,
+        "key": identity.key_id,
+        "token_hash": hash_of(token),
+        "account_id": identity.account_id,
+        "correlation_id": correlation_id,
+        "jti": identity.jti,
+        "ttl": service.settings["session_token_ttl"],
+        "guard": min(identity.replayable_until or 0.0, _LATEST),
+    }
+    statement = _STATEMENTS[connection.vendor, identity.key_id is not None]
+    with connection.cursor() as cursor:
+        cursor.execute(statement, row)
+        stored = cursor.fetchall()
+    if stored:
+        return token
+    if identity.jti is not None and _seen(tenant, identity):
+        raise Refused(Refusal.REPLAYED, "jti")
+    raise Stale
+
+
+def _seen(tenant: TenantView, identity: Identity) -> bool:
+    same_proof = SessionToken.objects.for_tenant(tenant.id).filter(key=identity.key_id, jti=identity.jti)
+    return same_proof.exists()
+
+
+# What the two databases spell differently. Times of rows come from the database's clock.
+_DIALECTS = {
+    "postgresql": {
+        "now": "statement_timestamp()",
+        "expires": "statement_timestamp() + %(ttl)s * interval '1 second'",
+        "guard": "to_timestamp(%(guard)s::double precision)",
+        "later": "greatest",
+    },
+    "sqlite": {
+        # As text in the form in which Django stores a moment there, so that they compare.
+        "now": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')",
+        "expires": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', '+' || %(ttl)s || ' seconds')",
+        "guard": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', %(guard)s, 'unixepoch')",
+        "later": "max",
+    },
+}
+
+_IN_FORCE = ", ".join(f"'{state}'" for state in IN_FORCE)
+
+_WITH_KEY = f"""
+  JOIN tenants_key k ON k.id = %(key)s AND k.tenant_id = t.id AND k.state IN ({_IN_FORCE})
+   AND (k.not_before IS NULL OR k.not_before <= {{now}})
+   AND (k.not_after IS NULL OR k.not_after > {{now}})"""
+
+_INSERT = """
+INSERT INTO ags_sessions_sessiontoken
+       (tenant_id, service_id, key_id, token_hash, account_id, correlation_id, jti,
+        created_at, expires_at, dead_after)
+SELECT t.id, s.id, {key}, %(token_hash)s, %(account_id)s, %(correlation_id)s, %(jti)s,
+       {now}, {expires}, {later}({expires}, {guard})
+  FROM tenants_tenant t
+  JOIN tenants_service s ON s.id = %(service)s AND s.tenant_id = t.id AND s.enabled{with_key}
+ WHERE t.id = %(tenant)s AND t.enabled AND t.version = %(version)s
+    ON CONFLICT DO NOTHING
+RETURNING id
+"""
+
+
+def _statement(vendor: str, has_key: bool) -> str:
+    words = _DIALECTS[vendor]
+    return _INSERT.format(
+        **words,
+        key="k.id" if has_key else "NULL",
+        with_key=_WITH_KEY.format(**words) if has_key else "",
+    )
+
+
+_STATEMENTS = {
+    (vendor, has_key): _statement(vendor, has_key) for vendor in _DIALECTS for has_key in (True, False)
+}

@@ -1,0 +1,38 @@
+"""`manage.py purge`: delete what is dead."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from ags.sessions.purge import BATCH, AlreadyRunning, purge
+
+
+def _batch(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 10_000:
+        raise argparse.ArgumentTypeError("it must be a whole number from 1 to 10000")
+    return int(text)
+
+
+class Command(BaseCommand):
+    """To be run every few minutes by whatever runs jobs."""
+
+    help = (
+        "Delete session tokens that have expired, once no assertion behind them could be replayed. One purge "
+        "runs at a time; a second one says so and does nothing."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the arguments."""
+        parser.add_argument("--batch", type=_batch, default=BATCH, help="rows a statement, 1 to 10000")
+
+    def handle(self, *args: Any, batch: int, **options: Any) -> None:
+        """Purge and say how many."""
+        try:
+            deleted = sum(purge(batch))
+        except AlreadyRunning:
+            self.stdout.write("another purge is running")
+            return
+        self.stdout.write(f"{deleted} session tokens deleted")

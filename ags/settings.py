@@ -1,0 +1,211 @@
+"""Django's settings. What a deployment decides comes from the environment; all else is decided here."""
+
+import os
+import sys
+from pathlib import Path
+
+from django.urls import reverse_lazy
+
+from ags import environment as env
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+# What the environment decides (.env.example tells each)
+DEBUG = env.switch("DEBUG", default=False)
+SECRET_KEY = env.secret_key()
+AGS_ENCRYPTION_KEYS = env.encryption_keys()
+DATABASES = {"default": env.database()}
+ALLOWED_HOSTS = env.hosts("AGS_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+AGS_PROVIDERS = env.app_paths("AGS_PROVIDERS", "providers.operator_token")
+AGS_DEFAULT_TENANT = env.matching(
+    "AGS_DEFAULT_TENANT", "", r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})?", "a tenant ID"
+)
+AGS_ADMIN = env.switch("AGS_ADMIN", default=True)
+AGS_BIND = env.bind("AGS_BIND", "127.0.0.1:8000")
+AGS_WORKERS = env.whole_number("AGS_WORKERS", os.cpu_count() or 1, 1, 512)
+# Unset is not zero: a check tells a deployment that it has not said how many proxies it has.
+AGS_TRUSTED_PROXIES_SET = env.is_set("AGS_TRUSTED_PROXIES")
+AGS_TRUSTED_PROXIES = env.whole_number("AGS_TRUSTED_PROXIES", 0, 0, 10)
+AGS_LOG_LEVEL = env.one_of("AGS_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
+
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "axes",
+    "simple_history",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "providers",
+    *AGS_PROVIDERS,
+    "tenants",
+    "ags.sessions",
+    "ags.operations",
+]
+
+# The gate answers the API by itself; what follows it in the list is for the pages of staff only.
+MIDDLEWARE = [
+    "ags.api.gate.Gate",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "simple_history.middleware.HistoryRequestMiddleware",
+    "axes.middleware.AxesMiddleware",
+]
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",
+    "django.contrib.auth.backends.ModelBackend",
+]
+
+ROOT_URLCONF = "ags.urls"
+WSGI_APPLICATION = "ags.wsgi.application"
+APPEND_SLASH = False
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True
+TIME_ZONE = "UTC"
+FORMAT_MODULE_PATH = "ags.formats"
+LANGUAGE_CODE = "en"
+USE_I18N = False
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "ags" / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+STATIC_URL = "/static/"
+# The files of the installed packages, found once at start-up: there is no collecting step to forget.
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = False
+
+# The pages of staff
+LOGIN_URL = "admin:login"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
+SESSION_COOKIE_AGE = 8 * 3600
+SESSION_EXPIRE_AT_BROWSER_CLOSE = True
+SECURE_SSL_REDIRECT = not DEBUG
+SECURE_HSTS_SECONDS = 0 if DEBUG else 365 * 24 * 3600
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+if AGS_TRUSTED_PROXIES:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+SILENCED_SYSTEM_CHECKS = [
+    # Sub-domains and the browsers' preload list belong to the owner of the domain, not to one service on it.
+    "security.W005",
+    "security.W021",
+]
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'self'"],
+        # The admin theme evaluates expressions and sets styles inline.
+        "script-src": ["'self'", "'unsafe-inline'", "'unsafe-eval'"],
+        "style-src": ["'self'", "'unsafe-inline'"],
+        "img-src": ["'self'", "data:"],
+        "object-src": ["'none'"],
+        "base-uri": ["'self'"],
+        "form-action": ["'self'"],
+        "frame-ancestors": ["'none'"],
+    }
+}
+AUTH_PASSWORD_VALIDATORS = [
+    {
+        "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
+        "OPTIONS": {"min_length": 12},
+    },
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+]
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = 0.25  # hours
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_CLIENT_IP_CALLABLE = "ags.api.address.client_address"
+AXES_VERBOSE = False
+AXES_LOCKOUT_TEMPLATE = "admin/locked_out.html"
+AXES_ENABLE_ADMIN = False  # its pages count whole tables
+FAVICON = (
+    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
+    "%3Ccircle cx='5' cy='8' r='3' fill='none' stroke='%239810fa' stroke-width='2'/%3E"
+    "%3Cpath d='M8 8h7v3M12 8v2' fill='none' stroke='%239810fa' stroke-width='2'/%3E%3C/svg%3E"
+)
+UNFOLD = {
+    "SITE_TITLE": "AGS",
+    "SITE_HEADER": "Authentication Gateway",
+    "SITE_SYMBOL": "key",
+    "SHOW_VIEW_ON_SITE": False,
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": FAVICON}],
+    "SIDEBAR": {"show_search": False},
+    "SITE_URL": reverse_lazy("docs"),
+}
+
+# The API
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [],
+    "DEFAULT_PERMISSION_CLASSES": [],
+    "DEFAULT_THROTTLE_CLASSES": [],
+    "UNAUTHENTICATED_USER": None,
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "ags.api.negotiation.AlwaysJSON",
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "ags.api.errors.exception_handler",
+}
+
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Authentication Gateway Service",
+    "VERSION": "1",
+    "DESCRIPTION": "The door through which pay-TV and streaming operators let their subscribers' devices in.",
+    "LICENSE": {"name": "Apache-2.0"},
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "persistAuthorization": False, "validatorUrl": None},
+    "TAGS": [],
+    "COMPONENT_SPLIT_REQUEST": False,
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "json": {"()": "ags.operations.logs.JSONLines"},
+        "readable": {"()": "ags.operations.logs.ReadableLines"},
+    },
+    "handlers": {
+        "stderr": {
+            "class": "logging.StreamHandler",
+            # A person at a terminal reads lines, a log collector reads JSON.
+            "formatter": "readable" if sys.stderr.isatty() else "json",
+        }
+    },
+    "root": {"handlers": ["stderr"], "level": AGS_LOG_LEVEL},
+    "loggers": {
+        # Django's own handlers and levels give way: one place, one form, nothing twice.
+        "django": {"handlers": [], "level": "WARNING", "propagate": True},
+        "django.server": {"handlers": [], "level": "WARNING", "propagate": True},
+        # The gate logs every answer itself.
+        "django.request": {"handlers": [], "level": "CRITICAL", "propagate": True},
+        "axes": {"level": "WARNING"},
+        # The worker tells of refused requests itself, without repeating what they held.
+        "gunicorn.error": {"handlers": [], "level": "ERROR", "propagate": True},
+    },
+}

@@ -1,0 +1,173 @@
+"""`make demo` and `make run`: set AGS up under var/, start it, and be its first head-end."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+ROOT = Path(__file__).resolve().parent.parent
+STAFF = "staff"
+START_LIMIT = 30  # seconds
+
+
+class Demo:
+    """One folder with a database and the secrets that belong to it, made on the first run and kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.kept = self._kept_secrets()
+        # Nothing of the surrounding shell decides here, least of all its DATABASE_URL.
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("AGS_") and name.removesuffix("_FILE") not in self.kept
+        }
+        self.environment = {
+            **inherited,
+            **self.kept,
+            "DATABASE_URL": f"sqlite:///{folder / 'demo.sqlite3'}",
+            "DJANGO_SETTINGS_MODULE": "ags.settings",
+            "DEBUG": "on",
+            "AGS_WORKERS": "2",
+        }
+        self.environment.pop("DATABASE_URL_FILE", None)
+
+    def _kept_secrets(self) -> dict[str, str]:
+        path = self.folder / "demo.env"
+        if not path.exists():
+            made = {
+                "SECRET_KEY": secrets.token_urlsafe(48),
+                "AGS_ENCRYPTION_KEYS": base64.b64encode(secrets.token_bytes(32)).decode(),
+                "NAGRA_SECRET": secrets.token_urlsafe(32),
+                "DJANGO_SUPERUSER_PASSWORD": secrets.token_urlsafe(12),
+            }
+            # Readable by its owner from the first moment; whole, or not there.
+            draft = path.with_suffix(".new")
+            draft.touch(mode=0o600)
+            draft.write_text("".join(f"{name}={value}\n" for name, value in made.items()))
+            draft.rename(path)
+        lines = path.read_text().splitlines()
+        return dict(line.split("=", 1) for line in lines if "=" in line)
+
+    def prepare(self) -> None:
+        """Migrate, apply the example, and make the staff login."""
+        self._manage("migrate", "--verbosity=0")
+        self._manage("apply", str(ROOT / "examples" / "demo.yaml"))
+        if not (self.folder / "staff").exists():
+            self._manage("createsuperuser", "--noinput", f"--username={STAFF}", "--email=")
+            (self.folder / "staff").touch()
+
+    def _manage(self, *words: str) -> None:
+        command = [sys.executable, str(ROOT / "manage.py"), *words]
+        done = subprocess.run(
+            command, env=self.environment, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        if done.returncode:
+            sys.exit(f"{done.stdout.decode()}demo: manage.py {words[0]} failed")
+
+    @contextmanager
+    def server(self, port: int, *, quiet: bool) -> Iterator[str]:
+        """Run the real server, and yield its address once it is ready."""
+        url = f"http://127.0.0.1:{port}"
+        environment = {**self.environment, "AGS_BIND": f"127.0.0.1:{port}"}
+        with (self.folder / "demo.log").open("ab") as log:
+            # A session of its own: an interrupt at the terminal reaches this process alone, which stops it.
+            process = subprocess.Popen(
+                [sys.executable, str(ROOT / "manage.py"), "serve"],
+                env=environment,
+                stderr=log if quiet else None,
+                start_new_session=True,
+            )
+        try:
+            self._await_ready(process, url)
+            yield url
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(timeout=25)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _await_ready(self, process: subprocess.Popen[bytes], url: str) -> None:
+        end = time.monotonic() + START_LIMIT
+        while process.poll() is None and time.monotonic() < end:
+            try:
+                with urlopen(f"{url}/readyz", timeout=2):
+                    return
+            except (URLError, OSError):
+                time.sleep(0.05)
+        sys.exit(f"demo: the server did not start; see {self.folder / 'demo.log'}")
+
+    def be_head_end(self, url: str) -> None:
+        """Do what an operator's back office does, as a program of its own."""
+        sys.stdout.flush()
+        command = [
+            sys.executable,
+            str(ROOT / "examples" / "headend.py"),
+            f"--url={url}",
+            "--tenant=nagra",
+            "--kid=70646948-d6fb-4ce8-a433-52a14ee2fa0a",
+            "--secret-env=NAGRA_SECRET",
+        ]
+        if subprocess.run(command, env=self.environment, check=False).returncode:
+            sys.exit("demo: the head-end did not get its session token")
+
+
+def free_port(wanted: int = 0) -> int:
+    """Return `wanted` if nobody listens there, otherwise any free port of this machine."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    sys.exit("demo: there is no free port")
+
+
+def main() -> None:
+    """Set up, show, and stop; or go on serving."""
+    parser = argparse.ArgumentParser(
+        description="Set AGS up under var/, start it, and be its first head-end."
+    )
+    parser.add_argument("--keep-serving", action="store_true", help="serve until interrupted")
+    parser.add_argument(
+        "--folder", type=Path, default=ROOT / "var", help="where database and secrets are kept"
+    )
+    arguments = parser.parse_args()
+    demo = Demo(arguments.folder.resolve())
+    demo.prepare()
+    # Being ended is being interrupted: either way the server is stopped, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    port = free_port(8000 if arguments.keep_serving else 0)
+    try:
+        with demo.server(port, quiet=not arguments.keep_serving) as url:
+            demo.be_head_end(url)
+            if arguments.keep_serving:
+                print(f"Admin      {url}/admin/")
+                print(f"           user {STAFF}, password {demo.kept['DJANGO_SUPERUSER_PASSWORD']}")
+                print(f"Reference  {url}/docs/")
+                print("\nServing until interrupted (Ctrl-C).\n", flush=True)
+                signal.pause()
+        print("The server is stopped. `make run` keeps one running, for lines to paste and for the admin.")
+    except KeyboardInterrupt:
+        print("\nStopped.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""System checks: a provider that does not keep the contract stops start-up."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from django import forms
+from django.apps import apps
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, register
+
+from providers.apps import ProviderConfig
+from providers.contract import Parameter, Strategy
+from providers.registry import provider_configs
+
+SLUG = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+
+@register("providers")
+def check_providers(**kwargs: Any) -> list[CheckMessage]:
+    """Run every rule over every installed provider."""
+    found: list[CheckMessage] = []
+    for path in settings.AGS_PROVIDERS:
+        config = next((c for c in apps.get_app_configs() if path in (c.name, _dotted(c))), None)
+        if not isinstance(config, ProviderConfig):
+            found.append(
+                Error(
+                    f"{path} is listed in AGS_PROVIDERS but is no provider.",
+                    hint="Its apps.py needs a ProviderConfig with `default = True`.",
+                    id="providers.E001",
+                )
+            )
+    configs = provider_configs()
+    for slug, times in Counter(c.instance.slug for c in configs).items():
+        if times > 1:
+            found.append(Error(f"{times} providers call themselves {slug!r}.", id="providers.E002"))
+    for config in configs:
+        found.extend(
+            Error(f"{config.name}: {problem}", id=ident) for problem, ident in _problems(config.instance)
+        )
+    return found
+
+
+def _dotted(config: Any) -> str:
+    return f"{type(config).__module__}.{type(config).__qualname__}"
+
+
+def _problems(strategy: Strategy) -> Iterable[tuple[str, str]]:
+    if not SLUG.fullmatch(strategy.slug):
+        yield f"slug {strategy.slug!r} must be lower-case letters, digits and _", "providers.E003"
+    if not strategy.endpoints:
+        yield "declares no endpoint, so nobody could ever use it", "providers.E004"
+    fields: Iterable[object] = strategy.declared.values()
+    if not strategy.declared or not all(isinstance(field, Parameter) for field in fields):
+        yield (
+            "Parameters must be a serializer of at least one Parameter and nothing else",
+            "providers.E005",
+        )
+    elif len(strategy.names) != len(strategy.declared):
+        yield "two parameters differ only in case", "providers.E005"
+    settings_form: type = strategy.Settings
+    if not issubclass(settings_form, forms.Form):
+        yield "Settings must be a Django form", "providers.E006"
+    if type(strategy).verify is Strategy.verify:
+        yield "does not define verify()", "providers.E007"
+    if strategy.debug_only and not settings.DEBUG:
+        yield "is for development and refuses to run with DEBUG off", "providers.E008"

@@ -1,0 +1,11 @@
+"""Registers the operator token as a provider."""
+
+from providers.apps import ProviderConfig
+
+
+class OperatorTokenConfig(ProviderConfig):
+    """The `OperatorAuthToken` of the set-top-box QR scenario."""
+
+    default = True
+    name = "providers.operator_token"
+    strategy = "providers.operator_token.strategy.OperatorToken"

@@ -1,0 +1,20 @@
+"""Which strategies there are: computed from the installed apps, never written to."""
+
+from collections.abc import Mapping
+from functools import cache
+
+from django.apps import apps
+
+from providers.apps import ProviderConfig
+from providers.contract import Strategy
+
+
+@cache
+def strategies() -> Mapping[str, Strategy]:
+    """Return every installed strategy by its slug."""
+    return {config.instance.slug: config.instance for config in provider_configs()}
+
+
+def provider_configs() -> list[ProviderConfig]:
+    """Return the installed providers, in the order of `AGS_PROVIDERS`."""
+    return [config for config in apps.get_app_configs() if isinstance(config, ProviderConfig)]

@@ -1,0 +1,152 @@
+"""The pages of a key: made or entered once, then only its state and dates change."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.decorators import method_decorator
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.views.decorators.debug import sensitive_post_parameters
+from unfold.decorators import action, display
+from unfold.enums import ActionVariant
+
+from tenants.admin.pages import ConfigurationAdmin, Question, stopped_by_ending
+from tenants.forms import GENERATE, KeyChangeForm, NewKeyForm
+from tenants.models import IN_FORCE, Key, KeyState
+
+OTHERS_NAMED = 20
+"""Other keys that the question before a revocation names."""
+
+
+@admin.register(Key)
+class KeyAdmin(ConfigurationAdmin):
+    """A secret that a tenant signs with."""
+
+    list_display = ("kid", "owner", "algorithm", "stands", "not_before", "not_after", "created_at")
+    search_fields = ("tenant__id__exact", "kid__startswith")
+    search_help_text = "A tenant ID, the start of a key ID, or both."
+    list_filter = ("state",)
+    allowed_lookups = ("state__exact", "tenant__id__exact")
+    ordering = ("tenant_id", "kid")
+    actions_detail = ("revoke",)
+
+    # The forms
+
+    def get_form(
+        self, request: HttpRequest, obj: Key | None = None, change: bool = False, **kwargs: Any
+    ) -> Any:
+        """Return the form of a new key, or of what can still be changed."""
+        kwargs["form"] = NewKeyForm if obj is None else KeyChangeForm
+        return super().get_form(request, obj, change, **kwargs)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Key | None = None) -> list[Any]:
+        """A new key needs everything; later only state and dates are fields."""
+        dates = ["not_before", "not_after"]
+        if obj is None:
+            return [
+                (None, {"fields": ["tenant", "kid", "algorithm", "state", *dates]}),
+                ("Secret", {"fields": ["source", "encoding", "secret"]}),
+            ]
+        return [(None, {"fields": ["owner", "kid", "algorithm", "created_at", "state", *dates]})]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Key | None = None) -> tuple[str, ...]:
+        """Rotation is a new key."""
+        return () if obj is None else ("owner", "kid", "algorithm", "created_at")
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """A revoked key stays as it is."""
+        if isinstance(obj, Key) and obj.state == KeyState.REVOKED:
+            return False
+        return bool(super().has_change_permission(request, obj))
+
+    @method_decorator(sensitive_post_parameters("secret"))
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Show or take the form of a new key."""
+        response: HttpResponse = super().add_view(request, form_url, extra_context)
+        return response
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, str]:
+        """Take the tenant from the link that led here."""
+        return {"tenant": request.GET["tenant"]} if "tenant" in request.GET else {}
+
+    def response_add(
+        self, request: HttpRequest, obj: Key, post_url_continue: str | None = None
+    ) -> HttpResponse:
+        """Show a generated secret, here and never again: it is in this answer only."""
+        if request.POST.get("source") != GENERATE:
+            response: HttpResponse = super().response_add(request, obj, post_url_continue)
+            return response
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Key added: copy its secret now",
+            "key": obj,
+            "secret": base64.b64encode(obj.secret()).decode("ascii"),
+            "opts": self.opts,
+            "page": reverse("admin:tenants_key_change", args=[obj.pk]),
+        }
+        return TemplateResponse(
+            request, "tenants/admin/shown_once.html", context, headers={"Cache-Control": "no-store"}
+        )
+
+    # What is shown
+
+    @display(description="Tenant")
+    def owner(self, key: Key) -> SafeString:
+        """The tenant, and the way to it."""
+        page = reverse("admin:tenants_tenant_change", args=[key.tenant_id])
+        return format_html('<a class="text-link" href="{}">{}</a>', page, key.tenant_id)
+
+    @display(
+        description="State",
+        label={"staged": "info", "active": "success", "retiring": "warning", "revoked": "danger"},
+    )
+    def stands(self, key: Key) -> str:
+        """The state in one word."""
+        return key.state
+
+    # Revoking
+
+    def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
+        """A revoked key cannot be revoked."""
+        key: Key = self.found(request, object_id)
+        return [] if key.state == KeyState.REVOKED else super().get_actions_detail(request, object_id)
+
+    @action(description="Revoke", url_path="revoke", permissions=["change"], variant=ActionVariant.DANGER)
+    def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Never accept it again."""
+        key: Key = self.found(request, object_id)
+        return self.ask(request, key, revocation(key), lambda: _revoke(key))
+
+
+def revocation(key: Key) -> Question:
+    """Return the question that says what stops."""
+    others = Key.objects.for_tenant(key.tenant_id).filter(state__in=IN_FORCE).exclude(pk=key.pk)
+    kids = list(others.order_by("kid").values_list("kid", flat=True)[: OTHERS_NAMED + 1])
+    named = ", ".join(kids[:OTHERS_NAMED]) + (" and more" if len(kids) > OTHERS_NAMED else "")
+    return Question(
+        title=f"Revoke key {key.kid} of {key.tenant_id}?",
+        consequences=[
+            f"Every token that {key.tenant_id} signs with {key.kid} is refused from this moment on.",
+            *stopped_by_ending(key),
+            f"Other keys of {key.tenant_id} in force: {named or 'none'}.",
+            "This cannot be undone: a revoked key stays revoked.",
+        ],
+        warning=""
+        if kids
+        else f"No other key of {key.tenant_id} is in force: without one nobody can sign on there.",
+        button="Revoke",
+        done=f"Key {key.kid} of {key.tenant_id} is revoked.",
+    )
+
+
+def _revoke(key: Key) -> None:
+    key.state = KeyState.REVOKED
+    key.save(update_fields=["state"])

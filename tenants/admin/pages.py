@@ -1,0 +1,205 @@
+"""What every page of staff shares: bounds that hold with a million rows, questions before an act, history."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from django.contrib import admin, messages
+from django.contrib.admin.utils import quote, unquote
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.core.paginator import Paginator
+from django.db.models import Model, QuerySet
+from django.dispatch import Signal
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.functional import cached_property
+from unfold.admin import ModelAdmin
+from unfold.views import ChangeList
+
+from tenants.admin.history import changes_of
+
+COUNTED = 1000
+"""Rows that a page counts at most."""
+
+what_stops = Signal()
+"""Sent with `row`, a tenant, service or key, before staff end it; a receiver answers with sentences, or none.
+
+What hangs on the row may live in an app that this one does not know.
+"""
+
+
+class BoundedPaginator(Paginator):  # type: ignore[type-arg] # not generic at run time
+    """Counts, and leads, no further than `COUNTED` rows: whoever wants another row searches for it."""
+
+    template_name = "tenants/admin/pagination.html"
+
+    @cached_property
+    def count(self) -> int:
+        """How many rows there are, or `COUNTED`."""
+        return min(self._found, COUNTED)
+
+    @property
+    def more(self) -> bool:
+        """Whether there are rows that the pages do not lead to."""
+        return self._found > COUNTED
+
+    @cached_property
+    def _found(self) -> int:
+        return bounded_count(self.object_list)  # type: ignore[arg-type] # the admin gives it querysets
+
+
+class BoundedList(ChangeList):
+    """One page of rows. The header leaves the number to the foot, which knows where counting stopped."""
+
+    result_list: Any
+
+    def get_results(self, request: HttpRequest) -> None:
+        """Find the page; there is no second, full number to tell."""
+        super().get_results(request)
+        self.full_result_count = self.result_count
+        if not self.multi_page:  # Django then reads whatever has come since it counted
+            self.result_list = self.result_list[: self.list_per_page]
+
+
+def bounded_count(rows: QuerySet[Any]) -> int:
+    """Count, but give up at one more than `COUNTED`."""
+    return rows.order_by()[: COUNTED + 1].count()
+
+
+def in_words(count: int) -> str:
+    """Return `count` from `bounded_count` as a person says it."""
+    return f"more than {COUNTED}" if count > COUNTED else str(count or "none")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What staff are asked before something is done, and told after."""
+
+    title: str
+    consequences: list[str]
+    button: str
+    done: str
+    warning: str = ""
+    dangerous: bool = field(default=True, kw_only=True)
+
+
+class BoundedAdmin(ModelAdmin):
+    """Base of all pages over rows that may be many."""
+
+    actions: Any = None
+    list_per_page = 50
+    list_max_show_all = 0
+    paginator: Any = BoundedPaginator
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER  # each facet would count the table
+    sortable_by: Any = ()  # only the order that an index has
+    allowed_lookups: ClassVar[tuple[str, ...]] = ()
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        """Return the class of the list."""
+        return BoundedList
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """Refuse all other fields in the query string: answers would tell of what is not shown."""
+        return lookup in self.allowed_lookups
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Nothing is deleted: what was granted stays explicable. There are switches and revocation."""
+        return False
+
+    def found(self, request: HttpRequest, object_id: str) -> Any:
+        """Return that row, if this person may see it. Raises Http404."""
+        row = self.get_object(request, unquote(object_id))
+        if row is None:
+            raise Http404
+        return row
+
+    def ask(
+        self, request: HttpRequest, row: Model, question: Question, act: Callable[[], object]
+    ) -> HttpResponse:
+        """Show the question; once it is confirmed, act, and go back to the row."""
+        opts = self.model._meta
+        page = reverse(f"admin:{opts.app_label}_{opts.model_name}_change", args=[quote(row.pk)])
+        if request.method == "POST":
+            try:
+                act()
+            except ValidationError as problem:
+                messages.error(request, "Not done. " + " ".join(problem.messages))
+            else:
+                self.log_change(request, row, question.done)
+                messages.success(request, question.done)
+            return redirect(page)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": question.title,
+            "question": question,
+            "opts": opts,
+            "original": row,
+            "back": page,
+        }
+        return TemplateResponse(request, "tenants/admin/question.html", context)
+
+
+class ConfigurationAdmin(BoundedAdmin):
+    """Base of the pages for tenants, services and keys."""
+
+    list_before_template = "tenants/admin/of_tenant.html"
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Show or store the form. What the model refuses although the form was good has changed meanwhile."""
+        try:
+            response: HttpResponse = super().changeform_view(request, object_id, form_url, extra_context)
+        except ValidationError as problem:
+            messages.error(request, "Not saved: it has changed meanwhile. " + " ".join(problem.messages))
+            return redirect(request.get_full_path())
+        return response
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        """Show the form without the button that adds another: the first was added on purpose."""
+        context = {**context, "show_save_and_add_another": False}
+        response: HttpResponse = super().render_change_form(request, context, *args, **kwargs)
+        return response
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Show the list, which says so when it is that of one tenant."""
+        context = {**(extra_context or {}), "of_tenant": request.GET.get("tenant__id__exact")}
+        response: HttpResponse = super().changelist_view(request, context)
+        return response
+
+    def history_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Show who changed what, when, before and after."""
+        row = self.found(request, object_id)
+        if not self.has_view_or_change_permission(request, row):
+            raise PermissionDenied
+        changes, more = changes_of(row)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"History of {self.opts.verbose_name} {row}",
+            "changes": changes,
+            "more": more,
+            "opts": self.opts,
+            "original": row,
+        }
+        return TemplateResponse(request, "tenants/admin/history.html", context)
+
+
+def stopped_by_ending(row: Model) -> list[str]:
+    """Return what the apps above say stops with this row."""
+    answers: list[tuple[Any, Any]] = what_stops.send(sender=type(row), row=row)
+    return [sentence for _, sentences in answers for sentence in sentences]

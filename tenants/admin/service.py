@@ -1,0 +1,155 @@
+"""The pages of a service: first which tenant and strategy, then what that strategy wants to know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.db.models import URLField
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from unfold.decorators import action, display
+from unfold.enums import ActionVariant
+
+from providers.registry import strategies
+from tenants.admin.pages import ConfigurationAdmin, Question, stopped_by_ending
+from tenants.admin.tenant import STATUS, switch, switch_of
+from tenants.forms import ChoiceOfStrategy, service_form, setting_name
+from tenants.models import Service
+
+
+@admin.register(Service)
+class ServiceAdmin(ConfigurationAdmin):
+    """A strategy as one tenant offers it."""
+
+    list_display = ("name", "owner", "how", "status", "display_name")
+    search_fields = ("tenant__id__exact", "name__istartswith")
+    search_help_text = "A tenant ID, the start of a service's name, or both."
+    list_filter = ("enabled",)
+    allowed_lookups = ("enabled__exact", "tenant__id__exact")
+    ordering = ("tenant_id", "name")
+    formfield_overrides = {URLField: {"assume_scheme": "https"}}
+    actions_detail = ("enable", "disable")
+
+    # Adding, step one
+
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Ask for tenant and strategy until both are known, then for the rest."""
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        chosen = ChoiceOfStrategy(request.GET if "strategy" in request.GET else None, initial=request.GET)
+        if chosen.is_valid():
+            self._chosen(request, chosen)
+            context = {**(extra_context or {}), "title": "Add service, step 2 of 2: the rest"}
+            response: HttpResponse = super().add_view(request, form_url, context)
+            return response
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Add service, step 1 of 2: tenant and strategy",
+            "form": chosen,
+            "media": self.media + chosen.media,
+            "opts": self.opts,
+            "back": reverse("admin:tenants_service_changelist"),
+        }
+        return TemplateResponse(request, "tenants/admin/choice_of_strategy.html", context)
+
+    @staticmethod
+    def _chosen(request: HttpRequest, chosen: ChoiceOfStrategy) -> None:
+        data = chosen.cleaned_data
+        request.new_service = Service(  # type: ignore[attr-defined] # for the form of this request
+            tenant=data["tenant"], strategy=data["strategy"]
+        )
+
+    # The form
+
+    def get_form(
+        self, request: HttpRequest, obj: Service | None = None, change: bool = False, **kwargs: Any
+    ) -> Any:
+        """Return the form that the strategy of this service makes it."""
+        return service_form(obj or request.new_service, self, request)  # type: ignore[attr-defined]
+
+    def get_fieldsets(self, request: HttpRequest, obj: Service | None = None) -> list[Any]:
+        """What the gate offers, then what the strategy's own form declares."""
+        service: Service = obj or request.new_service  # type: ignore[attr-defined]
+        strategy = strategies().get(service.strategy)
+        offer = (
+            None,
+            {"fields": ["owner", "how", "name", "display_name", "logo", "enabled"]},
+        )
+        if strategy is None:
+            # Said in words, for there is no form to show.
+            return [offer, ("Settings", {"fields": [], "description": _gone(service)})]
+        names = [setting_name(name) for name in strategy.Settings.base_fields]
+        return [offer, ("Settings", {"fields": names})]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Service | None = None) -> tuple[str, ...]:
+        """Tenant and strategy are chosen once."""
+        return ("owner", "how")
+
+    # What is shown
+
+    @display(description="Tenant")
+    def owner(self, service: Service) -> SafeString:
+        """The tenant, and the way to it."""
+        page = reverse("admin:tenants_tenant_change", args=[service.tenant_id])
+        return format_html('<a class="text-link" href="{}">{}</a>', page, service.tenant_id)
+
+    @display(description="Strategy")
+    def how(self, service: Service) -> str:
+        """What staff call the strategy."""
+        strategy = strategies().get(service.strategy)
+        return f"{service.strategy} (not installed)" if strategy is None else strategy.label
+
+    @display(description="Status", label=STATUS)
+    def status(self, service: Service) -> str:
+        """Whether it is enabled."""
+        return "enabled" if service.enabled else "disabled"
+
+    # The switch
+
+    def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
+        """Offer the one of the two switches that does something."""
+        return switch_of(self.found(request, object_id), super().get_actions_detail(request, object_id))
+
+    @action(description="Enable", url_path="enable", permissions=["change"], variant=ActionVariant.SUCCESS)
+    def enable(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Offer the service."""
+        service: Service = self.found(request, object_id)
+        question = Question(
+            title=f"Enable service {service} of {service.tenant_id}?",
+            consequences=["It appears in discovery and issues session tokens, within a second."],
+            button="Enable",
+            done=f"Service {service} is enabled.",
+            dangerous=False,
+        )
+        return self.ask(request, service, question, lambda: switch(service, on=True))
+
+    @action(description="Disable", url_path="disable", permissions=["change"], variant=ActionVariant.DANGER)
+    def disable(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Stop offering it."""
+        service: Service = self.found(request, object_id)
+        question = Question(
+            title=f"Disable service {service} of {service.tenant_id}?",
+            consequences=[
+                "It disappears from discovery, and requests for it are refused from this moment on.",
+                *stopped_by_ending(service),
+            ],
+            button="Disable",
+            done=f"Service {service} is disabled.",
+        )
+        return self.ask(request, service, question, lambda: switch(service, on=False))
+
+
+def _gone(service: Service) -> SafeString:
+    # The template takes a description for markup.
+    return format_html(
+        "The provider of the strategy {} is not installed here, so this service is not offered, its settings "
+        "cannot be shown, and it cannot be enabled. It can be disabled; its settings are kept.",
+        service.strategy,
+    )

@@ -1,0 +1,70 @@
+"""System checks of what is stored: settings, services and keys that requests could not use."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.exceptions import ValidationError
+from django.db import connections
+from django.db.utils import OperationalError, ProgrammingError
+
+from providers.registry import strategies
+from tenants import material
+from tenants.encryption import Unsealable
+from tenants.models import IN_FORCE, Key, Service
+from tenants.settings_form import validated
+
+
+@register(Tags.database)
+def check_stored(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Read every enabled service and every key in force, as a request would."""
+    if not databases or "default" not in databases:
+        return []
+    try:
+        if Key._meta.db_table not in connections["default"].introspection.table_names():
+            return []
+        return [*_services(), *_keys()]
+    except (OperationalError, ProgrammingError):
+        # Away, or between two migrations: /readyz and migrate tell that better.
+        return []
+
+
+def _services() -> list[CheckMessage]:
+    found: list[CheckMessage] = []
+    for service in Service.unscoped.filter(enabled=True).order_by("tenant", "name").iterator():
+        where = f"tenant {service.tenant_id!r}, service {service.name!r}"
+        strategy = strategies().get(service.strategy)
+        if strategy is None:
+            found.append(
+                Warning(
+                    f"{where}: the provider {service.strategy!r} is not installed, so it is not offered.",
+                    hint="Add its app to AGS_PROVIDERS, or disable the service.",
+                    id="tenants.W001",
+                )
+            )
+            continue
+        try:
+            validated(strategy, service.settings)
+        except ValidationError as problem:
+            found.append(Warning(f"{where}: not offered: {'; '.join(problem.messages)}", id="tenants.W002"))
+    return found
+
+
+def _keys() -> list[CheckMessage]:
+    found: list[CheckMessage] = []
+    for key in Key.unscoped.filter(state__in=IN_FORCE).order_by("tenant", "kid").iterator():
+        where = f"tenant {key.tenant_id!r}, key {key.kid!r}"
+        try:
+            material.check(key.secret(), key.algorithm)
+        except Unsealable:
+            found.append(
+                Error(
+                    f"{where}: none of the {len(settings.AGS_ENCRYPTION_KEYS)} encryption keys opens it.",
+                    hint="AGS_ENCRYPTION_KEYS must hold the key it was stored under.",
+                    id="tenants.E001",
+                )
+            )
+        except ValidationError as problem:
+            found.append(Warning(f"{where}: {'; '.join(problem.messages)}", id="tenants.W003"))
+    return found

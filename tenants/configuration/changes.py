@@ -1,0 +1,190 @@
+"""Making the database say what a file says: all of it, or nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+from django.db import transaction
+
+from providers.jose import HMAC_BYTES
+from providers.registry import strategies
+from tenants import material
+from tenants.configuration.form import Entry, KeyEntry, Reference, TenantEntry
+from tenants.configuration.text import Mistake
+from tenants.encryption import Unsealable
+from tenants.models import Key, Service, Tenant
+from tenants.settings_form import validated
+
+SECRET_FILE_MAX_LENGTH = 16 * 1024
+"""Characters that are read of a file with a secret: more than any secret needs."""
+
+
+def apply(tenants: list[TenantEntry], folder: Path, *, dry_run: bool = False) -> list[str]:
+    """Apply the file, and return a line for each change.
+
+    Paths of secrets are relative to `folder`. What the database has and the file does not mention is left
+    alone. Raises Mistake, and has then changed nothing.
+    """
+    changes: list[str] = []
+    with transaction.atomic():
+        # What is compared stays so until the end. In one order, so that no two wait for each other.
+        known = Tenant.objects.filter(pk__in=[entry.name for entry in tenants])
+        list(known.select_for_update().order_by("pk"))
+        for entry in tenants:
+            tenant = _apply_tenant(entry, changes)
+            for service in entry.services:
+                _apply_service(service, tenant, changes)
+            for key in entry.keys:
+                _apply_key(key, tenant, folder, changes)
+        transaction.set_rollback(dry_run)
+    return changes
+
+
+def _apply_tenant(entry: TenantEntry, changes: list[str]) -> Tenant:
+    tenant = Tenant.objects.filter(pk=entry.name).first() or Tenant(pk=entry.name)
+    _store(tenant, entry, entry.given, f"tenant {entry.name}", changes)
+    return tenant
+
+
+def _apply_service(entry: Entry, tenant: Tenant, changes: list[str]) -> None:
+    service = Service.objects.for_tenant(tenant).filter(name=entry.name).first()
+    if service is None:
+        service = Service(tenant=tenant, name=entry.name)
+    elif entry.given.get("strategy", service.strategy) != service.strategy:
+        raise Mistake(f"{entry.path}.strategy", f"it never changes: this service has {service.strategy}")
+    given = dict(entry.given)
+    strategy = strategies().get(given.get("strategy", service.strategy))
+    if strategy is not None and given.get("settings", service.settings) != service.settings:
+        # With the defaults filled in, as they are stored: otherwise they would differ each time. What is
+        # stored already is not judged again, so that a disabled service whose provider moved on can stay.
+        with _located(entry):
+            given["settings"], _ = validated(strategy, given["settings"])
+    _store(service, entry, given, f"service {tenant.pk}/{entry.name}", changes)
+
+
+def _apply_key(entry: KeyEntry, tenant: Tenant, folder: Path, changes: list[str]) -> None:
+    what = f"key {tenant.pk}/{entry.name}"
+    given = dict(entry.given)
+    algorithm = given.pop("algorithm", None)
+    key = Key.objects.for_tenant(tenant).filter(kid=entry.name).first()
+    if key is None:
+        key = Key(tenant=tenant, kid=entry.name, algorithm=algorithm or "HS256")
+        if key.algorithm not in HMAC_BYTES:
+            raise Mistake(f"{entry.path}.algorithm", f"must be one of {', '.join(HMAC_BYTES)}")
+        if entry.secret is None:
+            raise Mistake(f"{entry.path}.secret", "missing")
+        secret = _found(entry.secret, folder)
+        if secret is None:
+            raise Mistake(f"{entry.secret.path}.env", f"the variable {entry.secret.value} is not set")
+        with _located_at(entry.secret.path):
+            key.set_secret(secret)
+    else:
+        if algorithm not in (None, key.algorithm):
+            raise Mistake(f"{entry.path}.algorithm", f"it never changes: this key has {key.algorithm}")
+        if entry.secret is not None:
+            _compare(key, entry.secret, folder)
+    _store(key, entry, given, what, changes)
+
+
+def _found(reference: Reference, folder: Path) -> bytes | None:
+    """Return the bytes that a reference leads to, or None for a variable that is not set."""
+    match reference.source:
+        case "env":
+            text = os.environ.get(reference.value, "")
+            if not text:
+                return None
+        case "file":
+            try:
+                with (folder / reference.value).open(encoding="utf-8") as stream:
+                    text = stream.read(SECRET_FILE_MAX_LENGTH)
+            except (OSError, ValueError) as error:
+                why = getattr(error, "strerror", None) or "not UTF-8 text"
+                raise Mistake(f"{reference.path}.file", f"cannot read {reference.value}: {why}") from None
+            text = text.removesuffix("\n").removesuffix("\r")
+        case _:
+            text = reference.value
+    with _located_at(reference.path):
+        return material.decode(text, reference.encoding)
+
+
+def _compare(key: Key, reference: Reference, folder: Path) -> None:
+    """Refuse another secret for a key that exists. A variable that is not set here is not compared."""
+    secret = _found(reference, folder)
+    if secret is None:
+        return
+    try:
+        same = secret == key.secret()
+    except Unsealable:
+        raise Mistake(reference.path, "no encryption key opens the stored secret") from None
+    if not same:
+        raise Mistake(reference.path, "another secret than this key has: rotation is a new key")
+
+
+def _store(
+    row: Tenant | Service | Key, entry: Entry, given: Mapping[str, Any], what: str, changes: list[str]
+) -> None:
+    """Save what differs, and say so."""
+    new = row._state.adding
+    differing = {name: value for name, value in given.items() if new or getattr(row, name) != value}
+    if not new and not differing:
+        return
+    told = [
+        line for name, value in differing.items() for line in _difference(name, getattr(row, name), value)
+    ]
+    for name, value in differing.items():
+        setattr(row, name, value)
+    with _located(entry):
+        row.save()
+    changes.append(f"+ {what}" if new else f"~ {what}: {', '.join(told)}")
+
+
+def _difference(name: str, before: Any, after: Any) -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        for member in sorted(before.keys() | after.keys()):
+            if before.get(member) != after.get(member):
+                yield f"{name}.{member} {_told(before.get(member))} -> {_told(after.get(member))}"
+    else:
+        yield f"{name} {_told(before)} -> {_told(after)}"
+
+
+def _told(value: Any) -> str:
+    match value:
+        case bool():
+            return "on" if value else "off"
+        case datetime():
+            return value.isoformat()
+        case None:
+            return "none"
+        case _:
+            return str(value)
+
+
+@contextmanager
+def _located_at(path: str) -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as problem:
+        raise Mistake(path, problem.messages[0]) from None
+
+
+@contextmanager
+def _located(entry: Entry) -> Iterator[None]:
+    """Say of what the models refuse where it stands in the file."""
+    try:
+        yield
+    except ValidationError as problem:
+        name, messages = next(iter(problem.message_dict.items()))
+        message = messages[0]
+        # A message on the settings begins with the name of the setting.
+        setting = re.match(r"(\w+): ", message) if name == "settings" else None
+        if setting:
+            raise Mistake(f"{entry.path}.settings.{setting[1]}", message[setting.end() :]) from None
+        where = entry.path if name == NON_FIELD_ERRORS else f"{entry.path}.{name}"
+        raise Mistake(where, message) from None

@@ -1,0 +1,173 @@
+"""The form of a configuration file: which members there are, of which type, and what each is called."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from tenants.configuration.text import Mistake, below, parse
+
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,254}")
+ENCODINGS = ("text", "base64", "base64url")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Where the secret of a key is: in a variable, in a file, or here."""
+
+    path: str
+    source: str
+    value: str = field(repr=False)
+    encoding: str = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A tenant, service or key: what it is known by, and the members that were given beside that."""
+
+    path: str
+    name: str
+    given: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyEntry(Entry):
+    """A key, and the reference to its secret, if there was one."""
+
+    secret: Reference | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TenantEntry(Entry):
+    """A tenant with its services and keys."""
+
+    services: tuple[Entry, ...] = ()
+    keys: tuple[KeyEntry, ...] = ()
+
+
+def read(raw: bytes) -> list[TenantEntry]:
+    """Return what the file says, in its order, every member of the right type. Raises Mistake."""
+    top = _mapping(parse(raw), "")
+    _known(top, {"tenants"}, "")
+    if "tenants" not in top:
+        raise Mistake("tenants", "missing")
+    return _entries(top["tenants"], "tenants", "id", _tenant)
+
+
+def _tenant(path: str, name: str, members: dict[str, Any]) -> TenantEntry:
+    services = _entries(members.pop("services", []), f"{path}.services", "name", _service)
+    keys = _entries(members.pop("keys", []), f"{path}.keys", "kid", _key)
+    given = _typed(members, path, {"name": _text, "enabled": _boolean}, beside={"id", "services", "keys"})
+    return TenantEntry(path, name, given, tuple(services), tuple(keys))
+
+
+def _service(path: str, name: str, members: dict[str, Any]) -> Entry:
+    types: _Types = {
+        "strategy": _text,
+        "display_name": _text,
+        "logo": _text,
+        "enabled": _boolean,
+        "settings": _mapping,
+    }
+    return Entry(path, name, _typed(members, path, types, beside={"name"}))
+
+
+def _key(path: str, name: str, members: dict[str, Any]) -> KeyEntry:
+    secret = _reference(members.pop("secret"), f"{path}.secret") if "secret" in members else None
+    types: _Types = {"algorithm": _text, "state": _text, "not_before": _moment, "not_after": _moment}
+    return KeyEntry(path, name, _typed(members, path, types, beside={"kid", "secret"}), secret)
+
+
+_E = TypeVar("_E", bound=Entry)
+_Types = dict[str, Callable[[Any, str], Any]]
+
+
+def _entries(
+    value: Any, path: str, known_by: str, make: Callable[[str, str, dict[str, Any]], _E]
+) -> list[_E]:
+    if not isinstance(value, list):
+        raise Mistake(path, "must be a list")
+    found: dict[str, _E] = {}
+    for place, member in enumerate(value):
+        here = f"{path}[{place}]"
+        members = dict(_mapping(member, here))
+        where = f"{here}.{known_by}"
+        if known_by not in members:
+            raise Mistake(where, "missing")
+        name = _text(members.pop(known_by), where)
+        if name in found:
+            raise Mistake(where, f"the same as {found[name].path}.{known_by}")
+        found[name] = make(here, name, members)
+    return list(found.values())
+
+
+def _typed(members: dict[str, Any], path: str, types: _Types, beside: set[str]) -> dict[str, Any]:
+    _known(members, types.keys() | beside, path)
+    return {name: types[name](value, below(path, name)) for name, value in members.items()}
+
+
+def _known(members: Mapping[str, Any], names: set[str], path: str) -> None:
+    if unknown := sorted(members.keys() - names):
+        raise Mistake(below(path, unknown[0]), f"unknown; there are {', '.join(sorted(names))}")
+
+
+def _mapping(value: Any, path: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise Mistake(path or "file", "must be a mapping")
+    return value
+
+
+def _text(value: Any, path: str) -> str:
+    if not isinstance(value, str):
+        raise Mistake(path, "must be text; put it in quotes if it looks like something else")
+    return value
+
+
+def _boolean(value: Any, path: str) -> bool:
+    if not isinstance(value, bool):
+        raise Mistake(path, "must be true or false")
+    return value
+
+
+def _moment(value: Any, path: str) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(_text(value, path))
+        if moment.tzinfo is None:
+            raise ValueError
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise Mistake(
+            path, "must be a moment with its zone (ISO 8601), such as 2026-01-31T08:00:00Z, or null"
+        ) from None
+
+
+def _reference(value: Any, path: str) -> Reference:
+    # What stands here may be the secret itself in a place where it should not be: nothing of it is repeated.
+    wanted = "must be one of {env: NAME}, {file: PATH}, {base64: …}, {base64url: …}, {text: …}"
+    if not isinstance(value, dict):
+        raise Mistake(path, wanted)
+    members = dict(value)
+    encoding = members.pop("encoding", None)
+    if len(members) != 1 or not isinstance(source := next(iter(members)), str):
+        raise Mistake(path, wanted)
+    content = members[source]
+    if source not in ("env", "file", *ENCODINGS):
+        raise Mistake(path, wanted)
+    if not isinstance(content, str):
+        raise Mistake(f"{path}.{source}", "must be text; put it in quotes if it looks like something else")
+    if source in ENCODINGS:
+        if encoding is not None:
+            raise Mistake(f"{path}.encoding", "is for env and file only")
+        return Reference(path, "here", content, source)
+    if source == "env" and not _VARIABLE.fullmatch(content):
+        raise Mistake(f"{path}.env", "must be the name of a variable: capital letters, digits and _")
+    if source == "file" and not content:
+        raise Mistake(f"{path}.file", "must be a path")
+    if encoding not in (None, *ENCODINGS):
+        raise Mistake(f"{path}.encoding", f"must be one of {', '.join(ENCODINGS)}")
+    return Reference(path, source, content, encoding or "text")

@@ -1,0 +1,30 @@
+"""The settings of a service, as the form of its strategy judges them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from django.core.exceptions import ValidationError
+
+from providers.contract import Strategy
+
+
+def validated(strategy: Strategy, stored: Any) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """Return the settings twice: as they are stored (JSON, defaults filled in) and cleaned for `verify`.
+
+    Raises ValidationError, whose `settings` messages name the setting.
+    """
+    if not isinstance(stored, dict):
+        raise ValidationError({"settings": "Settings are an object."})
+    fields = strategy.Settings.base_fields
+    if unknown := sorted(stored.keys() - fields.keys()):
+        raise ValidationError({"settings": f"{unknown[0]}: {strategy.slug} has no such setting."})
+    given = {name: field.initial for name, field in fields.items()} | stored
+    form = strategy.Settings(given)
+    if not form.is_valid():
+        raise ValidationError(
+            {"settings": [f"{name}: {message}" for name, found in form.errors.items() for message in found]}
+        )
+    return {name: form.cleaned_data[name] for name in fields}, MappingProxyType(form.cleaned_data)

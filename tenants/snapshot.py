@@ -1,0 +1,163 @@
+"""The immutable view of a tenant that requests read: prepared once, shared by all threads.
+
+A view may be a little old. That is safe, for what is granted is granted by a statement that asks the rows
+themselves and names the version the view was read at; an old view costs a second look, never a wrong yes.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any
+
+from django.core.exceptions import ValidationError
+
+from providers.contract import KeyRing, Strategy, TrustedKey
+from providers.registry import strategies
+from tenants.encryption import Unsealable
+from tenants.models import IN_FORCE, Key, Service, Tenant
+from tenants.settings_form import validated
+
+FRESH_FOR = 1.0
+"""Seconds for which the versions of the tenants are believed without asking the database again."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServiceView:
+    """An enabled service, its strategy resolved and its settings cleaned."""
+
+    id: int
+    name: str
+    display_name: str
+    logo: str
+    strategy: Strategy
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class TenantView:
+    """An enabled tenant as of `version`: its enabled services by name, in order, and all its keys."""
+
+    id: str
+    version: int
+    services: Mapping[str, ServiceView]
+    keys: KeyRing
+
+
+class Snapshot:
+    """All tenants as this process last saw them.
+
+    Once in `FRESH_FOR` seconds one query asks for the version of every tenant; a tenant is read again only
+    when its version moved. An unknown tenant id costs no query, however many are tried.
+    """
+
+    def __init__(self) -> None:
+        self._versions: dict[str, int] = {}
+        self._views: dict[str, TenantView] = {}
+        self._asked_at = float("-inf")
+        self._lock = threading.Lock()
+
+    def tenant(self, tenant_id: str) -> TenantView | None:
+        """Return that tenant, or None when it is unknown or disabled. Raises Django's database errors."""
+        if time.monotonic() - self._asked_at >= FRESH_FOR:
+            self.refresh()
+        version = self._versions.get(tenant_id)
+        if version is None:
+            return None
+        view = self._views.get(tenant_id)
+        if view is None or view.version != version:
+            view = _read(tenant_id)
+            if view is None:
+                self._versions.pop(tenant_id, None)
+                self._views.pop(tenant_id, None)
+                return None
+            self._views[tenant_id] = view
+            self._versions[tenant_id] = view.version
+        return view
+
+    def reread(self, tenant_id: str) -> None:
+        """Forget what was read of that tenant, whatever version it bears, and ask anew."""
+        self._views.pop(tenant_id, None)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Ask which versions the enabled tenants have now: no answer from before this call is believed."""
+        called_at = time.monotonic()
+        with self._lock:
+            if self._asked_at >= called_at:  # another thread asked while this one waited
+                return
+            asked_at = time.monotonic()
+            versions = dict(Tenant.objects.filter(enabled=True).values_list("id", "version"))
+            self._views = {name: view for name, view in self._views.items() if name in versions}
+            self._versions = versions
+            self._asked_at = asked_at
+
+
+snapshot = Snapshot()
+"""The one of this process."""
+
+
+def _read(tenant_id: str) -> TenantView | None:
+    # Three statements, three moments. The version comes first: a change in between then shows as a version
+    # gone by, which no grant accepts.
+    tenant = Tenant.objects.filter(pk=tenant_id, enabled=True).first()
+    if tenant is None:
+        return None
+    services = Service.objects.for_tenant(tenant).filter(enabled=True).order_by("name")
+    keys = Key.objects.for_tenant(tenant)
+    views = (_service_view(service) for service in services)
+    return TenantView(
+        id=tenant.id,
+        version=tenant.version,
+        services=MappingProxyType({view.name: view for view in views if view is not None}),
+        keys=KeyRing(tenant.id, MappingProxyType({key.kid: _trusted(key) for key in keys})),
+    )
+
+
+def _service_view(service: Service) -> ServiceView | None:
+    """A service whose provider is gone, or whose settings no longer fit it, is not offered; the rest is."""
+    strategy = strategies().get(service.strategy)
+    try:
+        if strategy is None:
+            raise ValidationError("its provider is not installed")
+        _, settings = validated(strategy, service.settings)
+    except ValidationError as problem:
+        log.error(
+            "service not offered: %s",
+            "; ".join(problem.messages),
+            extra={"tenant": service.tenant_id, "service": service.name},
+        )
+        return None
+    return ServiceView(service.pk, service.name, service.display_name, service.logo, strategy, settings)
+
+
+def _trusted(key: Key) -> TrustedKey:
+    in_force = key.state in IN_FORCE
+    # The secret of a key that is not in force stays sealed: it is refused whatever it signed.
+    secret: bytes | None = b"sealed"
+    if in_force:
+        try:
+            secret = key.secret()
+        except Unsealable:
+            secret = None
+            log.error("key cannot be decrypted", extra={"tenant": key.tenant_id, "kid": key.kid})
+    return TrustedKey(
+        id=key.pk,
+        kid=key.kid,
+        algorithm=key.algorithm,
+        material=secret,
+        in_force=in_force,
+        not_before=_seconds(key.not_before),
+        not_after=_seconds(key.not_after),
+    )
+
+
+def _seconds(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.timestamp()

@@ -1,0 +1,44 @@
+"""The registry of errors: one table, each number and word once."""
+
+from ags.api.errors import NOT_AUTHENTICATED, PROVEN, REGISTRY, as_api_error
+from providers.contract import Refusal, Refused
+
+UNPROVEN = {
+    Refusal.MALFORMED,
+    Refusal.HEADER_MEMBER_FORBIDDEN,
+    Refusal.KEY_UNKNOWN,
+    Refusal.KEY_NOT_IN_FORCE,
+    Refusal.KEY_UNREADABLE,
+    Refusal.ALGORITHM_MISMATCH,
+    Refusal.SIGNATURE_INVALID,
+    Refusal.CREDENTIAL_UNKNOWN,
+}
+
+
+def test_codes_and_reasons_are_unique_and_in_order() -> None:
+    codes = [error.code for error in REGISTRY]
+    assert codes == sorted(set(codes))
+    assert len({error.reason for error in REGISTRY}) == len(REGISTRY)
+
+
+def test_a_code_begins_with_its_status() -> None:
+    assert all(error.code // 100 == error.status for error in REGISTRY)
+
+
+def test_every_refusal_is_either_told_or_hidden_and_none_by_accident() -> None:
+    assert set(PROVEN) | UNPROVEN == set(Refusal)
+    assert not set(PROVEN) & UNPROVEN
+    for refusal in Refusal:
+        answered = as_api_error(Refused(refusal, "exp"))
+        assert answered.why == refusal.value, "the log is precise"
+        if refusal in UNPROVEN:
+            assert answered.error is NOT_AUTHENTICATED
+        else:
+            assert answered.error.reason == refusal.value
+
+
+def test_the_numbers_that_published_clients_know_stay() -> None:
+    assert {error.reason: error.code for error in REGISTRY}.items() >= {
+        ("not_authenticated", 40100),
+        ("token_expired", 40104),
+    }

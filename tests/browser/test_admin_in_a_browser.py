@@ -1,0 +1,138 @@
+"""What staff do most, done with a mouse; and the reference of the API, which must not need the internet."""
+
+import base64
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from playwright.sync_api import Error, Page, expect
+
+from ags.sessions.models import SessionToken
+from tenants.models import Key, KeyState, Service
+from tests.browser.chromium import path_of_chromium, visit
+from tests.conftest import HeadEnd
+
+pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.django_db(transaction=True)]
+
+
+def log_in(page: Page) -> None:
+    page.goto("/admin/")
+    page.get_by_label("Username").fill("staff")
+    page.get_by_label("Password").fill("a long staff password")
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_text("Site administration")).to_be_visible()
+
+
+def choose_tenant(page: Page, name: str) -> None:
+    """Type into the search, and take what it finds."""
+    page.locator(".select2-selection").click()
+    page.locator(".select2-search__field").fill(name)
+    page.get_by_role("option", name=name, exact=True).click()
+
+
+def test_a_service_is_added_in_two_steps(live_server: Any, nagra: HeadEnd, staff: User) -> None:
+    def script(page: Page) -> None:
+        log_in(page)
+        page.goto("/admin/tenants/service/add/")
+        choose_tenant(page, "nagra")
+        page.get_by_text("Operator token (JWT with a shared secret)").click()
+        page.get_by_role("button", name="Continue").click()
+        page.locator("[name=name]").fill("Box sign-on")
+        page.locator("[name=display_name]").fill("Sign on a box")
+        page.locator("[name=settings-session_token_ttl]").fill("99999")
+        page.get_by_role("button", name="Save", exact=True).click()
+        expect(page.get_by_text("Ensure this value is less than or equal to 3600.")).to_be_visible()
+        page.locator("[name=settings-session_token_ttl]").fill("120")
+        page.get_by_role("button", name="Save", exact=True).click()
+        expect(page.get_by_text("was added successfully")).to_be_visible()
+        page.get_by_role("link", name="Box sign-on", exact=True).first.click()
+        page.get_by_role("link", name="Enable").click()
+        page.get_by_role("button", name="Enable").click()
+        expect(page.get_by_text("Service Box sign-on is enabled.")).to_be_visible()
+
+    seen = visit(live_server.url, script)
+    assert (seen.complaints, seen.strangers) == ([], [])
+    service = Service.unscoped.get(name="Box sign-on")
+    assert (service.tenant_id, service.enabled, service.settings["session_token_ttl"]) == ("nagra", True, 120)
+
+
+def test_a_key_is_generated_seen_once_and_revoked(live_server: Any, nagra: HeadEnd, staff: User) -> None:
+    shown: dict[str, str] = {}
+
+    def script(page: Page) -> None:
+        log_in(page)
+        page.goto("/admin/tenants/key/add/?tenant=nagra")
+        page.locator("[name=state]").select_option("active")
+        page.get_by_text("Generate it here").click()
+        page.get_by_role("button", name="Save", exact=True).click()
+        shown["kid"] = page.locator("#kid").inner_text()
+        shown["secret"] = page.locator("#secret").inner_text()
+        page.get_by_role("link", name="I have copied it").click()
+        assert shown["secret"] not in page.content()
+        page.goto("/admin/tenants/key/?tenant__id__exact=nagra")
+        page.get_by_role("link", name=shown["kid"]).click()
+        page.get_by_role("link", name="Revoke").click()
+        expect(page.get_by_text("Other keys of nagra in force: nagra-key-1.")).to_be_visible()
+        page.get_by_role("button", name="Revoke").click()
+        expect(page.get_by_text(f"Key {shown['kid']} of nagra is revoked.")).to_be_visible()
+        page.get_by_role("link", name="History").click()
+        expect(page.get_by_text("by staff").first).to_be_visible()
+
+    def back(page: Page) -> None:
+        log_in(page)
+        page.goto("/admin/tenants/key/add/?tenant=nagra")
+        page.get_by_text("Generate it here").click()
+        page.get_by_role("button", name="Save", exact=True).click()
+        page.get_by_role("link", name="I have copied it").click()
+        with pytest.raises(Error, match="ERR_CACHE_MISS"):
+            page.go_back()  # the browser has not kept the page
+
+    seen = visit(live_server.url, script)
+    assert (seen.complaints, seen.strangers) == ([], [])
+    key = Key.unscoped.get(kid=shown["kid"])
+    assert key.secret() == base64.b64decode(shown["secret"])
+    assert key.state == KeyState.REVOKED
+    visit(live_server.url, back)
+
+
+def test_a_session_token_is_looked_up_and_revoked(live_server: Any, nagra: HeadEnd, staff: User) -> None:
+    token = nagra.present(nagra.token()).json()["sessionToken"]
+    addresses: list[str] = []
+
+    def script(page: Page) -> None:
+        page.on("request", lambda request: addresses.append(request.url))
+        log_in(page)
+        page.get_by_role("link", name="Session tokens").first.click()
+        choose_tenant(page, "nagra")
+        page.get_by_label("Session token").fill(token)
+        page.get_by_role("button", name="Look up").click()
+        expect(page.get_by_text("live", exact=True)).to_be_visible()
+        assert token not in page.content()
+        page.get_by_role("link", name="account-1").click()
+        page.get_by_role("link", name="Revoke").click()
+        page.get_by_role("button", name="Revoke").click()
+        expect(page.get_by_text("The session token is revoked.")).to_be_visible()
+
+    seen = visit(live_server.url, script)
+    assert (seen.complaints, seen.strangers) == ([], [])
+    assert SessionToken.unscoped.get().revoked_at is not None
+    assert not [address for address in addresses if token in address]
+
+
+def test_the_reference_of_the_api_needs_no_other_site(live_server: Any, db: None) -> None:
+    def script(page: Page) -> None:
+        page.goto("/docs/")
+        operation = page.get_by_text("/ags/getSessionToken")
+        expect(operation).to_be_visible()
+        operation.click()
+        expect(page.get_by_text("nv-tenant-id").first).to_be_visible()
+
+    seen = visit(live_server.url, script)
+    assert (seen.complaints, seen.strangers) == ([], [])
+
+
+def test_without_a_browser_these_tests_fail_and_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.delenv("AGS_TEST_CHROMIUM", raising=False)
+    with pytest.raises(pytest.fail.Exception, match="No browser: install chromium"):
+        path_of_chromium()

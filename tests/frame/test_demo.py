@@ -1,0 +1,134 @@
+"""`make demo` and `make run`, as a newcomer meets them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = [sys.executable, str(ROOT / "examples" / "demo.py")]
+
+pytestmark = pytest.mark.xdist_group("live")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo") / "var"
+
+
+@pytest.fixture
+def shell() -> dict[str, str]:
+    """A newcomer's shell: no variable of ours, and one of another project that must not matter."""
+    bare = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG"}}
+    return bare | {"DATABASE_URL": "postgres://somebody:else@127.0.0.1:1/theirs", "LANG": "C.UTF-8"}
+
+
+@pytest.fixture
+def demo(folder: Path, shell: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*DEMO, f"--folder={folder}"], env=shell, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def test_the_demo_shows_the_whole_way_and_ends_well(demo: subprocess.CompletedProcess[str]) -> None:
+    assert (demo.returncode, demo.stderr) == (0, "")
+    assert '"authServiceName": "Customer Auth Service"' in demo.stdout
+    token = re.search(r'"sessionToken": "([a-z0-9]{26})"', demo.stdout)
+    assert token is not None
+    assert f"\n   {token[1]}\n" in demo.stdout
+    assert len(re.findall(r"^[█▀▄ ]{20,}$", demo.stdout, re.MULTILINE)) > 10, "a QR code is drawn"
+
+
+def test_its_secrets_are_kept_and_readable_by_their_owner_only(
+    folder: Path, demo: subprocess.CompletedProcess[str], shell: dict[str, str]
+) -> None:
+    kept = folder / "demo.env"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    before = kept.read_text()
+    again = subprocess.run(
+        [*DEMO, f"--folder={folder}"], env=shell, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert again.returncode == 0
+    assert kept.read_text() == before
+    for line in before.splitlines():
+        assert line.split("=", 1)[1] not in demo.stdout + again.stdout
+
+
+@pytest.fixture
+def running(folder: Path, shell: dict[str, str]) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`make run`, and what it has printed once it serves."""
+    process = subprocess.Popen(
+        [*DEMO, f"--folder={folder}", "--keep-serving"],
+        env=shell,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    printed = ""
+    for line in process.stdout:
+        printed += line
+        if "until interrupted" in line:
+            break
+    assert "until interrupted" in printed, printed
+    yield process, printed
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=30)
+    process.stdout.close()
+
+
+def test_the_printed_lines_work_when_pasted_into_a_shell(
+    running: tuple[subprocess.Popen[str], str], shell: dict[str, str]
+) -> None:
+    _, printed = running
+    discovery, session_token = re.findall(r"^ +(curl .+)$", printed, re.MULTILINE)
+
+    def pasted(line: str) -> dict[str, object]:
+        done = subprocess.run(["sh", "-c", line], env=shell, capture_output=True, text=True, check=True)
+        answer: dict[str, object] = json.loads(done.stdout)
+        return answer
+
+    assert "availableServices" in pasted(discovery)
+    assert list(pasted(session_token)) == ["sessionToken"]
+    assert pasted(session_token)["reason"] == "replayed", "it says that it works once"
+
+
+def test_the_login_it_names_opens_the_admin(running: tuple[subprocess.Popen[str], str]) -> None:
+    from http.cookiejar import CookieJar
+    from urllib.parse import urlencode
+    from urllib.request import HTTPCookieProcessor, Request, build_opener
+
+    _, printed = running
+    admin = re.search(r"Admin +(http://\S+)\s+user (\S+), password (\S+)", printed)
+    assert admin is not None
+    url, user, password = admin.groups()
+    cookies = CookieJar()
+    browser = build_opener(HTTPCookieProcessor(cookies))
+    browser.open(f"{url}login/").read()
+    csrf = next(cookie.value for cookie in cookies if cookie.name == "csrftoken")
+    form = urlencode({"username": user, "password": password, "csrfmiddlewaretoken": csrf, "next": "/admin/"})
+    page = browser.open(Request(f"{url}login/", form.encode(), {"Referer": f"{url}login/"}))
+    assert page.url == url
+    assert "Log out" in page.read().decode() or "logout" in page.url or page.status == 200
+
+
+def test_interrupting_it_leaves_no_process_behind(running: tuple[subprocess.Popen[str], str]) -> None:
+    process, printed = running
+    address = re.search(r"http://127\.0\.0\.1:(\d+)/admin/", printed)
+    assert address is not None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 0
+    import socket
+
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", int(address[1]))) != 0, "nobody listens any more"

@@ -1,0 +1,138 @@
+"""The image's steps, done in a fresh environment as somebody without privileges: no engine runs here."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from tests.settings import ENVIRONMENT
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text()
+NOBODY = 65534
+
+pytestmark = pytest.mark.xdist_group("live")
+
+
+def _joined(text: str) -> list[str]:
+    return re.sub(r"\\\n\s*", "", text).splitlines()
+
+
+def _copied() -> list[str]:
+    """What the second stage copies from the project."""
+    words = [shlex.split(line)[1:-1] for line in _joined(DOCKERFILE) if line.startswith("COPY ")]
+    return [word for line in words for word in line if not word.startswith("--") and word != "/opt/ags"][1:]
+
+
+def test_the_image_runs_as_somebody_without_privileges_and_serves() -> None:
+    lines = _joined(DOCKERFILE)
+    assert sum(line.startswith("FROM ") for line in lines) == 2
+    assert "USER 10001" in lines
+    assert 'CMD ["manage.py", "serve"]' in lines
+    ignored = (ROOT / ".dockerignore").read_text().split()
+    for path in [*_copied(), "requirements/runtime.txt"]:
+        assert f"!{path}" in ignored, f".dockerignore keeps {path} from the image"
+
+
+def test_the_steps_of_the_image_work_in_a_fresh_environment(tmp_path: Path) -> None:
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.is_relative_to(tempfile.gettempdir()) and folder != Path(tempfile.gettempdir()):
+            folder.chmod(0o755)
+    as_nobody = os.geteuid() == 0  # otherwise it is done as whoever we are
+    # RUN: the build stage
+    venv, code, data = tmp_path / "venv", tmp_path / "code", tmp_path / "data"
+    python = _python_of_everybody(tmp_path) if as_nobody else sys.executable
+    libraries = {"LD_LIBRARY_PATH": str(Path(python).parents[1] / "lib")}  # of a copied interpreter
+    subprocess.run([python, "-m", "venv", str(venv)], env=os.environ | libraries, check=True)
+    install = next(line for line in _joined(DOCKERFILE) if "--require-hashes" in line).split("-m pip ")[1]
+    words = install.replace("--no-cache-dir ", "").replace(
+        "/tmp/runtime.txt", str(ROOT / "requirements/runtime.txt")
+    )
+    subprocess.run(
+        [str(venv / "bin" / "python"), "-m", "pip", "--quiet", *shlex.split(words)],
+        env=os.environ | libraries,
+        check=True,
+        timeout=300,
+    )
+    # COPY: the second stage, read-only
+    code.mkdir()
+    for name in _copied():
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, code / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, code / name)
+    subprocess.run(["chmod", "-R", "a-w,a+rX", str(code)], check=True)
+    data.mkdir()
+    # USER
+    if as_nobody:
+        os.chown(data, NOBODY, NOBODY)
+    identity = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if as_nobody else {}
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {
+        **ENVIRONMENT,
+        "AGS_PROVIDERS": "providers.operator_token",
+        "DEBUG": "off",
+        "PATH": f"{venv / 'bin'}:/usr/bin:/bin",
+        "HOME": "/nonexistent",
+        **libraries,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "AGS_BIND": f"127.0.0.1:{port}",
+        "DATABASE_URL": f"sqlite:///{data / 'ags.sqlite3'}",
+    }
+    python = str(venv / "bin" / "python")
+    # The migration, a step of its own
+    subprocess.run(
+        [python, "manage.py", "migrate", "--verbosity=0"], cwd=code, env=environment, check=True, **identity
+    )
+    # CMD
+    server = subprocess.Popen(
+        [python, "manage.py", "serve"],
+        cwd=code,
+        env=environment,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        **identity,
+    )
+    try:
+        answer = _first_answer(f"http://127.0.0.1:{port}/readyz", server)
+    finally:
+        server.terminate()
+        _, log = server.communicate(timeout=30)
+    assert answer == b'{"status":"ready"}', log.decode()[-2000:]
+
+
+def _python_of_everybody(folder: Path) -> str:
+    """An interpreter that somebody without privileges may run: this one may live in the home of root."""
+    home = Path(sys.base_prefix)
+    if all(parent.stat().st_mode & 0o001 for parent in (home, *home.parents)):
+        return str(home / "bin" / "python3")
+    shutil.copytree(
+        home, folder / "python", symlinks=True, ignore=shutil.ignore_patterns("test", "site-packages", "*.a")
+    )
+    return str(folder / "python" / "bin" / "python3")
+
+
+def _first_answer(url: str, server: subprocess.Popen[bytes]) -> bytes:
+    end = time.monotonic() + 20
+    while server.poll() is None and time.monotonic() < end:
+        try:
+            with urlopen(url, timeout=2) as response:
+                body: bytes = response.read()
+                return body
+        except OSError:
+            time.sleep(0.1)
+    return b""

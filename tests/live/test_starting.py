@@ -1,0 +1,133 @@
+"""How the server starts, refuses to start, and stops."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+from tests.conftest import HeadEnd
+from tests.live.conftest import at, warm
+from tests.live.server import ServerProcess, database_url, manage, wait_until
+from tests.live.test_manners import body_with, posting
+
+pytestmark = pytest.mark.xdist_group("live")
+
+OTHER_KEY = base64.b64encode(bytes(range(32, 64))).decode()
+
+
+@pytest.fixture
+def empty_database(transactional_db: None, tmp_path: Path) -> Iterator[str]:
+    """A database in which nothing was ever migrated."""
+    if connection.vendor == "sqlite":
+        yield f"sqlite:///{tmp_path}/empty.sqlite3"
+        return
+    name = connection.settings_dict["NAME"]
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name}_empty")
+    yield database_url().replace(f"/{name}", f"/{name}_empty")
+    with connection.cursor() as cursor:
+        cursor.execute(f"DROP DATABASE {name}_empty")
+
+
+def test_on_a_database_that_was_not_migrated_it_lives_and_is_not_ready(empty_database: str) -> None:
+    server = ServerProcess(DATABASE_URL=empty_database)
+    server.start()
+    try:
+        assert server.get("/healthz").status_code == 200
+        for _ in range(2):  # the first look has migrated nothing either
+            answer = server.get("/readyz")
+            assert (answer.status_code, answer.json()["reason"]) == (503, "unavailable")
+    finally:
+        server.stop()
+
+
+def test_it_says_in_one_json_line_how_it_starts_and_one_for_each_request(transactional_db: None) -> None:
+    with ServerProcess(AGS_LOG_LEVEL="INFO") as server:
+        assert server.get("/nowhere", headers={"x-correlation-id": "looked-for"}).status_code == 404
+        lines = [json.loads(line) for line in server.log.splitlines()]
+    assert lines[0]["message"] == "starting"
+    assert lines[0]["bind"] == f"127.0.0.1:{server.port}"
+    assert (lines[0]["workers"], lines[0]["debug"]) == (1, False)
+    (request,) = (line for line in lines if line.get("correlation_id") == "looked-for")
+    assert (request["status"], request["outcome"], request["reason"]) == (404, "refused", "not_found")
+
+
+def test_a_key_that_cannot_be_decrypted_stops_the_start_and_is_named(nagra: HeadEnd) -> None:
+    done = manage("serve", AGS_ENCRYPTION_KEYS=OTHER_KEY, AGS_BIND="127.0.0.1:1")
+    assert done.returncode == 1
+    assert f"tenant '{nagra.tenant_id}', key '{nagra.kid}'" in done.stderr
+    assert "(tenants.E001)" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["SECRET_KEY", "AGS_ENCRYPTION_KEYS", "DATABASE_URL"])
+def test_a_missing_secret_stops_the_start_with_one_line_that_names_it(
+    transactional_db: None, name: str
+) -> None:
+    done = manage("serve", **{name: ""})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"AGS cannot start: {name}: missing. See .env.example.\n"
+
+
+def test_asked_to_stop_it_finishes_what_it_has_begun(nagra: HeadEnd) -> None:
+    server = ServerProcess()
+    with server:
+        warm(server, nagra)
+        stopped = threading.Event()
+        seen: list[int] = []
+
+        def present() -> None:
+            client = server.client()
+            here = replace(nagra, client=client)
+            while True:
+                answer = here.present(here.token())  # a reset would be an error here
+                seen.append(answer.status_code)
+                if answer.headers["Connection"] == "close":
+                    assert stopped.is_set()
+                    return
+
+        body = body_with(nagra.token())
+        with ThreadPoolExecutor(6) as pool, socket.create_connection(("127.0.0.1", server.port), 10) as wire:
+            running = [pool.submit(present) for _ in range(6)]
+            wire.sendall(posting(nagra, f"Content-Length: {len(body)}") + body[:20])
+            wait_until(lambda: len(seen) > 60, 10, "nothing runs")
+            stopped.set()
+            server.terminate()
+            asked = time.monotonic()
+            time.sleep(0.5)
+            wire.sendall(body[20:])
+            assert wire.recv(100).startswith(b"HTTP/1.1 200 ")
+            for client in running:
+                client.result()
+        assert set(seen) == {200}
+        assert server.wait() == 0
+        assert time.monotonic() - asked < 5
+        assert '"ERROR"' not in server.log
+
+
+def test_two_workers_serve_as_one(nagra: HeadEnd) -> None:
+    with ServerProcess(AGS_WORKERS="2") as server:
+        wait_until(
+            lambda: {at(server, nagra).present(nagra.token()).status_code for _ in range(5)} == {200},
+            5,
+            "not served",
+        )
+
+        def ask(_: int) -> int:
+            client = server.client()
+            status = replace(nagra, client=client).present(nagra.token()).status_code
+            client.close()
+            return status
+
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(ask, range(100))) == {200}

@@ -1,0 +1,247 @@
+"""What the environment decides, and what happens when it says something wrong."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+from tests.settings import ENVIRONMENT
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = (ROOT / ".env.example").read_text()
+GOOD = {
+    "SECRET_KEY": ENVIRONMENT["SECRET_KEY"],
+    "AGS_ENCRYPTION_KEYS": ENVIRONMENT["AGS_ENCRYPTION_KEYS"],
+    "DATABASE_URL": "postgres://ags:pa55word@127.0.0.1:1/ags",
+}
+
+
+def manage(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run manage.py in exactly this environment."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "manage.py"), *words],
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=ROOT,
+    )
+
+
+def variables_in_the_example() -> set[str]:
+    return set(re.findall(r"^([A-Z_]+)=", EXAMPLE, re.MULTILINE))
+
+
+def variables_in_the_code() -> set[str]:
+    """The first argument of each call that reads the environment."""
+    found = set()
+    for name in ("settings.py", "environment.py"):
+        for node in ast.walk(ast.parse((ROOT / "ags" / name).read_text())):
+            match node:
+                case ast.Call(
+                    func=ast.Attribute(value=ast.Name(id="env")) | ast.Name(id="text" | "words_required"),
+                    args=[ast.Constant(value=str(variable)), *_],
+                ):
+                    found.add(variable)
+    return found
+
+
+def test_the_example_holds_every_variable_and_no_other() -> None:
+    assert variables_in_the_example() == variables_in_the_code()
+
+
+def test_the_example_explains_every_variable() -> None:
+    blocks = EXAMPLE.split("\n\n")
+    assert all(block.startswith("#") for block in blocks)
+    assert sum(len(re.findall(r"^[A-Z_]+=", block, re.MULTILINE)) for block in blocks[1:]) == len(blocks) - 1
+
+
+def test_the_code_reads_the_environment_in_one_place() -> None:
+    for package in ("ags", "providers", "tenants"):
+        for path in (ROOT / package).rglob("*.py"):
+            reads = re.search(r"\bos\.(environ|getenv)", path.read_text())
+            allowed = {
+                "ags/environment.py",
+                "ags/wsgi.py",
+                "tenants/configuration/changes.py",
+            }
+            assert not reads or str(path.relative_to(ROOT)) in allowed, path
+
+
+def example(**filled: str) -> dict[str, str]:
+    given = dict(line.split("=", 1) for line in EXAMPLE.splitlines() if re.match(r"[A-Z_]+=", line))
+    return given | filled
+
+
+def test_the_example_is_fit_for_subscribers_once_its_secrets_are_filled_in() -> None:
+    filled = example(SECRET_KEY=GOOD["SECRET_KEY"], AGS_ENCRYPTION_KEYS=GOOD["AGS_ENCRYPTION_KEYS"])
+    done = manage("check", "--deploy", "--fail-level", "WARNING", **filled)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_it_is_so_with_a_database_that_is_there(nagra: object) -> None:
+    from tests.live.server import database_url
+
+    filled = example(
+        SECRET_KEY=GOOD["SECRET_KEY"],
+        AGS_ENCRYPTION_KEYS=GOOD["AGS_ENCRYPTION_KEYS"],
+        DATABASE_URL=database_url(),
+    )
+    done = manage("check", "--deploy", "--database", "default", "--fail-level", "WARNING", **filled)
+    assert (done.returncode, done.stderr) == (0, ""), connection.vendor
+
+
+def test_what_is_for_a_demonstration_only_is_told(tmp_path: Path) -> None:
+    sqlite = {**GOOD, "DATABASE_URL": f"sqlite:///{tmp_path / 'x.sqlite3'}"}
+    done = manage("check", "--deploy", **sqlite)
+    assert {"operations.W001", "operations.W002"} <= set(re.findall(r"operations\.W\d+", done.stderr))
+
+
+SAMPLE_SECRET = "a-secret-that-must-not-be-repeated"
+WRONG = {
+    "SECRET_KEY missing": ("SECRET_KEY", ""),
+    "SECRET_KEY short": ("SECRET_KEY", SAMPLE_SECRET),
+    "SECRET_KEY of one letter": ("SECRET_KEY", "a" * 60),
+    "AGS_ENCRYPTION_KEYS missing": ("AGS_ENCRYPTION_KEYS", ""),
+    "AGS_ENCRYPTION_KEYS no base64": ("AGS_ENCRYPTION_KEYS", SAMPLE_SECRET),
+    "AGS_ENCRYPTION_KEYS short": ("AGS_ENCRYPTION_KEYS", "YWJj"),
+    "AGS_ENCRYPTION_KEYS of zeros": ("AGS_ENCRYPTION_KEYS", "A" * 43 + "="),
+    "AGS_ENCRYPTION_KEYS second is bad": ("AGS_ENCRYPTION_KEYS", f"{GOOD['AGS_ENCRYPTION_KEYS']},x"),
+    "AGS_ENCRYPTION_KEYS twice": ("AGS_ENCRYPTION_KEYS", ",".join([GOOD["AGS_ENCRYPTION_KEYS"]] * 2)),
+    "AGS_ENCRYPTION_KEYS only a comma": ("AGS_ENCRYPTION_KEYS", ","),
+    "DATABASE_URL missing": ("DATABASE_URL", ""),
+    "DATABASE_URL of another kind": ("DATABASE_URL", f"mysql://a:{SAMPLE_SECRET}@b/c"),
+    "DATABASE_URL no URL": ("DATABASE_URL", SAMPLE_SECRET),
+    "DATABASE_URL with a bad port": ("DATABASE_URL", f"postgres://a:{SAMPLE_SECRET}@b:port/c"),
+    "DATABASE_URL with signs that are not escaped": (
+        "DATABASE_URL",
+        f"postgres://user:pa%ss{SAMPLE_SECRET}@host:notaport/x",
+    ),
+    "DATABASE_URL without a database": ("DATABASE_URL", f"postgres://a:{SAMPLE_SECRET}@b:5432"),
+    "DATABASE_URL of SQLite with a host": ("DATABASE_URL", f"sqlite://{SAMPLE_SECRET}/x.sqlite3"),
+    "AGS_PROVIDERS no module": ("AGS_PROVIDERS", "providers.nothing"),
+    "AGS_PROVIDERS no module inside a package": ("AGS_PROVIDERS", "no.such.app"),
+    "AGS_PROVIDERS no module around a class": ("AGS_PROVIDERS", "providers.nothing.apps.Config"),
+    "AGS_PROVIDERS not a path": ("AGS_PROVIDERS", "../x"),
+    "AGS_PROVIDERS twice": ("AGS_PROVIDERS", "providers.operator_token,providers.operator_token"),
+    "AGS_PROVIDERS only a comma": ("AGS_PROVIDERS", ","),
+    "AGS_DEFAULT_TENANT with a space": ("AGS_DEFAULT_TENANT", "na gra"),
+    "AGS_ADMIN": ("AGS_ADMIN", "maybe"),
+    "AGS_BIND without a port": ("AGS_BIND", "127.0.0.1"),
+    "AGS_BIND with a port too high": ("AGS_BIND", "127.0.0.1:99999"),
+    "AGS_BIND only a port": ("AGS_BIND", ":8000"),
+    "AGS_BIND an address of the web": ("AGS_BIND", "http://127.0.0.1:8000"),
+    "AGS_WORKERS none": ("AGS_WORKERS", "0"),
+    "AGS_WORKERS many": ("AGS_WORKERS", "100000"),
+    "AGS_WORKERS no number": ("AGS_WORKERS", "two"),
+    "AGS_TRUSTED_PROXIES negative": ("AGS_TRUSTED_PROXIES", "-1"),
+    "AGS_LOG_LEVEL": ("AGS_LOG_LEVEL", "LOUD"),
+    "AGS_TRUSTED_PROXIES no number": ("AGS_TRUSTED_PROXIES", "one"),
+    "AGS_ALLOWED_HOSTS everybody": ("AGS_ALLOWED_HOSTS", "*"),
+    "AGS_ALLOWED_HOSTS with a port": ("AGS_ALLOWED_HOSTS", "ags.example:443"),
+    "AGS_ALLOWED_HOSTS an address": ("AGS_ALLOWED_HOSTS", "https://ags.example/"),
+    "AGS_ALLOWED_HOSTS with a blank": ("AGS_ALLOWED_HOSTS", "ags.example other.example"),
+    "AGS_ALLOWED_HOSTS only a comma": ("AGS_ALLOWED_HOSTS", ","),
+    "DEBUG": ("DEBUG", "perhaps"),
+}
+
+
+@pytest.mark.parametrize("command", ["check", "serve"])
+@pytest.mark.parametrize(("name", "value"), WRONG.values(), ids=WRONG)
+def test_a_missing_or_bad_value_stops_start_up_with_one_line_that_names_it(
+    command: str, name: str, value: str
+) -> None:
+    done = manage(command, **(GOOD | {name: value}))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"AGS cannot start: {name}: ")
+    assert SAMPLE_SECRET not in line
+
+
+@pytest.mark.parametrize("name", ["SECRET_KEY", "AGS_ENCRYPTION_KEYS", "DATABASE_URL"])
+def test_each_secret_can_be_a_file(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_text(GOOD[name] + "\n")
+    others = {other: value for other, value in GOOD.items() if other != name}
+    assert manage("check", **others, **{f"{name}_FILE": str(path)}).returncode == 0
+
+    both = manage("check", **GOOD, **{f"{name}_FILE": str(path)})
+    assert both.stderr == f"AGS cannot start: {name}: set {name} or {name}_FILE, not both.\n"
+
+    gone = manage("check", **others, **{f"{name}_FILE": str(tmp_path / "gone")})
+    assert gone.returncode == 1
+    assert gone.stderr.splitlines() == [
+        f"AGS cannot start: {name}_FILE: cannot read {tmp_path / 'gone'}: No such file or directory."
+    ]
+
+    empty = tmp_path / "empty"
+    empty.touch()
+    done = manage("check", **others, **{f"{name}_FILE": str(empty)})
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"AGS cannot start: {name}: missing. See .env.example.\n",
+    )
+
+
+def test_a_secret_that_cannot_be_read_as_text_is_not_repeated(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_bytes(SAMPLE_SECRET.encode() + b"\xff")
+    others = {name: value for name, value in GOOD.items() if name != "SECRET_KEY"}
+    done = manage("check", **others, SECRET_KEY_FILE=str(path))
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"AGS cannot start: SECRET_KEY_FILE: cannot read {path}: not UTF-8 text.\n",
+    )
+
+
+def test_empty_means_unset() -> None:
+    optional = dict.fromkeys(variables_in_the_example() - GOOD.keys(), "")
+    done = manage("check", "--deploy", **GOOD, **optional)
+    assert (done.returncode, set(re.findall(r"operations\.W\d+", done.stderr))) == (0, {"operations.W002"})
+
+
+GOOD_VALUES = {
+    "a provider by its configuration": (
+        "AGS_PROVIDERS",
+        "providers.operator_token.apps.OperatorTokenConfig",
+    ),
+    "blanks around the commas": ("AGS_ALLOWED_HOSTS", " ags.example , [::1] , .example "),
+    "an address of IPv6": ("AGS_BIND", "[::1]:8000"),
+    "a socket": ("AGS_BIND", "unix:/run/ags/ags.sock"),
+    "a socket of PostgreSQL": ("DATABASE_URL", "postgresql://ags:@/ags?host=/run/postgresql"),
+    "a password of escaped signs": ("DATABASE_URL", "postgres://ags:%40%2F%3A%25@127.0.0.1:1/ags"),
+    "a word in capitals": ("DEBUG", "Off"),
+    "a level in small letters": ("AGS_LOG_LEVEL", "warning"),
+}
+
+
+@pytest.mark.parametrize(("name", "value"), GOOD_VALUES.values(), ids=GOOD_VALUES)
+def test_a_good_value_is_taken(name: str, value: str) -> None:
+    done = manage("check", **(GOOD | {name: value}))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", ["apply examples/demo.yaml", "export", "reseal", "purge"])
+def test_a_database_that_is_away_is_one_line_of_a_command(command: str) -> None:
+    done = manage(*command.split(), **GOOD)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("The database says: connection ")
+    assert "pa55word" not in line
+
+
+def test_a_database_that_was_not_migrated_is_one_line_of_a_command(tmp_path: Path) -> None:
+    done = manage("export", **GOOD | {"DATABASE_URL": f"sqlite:///{tmp_path / 'x.sqlite3'}"})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "The database says: no such table: tenants_tenant\n"

@@ -1,0 +1,193 @@
+"""The strict gate in front of the JWT library: two tables."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from base64 import urlsafe_b64encode
+from typing import Any
+
+import pytest
+
+from providers.contract import KeyRing, Refusal, Refused, TrustedKey
+from providers.jose import prove
+
+SECRET = bytes(range(1, 65))
+NOW = 1_800_000_000.0
+HASHES = {"HS256": hashlib.sha256, "HS384": hashlib.sha384, "HS512": hashlib.sha512}
+
+
+def key(kid: str, algorithm: str = "HS256", **fields: Any) -> TrustedKey:
+    return TrustedKey(id=1, kid=kid, algorithm=algorithm, **{"material": SECRET, **fields})
+
+
+RING = KeyRing(
+    "nagra",
+    {
+        known.kid: known
+        for known in (
+            key("k"),
+            key("k384", "HS384"),
+            key("k512", "HS512"),
+            key("revoked", in_force=False),
+            key("sealed", material=None),
+            key("early", not_before=NOW + 1),
+            key("late", not_after=NOW),
+            key("dated", not_before=NOW, not_after=NOW + 1),
+        )
+    },
+)
+
+
+def b64(raw: bytes | str | dict[str, Any]) -> str:
+    if isinstance(raw, dict):
+        raw = json.dumps(raw)
+    if isinstance(raw, str):
+        raw = raw.encode()
+    return urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def signed(header: Any, payload: Any = '{"a":1}', secret: bytes = SECRET, algorithm: str = "HS256") -> str:
+    """A compact JWS over any two parts, right or wrong."""
+    parts = f"{b64(header)}.{b64(payload)}"
+    return f"{parts}.{b64(hmac.new(secret, parts.encode(), HASHES[algorithm]).digest())}"
+
+
+GOOD: dict[str, Any] = {"alg": "HS256", "kid": "k"}
+TOKEN = signed(GOOD)
+HEAD, BODY, SIGNATURE = TOKEN.split(".")
+
+ACCEPTED = {
+    "without typ": TOKEN,
+    "with typ JWT": signed({**GOOD, "typ": "JWT"}),
+    "HS384": signed({"alg": "HS384", "kid": "k384"}, algorithm="HS384"),
+    "HS512": signed({"alg": "HS512", "kid": "k512"}, algorithm="HS512"),
+    "a key within its dates": signed({"alg": "HS256", "kid": "dated"}),
+    "white space in the JSON": signed('{ "alg":"HS256",\n"kid":"k" }', ' { "a" : 1 } '),
+}
+
+REFUSED = {
+    # Not a compact JWS in its one spelling
+    "nothing": ("", Refusal.MALFORMED),
+    "garbage": ("garbage", Refusal.MALFORMED),
+    "two parts": (f"{HEAD}.{BODY}", Refusal.MALFORMED),
+    "four parts": (f"{TOKEN}.{SIGNATURE}", Refusal.MALFORMED),
+    "no signature": (f"{HEAD}.{BODY}.", Refusal.MALFORMED),
+    "no payload": (f"{HEAD}..{SIGNATURE}", Refusal.MALFORMED),
+    "padding": (f"{HEAD}.{BODY}.{SIGNATURE}=", Refusal.MALFORMED),
+    "a line break at the end": (f"{TOKEN}\n", Refusal.MALFORMED),
+    "a space in front": (f" {TOKEN}", Refusal.MALFORMED),
+    "plain base64": (f"{HEAD}.{BODY}.{SIGNATURE[:-1]}+", Refusal.MALFORMED),
+    "letters of another script": (f"{HEAD}.{BODY}.{SIGNATURE[:-1]}\u0430", Refusal.MALFORMED),
+    "a length that base64 never has": (f"{HEAD}.{BODY}.{SIGNATURE}AA", Refusal.MALFORMED),
+    "8,193 characters": (
+        f"{HEAD}.{'A' * (8193 - len(HEAD) - len(SIGNATURE) - 2)}.{SIGNATURE}",
+        Refusal.MALFORMED,
+    ),
+    "another spelling of the last character": (
+        f"{HEAD}.{BODY}.{SIGNATURE[:-1]}{chr(ord(SIGNATURE[-1]) + 1)}",
+        Refusal.MALFORMED,
+    ),
+    # The header
+    "a header that is no JSON": (signed("{"), Refusal.MALFORMED),
+    "a header that is an array": (signed("[]"), Refusal.MALFORMED),
+    "a header in UTF-16": (signed(json.dumps(GOOD).encode("utf-16")), Refusal.MALFORMED),
+    "alg given twice": (signed('{"alg":"none","alg":"HS256","kid":"k"}'), Refusal.MALFORMED),
+    "a deep header": (signed('{"kid":' + "[" * 9 + "]" * 9 + "}"), Refusal.MALFORMED),
+    "no kid": (signed({"alg": "HS256"}), Refusal.MALFORMED),
+    "a number as kid": (signed({"alg": "HS256", "kid": 1}), Refusal.MALFORMED),
+    "an empty kid": (signed({"alg": "HS256", "kid": ""}), Refusal.MALFORMED),
+    "a kid with a slash": (signed({"alg": "HS256", "kid": "../k"}), Refusal.MALFORMED),
+    "a kid of 129 characters": (signed({"alg": "HS256", "kid": "k" * 129}), Refusal.MALFORMED),
+    "a kid with a line break": (signed({"alg": "HS256", "kid": "k\n"}), Refusal.MALFORMED),
+    "another typ": (signed({**GOOD, "typ": "at+jwt"}), Refusal.MALFORMED),
+    "typ in lower case": (signed({**GOOD, "typ": "jwt"}), Refusal.MALFORMED),
+    "a null typ": (signed({**GOOD, "typ": None}), Refusal.MALFORMED),
+    **{
+        f"the header member {name}": (signed({**GOOD, name: value}), Refusal.HEADER_MEMBER_FORBIDDEN)
+        for name, value in {
+            "crit": ["exp"],
+            "jku": "https://evil.example/keys",
+            "jwk": {"kty": "oct", "k": "AAAA"},
+            "x5u": "https://evil.example/cert",
+            "x5c": [],
+            "zip": "DEF",
+            "b64": False,
+            "cty": "JWT",
+            "ALG": "HS256",
+        }.items()
+    },
+    # The key
+    "an unknown kid": (signed({"alg": "HS256", "kid": "nobody"}), Refusal.KEY_UNKNOWN),
+    "a revoked key": (signed({"alg": "HS256", "kid": "revoked"}), Refusal.KEY_NOT_IN_FORCE),
+    "a key before its time": (signed({"alg": "HS256", "kid": "early"}), Refusal.KEY_NOT_IN_FORCE),
+    "a key after its time": (signed({"alg": "HS256", "kid": "late"}), Refusal.KEY_NOT_IN_FORCE),
+    "a key that does not open": (signed({"alg": "HS256", "kid": "sealed"}), Refusal.KEY_UNREADABLE),
+    # The algorithm is the key's
+    "alg none": (signed({"alg": "none", "kid": "k"}), Refusal.ALGORITHM_MISMATCH),
+    "alg NONE": (signed({"alg": "nOnE", "kid": "k"}), Refusal.ALGORITHM_MISMATCH),
+    "no alg": (signed({"kid": "k"}), Refusal.ALGORITHM_MISMATCH),
+    "a list as alg": (signed({"alg": ["HS256"], "kid": "k"}), Refusal.ALGORITHM_MISMATCH),
+    "RS256": (signed({"alg": "RS256", "kid": "k"}), Refusal.ALGORITHM_MISMATCH),
+    "a longer hash than the key's": (
+        signed({"alg": "HS512", "kid": "k"}, algorithm="HS512"),
+        Refusal.ALGORITHM_MISMATCH,
+    ),
+    # The signature
+    "another secret": (signed(GOOD, secret=bytes(64)), Refusal.SIGNATURE_INVALID),
+    "a signature of another length": (f"{HEAD}.{BODY}.AAAA", Refusal.SIGNATURE_INVALID),
+    "another payload": (f"{HEAD}.{b64('{}')}.{SIGNATURE}", Refusal.SIGNATURE_INVALID),
+    "the hash of another algorithm": (signed(GOOD, algorithm="HS512"), Refusal.SIGNATURE_INVALID),
+    # The payload, once the signature holds
+    "a payload that is no JSON": (signed(GOOD, "{"), Refusal.PAYLOAD_MALFORMED),
+    "a payload that is a string": (signed(GOOD, '"a"'), Refusal.PAYLOAD_MALFORMED),
+    "a claim given twice": (signed(GOOD, '{"exp":1,"exp":2}'), Refusal.PAYLOAD_MALFORMED),
+    "a claim of 1e400": (signed(GOOD, '{"exp":1e400}'), Refusal.PAYLOAD_MALFORMED),
+    "a claim with a NUL": (signed(GOOD, r'{"a":"\u0000"}'), Refusal.PAYLOAD_MALFORMED),
+    "a claim with half a pair": (signed(GOOD, r'{"a":"\ud800"}'), Refusal.PAYLOAD_MALFORMED),
+    "a payload in UTF-16": (signed(GOOD, '{"a":1}'.encode("utf-16")), Refusal.PAYLOAD_MALFORMED),
+    "a deep payload": (signed(GOOD, '{"a":' + "[" * 990), Refusal.PAYLOAD_MALFORMED),
+}
+
+
+@pytest.mark.parametrize("token", ACCEPTED.values(), ids=ACCEPTED)
+def test_it_accepts(token: str) -> None:
+    proven = prove(token, RING, NOW)
+    assert proven.claims == {"a": 1}
+    assert proven.key.kid in RING.keys
+
+
+@pytest.mark.parametrize(("token", "refusal"), REFUSED.values(), ids=REFUSED)
+def test_it_refuses(token: str, refusal: Refusal) -> None:
+    with pytest.raises(Refused) as refused:
+        prove(token, RING, NOW)
+    assert refused.value.refusal is refusal
+
+
+def test_no_key_and_no_token_is_ever_printed() -> None:
+    assert "material" not in repr(RING)
+    assert str(SECRET) not in repr(RING)
+
+
+def test_an_unknown_kid_costs_what_a_known_one_costs() -> None:
+    """The same work, not the same nanoseconds: an unknown kid is as many signature checks as a known one."""
+    from jwt.algorithms import HMACAlgorithm
+
+    def checks(token: str) -> int:
+        seen = 0
+        verify = HMACAlgorithm.verify
+
+        def counted(self: HMACAlgorithm, *args: Any) -> bool:
+            nonlocal seen
+            seen += 1
+            return verify(self, *args)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(HMACAlgorithm, "verify", counted)
+            with pytest.raises(Refused):
+                prove(token, RING, NOW)
+        return seen
+
+    unproven = ("an unknown kid", "a revoked key", "alg none", "another secret", "a key that does not open")
+    assert {name: checks(REFUSED[name][0]) for name in unproven} == dict.fromkeys(unproven, 1)

@@ -1,0 +1,178 @@
+"""The operator token: what its claims must say."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import jwt
+import pytest
+
+from providers.contract import Identity, KeyRing, Refusal, Refused, TrustedKey
+from providers.operator_token.strategy import OperatorToken
+from tenants.settings_form import validated
+
+SECRET = bytes(range(1, 33))
+RING = KeyRing("nagra", {"k": TrustedKey(id=7, kid="k", algorithm="HS256", material=SECRET)})
+SEED_SAMPLE = (
+    "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCIsImtpZCI6IjcwNjQ2OTQ4LWQ2ZmItNGNlOC1hNDMzLTUyYTE0ZWUyZmEwYSJ9."
+    "eyJ0eXAiOiJHZXRTZXNzaW9uVG9rZW5BdXRoTiIsIk9wZkFjY291bnRJZCI6IlNlc3Npb25Ub2tlblNpZ25PbkFjY291bnQtMDAwMSIs"
+    "Ik9wZlRlbmFudElkIjoibmFncmEiLCJleHAiOjE3MzUwODQ4MDAsImF1ZCI6ImFncyJ9."
+    "yMwK-RJLh_nUeJPuoVtrfP8ol-sRuvO4dsy0QmRNzS8"
+)
+
+
+def verify(token: str, ring: KeyRing = RING, **settings: Any) -> Identity:
+    strategy = OperatorToken()
+    _, cleaned = validated(strategy, settings)
+    return strategy.verify({"OperatorAuthToken": token}, cleaned, ring)
+
+
+def token(claims: dict[str, Any]) -> str:
+    now = time.time()
+    good = {
+        "typ": "GetSessionTokenAuthN",
+        "aud": "ags",
+        "exp": int(now) + 300,
+        "OpfTenantId": "nagra",
+        "OpfAccountId": "account-1",
+    }
+    late = {name: claim(now) if callable(claim) else claim for name, claim in claims.items()}
+    left = {name: claim for name, claim in (good | late).items() if claim is not ABSENT}
+    # Not jwt.encode: it checks the types of registered claims, which are what is to be wrong here.
+    import json
+
+    return jwt.api_jws.encode(json.dumps(left).encode(), SECRET, "HS256", {"kid": "k"})
+
+
+ABSENT = object()
+
+# claims that differ from a good token, settings of the service
+ACCEPTED = {
+    "a good token": ({}, {}),
+    "an array that holds only ags": ({"aud": ["ags"]}, {}),
+    "a fraction of a second": ({"exp": lambda now: now + 1.5}, {}),
+    "expired within the skew": ({"exp": lambda now: now - 20}, {}),
+    "nbf within the skew": ({"nbf": lambda now: now + 20}, {}),
+    "iat within the skew": ({"iat": lambda now: now + 20}, {}),
+    "good for months": ({"exp": lambda now: now + 100 * 24 * 3600}, {}),
+    "good for longer than a calendar": ({"exp": 1e300}, {}),
+    "within the longest lifetime": ({"exp": lambda now: now + 50}, {"max_lifetime": 60}),
+    "an account of 255 characters": ({"OpfAccountId": "ä" * 255}, {}),
+    "an account of one character": ({"OpfAccountId": "1"}, {}),
+    "an account with spaces and signs": ({"OpfAccountId": " a/b=c'; -- é 😀"}, {}),
+    "other claims": ({"sub": "x", "iss": "y", "anything": {"at": ["all"]}}, {}),
+    "no jti where it is required to be once only if present": ({}, {"replay": "if_present"}),
+    "a jti": ({"jti": "j"}, {"replay": "required"}),
+    "a jti of any type where it is ignored": ({"jti": 5}, {"replay": "off"}),
+}
+
+REFUSED = {
+    "typ missing": ({"typ": ABSENT}, {}, Refusal.CLAIM_MISSING, "typ"),
+    "typ of another token": ({"typ": "DevAuthN"}, {}, Refusal.TYPE_MISMATCH, "typ"),
+    "typ in a list": ({"typ": ["GetSessionTokenAuthN"]}, {}, Refusal.TYPE_MISMATCH, "typ"),
+    "aud missing": ({"aud": ABSENT}, {}, Refusal.CLAIM_MISSING, "aud"),
+    "aud of somebody else": ({"aud": "other"}, {}, Refusal.AUDIENCE_MISMATCH, "aud"),
+    "aud with somebody else": ({"aud": ["ags", "other"]}, {}, Refusal.AUDIENCE_MISMATCH, "aud"),
+    "aud twice": ({"aud": ["ags", "ags"]}, {}, Refusal.AUDIENCE_MISMATCH, "aud"),
+    "aud empty": ({"aud": []}, {}, Refusal.AUDIENCE_MISMATCH, "aud"),
+    "aud in capitals": ({"aud": "AGS"}, {}, Refusal.AUDIENCE_MISMATCH, "aud"),
+    "aud an object": ({"aud": {"ags": 1}}, {}, Refusal.AUDIENCE_MISMATCH, "aud"),
+    "exp missing": ({"exp": ABSENT}, {}, Refusal.CLAIM_MISSING, "exp"),
+    "exp a string": ({"exp": "2000000000"}, {}, Refusal.CLAIM_INVALID, "exp"),
+    "exp true": ({"exp": True}, {}, Refusal.CLAIM_INVALID, "exp"),
+    "exp null": ({"exp": None}, {}, Refusal.CLAIM_INVALID, "exp"),
+    "exp of 400 digits": ({"exp": 10**400}, {}, Refusal.CLAIM_INVALID, "exp"),
+    "exp negative": ({"exp": -1}, {}, Refusal.TOKEN_EXPIRED, "exp"),
+    "expired": ({"exp": lambda now: now - 60}, {}, Refusal.TOKEN_EXPIRED, "exp"),
+    "expired, no skew": ({"exp": lambda now: now - 1}, {"clock_skew": 0}, Refusal.TOKEN_EXPIRED, "exp"),
+    "nbf to come": ({"nbf": lambda now: now + 60}, {}, Refusal.TOKEN_NOT_YET_VALID, "nbf"),
+    "nbf a string": ({"nbf": "1"}, {}, Refusal.CLAIM_INVALID, "nbf"),
+    "nbf null": ({"nbf": None}, {}, Refusal.CLAIM_INVALID, "nbf"),
+    "iat to come": ({"iat": lambda now: now + 60}, {}, Refusal.TOKEN_NOT_YET_VALID, "iat"),
+    "iat false": ({"iat": False}, {}, Refusal.CLAIM_INVALID, "iat"),
+    "a lifetime too long": ({}, {"max_lifetime": 60}, Refusal.LIFETIME_TOO_LONG, "exp"),
+    "tenant missing": ({"OpfTenantId": ABSENT}, {}, Refusal.CLAIM_MISSING, "OpfTenantId"),
+    "another tenant": ({"OpfTenantId": "sunrise"}, {}, Refusal.TENANT_MISMATCH, "OpfTenantId"),
+    "tenant in capitals": ({"OpfTenantId": "NAGRA"}, {}, Refusal.TENANT_MISMATCH, "OpfTenantId"),
+    "tenant a number": ({"OpfTenantId": 1}, {}, Refusal.CLAIM_INVALID, "OpfTenantId"),
+    "account missing": ({"OpfAccountId": ABSENT}, {}, Refusal.CLAIM_MISSING, "OpfAccountId"),
+    "account empty": ({"OpfAccountId": ""}, {}, Refusal.CLAIM_INVALID, "OpfAccountId"),
+    "account of 256 characters": ({"OpfAccountId": "a" * 256}, {}, Refusal.CLAIM_INVALID, "OpfAccountId"),
+    "account a number": ({"OpfAccountId": 5}, {}, Refusal.CLAIM_INVALID, "OpfAccountId"),
+    "account with a line break": ({"OpfAccountId": "a\nb"}, {}, Refusal.CLAIM_INVALID, "OpfAccountId"),
+    "account with DEL": ({"OpfAccountId": "a\x7f"}, {}, Refusal.CLAIM_INVALID, "OpfAccountId"),
+    "account with a C1 control": ({"OpfAccountId": "a\x85"}, {}, Refusal.CLAIM_INVALID, "OpfAccountId"),
+    "jti missing where required": ({}, {"replay": "required"}, Refusal.CLAIM_MISSING, "jti"),
+    "jti a number": ({"jti": 5}, {}, Refusal.CLAIM_INVALID, "jti"),
+    "jti null": ({"jti": None}, {}, Refusal.CLAIM_INVALID, "jti"),
+    "jti empty": ({"jti": ""}, {}, Refusal.CLAIM_INVALID, "jti"),
+    "jti of 256 characters": ({"jti": "j" * 256}, {}, Refusal.CLAIM_INVALID, "jti"),
+}
+
+
+@pytest.mark.parametrize(("claims", "settings"), ACCEPTED.values(), ids=ACCEPTED)
+def test_it_accepts(claims: dict[str, Any], settings: dict[str, Any]) -> None:
+    identity = verify(token(claims), **settings)
+    assert identity.account_id == claims.get("OpfAccountId", "account-1")
+    assert identity.key_id == 7
+
+
+@pytest.mark.parametrize(("claims", "settings", "refusal", "claim"), REFUSED.values(), ids=REFUSED)
+def test_it_refuses(claims: dict[str, Any], settings: dict[str, Any], refusal: Refusal, claim: str) -> None:
+    with pytest.raises(Refused) as refused:
+        verify(token(claims), **settings)
+    assert (refused.value.refusal, refused.value.claim) == (refusal, claim)
+
+
+def test_a_jti_is_guarded_for_as_long_as_any_setting_would_accept_the_token() -> None:
+    expires = int(time.time()) + 50
+    assert verify(token({"jti": "j", "exp": expires}), clock_skew=0).replayable_until == expires + 300
+    assert verify(token({"jti": "j"})).jti == "j"
+    assert verify(token({})).jti is None
+    assert verify(token({"jti": "j"}), replay="off").jti is None
+
+
+def test_the_vendors_sample_parses_as_a_shape_and_its_secret_is_not_known() -> None:
+    kid = "70646948-d6fb-4ce8-a433-52a14ee2fa0a"
+    ring = KeyRing("nagra", {kid: TrustedKey(id=1, kid=kid, algorithm="HS256", material=SECRET)})
+    with pytest.raises(Refused) as refused:
+        verify(SEED_SAMPLE, ring)
+    assert refused.value.refusal is Refusal.SIGNATURE_INVALID
+    claims = jwt.decode(SEED_SAMPLE, options={"verify_signature": False})
+    with pytest.raises(Refused) as refused:
+        verify(jwt.encode(claims, SECRET, "HS256", {"kid": kid}), ring)
+    assert refused.value.refusal is Refusal.TOKEN_EXPIRED
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("session_token_ttl", 0),
+        ("session_token_ttl", 3601),
+        ("session_token_ttl", "soon"),
+        ("clock_skew", -1),
+        ("clock_skew", 301),
+        ("clock_skew", None),
+        ("replay", "sometimes"),
+        ("max_lifetime", 0),
+        ("max_lifetime", 1.5),
+        ("no_such_setting", 1),
+    ],
+)
+def test_its_settings_have_bounds(name: str, value: Any) -> None:
+    from django.core.exceptions import ValidationError
+
+    with pytest.raises(ValidationError, match=name):
+        validated(OperatorToken(), {name: value})
+
+
+def test_its_settings_have_defaults() -> None:
+    stored, cleaned = validated(OperatorToken(), {})
+    assert stored == dict(cleaned)
+    assert stored == {
+        "session_token_ttl": 300,
+        "clock_skew": 30,
+        "replay": "if_present",
+        "max_lifetime": None,
+    }

@@ -1,0 +1,162 @@
+"""The list of strategies is what is installed, and a broken provider is noticed at start-up."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.checks import run_checks
+from rest_framework import serializers
+
+from providers import apps as provider_apps
+from providers.contract import Endpoint, Parameter, SessionTokenSettings, Strategy
+from providers.dummy.strategy import Dummy
+from providers.registry import provider_configs, strategies
+from tests.settings import ENVIRONMENT
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_every_folder_of_a_provider_is_in_the_registry() -> None:
+    on_disk = {path.parent.name for path in (ROOT / "providers").glob("*/apps.py")}
+    assert on_disk == {config.name.removeprefix("providers.") for config in provider_configs()}
+    assert set(strategies()) == on_disk, "a shipped strategy has the name of its folder"
+
+
+def test_a_provider_imports_the_contract_and_the_strict_gate_and_nothing_else_of_ours() -> None:
+    import ast
+
+    for path in (ROOT / "providers").glob("*/strategy.py"):
+        imported = {
+            node.module
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.ImportFrom) and node.module
+        }
+        ours = {module for module in imported if module.split(".")[0] in {"ags", "tenants", "providers"}}
+        assert ours <= {"providers.contract", "providers.jose"}
+        assert not {module for module in imported if module.startswith(("django.db", "django.http"))}
+
+
+def manage(tmp_path: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run manage.py as an operator of the service would."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "manage.py"), *words],
+        env=os.environ
+        | ENVIRONMENT
+        | {"DJANGO_SETTINGS_MODULE": "ags.settings", "PYTHONPATH": str(tmp_path)}
+        | {"DATABASE_URL": f"sqlite:///{tmp_path / 'x.sqlite3'}"}
+        | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def package(tmp_path: Path, apps: str, strategy: str = "") -> None:
+    folder = tmp_path / "foreign"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "apps.py").write_text(apps)
+    (folder / "strategy.py").write_text(strategy)
+
+
+APPS = """
+from providers.apps import ProviderConfig
+class ForeignConfig(ProviderConfig):
+    default = True
+    name = "foreign"
+    strategy = "foreign.strategy.Foreign"
+"""
+
+
+def test_a_provider_that_cannot_be_imported_stops_start_up_with_its_own_error(tmp_path: Path) -> None:
+    package(tmp_path, APPS, "import a_library_that_is_not_there")
+    done = manage(tmp_path, "check", AGS_PROVIDERS="foreign")
+    assert done.returncode != 0
+    assert "No module named 'a_library_that_is_not_there'" in done.stderr
+
+
+def test_a_forgotten_default_is_noticed(tmp_path: Path) -> None:
+    package(tmp_path, APPS.replace("    default = True\n", ""))
+    done = manage(tmp_path, "check", AGS_PROVIDERS="foreign")
+    assert done.returncode == 1
+    assert "providers.E001" in done.stderr
+
+
+def test_a_listed_app_that_is_no_provider_is_noticed(tmp_path: Path) -> None:
+    done = manage(tmp_path, "check", AGS_PROVIDERS="django.contrib.humanize")
+    assert done.returncode == 1
+    assert "providers.E001" in done.stderr
+    assert "django.contrib.humanize" in done.stderr
+
+
+def test_the_dummy_is_refused_outside_debug(tmp_path: Path) -> None:
+    done = manage(tmp_path, "check", AGS_PROVIDERS="providers.dummy", DEBUG="off")
+    assert done.returncode == 1
+    assert "providers.E008" in done.stderr
+    assert manage(tmp_path, "check", AGS_PROVIDERS="providers.dummy", DEBUG="on").returncode == 0
+
+
+class Plain(serializers.Serializer[Any]):
+    Account = serializers.CharField()
+
+
+class TwoSpellings(serializers.Serializer[Any]):
+    Account = Parameter(description="x")
+    account = Parameter(description="x")
+
+
+class Empty(serializers.Serializer[Any]):
+    pass
+
+
+def strategy(**changes: Any) -> type[Strategy]:
+    class Fine(Dummy):
+        slug = "fine"
+        endpoints = (Endpoint.GET_SESSION_TOKEN,)
+        Settings = SessionTokenSettings
+
+    for name, value in changes.items():
+        setattr(Fine, name, value)
+    return Fine
+
+
+BROKEN = {
+    "providers.E002": strategy(slug="operator_token"),
+    "providers.E003": strategy(slug="Not A Slug"),
+    "providers.E004": strategy(endpoints=()),
+    "providers.E005 plain": strategy(Parameters=Plain),
+    "providers.E005 spellings": strategy(Parameters=TwoSpellings),
+    "providers.E005 empty": strategy(Parameters=Empty),
+    "providers.E006": strategy(Settings=Plain),
+    "providers.E007": strategy(verify=Strategy.verify),
+}
+
+
+@pytest.mark.parametrize("ident", BROKEN)
+def test_a_provider_that_breaks_the_contract_is_named(
+    ident: str, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    settings.DEBUG = True  # the dummy is installed
+    (config,) = [config for config in provider_configs() if config.name == "providers.dummy"]
+    assert isinstance(config, provider_apps.ProviderConfig)
+    monkeypatch.setattr(config, "instance", BROKEN[ident]())
+    found = run_checks(tags=["providers"])
+    assert [problem.id for problem in found] == [ident[:14]]
+
+
+def test_the_installed_ones_keep_the_contract(settings: Any) -> None:
+    settings.DEBUG = True  # the dummy is installed
+    assert run_checks(tags=["providers"]) == []
+
+
+def test_a_strategy_without_verify_says_so() -> None:
+    from providers.contract import KeyRing
+
+    with pytest.raises(TypeError, match="Forgetful declares no verify"):
+        type("Forgetful", (Strategy,), {})().verify({}, {}, KeyRing("nagra", {}))

@@ -1,0 +1,248 @@
+"""The pages of session tokens: looked up, judged by the database's clock, revoked, and never shown."""
+
+import base64
+import logging
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from ags.sessions.models import SessionToken
+from tenants.models import Key, Service
+from tests.conftest import HeadEnd
+
+LIST = "/admin/ags_sessions/sessiontoken/"
+JTI = "a-jti-that-is-not-for-staff"
+
+
+@pytest.fixture
+def token(nagra: HeadEnd) -> str:
+    """A session token of nagra's account-1."""
+    answer = nagra.present(nagra.token(jti=JTI), x_correlation_id="corr-1")
+    issued: str = answer.json()["sessionToken"]
+    return issued
+
+
+def look_up(client: Client, tenant: str = "nagra", **known: str) -> Any:
+    return client.post(LIST, {"tenant": tenant, **known})
+
+
+def found(response: Any) -> list[list[str]]:
+    table = response.context.get("table")
+    return [] if table is None else table["rows"]
+
+
+def test_nothing_is_shown_before_something_is_looked_up(admin_client: Client, token: str) -> None:
+    with CaptureQueriesContext(connection) as queries:
+        page = admin_client.get(LIST)
+    assert "account-1" not in page.content.decode()
+    assert not [q for q in queries if 'FROM "ags_sessions_sessiontoken"' in q["sql"]]
+    for query in ({"q": "account-1"}, {"account_id": "account-1", "tenant": "nagra"}, {"token": token}):
+        assert "account-1</a>" not in admin_client.get(LIST, query).content.decode()
+
+
+@pytest.mark.parametrize("by", ["account_id", "correlation_id", "token"])
+def test_a_token_is_found_by_each_of_three_things(
+    admin_client: Client, nagra: HeadEnd, token: str, by: str
+) -> None:
+    nagra.present(nagra.token(OpfAccountId="account-2"))
+    known = {"account_id": "account-1", "correlation_id": "corr-1", "token": token}
+    (row,) = found(look_up(admin_client, **{by: known[by]}))
+    assert ">account-1</a>" in row[0]
+    assert (row[1], row[4], row[5], row[6], row[7]) == (
+        "live",
+        "—",
+        "Customer Auth Service",
+        "nagra-key-1",
+        "corr-1",
+    )
+
+
+def test_a_token_under_an_older_encryption_key_is_found(
+    admin_client: Client, token: str, settings: Any
+) -> None:
+    settings.AGS_ENCRYPTION_KEYS = (b"a new encryption key, 32 bytes..", *settings.AGS_ENCRYPTION_KEYS)
+    assert len(found(look_up(admin_client, token=token))) == 1
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        {"account_id": "account"},
+        {"account_id": "ACCOUNT-1"},
+        {"account_id": "account-1 "},
+        {"correlation_id": "corr"},
+        {"token": "x" * 26},
+    ],
+)
+def test_only_the_exact_thing_finds(admin_client: Client, token: str, known: dict[str, str]) -> None:
+    page = look_up(admin_client, **known)
+    assert found(page) == []
+    assert "No session token matches." in page.content.decode()
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        {},
+        {"account_id": "account-1", "correlation_id": "corr-1"},
+        {"account_id": "a" * 256},
+        {"account_id": "a\x00b"},
+        {"tenant": "nobody", "account_id": "account-1"},
+        {"tenant": "", "account_id": "account-1"},
+        {"tenant": "a\x00b", "account_id": "account-1"},
+    ],
+)
+def test_a_look_up_that_is_none_is_told(admin_client: Client, token: str, known: dict[str, str]) -> None:
+    page = look_up(admin_client, **{"tenant": "nagra", **known})
+    assert page.status_code == 200
+    assert page.context["form"].errors
+    assert "table" not in page.context
+
+
+def test_each_tenant_has_its_own(admin_client: Client, token: str, sunrise: HeadEnd) -> None:
+    for known in ({"account_id": "account-1"}, {"correlation_id": "corr-1"}, {"token": token}):
+        assert found(look_up(admin_client, "sunrise", **known)) == []
+
+
+def test_the_state_is_that_of_the_databases_clock(admin_client: Client, token: str) -> None:
+    SessionToken.unscoped.update(expires_at="2001-01-01T00:00:00Z")
+    (row,) = found(look_up(admin_client, account_id="account-1"))
+    assert row[1] == "expired"
+    assert row[3] == "2001-01-01 00:00:00"
+
+
+def test_the_newest_are_shown_and_more_are_owned_up_to(
+    admin_client: Client, nagra: HeadEnd, token: str
+) -> None:
+    key, service = Key.unscoped.get(), Service.unscoped.get()
+    SessionToken.unscoped.bulk_create(
+        SessionToken(
+            tenant_id="nagra",
+            service=service,
+            key=key,
+            token_hash=str(number).encode(),
+            account_id="account-1",
+            correlation_id=f"old-{number}",
+            created_at=f"2001-01-01T00:00:{number % 60:02}Z",
+            expires_at="2001-01-01T00:00:00Z",
+            dead_after="2001-01-01T00:00:00Z",
+        )
+        for number in range(2000)
+    )
+    with CaptureQueriesContext(connection) as queries:
+        page = look_up(admin_client, account_id="account-1")
+    rows = found(page)
+    assert len(rows) == 100
+    assert rows[0][7] == "corr-1"
+    assert "these are the newest 100" in page.content.decode()
+    (asked,) = [q["sql"] for q in queries if 'FROM "ags_sessions_sessiontoken"' in q["sql"]]
+    assert "LIMIT 101" in asked
+
+
+def test_revoking_asks_first_and_keeps_the_first_moment(admin_client: Client, token: str) -> None:
+    row = SessionToken.unscoped.get()
+    address = f"{LIST}{row.pk}/"
+    detail = admin_client.get(address + "change/").content.decode()
+    assert f"{address}revoke/" in detail
+    question = admin_client.get(address + "revoke/").content.decode()
+    assert "account account-1 of nagra" in question
+    assert SessionToken.unscoped.get().revoked_at is None
+
+    told = admin_client.post(address + "revoke/", follow=True).content.decode()
+    assert "The session token is revoked." in told
+    revoked = SessionToken.unscoped.get()
+    assert revoked.revoked_at is not None
+    assert abs((revoked.revoked_at - revoked.created_at).total_seconds()) < 60
+    assert f"{address}revoke/" not in told
+    admin_client.post(address + "revoke/")
+    assert SessionToken.unscoped.get().revoked_at == revoked.revoked_at
+    (found_row,) = found(look_up(admin_client, token=token))
+    assert found_row[1] == "revoked"
+    entry = LogEntry.objects.first()
+    assert entry is not None
+    assert (entry.user.username, entry.object_id) == ("admin", str(row.pk))
+
+
+def test_tokens_are_neither_added_nor_changed_nor_deleted(admin_client: Client, token: str) -> None:
+    row = SessionToken.unscoped.get()
+    before = SessionToken.unscoped.values().get()
+    assert admin_client.get(LIST + "add/").status_code == 403
+    assert admin_client.post(LIST + "add/", {}).status_code == 403
+    assert admin_client.post(f"{LIST}{row.pk}/change/", {"account_id": "other"}).status_code == 403
+    assert admin_client.post(f"{LIST}{row.pk}/delete/", {"post": "yes"}).status_code == 403
+    assert admin_client.get(f"{LIST}{row.pk}/history/").status_code == 404
+    assert SessionToken.unscoped.values().get() == before
+
+
+def test_who_may_only_look_cannot_revoke_and_who_may_not_cannot_look(token: str) -> None:
+    row = SessionToken.unscoped.get()
+    for codenames, sees, revokes in (
+        ([], 403, 403),
+        (["view_sessiontoken", "view_tenant"], 200, 403),
+        (["view_sessiontoken", "change_sessiontoken", "view_tenant"], 200, 302),
+    ):
+        user = User.objects.create_user(f"user-{len(codenames)}", is_staff=True)
+        user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
+        client = Client()
+        client.force_login(user)
+        assert client.get(LIST).status_code == sees
+        assert look_up(client, account_id="account-1").status_code == sees
+        assert client.get(f"{LIST}{row.pk}/change/").status_code == sees
+        assert client.post(f"{LIST}{row.pk}/revoke/").status_code == revokes
+        assert (SessionToken.unscoped.get().revoked_at is not None) == (revokes == 302)
+
+
+def test_no_page_ever_shows_a_token_a_secret_or_a_jti(
+    admin_client: Client, nagra: HeadEnd, token: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Markers in everything that is secret; every page; none of them anywhere."""
+    caplog.set_level(logging.DEBUG)
+    row, key, service = SessionToken.unscoped.get(), Key.unscoped.get(), Service.unscoped.get()
+    markers = [token, JTI]
+    for secret in (bytes(row.token_hash), bytes(key.sealed_secret), nagra.secret):
+        standard = base64.b64encode(secret).decode().rstrip("=")
+        markers += [standard, base64.urlsafe_b64encode(secret).decode().rstrip("="), secret.hex()]
+        markers.append(repr(secret)[2:-1])
+    rows = {
+        "tenants/tenant": ("nagra", "disable"),
+        "tenants/service": (service.pk, "disable"),
+        "tenants/key": (key.pk, "revoke"),
+        "ags_sessions/sessiontoken": (row.pk, "revoke"),
+    }
+    visited = ["/admin/", "/admin/tenants/", "/admin/ags_sessions/", "/admin/auth/"]
+    for model, (pk, act) in rows.items():
+        listed = f"/admin/{model}/"
+        visited += [
+            listed,
+            f"{listed}add/",
+            *(f"{listed}{pk}/{page}/" for page in ("change", "history", "delete", act)),
+        ]
+    answers = [admin_client.get(address, follow=True) for address in visited]
+    answers += [
+        look_up(admin_client, **known)
+        for known in (
+            {"account_id": "account-1"},
+            {"correlation_id": "corr-1"},
+            {"token": token},
+            {"token": token, "account_id": "account-1"},
+            {"token": token, "tenant": "nobody"},
+        )
+    ]
+    for act in ("ags_sessions/sessiontoken", "tenants/key", "tenants/service", "tenants/tenant"):
+        pk, word = rows[act]
+        answers.append(admin_client.post(f"/admin/{act}/{pk}/{word}/", follow=True))
+    answers += [admin_client.get(f"/admin/{model}/{pk}/history/") for model, (pk, _) in rows.items()]
+    assert sum(answer.status_code == 200 for answer in answers) > len(answers) / 2
+    for answer in answers:
+        text = answer.content.decode()
+        for marker in markers:
+            assert marker not in text, answer.request["PATH_INFO"]
+    for record in caplog.records:
+        assert not any(marker in str(vars(record)) for marker in markers)
+    for entry in LogEntry.objects.all():
+        assert not any(marker in str(vars(entry)) for marker in markers)

@@ -1,0 +1,418 @@
+"""Issuing: one statement that decides and stores, whatever a process still believes of the tenant."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import time_machine
+from django.db import connection
+from django.db.models import F
+from django.db.models.functions import Now
+from django.test.utils import CaptureQueriesContext
+
+from ags.sessions.models import SessionToken
+from ags.sessions.tokens import hashes_of
+from providers.operator_token.strategy import MAX_CLOCK_SKEW
+from tenants import snapshot as tenants_snapshot
+from tenants.models import Key, KeyState, Service, Tenant
+from tests.api.test_refusals import ID, NOT_AUTHENTICATED, NOT_AVAILABLE, UNAVAILABLE, whole
+from tests.conftest import SERVICE, HeadEnd, add_key
+
+TOKEN = re.compile(r"[a-z0-9]{26}")
+
+
+@pytest.fixture
+def stays_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process has seen it believes, until a statement tells it otherwise."""
+    monkeypatch.setattr(tenants_snapshot, "FRESH_FOR", 3600.0)
+
+
+def stored(tenant_id: str = "nagra") -> list[SessionToken]:
+    return list(SessionToken.objects.for_tenant(tenant_id).order_by("pk"))
+
+
+def verbs(captured: CaptureQueriesContext) -> list[str]:
+    return [query["sql"].split()[0] for query in captured]
+
+
+# The statements
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("claims", [{}, {"jti": "once"}])
+def test_a_warm_request_is_one_statement(nagra: HeadEnd, stays_stale: None, claims: dict[str, str]) -> None:
+    nagra.present(nagra.token())
+    token = nagra.token(**claims)
+    with CaptureQueriesContext(connection) as captured:
+        assert nagra.present(token).status_code == 200
+    assert verbs(captured) == ["INSERT"], "and no transaction around it"
+    assert len(stored()) == 2
+
+
+def test_a_warm_discovery_is_none(nagra: HeadEnd, stays_stale: None) -> None:
+    nagra.discover()
+    with CaptureQueriesContext(connection) as captured:
+        assert nagra.discover().status_code == 200
+    assert verbs(captured) == []
+
+
+def test_a_warm_refusal_is_none(nagra: HeadEnd, stays_stale: None) -> None:
+    nagra.discover()
+    with CaptureQueriesContext(connection) as captured:
+        for token in ("garbage", nagra.token(exp=1), nagra.token(headers={"kid": "unknown"})):
+            assert nagra.present(token).status_code == 401
+        assert nagra.present(nagra.token(), nv_tenant_id="nobody").status_code == 403
+        assert nagra.present(nagra.token(), x_auth_service_id="unknown").status_code == 403
+    assert verbs(captured) == []
+
+
+NAME = "OperatorAuthToken"
+NOT_IN_ORDER: dict[str, tuple[Any, dict[str, Any]]] = {
+    "no tenant": (None, {"nv_tenant_id": None}),
+    "no tenant that could be": (None, {"nv_tenant_id": "na gra"}),
+    "two tenants": (None, {"nv_tenant_id": "nagra,nagra"}),
+    "no service": (None, {"x_auth_service_id": None}),
+    "no service that could be": (None, {"x_auth_service_id": " "}),
+    "two correlation ids": (None, {"x_correlation_id": "a,b"}),
+    "another host": (None, {"host": "other.example"}),
+    "another type": (None, {"content_type": "text/plain"}),
+    "compressed": (None, {"content_encoding": "gzip"}),
+    "too large": (b" " * 70_000, {}),
+    "no JSON": (b"{", {}),
+    "no object": ([], {}),
+    "a member twice": (b'{"parameters": [], "parameters": []}', {}),
+    "no parameters": ({}, {}),
+    "parameters that are no array": ({"parameters": {}}, {}),
+    "a parameter that is no object": ({"parameters": ["x"]}, {}),
+    "a parameter without a name": ({"parameters": [{"value": "x"}]}, {}),
+    "a parameter without a value": ({"parameters": [{"name": NAME}]}, {}),
+    "a value that is no string": ({"parameters": [{"name": NAME, "value": 1}]}, {}),
+    "a value that is too long": ({"parameters": [{"name": NAME, "value": "x" * 8193}]}, {}),
+    "a parameter twice": ({"parameters": [{"name": n, "value": "x"} for n in (NAME, NAME.lower())]}, {}),
+}
+
+
+@pytest.mark.parametrize(("body", "headers"), NOT_IN_ORDER.values(), ids=NOT_IN_ORDER)
+def test_nothing_is_read_before_headers_body_and_parameters_are_in_order(
+    nagra: HeadEnd, body: Any, headers: dict[str, Any]
+) -> None:
+    good = {"parameters": [{"name": NAME, "value": nagra.token()}]}
+    with CaptureQueriesContext(connection) as captured:
+        answer = nagra.post(good if body is None else body, **headers)
+    assert answer.status_code in (400, 413, 415)
+    assert verbs(captured) == []
+    with CaptureQueriesContext(connection) as captured:
+        assert nagra.post(good).status_code == 200, "it was cold, and what was changed was at fault"
+    assert verbs(captured) == ["SELECT"] * 4 + ["INSERT"]
+
+
+# What is withdrawn issues nothing, though the process has not noticed
+
+
+def revoke_key() -> None:
+    key = Key.objects.for_tenant("nagra").get()
+    key.state = KeyState.REVOKED
+    key.save()
+
+
+def stage_key() -> None:
+    key = Key.objects.for_tenant("nagra").get()
+    key.state = KeyState.STAGED
+    key.save()
+
+
+def end_key() -> None:
+    key = Key.objects.for_tenant("nagra").get()
+    key.not_after = datetime.now(UTC) - timedelta(seconds=1)
+    key.save()
+
+
+def postpone_key() -> None:
+    key = Key.objects.for_tenant("nagra").get()
+    key.not_before = datetime.now(UTC) + timedelta(minutes=1)
+    key.save()
+
+
+def replace_key() -> None:
+    """A key of the same kid and another secret: the rows have other ids."""
+    SessionToken.unscoped.all().delete()
+    Key.objects.for_tenant("nagra").get().delete()
+    add_key(HeadEnd("nagra", "nagra-key-1", bytes(range(60, 100))))
+
+
+def disable_service() -> None:
+    service = Service.objects.for_tenant("nagra").get()
+    service.enabled = False
+    service.save()
+
+
+def disable_tenant() -> None:
+    tenant = Tenant.objects.get(pk="nagra")
+    tenant.enabled = False
+    tenant.save()
+
+
+WITHDRAWALS: list[tuple[Callable[[], None], dict[str, Any]]] = [
+    (revoke_key, NOT_AUTHENTICATED),
+    (stage_key, NOT_AUTHENTICATED),
+    (end_key, NOT_AUTHENTICATED),
+    (postpone_key, NOT_AUTHENTICATED),
+    (replace_key, NOT_AUTHENTICATED),
+    (disable_service, NOT_AVAILABLE),
+    (disable_tenant, NOT_AVAILABLE),
+]
+
+
+@pytest.mark.parametrize("claims", [{}, {"jti": "new"}])
+@pytest.mark.parametrize(("withdraw", "answer"), WITHDRAWALS)
+def test_what_was_withdrawn_a_moment_ago_issues_nothing(
+    nagra: HeadEnd,
+    stays_stale: None,
+    withdraw: Callable[[], None],
+    answer: dict[str, Any],
+    claims: dict[str, str],
+) -> None:
+    assert nagra.present(nagra.token()).status_code == 200
+    withdraw()
+    before = len(stored())
+    for _ in range(2):
+        assert whole(nagra.present(nagra.token(**claims), x_correlation_id=ID)) == answer
+    assert len(stored()) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda: Key.objects.for_tenant("nagra").update(state="revoked"),
+        lambda: Key.objects.for_tenant("nagra").update(not_after=Now()),
+        lambda: Key.objects.for_tenant("nagra").update(not_before=datetime.now(UTC) + timedelta(minutes=1)),
+        lambda: Service.objects.for_tenant("nagra").update(enabled=False),
+        lambda: Tenant.objects.filter(pk="nagra").update(enabled=False),
+    ],
+)
+def test_the_statement_asks_the_rows_and_not_the_version_alone(
+    nagra: HeadEnd, stays_stale: None, change: Callable[[], None]
+) -> None:
+    """Somebody has changed a row past the models, so that no version tells of it."""
+    nagra.present(nagra.token())
+    change()
+    assert nagra.present(nagra.token()).status_code in (401, 403)
+    assert len(stored()) == 1
+
+
+def test_a_date_that_passes_by_the_databases_clock_counts(nagra: HeadEnd, stays_stale: None) -> None:
+    """This process runs an hour late: to it, the key has half an hour left."""
+    Key.objects.for_tenant("nagra").update(not_after=datetime.now(UTC) - timedelta(minutes=30))
+    with time_machine.travel(datetime.now(UTC) - timedelta(hours=1), tick=True):
+        assert whole(nagra.present(nagra.token(), x_correlation_id=ID)) == UNAVAILABLE
+    assert stored() == []
+
+
+def test_a_tenant_that_changed_otherwise_is_looked_at_again_and_served(
+    nagra: HeadEnd, stays_stale: None
+) -> None:
+    nagra.present(nagra.token())
+    tenant = Tenant.objects.get(pk="nagra")
+    tenant.name = "Nagra AG"
+    tenant.save()
+    with CaptureQueriesContext(connection) as captured:
+        assert nagra.present(nagra.token(jti="once")).status_code == 200
+    # Refused; was it a replay? no; versions, tenant, services, keys; granted.
+    assert verbs(captured) == ["INSERT", "SELECT", *["SELECT"] * 4, "INSERT"]
+    assert len(stored()) == 2
+    with CaptureQueriesContext(connection) as captured:
+        assert nagra.present(nagra.token()).status_code == 200
+    assert verbs(captured) == ["INSERT"]
+
+
+def test_settings_that_were_tightened_a_moment_ago_are_judged_by(nagra: HeadEnd, stays_stale: None) -> None:
+    nagra.present(nagra.token())
+    service = Service.objects.for_tenant("nagra").get()
+    service.settings |= {"replay": "required", "session_token_ttl": 7}
+    service.save()
+    assert nagra.present(nagra.token()).json()["reason"] == "claim_missing"
+    assert nagra.present(nagra.token(jti="a")).status_code == 200
+    assert [round(row.expires_at.timestamp() - row.created_at.timestamp()) for row in stored()] == [300, 7]
+
+
+def test_a_key_or_service_that_is_new_works_at_once_where_the_tenant_was_not_seen(nagra: HeadEnd) -> None:
+    new = HeadEnd("nagra", "new", bytes(range(60, 100)))
+    add_key(new)
+    assert new.present(new.token()).status_code == 200
+
+
+# The row
+
+
+def test_the_row_says_who_when_and_by_what_and_never_the_token(nagra: HeadEnd) -> None:
+    answer = nagra.present(nagra.token(OpfAccountId="Kühn 7", jti="jti-1"), x_correlation_id="call-1")
+    token = answer.json()["sessionToken"]
+    assert answer.json() == {"sessionToken": token}
+    assert TOKEN.fullmatch(token)
+    assert answer.headers["Cache-Control"] == "no-store"
+    (row,) = stored()
+    assert (row.tenant_id, row.service.name, row.key.kid) == ("nagra", SERVICE, nagra.kid)
+    assert (row.account_id, row.jti, row.correlation_id) == ("Kühn 7", "jti-1", "call-1")
+    assert row.revoked_at is None
+    assert bytes(row.token_hash) in hashes_of(token)
+    for value in SessionToken.unscoped.values().get().values():
+        assert token not in str(value)
+        assert token.encode() not in (bytes(value) if isinstance(value, bytes | memoryview) else b"")
+
+
+def test_a_correlation_id_that_was_made_here_is_the_one_that_is_stored(nagra: HeadEnd) -> None:
+    answer = nagra.present(nagra.token(), x_correlation_id="not of the form")
+    assert [row.correlation_id for row in stored()] == [answer.headers["x-correlation-id"]]
+
+
+def test_each_token_is_another(nagra: HeadEnd) -> None:
+    tokens = [nagra.present(nagra.token()).json()["sessionToken"] for _ in range(20)]
+    assert len(set(tokens)) == 20
+    assert [bytes(row.token_hash) for row in stored()] == [hashes_of(token)[0] for token in tokens]
+
+
+def test_a_hash_is_keyed_and_found_under_every_encryption_key(nagra: HeadEnd, settings: Any) -> None:
+    old, new = settings.AGS_ENCRYPTION_KEYS[0], bytes(range(100, 132))
+    token = nagra.present(nagra.token()).json()["sessionToken"]
+    (row,) = stored()
+    for keys in ((old, new), (new, old)):
+        settings.AGS_ENCRYPTION_KEYS = keys
+        assert bytes(row.token_hash) in hashes_of(token)
+    settings.AGS_ENCRYPTION_KEYS = (new,)
+    assert bytes(row.token_hash) not in hashes_of(token)
+
+
+@pytest.mark.parametrize("ttl", [1, 300, 3600])
+@pytest.mark.parametrize("hours", [-5, 0, 5], ids=["late", "right", "early"])
+def test_the_times_of_a_row_are_those_of_the_databases_clock(nagra: HeadEnd, ttl: int, hours: int) -> None:
+    service = Service.objects.for_tenant("nagra").get()
+    service.settings["session_token_ttl"] = ttl
+    service.save()
+    with time_machine.travel(datetime.now(UTC) + timedelta(hours=hours), tick=True):
+        assert nagra.present(nagra.token()).status_code == 200
+    row = SessionToken.unscoped.annotate(now=Now()).get()
+    assert timedelta() <= row.now - row.created_at < timedelta(seconds=10)
+    # SQLite counts milliseconds.
+    assert abs(row.expires_at - row.created_at - timedelta(seconds=ttl)) <= timedelta(milliseconds=2)
+    assert row.dead_after == row.expires_at
+    assert SessionToken.unscoped.filter(expires_at__gt=Now(), created_at__lte=Now()).exists(), (
+        "a moment that a statement wrote compares with one that Django writes"
+    )
+
+
+# The jti
+
+
+@pytest.mark.parametrize(
+    ("ttl", "exp"), [(3600, 60), (1, 3000)], ids=["the token lives longer", "the assertion lives longer"]
+)
+def test_a_row_that_guards_a_jti_stays_until_neither_token_nor_assertion_is_good(
+    nagra: HeadEnd, ttl: int, exp: int
+) -> None:
+    service = Service.objects.for_tenant("nagra").get()
+    service.settings["session_token_ttl"] = ttl
+    service.save()
+    expires = int(time.time()) + exp
+    nagra.present(nagra.token(jti="once", exp=expires))
+    (row,) = stored()
+    replayable_until = datetime.fromtimestamp(expires + MAX_CLOCK_SKEW, UTC)
+    assert row.dead_after == max(row.expires_at, replayable_until)
+
+
+@pytest.mark.parametrize("exp", [1e15, 253402300799, 10**300])
+def test_an_assertion_that_never_expires_is_guarded_to_the_end_of_time(nagra: HeadEnd, exp: float) -> None:
+    assert nagra.present(nagra.token(jti="once", exp=exp)).status_code == 200
+    (row,) = stored()
+    assert row.dead_after.year == 9999
+    assert nagra.present(nagra.token(jti="once", exp=exp)).json()["reason"] == "replayed"
+
+
+def test_a_jti_counts_once_for_each_key_and_tenant(nagra: HeadEnd, sunrise: HeadEnd) -> None:
+    second = HeadEnd("nagra", "second", bytes(range(60, 100)))
+    add_key(second)
+    for head_end in (nagra, second, sunrise):
+        assert head_end.present(head_end.token(jti="same")).status_code == 200
+        for changes in ({}, {"OpfAccountId": "another"}, {"exp": int(time.time()) + 9}):
+            answer = head_end.present(head_end.token(jti="same", **changes))
+            assert (answer.status_code, answer.json()["reason"]) == (401, "replayed")
+        assert head_end.present(head_end.token(jti="Same")).status_code == 200, "compared exactly"
+    assert (len(stored()), len(stored("sunrise"))) == (4, 2)
+
+
+def test_a_replay_is_told_though_the_tenant_has_changed_meanwhile(nagra: HeadEnd, stays_stale: None) -> None:
+    token = nagra.token(jti="once")
+    nagra.present(token)
+    Tenant.objects.filter(pk="nagra").update(version=F("version") + 1)
+    assert nagra.present(token).json()["reason"] == "replayed"
+    assert len(stored()) == 1
+
+
+def test_without_a_jti_a_token_is_good_until_it_expires(nagra: HeadEnd) -> None:
+    token = nagra.token()
+    assert [nagra.present(token).status_code for _ in range(3)] == [200] * 3
+    assert [row.jti for row in stored()] == [None] * 3
+
+
+def test_where_replay_is_off_a_jti_is_ignored(nagra: HeadEnd) -> None:
+    service = Service.objects.for_tenant("nagra").get()
+    service.settings["replay"] = "off"
+    service.save()
+    token = nagra.token(jti="same")
+    assert [nagra.present(token).status_code for _ in range(3)] == [200] * 3
+
+
+# Who else
+
+
+def test_the_other_operator_gets_nothing_for_this_one(nagra: HeadEnd, sunrise: HeadEnd) -> None:
+    forged = HeadEnd("nagra", nagra.kid, sunrise.secret)
+    borrowed = HeadEnd("nagra", sunrise.kid, sunrise.secret)
+    answers = [
+        sunrise.present(sunrise.token(), nv_tenant_id="nagra"),
+        sunrise.present(sunrise.token(OpfTenantId="nagra"), nv_tenant_id="nagra"),
+        sunrise.present(sunrise.token(OpfTenantId="nagra")),
+        forged.present(forged.token()),
+        borrowed.present(borrowed.token()),
+    ]
+    assert [answer.json()["reason"] for answer in answers] == [
+        "not_authenticated",
+        "not_authenticated",
+        "tenant_mismatch",
+        "not_authenticated",
+        "not_authenticated",
+    ]
+    assert stored() == stored("sunrise") == []
+
+
+def test_what_happens_to_one_operator_does_not_touch_the_other(
+    nagra: HeadEnd, sunrise: HeadEnd, stays_stale: None
+) -> None:
+    sunrise.present(sunrise.token())
+    disable_tenant()
+    with CaptureQueriesContext(connection) as captured:
+        assert sunrise.present(sunrise.token()).status_code == 200
+    assert verbs(captured) == ["INSERT"]
+
+
+def test_a_provider_without_keys_issues_too_and_is_stopped_too(nagra: HeadEnd, stays_stale: None) -> None:
+    Service(tenant_id="nagra", name="Trial", strategy="dummy", display_name="Trial", enabled=True).save()
+
+    def sign_on() -> int:
+        body = {"parameters": [{"name": "Account", "value": "somebody"}]}
+        status: int = nagra.post(body, x_auth_service_id="Trial").status_code
+        return status
+
+    assert sign_on() == 200
+    assert [(row.account_id, row.key_id, row.jti) for row in stored()] == [("somebody", None, None)]
+    revoke_key()
+    assert sign_on() == 200
+    service = Service.objects.for_tenant("nagra").get(name="Trial")
+    service.enabled = False
+    service.save()
+    assert sign_on() == 403
+    assert len(stored()) == 2

@@ -1,0 +1,207 @@
+"""`manage.py purge`: deletes what is dead, a little at a time, and nothing that still guards."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import time_machine
+from django.core.management import CommandError, call_command
+from django.db import OperationalError, connection
+from django.db.models.functions import Now
+from django.test.utils import CaptureQueriesContext
+
+from ags.sessions.models import SessionToken
+from ags.sessions.purge import BATCH, AlreadyRunning
+from ags.sessions.purge import purge as batches
+from tenants.models import Service
+from tests.conftest import HeadEnd
+
+
+def purge(*options: str) -> str:
+    out = io.StringIO()
+    call_command("purge", *options, stdout=out)
+    return out.getvalue()
+
+
+def expire(**rows: Any) -> None:
+    """Let the session tokens expire now; what they guard, they go on guarding."""
+    SessionToken.unscoped.filter(**rows).update(expires_at=Now())
+    SessionToken.unscoped.filter(**rows, jti=None).update(dead_after=Now())
+
+
+def add_rows(head_end: HeadEnd, number: int, seconds: int) -> None:
+    """Store session tokens that have been dead for that many seconds, or will live that long if negative."""
+    service = Service.objects.for_tenant(head_end.tenant_id).get()
+    moment = datetime.now(UTC) - timedelta(seconds=seconds)
+    first = SessionToken.unscoped.count()
+    SessionToken.unscoped.bulk_create(
+        [
+            SessionToken(
+                tenant_id=head_end.tenant_id,
+                service=service,
+                token_hash=place.to_bytes(32, "big"),
+                account_id="x",
+                correlation_id="x",
+                expires_at=moment,
+                dead_after=moment + timedelta(microseconds=place),
+            )
+            for place in range(first, first + number)
+        ]
+    )
+
+
+def test_what_has_expired_goes_and_what_has_not_stays(nagra: HeadEnd, sunrise: HeadEnd) -> None:
+    nagra.present(nagra.token())
+    sunrise.present(sunrise.token())
+    assert purge() == "0 session tokens deleted\n"
+    expire(tenant="nagra")
+    nagra.present(nagra.token())
+    assert purge() == "1 session tokens deleted\n"
+    assert SessionToken.objects.for_tenant("nagra").count() == 1
+    assert SessionToken.objects.for_tenant("sunrise").count() == 1
+    assert purge() == "0 session tokens deleted\n"
+
+
+def test_a_row_that_guards_a_jti_outlives_its_token(nagra: HeadEnd) -> None:
+    token = nagra.token(jti="once")
+    assert nagra.present(token).status_code == 200
+    assert nagra.present(nagra.token()).status_code == 200
+    expire()
+    assert purge() == "1 session tokens deleted\n", "the one without a jti"
+    answer = nagra.present(token)
+    assert (answer.status_code, answer.json()["reason"]) == (401, "replayed")
+    SessionToken.unscoped.update(dead_after=Now())
+    assert purge() == "1 session tokens deleted\n"
+
+
+def test_it_is_guarded_to_the_last_moment_of_the_widest_skew(nagra: HeadEnd) -> None:
+    service = Service.objects.for_tenant("nagra").get()
+    service.settings |= {"clock_skew": 300, "session_token_ttl": 1}
+    service.save()
+    token = nagra.token(jti="once", exp=int(datetime.now(UTC).timestamp()) - 290)
+    assert nagra.present(token).status_code == 200
+    expire()
+    assert purge() == "0 session tokens deleted\n"
+    assert nagra.present(token).json()["reason"] == "replayed"
+    (row,) = SessionToken.objects.for_tenant("nagra")
+    with time_machine.travel(row.dead_after, tick=True):
+        assert nagra.present(token).json()["reason"] == "token_expired", "when it goes, the token is no good"
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_the_databases_clock_decides(nagra: HeadEnd, hours: int) -> None:
+    add_rows(nagra, 1, seconds=1800)
+    add_rows(nagra, 1, seconds=-1800)
+    with time_machine.travel(datetime.now(UTC) + timedelta(hours=hours), tick=True):
+        assert purge() == "1 session tokens deleted\n"
+
+
+def test_each_statement_is_small_and_committed_by_itself(nagra: HeadEnd) -> None:
+    add_rows(nagra, 25, seconds=60)
+    add_rows(nagra, 5, seconds=-60)
+    with CaptureQueriesContext(connection) as captured:
+        assert list(batches(10)) == [10, 10, 5]
+    sizes = [query["sql"].count(",") + 1 for query in captured if query["sql"].startswith("DELETE")]
+    assert sizes == [10, 10, 5]
+    selects = [query["sql"] for query in captured if query["sql"].startswith('SELECT "ags')]
+    assert len(selects) == 3
+    assert all(
+        "LIMIT 10" in sql and 'ORDER BY "ags_sessions_sessiontoken"."dead_after"' in sql for sql in selects
+    )
+    assert SessionToken.unscoped.count() == 5
+
+
+def test_the_longest_dead_go_first(nagra: HeadEnd) -> None:
+    for seconds in (60, 600, 6000):
+        add_rows(nagra, 2, seconds=seconds)
+    first = batches(2)
+    assert next(first) == 2
+    oldest = SessionToken.unscoped.order_by("dead_after").values_list("dead_after", flat=True)[0]
+    assert timedelta(seconds=590) < datetime.now(UTC) - oldest < timedelta(seconds=700)
+    first.close()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_was_deleted_stays_so_when_it_is_interrupted(nagra: HeadEnd) -> None:
+    add_rows(nagra, 30, seconds=60)
+    deletes = 0
+
+    def breaks(execute: Any, sql: str, *rest: Any) -> Any:
+        nonlocal deletes
+        if sql.startswith("DELETE"):
+            deletes += 1
+            if deletes == 3:
+                raise OperationalError("away")
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(breaks), pytest.raises(OperationalError):
+        purge("--batch", "10")
+    assert SessionToken.unscoped.count() == 10
+    assert purge() == "10 session tokens deleted\n", "and the next one is not locked out"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("batch", ["0", "-1", "10001", "many", "1.5", "²"])
+def test_a_batch_has_bounds(batch: str) -> None:
+    with pytest.raises(CommandError, match="it must be a whole number from 1 to 10000"):
+        purge(f"--batch={batch}")
+
+
+def test_the_largest_batch_is_one_that_every_database_takes(nagra: HeadEnd) -> None:
+    add_rows(nagra, 10_000, seconds=60)
+    assert purge("--batch", "10000") == "10000 session tokens deleted\n"
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_a_second_runner_does_nothing_and_says_so(nagra: HeadEnd) -> None:
+    add_rows(nagra, 5, seconds=60)
+    first = batches(2)
+    assert next(first) == 2
+    other = connection.copy()
+    try:
+        with other.cursor() as cursor:
+            cursor.execute(
+                "SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND granted AND database ="
+                " (SELECT oid FROM pg_database WHERE datname = current_database())"
+            )
+            ((number,),) = cursor.fetchall()
+            first.close()
+            cursor.execute("SELECT pg_try_advisory_lock(%s)", [number])
+            assert cursor.fetchone() == (True,), "who is done lets go"
+        assert purge() == "another purge is running\n"
+        with pytest.raises(AlreadyRunning):
+            next(batches(2))
+        assert SessionToken.unscoped.count() == 3
+    finally:
+        other.close()
+    assert purge() == "3 session tokens deleted\n"
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db
+def test_what_is_dead_is_found_by_an_index_and_deleted_by_the_key(nagra: HeadEnd) -> None:
+    add_rows(nagra, 3000, seconds=60)
+    add_rows(nagra, 3000, seconds=-3600)
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE ags_sessions_sessiontoken")
+        with CaptureQueriesContext(connection) as captured:
+            assert next(batches(100)) == 100
+        plans = {}
+        for query in captured:
+            verb = query["sql"].split()[0]
+            if "ags_sessions_sessiontoken" in query["sql"]:
+                cursor.execute("EXPLAIN " + query["sql"])
+                plans[verb] = "\n".join(line for (line,) in cursor.fetchall())
+    assert set(plans) == {"SELECT", "DELETE"}
+    assert "Index Scan using ags_sessions_sessiontoken_dead_after" in plans["SELECT"]
+    assert "Sort" not in plans["SELECT"]
+    assert "ags_sessions_sessiontoken_pkey" in plans["DELETE"]
+    assert not any("Seq Scan" in plan for plan in plans.values())
+
+
+def test_a_batch_is_short_by_itself() -> None:
+    assert BATCH == 1000

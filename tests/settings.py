@@ -1,0 +1,27 @@
+"""The settings of the tests: those of the project, in an environment of their own."""
+
+import base64
+import os
+import tempfile
+from pathlib import Path
+
+ENVIRONMENT = {
+    "SECRET_KEY": "only-for-the-tests-" + "0123456789" * 4,
+    "AGS_ENCRYPTION_KEYS": base64.b64encode(bytes(range(32))).decode(),
+    "AGS_PROVIDERS": "providers.operator_token,providers.dummy",
+    "AGS_ALLOWED_HOSTS": "testserver,localhost,127.0.0.1",
+    "AGS_TRUSTED_PROXIES": "0",
+    "DEBUG": "on",  # the dummy provider demands it
+}
+os.environ.update(ENVIRONMENT)
+os.environ.setdefault("DATABASE_URL", f"sqlite:///{tempfile.gettempdir()}/ags-tests-unused.sqlite3")
+
+from ags.settings import *  # noqa: E402, F403
+from ags.settings import DATABASES  # noqa: E402
+
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    # A file, not memory: the server processes of the tests open it too.
+    DATABASES["default"]["TEST"] = {"NAME": str(Path(tempfile.mkdtemp(prefix="ags-tests-")) / "test.sqlite3")}
+
+# Hashing staff passwords slowly is not what is tested.
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

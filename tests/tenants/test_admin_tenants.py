@@ -1,0 +1,164 @@
+"""The pages of a tenant, and who may use which."""
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+
+from tenants.models import Key, Service, Tenant
+from tenants.snapshot import snapshot
+from tests.conftest import HeadEnd
+
+LIST = "/admin/tenants/tenant/"
+
+
+def test_the_list_finds_a_tenant_by_the_start_of_its_id_or_a_part_of_its_name(
+    admin_client: Client, nagra: HeadEnd, sunrise: HeadEnd
+) -> None:
+    Tenant(id="t-1", name="Skyline Television").save()
+    assert all(name in _text(admin_client.get(LIST)) for name in ("nagra", "sunrise", "t-1"))
+    for words in ("sunr", "SUNR", "sunrise"):
+        found = _rows(admin_client.get(LIST, {"q": words}))
+        assert found == ["sunrise"], words
+    assert _rows(admin_client.get(LIST, {"q": "line tele"})) == ["t-1"]
+
+
+def test_a_tenant_is_added_and_its_id_never_changes(admin_client: Client) -> None:
+    added = admin_client.post(LIST + "add/", {"id": "nova", "name": "Nova", "enabled": "on"})
+    assert added.status_code == 302
+    page = _text(admin_client.get(LIST + "nova/change/"))
+    assert 'name="id"' not in page
+    assert 'name="name"' in page
+    admin_client.post(LIST + "nova/change/", {"id": "other", "name": "Nova Two", "enabled": ""})
+    assert list(Tenant.objects.values_list("id", "name", "enabled")) == [("nova", "Nova Two", True)]
+
+
+def test_an_id_that_no_header_could_carry_is_refused_at_its_field(admin_client: Client) -> None:
+    page = admin_client.post(LIST + "add/", {"id": "no spaces", "name": "x"})
+    assert page.context["adminform"].form.errors["id"]
+    assert not Tenant.objects.exists()
+
+
+def test_a_tenant_leads_to_its_services_and_keys(
+    admin_client: Client, nagra: HeadEnd, sunrise: HeadEnd
+) -> None:
+    page = _text(admin_client.get(LIST + "nagra/change/"))
+    for model in ("service", "key"):
+        link = f"/admin/tenants/{model}/?tenant__id__exact=nagra"
+        assert link in page
+        listed = admin_client.get(link)
+        assert {row.tenant_id for row in listed.context["cl"].result_list} == {"nagra"}
+        assert f"/admin/tenants/{model}/add/?tenant=nagra" in _text(listed)
+
+
+def test_disabling_a_tenant_asks_first_and_then_stops_it_at_once(
+    admin_client: Client, nagra: HeadEnd, sunrise: HeadEnd
+) -> None:
+    question = admin_client.get(LIST + "nagra/disable/")
+    assert "Every request with nv-tenant-id nagra is refused" in _text(question)
+    assert nagra.present(nagra.token()).status_code == 200
+
+    assert admin_client.post(LIST + "nagra/disable/").status_code == 302
+    assert nagra.present(nagra.token()).json()["reason"] == "service_not_available"
+    assert sunrise.present(sunrise.token()).status_code == 200
+
+    offered = _text(admin_client.get(LIST + "nagra/change/"))
+    assert "/nagra/enable/" in offered
+    assert "/nagra/disable/" not in offered
+    admin_client.post(LIST + "nagra/enable/")
+    snapshot.refresh()  # the second in which it may still be taken for disabled
+    assert nagra.present(nagra.token()).status_code == 200
+
+
+@pytest.mark.parametrize("model", ["tenant", "service", "key"])
+def test_nothing_can_be_deleted(admin_client: Client, nagra: HeadEnd, model: str) -> None:
+    row = {"tenant": Tenant.objects, "service": Service.unscoped, "key": Key.unscoped}[model].get()
+    address = f"/admin/tenants/{model}/{row.pk}"
+    assert admin_client.post(f"{address}/delete/", {"post": "yes"}).status_code == 403
+    assert "/delete/" not in _text(admin_client.get(f"{address}/change/"))
+    listed = admin_client.post(
+        f"/admin/tenants/{model}/",
+        {"action": "delete_selected", "_selected_action": row.pk, "post": "yes"},
+    )
+    assert listed.status_code == 200
+    assert type(row)._default_manager.filter(pk=row.pk).exists()
+
+
+@pytest.fixture
+def reader(db: None) -> Client:
+    """Somebody who may look at everything and change nothing."""
+    user = User.objects.create_user("reader", password="a reader's password", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+@pytest.mark.parametrize(
+    ("model", "act"),
+    [("tenant", "disable"), ("service", "disable"), ("key", "revoke")],
+)
+def test_who_may_only_look_cannot_act(reader: Client, nagra: HeadEnd, model: str, act: str) -> None:
+    row = {"tenant": Tenant.objects, "service": Service.unscoped, "key": Key.unscoped}[model].get()
+    page = reader.get(f"/admin/tenants/{model}/{row.pk}/change/")
+    assert page.status_code == 200
+    assert f"/{act}/" not in _text(page)
+    for call in (reader.get, reader.post):
+        assert call(f"/admin/tenants/{model}/{row.pk}/{act}/").status_code == 403
+    assert reader.get(f"/admin/tenants/{model}/add/").status_code == 403
+    assert nagra.present(nagra.token()).status_code == 200
+
+
+def test_only_superusers_manage_accounts(reader: Client) -> None:
+    for page in ("user/", "user/add/", "group/", "group/add/"):
+        assert reader.get(f"/admin/auth/{page}").status_code == 403
+
+
+def test_an_act_needs_the_token_against_forged_requests(nagra: HeadEnd, staff: User) -> None:
+    strict = Client(enforce_csrf_checks=True)
+    strict.force_login(staff)
+    assert strict.post(LIST + "nagra/disable/").status_code == 403
+    assert nagra.present(nagra.token()).status_code == 200
+
+
+def test_the_history_says_who_changed_what_and_when(admin_client: Client, nagra: HeadEnd) -> None:
+    admin_client.post(LIST + "nagra/change/", {"name": "Nagra Renamed"})
+    service = Service.unscoped.get()
+    fields = {
+        "name": service.name,
+        "display_name": service.display_name,
+        "enabled": "on",
+        "settings-session_token_ttl": "61",
+        "settings-clock_skew": "30",
+        "settings-replay": "if_present",
+    }
+    changed = admin_client.post(f"/admin/tenants/service/{service.pk}/change/", fields)
+    assert changed.status_code == 302
+
+    change, creation = admin_client.get(LIST + "nagra/history/").context["changes"]
+    assert (change.who, change.what) == ("admin", "Changed")
+    assert [(d.label, d.before, d.after) for d in change.differences] == [("name", "Nagra", "Nagra Renamed")]
+    assert (creation.who, creation.what) == ("", "Created")
+
+    page = admin_client.get(f"/admin/tenants/service/{service.pk}/history/")
+    told = {(d.label, d.before, d.after) for d in page.context["changes"][0].differences}
+    assert told == {("session token ttl", "300", "61"), ("logo", "https://customer.example/auth.png", "—")}
+    assert "admin" in _text(page)
+
+
+def test_only_the_newest_changes_are_read(admin_client: Client, nagra: HeadEnd) -> None:
+    tenant = Tenant.objects.get()
+    for number in range(101):
+        tenant.name = f"Name {number}"
+        tenant.save()
+    page = admin_client.get(LIST + "nagra/history/")
+    assert len(page.context["changes"]) == 100
+    assert page.context["changes"][-1].differences[0].before == "Name 0"
+    assert "there are older ones" in _text(page)
+
+
+def _text(response: object) -> str:
+    return response.content.decode()  # type: ignore[attr-defined]
+
+
+def _rows(response: object) -> list[str]:
+    return [row.pk for row in response.context["cl"].result_list]  # type: ignore[attr-defined]

@@ -1,0 +1,81 @@
+"""The system checks of what is stored: each has an id that does not change, and names the row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.core.checks import CheckMessage, Tags, run_checks
+
+from tenants.models import Key, Service
+from tests.conftest import SERVICE, HeadEnd, add_key
+
+SERVICE_OF_NAGRA = f"tenant 'nagra', service '{SERVICE}': "
+KEY_OF_NAGRA = "tenant 'nagra', key 'nagra-key-1': "
+
+
+def found() -> list[CheckMessage]:
+    return run_checks(tags=[Tags.database], databases=["default"])
+
+
+def told() -> list[tuple[str | None, str]]:
+    return [(message.id, message.msg) for message in found()]
+
+
+def test_what_is_in_order_is_not_mentioned(nagra: HeadEnd, sunrise: HeadEnd) -> None:
+    assert told() == []
+
+
+def test_a_service_whose_provider_is_gone(nagra: HeadEnd, sunrise: HeadEnd) -> None:
+    Service.objects.for_tenant("nagra").update(strategy="gone")
+    assert told() == [
+        ("tenants.W001", f"{SERVICE_OF_NAGRA}the provider 'gone' is not installed, so it is not offered.")
+    ]
+    Service.objects.for_tenant("nagra").update(enabled=False)
+    assert told() == [], "a disabled service may stay as it is"
+
+
+@pytest.mark.parametrize(
+    ("stored", "why"),
+    [
+        (
+            {"clock_skew": 1000},
+            "not offered: clock_skew: Ensure this value is less than or equal to 300.",
+        ),
+        ({"old": 1}, "not offered: old: operator_token has no such setting."),
+        ([], "not offered: Settings are an object."),
+    ],
+)
+def test_a_service_whose_settings_no_longer_hold(nagra: HeadEnd, stored: Any, why: str) -> None:
+    Service.objects.for_tenant("nagra").update(settings=stored)
+    assert told() == [("tenants.W002", SERVICE_OF_NAGRA + why)]
+
+
+def test_a_key_that_does_not_open(nagra: HeadEnd, settings: Any) -> None:
+    add_key(HeadEnd("nagra", "gone", bytes(range(50, 90))), state="revoked")
+    settings.AGS_ENCRYPTION_KEYS = (bytes(range(100, 132)), bytes(range(101, 133)))
+    assert told() == [
+        ("tenants.E001", f"{KEY_OF_NAGRA}none of the 2 encryption keys opens it."),
+    ]
+
+
+def test_a_key_that_is_too_short_for_its_algorithm(nagra: HeadEnd) -> None:
+    Key.objects.for_tenant("nagra").update(algorithm="HS512")
+    assert told() == [
+        ("tenants.W003", f"{KEY_OF_NAGRA}HS512 needs a secret of at least 64 bytes, this has 32.")
+    ]
+
+
+def test_nothing_is_read_when_no_database_was_asked_for(
+    nagra: HeadEnd, django_assert_num_queries: Any
+) -> None:
+    Service.objects.for_tenant("nagra").update(strategy="gone")
+    with django_assert_num_queries(0):
+        assert run_checks(tags=[Tags.database], databases=None) == []
+
+
+def test_no_message_holds_a_secret(nagra: HeadEnd) -> None:
+    Key.objects.for_tenant("nagra").update(algorithm="HS512")
+    text = str(found())
+    for spelling in (repr(nagra.secret)[2:10], nagra.secret.hex()[:8]):
+        assert spelling not in text

@@ -1,0 +1,336 @@
+"""Tenants, services and keys: what may be stored, what never changes, and that every change is noticed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
+from django.db.models import ProtectedError
+
+from tenants import material
+from tenants.models import Key, KeyState, Service, Tenant
+from tests.conftest import SERVICE, HeadEnd, add_key
+
+NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
+
+
+def version(tenant_id: str = "nagra") -> int:
+    return Tenant.objects.get(pk=tenant_id).version
+
+
+def key_of(head_end: HeadEnd) -> Key:
+    return Key.objects.for_tenant(head_end.tenant_id).get(kid=head_end.kid)
+
+
+def refused(problem: pytest.ExceptionInfo[ValidationError]) -> dict[str, list[str]]:
+    return problem.value.message_dict
+
+
+# Tenants and services
+
+
+@pytest.mark.parametrize("tenant_id", ["n", "0", "a.b_c-D", "x" * 64])
+def test_an_id_that_a_header_can_carry(db: None, tenant_id: str) -> None:
+    Tenant(id=tenant_id, name="x").save()
+    assert Tenant.objects.get().pk == tenant_id
+
+
+@pytest.mark.parametrize("tenant_id", ["", ".a", "-a", "a b", "a,b", "é", "x" * 65, "a\n", "a/b"])
+def test_an_id_that_a_header_cannot_carry(db: None, tenant_id: str) -> None:
+    with pytest.raises(ValidationError) as problem:
+        Tenant(id=tenant_id, name="x").save()
+    assert list(refused(problem)) == ["id"]
+    assert not Tenant.objects.exists()
+
+
+def a_service(**fields: Any) -> Service:
+    good = {"tenant_id": "nagra", "name": "Second", "strategy": "operator_token", "display_name": "x"}
+    return Service(**(good | fields))
+
+
+@pytest.mark.parametrize("name", ["x", "A b!~", "x" * 128])
+def test_a_service_name_that_a_header_can_carry(nagra: HeadEnd, name: str) -> None:
+    a_service(name=name, enabled=True).save()
+    assert nagra.present(nagra.token(), x_auth_service_id=name).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("fields", "at_fault"),
+    [
+        ({"name": ""}, "name"),
+        ({"name": " x"}, "name"),
+        ({"name": "x "}, "name"),
+        ({"name": "a,b"}, "name"),
+        ({"name": "é"}, "name"),
+        ({"name": "a\n"}, "name"),
+        ({"name": "x" * 129}, "name"),
+        ({"name": SERVICE}, "__all__"),
+        ({"display_name": ""}, "display_name"),
+        ({"logo": "http://customer.example/x.png"}, "logo"),
+        ({"logo": "javascript:alert(1)"}, "logo"),
+        ({"strategy": "magic"}, "strategy"),
+        ({"strategy": ""}, "strategy"),
+        ({"settings": []}, "settings"),
+        ({"settings": {"clock_skew": -1}}, "settings"),
+        ({"settings": {"clock_skew": "much"}}, "settings"),
+        ({"settings": {"session_token_ttl": 3601}}, "settings"),
+        ({"settings": {"replay": "sometimes"}}, "settings"),
+        ({"settings": {"nothing": 1}}, "settings"),
+        ({"tenant_id": "nobody"}, "tenant"),
+    ],
+)
+def test_a_service_that_no_request_could_use_is_refused(
+    nagra: HeadEnd, fields: dict[str, Any], at_fault: str
+) -> None:
+    before = version()
+    with pytest.raises(ValidationError) as problem:
+        a_service(**fields).save()
+    assert list(refused(problem)) == [at_fault]
+    assert version() == before
+
+
+def test_settings_are_stored_with_their_defaults(nagra: HeadEnd) -> None:
+    service = a_service(settings={"clock_skew": "60"})
+    service.save()
+    service.refresh_from_db()
+    assert service.settings == {
+        "session_token_ttl": 300,
+        "clock_skew": 60,
+        "replay": "if_present",
+        "max_lifetime": None,
+    }
+
+
+def test_a_name_is_unique_for_its_tenant_only(nagra: HeadEnd, sunrise: HeadEnd) -> None:
+    add_key(HeadEnd("sunrise", nagra.kid, bytes(range(60, 100))))
+    with pytest.raises(ValidationError, match="already exists"):
+        add_key(nagra)
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Key.unscoped.bulk_create([Key(tenant_id="nagra", kid=nagra.kid, sealed_secret=b"x")])
+
+
+# Keys
+
+
+def test_nothing_that_makes_a_key_this_key_ever_changes(nagra: HeadEnd, sunrise: HeadEnd) -> None:
+    changes: dict[str, Any] = {
+        "kid": "other",
+        "algorithm": "HS384",
+        "tenant_id": "sunrise",
+        "sealed_secret": b"other",
+    }
+    for field, value in changes.items():
+        key = key_of(nagra)
+        setattr(key, field, value)
+        with pytest.raises(ValidationError, match="rotation is a new key"):
+            key.save()
+    key = key_of(nagra)
+    key.set_secret(bytes(range(70, 110)))
+    with pytest.raises(ValidationError, match="rotation is a new key"):
+        key.save()
+    assert key_of(nagra).secret() == nagra.secret
+
+
+def test_a_key_needs_a_secret(nagra: HeadEnd) -> None:
+    with pytest.raises(ValidationError, match=r"A key needs a secret\."):
+        Key(tenant_id="nagra", kid="bare").save()
+
+
+@pytest.mark.parametrize("kid", ["", "a b", "a/b", "é", "x" * 129, "a\n"])
+def test_a_kid_that_no_token_could_name(nagra: HeadEnd, kid: str) -> None:
+    with pytest.raises(ValidationError) as problem:
+        add_key(HeadEnd("nagra", kid, bytes(range(60, 100))))
+    assert list(refused(problem)) == ["kid"]
+
+
+SECRETS: dict[str, tuple[bytes, str, str]] = {
+    "31 bytes": (bytes(range(31)), "HS256", "HS256 needs a secret of at least 32 bytes, this has 31."),
+    "47 bytes": (bytes(range(47)), "HS384", "HS384 needs a secret of at least 48 bytes, this has 47."),
+    "63 bytes": (bytes(range(63)), "HS512", "HS512 needs a secret of at least 64 bytes, this has 63."),
+    "none": (b"", "HS256", "HS256 needs a secret of at least 32 bytes, this has 0."),
+    "too many": (b"ab" * 513, "HS256", "A secret has at most 1024 bytes, this has 1026."),
+    "zeros": (bytes(32), "HS256", "All bytes of the secret are the same."),
+    "one letter": (b"a" * 32, "HS256", "All bytes of the secret are the same."),
+    "a PEM": (b"\n-----BEGIN RSA PRIVATE KEY-----\nMII", "HS256", "This is a PEM or SSH key"),
+    "an SSH key": (b" ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQ", "HS256", "This is a PEM or SSH key"),
+    "an SSH key of a curve": (b"ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoY", "HS256", "This is a PEM or SSH key"),
+    "a JWK": (b' {"kty":"oct","k":"AyM1SysPpbyDfgZld3umj1"}', "HS256", "This is a JWK"),
+}
+
+
+@pytest.mark.parametrize(("secret", "algorithm", "why"), SECRETS.values(), ids=SECRETS)
+def test_material_that_is_none_is_refused(nagra: HeadEnd, secret: bytes, algorithm: str, why: str) -> None:
+    with pytest.raises(ValidationError) as problem:
+        add_key(HeadEnd("nagra", "new", secret, algorithm))
+    assert problem.value.messages[0].startswith(why)
+    assert not Key.objects.for_tenant("nagra").filter(kid="new").exists()
+
+
+@pytest.mark.parametrize(("algorithm", "least"), [("HS256", 32), ("HS384", 48), ("HS512", 64)])
+def test_material_of_the_least_length_is_taken_and_works(nagra: HeadEnd, algorithm: str, least: int) -> None:
+    head_end = HeadEnd("nagra", "new", bytes(range(least)), algorithm)
+    add_key(head_end)
+    assert head_end.present(head_end.token()).status_code == 200
+    assert len(material.generate(algorithm)) == least
+    assert material.generate(algorithm) != material.generate(algorithm)
+
+
+ENCODED: dict[str, tuple[str, str, bytes | None]] = {
+    "text": (" a é ", "text", " a é ".encode()),
+    "text that is none": ("\ud800", "text", None),
+    "base64": ("+/8=", "base64", b"\xfb\xff"),
+    "base64 without padding": ("+/8", "base64", b"\xfb\xff"),
+    "base64 in lines": ("+/\n8=\n", "base64", b"\xfb\xff"),
+    "base64 that is base64url": ("-_8=", "base64", None),
+    "base64 of half a byte": ("a", "base64", None),
+    "base64 with padding inside": ("ab==cd==", "base64", None),
+    "base64url": ("-_8", "base64url", b"\xfb\xff"),
+    "base64url that is base64": ("+/8=", "base64url", None),
+    "base64url that is no ASCII": ("é", "base64url", None),
+}
+
+
+@pytest.mark.parametrize(("text", "encoding", "secret"), ENCODED.values(), ids=ENCODED)
+def test_a_secret_is_decoded_as_it_is_said_to_be_written(
+    text: str, encoding: str, secret: bytes | None
+) -> None:
+    if secret is not None:
+        assert material.decode(text, encoding) == secret
+        return
+    with pytest.raises(ValidationError, match=r"The secret is not valid (text|base64|base64url)\."):
+        material.decode(text, encoding)
+
+
+@pytest.mark.parametrize(("before", "after"), [(before, after) for before in KeyState for after in KeyState])
+def test_a_key_moves_between_all_states_but_out_of_revocation(
+    nagra: HeadEnd, before: KeyState, after: KeyState
+) -> None:
+    key = add_key(HeadEnd("nagra", "new", bytes(range(60, 100))), state=before)
+    key.state = after
+    if before == KeyState.REVOKED != after:
+        with pytest.raises(ValidationError) as problem:
+            key.save()
+        assert list(refused(problem)) == ["state"]
+        assert Key.unscoped.get(pk=key.pk).state == KeyState.REVOKED
+    else:
+        key.save()
+        assert Key.unscoped.get(pk=key.pk).state == after
+
+
+def test_a_form_that_was_opened_before_revives_no_revoked_key(nagra: HeadEnd) -> None:
+    opened_before = key_of(nagra)
+    key = key_of(nagra)
+    key.state = KeyState.REVOKED
+    key.save()
+    opened_before.not_after = NOON
+    with pytest.raises(ValidationError, match="A revoked key stays revoked"):
+        opened_before.save()
+
+
+@pytest.mark.parametrize(
+    ("state", "status"), [("staged", 401), ("active", 200), ("retiring", 200), ("revoked", 401)]
+)
+def test_a_key_is_relied_on_while_it_is_in_force(nagra: HeadEnd, state: str, status: int) -> None:
+    head_end = HeadEnd("nagra", "new", bytes(range(60, 100)))
+    add_key(head_end, state=state)
+    assert head_end.present(head_end.token()).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("not_before", "not_after", "status"),
+    [
+        (None, -60, 401),
+        (None, 60, 200),
+        (60, None, 401),
+        (-60, None, 200),
+        (-60, 60, 200),
+        (-60, -30, 401),
+        (30, 60, 401),
+    ],
+)
+def test_a_key_is_relied_on_between_its_dates(
+    nagra: HeadEnd, not_before: int | None, not_after: int | None, status: int
+) -> None:
+    head_end = HeadEnd("nagra", "new", bytes(range(60, 100)))
+    now = datetime.now(UTC)
+    dates = {"not_before": not_before, "not_after": not_after}
+    add_key(head_end, **{name: s and now + timedelta(seconds=s) for name, s in dates.items()})
+    assert head_end.present(head_end.token()).status_code == status
+
+
+def test_dates_are_in_order(nagra: HeadEnd) -> None:
+    for not_after in (NOON, NOON - timedelta(seconds=1)):
+        with pytest.raises(ValidationError) as problem:
+            add_key(HeadEnd("nagra", "new", bytes(range(60, 100))), not_before=NOON, not_after=not_after)
+        assert list(refused(problem)) == ["not_after"]
+
+
+# Every change is noticed
+
+
+def test_every_change_and_deletion_gives_the_tenant_a_new_version(nagra: HeadEnd, sunrise: HeadEnd) -> None:
+    others = version("sunrise")
+    seen = [version()]
+
+    def moved() -> None:
+        seen.append(version())
+        assert seen[-1] > seen[-2]
+
+    tenant = Tenant.objects.get(pk="nagra")
+    tenant.name = "Nagra AG"
+    tenant.save()
+    moved()
+    service = a_service()
+    service.save()
+    moved()
+    service.display_name = "Changed"
+    service.save(update_fields=["display_name"])
+    moved()
+    service.delete()
+    moved()
+    key = add_key(HeadEnd("nagra", "new", bytes(range(60, 100))))
+    moved()
+    key.state = KeyState.REVOKED
+    key.save()
+    moved()
+    key.delete()
+    moved()
+    assert version("sunrise") == others
+
+
+def test_a_version_that_was_read_long_ago_never_comes_back(nagra: HeadEnd) -> None:
+    opened_before = Tenant.objects.get(pk="nagra")
+    a_service().save()
+    now = version()
+    opened_before.save()
+    assert version() == now + 1
+
+
+def test_what_fails_changes_no_version(nagra: HeadEnd) -> None:
+    before = version()
+    key = key_of(nagra)
+    key.algorithm = "none"
+    with pytest.raises(ValidationError):
+        key.save()
+    with pytest.raises(ProtectedError):
+        Tenant.objects.get(pk="nagra").delete()
+    assert version() == before
+
+
+def test_what_has_issued_is_not_deleted(nagra: HeadEnd) -> None:
+    nagra.present(nagra.token())
+    for row in (key_of(nagra), Service.objects.for_tenant("nagra").get()):
+        with pytest.raises(ProtectedError):
+            row.delete()
+
+
+def test_the_history_keeps_every_change_and_no_secret(nagra: HeadEnd) -> None:
+    key = key_of(nagra)
+    key.state = KeyState.RETIRING
+    key.save()
+    assert [record.state for record in key.history.all()] == ["retiring", "active"]
+    (first, second) = key.history.values()
+    assert not {"sealed_secret", "secret"} & (first.keys() | second.keys())

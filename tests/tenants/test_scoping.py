@@ -1,0 +1,76 @@
+"""Rows of a tenant are asked for by tenant, or by the loud word."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.db.models import Manager, Model
+
+from ags.sessions.models import SessionToken
+from tenants.models import Key, Service, Tenant
+from tenants.scoping import ScopedManager, TenantScoped, UnscopedAccess
+from tests.conftest import SERVICE, HeadEnd
+
+OURS = [
+    model
+    for model in apps.get_models()
+    if model.__module__.split(".")[0] in ("ags", "tenants", "providers")
+    and not hasattr(model, "instance_type")  # the history of a model, which only its pages read
+]
+SCOPED = [model for model in OURS if model is not Tenant]
+
+ACCESS: dict[str, Callable[[Any], Any]] = {
+    "all": lambda objects: objects.all(),
+    "filter": lambda objects: objects.filter(pk=1),
+    "exclude": lambda objects: objects.exclude(pk=1),
+    "get": lambda objects: objects.get(pk=1),
+    "first": lambda objects: objects.first(),
+    "count": lambda objects: objects.count(),
+    "exists": lambda objects: objects.exists(),
+    "create": lambda objects: objects.create(),
+    "get_or_create": lambda objects: objects.get_or_create(pk=1),
+    "bulk_create": lambda objects: objects.bulk_create([]),
+    "update": lambda objects: objects.update(pk=1),
+    "values": lambda objects: objects.values(),
+    "none": lambda objects: objects.none(),
+}
+
+
+def test_the_models_are_those_that_we_know() -> None:
+    assert set(OURS) == {Tenant, Service, Key, SessionToken}
+
+
+@pytest.mark.parametrize("model", SCOPED)
+def test_every_model_but_the_tenant_is_scoped(model: type[Model]) -> None:
+    assert issubclass(model, TenantScoped)
+    assert isinstance(model.objects, ScopedManager)  # type: ignore[attr-defined]
+    assert type(model._default_manager) is Manager, "what Django's own machinery takes"
+    constraints = [constraint.fields for constraint in model._meta.constraints]  # type: ignore[attr-defined]
+    assert constraints
+    assert all(fields[0] == "tenant" for fields in constraints), "what is unique is so for a tenant"
+
+
+@pytest.mark.parametrize("access", ACCESS.values(), ids=ACCESS)
+@pytest.mark.parametrize("model", SCOPED)
+def test_access_without_a_tenant_raises(db: None, model: Any, access: Callable[[Any], Any]) -> None:
+    with pytest.raises(UnscopedAccess, match=rf"{model.__name__}\.objects needs for_tenant\(\)"):
+        access(model.objects)
+
+
+def test_a_tenant_has_its_own_rows_and_no_others(nagra: HeadEnd, sunrise: HeadEnd) -> None:
+    nagra.present(nagra.token())
+    sunrise.present(sunrise.token())
+    for model in SCOPED:
+        for by in ("nagra", Tenant.objects.get(pk="nagra")):
+            (row,) = model.objects.for_tenant(by)  # type: ignore[attr-defined]
+            assert row.tenant_id == "nagra"
+        assert model.unscoped.count() == 2  # type: ignore[attr-defined]
+        assert not model.objects.for_tenant("nobody").exists()  # type: ignore[attr-defined]
+
+
+def test_a_query_of_one_tenant_can_go_on(nagra: HeadEnd) -> None:
+    assert Service.objects.for_tenant("nagra").filter(name=SERVICE).exists()
+    assert not Service.objects.for_tenant("nagra").exclude(name=SERVICE).exists()

@@ -1,0 +1,254 @@
+"""What requests read of a tenant: at no cost when warm, and never old for long."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from providers.contract import Refusal
+from tenants import snapshot as module
+from tenants.models import Key, Service, Tenant
+from tenants.snapshot import FRESH_FOR, TenantView, snapshot
+from tests.conftest import SERVICE, HeadEnd, add_key
+
+
+@contextmanager
+def queries(number: int) -> Iterator[CaptureQueriesContext]:
+    with CaptureQueriesContext(connection) as captured:
+        yield captured
+    assert len(captured) == number, [query["sql"] for query in captured]
+
+
+@pytest.fixture
+def pass_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Let seconds go by for the snapshot, and for nobody else."""
+    gone = 0.0
+
+    def let(seconds: float) -> None:
+        nonlocal gone
+        gone += seconds
+
+    class Clock:
+        monotonic = staticmethod(lambda: time.monotonic() + gone)
+
+    monkeypatch.setattr(module, "time", Clock)
+    return let
+
+
+def view(tenant_id: str = "nagra") -> TenantView:
+    found = snapshot.tenant(tenant_id)
+    assert found is not None
+    return found
+
+
+def test_a_tenant_is_read_in_four_queries_and_then_in_none(nagra: HeadEnd, sunrise: HeadEnd) -> None:
+    with queries(4):  # the versions of all, the tenant, its services, its keys
+        first = view()
+    with queries(0):
+        assert all(view() is first for _ in range(100))
+    with queries(3):
+        view("sunrise")
+
+
+def test_while_it_is_fresh_nobody_asks_and_then_one_query_does(
+    nagra: HeadEnd, pass_time: Callable[[float], None]
+) -> None:
+    first = view()
+    pass_time(FRESH_FOR * 0.9)
+    with queries(0):
+        assert view() is first
+    pass_time(FRESH_FOR * 0.2)
+    with queries(1):
+        assert view() is first
+    with queries(0):
+        assert view() is first
+
+
+def rename() -> None:
+    tenant = Tenant.objects.get(pk="nagra")
+    tenant.name = "x"
+    tenant.save()
+
+
+def disable_service() -> None:
+    service = Service.objects.for_tenant("nagra").get()
+    service.enabled = False
+    service.save()
+
+
+def revoke() -> None:
+    key = Key.objects.for_tenant("nagra").get()
+    key.state = "revoked"
+    key.save()
+
+
+def add() -> None:
+    add_key(HeadEnd("nagra", "new", bytes(range(60, 100))))
+
+
+@pytest.mark.parametrize("change", [rename, disable_service, revoke, add])
+def test_a_change_is_seen_after_a_second_at_the_latest_and_no_other_tenant_is_read_again(
+    nagra: HeadEnd, sunrise: HeadEnd, pass_time: Callable[[float], None], change: Callable[[], None]
+) -> None:
+    before, other = view(), view("sunrise")
+    change()
+    assert view() is before
+    pass_time(FRESH_FOR)
+    with queries(4):
+        after = view()
+    assert after.version > before.version
+    with queries(0):
+        assert view("sunrise") is other
+
+
+def test_what_is_seen_is_what_was_changed(nagra: HeadEnd, pass_time: Callable[[float], None]) -> None:
+    assert set(view().services) == {SERVICE}
+    disable_service()
+    revoke()
+    add()
+    pass_time(FRESH_FOR)
+    after = view()
+    assert after.services == {}
+    assert {kid: key.refusal(time.time()) for kid, key in after.keys.keys.items()} == {
+        "nagra-key-1": Refusal.KEY_NOT_IN_FORCE,
+        "new": None,
+    }
+
+
+def test_a_disabled_tenant_is_gone_and_comes_back(nagra: HeadEnd, pass_time: Callable[[float], None]) -> None:
+    tenant = Tenant.objects.get(pk="nagra")
+    view()
+    for enabled in (False, True):
+        tenant.enabled = enabled
+        tenant.save()
+        pass_time(FRESH_FOR)
+        assert (snapshot.tenant("nagra") is not None) is enabled
+
+
+def test_a_tenant_that_disappears_while_it_is_read_is_no_tenant(nagra: HeadEnd) -> None:
+    snapshot.refresh()
+    Tenant.objects.filter(pk="nagra").update(enabled=False)
+    with queries(1):
+        assert snapshot.tenant("nagra") is None
+    with queries(0):
+        assert snapshot.tenant("nagra") is None
+
+
+def test_an_unknown_tenant_costs_nothing_however_many_are_tried(nagra: HeadEnd) -> None:
+    view()
+    held = len(snapshot._views), len(snapshot._versions)
+    with queries(0):
+        for number in range(1000):
+            assert snapshot.tenant(f"nobody-{number}") is None
+    assert (len(snapshot._views), len(snapshot._versions)) == held, "nor does it take memory"
+
+
+def test_an_answer_from_before_is_not_believed_when_somebody_must_know(nagra: HeadEnd) -> None:
+    before = view()
+    rename()
+    snapshot.refresh()
+    assert view().version == before.version + 1
+
+
+def test_only_one_of_many_threads_asks(nagra: HeadEnd) -> None:
+    """Those that wait while one asks take its answer, if it was asked for after they came."""
+    asked = 0
+    entered, go_on = threading.Event(), threading.Event()
+
+    def count(execute: Any, *arguments: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        return execute(*arguments)
+
+    snapshot._lock.acquire()
+
+    def ask() -> None:
+        entered.set()
+        with connection.execute_wrapper(count):
+            snapshot.refresh()
+        connection.close()
+        go_on.set()
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert entered.wait(5)
+    time.sleep(0.05)  # it has noted when it came, and waits for the lock
+    snapshot._asked_at = time.monotonic()
+    snapshot._lock.release()
+    assert go_on.wait(5)
+    thread.join()
+    assert asked == 0
+
+
+def test_settings_and_secrets_are_prepared_and_cannot_be_changed(nagra: HeadEnd) -> None:
+    service = view().services[SERVICE]
+    assert service.settings == {
+        "session_token_ttl": 300,
+        "clock_skew": 30,
+        "replay": "if_present",
+        "max_lifetime": None,
+    }
+    key = view().keys.get("nagra-key-1")
+    assert key is not None
+    assert key.material == nagra.secret
+    assert "material" not in repr(key), "a ring may be logged"
+    for mapping in (service.settings, view().services, view().keys.keys):
+        with pytest.raises(TypeError):
+            mapping["x"] = 1  # type: ignore[index]
+    with pytest.raises(AttributeError):
+        key.material = b""  # type: ignore[misc]
+
+
+def test_a_key_that_is_not_in_force_is_not_decrypted(nagra: HeadEnd) -> None:
+    revoke()
+    key = view().keys.get("nagra-key-1")
+    assert key is not None
+    assert key.material != nagra.secret
+    assert key.refusal(time.time()) == Refusal.KEY_NOT_IN_FORCE
+
+
+def test_a_key_that_cannot_be_decrypted_is_refused_and_logged_and_the_others_work(
+    nagra: HeadEnd, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = HeadEnd("nagra", "other", bytes(range(60, 100)))
+    add_key(other)
+    Key.objects.for_tenant("nagra").filter(kid=nagra.kid).update(sealed_secret=b"\x01 no such thing")
+    with caplog.at_level(logging.ERROR):
+        assert nagra.present(nagra.token()).status_code == 401
+    (record,) = [record for record in caplog.records if record.name == "tenants.snapshot"]
+    assert (record.getMessage(), record.__dict__["tenant"], record.__dict__["kid"]) == (
+        "key cannot be decrypted",
+        "nagra",
+        "nagra-key-1",
+    )
+    assert other.present(other.token()).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("stored", "why"),
+    [
+        ({"strategy": "gone"}, "its provider is not installed"),
+        ({"settings": {"old": 1}}, "old: operator_token has no such setting."),
+        ({"settings": []}, "Settings are an object."),
+    ],
+)
+def test_a_service_that_cannot_be_offered_is_left_out_and_logged_and_the_rest_works(
+    nagra: HeadEnd, caplog: pytest.LogCaptureFixture, stored: dict[str, Any], why: str
+) -> None:
+    Service(
+        tenant_id="nagra", name="Second", strategy="operator_token", display_name="x", enabled=True
+    ).save()
+    Service.objects.for_tenant("nagra").filter(name="Second").update(**stored)
+    with caplog.at_level(logging.ERROR):
+        assert set(view().services) == {SERVICE}
+    assert caplog.messages == [f"service not offered: {why}"]
+    assert nagra.present(nagra.token()).status_code == 200
+    assert nagra.present(nagra.token(), x_auth_service_id="Second").status_code == 403
