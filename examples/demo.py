@@ -149,12 +149,13 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, default=ROOT / "var", help="where database and secrets are kept"
     )
+    parser.add_argument("--port", type=int, default=8000, help="where to keep serving, if it is free")
     arguments = parser.parse_args()
     demo = Demo(arguments.folder.resolve())
     demo.prepare()
     # Being ended is being interrupted: either way the server is stopped, too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    port = free_port(8000 if arguments.keep_serving else 0)
+    port = free_port(arguments.port if arguments.keep_serving else 0)
     try:
         with demo.server(port, quiet=not arguments.keep_serving) as url:
             demo.be_head_end(url)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 from django import forms
 from django.contrib import admin
 from django.contrib.admin.widgets import AutocompleteSelect
 from django.core.exceptions import ValidationError
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 from django.forms.utils import pretty_name
 from django.http import HttpRequest
 from unfold.widgets import (
@@ -59,7 +59,19 @@ class TenantSearch(AutocompleteSelect):
         return super().optgroups(name, [one for one in value if TENANT_ID.match(str(one))], attr)
 
 
-class ChoiceOfStrategy(forms.Form):
+class FormOfTenants(forms.Form):
+    """A form that asks for a tenant, and takes one of those that the person may work with."""
+
+    def __init__(self, tenants: QuerySet[Tenant], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _choice_of_tenant(self).queryset = tenants
+
+
+def _choice_of_tenant(form: forms.BaseForm) -> ChoiceOfTenant:
+    return cast("ChoiceOfTenant", form.fields["tenant"])
+
+
+class ChoiceOfStrategy(FormOfTenants):
     """The first step to a new service."""
 
     tenant = ChoiceOfTenant(Service, "Whose service it is. It cannot be changed later.")
@@ -194,6 +206,9 @@ class KeyChangeForm(KeyForm):
 class NewKeyForm(KeyForm):
     """A key that is generated, or whose secret is entered."""
 
+    tenants: QuerySet[Tenant]
+    """Those that the person may work with."""
+
     tenant = ChoiceOfTenant(Key, "Whose key it is. It cannot be changed later.")
     source = forms.ChoiceField(
         choices=[
@@ -228,6 +243,7 @@ class NewKeyForm(KeyForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        _choice_of_tenant(self).queryset = self.tenants
         self.fields["kid"].required = False
         # A new one each time the empty form is shown: a page that is sent twice is then refused as a
         # repetition, and does not make a second key that nobody knows of.
@@ -280,3 +296,8 @@ class NewKeyForm(KeyForm):
         # The model would ask for a secret that a wrong field has kept from being set.
         if not self.errors:
             super()._post_clean()  # type: ignore[misc]
+
+
+def new_key_form(tenants: QuerySet[Tenant]) -> type[NewKeyForm]:
+    """Return the form of a new key for one of these tenants."""
+    return type("NewKeyForm", (NewKeyForm,), {"tenants": tenants})

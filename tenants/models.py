@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator, URLValidator
 from django.db import models, transaction
@@ -73,6 +74,9 @@ class Tenant(Configuration):
     version = models.PositiveBigIntegerField(default=1, editable=False)
 
     history = HistoricalRecords(excluded_fields=["version"])
+
+    class Meta:
+        permissions = [("all_tenants", "Can work with every tenant, assigned or not")]
 
     def __str__(self) -> str:
         return self.id
@@ -194,3 +198,23 @@ class Key(TenantScoped, Configuration):
 
     def _row(self) -> tuple[str, str, str]:
         return ("key", self.tenant_id, self.kid)
+
+
+class Assignment(TenantScoped):
+    """A tenant that a person of the staff may work with: the pages show nothing of any other."""
+
+    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="assignments")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="assignments")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["tenant", "user"], name="one_assignment_of_a_user")]
+
+    def __str__(self) -> str:
+        return f"{self.user} for {self.tenant_id}"
+
+
+def tenants_of(user: Any) -> models.QuerySet[Tenant]:
+    """Return the tenants that this person of the staff may work with."""
+    if user.has_perm("tenants.all_tenants"):
+        return Tenant.objects.all()
+    return Tenant.objects.filter(assignments__user=user)

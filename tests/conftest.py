@@ -9,10 +9,10 @@ from typing import Any
 
 import jwt
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.test import Client
 
-from tenants.models import Key, Service, Tenant
+from tenants.models import Assignment, Key, Service, Tenant
 from tenants.snapshot import snapshot
 
 SERVICE = "Customer Auth Service"
@@ -123,3 +123,14 @@ def sunrise(db: None) -> HeadEnd:
 def staff(db: None) -> User:
     """Somebody who may do everything in the admin."""
     return User.objects.create_superuser("staff", password="a long staff password")
+
+
+def person(group: str, *tenants: str) -> Client:
+    """The browser of somebody of the staff: logged in, of that group, assigned to those tenants."""
+    user = User.objects.create_user(f"{group} of {' '.join(tenants)}", is_staff=True)
+    user.groups.set(Group.objects.filter(name=group))
+    for tenant in tenants:
+        Assignment(tenant_id=tenant, user=user).save()
+    browser = Client()
+    browser.force_login(user)
+    return browser

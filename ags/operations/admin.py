@@ -1,4 +1,4 @@
-"""The pages of staff accounts and their groups."""
+"""The pages of staff accounts, their groups, and the tenants that they are assigned to."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from tenants.admin.pages import BoundedAdmin
+from tenants.models import Assignment
 
 admin.site.unregister(User)
 admin.site.unregister(Group)
 
 
 class AccountAdmin(BoundedAdmin):
-    """Base of both. For superusers only: whoever sets the rights of others can give himself all of them."""
+    """Base of all three. For superusers only: whoever sets the rights of others can take all of them."""
+
+    of_tenants = None
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         """Whether the pages are listed."""
@@ -79,11 +82,32 @@ class GroupAdmin(DjangoGroupAdmin, AccountAdmin):
         return field
 
 
+@admin.register(Assignment)
+class AssignmentAdmin(AccountAdmin):
+    """Which tenants somebody may work with."""
+
+    list_display = ("user", "tenant")
+    search_fields = ("tenant__id__exact", "user__username__istartswith")
+    search_help_text = "A tenant ID, or the start of a user name."
+    ordering = ("tenant_id", "user_id")
+    list_select_related = ("user",)
+    autocomplete_fields = ("tenant", "user")
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """It is there or it is not."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Whether one can be taken back: it is a right, and nothing that was granted hangs on it."""
+        return self.has_module_permission(request)
+
+
 def heeded() -> Any:
     """Return the permissions that a page asks for: rows are not deleted, tokens not added."""
     pages = Permission.objects.filter(content_type__app_label__in=("tenants", "ags_sessions"))
     return (
         pages.exclude(content_type__model__startswith="historical")
+        .exclude(content_type__model="assignment")  # for superusers, who have all
         .exclude(codename__startswith="delete_")
         .exclude(codename="add_sessiontoken")
     )

@@ -1,6 +1,7 @@
 """The operations app."""
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
+from django.db.models.signals import post_migrate
 
 
 class OperationsConfig(AppConfig):
@@ -9,5 +10,9 @@ class OperationsConfig(AppConfig):
     name = "ags.operations"
 
     def ready(self) -> None:
-        """Register the system checks and the limits of database connections."""
+        """Register the system checks, and the groups that come with the migrations."""
         from ags.operations import checks  # noqa: F401 - registers the checks
+        from ags.operations.staff import set_up_groups
+
+        # The last app with permissions of ours: by then all of them are there.
+        post_migrate.connect(set_up_groups, sender=apps.get_app_config("ags_sessions"))

@@ -22,7 +22,7 @@ from unfold.enums import ActionVariant
 from ags.sessions.forms import LookUp
 from ags.sessions.models import SessionToken
 from tenants.admin.pages import BoundedAdmin, Question, bounded_count, in_words, what_stops
-from tenants.models import Key
+from tenants.models import Key, tenants_of
 
 SHOWN = 100
 """Session tokens that a look-up shows at most, the newest."""
@@ -70,7 +70,7 @@ class SessionTokenAdmin(BoundedAdmin):
         """Show the look-up, and what it found."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        form = LookUp(request.POST or None)
+        form = LookUp(tenants_of(request.user), request.POST or None)
         context = {
             **self.admin_site.each_context(request),
             "title": "Look up session tokens",

@@ -7,12 +7,12 @@ from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextInputWidget
 
 from ags.sessions.models import SessionToken
 from ags.sessions.tokens import hashes_of
-from tenants.forms import ChoiceOfTenant
+from tenants.forms import ChoiceOfTenant, FormOfTenants
 
 KEYS = ("account_id", "correlation_id", "token")
 
 
-class LookUp(forms.Form):
+class LookUp(FormOfTenants):
     """A tenant and one thing that is known of the token."""
 
     tenant = ChoiceOfTenant(SessionToken, "Whose subscriber it is.")

@@ -17,8 +17,8 @@ from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
 from tenants.admin.pages import ConfigurationAdmin, Question, stopped_by_ending
-from tenants.forms import GENERATE, KeyChangeForm, NewKeyForm
-from tenants.models import IN_FORCE, Key, KeyState
+from tenants.forms import GENERATE, KeyChangeForm, new_key_form
+from tenants.models import IN_FORCE, Key, KeyState, tenants_of
 
 OTHERS_NAMED = 20
 """Other keys that the question before a revocation names."""
@@ -42,7 +42,7 @@ class KeyAdmin(ConfigurationAdmin):
         self, request: HttpRequest, obj: Key | None = None, change: bool = False, **kwargs: Any
     ) -> Any:
         """Return the form of a new key, or of what can still be changed."""
-        kwargs["form"] = NewKeyForm if obj is None else KeyChangeForm
+        kwargs["form"] = new_key_form(tenants_of(request.user)) if obj is None else KeyChangeForm
         return super().get_form(request, obj, change, **kwargs)
 
     def get_fieldsets(self, request: HttpRequest, obj: Key | None = None) -> list[Any]:

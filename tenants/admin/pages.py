@@ -21,6 +21,7 @@ from unfold.admin import ModelAdmin
 from unfold.views import ChangeList
 
 from tenants.admin.history import changes_of
+from tenants.models import tenants_of
 
 COUNTED = 1000
 """Rows that a page counts at most."""
@@ -98,6 +99,15 @@ class BoundedAdmin(ModelAdmin):
     show_facets = admin.ShowFacets.NEVER  # each facet would count the table
     sortable_by: Any = ()  # only the order that an index has
     allowed_lookups: ClassVar[tuple[str, ...]] = ()
+    # How rows belong to a tenant; None where they belong to none.
+    of_tenants: ClassVar[str | None] = "tenant__in"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Leave out the rows of tenants that this person is not assigned to."""
+        rows: QuerySet[Any] = super().get_queryset(request)
+        if self.of_tenants is not None and not request.user.has_perm("tenants.all_tenants"):
+            rows = rows.filter(**{self.of_tenants: tenants_of(request.user)})
+        return rows
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         """Return the class of the list."""

@@ -19,7 +19,7 @@ from providers.registry import strategies
 from tenants.admin.pages import ConfigurationAdmin, Question, stopped_by_ending
 from tenants.admin.tenant import STATUS, switch, switch_of
 from tenants.forms import ChoiceOfStrategy, service_form, setting_name
-from tenants.models import Service
+from tenants.models import Service, tenants_of
 
 
 @admin.register(Service)
@@ -43,7 +43,11 @@ class ServiceAdmin(ConfigurationAdmin):
         """Ask for tenant and strategy until both are known, then for the rest."""
         if not self.has_add_permission(request):
             raise PermissionDenied
-        chosen = ChoiceOfStrategy(request.GET if "strategy" in request.GET else None, initial=request.GET)
+        chosen = ChoiceOfStrategy(
+            tenants_of(request.user),
+            request.GET if "strategy" in request.GET else None,
+            initial=request.GET,
+        )
         if chosen.is_valid():
             self._chosen(request, chosen)
             context = {**(extra_context or {}), "title": "Add service, step 2 of 2: the rest"}

@@ -30,6 +30,7 @@ class TenantAdmin(ConfigurationAdmin):
     list_filter = ("enabled",)
     allowed_lookups = ("enabled__exact",)
     ordering = ("id",)
+    of_tenants = "pk__in"
     actions_detail = ("enable", "disable")
 
     def get_fields(self, request: HttpRequest, obj: Tenant | None = None) -> tuple[str, ...]:

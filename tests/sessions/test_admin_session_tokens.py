@@ -12,7 +12,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from ags.sessions.models import SessionToken
-from tenants.models import Key, Service
+from tenants.models import Assignment, Key, Service
 from tests.conftest import HeadEnd
 
 LIST = "/admin/ags_sessions/sessiontoken/"
@@ -188,6 +188,7 @@ def test_who_may_only_look_cannot_revoke_and_who_may_not_cannot_look(token: str)
     ):
         user = User.objects.create_user(f"user-{len(codenames)}", is_staff=True)
         user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
+        Assignment(tenant_id="nagra", user=user).save()
         client = Client()
         client.force_login(user)
         assert client.get(LIST).status_code == sees

@@ -10,11 +10,11 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from tenants.models import Key, Service, Tenant
+from tenants.models import Assignment, Key, Service, Tenant
 from tests.conftest import HeadEnd
 
 MANY = 3000
-LISTS = ["tenants/tenant", "tenants/service", "tenants/key", "auth/user"]
+LISTS = ["tenants/tenant", "tenants/service", "tenants/key", "tenants/assignment", "auth/user"]
 # Groups are made by hand, one by one; all else grows.
 OURS = re.compile(r'FROM "(tenants_|ags_sessions_|auth_user"|django_admin_log)')
 BOUNDED = re.compile(r'LIMIT \d+|WHERE \(?"\w+"\."id" (= |IN \()')
@@ -34,6 +34,9 @@ def crowd(nagra: HeadEnd) -> None:
         for n in range(MANY)
     )
     users = User.objects.bulk_create(User(username=f"crowd-{n}") for n in range(MANY))
+    Assignment.unscoped.bulk_create(
+        Assignment(tenant_id=f"crowd-{n:04}", user=user) for n, user in enumerate(users)
+    )
     LogEntry.objects.bulk_create(
         LogEntry(user=users[0], action_flag=2, object_id=str(users[0].pk), object_repr="x")
         for _ in range(MANY)

@@ -88,12 +88,13 @@ def test_a_group_offers_what_the_pages_heed(admin_client: Client) -> None:
     )
     assert set(offered.values_list("codename", flat=True)) == {
         *(f"{act}_{model}" for act in ("add", "change", "view") for model in ("tenant", "service", "key")),
+        "all_tenants",
         "change_sessiontoken",
         "view_sessiontoken",
     }
     added = admin_client.post(
         "/admin/auth/group/add/",
-        {"name": "support", "permissions": [Permission.objects.get(codename="view_sessiontoken").pk]},
+        {"name": "look-up desk", "permissions": [Permission.objects.get(codename="view_sessiontoken").pk]},
     )
     assert added.status_code == 302
 

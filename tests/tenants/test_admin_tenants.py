@@ -1,12 +1,12 @@
 """The pages of a tenant, and who may use which."""
 
 import pytest
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.test import Client
 
 from tenants.models import Key, Service, Tenant
 from tenants.snapshot import snapshot
-from tests.conftest import HeadEnd
+from tests.conftest import HeadEnd, person
 
 LIST = "/admin/tenants/tenant/"
 
@@ -84,13 +84,9 @@ def test_nothing_can_be_deleted(admin_client: Client, nagra: HeadEnd, model: str
 
 
 @pytest.fixture
-def reader(db: None) -> Client:
+def reader(nagra: HeadEnd) -> Client:
     """Somebody who may look at everything and change nothing."""
-    user = User.objects.create_user("reader", password="a reader's password", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
-    client = Client()
-    client.force_login(user)
-    return client
+    return person("auditor", "nagra")
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from django.apps import apps
 from django.db.models import Manager, Model
 
 from ags.sessions.models import SessionToken
-from tenants.models import Key, Service, Tenant
+from tenants.models import Assignment, Key, Service, Tenant
 from tenants.scoping import ScopedManager, TenantScoped, UnscopedAccess
-from tests.conftest import SERVICE, HeadEnd
+from tests.conftest import SERVICE, HeadEnd, person
 
 OURS = [
     model
@@ -40,7 +40,7 @@ ACCESS: dict[str, Callable[[Any], Any]] = {
 
 
 def test_the_models_are_those_that_we_know() -> None:
-    assert set(OURS) == {Tenant, Service, Key, SessionToken}
+    assert set(OURS) == {Tenant, Service, Key, Assignment, SessionToken}
 
 
 @pytest.mark.parametrize("model", SCOPED)
@@ -63,6 +63,8 @@ def test_access_without_a_tenant_raises(db: None, model: Any, access: Callable[[
 def test_a_tenant_has_its_own_rows_and_no_others(nagra: HeadEnd, sunrise: HeadEnd) -> None:
     nagra.present(nagra.token())
     sunrise.present(sunrise.token())
+    for tenant_id in ("nagra", "sunrise"):
+        person("auditor", tenant_id)
     for model in SCOPED:
         for by in ("nagra", Tenant.objects.get(pk="nagra")):
             (row,) = model.objects.for_tenant(by)  # type: ignore[attr-defined]

@@ -1,0 +1,35 @@
+"""The groups of staff that every installation has, and what each may do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.contrib.auth.models import Group, Permission
+
+READ = ("view_tenant", "view_service", "view_key", "view_sessiontoken")
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "operator staff": (
+        *READ,
+        "change_tenant",
+        "add_service",
+        "change_service",
+        "add_key",
+        "change_key",
+        "change_sessiontoken",
+    ),
+    "support": (*READ, "change_sessiontoken"),
+    "auditor": READ,
+}
+"""Permissions by group; each holds for the tenants that a person is assigned to."""
+
+
+def set_up_groups(using: str, **kwargs: Any) -> None:
+    """Make the groups, and let each do what is declared here (after every `migrate`)."""
+    for name, codenames in GROUPS.items():
+        group, _ = Group.objects.using(using).get_or_create(name=name)
+        permissions = Permission.objects.using(using).filter(
+            content_type__app_label__in=("tenants", "ags_sessions"), codename__in=codenames
+        )
+        group.permissions.set(permissions)
