@@ -44,9 +44,9 @@ class HeadEnd:
         """Ask which authentication services the tenant offers."""
         return self._call("GET", "/ags/servicediscovery", {})
 
-    def operator_auth_token(self, account: str) -> str:
-        """Sign who the subscriber is. The jti makes it good for one session token."""
-        claims = {
+    def claims(self, account: str) -> dict[str, Any]:
+        """Say who the subscriber is. The jti makes it good for one session token."""
+        return {
             "typ": "GetSessionTokenAuthN",
             "aud": "ags",
             "exp": int(time.time()) + LIFETIME,
@@ -54,7 +54,10 @@ class HeadEnd:
             "OpfAccountId": account,
             "jti": str(uuid.uuid4()),
         }
-        return jwt.encode(claims, self.secret, self.algorithm, {"kid": self.kid})
+
+    def operator_auth_token(self, account: str) -> str:
+        """Sign it."""
+        return jwt.encode(self.claims(account), self.secret, self.algorithm, {"kid": self.kid})
 
     def session_token(self, service: str, account: str) -> str:
         """Exchange the signed token for a session token."""
@@ -110,13 +113,16 @@ def show(head_end: HeadEnd, account: str) -> None:
     print(_indented(services))
     service = services["availableServices"][0]["authServiceName"]
 
-    print("2. Proof of an account, signed by the head-end, for a session token.")
+    print(f"2. Who the subscriber is, as the head-end signs it with its key {head_end.kid}:\n")
+    print(_indented(head_end.claims(account)))
+
+    print("3. This proof, signed, for a session token.")
     print("   (This line has a token of its own, which works once and for ten minutes.)\n")
     print(f"   {head_end.session_token_curl(service, account)}\n")
     token = head_end.session_token(service, account)
     print(_indented({"sessionToken": token}))
 
-    print(f"3. The session token of {account}, for the screen of the set-top box:\n")
+    print(f"4. The session token of {account}, for the screen of the set-top box:\n")
     print(f"   {token}\n")
     segno.make(token, micro=False).terminal(compact=True, border=2)
 

@@ -7,6 +7,7 @@ caller (`Parameters`) and from staff (`Settings`), and does one thing: `verify`.
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +19,10 @@ from rest_framework import serializers
 
 PARAMETER_MAX_LENGTH = 8192
 """Characters in the value of a parameter, unless it declares less."""
+
+
+TEXT = re.compile("[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
+"""An account ID or a jti: 1 to 255 characters, and none that controls something or cannot be stored."""
 
 
 class Endpoint(enum.Enum):
@@ -38,6 +43,7 @@ class Refusal(enum.StrEnum):
     ALGORITHM_MISMATCH = "algorithm_mismatch"
     SIGNATURE_INVALID = "signature_invalid"
     CREDENTIAL_UNKNOWN = "credential_unknown"
+    IDENTITY_INVALID = "identity_invalid"
 
     # The signature holds: the caller is told precisely.
     PAYLOAD_MALFORMED = "payload_malformed"
@@ -106,13 +112,19 @@ class Identity:
     """What verification yields: whose account, proven by which key.
 
     `jti` is set when the proof may be accepted once only; `replayable_until` (seconds since the epoch) is
-    then the last moment at which the proof would still verify under the widest settings.
+    then the last moment at which the proof would still verify under the widest settings. Raises
+    `Refused(IDENTITY_INVALID)` when `account_id` or `jti` is not of the form `TEXT`, whatever the provider
+    has let through.
     """
 
     account_id: str = field(repr=False)
     key_id: int | None = None
     jti: str | None = field(default=None, repr=False)
     replayable_until: float | None = None
+
+    def __post_init__(self) -> None:
+        if not all(TEXT.fullmatch(text) for text in (self.account_id, self.jti) if text is not None):
+            raise Refused(Refusal.IDENTITY_INVALID)
 
 
 class Parameter(serializers.CharField):

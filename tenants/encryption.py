@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterable
+from functools import cache
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -45,9 +45,14 @@ def sealed_by_newest(sealed: bytes) -> bool:
     return sealed[_PRINT] == _fingerprint(settings.AGS_ENCRYPTION_KEYS[0])
 
 
-def derived_keys(purpose: bytes) -> Iterable[bytes]:
+def derived_keys(purpose: bytes) -> tuple[bytes, ...]:
     """Return a 32-byte key for `purpose` from each encryption key, newest first."""
-    return tuple(hmac.digest(key, purpose, "sha256") for key in settings.AGS_ENCRYPTION_KEYS)
+    return _derived(settings.AGS_ENCRYPTION_KEYS, purpose)
+
+
+@cache
+def _derived(keys: tuple[bytes, ...], purpose: bytes) -> tuple[bytes, ...]:
+    return tuple(hmac.digest(key, purpose, "sha256") for key in keys)
 
 
 def _fingerprint(key: bytes) -> bytes:

@@ -38,6 +38,8 @@ def decode(text: str, encoding: str) -> bytes:
 
 def check(secret: bytes, algorithm: str) -> None:
     """Refuse a secret that RFC 7518 section 3.2 or plain sense forbids. Raises ValidationError."""
+    if algorithm not in HMAC_BYTES:
+        raise ValidationError(f"There is no algorithm {algorithm} here.")
     least = HMAC_BYTES[algorithm]
     if len(secret) < least:
         raise ValidationError(

@@ -35,12 +35,13 @@ class Configuration(models.Model):
 
     @transaction.atomic
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Validate, store, and give the tenant a new version. Raises ValidationError."""
+        """Validate what is stored, store it, and give the tenant a new version. Raises ValidationError."""
         tenant = self._tenant()
         # Changes of one tenant happen one after the other: what is validated is what is there. A key that is
         # revoked meanwhile is not revived by a form that was opened before.
         tenant.select_for_update().first()
-        self.full_clean()
+        only = kwargs.get("update_fields")
+        self.full_clean(exclude=() if only is None else {f.name for f in self._meta.fields} - set(only))
         super().save(*args, **kwargs)
         tenant.update(version=models.F("version") + 1)
 
@@ -163,7 +164,9 @@ class Key(TenantScoped, Configuration):
 
     def clean(self) -> None:
         """Demand sound material, dates in order, and no way back from revocation."""
-        if self.not_before and self.not_after and self.not_before >= self.not_after:
+        in_order = not (self.not_before and self.not_after) or self.not_before < self.not_after
+        # Revoking is never refused, whatever else is wrong with the row.
+        if not in_order and self.state != KeyState.REVOKED:
             raise ValidationError({"not_after": "This must be later than not before."})
         if self._state.adding:
             if not self.sealed_secret:

@@ -7,6 +7,7 @@ themselves and names the version the view was read at; an old view costs a secon
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 import time
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 
 from providers.contract import KeyRing, Strategy, TrustedKey
+from providers.jose import HMAC_BYTES
 from providers.registry import strategies
 from tenants.encryption import Unsealable
 from tenants.models import IN_FORCE, Key, Service, Tenant
@@ -138,10 +140,13 @@ def _service_view(service: Service) -> ServiceView | None:
     return ServiceView(service.pk, service.name, service.display_name, service.logo, strategy, settings)
 
 
+# Stands in for the secret of a key that is not in force, which stays sealed: nobody can sign with this.
+_NOBODY_KNOWS = secrets.token_bytes(64)
+
+
 def _trusted(key: Key) -> TrustedKey:
-    in_force = key.state in IN_FORCE
-    # The secret of a key that is not in force stays sealed: it is refused whatever it signed.
-    secret: bytes | None = b"sealed"
+    in_force = key.state in IN_FORCE and key.algorithm in HMAC_BYTES
+    secret: bytes | None = _NOBODY_KNOWS
     if in_force:
         try:
             secret = key.secret()

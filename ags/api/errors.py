@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Any
 
 from django.core.exceptions import DisallowedHost, SuspiciousOperation
-from django.db.utils import InterfaceError, OperationalError
+from django.db.utils import DatabaseError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from rest_framework.exceptions import MethodNotAllowed
 
@@ -110,6 +110,14 @@ PROVEN = {
 }
 
 
+NOT_READY = {
+    "25006",  # read only: a standby, in the middle of a failover
+    "42P01",  # no such table: not migrated
+    "42703",  # no such column: not migrated
+}
+"""What PostgreSQL calls it (SQLSTATE) when it answers, but cannot be worked with yet."""
+
+
 class ApiError(Exception):
     """Raised by the API for a refusal of the registry.
 
@@ -143,10 +151,15 @@ def as_api_error(exception: BaseException) -> ApiError:
             return ApiError(HOST_INVALID)
         case SuspiciousOperation() | UnreadablePostError():
             return ApiError(REQUEST_MALFORMED)
-        case OperationalError() | InterfaceError():
+        case DatabaseError() if _is_away(exception):
             return ApiError(UNAVAILABLE, why="database_unavailable")
         case _:
             return ApiError(INTERNAL_ERROR, why=type(exception).__name__)
+
+
+def _is_away(exception: BaseException) -> bool:
+    sqlstate = getattr(exception.__cause__, "sqlstate", None)
+    return isinstance(exception, OperationalError | InterfaceError) or sqlstate in NOT_READY
 
 
 def respond(exception: BaseException, record: Record) -> HttpResponse:

@@ -1,6 +1,5 @@
 """System checks of the deployment: `manage.py check --deploy`."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from django.conf import settings
@@ -32,10 +31,10 @@ def check_deployment(**kwargs: Any) -> list[CheckMessage]:
     return found
 
 
-@register(Tags.database, deploy=True)
-def check_durability(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+@register(Tags.security, deploy=True)
+def check_durability(**kwargs: Any) -> list[CheckMessage]:
     """A granted answer must survive a power cut."""
-    if connection.vendor != "postgresql" or not databases:
+    if connection.vendor != "postgresql":
         return []
     found: list[CheckMessage] = []
     try:

@@ -5,14 +5,19 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from django.db import connection
+from django.db.models import Q
+from django.db.models.functions import Now
 
 from ags.sessions.models import SessionToken
 from ags.sessions.tokens import hash_of, new_token
 from providers.contract import Identity, Refusal, Refused
-from tenants.models import IN_FORCE
+from tenants.models import IN_FORCE, Key
 from tenants.snapshot import ServiceView, TenantView
 
 _LATEST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+
+CLOCK_MARGIN = 60.0
+"""Seconds by which the clock of a process may be behind the database's before a replay could pass."""
 
 
 class Stale(Exception):
@@ -22,8 +27,9 @@ class Stale(Exception):
 def issue(tenant: TenantView, service: ServiceView, identity: Identity, correlation_id: str) -> str:
     """Store a new session token and return it; when this returns, the row is committed.
 
-    Raises `Refused(REPLAYED)` when the proof was accepted before, `Stale` when tenant, service or key are no
-    longer what was read, and Django's database errors.
+    Raises `Refused(REPLAYED)` when the proof was accepted before, `Refused(KEY_NOT_IN_FORCE)` when the key is
+    too early or too late by the database's clock, `Stale` when tenant, service or key are no longer what was
+    read, and Django's database errors.
     """
     token = new_token()
     row = {
@@ -36,7 +42,7 @@ def issue(tenant: TenantView, service: ServiceView, identity: Identity, correlat
         "correlation_id": correlation_id,
         "jti": identity.jti,
         "ttl": service.settings["session_token_ttl"],
-        "guard": min(identity.replayable_until or 0.0, _LATEST),
+        "guard": min((identity.replayable_until or 0.0) + CLOCK_MARGIN, _LATEST),
     }
     statement = _STATEMENTS[connection.vendor, identity.key_id is not None]
     with connection.cursor() as cursor:
@@ -44,14 +50,23 @@ def issue(tenant: TenantView, service: ServiceView, identity: Identity, correlat
         stored = cursor.fetchall()
     if stored:
         return token
-    if identity.jti is not None and _seen(tenant, identity):
+    if identity.jti is not None and _seen(tenant, service, identity):
         raise Refused(Refusal.REPLAYED, "jti")
+    if identity.key_id is not None and _out_of_time(tenant, identity.key_id):
+        raise Refused(Refusal.KEY_NOT_IN_FORCE)
     raise Stale
 
 
-def _seen(tenant: TenantView, identity: Identity) -> bool:
-    same_proof = SessionToken.objects.for_tenant(tenant.id).filter(key=identity.key_id, jti=identity.jti)
-    return same_proof.exists()
+def _seen(tenant: TenantView, service: ServiceView, identity: Identity) -> bool:
+    same = {"jti": identity.jti, "key": identity.key_id}
+    if identity.key_id is None:
+        same["service"] = service.id
+    return SessionToken.objects.for_tenant(tenant.id).filter(**same).exists()
+
+
+def _out_of_time(tenant: TenantView, key_id: int) -> bool:
+    late, early = Q(not_after__lte=Now()), Q(not_before__gt=Now())
+    return Key.objects.for_tenant(tenant.id).filter(late | early, pk=key_id).exists()
 
 
 # What the two databases spell differently. Times of rows come from the database's clock.

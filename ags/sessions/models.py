@@ -41,10 +41,18 @@ class SessionToken(TenantScoped):
                 condition=models.Q(jti__isnull=False),
                 name="one_token_of_a_jti",
             ),
+            # Where no key proves, NULL would keep no two apart: the service stands in.
+            models.UniqueConstraint(
+                fields=["tenant", "service", "jti"],
+                condition=models.Q(jti__isnull=False, key__isnull=True),
+                name="one_token_of_a_jti_without_key",
+            ),
         ]
         indexes = [
             models.Index(fields=["tenant", "account_id", "created_at"], name="tokens_of_an_account"),
-            models.Index(fields=["tenant", "correlation_id"], name="tokens_of_a_correlation"),
+            models.Index(
+                fields=["tenant", "correlation_id", "created_at"], name="tokens_of_a_correlation_id"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -10,6 +10,9 @@ LENGTH = 26
 """Characters from [a-z2-7], 5 bits each: 130 bits."""
 
 
+PURPOSE = b"session token"
+
+
 def new_token() -> str:
     """Return a new session token from the system's random source."""
     return base64.b32encode(secrets.token_bytes(17))[:LENGTH].decode("ascii").lower()
@@ -17,13 +20,13 @@ def new_token() -> str:
 
 def hash_of(token: str) -> bytes:
     """Return the keyed hash under which a new token is stored."""
-    return _hashes(token)[0]
+    return _hash(derived_keys(PURPOSE)[0], token)
 
 
 def hashes_of(token: str) -> tuple[bytes, ...]:
     """Return every hash under which a token may have been stored, newest key first."""
-    return _hashes(token)
+    return tuple(_hash(key, token) for key in derived_keys(PURPOSE))
 
 
-def _hashes(token: str) -> tuple[bytes, ...]:
-    return tuple(hmac.digest(key, token.encode(), "sha256") for key in derived_keys(b"session token"))
+def _hash(key: bytes, token: str) -> bytes:
+    return hmac.digest(key, token.encode(), "sha256")

@@ -10,6 +10,7 @@ from django import forms
 from rest_framework import serializers
 
 from providers.contract import (
+    TEXT,
     Endpoint,
     Identity,
     KeyRing,
@@ -23,7 +24,6 @@ from providers.jose import prove
 
 TOKEN_TYPE = "GetSessionTokenAuthN"  # noqa: S105 - the public value of the claim `typ`
 AUDIENCE = "ags"
-TEXT_MAX_LENGTH = 255
 MAX_CLOCK_SKEW = 300
 
 
@@ -132,15 +132,9 @@ def _number(value: Any, claim: str) -> float:
 
 
 def _text(value: Any, claim: str) -> str:
-    """1 to 255 characters without control characters."""
-    if not isinstance(value, str) or not 1 <= len(value) <= TEXT_MAX_LENGTH or not _printable(value):
+    if not isinstance(value, str) or not TEXT.fullmatch(value):
         raise Refused(Refusal.CLAIM_INVALID, claim)
     return value
-
-
-def _printable(value: str) -> bool:
-    # C0, DEL and C1; `str.isprintable` would also refuse spaces other than U+0020.
-    return not any(ch < " " or "\x7f" <= ch <= "\x9f" for ch in value)
 
 
 def _jti(claims: Mapping[str, Any], replay: str) -> str | None:

@@ -16,7 +16,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
-from tenants.admin.pages import ConfigurationAdmin, Question, stopped_by_ending
+from tenants.admin.pages import ConfigurationAdmin, Question
 from tenants.forms import GENERATE, KeyChangeForm, new_key_form
 from tenants.models import IN_FORCE, Key, KeyState, tenants_of
 
@@ -135,7 +135,6 @@ def revocation(key: Key) -> Question:
         title=f"Revoke key {key.kid} of {key.tenant_id}?",
         consequences=[
             f"Every token that {key.tenant_id} signs with {key.kid} is refused from this moment on.",
-            *stopped_by_ending(key),
             f"Other keys of {key.tenant_id} in force: {named or 'none'}.",
             "This cannot be undone: a revoked key stays revoked.",
         ],

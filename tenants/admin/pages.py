@@ -131,7 +131,10 @@ class BoundedAdmin(ModelAdmin):
     def ask(
         self, request: HttpRequest, row: Model, question: Question, act: Callable[[], object]
     ) -> HttpResponse:
-        """Show the question; once it is confirmed, act, and go back to the row."""
+        """Show the question; once it is confirmed, act, and go back to the row.
+
+        What stops is counted when the question is shown: the act itself waits for no count.
+        """
         opts = self.model._meta
         page = reverse(f"admin:{opts.app_label}_{opts.model_name}_change", args=[quote(row.pk)])
         if request.method == "POST":
@@ -147,6 +150,7 @@ class BoundedAdmin(ModelAdmin):
             **self.admin_site.each_context(request),
             "title": question.title,
             "question": question,
+            "stops": stopped_by_ending(row) if question.dangerous else [],
             "opts": opts,
             "original": row,
             "back": page,

@@ -16,7 +16,7 @@ from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
 from providers.registry import strategies
-from tenants.admin.pages import ConfigurationAdmin, Question, stopped_by_ending
+from tenants.admin.pages import ConfigurationAdmin, Question
 from tenants.admin.tenant import STATUS, switch, switch_of
 from tenants.forms import ChoiceOfStrategy, service_form, setting_name
 from tenants.models import Service, tenants_of
@@ -142,7 +142,6 @@ class ServiceAdmin(ConfigurationAdmin):
             title=f"Disable service {service} of {service.tenant_id}?",
             consequences=[
                 "It disappears from discovery, and requests for it are refused from this moment on.",
-                *stopped_by_ending(service),
             ],
             button="Disable",
             done=f"Service {service} is disabled.",

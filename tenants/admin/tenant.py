@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
-from tenants.admin.pages import ConfigurationAdmin, Question, stopped_by_ending
+from tenants.admin.pages import ConfigurationAdmin, Question
 from tenants.models import Tenant
 
 STATUS = {"enabled": "success", "disabled": "danger"}
@@ -81,7 +81,6 @@ class TenantAdmin(ConfigurationAdmin):
             consequences=[
                 f"Every request with nv-tenant-id {tenant} is refused from this moment on.",
                 "Its services and keys stay as they are, and work again once it is enabled.",
-                *stopped_by_ending(tenant),
             ],
             button="Disable",
             done=f"Tenant {tenant} is disabled.",

@@ -119,6 +119,7 @@ def test_a_document_that_has_not_changed_is_not_sent_again(nagra: HeadEnd) -> No
         assert answer.headers["ETag"] == etag
         assert "x-correlation-id" in answer.headers
     assert nagra.discover(if_none_match='"other"').status_code == 200
+    assert nagra.discover(if_match='"other"').status_code == 200, "nothing here is changed on a condition"
     add("Another")
     changed = nagra.discover(if_none_match=etag)
     assert changed.status_code == 200

@@ -598,6 +598,19 @@ def test_a_database_that_goes_away_between_snapshot_and_insert_is_a_503(nagra: H
         assert whole(nagra.present(nagra.token(), x_correlation_id=ID)) == UNAVAILABLE
 
 
+@pytest.mark.postgresql
+@pytest.mark.parametrize(
+    "trouble",
+    ["SET TRANSACTION READ ONLY", "ALTER TABLE ags_sessions_sessiontoken RENAME TO not_migrated"],
+    ids=["a standby", "not migrated"],
+)
+def test_a_database_that_answers_but_cannot_be_worked_with_is_a_503(nagra: HeadEnd, trouble: str) -> None:
+    nagra.discover()
+    with connection.cursor() as cursor:
+        cursor.execute(trouble)
+    assert whole(nagra.present(nagra.token(), x_correlation_id=ID)) == UNAVAILABLE
+
+
 def test_a_configuration_that_will_not_stand_still_is_a_503(
     nagra: HeadEnd, monkeypatch: pytest.MonkeyPatch
 ) -> None:

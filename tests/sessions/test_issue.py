@@ -15,12 +15,14 @@ from django.db.models import F
 from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
+from ags.sessions.issue import CLOCK_MARGIN, issue
 from ags.sessions.models import SessionToken
 from ags.sessions.tokens import hashes_of
+from providers.contract import Identity, Refusal, Refused
 from providers.operator_token.strategy import MAX_CLOCK_SKEW
 from tenants import snapshot as tenants_snapshot
 from tenants.models import Key, KeyState, Service, Tenant
-from tests.api.test_refusals import ID, NOT_AUTHENTICATED, NOT_AVAILABLE, UNAVAILABLE, whole
+from tests.api.test_refusals import ID, NOT_AUTHENTICATED, NOT_AVAILABLE, whole
 from tests.conftest import SERVICE, HeadEnd, add_key
 
 TOKEN = re.compile(r"[a-z0-9]{26}")
@@ -209,7 +211,7 @@ def test_a_date_that_passes_by_the_databases_clock_counts(nagra: HeadEnd, stays_
     """This process runs an hour late: to it, the key has half an hour left."""
     Key.objects.for_tenant("nagra").update(not_after=datetime.now(UTC) - timedelta(minutes=30))
     with time_machine.travel(datetime.now(UTC) - timedelta(hours=1), tick=True):
-        assert whole(nagra.present(nagra.token(), x_correlation_id=ID)) == UNAVAILABLE
+        assert whole(nagra.present(nagra.token(), x_correlation_id=ID)) == NOT_AUTHENTICATED
     assert stored() == []
 
 
@@ -222,8 +224,8 @@ def test_a_tenant_that_changed_otherwise_is_looked_at_again_and_served(
     tenant.save()
     with CaptureQueriesContext(connection) as captured:
         assert nagra.present(nagra.token(jti="once")).status_code == 200
-    # Refused; was it a replay? no; versions, tenant, services, keys; granted.
-    assert verbs(captured) == ["INSERT", "SELECT", *["SELECT"] * 4, "INSERT"]
+    # Refused; a replay? no; out of time? no; versions, tenant, services, keys; granted.
+    assert verbs(captured) == ["INSERT", *["SELECT"] * 2, *["SELECT"] * 4, "INSERT"]
     assert len(stored()) == 2
     with CaptureQueriesContext(connection) as captured:
         assert nagra.present(nagra.token()).status_code == 200
@@ -320,7 +322,7 @@ def test_a_row_that_guards_a_jti_stays_until_neither_token_nor_assertion_is_good
     expires = int(time.time()) + exp
     nagra.present(nagra.token(jti="once", exp=expires))
     (row,) = stored()
-    replayable_until = datetime.fromtimestamp(expires + MAX_CLOCK_SKEW, UTC)
+    replayable_until = datetime.fromtimestamp(expires + MAX_CLOCK_SKEW + CLOCK_MARGIN, UTC)
     assert row.dead_after == max(row.expires_at, replayable_until)
 
 
@@ -364,6 +366,32 @@ def test_where_replay_is_off_a_jti_is_ignored(nagra: HeadEnd) -> None:
     service.save()
     token = nagra.token(jti="same")
     assert [nagra.present(token).status_code for _ in range(3)] == [200] * 3
+
+
+def test_a_jti_that_no_key_proves_counts_once_for_each_service(nagra: HeadEnd) -> None:
+    trial = {"tenant_id": "nagra", "strategy": "dummy", "display_name": "Trial", "enabled": True}
+    for name in ("one", "two"):
+        Service(name=name, **trial).save()
+    tenant = tenants_snapshot.snapshot.tenant("nagra")
+    assert tenant is not None
+    identity = Identity("somebody", jti="once", replayable_until=time.time() + 60)
+    for name in ("one", "two"):
+        assert TOKEN.fullmatch(issue(tenant, tenant.services[name], identity, ID))
+        with pytest.raises(Refused) as refused:
+            issue(tenant, tenant.services[name], identity, ID)
+        assert refused.value.refusal is Refusal.REPLAYED
+
+
+@pytest.mark.parametrize("account", ["", "x" * 256, "a\nb", "a\x00", "\x7f", "\x9f"])
+def test_no_provider_can_issue_for_an_account_that_is_none(nagra: HeadEnd, account: str) -> None:
+    Service(tenant_id="nagra", name="Trial", strategy="dummy", display_name="Trial", enabled=True).save()
+    body = {"parameters": [{"name": "Account", "value": account}]}
+    assert nagra.post(body, x_auth_service_id="Trial").status_code in (400, 401)
+    with pytest.raises(Refused):
+        Identity(account)
+    with pytest.raises(Refused):
+        Identity("somebody", jti=account)
+    assert stored() == []
 
 
 # Who else

@@ -3,6 +3,7 @@
 import base64
 import logging
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -281,3 +282,15 @@ def _shown(response: Any, name: str) -> str:
 def _spellings(secret: bytes) -> list[str]:
     standard = base64.b64encode(secret).decode().rstrip("=")
     return [standard, base64.urlsafe_b64encode(secret).decode().rstrip("="), secret.hex(), repr(secret)[2:-1]]
+
+
+def test_a_leaked_key_is_revoked_whatever_else_is_wrong_with_its_row(
+    admin_client: Client, nagra: HeadEnd
+) -> None:
+    now = datetime.now(UTC)
+    Key.objects.for_tenant("nagra").update(
+        algorithm="XS256", not_before=now, not_after=now - timedelta(days=1)
+    )
+    key = Key.objects.for_tenant("nagra").get()
+    admin_client.post(f"/admin/tenants/key/{key.pk}/revoke/")
+    assert Key.objects.for_tenant("nagra").get().state == "revoked"

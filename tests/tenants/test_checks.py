@@ -66,6 +66,30 @@ def test_a_key_that_is_too_short_for_its_algorithm(nagra: HeadEnd) -> None:
     ]
 
 
+@pytest.mark.parametrize(("state", "is_told"), [("staged", True), ("retiring", True), ("revoked", False)])
+def test_a_key_that_may_come_into_force_must_open_today(
+    nagra: HeadEnd, settings: Any, state: str, is_told: bool
+) -> None:
+    Key.objects.for_tenant("nagra").update(state=state)
+    settings.AGS_ENCRYPTION_KEYS = (bytes(range(100, 132)),)
+    assert bool(told()) == is_told
+
+
+def test_a_key_of_an_algorithm_that_is_not_there(nagra: HeadEnd) -> None:
+    Key.objects.for_tenant("nagra").update(algorithm="XS256")
+    assert told() == [("tenants.W003", f"{KEY_OF_NAGRA}There is no algorithm XS256 here.")]
+    answer = nagra.present(nagra.token())
+    assert (answer.status_code, answer.json()["reason"]) == (401, "not_authenticated")
+
+
+def test_what_is_stored_is_told_before_a_deployment(nagra: HeadEnd) -> None:
+    Service.objects.for_tenant("nagra").update(strategy="gone")
+    deploy = run_checks(tags=[Tags.security], include_deployment_checks=True, databases=None)
+    assert "tenants.W001" in [message.id for message in deploy]
+    told_once = run_checks(include_deployment_checks=True, databases=["default"])
+    assert [message.id for message in told_once].count("tenants.W001") == 1
+
+
 def test_nothing_is_read_when_no_database_was_asked_for(
     nagra: HeadEnd, django_assert_num_queries: Any
 ) -> None:
