@@ -20,7 +20,10 @@ def record_of(request: HttpRequest | Request) -> Record:
 
 @dataclass(slots=True)
 class Record:
-    """One request. Holds names that are meant for the log, never a parameter, a token or an account."""
+    """One request. Holds names that are meant for the log, never a parameter, a token or an account.
+
+    `crash` is what Django caught, for whoever answers; it is not logged here.
+    """
 
     correlation_id: str
     method: str
@@ -28,6 +31,7 @@ class Record:
     tenant: str | None = None
     service: str | None = None
     reason: str | None = None
+    crash: BaseException | None = None
     started: float = field(default_factory=time.perf_counter)
 
     def write(self, status: int) -> None:

@@ -276,6 +276,14 @@ def test_a_body_over_the_limit_is_413_unread_and_ends_the_connection(
     assert time.monotonic() - asked < 1, "it does not wait for what it will not read"
 
 
+def test_a_form_over_the_limit_is_413_unread_and_ends_the_connection(server: ServerProcess) -> None:
+    head = b"POST /admin/login/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000000\r\n"
+    form = b"Content-Type: application/x-www-form-urlencoded\r\n\r\n" + b"x" * 3_000_000
+    (answer,) = exchange(server.port, head + form + GOODBYE)
+    refused(answer, 413, "body_too_large")
+    assert last_answer(answer)
+
+
 def test_a_connection_is_kept_after_a_refusal_whose_body_was_not_read(
     server: ServerProcess, nagra: HeadEnd
 ) -> None:
@@ -300,7 +308,9 @@ def test_a_connection_is_kept_after_a_refusal_whose_body_was_not_read(
 def test_head_tells_the_length_and_sends_nothing(server: ServerProcess, nagra: HeadEnd) -> None:
     name = warm(server, nagra).tenant_id
     ask = f" /ags/servicediscovery HTTP/1.1\r\nHost: localhost\r\nnv-tenant-id: {name}\r\n\r\n".encode()
-    for line in (ask, b" /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", b" /nowhere HTTP/1.1\r\n\r\n"):
+    page = b" /docs/nowhere HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-Proto: https\r\n\r\n"
+    health = b" /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for line in (ask, health, page, b" /nowhere HTTP/1.1\r\n\r\n"):
         head, get, _ = exchange(server.port, b"HEAD" + line + b"GET" + line + GOODBYE, heads=1)
         assert head.status_code == get.status_code
         assert head.headers["Content-Length"] == get.headers["Content-Length"] == str(len(get.content))
