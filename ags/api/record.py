@@ -26,13 +26,13 @@ class Record:
     """
 
     correlation_id: str
-    method: str
+    method: str | None
     route: str | None = None
     tenant: str | None = None
     service: str | None = None
     reason: str | None = None
     crash: BaseException | None = None
-    started: float = field(default_factory=time.perf_counter)
+    started: float | None = field(default_factory=time.perf_counter)
 
     def write(self, status: int) -> None:
         """Write the line."""
@@ -47,6 +47,9 @@ class Record:
                 "outcome": "answered" if status < 400 else "refused" if status < 500 else "failed",
                 "reason": self.reason,
                 "status": status,
-                "duration_ms": round((time.perf_counter() - self.started) * 1000, 2),
+                "duration_ms": self._milliseconds(),
             },
         )
+
+    def _milliseconds(self) -> float | None:
+        return None if self.started is None else round((time.perf_counter() - self.started) * 1000, 2)

@@ -145,6 +145,28 @@ def test_what_is_not_http_is_refused_in_json_and_ends_the_connection(
     assert last_answer(answer)
 
 
+def test_what_never_became_a_request_is_logged_as_one(transactional_db: None) -> None:
+    with ServerProcess(AGS_LOG_LEVEL="INFO") as server:
+        (answer,) = exchange(server.port, b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n")
+        lines = [json.loads(line) for line in server.log.splitlines()]
+    (line,) = (line for line in lines if line.get("correlation_id") == answer.headers["x-correlation-id"])
+    assert line.pop("time")
+    assert line == {
+        "level": "INFO",
+        "logger": "ags.request",
+        "message": "request",
+        "correlation_id": answer.json()["correlationId"],
+        "method": None,
+        "route": None,
+        "tenant": None,
+        "service": None,
+        "outcome": "refused",
+        "reason": "uri_too_long",
+        "status": 414,
+        "duration_ms": None,
+    }
+
+
 BAD_CHUNKS = {
     "a size of other characters": b"zz\r\n{}\r\n0\r\n\r\n",
     "no size": b"\r\n{}\r\n0\r\n\r\n",
