@@ -23,7 +23,3 @@ if settings.AGS_ADMIN:
         path("admin/", admin.site.urls),
         path("admin", ToPage.as_view(page="admin:index")),
     ]
-
-handler400 = "ags.api.errors.bad_request"
-handler404 = "ags.api.errors.not_found"
-handler500 = "ags.api.errors.server_error"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 from django import forms
 from django.contrib import admin
+from django.contrib.admin.utils import display_for_value
 from django.contrib.admin.widgets import AutocompleteSelect
 from django.core.exceptions import ValidationError
 from django.db.models import Model, QuerySet
@@ -85,6 +87,7 @@ class ChoiceOfStrategy(FormOfTenants):
 # The settings of a service
 
 _PREFIX = "settings"
+EMPTY = "-"
 
 
 def setting_name(name: str) -> str:
@@ -104,8 +107,28 @@ def service_form(
         Service,
         form=form,
         fields=["name", "display_name", "logo", "enabled"],
+        # For whoever may only look: there, these are rows of the page and no fields.
+        labels={name: str(field.label) for name, field in settings.items()},
+        help_texts={name: str(field.help_text) for name, field in settings.items()},
         formfield_callback=lambda field, **kwargs: page.formfield_for_dbfield(field, request, **kwargs),
     )
+
+
+def shown_setting(name: str, field: forms.Field) -> Callable[[Service], Any]:
+    """Return what tells the value of a setting to a person who may only look."""
+    choices: Any = getattr(field, "choices", ())
+
+    def shown(service: Service) -> Any:
+        value = service.settings.get(name, field.initial)
+        if isinstance(field.widget, forms.PasswordInput):
+            return "Not shown"
+        if isinstance(value, str):
+            value = dict(choices).get(value, value)
+        return value if shown.boolean else display_for_value(value, EMPTY) or EMPTY  # type: ignore[attr-defined]
+
+    shown.__name__ = setting_name(name)
+    shown.boolean = isinstance(field, forms.BooleanField)  # type: ignore[attr-defined] # an icon, then
+    return shown
 
 
 class ServiceForm(forms.ModelForm):  # type: ignore[type-arg] # not generic at run time

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import logging
-import sys
 import traceback
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from django.core.exceptions import DisallowedHost, SuspiciousOperation
+from django.conf import settings
+from django.core.exceptions import (
+    BadRequest,
+    DisallowedHost,
+    RequestDataTooBig,
+    SuspiciousOperation,
+    TooManyFieldsSent,
+    TooManyFilesSent,
+)
 from django.db.utils import DatabaseError, InterfaceError, OperationalError
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
+from django.http import Http404, HttpResponse, JsonResponse, UnreadablePostError
+from django.http.multipartparser import MultiPartParserError
+from django.http.response import HttpResponseBase
 from rest_framework.exceptions import MethodNotAllowed
 
 from ags.api.record import Record, record_of
@@ -19,8 +28,15 @@ from providers.contract import Refusal, Refused
 
 log = logging.getLogger(__name__)
 
-CHALLENGE = 'Bearer realm="ags"'
-RETRY_AFTER = "1"  # seconds
+LOCKED_OUT = int(settings.AXES_COOLOFF_TIME * 3600)
+"""Seconds from the last attempt for which a person who has failed to log in too often is locked out."""
+
+# What goes with every refusal of a status.
+HEADERS = {
+    HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": 'Bearer realm="ags"'},
+    HTTPStatus.TOO_MANY_REQUESTS: {"Retry-After": str(LOCKED_OUT)},
+    HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "1"},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +92,29 @@ PAYLOAD_MALFORMED = _error(
 )
 SERVICE_NOT_AVAILABLE = _error(40300, "service_not_available", "The tenant does not offer this service.")
 TENANT_MISMATCH = _error(40301, "tenant_mismatch", "The operator token is for another tenant.")
+NOT_PERMITTED = _error(
+    40302,
+    "not_permitted",
+    "Your account may not do this, or the form is too old: load its page again, and send it once more.",
+)
 NOT_FOUND = _error(40400, "not_found", "There is nothing at this address.")
 NO_SERVICES = _error(40401, "no_services", "The tenant offers no service.")
 METHOD_NOT_ALLOWED = _error(40500, "method_not_allowed", "The address does not answer this method.")
-BODY_TOO_LARGE = _error(41300, "body_too_large", "The body is larger than 64 KiB.")
+BODY_TOO_LARGE = _error(
+    41300,
+    "body_too_large",
+    "The body is larger than 64 KiB, or a form of staff than 2.5 MiB or 1,000 fields.",
+)
 URI_TOO_LONG = _error(41400, "uri_too_long", "The request line is too long.")
 UNSUPPORTED_MEDIA_TYPE = _error(
     41500, "unsupported_media_type", "The body must be uncompressed application/json in UTF-8."
 )
+RANGE_NOT_SATISFIABLE = _error(41600, "range_not_satisfiable", "The file has no such range of bytes.")
 EXPECTATION_FAILED = _error(
     41700, "expectation_failed", "The Expect header asks for what this server does not do."
+)
+TOO_MANY_LOGINS = _error(
+    42900, "too_many_logins", f"Too many logins have failed. Try again in {LOCKED_OUT // 60} minutes."
 )
 HEADERS_TOO_LARGE = _error(43100, "headers_too_large", "The headers are too large, or too many.")
 INTERNAL_ERROR = _error(50000, "internal_error", "Something went wrong on our side.")
@@ -94,6 +123,9 @@ UNAVAILABLE = _error(50300, "unavailable", "The service is away for a moment. Tr
 
 REGISTRY: tuple[Error, ...] = tuple(value for value in vars().values() if isinstance(value, Error))
 """All of them, in the order of their codes."""
+
+# What a status means where nothing but the status is known: the first line that has it, as a rule.
+BARE = {error.status: error for error in reversed(REGISTRY)} | {HTTPStatus.FORBIDDEN: NOT_PERMITTED}
 
 # What the caller is told of a refusal. What is not here came before anything was proven: one answer for all.
 PROVEN = {
@@ -107,6 +139,15 @@ PROVEN = {
     Refusal.LIFETIME_TOO_LONG: LIFETIME_TOO_LONG,
     Refusal.REPLAYED: REPLAYED,
     Refusal.TENANT_MISMATCH: TENANT_MISMATCH,
+}
+
+# What the framework raises; the first that fits.
+RAISED: dict[tuple[type[BaseException], ...], Error] = {
+    (Http404,): NOT_FOUND,
+    (MethodNotAllowed,): METHOD_NOT_ALLOWED,
+    (DisallowedHost,): HOST_INVALID,
+    (RequestDataTooBig, TooManyFieldsSent, TooManyFilesSent): BODY_TOO_LARGE,
+    (SuspiciousOperation, BadRequest, MultiPartParserError, UnreadablePostError): REQUEST_MALFORMED,
 }
 
 
@@ -143,18 +184,12 @@ def as_api_error(exception: BaseException) -> ApiError:
         case Refused(refusal=refusal, claim=claim):
             error = PROVEN.get(refusal, NOT_AUTHENTICATED)
             return ApiError(error, why=refusal.value, name=claim or "")
-        case Http404():
-            return ApiError(NOT_FOUND)
-        case MethodNotAllowed():
-            return ApiError(METHOD_NOT_ALLOWED)
-        case DisallowedHost():
-            return ApiError(HOST_INVALID)
-        case SuspiciousOperation() | UnreadablePostError():
-            return ApiError(REQUEST_MALFORMED)
         case DatabaseError() if _is_away(exception):
             return ApiError(UNAVAILABLE, why="database_unavailable")
-        case _:
-            return ApiError(INTERNAL_ERROR, why=type(exception).__name__)
+    for kinds, error in RAISED.items():
+        if isinstance(exception, kinds):
+            return ApiError(error)
+    return ApiError(INTERNAL_ERROR, why=type(exception).__name__)
 
 
 def _is_away(exception: BaseException) -> bool:
@@ -162,7 +197,11 @@ def _is_away(exception: BaseException) -> bool:
     return isinstance(exception, OperationalError | InterfaceError) or sqlstate in NOT_READY
 
 
-def respond(exception: BaseException, record: Record) -> HttpResponse:
+class RefusalResponse(JsonResponse):
+    """The one JSON shape of a refusal."""
+
+
+def respond(exception: BaseException, record: Record) -> RefusalResponse:
     """Answer any exception with the one JSON shape of a refusal, and note the precise reason for the log."""
     refusal = as_api_error(exception)
     error = refusal.error
@@ -171,15 +210,23 @@ def respond(exception: BaseException, record: Record) -> HttpResponse:
     if refusal.parameter is not None:
         body["parameter"] = refusal.parameter
     body["correlationId"] = record.correlation_id
-    response = JsonResponse(body, status=error.status)
-    match error.status:
-        case HTTPStatus.UNAUTHORIZED:
-            response["WWW-Authenticate"] = CHALLENGE
-        case HTTPStatus.SERVICE_UNAVAILABLE:
-            response["Retry-After"] = RETRY_AFTER
-        case HTTPStatus.INTERNAL_SERVER_ERROR:
-            _log_crash(exception, record)
-    return response
+    if error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        _log_crash(exception, record)
+    return RefusalResponse(body, status=error.status, headers=HEADERS.get(error.status))
+
+
+def bare(status: int) -> Error:
+    """Return what the registry says to a status of which nothing else is known."""
+    return BARE.get(HTTPStatus(status), REQUEST_MALFORMED if status < 500 else INTERNAL_ERROR)
+
+
+def translated(response: HttpResponseBase, record: Record) -> RefusalResponse:
+    """Return in the one JSON shape what a part of the framework refused in a shape of its own."""
+    refusal = respond(record.crash or ApiError(bare(response.status_code)), record)
+    for name in ("Allow", "Content-Range"):
+        if name in response:
+            refusal[name] = response[name]
+    return refusal
 
 
 def exception_handler(exception: Exception, context: dict[str, Any]) -> HttpResponse:
@@ -200,21 +247,3 @@ def _log_crash(exception: BaseException, record: Record) -> None:
             "traceback": "".join(traceback.format_tb(exception.__traceback__)),
         },
     )
-
-
-# What Django itself refuses on the pages beside the API (`handler400` to `handler500` in ags/urls.py).
-
-
-def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Answer what Django calls suspicious."""
-    return respond(exception, record_of(request))
-
-
-def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Answer an unknown path."""
-    return respond(Http404(), record_of(request))
-
-
-def server_error(request: HttpRequest) -> HttpResponse:
-    """Answer a crash."""
-    return respond(sys.exception() or RuntimeError(), record_of(request))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import Any, cast
 
-from django.core.exceptions import SuspiciousOperation
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
+from django.core.signals import got_request_exception
+from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import resolve
 
 from ags.api import errors, headers
-from ags.api.record import Record
+from ags.api.record import Record, record_of
 from ags.operations.database import drop_dead_connection
 
 STAFF_PATHS = ("/admin/", "/docs/", "/static/")
@@ -34,40 +39,58 @@ class Gate:
         """Answer, echo the correlation id, write the log line."""
         record = Record(headers.correlation_id(request.META), str(request.method)[:16])
         request.record = record  # type: ignore[attr-defined]
-        if request.path_info.startswith(STAFF_PATHS):
-            response = self._staff_page(request, record)
-            record.route = "/" + request.path_info.split("/", 2)[1] + "/"
-        else:
-            response = answer(request, record)
-            response.headers.setdefault("Cache-Control", "no-store")
-            response.headers.setdefault("X-Content-Type-Options", "nosniff")
-            if response.status_code != HTTPStatus.NOT_MODIFIED:
-                response.headers["Content-Length"] = str(len(response.content))
-                if request.method == "HEAD":
-                    response.content = b""
+        is_staff_page = request.path_info.startswith(STAFF_PATHS)
+        try:
+            if request.path_info not in PROBES:
+                request.get_host()
+            response = self._staff_page(request, record) if is_staff_page else answer(request, record)
+        except Exception as error:  # noqa: BLE001 - a crash too is answered in JSON
+            response = errors.respond(error, record)
+        refused = response.status_code >= HTTPStatus.BAD_REQUEST
+        if refused and not isinstance(response, errors.RefusalResponse):
+            response = errors.translated(response, record)
+        if refused or not is_staff_page:
+            _finish(request, cast("HttpResponse", response))
         response.headers["x-correlation-id"] = record.correlation_id
         record.write(response.status_code)
         return response
 
     def _staff_page(self, request: HttpRequest, record: Record) -> HttpResponseBase:
+        record.route = "/" + request.path_info.split("/", 2)[1] + "/"
         if "\x00" in request.path_info or "%00" in request.META.get("QUERY_STRING", ""):
             # The admin looks up what an address holds, and no column of PostgreSQL can hold NUL.
-            return errors.respond(SuspiciousOperation(), record)
+            raise SuspiciousOperation
+        length = request.META.get("CONTENT_LENGTH") or "0"
+        if not length.isdecimal() or int(length) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+            # Django would not count files; no form of staff has any.
+            raise RequestDataTooBig
+        request.POST  # noqa: B018 - read here, so that what is wrong with a form is answered here
         return self.staff_pages(request)
 
 
 def answer(request: HttpRequest, record: Record) -> HttpResponse:
-    """Call the view of an API path; turn whatever it or the framework raises into JSON."""
-    try:
-        if request.path_info not in PROBES:
-            request.get_host()
-        headers.refuse_repeated(request.META)
-        match = resolve(request.path_info)
-        record.route = "/" + match.route
-        drop_dead_connection()
-        response: HttpResponse = match.func(request, *match.args, **match.kwargs)
-        if not getattr(response, "is_rendered", True):
-            response.render()  # type: ignore[attr-defined]
-    except Exception as error:  # noqa: BLE001 - a crash too is answered in JSON
-        response = errors.respond(error, record)
+    """Call the view of an API path. What it or the framework raises, the gate turns into JSON."""
+    headers.refuse_repeated(request.META)
+    match = resolve(request.path_info)
+    record.route = "/" + match.route
+    drop_dead_connection()
+    response: HttpResponse = match.func(request, *match.args, **match.kwargs)
+    if not getattr(response, "is_rendered", True):
+        response.render()  # type: ignore[attr-defined]
     return response
+
+
+def _finish(request: HttpRequest, response: HttpResponse) -> None:
+    """Add the headers of every answer that is not a page or a file; to HEAD, send only those."""
+    response.headers.setdefault("Cache-Control", "no-store")
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    if response.status_code != HTTPStatus.NOT_MODIFIED:
+        response.headers["Content-Length"] = str(len(response.content))
+        if request.method == "HEAD":
+            response.content = b""
+
+
+@receiver(got_request_exception)
+def _note_crash(request: HttpRequest, **_: Any) -> None:
+    """Keep what a page of staff raised: Django answers it with a page that tells too little, or too much."""
+    record_of(request).crash = sys.exception()

@@ -20,15 +20,19 @@ def record_of(request: HttpRequest | Request) -> Record:
 
 @dataclass(slots=True)
 class Record:
-    """One request. Holds names that are meant for the log, never a parameter, a token or an account."""
+    """One request. Holds names that are meant for the log, never a parameter, a token or an account.
+
+    `crash` is what Django caught, for whoever answers; it is not logged here.
+    """
 
     correlation_id: str
-    method: str
+    method: str | None
     route: str | None = None
     tenant: str | None = None
     service: str | None = None
     reason: str | None = None
-    started: float = field(default_factory=time.perf_counter)
+    crash: BaseException | None = None
+    started: float | None = field(default_factory=time.perf_counter)
 
     def write(self, status: int) -> None:
         """Write the line."""
@@ -43,6 +47,9 @@ class Record:
                 "outcome": "answered" if status < 400 else "refused" if status < 500 else "failed",
                 "reason": self.reason,
                 "status": status,
-                "duration_ms": round((time.perf_counter() - self.started) * 1000, 2),
+                "duration_ms": self._milliseconds(),
             },
         )
+
+    def _milliseconds(self) -> float | None:
+        return None if self.started is None else round((time.perf_counter() - self.started) * 1000, 2)

@@ -5,8 +5,6 @@ Only gunicorn imports this file (`manage.py serve` names it); the application it
 
 from __future__ import annotations
 
-import json
-import logging
 import socket
 import sys
 import time
@@ -22,7 +20,8 @@ from gunicorn.http.unreader import SocketUnreader
 from gunicorn.http.wsgi import Response
 from gunicorn.workers import gthread
 
-from ags.api.errors import INTERNAL_ERROR, REGISTRY, REQUEST_MALFORMED, Error
+from ags.api.errors import ApiError, bare, respond
+from ags.api.record import Record
 from ags.operations.database import bound_all_statements
 from ags.operations.logs import JSONLines, ReadableLines
 
@@ -34,8 +33,6 @@ LINGER = 1.0
 
 DRAIN_LIMIT = 32 * 1024
 """Bytes of an unread body that are worth reading to keep the connection."""
-
-log = logging.getLogger(__name__)
 
 
 class Log(gunicorn.glogging.Logger):
@@ -106,28 +103,16 @@ class Unreader(SocketUnreader):
 
 def refuse(client: socket.socket, status: int, reason: str, _detail: str) -> None:
     """Answer in JSON what never became a request: not HTTP, or larger than the server reads."""
-    error = _first_of(status)
-    correlation_id = str(uuid.uuid4())
-    body = json.dumps(
-        {
-            "code": error.code,
-            "reason": error.reason,
-            "message": error.message,
-            "correlationId": correlation_id,
-        }
-    ).encode()
+    # What it was, and when it began, is not known here.
+    record = Record(correlation_id=str(uuid.uuid4()), method=None, started=None)
+    answer = respond(ApiError(bare(status)), record)
+    record.write(answer.status_code)
     head = (
-        f"HTTP/1.1 {error.status.value} {error.status.phrase}\r\n"
+        f"HTTP/1.1 {answer.status_code} {answer.reason_phrase}\r\n"
         "Connection: close\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n"
-        f"x-correlation-id: {correlation_id}\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"x-correlation-id: {record.correlation_id}\r\nContent-Length: {len(answer.content)}\r\n\r\n"
     )
-    log.warning("request refused by the server", extra={"status": status, "correlation_id": correlation_id})
-    gunicorn.util.write_nonblock(client, head.encode("ascii") + body)
-
-
-def _first_of(status: int) -> Error:
-    same = [error for error in REGISTRY if error.status == status]
-    return same[0] if same else (REQUEST_MALFORMED if status < 500 else INTERNAL_ERROR)
+    gunicorn.util.write_nonblock(client, head.encode("ascii") + answer.content)
 
 
 _default_headers = Response.default_headers

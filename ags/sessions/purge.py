@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
 
+from axes.models import AccessAttempt
+from django.conf import settings
+from django.contrib.sessions.models import Session
 from django.db import connection
+from django.db.models import QuerySet
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from ags.sessions.models import SessionToken
 
@@ -20,21 +27,32 @@ class AlreadyRunning(Exception):
     """Another purge is at work."""
 
 
-def purge(batch: int = BATCH) -> Iterator[int]:
-    """Delete session tokens that are dead by the database's clock; yield the number of each batch.
+def purge(batch: int = BATCH) -> Iterator[tuple[str, int]]:
+    """Delete what is dead; yield of each batch what it was, and how many. Each kind has at least one batch.
 
     Raises `AlreadyRunning` before anything is deleted.
     """
     with _only_one():
-        while True:
-            dead = SessionToken.unscoped.filter(dead_after__lte=Now()).order_by("dead_after")
-            ids = list(dead.values_list("pk", flat=True)[:batch])
-            # Nothing refers to these rows: one statement by primary key, committed at once.
-            deleted, _ = SessionToken.unscoped.filter(pk__in=ids).delete()
-            if deleted:
-                yield deleted
-            if len(ids) < batch:
-                return
+        for kind, dead in _dead().items():
+            count = batch
+            while count == batch:
+                ids = list(dead.values_list("pk", flat=True)[:batch])
+                count = len(ids)
+                # By primary key, committed at once. That they are dead is asked again, for a failed login may
+                # have been repeated meanwhile.
+                deleted, _ = dead.filter(pk__in=ids).delete()
+                yield kind, deleted
+
+
+def _dead() -> dict[str, QuerySet[Any]]:
+    now = timezone.now()  # wrote the rows that are not ours, and judges them
+    locked_out = timedelta(hours=settings.AXES_COOLOFF_TIME)
+    return {
+        "session tokens": SessionToken.unscoped.filter(dead_after__lte=Now()).order_by("dead_after"),
+        # There is no index on the time. The oldest are met first in the order of the primary key.
+        "failed logins": AccessAttempt.objects.filter(attempt_time__lt=now - locked_out).order_by("pk"),
+        "sessions of staff": Session.objects.filter(expire_date__lt=now).order_by("expire_date"),
+    }
 
 
 @contextmanager

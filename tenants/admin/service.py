@@ -18,7 +18,7 @@ from unfold.enums import ActionVariant
 from providers.registry import strategies
 from tenants.admin.pages import ConfigurationAdmin, Question
 from tenants.admin.tenant import STATUS, switch, switch_of
-from tenants.forms import ChoiceOfStrategy, service_form, setting_name
+from tenants.forms import ChoiceOfStrategy, service_form, setting_name, shown_setting
 from tenants.models import Service, tenants_of
 
 
@@ -89,8 +89,10 @@ class ServiceAdmin(ConfigurationAdmin):
         if strategy is None:
             # Said in words, for there is no form to show.
             return [offer, ("Settings", {"fields": [], "description": _gone(service)})]
-        names = [setting_name(name) for name in strategy.Settings.base_fields]
-        return [offer, ("Settings", {"fields": names})]
+        declared = strategy.Settings.base_fields
+        if obj is not None and not self.has_change_permission(request, obj):
+            return [offer, ("Settings", {"fields": [shown_setting(*one) for one in declared.items()]})]
+        return [offer, ("Settings", {"fields": [setting_name(name) for name in declared]})]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Service | None = None) -> tuple[str, ...]:
         """Tenant and strategy are chosen once."""

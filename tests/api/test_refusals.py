@@ -14,10 +14,11 @@ from django.db import OperationalError, connection
 from django.test import Client
 
 from tenants.models import Key, Service, Tenant
-from tests.conftest import SERVICE, HeadEnd, add_key
+from tests.conftest import SERVICE, HeadEnd, add_key, person
 from tests.providers.test_operator_token import SEED_SAMPLE
 
 ID = "call-4711"
+SESSION_TOKENS = "/admin/ags_sessions/sessiontoken/"
 
 
 def whole(answer: Any) -> dict[str, Any]:
@@ -153,7 +154,12 @@ def test_names_are_matched_without_regard_to_case_and_unknown_members_are_ignore
     assert answer.status_code == 200
 
 
-TOO_LARGE = refusal(413, 41300, "body_too_large", "The body is larger than 64 KiB.")
+TOO_LARGE = refusal(
+    413,
+    41300,
+    "body_too_large",
+    "The body is larger than 64 KiB, or a form of staff than 2.5 MiB or 1,000 fields.",
+)
 UNSUPPORTED = refusal(
     415, 41500, "unsupported_media_type", "The body must be uncompressed application/json in UTF-8."
 )
@@ -451,23 +457,34 @@ def test_what_a_tenant_does_not_offer_is_one_uniform_403(
 
 
 NOT_FOUND = refusal(404, 40400, "not_found", "There is nothing at this address.")
-API_PATHS = {
+ALLOWED = {
     "/ags/servicediscovery": "GET, HEAD",
     "/ags/getSessionToken": "POST",
     "/healthz": "GET, HEAD",
     "/readyz": "GET, HEAD",
     "/openapi.json": "GET, HEAD",
     "/docs": "GET, HEAD",
+    "/docs/": "GET, HEAD",
     "/admin": "GET, HEAD",
+    "/admin/login/": "GET, POST, PUT, HEAD, OPTIONS",
+    "/static/admin/css/base.css": "GET, HEAD",
 }
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "BREW", "get"]
 
 
-@pytest.mark.parametrize("path", API_PATHS)
+def ask(browser: Client, method: str, path: str) -> Any:
+    """Send a request of any method; a file that comes back is read to its end, which closes it."""
+    answer: Any = browser.generic(method, path, headers={"x-correlation-id": ID})
+    if answer.streaming:
+        b"".join(answer.streaming_content)
+    return answer
+
+
+@pytest.mark.parametrize("path", ALLOWED)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_that_an_address_does_not_answer(db: None, client: Client, path: str, method: str) -> None:
-    allowed = API_PATHS[path]
-    answer = client.generic(method, path, headers={"x-correlation-id": ID})
+    allowed = ALLOWED[path]
+    answer = ask(client, method, path)
     # Django takes "get" for GET; what matters is that nothing else slips through.
     if method.upper() in allowed.split(", "):
         assert answer.status_code != 405
@@ -475,7 +492,12 @@ def test_a_method_that_an_address_does_not_answer(db: None, client: Client, path
     expected = refusal(
         405, 40500, "method_not_allowed", "The address does not answer this method.", Allow=allowed
     )
-    assert whole(answer) == (expected | {"body": b""} if method == "HEAD" else expected)
+    if method == "HEAD":
+        expected["body"] = b""
+    seen = whole(answer)
+    if path == "/docs/":  # has headers of a page beside those of a refusal
+        seen = {name: seen[name] for name in expected}
+    assert seen == expected
 
 
 @pytest.mark.parametrize(
@@ -495,22 +517,18 @@ def test_a_method_that_an_address_does_not_answer(db: None, client: Client, path
         "/%00",
         "/%ff",
         "/adminx",
+        "/static/",
         "/static/nothing.css",
         "/docs/nothing",
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "TRACE"])
-def test_an_address_where_there_is_nothing(db: None, client: Client, path: str, method: str) -> None:
-    answer = client.generic(method, path, headers={"x-correlation-id": ID})
-    seen = whole(answer)
-    assert (seen["status"], seen["Content-Type"], seen["body"]) == (
-        404,
-        "application/json",
-        NOT_FOUND["body"],
-    )
-    assert seen["x-correlation-id"] == ID
-    if not path.startswith(("/static/", "/docs/")):
-        assert seen == NOT_FOUND
+@pytest.mark.parametrize("debug", [False, True])
+def test_an_address_where_there_is_nothing(
+    db: None, client: Client, settings: Any, path: str, method: str, debug: bool
+) -> None:
+    settings.DEBUG = debug
+    assert whole(ask(client, method, path)) == NOT_FOUND
 
 
 HOST = refusal(400, 40004, "host_invalid", "The Host header names no host of this service.")
@@ -535,9 +553,7 @@ def test_a_host_that_is_not_ours(db: None, client: Client, host: str, method: st
 
 @pytest.mark.parametrize("path", ["/docs/", "/admin/", "/static/x"])
 def test_a_host_that_is_not_ours_on_the_pages_of_staff(db: None, client: Client, path: str) -> None:
-    answer = client.get(path, headers={"host": "evil.example", "x-correlation-id": ID})
-    assert (answer.status_code, answer.headers["Content-Type"]) == (400, "application/json")
-    assert answer.content == HOST["body"]
+    assert whole(client.get(path, headers={"host": "evil.example", "x-correlation-id": ID})) == HOST
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
@@ -633,3 +649,138 @@ def test_a_key_that_cannot_be_decrypted_is_a_401_and_an_error_in_the_log(
     assert whole(nagra.present(nagra.token(), x_correlation_id=ID)) == NOT_AUTHENTICATED
     assert "key cannot be decrypted" in caplog.messages
     assert vars(next(line for line in caplog.records if "decrypted" in line.message))["kid"] == nagra.kid
+
+
+# The pages of staff
+
+
+NOT_PERMITTED = refusal(
+    403,
+    40302,
+    "not_permitted",
+    "Your account may not do this, or the form is too old: load its page again, and send it once more.",
+)
+MALFORMED = refusal(400, 40000, "request_malformed", "The request is not valid HTTP.")
+CRASH = refusal(500, 50000, "internal_error", "Something went wrong on our side.")
+STAFF_PATHS = [
+    "/admin/",
+    "/admin/login/",
+    "/admin/logout/",
+    "/admin/nothing/",
+    "/admin/nothing",
+    "/admin/jsi18n/",
+    "/admin/password_change/",
+    "/admin/autocomplete/",
+    "/admin/auth/user/1/password/",
+    "/admin/tenants/tenant/",
+    "/admin/tenants/tenant/?name=x",
+    "/admin/tenants/tenant/add/",
+    "/admin/tenants/tenant/nobody/change/",
+    "/admin/tenants/service/add/",
+    "/admin/tenants/key/1/history/",
+    "/admin/%00",
+    "/docs/",
+    "/docs/nothing",
+    "/static/",
+    "/static/nothing",
+    "/static/admin/css/base.css",
+]
+
+
+@pytest.mark.parametrize("path", STAFF_PATHS)
+@pytest.mark.parametrize("debug", [False, True])
+def test_whoever_asks_for_a_page_of_staff_in_whatever_way_is_refused_in_json(
+    admin_client: Client, settings: Any, path: str, debug: bool
+) -> None:
+    settings.DEBUG = debug
+    without_csrf_token = Client(enforce_csrf_checks=True)
+    without_csrf_token.cookies = admin_client.cookies
+    for browser in (Client(), admin_client, person("auditor"), without_csrf_token):
+        for method in METHODS:
+            answer = ask(browser, method, path)
+            if answer.status_code < 400:
+                continue
+            assert answer.headers["Content-Type"] == "application/json"
+            assert answer.headers["Cache-Control"] == "no-store"
+            assert ("Allow" in answer.headers) == (answer.status_code == 405)
+            if method == "HEAD":
+                assert answer.content == b""
+                continue
+            told = answer.json()
+            assert list(told) == ["code", "reason", "message", "correlationId"]
+            assert (told["code"] // 100, told["correlationId"]) == (answer.status_code, ID)
+
+
+def test_what_an_account_may_not_do_and_a_form_without_its_token_are_a_403(admin_client: Client) -> None:
+    assert whole(admin_client.get(f"{SESSION_TOKENS}add/", headers={"x-correlation-id": ID})) == NOT_PERMITTED
+    without_token = Client(enforce_csrf_checks=True)
+    answer = without_token.post("/admin/login/", {"username": "x"}, headers={"x-correlation-id": ID})
+    assert whole(answer) == NOT_PERMITTED
+
+
+FORM = "application/x-www-form-urlencoded"
+MULTIPART = "multipart/form-data; boundary=x"
+FILE = b'--x\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n%b\r\n--x--\r\n'
+FORMS = {
+    "3 MB": (FORM, b"a=" + b"x" * 3_000_000, TOO_LARGE),
+    "a file of 3 MB": (MULTIPART, FILE % (b"x" * 3_000_000), TOO_LARGE),
+    "1,001 fields": (FORM, b"a=&" * 1001, TOO_LARGE),
+    "101 files": (MULTIPART, (FILE % b"x").removesuffix(b"--\r\n").join([b"\r\n"] * 102), TOO_LARGE),
+    "no boundary": ("multipart/form-data", b"x", MALFORMED),
+    "Latin-1": (f"{FORM}; charset=latin-1", b"a=b", MALFORMED),
+}
+
+
+@pytest.mark.parametrize(("content_type", "body", "expected"), FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_form_that_is_too_large_or_malformed(
+    db: None,
+    client: Client,
+    settings: Any,
+    content_type: str,
+    body: bytes,
+    expected: dict[str, Any],
+    debug: bool,
+) -> None:
+    settings.DEBUG = debug
+    answer = client.post("/admin/login/", body, content_type=content_type, headers={"x-correlation-id": ID})
+    assert whole(answer) == expected
+
+
+def test_a_range_that_a_file_does_not_have_is_refused_in_json(client: Client) -> None:
+    headers = {"range": "bytes=99999999-", "x-correlation-id": ID}
+    answer = client.get("/static/admin/css/base.css", headers=headers)
+    size = answer.headers["Content-Range"]
+    assert size.startswith("bytes */")
+    assert whole(answer) == refusal(
+        416, 41600, "range_not_satisfiable", "The file has no such range of bytes.", Content_Range=size
+    )
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_crash_of_a_page_of_staff_is_answered_in_json_and_logged(
+    admin_client: Client, settings: Any, caplog: pytest.LogCaptureFixture, debug: bool
+) -> None:
+    settings.DEBUG = debug
+    caplog.set_level(logging.INFO)
+    admin_client.raise_request_exception = False
+
+    def broken(*_: Any) -> None:
+        raise ValueError("secret-marker-0815")
+
+    with connection.execute_wrapper(broken):
+        assert whole(admin_client.get("/admin/", headers={"x-correlation-id": ID})) == CRASH
+    (crash,) = [line for line in caplog.records if line.message == "crash"]
+    assert vars(crash)["exception"] == "ValueError"
+    assert "in broken" in vars(crash)["traceback"]
+    assert reasons(caplog) == ["ValueError"]
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_database_that_is_away_is_a_503_on_the_pages_of_staff_too(
+    admin_client: Client, settings: Any, debug: bool
+) -> None:
+    settings.DEBUG = debug
+    admin_client.raise_request_exception = False
+    with database_away():
+        assert whole(admin_client.get("/admin/", headers={"x-correlation-id": ID})) == UNAVAILABLE

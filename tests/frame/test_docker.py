@@ -45,6 +45,13 @@ def test_the_image_runs_as_somebody_without_privileges_and_serves() -> None:
         assert f"!{path}" in ignored, f".dockerignore keeps {path} from the image"
 
 
+def test_the_command_that_it_shows_listens_where_the_published_port_leads() -> None:
+    (command,) = (
+        line for line in DOCKERFILE.splitlines() if line.startswith("#   docker run") and " -p " in line
+    )
+    assert "-e AGS_BIND=0.0.0.0:8000 -p 127.0.0.1:8000:8000 " in command
+
+
 def test_the_steps_of_the_image_work_in_a_fresh_environment(tmp_path: Path) -> None:
     for folder in (tmp_path, *tmp_path.parents):
         if folder.is_relative_to(tempfile.gettempdir()) and folder != Path(tempfile.gettempdir()):

@@ -145,6 +145,28 @@ def test_what_is_not_http_is_refused_in_json_and_ends_the_connection(
     assert last_answer(answer)
 
 
+def test_what_never_became_a_request_is_logged_as_one(transactional_db: None) -> None:
+    with ServerProcess(AGS_LOG_LEVEL="INFO") as server:
+        (answer,) = exchange(server.port, b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n")
+        lines = [json.loads(line) for line in server.log.splitlines()]
+    (line,) = (line for line in lines if line.get("correlation_id") == answer.headers["x-correlation-id"])
+    assert line.pop("time")
+    assert line == {
+        "level": "INFO",
+        "logger": "ags.request",
+        "message": "request",
+        "correlation_id": answer.json()["correlationId"],
+        "method": None,
+        "route": None,
+        "tenant": None,
+        "service": None,
+        "outcome": "refused",
+        "reason": "uri_too_long",
+        "status": 414,
+        "duration_ms": None,
+    }
+
+
 BAD_CHUNKS = {
     "a size of other characters": b"zz\r\n{}\r\n0\r\n\r\n",
     "no size": b"\r\n{}\r\n0\r\n\r\n",
@@ -276,6 +298,14 @@ def test_a_body_over_the_limit_is_413_unread_and_ends_the_connection(
     assert time.monotonic() - asked < 1, "it does not wait for what it will not read"
 
 
+def test_a_form_over_the_limit_is_413_unread_and_ends_the_connection(server: ServerProcess) -> None:
+    head = b"POST /admin/login/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000000\r\n"
+    form = b"Content-Type: application/x-www-form-urlencoded\r\n\r\n" + b"x" * 3_000_000
+    (answer,) = exchange(server.port, head + form + GOODBYE)
+    refused(answer, 413, "body_too_large")
+    assert last_answer(answer)
+
+
 def test_a_connection_is_kept_after_a_refusal_whose_body_was_not_read(
     server: ServerProcess, nagra: HeadEnd
 ) -> None:
@@ -300,7 +330,9 @@ def test_a_connection_is_kept_after_a_refusal_whose_body_was_not_read(
 def test_head_tells_the_length_and_sends_nothing(server: ServerProcess, nagra: HeadEnd) -> None:
     name = warm(server, nagra).tenant_id
     ask = f" /ags/servicediscovery HTTP/1.1\r\nHost: localhost\r\nnv-tenant-id: {name}\r\n\r\n".encode()
-    for line in (ask, b" /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", b" /nowhere HTTP/1.1\r\n\r\n"):
+    page = b" /docs/nowhere HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-Proto: https\r\n\r\n"
+    health = b" /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for line in (ask, health, page, b" /nowhere HTTP/1.1\r\n\r\n"):
         head, get, _ = exchange(server.port, b"HEAD" + line + b"GET" + line + GOODBYE, heads=1)
         assert head.status_code == get.status_code
         assert head.headers["Content-Length"] == get.headers["Content-Length"] == str(len(get.content))

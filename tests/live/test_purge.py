@@ -15,6 +15,7 @@ from tests.conftest import HeadEnd
 from tests.live.conftest import warm
 from tests.live.server import ServerProcess, manage, wait_until
 from tests.live.test_two_servers import Servers, hammering
+from tests.sessions.test_purge import deleted
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.xdist_group("live")]
 
@@ -68,9 +69,9 @@ def test_of_two_purges_at_a_time_one_works_and_the_other_says_so(nagra: HeadEnd)
             second = purge()
             assert not first.done()
         assert (second.returncode, second.stdout) == (0, "another purge is running\n")
-        assert (first.result().returncode, first.result().stdout) == (0, "2500 session tokens deleted\n")
+        assert (first.result().returncode, first.result().stdout) == (0, deleted(2500))
     assert dead(nagra) == 0
-    assert manage("purge").stdout == "0 session tokens deleted\n"
+    assert manage("purge").stdout == deleted(0)
 
 
 def test_a_purge_disturbs_nobody_who_is_given_a_token_meanwhile(two_servers: Servers, nagra: HeadEnd) -> None:
@@ -79,7 +80,7 @@ def test_a_purge_disturbs_nobody_who_is_given_a_token_meanwhile(two_servers: Ser
     dead_rows(nagra, 20_000)
     with hammering(two_servers, nagra) as noted:
         purge = manage("purge", "--batch", "500")
-    assert (purge.returncode, purge.stdout) == (0, "20000 session tokens deleted\n")
+    assert (purge.returncode, purge.stdout) == (0, deleted(20000))
     assert dead(nagra) == 0
     assert {(status, reason) for _, _, status, reason in noted.answers} == {(200, None)}
     kept = SessionToken.objects.for_tenant(nagra.tenant_id).count()
@@ -95,6 +96,6 @@ def test_a_purge_leaves_the_row_that_guards_a_jti(server: ServerProcess, nagra: 
     assert here.present(token).status_code == 200
     row = SessionToken.objects.for_tenant(nagra.tenant_id).filter(jti="once", expires_at__lt=Now())
     wait_until(row.exists, 5, "it does not expire")
-    assert manage("purge").stdout == "1 session tokens deleted\n", "that of warming up, which guards nothing"
+    assert manage("purge").stdout == deleted(1), "that of warming up, which guards nothing"
     again = here.present(token)
     assert (again.status_code, again.json()["reason"]) == (401, "replayed")

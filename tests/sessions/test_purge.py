@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import time_machine
+from axes.models import AccessAttempt
+from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
 from django.db.models.functions import Now
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from ags.sessions.models import SessionToken
@@ -26,10 +30,23 @@ def purge(*options: str) -> str:
     return out.getvalue()
 
 
+def deleted(tokens: int = 0, logins: int = 0, sessions: int = 0) -> str:
+    """What the command says."""
+    return f"{tokens} session tokens, {logins} failed logins, {sessions} sessions of staff deleted\n"
+
+
 def expire(**rows: Any) -> None:
     """Let the session tokens expire now; what they guard, they go on guarding."""
     SessionToken.unscoped.filter(**rows).update(expires_at=Now())
     SessionToken.unscoped.filter(**rows, jti=None).update(dead_after=Now())
+
+
+def ids_of(sql: str) -> str:
+    return sql.partition(" IN (")[2].partition(")")[0]
+
+
+def tokens_of(deletions: Iterator[tuple[str, int]]) -> list[int]:
+    return [count for kind, count in deletions if kind == "session tokens"]
 
 
 def add_rows(head_end: HeadEnd, number: int, seconds: int) -> None:
@@ -56,13 +73,13 @@ def add_rows(head_end: HeadEnd, number: int, seconds: int) -> None:
 def test_what_has_expired_goes_and_what_has_not_stays(nagra: HeadEnd, sunrise: HeadEnd) -> None:
     nagra.present(nagra.token())
     sunrise.present(sunrise.token())
-    assert purge() == "0 session tokens deleted\n"
+    assert purge() == deleted()
     expire(tenant="nagra")
     nagra.present(nagra.token())
-    assert purge() == "1 session tokens deleted\n"
+    assert purge() == deleted(tokens=1)
     assert SessionToken.objects.for_tenant("nagra").count() == 1
     assert SessionToken.objects.for_tenant("sunrise").count() == 1
-    assert purge() == "0 session tokens deleted\n"
+    assert purge() == deleted()
 
 
 def test_a_row_that_guards_a_jti_outlives_its_token(nagra: HeadEnd) -> None:
@@ -70,11 +87,11 @@ def test_a_row_that_guards_a_jti_outlives_its_token(nagra: HeadEnd) -> None:
     assert nagra.present(token).status_code == 200
     assert nagra.present(nagra.token()).status_code == 200
     expire()
-    assert purge() == "1 session tokens deleted\n", "the one without a jti"
+    assert purge() == deleted(tokens=1), "the one without a jti"
     answer = nagra.present(token)
     assert (answer.status_code, answer.json()["reason"]) == (401, "replayed")
     SessionToken.unscoped.update(dead_after=Now())
-    assert purge() == "1 session tokens deleted\n"
+    assert purge() == deleted(tokens=1)
 
 
 def test_it_is_guarded_to_the_last_moment_of_the_widest_skew(nagra: HeadEnd) -> None:
@@ -84,7 +101,7 @@ def test_it_is_guarded_to_the_last_moment_of_the_widest_skew(nagra: HeadEnd) -> 
     token = nagra.token(jti="once", exp=int(datetime.now(UTC).timestamp()) - 290)
     assert nagra.present(token).status_code == 200
     expire()
-    assert purge() == "0 session tokens deleted\n"
+    assert purge() == deleted()
     assert nagra.present(token).json()["reason"] == "replayed"
     (row,) = SessionToken.objects.for_tenant("nagra")
     with time_machine.travel(row.dead_after, tick=True):
@@ -96,16 +113,16 @@ def test_the_databases_clock_decides(nagra: HeadEnd, hours: int) -> None:
     add_rows(nagra, 1, seconds=1800)
     add_rows(nagra, 1, seconds=-1800)
     with time_machine.travel(datetime.now(UTC) + timedelta(hours=hours), tick=True):
-        assert purge() == "1 session tokens deleted\n"
+        assert purge() == deleted(tokens=1)
 
 
 def test_each_statement_is_small_and_committed_by_itself(nagra: HeadEnd) -> None:
     add_rows(nagra, 25, seconds=60)
     add_rows(nagra, 5, seconds=-60)
     with CaptureQueriesContext(connection) as captured:
-        assert list(batches(10)) == [10, 10, 5]
-    sizes = [query["sql"].count(",") + 1 for query in captured if query["sql"].startswith("DELETE")]
-    assert sizes == [10, 10, 5]
+        assert tokens_of(batches(10)) == [10, 10, 5]
+    deletes = [query["sql"] for query in captured if query["sql"].startswith("DELETE")]
+    assert [ids_of(sql).count(",") + 1 for sql in deletes] == [10, 10, 5]
     selects = [query["sql"] for query in captured if query["sql"].startswith('SELECT "ags')]
     assert len(selects) == 3
     assert all(
@@ -114,11 +131,61 @@ def test_each_statement_is_small_and_committed_by_itself(nagra: HeadEnd) -> None
     assert SessionToken.unscoped.count() == 5
 
 
+def fail_to_log_in(times: int, **extra: str) -> Any:
+    for _ in range(times):
+        answer = Client().post("/admin/login/", {"username": "staff", "password": "wrong"}, **extra)  # type: ignore[arg-type]
+    return answer
+
+
+def test_a_failed_login_goes_once_it_locks_out_nobody(staff: User) -> None:
+    right = {"username": "staff", "password": "a long staff password"}
+    assert fail_to_log_in(5).status_code == 429
+    with time_machine.travel(datetime.now(UTC) + timedelta(minutes=14), tick=True):
+        assert purge() == deleted()
+        assert Client().post("/admin/login/", right).status_code == 429, "which counts again from here"
+    with time_machine.travel(datetime.now(UTC) + timedelta(minutes=28), tick=True):
+        assert purge() == deleted()
+    with time_machine.travel(datetime.now(UTC) + timedelta(minutes=30), tick=True):
+        assert purge() == deleted(logins=1)
+        assert not AccessAttempt.objects.exists()
+        assert fail_to_log_in(1, HTTP_USER_AGENT="one").status_code == 200
+        assert fail_to_log_in(1, HTTP_USER_AGENT="another").status_code == 200
+        assert purge() == deleted()
+    with time_machine.travel(datetime.now(UTC) + timedelta(minutes=46), tick=True):
+        assert purge("--batch", "1") == deleted(logins=2)
+
+
+def test_a_session_of_staff_goes_once_it_has_expired(staff: User) -> None:
+    early, late = Client(), Client()
+    early.force_login(staff)
+    assert purge() == deleted()
+    with time_machine.travel(datetime.now(UTC) + timedelta(hours=8, seconds=1), tick=True):
+        late.force_login(staff)
+        assert purge() == deleted(sessions=1)
+        assert late.get("/admin/").status_code == 200
+        assert early.get("/admin/").status_code == 302
+
+
+@pytest.mark.django_db
+def test_failed_logins_go_a_little_at_a_time_too_the_oldest_first() -> None:
+    AccessAttempt.objects.bulk_create(
+        [AccessAttempt(username=f"stranger-{number}", failures_since_start=1) for number in range(25)]
+    )
+    AccessAttempt.objects.update(attempt_time=datetime.now(UTC) - timedelta(hours=1))
+    AccessAttempt.objects.create(username="staff", failures_since_start=1)
+    done = batches(10)
+    assert next(done) == ("session tokens", 0)
+    assert next(done) == ("failed logins", 10)
+    assert AccessAttempt.objects.order_by("pk")[0].username == "stranger-10"
+    assert list(done) == [("failed logins", 10), ("failed logins", 5), ("sessions of staff", 0)]
+    assert AccessAttempt.objects.get().username == "staff"
+
+
 def test_the_longest_dead_go_first(nagra: HeadEnd) -> None:
     for seconds in (60, 600, 6000):
         add_rows(nagra, 2, seconds=seconds)
     first = batches(2)
-    assert next(first) == 2
+    assert next(first) == ("session tokens", 2)
     oldest = SessionToken.unscoped.order_by("dead_after").values_list("dead_after", flat=True)[0]
     assert timedelta(seconds=590) < datetime.now(UTC) - oldest < timedelta(seconds=700)
     first.close()
@@ -140,7 +207,7 @@ def test_what_was_deleted_stays_so_when_it_is_interrupted(nagra: HeadEnd) -> Non
     with connection.execute_wrapper(breaks), pytest.raises(OperationalError):
         purge("--batch", "10")
     assert SessionToken.unscoped.count() == 10
-    assert purge() == "10 session tokens deleted\n", "and the next one is not locked out"
+    assert purge() == deleted(tokens=10), "and the next one is not locked out"
 
 
 @pytest.mark.django_db
@@ -152,7 +219,7 @@ def test_a_batch_has_bounds(batch: str) -> None:
 
 def test_the_largest_batch_is_one_that_every_database_takes(nagra: HeadEnd) -> None:
     add_rows(nagra, 10_000, seconds=60)
-    assert purge("--batch", "10000") == "10000 session tokens deleted\n"
+    assert purge("--batch", "10000") == deleted(tokens=10000)
 
 
 @pytest.mark.postgresql
@@ -160,7 +227,7 @@ def test_the_largest_batch_is_one_that_every_database_takes(nagra: HeadEnd) -> N
 def test_a_second_runner_does_nothing_and_says_so(nagra: HeadEnd) -> None:
     add_rows(nagra, 5, seconds=60)
     first = batches(2)
-    assert next(first) == 2
+    assert next(first) == ("session tokens", 2)
     other = connection.copy()
     try:
         with other.cursor() as cursor:
@@ -178,7 +245,7 @@ def test_a_second_runner_does_nothing_and_says_so(nagra: HeadEnd) -> None:
         assert SessionToken.unscoped.count() == 3
     finally:
         other.close()
-    assert purge() == "3 session tokens deleted\n"
+    assert purge() == deleted(tokens=3)
 
 
 @pytest.mark.postgresql
@@ -189,7 +256,7 @@ def test_what_is_dead_is_found_by_an_index_and_deleted_by_the_key(nagra: HeadEnd
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE ags_sessions_sessiontoken")
         with CaptureQueriesContext(connection) as captured:
-            assert next(batches(100)) == 100
+            assert next(batches(100)) == ("session tokens", 100)
         plans = {}
         for query in captured:
             verb = query["sql"].split()[0]

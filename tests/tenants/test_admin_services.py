@@ -10,7 +10,7 @@ from providers.contract import SessionTokenSettings
 from providers.registry import strategies
 from tenants.models import Service
 from tenants.snapshot import snapshot
-from tests.conftest import SERVICE, HeadEnd
+from tests.conftest import SERVICE, HeadEnd, person
 
 LIST = "/admin/tenants/service/"
 STEP_TWO = LIST + "add/?tenant=nagra&strategy=operator_token"
@@ -138,6 +138,65 @@ def test_the_stored_settings_are_shown_and_changed_and_the_rest_stays_fixed(
     service.refresh_from_db()
     assert (service.tenant_id, service.strategy) == ("nagra", "operator_token")
     assert service.settings["clock_skew"] == 10
+
+
+def rows_of(page: Any) -> dict[str, tuple[str, str]]:
+    """The rows of the page that are no fields: what each shows and explains, by its label."""
+    lines = [field for fieldset in page.context["adminform"] for line in fieldset for field in line]
+    assert all(line.is_readonly for line in lines)
+    return {line.field["label"]: (line.contents(), line.field["help_text"]) for line in lines}
+
+
+def test_who_may_only_look_sees_the_settings_as_rows(nagra: HeadEnd) -> None:
+    service = Service.unscoped.get()
+    service.settings |= {"clock_skew": 77, "replay": "required"}
+    service.save()
+    auditor = person("auditor", "nagra")
+    address = f"{LIST}{service.pk}/change/"
+    page = auditor.get(address)
+    rows = rows_of(page)
+    declared = strategies()["operator_token"].Settings.base_fields
+    assert rows["Session token lifetime"] == ("300", declared["session_token_ttl"].help_text)
+    assert rows["Clock skew"] == ("77", declared["clock_skew"].help_text)
+    assert rows["Replay"][0] == "Every token must have a jti, and is accepted once"
+    assert rows["Max lifetime"][0] == "-"
+    for shown in (
+        "77",
+        declared["clock_skew"].help_text,
+        "Every token must have a jti, and is accepted once",
+    ):
+        assert shown in _text(page)
+    assert 'name="settings-' not in _text(page)
+    assert auditor.post(address, GOOD).status_code == 403
+
+
+def test_of_a_setting_of_any_kind_its_value_is_shown_but_never_a_password(
+    nagra: HeadEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Settings(SessionTokenSettings):
+        on = forms.BooleanField(required=False)
+        off = forms.BooleanField(required=False)
+        zero = forms.IntegerField(initial=5)
+        since_then = forms.IntegerField(label="Added later", initial=5)
+        text = forms.CharField()
+        empty = forms.CharField(required=False)
+        several = forms.MultipleChoiceField(choices=[("a", "A"), ("b", "B")])
+        password = forms.CharField(widget=forms.PasswordInput)
+
+    monkeypatch.setattr(strategies()["dummy"], "Settings", Settings)
+    marker = "<script>alert(1)</script>"
+    settings = {"on": True, "off": False, "zero": 0, "text": marker, "empty": "", "several": ["a", "b"]}
+    stored = settings | {"password": "secret-marker-0815", "session_token_ttl": 300}
+    Service.unscoped.update(strategy="dummy", settings=stored)
+    page = person("auditor", "nagra").get(f"{LIST}{Service.unscoped.get().pk}/change/")
+    rows = {label: contents for label, (contents, _) in rows_of(page).items()}
+    assert 'title="True"' in rows["On"], "an icon"
+    assert 'title="False"' in rows["Off"]
+    assert [rows[label] for label in ("Zero", "Added later", "Empty", "Several")] == ["0", "5", "-", "a, b"]
+    assert rows["Text"] == "&lt;script&gt;alert(1)&lt;/script&gt;"
+    assert rows["Password"] == "Not shown"
+    assert marker not in _text(page)
+    assert "0815" not in _text(page)
 
 
 def test_disabling_asks_first_and_stops_at_once(admin_client: Client, nagra: HeadEnd) -> None:

@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from axes.models import AccessAttempt, AccessFailureLog, AccessLog
@@ -34,11 +35,82 @@ def test_staff_log_in_with_a_password(client: Client, staff: User) -> None:
 
 def test_after_five_failures_the_right_password_is_refused_too(client: Client, staff: User) -> None:
     assert [_log_in(client, WRONG) for _ in range(5)] == [200, 200, 200, 200, 429]
-    locked = client.post(LOGIN, {"username": "staff", "password": RIGHT})
-    assert locked.status_code == 429
-    assert "Too many logins have failed. Try again in 900 seconds." in locked.content.decode()
+    for by in ({}, {"HTTP_X_REQUESTED_WITH": "XMLHttpRequest"}):
+        locked = client.post(LOGIN, {"username": "staff", "password": RIGHT}, **by)
+        assert locked.status_code == 429
+        assert locked["Retry-After"] == "900"
+        assert locked.json() == {
+            "code": 42900,
+            "reason": "too_many_logins",
+            "message": "Too many logins have failed. Try again in 15 minutes.",
+            "correlationId": locked["x-correlation-id"],
+        }
     assert client.get("/admin/").status_code == 302
     assert _log_in(client, RIGHT, REMOTE_ADDR="198.51.100.7") == 302, "nobody locks out a colleague elsewhere"
+
+
+# X-Forwarded-For as a proxy at 10.0.0.1 sends it, and the address that is locked out.
+FORWARDED = {
+    "an address": ("203.0.113.7", "203.0.113.7"),
+    "what the caller wrote before it": ("198.51.100.1, 203.0.113.7", "203.0.113.7"),
+    "junk before it": ("junk,203.0.113.7", "203.0.113.7"),
+    "with a port": ("203.0.113.7:5678", "203.0.113.7"),
+    "IPv6": ("2001:DB8::7", "2001:db8::7"),
+    "IPv6 in brackets": ("[2001:db8::7]", "2001:db8::7"),
+    "IPv6 with a port": ("[::1]:80", "::1"),
+    "IPv6 with a zone": ("fe80::1%eth0", "fe80::1"),
+    "nothing": (None, "10.0.0.1"),
+    "empty": ("", "10.0.0.1"),
+    "nothing at last": ("203.0.113.7,", "10.0.0.1"),
+    "junk": ("junk", "10.0.0.1"),
+    "a word of the standard": ("unknown", "10.0.0.1"),
+    "too many digits": ("1.2.3.4.5", "10.0.0.1"),
+    "only a port": (":80", "10.0.0.1"),
+    "empty brackets": ("[]:80", "10.0.0.1"),
+    "a network": ("203.0.113.0/24", "10.0.0.1"),
+    "digits of another script": ("\u0661.2.3.4".encode().decode("latin-1"), "10.0.0.1"),
+}
+
+
+@pytest.mark.parametrize(("header", "address"), FORWARDED.values(), ids=FORWARDED)
+def test_behind_a_proxy_it_is_the_callers_address_that_is_locked_out(
+    client: Client, staff: User, settings: Any, header: str | None, address: str
+) -> None:
+    settings.AGS_TRUSTED_PROXIES = 1
+    extra = {"REMOTE_ADDR": "10.0.0.1"} | ({} if header is None else {"HTTP_X_FORWARDED_FOR": header})
+    assert [_log_in(client, WRONG, **extra) for _ in range(5)] == [200, 200, 200, 200, 429]
+    assert AccessAttempt.objects.get().ip_address == address
+    assert _log_in(client, RIGHT, **extra) == 429
+    assert _log_in(client, RIGHT, **extra | {"HTTP_X_FORWARDED_FOR": "192.0.2.9"}) == 302
+
+
+def test_without_a_trusted_proxy_nobody_says_where_he_comes_from(client: Client, staff: User) -> None:
+    for header in ("203.0.113.7", "junk"):
+        assert _log_in(client, WRONG, REMOTE_ADDR="10.0.0.1", HTTP_X_FORWARDED_FOR=header) == 200
+    attempt = AccessAttempt.objects.get()
+    assert (attempt.ip_address, attempt.failures_since_start) == ("10.0.0.1", 2)
+
+
+def test_behind_two_proxies_the_second_from_the_right_is_the_caller(
+    client: Client, staff: User, settings: Any
+) -> None:
+    settings.AGS_TRUSTED_PROXIES = 2
+    for header in ("198.51.100.1, 203.0.113.7, 10.0.0.2", "203.0.113.7:1, junk"):
+        assert _log_in(client, WRONG, REMOTE_ADDR="10.0.0.1", HTTP_X_FORWARDED_FOR=header) == 200
+    attempt = AccessAttempt.objects.get()
+    assert (attempt.ip_address, attempt.failures_since_start) == ("203.0.113.7", 2)
+
+
+@pytest.mark.parametrize("proxies", [0, 1])
+def test_on_a_unix_socket_there_may_be_no_address_at_all(
+    client: Client, staff: User, settings: Any, proxies: int
+) -> None:
+    settings.AGS_TRUSTED_PROXIES = proxies
+    assert [_log_in(client, WRONG, REMOTE_ADDR="") for _ in range(5)] == [200, 200, 200, 200, 429]
+    assert AccessAttempt.objects.get().ip_address is None
+    assert _log_in(client, RIGHT, REMOTE_ADDR="") == 429
+    settings.AGS_TRUSTED_PROXIES = 1
+    assert _log_in(client, RIGHT, REMOTE_ADDR="", HTTP_X_FORWARDED_FOR="192.0.2.9") == 302
 
 
 def test_a_password_is_neither_logged_nor_stored(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
@@ -20,8 +21,9 @@ class Command(BaseCommand):
     """To be run every few minutes by whatever runs jobs."""
 
     help = (
-        "Delete session tokens that have expired, once no assertion behind them could be replayed. One purge "
-        "runs at a time; a second one says so and does nothing."
+        "Delete session tokens that have expired, once no assertion behind them could be replayed; failed "
+        "logins of staff, once they lock out nobody; and sessions of staff that have expired. One purge runs "
+        "at a time; a second one says so and does nothing."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -30,9 +32,11 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, batch: int, **options: Any) -> None:
         """Purge and say how many."""
+        deleted: Counter[str] = Counter()
         try:
-            deleted = sum(purge(batch))
+            for kind, count in purge(batch):
+                deleted[kind] += count
         except AlreadyRunning:
             self.stdout.write("another purge is running")
             return
-        self.stdout.write(f"{deleted} session tokens deleted")
+        self.stdout.write(", ".join(f"{count} {kind}" for kind, count in deleted.items()) + " deleted")
