@@ -15,9 +15,11 @@ from django.test import Client
 
 from tenants.models import Assignment, Key, Service, Tenant
 from tenants.snapshot import snapshot
-from tests import NEEDS_POSTGRESQL
+from tests import NEEDS_POSTGRESQL, network
 
 SERVICE = "Customer Auth Service"
+
+network.close()
 
 
 @dataclass
