@@ -29,15 +29,17 @@ test: $(VENV)/dev.stamp ## Run all tests, on SQLite and on PostgreSQL
 	  { apt-get update --quiet=2 && apt-get install --yes --quiet=2 chromium >/dev/null; }
 	@$(BIN)/python -m tests $(ARGS)
 
-lint: $(VENV)/dev.stamp ## Check form, types, layers, dependencies, migrations, OpenAPI, containers
+lint: $(VENV)/dev.stamp ## Check form, types, layers, dependencies, migrations, OpenAPI, documents, containers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(CODE)
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/deptry .
 	$(TEST_MANAGE) makemigrations --check --dry-run
+	AGS_LOG_LEVEL=WARNING $(TEST_MANAGE) lintmigrations --warnings-as-errors
 	$(TEST_MANAGE) $(OPENAPI) --file $(VENV)/openapi.json
 	diff openapi.json $(VENV)/openapi.json
+	$(BIN)/mkdocs build --strict --site-dir $(VENV)/site
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml
 

@@ -17,7 +17,10 @@ os.environ.update(ENVIRONMENT)
 os.environ.setdefault("DATABASE_URL", f"sqlite:///{tempfile.gettempdir()}/ags-tests-unused.sqlite3")
 
 from ags.settings import *  # noqa: E402, F403
-from ags.settings import DATABASES  # noqa: E402
+from ags.settings import DATABASES, INSTALLED_APPS  # noqa: E402
+
+# `make lint` runs its command, lintmigrations, under these settings.
+INSTALLED_APPS = [*INSTALLED_APPS, "django_migration_linter"]
 
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # A file, not memory: the server processes of the tests open it too.
