@@ -98,6 +98,18 @@ def test_the_guide_to_adding_a_provider_builds_one_that_works(tmp_path: Path) ->
         timeout=60,
     )
     assert done.stdout.split() == ["200", "401", "401"], done.stderr[-2000:]
+    (last_step,) = re.findall(r"^\$ \.venv/bin/python -m (pytest .+)$", guide, re.MULTILINE)
+    done = subprocess.run(
+        [sys.executable, "-m", *last_step.split(), "-vv"],
+        cwd=ROOT,
+        env=environment | {"DJANGO_SETTINGS_MODULE": "tests.settings"},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "::test_it_declares_what_it_is[voucher] PASSED" in done.stdout
 
 
 USE_THE_VOUCHER = """
