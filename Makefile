@@ -26,18 +26,20 @@ run: install ## The same set-up, kept running, with the admin
 test: $(VENV)/dev.stamp ## Run all tests, on SQLite and on PostgreSQL
 	@# The browser tests need Chromium. Where it cannot be installed they fail, and say so.
 	@command -v chromium >/dev/null || test -n "$$AGS_TEST_CHROMIUM" || test "$$(id -u)" != 0 || \
-	  { apt-get update --quiet=2 && apt-get install --yes --quiet=2 chromium >/dev/null; }
+	  { apt-get update --quiet=2 && apt-get install --yes --quiet=2 chromium >/dev/null; } || true
 	@$(BIN)/python -m tests $(ARGS)
 
-lint: $(VENV)/dev.stamp ## Check form, types, layers, dependencies, migrations, OpenAPI, containers
+lint: $(VENV)/dev.stamp ## Check form, types, layers, dependencies, migrations, OpenAPI, documents, containers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(CODE)
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/deptry .
 	$(TEST_MANAGE) makemigrations --check --dry-run
+	AGS_LOG_LEVEL=WARNING $(TEST_MANAGE) lintmigrations --warnings-as-errors
 	$(TEST_MANAGE) $(OPENAPI) --file $(VENV)/openapi.json
 	diff openapi.json $(VENV)/openapi.json
+	$(BIN)/mkdocs build --strict --site-dir $(VENV)/site
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml
 

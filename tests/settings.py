@@ -5,10 +5,16 @@ import os
 import tempfile
 from pathlib import Path
 
+# Every provider is held to the contract: each folder of them, and what AGS_PROVIDERS names from elsewhere.
+FOLDERS = sorted(Path(__file__).resolve().parent.parent.glob("providers/*/apps.py"))
+SHIPPED = [f"providers.{app.parent.name}" for app in FOLDERS]
+NAMED = [word.strip() for word in os.environ.get("AGS_PROVIDERS", "").split(",")]
+PROVIDERS = [*SHIPPED, *(word for word in NAMED if word and not word.startswith("providers."))]
+
 ENVIRONMENT = {
     "SECRET_KEY": "only-for-the-tests-" + "0123456789" * 4,
     "AGS_ENCRYPTION_KEYS": base64.b64encode(bytes(range(32))).decode(),
-    "AGS_PROVIDERS": "providers.operator_token,providers.dummy",
+    "AGS_PROVIDERS": ",".join(PROVIDERS),
     "AGS_ALLOWED_HOSTS": "testserver,localhost,127.0.0.1",
     "AGS_TRUSTED_PROXIES": "0",
     "DEBUG": "on",  # the dummy provider demands it
@@ -17,7 +23,10 @@ os.environ.update(ENVIRONMENT)
 os.environ.setdefault("DATABASE_URL", f"sqlite:///{tempfile.gettempdir()}/ags-tests-unused.sqlite3")
 
 from ags.settings import *  # noqa: E402, F403
-from ags.settings import DATABASES  # noqa: E402
+from ags.settings import DATABASES, INSTALLED_APPS  # noqa: E402
+
+# `make lint` runs its command, lintmigrations, under these settings.
+INSTALLED_APPS = [*INSTALLED_APPS, "django_migration_linter"]
 
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # A file, not memory: the server processes of the tests open it too.

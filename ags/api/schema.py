@@ -41,8 +41,9 @@ SERVICE_ID = _header(
 )
 CORRELATION_ID = _header(
     "x-correlation-id",
-    "Correlates the messages of a call flow; echoed. A value of another form is replaced.",
-    r"^[A-Za-z0-9._:-]{1,128}$",
+    "Correlates the messages of a call flow; echoed. 1 to 128 of `A-Z a-z 0-9 . _ : -`, or it is replaced.",
+    # Refused is the comma alone, the trace of a header that arrived twice.
+    r"^[^,]*$",
     required=False,
 )
 

@@ -23,7 +23,7 @@ from tenants.snapshot import ServiceView, TenantView, snapshot
 class ParameterSerializer(serializers.Serializer[Any]):
     """One parameter, as discovery declares it."""
 
-    name = serializers.CharField(max_length=parameters.NAME_MAX_LENGTH)
+    name = serializers.CharField(min_length=1, max_length=parameters.NAME_MAX_LENGTH)
     value = serializers.CharField(max_length=PARAMETER_MAX_LENGTH, allow_blank=True)
 
 

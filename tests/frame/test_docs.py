@@ -53,10 +53,11 @@ def test_every_command_and_file_that_is_named_exists(page: Path) -> None:
 
 def test_every_variable_that_is_named_is_in_the_example_environment() -> None:
     known = set(re.findall(r"^#? ?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
-    later = {"AGS_REQUIRE_2FA"}
     for page in PAGES:
+        if page.name == "0007-later.md":  # it names what is not there
+            continue
         named = set(re.findall(r"\b(AGS_[A-Z0-9_]+|DATABASE_URL|SECRET_KEY|DEBUG)\b", page.read_text()))
-        assert {name.removesuffix("_FILE") for name in named} - known - later == set(), page.name
+        assert {name.removesuffix("_FILE") for name in named} - known == set(), page.name
 
 
 def test_the_table_of_errors_is_the_registry() -> None:
@@ -98,6 +99,18 @@ def test_the_guide_to_adding_a_provider_builds_one_that_works(tmp_path: Path) ->
         timeout=60,
     )
     assert done.stdout.split() == ["200", "401", "401"], done.stderr[-2000:]
+    (last_step,) = re.findall(r"^\$ \.venv/bin/python -m (pytest .+)$", guide, re.MULTILINE)
+    done = subprocess.run(
+        [sys.executable, "-m", *last_step.split(), "-vv"],
+        cwd=ROOT,
+        env=environment | {"DJANGO_SETTINGS_MODULE": "tests.settings"},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "::test_it_declares_what_it_is[voucher] PASSED" in done.stdout
 
 
 USE_THE_VOUCHER = """

@@ -7,18 +7,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from django.db import connection
 
 from tests.conftest import SERVICE, HeadEnd, operator
 from tests.live.server import ServerProcess, wait_until
 
 _numbers = itertools.count(1)
-
-
-@pytest.fixture(autouse=True)
-def _needs_postgresql(request: pytest.FixtureRequest) -> None:
-    if request.node.get_closest_marker("postgresql") and connection.vendor != "postgresql":
-        pytest.skip("only PostgreSQL can show it")
 
 
 @pytest.fixture(scope="package")

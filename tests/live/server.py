@@ -112,6 +112,8 @@ def environment(**changes: str) -> dict[str, str]:
     """A production environment: that of the tests, without debugging."""
     return {
         "PATH": os.environ["PATH"],
+        # What a server runs is measured where what the tests run is.
+        **{name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")},
         **ENVIRONMENT,
         "AGS_PROVIDERS": "providers.operator_token",
         "DEBUG": "off",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,9 +23,40 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_every_folder_of_a_provider_is_in_the_registry() -> None:
-    on_disk = {path.parent.name for path in (ROOT / "providers").glob("*/apps.py")}
-    assert on_disk == {config.name.removeprefix("providers.") for config in provider_configs()}
-    assert set(strategies()) == on_disk, "a shipped strategy has the name of its folder"
+    on_disk = {f"providers.{path.parent.name}" for path in (ROOT / "providers").glob("*/apps.py")}
+    shipped = {config.name for config in provider_configs() if config.name.startswith("providers.")}
+    assert shipped == on_disk
+    slugs = {name.removeprefix("providers.") for name in on_disk}
+    assert slugs <= set(strategies()), "a shipped strategy has the name of its folder"
+
+
+def test_a_new_folder_is_held_to_the_contract_without_another_change(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(ROOT, project, ignore=shutil.ignore_patterns(".*", "var", "__pycache__"))
+    parrot = shutil.copytree(project / "providers" / "dummy", project / "providers" / "parrot")
+    for file in (parrot / "apps.py", parrot / "strategy.py"):
+        file.write_text(file.read_text().replace("providers.dummy", "providers.parrot"))
+    strategy = (parrot / "strategy.py").read_text().replace('slug = "dummy"', 'slug = "parrot"')
+    (parrot / "strategy.py").write_text(strategy.replace("return Identity(", "return dict("))
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-n0",
+            "tests/providers/test_contract.py",
+            "-k",
+            "rubbish and parrot",
+        ],
+        cwd=project,
+        env=os.environ | {"DATABASE_URL": f"sqlite:///{tmp_path / 'x.sqlite3'}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1, done.stdout
+    assert "test_it_meets_rubbish_without_a_crash_and_without_the_database[0-parrot]" in done.stdout
 
 
 def test_a_provider_imports_the_contract_and_the_strict_gate_and_nothing_else_of_ours() -> None:

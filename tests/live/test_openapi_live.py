@@ -1,0 +1,77 @@
+"""Schemathesis against the live server: what it is sent and answers is what `openapi.json` says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from ags.api.documents import OPENAPI_FILE
+from tests.conftest import SERVICE, HeadEnd
+from tests.live.conftest import warm
+from tests.live.server import ServerProcess
+
+pytestmark = pytest.mark.xdist_group("live")
+
+CONFIGURATION = """
+generation = {{ max-examples = 200, deterministic = true, database = "none" }}
+continue-on-failure = true
+
+# The schema cannot know whom the server knows. Most calls hold what the test has set up, so that they come as
+# far as a session token; the others hold whatever the schema allows.
+[dictionaries]
+tenant.values = [{tenant}]
+service.values = [{service}]
+name.values = ["OperatorAuthToken"]
+token.values = [{token}]
+
+[parameters]
+"header.nv-tenant-id" = {{ dictionary = "tenant", probability = 0.8 }}
+"header.x-auth-service-id" = {{ dictionary = "service", probability = 0.8 }}
+"body.parameters[*].name" = {{ dictionary = "name", probability = 0.8 }}
+"body.parameters[*].value" = {{ dictionary = "token", probability = 0.8 }}
+
+[[operations]]
+include-operation-id = "getSessionToken"
+# Which parameters are mandatory, and that there are no others, is told by discovery for each service, so the
+# schema cannot say it: a body that it allows may be refused with 400. Everywhere else that is a failure.
+checks.positive_data_acceptance.expected-statuses = ["200", "400", "401", "403"]
+# A value that is too long may be part of a body that is too large.
+checks.negative_data_rejection.expected-statuses = ["400", "401", "403", "405", "413", "415"]
+"""
+
+
+def test_it_answers_as_openapi_says_to_what_that_allows_and_to_what_it_forbids(
+    server: ServerProcess, nagra: HeadEnd, tmp_path: Path
+) -> None:
+    warm(server, nagra)
+    configuration, calls = tmp_path / "schemathesis.toml", tmp_path / "calls.har"
+    # A JSON string is a TOML string.
+    known = {"tenant": nagra.tenant_id, "service": SERVICE, "token": nagra.token()}
+    configuration.write_text(CONFIGURATION.format(**{name: json.dumps(its) for name, its in known.items()}))
+    program = [Path(sys.executable).with_name("schemathesis"), f"--config-file={configuration}"]
+    done = subprocess.run(
+        [*program, "run", OPENAPI_FILE, f"--url={server.url}", f"--report-har-path={calls}"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    answers = Counter(
+        (urlsplit(call["request"]["url"]).path, call["response"]["status"])
+        for call in json.loads(calls.read_text())["log"]["entries"]
+    )
+    # It went all the way, and was refused on each step of it.
+    for status in (200, 400, 401, 403, 415):
+        assert answers["/ags/getSessionToken", status], answers
+    for status in (200, 400, 404):
+        assert answers["/ags/servicediscovery", status], answers
