@@ -17,7 +17,7 @@ help: ## List the commands
 
 install: $(VENV)/runtime.stamp ## Make .venv and install what AGS needs to run
 
-demo: install ## Show the whole way once: server, discovery, session token, QR code
+demo: install ## Show the whole way once: server, session token, QR code, sign-on, refresh, sign-out
 	@$(BIN)/python examples/demo.py
 
 run: install ## The same set-up, kept running, with the admin

@@ -180,6 +180,27 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_SETTINGS": {"deepLinking": True, "persistAuthorization": False, "validatorUrl": None},
     "TAGS": [],
     "COMPONENT_SPLIT_REQUEST": False,
+    "APPEND_COMPONENTS": {
+        "securitySchemes": {
+            "accessToken": {
+                "type": "http",
+                "scheme": "bearer",
+                "bearerFormat": "JWT",
+                "description": "The access token of a client app.",
+            },
+            "refreshToken": {
+                "type": "http",
+                "scheme": "bearer",
+                "bearerFormat": "JWT",
+                "description": "The refresh token of a client app.",
+            },
+            "resourceServer": {
+                "type": "http",
+                "scheme": "basic",
+                "description": "Client ID and secret of a resource server. Both may be in the form instead.",
+            },
+        }
+    },
 }
 
 LOGGING = {

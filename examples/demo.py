@@ -1,4 +1,4 @@
-"""`make demo` and `make run`: set AGS up under var/, start it, and be its first head-end."""
+"""`make demo` and `make run`: set AGS up under var/, start it, and be its first head-end and client app."""
 
 from __future__ import annotations
 
@@ -17,8 +17,16 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import client_app
+import headend
+import journey
+import jwt
+from headend import HeadEnd
+
 ROOT = Path(__file__).resolve().parent.parent
 STAFF = "staff"
+TENANT = "nagra"  # that of demo.yaml, and its key
+KID = "70646948-d6fb-4ce8-a433-52a14ee2fa0a"
 START_LIMIT = 30  # seconds
 
 
@@ -112,19 +120,13 @@ class Demo:
                 time.sleep(0.05)
         sys.exit(f"demo: the server did not start; see {self.folder / 'demo.log'}")
 
-    def be_head_end(self, url: str) -> None:
-        """Do what an operator's back office does, as a program of its own."""
-        sys.stdout.flush()
-        command = [
-            sys.executable,
-            str(ROOT / "examples" / "headend.py"),
-            f"--url={url}",
-            "--tenant=nagra",
-            "--kid=70646948-d6fb-4ce8-a433-52a14ee2fa0a",
-            "--secret-env=NAGRA_SECRET",
-        ]
-        if subprocess.run(command, env=self.environment, check=False).returncode:
-            sys.exit("demo: the head-end did not get its session token")
+    def tell(self, url: str) -> None:
+        """Be the head-end, the client app and a service that is called with its token."""
+        head_end = HeadEnd(url, TENANT, KID, self.kept["NAGRA_SECRET"].encode())
+        try:
+            journey.tell(head_end)
+        except (headend.Refused, client_app.Refused, jwt.PyJWTError) as problem:
+            sys.exit(f"demo: {problem}")
 
 
 def free_port(wanted: int = 0) -> int:
@@ -143,7 +145,7 @@ def free_port(wanted: int = 0) -> int:
 def main() -> None:
     """Set up, show, and stop; or go on serving."""
     parser = argparse.ArgumentParser(
-        description="Set AGS up under var/, start it, and be its first head-end."
+        description="Set AGS up under var/, start it, and be its first head-end and client app."
     )
     parser.add_argument("--keep-serving", action="store_true", help="serve until interrupted")
     parser.add_argument(
@@ -158,7 +160,7 @@ def main() -> None:
     port = free_port(arguments.port if arguments.keep_serving else 0)
     try:
         with demo.server(port, quiet=not arguments.keep_serving) as url:
-            demo.be_head_end(url)
+            demo.tell(url)
             if arguments.keep_serving:
                 print(f"Admin      {url}/admin/")
                 print(f"           user {STAFF}, password {demo.kept['DJANGO_SUPERUSER_PASSWORD']}")

@@ -105,8 +105,8 @@ class HeadEnd:
         return shlex.join(words)
 
 
-def show(head_end: HeadEnd, account: str) -> None:
-    """Go the whole way, and print every step."""
+def show(head_end: HeadEnd, account: str) -> tuple[str, str]:
+    """Go the whole way, and print every step; return the service, and its session token."""
     print("1. Which services does the tenant offer?\n")
     print(f"   {head_end.discovery_curl()}\n")
     services = head_end.services()
@@ -125,6 +125,8 @@ def show(head_end: HeadEnd, account: str) -> None:
     print(f"4. The session token of {account}, for the screen of the set-top box:\n")
     print(f"   {token}\n")
     segno.make(token, micro=False).terminal(compact=True, border=2)
+    print()
+    return service, token
 
 
 def _indented(answer: Any) -> str:

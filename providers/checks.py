@@ -51,13 +51,14 @@ def _problems(strategy: Strategy) -> Iterable[tuple[str, str]]:
         yield f"slug {strategy.slug!r} must be lower-case letters, digits and _", "providers.E003"
     if not strategy.endpoints:
         yield "declares no endpoint, so nobody could ever use it", "providers.E004"
-    fields: Iterable[object] = strategy.declared.values()
-    if not strategy.declared or not all(isinstance(field, Parameter) for field in fields):
+    declaration = strategy.declaration
+    fields: Iterable[object] = declaration.declared.values()
+    if not declaration.declared or not all(isinstance(field, Parameter) for field in fields):
         yield (
             "Parameters must be a serializer of at least one Parameter and nothing else",
             "providers.E005",
         )
-    elif len(strategy.names) != len(strategy.declared):
+    elif len(declaration.names) != len(declaration.declared):
         yield "two parameters differ only in case", "providers.E005"
     settings_form: type = strategy.Settings
     if not issubclass(settings_form, forms.Form):

@@ -29,6 +29,8 @@ class Endpoint(enum.Enum):
     """A call that a service can answer: its name in discovery, and its path relative to `/ags`."""
 
     GET_SESSION_TOKEN = "/getSessionToken"
+    SIGNON_WITH_SESSION_TOKEN = "/signOnWithSessionToken"
+    SIGNOUT = "/signOut"
 
 
 class Refusal(enum.StrEnum):
@@ -75,13 +77,13 @@ class TrustedKey:
     """A key that the tenant signs with, as a strategy sees it.
 
     `not_before` and `not_after` are seconds since the epoch; `material` is None when the stored secret
-    could not be decrypted.
+    could not be decrypted, otherwise the bytes of a secret or a public key of `cryptography`.
     """
 
     id: int | None
     kid: str
     algorithm: str
-    material: bytes | None = field(repr=False)
+    material: Any = field(repr=False)
     in_force: bool = True
     not_before: float | None = None
     not_after: float | None = None
@@ -155,6 +157,18 @@ class Parameter(serializers.CharField):
         return self.style.get("input_type") == "password"
 
 
+class Declaration:
+    """The parameters of an endpoint, prepared once from the serializer that declares them."""
+
+    def __init__(self, serializer: type[serializers.Serializer[Any]]) -> None:
+        self.parameters = serializer()
+        """One shared instance; only `run_validation` may be called on it."""
+        self.declared = cast("Mapping[str, Parameter]", dict(self.parameters.fields))
+        """The parameters by the name that discovery shows."""
+        self.names: Mapping[str, str] = {name.lower(): name for name in self.declared}
+        """The names by their lower-case spelling: clients send `username` for `Username`."""
+
+
 class SessionTokenSettings(forms.Form):
     """What staff configure for any service that answers `getSessionToken`."""
 
@@ -189,16 +203,6 @@ class Strategy:
         raise TypeError(f"{type(self).__name__} declares no verify()")
 
     @cached_property
-    def parameters(self) -> serializers.Serializer[Any]:
-        """One shared instance of `Parameters`; only `run_validation` may be called on it."""
-        return self.Parameters()
-
-    @cached_property
-    def declared(self) -> Mapping[str, Parameter]:
-        """Its parameters by the name that discovery shows."""
-        return cast("dict[str, Parameter]", dict(self.parameters.fields))
-
-    @cached_property
-    def names(self) -> Mapping[str, str]:
-        """Its parameter names, found by their lower-case spelling: clients send `username` for `Username`."""
-        return {name.lower(): name for name in self.declared}
+    def declaration(self) -> Declaration:
+        """Its parameters, prepared."""
+        return Declaration(self.Parameters)

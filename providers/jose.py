@@ -24,7 +24,7 @@ KID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 HEADER_MEMBERS = frozenset({"alg", "kid", "typ"})
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _PART_DEPTH = 8
-_ALGORITHMS = {name: get_default_algorithms()[name] for name in HMAC_BYTES}
+_ALGORITHMS = {name: get_default_algorithms()[name] for name in (*HMAC_BYTES, "ES256")}
 
 # An unknown kid costs the same signature check as a known one, so that time tells nothing.
 _NOBODY = TrustedKey(id=None, kid="", algorithm="HS256", material=bytes(range(32)))

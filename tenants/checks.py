@@ -12,7 +12,7 @@ from django.db.utils import OperationalError, ProgrammingError
 from providers.registry import strategies
 from tenants import material
 from tenants.encryption import Unsealable
-from tenants.models import Key, KeyState, Service
+from tenants.models import Key, KeyState, Service, SigningKey
 from tenants.settings_form import validated
 
 
@@ -24,7 +24,7 @@ def check_stored(databases: Sequence[str] | None = None, **kwargs: Any) -> list[
     try:
         if Key._meta.db_table not in connections["default"].introspection.table_names():
             return []
-        return [*_services(), *_keys()]
+        return [*_services(), *_keys(), *_signing_keys()]
     except (OperationalError, ProgrammingError):
         # Away, or between two migrations: /readyz and migrate tell that better.
         return []
@@ -57,6 +57,24 @@ def _services() -> list[CheckMessage]:
     return found
 
 
+def _signing_keys() -> list[CheckMessage]:
+    found: list[CheckMessage] = []
+    for key in SigningKey.unscoped.exclude(state=KeyState.REVOKED).order_by("tenant", "kid").iterator():
+        try:
+            key.secret()
+        except Unsealable:
+            found.append(_unsealable(f"tenant {key.tenant_id!r}, signing key {key.kid!r}"))
+    return found
+
+
+def _unsealable(where: str) -> CheckMessage:
+    return Error(
+        f"{where}: none of the {len(settings.AGS_ENCRYPTION_KEYS)} encryption keys opens it.",
+        hint="AGS_ENCRYPTION_KEYS must hold the key it was stored under.",
+        id="tenants.E001",
+    )
+
+
 def _keys() -> list[CheckMessage]:
     found: list[CheckMessage] = []
     for key in Key.unscoped.exclude(state=KeyState.REVOKED).order_by("tenant", "kid").iterator():
@@ -64,13 +82,7 @@ def _keys() -> list[CheckMessage]:
         try:
             material.check(key.secret(), key.algorithm)
         except Unsealable:
-            found.append(
-                Error(
-                    f"{where}: none of the {len(settings.AGS_ENCRYPTION_KEYS)} encryption keys opens it.",
-                    hint="AGS_ENCRYPTION_KEYS must hold the key it was stored under.",
-                    id="tenants.E001",
-                )
-            )
+            found.append(_unsealable(where))
         except ValidationError as problem:
             found.append(Warning(f"{where}: {'; '.join(problem.messages)}", id="tenants.W003"))
     return found

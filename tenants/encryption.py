@@ -55,6 +55,11 @@ def _derived(keys: tuple[bytes, ...], purpose: bytes) -> tuple[bytes, ...]:
     return tuple(hmac.digest(key, purpose, "sha256") for key in keys)
 
 
+def name_of(key: bytes) -> str:
+    """Return by which name a derived key can be told from others; it tells nothing of the key."""
+    return _fingerprint(key).hex()
+
+
 def _fingerprint(key: bytes) -> bytes:
     return hashlib.sha256(b"ags encryption key" + key).digest()[:4]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import uuid4
 
 from django import forms
@@ -23,12 +23,14 @@ from unfold.widgets import (
     UnfoldAdminPasswordWidget,
     UnfoldAdminRadioSelectWidget,
     UnfoldAdminSelectWidget,
+    UnfoldAdminTextareaWidget,
 )
 
 from providers.contract import Strategy
 from providers.registry import strategies
 from tenants import material
-from tenants.models import TENANT_ID, Key, KeyState, Service, Tenant
+from tenants.models import TENANT_ID, Key, KeyState, ResourceServer, Service, Tenant
+from tenants.models.tenant import MAX_ORIGINS
 
 if TYPE_CHECKING:
     from tenants.admin.service import ServiceAdmin
@@ -71,6 +73,24 @@ class FormOfTenants(forms.Form):
 
 def _choice_of_tenant(form: forms.BaseForm) -> ChoiceOfTenant:
     return cast("ChoiceOfTenant", form.fields["tenant"])
+
+
+class NewOfTenant(forms.ModelForm):  # type: ignore[type-arg] # not generic at run time
+    """Base of the forms that add something to a tenant that the person may work with."""
+
+    tenants: QuerySet[Tenant]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _choice_of_tenant(self).queryset = self.tenants
+
+
+_F = TypeVar("_F", bound=NewOfTenant)
+
+
+def form_for(form: type[_F], tenants: QuerySet[Tenant]) -> type[_F]:
+    """Return that form for one of these tenants."""
+    return type(form.__name__, (form,), {"tenants": tenants})
 
 
 class ChoiceOfStrategy(FormOfTenants):
@@ -226,11 +246,8 @@ class KeyChangeForm(KeyForm):
         fields = ("state", "not_before", "not_after")
 
 
-class NewKeyForm(KeyForm):
+class NewKeyForm(NewOfTenant, KeyForm):
     """A key that is generated, or whose secret is entered."""
-
-    tenants: QuerySet[Tenant]
-    """Those that the person may work with."""
 
     tenant = ChoiceOfTenant(Key, "Whose key it is. It cannot be changed later.")
     source = forms.ChoiceField(
@@ -266,7 +283,6 @@ class NewKeyForm(KeyForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        _choice_of_tenant(self).queryset = self.tenants
         self.fields["kid"].required = False
         # A new one each time the empty form is shown: a page that is sent twice is then refused as a
         # repetition, and does not make a second key that nobody knows of.
@@ -321,6 +337,48 @@ class NewKeyForm(KeyForm):
             super()._post_clean()  # type: ignore[misc]
 
 
-def new_key_form(tenants: QuerySet[Tenant]) -> type[NewKeyForm]:
-    """Return the form of a new key for one of these tenants."""
-    return type("NewKeyForm", (NewKeyForm,), {"tenants": tenants})
+class NewResourceServerForm(NewOfTenant):
+    """A resource server; its credentials are made for it."""
+
+    tenant = ChoiceOfTenant(ResourceServer, "Whose tokens it asks about. It cannot be changed later.")
+
+    class Meta:
+        model = ResourceServer
+        fields = ("tenant", "name")
+
+
+# The rules of a tenant
+
+
+class Lines(forms.CharField):
+    """A list of texts, one on each line."""
+
+    def to_python(self, value: Any) -> Any:
+        """Return what the lines say, without empty ones."""
+        lines = (line.strip() for line in (super().to_python(value) or "").splitlines())
+        return [line for line in lines if line]
+
+    def prepare_value(self, value: Any) -> Any:
+        """Return the lines; what was typed comes back as it is."""
+        return "\n".join(value) if isinstance(value, list) else value
+
+
+class TenantForm(forms.ModelForm):  # type: ignore[type-arg] # not generic at run time
+    """A tenant; the model judges."""
+
+    allowed_origins = Lines(
+        required=False,
+        max_length=MAX_ORIGINS * 300,
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 4}),
+        help_text="Web sites whose pages may call the API from a browser: one origin on each line, such as "
+        "https://tv.example.",
+    )
+
+    class Meta:
+        model = Tenant
+        fields = ("allowed_origins",)  # the page says which others
+        labels = {
+            "access_token_ttl": "Access token TTL",
+            "refresh_token_ttl": "Refresh token TTL",
+            "sign_on_ttl": "Sign-on TTL",
+        }

@@ -10,8 +10,8 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -22,7 +22,7 @@ from providers.contract import KeyRing, Strategy, TrustedKey
 from providers.jose import HMAC_BYTES
 from providers.registry import strategies
 from tenants.encryption import Unsealable
-from tenants.models import IN_FORCE, Key, Service, Tenant
+from tenants.models import IN_FORCE, Key, KeyState, ResourceServer, Service, SigningKey, Tenant
 from tenants.settings_form import validated
 
 FRESH_FOR = 1.0
@@ -43,14 +43,44 @@ class ServiceView:
     settings: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenRules:
+    """What the tokens of a tenant say, and how long they are good, in seconds."""
+
+    issuer: str
+    audience: str
+    access_token_ttl: int
+    refresh_token_ttl: int
+    sign_on_ttl: int
+    refresh_grace: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Signer:
+    """The key that signs the access tokens of a tenant: a private key, or the bytes of a secret."""
+
+    kid: str
+    algorithm: str
+    material: Any = field(repr=False)
+
+
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class TenantView:
-    """An enabled tenant as of `version`: its enabled services by name, in order, and all its keys."""
+    """An enabled tenant as of `version`: its enabled services by name, in order, and all its keys.
+
+    `keys` are those that it signs with; `signer` signs for it, `own_keys` verify what was signed for it, and
+    `key_set` is what of them is published. `resource_servers` has the hash of a secret by client ID.
+    """
 
     id: str
     version: int
     services: Mapping[str, ServiceView]
     keys: KeyRing
+    rules: TokenRules
+    signer: Signer | None
+    own_keys: KeyRing
+    key_set: tuple[Mapping[str, str], ...]
+    resource_servers: Mapping[str, bytes]
 
 
 class Snapshot:
@@ -62,6 +92,8 @@ class Snapshot:
 
     def __init__(self) -> None:
         self._versions: dict[str, int] = {}
+        self._origins: dict[str, list[str]] = {}
+        self._all_origins: frozenset[str] = frozenset()
         self._views: dict[str, TenantView] = {}
         self._asked_at = float("-inf")
         self._lock = threading.Lock()
@@ -89,6 +121,16 @@ class Snapshot:
         self._views.pop(tenant_id, None)
         self.refresh()
 
+    def lists_origin(self, origin: str) -> bool:
+        """Whether any enabled tenant lists that origin. Raises Django's database errors."""
+        if time.monotonic() - self._asked_at >= FRESH_FOR:
+            self.refresh()
+        return origin in self._all_origins
+
+    def origins_of(self, tenant_id: str) -> Sequence[str]:
+        """Return the origins that the tenant listed when the versions were last asked for."""
+        return self._origins.get(tenant_id, ())
+
     def refresh(self) -> None:
         """Ask which versions the enabled tenants have now: no answer from before this call is believed."""
         called_at = time.monotonic()
@@ -96,7 +138,12 @@ class Snapshot:
             if self._asked_at >= called_at:  # another thread asked while this one waited
                 return
             asked_at = time.monotonic()
-            versions = dict(Tenant.objects.filter(enabled=True).values_list("id", "version"))
+            rows = list(Tenant.objects.filter(enabled=True).values_list("id", "version", "allowed_origins"))
+            versions = {tenant_id: version for tenant_id, version, _ in rows}
+            origins = {tenant_id: listed for tenant_id, _, listed in rows if listed}
+            if origins != self._origins:
+                self._origins = origins
+                self._all_origins = frozenset(origin for listed in origins.values() for origin in listed)
             self._views = {name: view for name, view in self._views.items() if name in versions}
             self._versions = versions
             self._asked_at = asked_at
@@ -107,7 +154,7 @@ snapshot = Snapshot()
 
 
 def _read(tenant_id: str) -> TenantView | None:
-    # Three statements, three moments. The version comes first: a change in between then shows as a version
+    # Five statements, five moments. The version comes first: a change in between then shows as a version
     # gone by, which no grant accepts.
     tenant = Tenant.objects.filter(pk=tenant_id, enabled=True).first()
     if tenant is None:
@@ -115,11 +162,34 @@ def _read(tenant_id: str) -> TenantView | None:
     services = Service.objects.for_tenant(tenant).filter(enabled=True).order_by("name")
     keys = Key.objects.for_tenant(tenant)
     views = (_service_view(service) for service in services)
+    published = [KeyState.STAGED, KeyState.ACTIVE, KeyState.RETIRING]
+    signing = list(
+        SigningKey.objects.for_tenant(tenant).filter(state__in=published).order_by("-published_at")
+    )
+    signers = {key.kid: _signer(key) for key in signing}
+    servers = ResourceServer.objects.for_tenant(tenant).filter(enabled=True)
     return TenantView(
         id=tenant.id,
         version=tenant.version,
         services=MappingProxyType({view.name: view for view in views if view is not None}),
         keys=KeyRing(tenant.id, MappingProxyType({key.kid: _trusted(key) for key in keys})),
+        rules=TokenRules(
+            issuer=tenant.issuer,
+            audience=tenant.audience or tenant.id,
+            access_token_ttl=tenant.access_token_ttl,
+            refresh_token_ttl=tenant.refresh_token_ttl,
+            sign_on_ttl=tenant.sign_on_ttl,
+            refresh_grace=tenant.refresh_grace,
+        ),
+        signer=next((signers[key.kid] for key in signing if key.state == KeyState.ACTIVE), None),
+        own_keys=KeyRing(
+            tenant.id,
+            MappingProxyType({kid: _own(signer) for kid, signer in signers.items() if signer is not None}),
+        ),
+        key_set=tuple(MappingProxyType(key.public_jwk) for key in signing if key.public_jwk),
+        resource_servers=MappingProxyType(
+            {server.client_id: bytes(server.secret_hash) for server in servers}
+        ),
     )
 
 
@@ -162,6 +232,20 @@ def _trusted(key: Key) -> TrustedKey:
         not_before=_seconds(key.not_before),
         not_after=_seconds(key.not_after),
     )
+
+
+def _signer(key: SigningKey) -> Signer | None:
+    try:
+        return Signer(key.kid, key.algorithm, key.secret())
+    except Unsealable:
+        log.error("signing key cannot be decrypted", extra={"tenant": key.tenant_id, "kid": key.kid})
+        return None
+
+
+def _own(signer: Signer) -> TrustedKey:
+    shared = isinstance(signer.material, bytes)
+    material = signer.material if shared else signer.material.public_key()
+    return TrustedKey(id=None, kid=signer.kid, algorithm=signer.algorithm, material=material)
 
 
 def _seconds(moment: datetime | None) -> float | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlencode
 
 import jwt
 import pytest
@@ -13,7 +15,8 @@ from django.contrib.auth.models import Group, User
 from django.db import connection
 from django.test import Client
 
-from tenants.models import Assignment, Key, Service, Tenant
+from tenants import snapshot as tenants_snapshot
+from tenants.models import Assignment, Key, ResourceServer, Service, Tenant
 from tenants.snapshot import snapshot
 from tests import NEEDS_POSTGRESQL, network
 
@@ -74,6 +77,112 @@ class HeadEnd:
         )
 
 
+@dataclass
+class ClientApp:
+    """A subscriber's app: knows the gate, its operator's tenant and service, and what it was given."""
+
+    head_end: HeadEnd
+    client: Any = None
+    tokens: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        self.client = self.client or self.head_end.client
+
+    def call(self, path: str, body: Any = None, **headers: str | None) -> Any:
+        """Post to any address: JSON, or no body at all."""
+        content_type = "application/json" if body is not None else ""
+        raw = body if isinstance(body, bytes | str) else json.dumps(body) if body is not None else ""
+        return self.client.generic(
+            "POST",
+            path,
+            raw,
+            headers.pop("content_type", content_type),
+            headers=self.head_end.headers(**headers),
+        )
+
+    def redeem(self, session_token: str, **members: Any) -> Any:
+        """Redeem that session token; as a new device unless `clientId` or something else is given."""
+        device = members or {"deviceInformation": {"deviceType": "Android", "anything": [1, {"else": None}]}}
+        body = {"parameters": [{"name": "sessionToken", "value": session_token}], **device}
+        return self.call("/ags/signOnWithSessionToken", body)
+
+    def session_token(self, account: str = "account-1") -> str:
+        """What the head-end shows as a QR code."""
+        answer = self.head_end.present(self.head_end.token(OpfAccountId=account))
+        token: str = answer.json()["sessionToken"]
+        return token
+
+    def sign_on(self, account: str = "account-1", **members: Any) -> Any:
+        """Go the whole way, and keep what is given."""
+        answer = self.redeem(self.session_token(account), **members)
+        if answer.status_code == 201:
+            self.tokens = answer.json()
+        return answer
+
+    def refresh(self, token: str | None = None, **headers: str | None) -> Any:
+        """Refresh with the token at hand, or another; keep what is given."""
+        bearer = f"Bearer {token or self.tokens['refresh_token']}"
+        given = {"x_auth_service_id": None, "authorization": bearer, **headers}
+        answer = self.call("/ias/v3/token/actions/refresh", **given)
+        if answer.status_code == 200 and token is None:
+            self.tokens = answer.json()
+        return answer
+
+    def sign_out(self, token: str | None = None, **headers: str | None) -> Any:
+        """End the sign-on."""
+        bearer = f"Bearer {token or self.tokens['access_token']}"
+        return self.call("/ags/signOut", **{"authorization": bearer, **headers})
+
+
+@dataclass
+class Platform:
+    """A resource server of an operator: asks about the tokens that client apps show it."""
+
+    client_id: str
+    secret: str = field(repr=False)
+    client: Client = field(default_factory=lambda: Client(raise_request_exception=False), repr=False)
+
+    @property
+    def basic(self) -> str:
+        """Its credentials as the Authorization header (RFC 6749, section 2.3.1)."""
+        return "Basic " + base64.b64encode(f"{self.client_id}:{self.secret}".encode()).decode()
+
+    def post(self, path: str, form: Any, **headers: str | None) -> Any:
+        """Post a form: pairs, or text and bytes as they are. A header of None is left out."""
+        raw = form if isinstance(form, bytes | str) else urlencode(form)
+        content_type = headers.pop("content_type", "application/x-www-form-urlencoded")
+        given = {"authorization": self.basic, **{n.replace("_", "-"): v for n, v in headers.items()}}
+        return self.client.generic(
+            "POST",
+            path,
+            raw,
+            content_type,
+            headers={name: value for name, value in given.items() if value is not None},
+        )
+
+    def introspect(self, token: str, **headers: str | None) -> Any:
+        """Ask whether that token is active."""
+        return self.post("/oauth/introspect", {"token": token}, **headers)
+
+    def revoke(self, token: str, **headers: str | None) -> Any:
+        """Revoke that token."""
+        return self.post("/oauth/revoke", {"token": token}, **headers)
+
+    def sees(self, token: str) -> bool:
+        """Whether that token is active."""
+        active: bool = self.introspect(token).json()["active"]
+        return active
+
+
+def platform(tenant_id: str, **fields: Any) -> Platform:
+    """Set up a resource server of that operator, known to this process at once."""
+    server = ResourceServer(tenant_id=tenant_id, name="Platform", **fields)
+    secret = server.set_credentials()
+    server.save()
+    snapshot.reread(tenant_id)
+    return Platform(server.client_id, secret)
+
+
 def operator(tenant_id: str, secret: bytes, **settings: Any) -> HeadEnd:
     """Set up an operator with one enabled service and one active key."""
     tenant = Tenant(id=tenant_id, name=tenant_id.title())
@@ -120,6 +229,12 @@ def _first_look() -> None:
 
 
 @pytest.fixture
+def stays_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process has seen it believes, until a statement tells it otherwise."""
+    monkeypatch.setattr(tenants_snapshot, "FRESH_FOR", 3600.0)
+
+
+@pytest.fixture
 def nagra(db: None) -> HeadEnd:
     """The operator of the tests."""
     return operator("nagra", bytes(range(1, 33)))
@@ -129,6 +244,12 @@ def nagra(db: None) -> HeadEnd:
 def sunrise(db: None) -> HeadEnd:
     """The other operator."""
     return operator("sunrise", bytes(range(101, 133)))
+
+
+@pytest.fixture
+def app(nagra: HeadEnd) -> ClientApp:
+    """The app of a subscriber of nagra."""
+    return ClientApp(nagra)
 
 
 @pytest.fixture

@@ -7,18 +7,18 @@ import json
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from django.http import HttpResponse, HttpResponseNotModified
-from django.utils.http import parse_etags
+from django.http import HttpResponse
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 
-from ags.api import headers
+from ags.api import headers, sign_on
+from ags.api.conditional import answer
 from ags.api.errors import NO_SERVICES, ApiError
 from ags.api.record import record_of
 from ags.api.schema import CORRELATION_ID, TENANT_ID, refusals
 from ags.api.view import GateView
-from providers.contract import Endpoint
+from providers.contract import Declaration, Endpoint
 from tenants.snapshot import ServiceView, TenantView, snapshot
 
 # The names on the wire are camelCase.
@@ -85,12 +85,9 @@ class ServiceDiscovery(GateView):
         if tenant is None or not tenant.services:
             raise ApiError(NO_SERVICES, why="tenant_not_available" if tenant is None else None)
         body, etag = _document(tenant)
-        known = parse_etags(request.META.get("HTTP_IF_NONE_MATCH", ""))
-        unchanged = "*" in known or etag in (word.removeprefix("W/") for word in known)
-        headers_of_both = {"ETag": etag, "Cache-Control": "no-cache", "Vary": "nv-tenant-id"}
-        if unchanged:
-            return HttpResponseNotModified(headers=headers_of_both)
-        return HttpResponse(body, content_type="application/json", headers=headers_of_both)
+        return answer(
+            request.META, body, etag, **{"Cache-Control": "no-cache", "Vary": "nv-tenant-id, origin"}
+        )
 
 
 # Written once for each view of a tenant, and gone with it.
@@ -107,7 +104,23 @@ def _document(tenant: TenantView) -> tuple[bytes, str]:
 
 
 def _service(service: ServiceView) -> dict[str, Any]:
-    declared = [
+    declared = {
+        Endpoint.GET_SESSION_TOKEN: _properties(service.strategy.declaration),
+        Endpoint.SIGNON_WITH_SESSION_TOKEN: _properties(sign_on.DECLARATION),
+        Endpoint.SIGNOUT: [],
+    }
+    return {
+        "authServiceName": service.name,
+        "displayAttributes": {"name": service.display_name, "logo": service.logo},
+        "endpoints": [
+            {"name": endpoint.name, "path": endpoint.value, "parameterProperties": declared[endpoint]}
+            for endpoint in service.strategy.endpoints
+        ],
+    }
+
+
+def _properties(declaration: Declaration) -> list[dict[str, Any]]:
+    return [
         {
             "name": name,
             "mandatory": parameter.required,
@@ -115,13 +128,5 @@ def _service(service: ServiceView) -> dict[str, Any]:
             "description": parameter.help_text,
             "maxLength": parameter.max_length,
         }
-        for name, parameter in service.strategy.declared.items()
+        for name, parameter in declaration.declared.items()
     ]
-    return {
-        "authServiceName": service.name,
-        "displayAttributes": {"name": service.display_name, "logo": service.logo},
-        "endpoints": [
-            {"name": endpoint.name, "path": endpoint.value, "parameterProperties": declared}
-            for endpoint in service.strategy.endpoints
-        ],
-    }

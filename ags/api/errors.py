@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -24,12 +25,15 @@ from django.http.response import HttpResponseBase
 from rest_framework.exceptions import MethodNotAllowed
 
 from ags.api.record import Record, record_of
+from ags.sessions.denial import Denial, Denied, Fault, NoSigner
 from providers.contract import Refusal, Refused
 
 log = logging.getLogger(__name__)
 
 LOCKED_OUT = int(settings.AXES_COOLOFF_TIME * 3600)
 """Seconds from the last attempt for which a person who has failed to log in too often is locked out."""
+
+BASIC_CHALLENGE = 'Basic realm="ags", charset="UTF-8"'
 
 # What goes with every refusal of a status.
 HEADERS = {
@@ -41,18 +45,34 @@ HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Error:
-    """A line of the registry. `code` and `reason` never change once published."""
+    """A line of the registry. `code` and `reason` never change once published.
+
+    `oauth` is the word of RFC 6749 section 5.2 for it, where the standard's own clients meet it.
+    """
 
     code: int
     status: HTTPStatus
     reason: str
     message: str
+    oauth: str = ""
 
 
-def _error(code: int, reason: str, message: str) -> Error:
-    return Error(code, HTTPStatus(code // 100), reason, message)
+def _error(code: int, reason: str, message: str, oauth: str = "") -> Error:
+    return Error(code, HTTPStatus(code // 100), reason, message, oauth)
 
 
+def _published(code: int, reason: str, message: str) -> Error:
+    """Make a line with a number that published client apps know: always 403."""
+    return Error(code, HTTPStatus.FORBIDDEN, reason, message)
+
+
+ACCOUNT_CANCELLED = _published(20001, "account_cancelled", "The account is cancelled.")
+ACCOUNT_SUSPENDED = _published(20002, "account_suspended", "The account is suspended.")
+DEVICE_UNKNOWN = _published(20003, "device_unknown", "The device is deleted or unknown: sign on afresh.")
+DEVICE_DISABLED = _published(20004, "device_disabled", "The device is disabled.")
+DEVICE_LIMIT_REACHED = _published(
+    20007, "device_limit_reached", "The account has as many devices as it may have."
+)
 REQUEST_MALFORMED = _error(40000, "request_malformed", "The request is not valid HTTP.")
 HEADER_MISSING = _error(40001, "header_missing", "The header {name} is missing.")
 HEADER_INVALID = _error(40002, "header_invalid", "The header {name} is not of the documented form.")
@@ -70,7 +90,15 @@ PARAMETER_MISSING = _error(40009, "parameter_missing", "A mandatory parameter is
 PARAMETER_INVALID = _error(
     40010, "parameter_invalid", "The value of the parameter is not a string of the declared length."
 )
-NOT_AUTHENTICATED = _error(40100, "not_authenticated", "The parameters do not prove an account.")
+SIGN_ON_MALFORMED = _error(
+    40011,
+    "sign_on_malformed",
+    "The body must have either clientId (a string) or deviceInformation (an object).",
+)
+FORM_MALFORMED = _error(40012, "form_malformed", "The body must be a form with one token.", "invalid_request")
+NOT_AUTHENTICATED = _error(
+    40100, "not_authenticated", "What was presented proves nothing, or nothing any more."
+)
 TYPE_MISMATCH = _error(
     40101, "type_mismatch", "The operator token is of another type: look at the claim typ."
 )
@@ -90,6 +118,12 @@ LIFETIME_TOO_LONG = _error(
 PAYLOAD_MALFORMED = _error(
     40109, "payload_malformed", "The payload of the operator token is not a strict JSON object."
 )
+CLIENT_NOT_AUTHENTICATED = _error(
+    40111,
+    "client_not_authenticated",
+    "The client ID and secret are not those of a resource server.",
+    "invalid_client",
+)
 SERVICE_NOT_AVAILABLE = _error(40300, "service_not_available", "The tenant does not offer this service.")
 TENANT_MISMATCH = _error(40301, "tenant_mismatch", "The operator token is for another tenant.")
 NOT_PERMITTED = _error(
@@ -99,6 +133,7 @@ NOT_PERMITTED = _error(
 )
 NOT_FOUND = _error(40400, "not_found", "There is nothing at this address.")
 NO_SERVICES = _error(40401, "no_services", "The tenant offers no service.")
+NO_KEY_SET = _error(40402, "no_key_set", "There is no such tenant.")
 METHOD_NOT_ALLOWED = _error(40500, "method_not_allowed", "The address does not answer this method.")
 BODY_TOO_LARGE = _error(
     41300,
@@ -107,7 +142,12 @@ BODY_TOO_LARGE = _error(
 )
 URI_TOO_LONG = _error(41400, "uri_too_long", "The request line is too long.")
 UNSUPPORTED_MEDIA_TYPE = _error(
-    41500, "unsupported_media_type", "The body must be uncompressed application/json in UTF-8."
+    41500,
+    "unsupported_media_type",
+    "The body must be uncompressed application/json in UTF-8.",
+)
+FORM_EXPECTED = _error(
+    41501, "form_expected", "The body must be an uncompressed form in UTF-8.", "invalid_request"
 )
 RANGE_NOT_SATISFIABLE = _error(41600, "range_not_satisfiable", "The file has no such range of bytes.")
 EXPECTATION_FAILED = _error(
@@ -159,6 +199,19 @@ NOT_READY = {
 """What PostgreSQL calls it (SQLSTATE) when it answers, but cannot be worked with yet."""
 
 
+# What a client app is told of a denial. What is not here is one answer for all.
+DENIED: Mapping[Denial | Fault, Error] = {
+    Fault.ACCOUNT_CANCELLED: ACCOUNT_CANCELLED,
+    Fault.ACCOUNT_SUSPENDED: ACCOUNT_SUSPENDED,
+    Fault.DEVICE_DELETED: DEVICE_UNKNOWN,
+    Fault.DEVICE_DISABLED: DEVICE_DISABLED,
+    Denial.DEVICE_UNKNOWN: DEVICE_UNKNOWN,
+    Denial.DEVICE_LIMIT_REACHED: DEVICE_LIMIT_REACHED,
+    Fault.TENANT_NOT_AVAILABLE: SERVICE_NOT_AVAILABLE,
+    Fault.SERVICE_NOT_AVAILABLE: SERVICE_NOT_AVAILABLE,
+}
+
+
 class ApiError(Exception):
     """Raised by the API for a refusal of the registry.
 
@@ -184,6 +237,10 @@ def as_api_error(exception: BaseException) -> ApiError:
         case Refused(refusal=refusal, claim=claim):
             error = PROVEN.get(refusal, NOT_AUTHENTICATED)
             return ApiError(error, why=refusal.value, name=claim or "")
+        case NoSigner():
+            return ApiError(UNAVAILABLE, why="no_signing_key")
+        case Denied(reason=reason):
+            return ApiError(DENIED.get(reason, NOT_AUTHENTICATED), why=reason.value)
         case DatabaseError() if _is_away(exception):
             return ApiError(UNAVAILABLE, why="database_unavailable")
     for kinds, error in RAISED.items():
@@ -207,12 +264,17 @@ def respond(exception: BaseException, record: Record) -> RefusalResponse:
     error = refusal.error
     record.reason = refusal.why
     body: dict[str, Any] = {"code": error.code, "reason": error.reason, "message": refusal.message}
+    if error.oauth:
+        body["error"] = error.oauth
     if refusal.parameter is not None:
         body["parameter"] = refusal.parameter
     body["correlationId"] = record.correlation_id
     if error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         _log_crash(exception, record)
-    return RefusalResponse(body, status=error.status, headers=HEADERS.get(error.status))
+    response = RefusalResponse(body, status=error.status, headers=HEADERS.get(error.status))
+    if error is CLIENT_NOT_AUTHENTICATED:
+        response["WWW-Authenticate"] = BASIC_CHALLENGE
+    return response
 
 
 def bare(status: int) -> Error:

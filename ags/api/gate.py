@@ -15,7 +15,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import resolve
 
-from ags.api import errors, headers
+from ags.api import cors, errors, headers
 from ags.api.record import Record, record_of
 from ags.operations.database import drop_dead_connection
 
@@ -49,6 +49,8 @@ class Gate:
         refused = response.status_code >= HTTPStatus.BAD_REQUEST
         if refused and not isinstance(response, errors.RefusalResponse):
             response = errors.translated(response, record)
+        if not is_staff_page:
+            cors.allow(request, response, record.tenant)
         if refused or not is_staff_page:
             _finish(request, cast("HttpResponse", response))
         response.headers["x-correlation-id"] = record.correlation_id
@@ -74,6 +76,10 @@ def answer(request: HttpRequest, record: Record) -> HttpResponse:
     match = resolve(request.path_info)
     record.route = "/" + match.route
     drop_dead_connection()
+    view_class = match.func.view_class  # type: ignore[attr-defined] # every view of the API has one
+    question = cors.preflight(request, ", ".join(view_class.http_method_names).upper())
+    if question is not None:
+        return question
     response: HttpResponse = match.func(request, *match.args, **match.kwargs)
     if not getattr(response, "is_rendered", True):
         response.render()  # type: ignore[attr-defined]

@@ -11,6 +11,7 @@ from django.conf import settings
 
 from ags.api.errors import HEADER_INVALID, HEADER_MISSING, HEADER_REPEATED, ApiError
 from ags.api.record import Record
+from ags.sessions.denial import Denial, Denied
 from tenants.models import SERVICE_NAME, TENANT_ID
 
 _CORRELATION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -18,6 +19,8 @@ _SINGLE = {
     "HTTP_X_CORRELATION_ID": "x-correlation-id",
     "HTTP_NV_TENANT_ID": "nv-tenant-id",
     "HTTP_X_AUTH_SERVICE_ID": "x-auth-service-id",
+    "HTTP_TENANTID": "tenantId",
+    "HTTP_AUTHORIZATION": "Authorization",
     "HTTP_TRACEPARENT": "traceparent",
 }
 
@@ -35,9 +38,18 @@ def refuse_repeated(meta: Mapping[str, Any]) -> None:
             raise ApiError(HEADER_REPEATED, name=name)
 
 
-def tenant_id(meta: Mapping[str, Any], record: Record) -> str:
-    """Return the tenant that the request names, or the deployment's default. Raises ApiError."""
-    value: str = meta.get("HTTP_NV_TENANT_ID", "") or settings.AGS_DEFAULT_TENANT
+def tenant_id(meta: Mapping[str, Any], record: Record, *, older_name: bool = False) -> str:
+    """Return the tenant that the request names, or the deployment's default. Raises ApiError.
+
+    `older_name`: the header may be called `tenantId` as well.
+    """
+    value: str = meta.get("HTTP_NV_TENANT_ID", "")
+    if older_name:
+        older: str = meta.get("HTTP_TENANTID", "")
+        if value and older and value != older:
+            raise ApiError(HEADER_INVALID, name="tenantId")
+        value = value or older
+    value = value or settings.AGS_DEFAULT_TENANT
     if not value:
         raise ApiError(HEADER_MISSING, name="nv-tenant-id")
     if not TENANT_ID.search(value):
@@ -55,3 +67,13 @@ def service_name(meta: Mapping[str, Any], record: Record) -> str:
         raise ApiError(HEADER_INVALID, name="x-auth-service-id")
     record.service = value
     return value
+
+
+def bearer(meta: Mapping[str, Any], *, scheme_optional: bool = False) -> str:
+    """Return the token in Authorization (RFC 6750, section 2.1). Raises `Denied` when there is none."""
+    scheme, _, token = meta.get("HTTP_AUTHORIZATION", "").partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return str(token.strip())
+    if scheme_optional and scheme and not token:
+        return str(scheme)
+    raise Denied(Denial.TOKEN_MISSING)

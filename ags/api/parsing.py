@@ -4,21 +4,32 @@ from __future__ import annotations
 
 from email.message import Message
 from typing import Any
+from urllib.parse import parse_qsl
 
 from django.http import HttpRequest
 from rest_framework.request import Request
 
-from ags.api.errors import BODY_MALFORMED, BODY_TOO_LARGE, REQUEST_MALFORMED, UNSUPPORTED_MEDIA_TYPE, ApiError
+from ags.api.errors import (
+    BODY_MALFORMED,
+    BODY_TOO_LARGE,
+    FORM_EXPECTED,
+    FORM_MALFORMED,
+    REQUEST_MALFORMED,
+    UNSUPPORTED_MEDIA_TYPE,
+    ApiError,
+    Error,
+)
 from providers.strict_json import NotStrictJSON, parse
 
 MAX_BYTES = 64 * 1024
+FORM_MEMBERS = 20
 
 _UTF8 = {"utf-8", "utf8"}
 
 
 def read_object(request: HttpRequest | Request) -> dict[str, Any]:
     """Return the JSON object in the body. Raises ApiError: 400, 413 or 415."""
-    _demand_json(request.META)
+    _demand(request.META, "application/json", UNSUPPORTED_MEDIA_TYPE)
     try:
         value = parse(_read(request))
     except NotStrictJSON as problem:
@@ -28,16 +39,45 @@ def read_object(request: HttpRequest | Request) -> dict[str, Any]:
     return value
 
 
-def _demand_json(meta: dict[str, Any]) -> None:
+def demand_empty(request: HttpRequest | Request) -> None:
+    """Accept no body, an empty one, or `{}`, of whatever content type. Raises ApiError: 400, 413."""
+    raw = _read(request)
+    if not raw.strip():
+        return
+    try:
+        value = parse(raw)
+    except NotStrictJSON as problem:
+        raise ApiError(BODY_MALFORMED, problem=str(problem)) from None
+    if not isinstance(value, dict):
+        raise ApiError(BODY_MALFORMED, problem="it is another JSON value")
+
+
+def read_form(request: HttpRequest | Request) -> dict[str, str]:
+    """Return the members of a form, each given once. Raises ApiError: 400, 413 or 415."""
+    _demand(request.META, "application/x-www-form-urlencoded", FORM_EXPECTED)
+    try:
+        text = _read(request).decode("ascii")
+        pairs = parse_qsl(
+            text, keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=FORM_MEMBERS
+        )
+    except ValueError:
+        raise ApiError(FORM_MALFORMED) from None
+    members = dict(pairs)
+    if len(members) != len(pairs) or any("\0" in word for pair in pairs for word in pair):
+        raise ApiError(FORM_MALFORMED)
+    return members
+
+
+def _demand(meta: dict[str, Any], wanted: str, otherwise: Error) -> None:
     content_type = meta.get("CONTENT_TYPE", "")
-    if content_type != "application/json":  # which is what nearly everybody sends
+    if content_type != wanted:  # which is what nearly everybody sends
         header = Message()
         header["Content-Type"] = content_type
         charset = header.get_param("charset", "utf-8")
-        if header.get_content_type() != "application/json" or str(charset).lower() not in _UTF8:
-            raise ApiError(UNSUPPORTED_MEDIA_TYPE)
+        if header.get_content_type() != wanted or str(charset).lower() not in _UTF8:
+            raise ApiError(otherwise)
     if meta.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
-        raise ApiError(UNSUPPORTED_MEDIA_TYPE)
+        raise ApiError(otherwise)
 
 
 def _read(request: HttpRequest | Request) -> bytes:

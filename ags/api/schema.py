@@ -6,6 +6,9 @@ from typing import Any
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 from rest_framework import serializers
 
+from ags.api.parameters import NAME_MAX_LENGTH
+from providers.contract import PARAMETER_MAX_LENGTH
+
 
 class ErrorSerializer(serializers.Serializer[Any]):
     """The one shape of every refusal."""
@@ -15,6 +18,13 @@ class ErrorSerializer(serializers.Serializer[Any]):
     message = serializers.CharField(help_text="The same as a sentence.")
     parameter = serializers.CharField(required=False, help_text="The parameter at fault, where it is one.")
     correlationId = serializers.CharField(help_text="The x-correlation-id of this request.")  # noqa: N815
+
+
+class ParameterSerializer(serializers.Serializer[Any]):
+    """One parameter, as discovery declares it."""
+
+    name = serializers.CharField(min_length=1, max_length=NAME_MAX_LENGTH)
+    value = serializers.CharField(max_length=PARAMETER_MAX_LENGTH, allow_blank=True)
 
 
 def _header(name: str, description: str, pattern: str, *, required: bool) -> OpenApiParameter:
@@ -47,13 +57,16 @@ CORRELATION_ID = _header(
     required=False,
 )
 
+# A comma is the trace of a header that arrived twice.
+AUTHORIZATION = _header("Authorization", "`Bearer` and the token.", r"^[^,]*$", required=True)
+
 _DESCRIPTIONS = {
     400: "The request is not what discovery declares.",
-    401: "The request is well formed, but the parameters prove nothing.",
+    401: "The request is well formed, but what it presents proves nothing.",
     403: "Proven, but policy says no; or the tenant does not offer this service.",
-    404: "The tenant offers no service.",
+    404: "There is no such tenant, or it offers no service.",
     413: "The body is larger than 64 KiB.",
-    415: "The body is not uncompressed application/json in UTF-8.",
+    415: "The body is compressed, or not of the media type above in UTF-8.",
     503: "The service is away for a moment; Retry-After tells for how long.",
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from drf_spectacular.utils import extend_schema
@@ -11,20 +10,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from ags.api import headers, parameters, parsing
-from ags.api.errors import SERVICE_NOT_AVAILABLE, UNAVAILABLE, ApiError
+from ags.api.offer import offered, twice_at_most
 from ags.api.record import record_of
-from ags.api.schema import CORRELATION_ID, SERVICE_ID, TENANT_ID, refusals
+from ags.api.schema import CORRELATION_ID, SERVICE_ID, TENANT_ID, ParameterSerializer, refusals
 from ags.api.view import GateView
-from ags.sessions.issue import Stale, issue
-from providers.contract import PARAMETER_MAX_LENGTH, Endpoint
-from tenants.snapshot import ServiceView, TenantView, snapshot
-
-
-class ParameterSerializer(serializers.Serializer[Any]):
-    """One parameter, as discovery declares it."""
-
-    name = serializers.CharField(min_length=1, max_length=parameters.NAME_MAX_LENGTH)
-    value = serializers.CharField(max_length=PARAMETER_MAX_LENGTH, allow_blank=True)
+from ags.sessions.issue import issue
+from providers.contract import Endpoint
 
 
 class SessionTokenRequestSerializer(serializers.Serializer[Any]):
@@ -63,33 +54,8 @@ class GetSessionToken(GateView):
 
         def attempt() -> str:
             tenant, service = offered(tenant_id, service_name, Endpoint.GET_SESSION_TOKEN)
-            checked = parameters.check(service.strategy, given)
+            checked = parameters.check(service.strategy.declaration, given)
             identity = service.strategy.verify(checked, service.settings, tenant.keys)
             return issue(tenant, service, identity, record.correlation_id)
 
         return Response({"sessionToken": twice_at_most(attempt, tenant_id)})
-
-
-def offered(tenant_id: str, service_name: str, endpoint: Endpoint) -> tuple[TenantView, ServiceView]:
-    """Return the tenant and its service, if it offers that endpoint. Raises ApiError (403)."""
-    tenant = snapshot.tenant(tenant_id)
-    if tenant is None:
-        raise ApiError(SERVICE_NOT_AVAILABLE, why="tenant_not_available")
-    service = tenant.services.get(service_name)
-    if service is None:
-        raise ApiError(SERVICE_NOT_AVAILABLE, why="service_not_available")
-    if endpoint not in service.strategy.endpoints:
-        raise ApiError(SERVICE_NOT_AVAILABLE, why="endpoint_not_offered")
-    return tenant, service
-
-
-def twice_at_most(attempt: Callable[[], str], tenant_id: str) -> str:
-    """Judge once more, on what the database says now, when the tenant changed in between."""
-    try:
-        return attempt()
-    except Stale:
-        snapshot.reread(tenant_id)
-    try:
-        return attempt()
-    except Stale:
-        raise ApiError(UNAVAILABLE, why="configuration_changing") from None

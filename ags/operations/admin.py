@@ -13,6 +13,7 @@ from django.http import HttpRequest
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
+from ags.operations.staff import HEEDED
 from tenants.admin.pages import BoundedAdmin
 from tenants.models import Assignment
 
@@ -78,7 +79,11 @@ class GroupAdmin(DjangoGroupAdmin, AccountAdmin):
         kwargs["widget"] = UnfoldAdminCheckboxSelectMultipleWidget()
         field: Any = super().formfield_for_manytomany(db_field, request, **kwargs)
         field.label_from_instance = lambda permission: permission.name
-        field.help_text = "Changing session tokens is revoking them."
+        field.help_text = (
+            "Changing a session token is revoking it; changing a signing key, rotating or revoking it; "
+            "changing an account or a device, suspending or disabling it, or ending its sign-ons. Deleting "
+            "an account is cancelling it; deleting a device makes its app sign on afresh. No row is removed."
+        )
         return field
 
 
@@ -103,11 +108,6 @@ class AssignmentAdmin(AccountAdmin):
 
 
 def heeded() -> Any:
-    """Return the permissions that a page asks for: rows are not deleted, tokens not added."""
-    pages = Permission.objects.filter(content_type__app_label__in=("tenants", "ags_sessions"))
-    return (
-        pages.exclude(content_type__model__startswith="historical")
-        .exclude(content_type__model="assignment")  # for superusers, who have all
-        .exclude(codename__startswith="delete_")
-        .exclude(codename="add_sessiontoken")
-    )
+    """Return the permissions that a page asks for."""
+    ours = Permission.objects.filter(content_type__app_label__in=("tenants", "ags_sessions"))
+    return ours.filter(codename__in=HEEDED)

@@ -7,7 +7,20 @@ from typing import Any
 
 from django.contrib.auth.models import Group, Permission
 
-READ = ("view_tenant", "view_service", "view_key", "view_sessiontoken")
+READ = (
+    "view_tenant",
+    "view_service",
+    "view_key",
+    "view_signingkey",
+    "view_resourceserver",
+    "view_sessiontoken",
+    "view_account",
+    "view_device",
+    "view_securityevent",
+)
+
+REVOKE = ("change_sessiontoken", "change_account", "change_device")
+"""What can be undone, or costs a subscriber no more than signing on again."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "operator staff": (
@@ -17,12 +30,22 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "change_service",
         "add_key",
         "change_key",
-        "change_sessiontoken",
+        "change_signingkey",
+        "add_resourceserver",
+        "change_resourceserver",
+        *REVOKE,
+        "add_account",
+        # Cancelling an account, and marking a device as deleted: no row is removed.
+        "delete_account",
+        "delete_device",
     ),
-    "support": (*READ, "change_sessiontoken"),
+    "support": (*READ, *REVOKE),
     "auditor": READ,
 }
 """Permissions by group; each holds for the tenants that a person is assigned to."""
+
+HEEDED = {"add_tenant", "all_tenants"}.union(*GROUPS.values())
+"""Every permission that a page asks for."""
 
 
 def set_up_groups(using: str, **kwargs: Any) -> None:

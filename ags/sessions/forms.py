@@ -1,56 +1,125 @@
-"""The form by which staff look up session tokens."""
+"""The forms by which staff look up what the gate keeps about subscribers, and add an account."""
+
+from __future__ import annotations
 
 from typing import Any
 
 from django import forms
+from django.core.validators import RegexValidator
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextInputWidget
 
-from ags.sessions.models import SessionToken
+from ags.sessions.models import Account, Device, SecurityEvent, SessionToken
 from ags.sessions.tokens import hashes_of
-from tenants.forms import ChoiceOfTenant, FormOfTenants
+from providers.contract import TEXT
+from tenants.forms import ChoiceOfTenant, FormOfTenants, NewOfTenant
 
-KEYS = ("account_id", "correlation_id", "token")
+EXACTLY = "The whole account ID, exactly as the operator writes it."
+
+
+def _text(label: str, max_length: int, help_text: str, **options: Any) -> forms.CharField:
+    return forms.CharField(
+        label=label,
+        max_length=max_length,
+        help_text=help_text,
+        **{"required": False, "widget": UnfoldAdminTextInputWidget, **options},
+    )
+
+
+def _account_id(**options: Any) -> forms.CharField:
+    return _text("Account ID", 255, EXACTLY, strip=False, **options)
 
 
 class LookUp(FormOfTenants):
-    """A tenant and one thing that is known of the token."""
-
-    tenant = ChoiceOfTenant(SessionToken, "Whose subscriber it is.")
-    account_id = forms.CharField(
-        label="Account ID",
-        required=False,
-        max_length=255,
-        strip=False,
-        widget=UnfoldAdminTextInputWidget,
-        help_text="The whole account ID, exactly as the operator writes it.",
-    )
-    correlation_id = forms.CharField(
-        label="Correlation ID",
-        required=False,
-        max_length=128,
-        widget=UnfoldAdminTextInputWidget,
-        help_text="The x-correlation-id of the answer that brought the token.",
-    )
-    token = forms.CharField(
-        label="Session token",
-        required=False,
-        max_length=128,
-        # Sent in the body of a POST, and never rendered back.
-        widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "off"}, render_value=False),
-        help_text="The token itself, pasted. It is not kept.",
-    )
+    """A tenant, and exactly one thing that is known of what is looked for."""
 
     def clean(self) -> dict[str, Any]:
-        """Demand exactly one of the three."""
+        """Demand one thing besides the tenant."""
         super().clean()
-        given = [name for name in KEYS if self.cleaned_data.get(name)]
-        if not self.errors and len(given) != 1:
-            raise forms.ValidationError("Enter one of account ID, correlation ID and session token.")
+        known = [name for name in self.fields if name != "tenant"]
+        if not self.errors and sum(bool(self.cleaned_data.get(name)) for name in known) != 1:
+            labels = [str(self.fields[name].label) for name in known]
+            labels = [label[0].lower() + label[1:] for label in labels]
+            raise forms.ValidationError(f"Enter one of {', '.join(labels[:-1])} and {labels[-1]}.")
         return self.cleaned_data
 
     def condition(self) -> dict[str, Any]:
-        """Return what the row must match, besides its tenant."""
+        """Return what the row must match."""
+        return {name: value for name, value in self.cleaned_data.items() if value}
+
+
+class SessionTokenLookUp(LookUp):
+    """What may be known of a session token."""
+
+    tenant = ChoiceOfTenant(SessionToken, "Whose subscriber it is.")
+    account_id = _account_id()
+    correlation_id = _text(
+        "Correlation ID", 128, "The x-correlation-id of the answer that brought the token."
+    )
+    token = _text(
+        "Session token",
+        128,
+        "The token itself, pasted. It is not kept.",
+        # Sent in the body of a POST, and never rendered back.
+        widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "off"}, render_value=False),
+    )
+
+    def condition(self) -> dict[str, Any]:
+        """Return what the row must match: of a token only the hash is stored."""
+        condition = super().condition()
+        if token := condition.pop("token", None):
+            condition["token_hash__in"] = hashes_of(token)
+        return condition
+
+
+class AccountLookUp(LookUp):
+    """What is known of an account."""
+
+    tenant = ChoiceOfTenant(Account, "Whose subscriber it is.")
+    account_id = _account_id(required=True)
+
+
+class DeviceLookUp(LookUp):
+    """What may be known of a device."""
+
+    tenant = ChoiceOfTenant(Device, "Whose subscriber's it is.")
+    account_id = _account_id()
+    client_id = _text("Client ID", 32, "The client_id that the app was given; deviceId in its tokens.")
+
+    def condition(self) -> dict[str, Any]:
+        """Return what the row must match."""
+        condition = super().condition()
+        if account_id := condition.pop("account_id", None):
+            condition["account__account_id"] = account_id
+        return condition
+
+
+class SecurityEventLookUp(LookUp):
+    """What the list is narrowed to: a tenant, or one account of it."""
+
+    tenant = ChoiceOfTenant(SecurityEvent, "Empty: all that you are assigned to.")
+    account_id = _account_id()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["tenant"].required = False
+
+    def clean(self) -> dict[str, Any]:
+        """Demand a tenant for an account: two operators may have one of the same ID."""
         data = self.cleaned_data
-        if data["token"]:
-            return {"token_hash__in": hashes_of(data["token"])}
-        return {name: data[name] for name in ("account_id", "correlation_id") if data[name]}
+        if not self.errors and data["account_id"] and data["tenant"] is None:
+            self.add_error("tenant", "Choose whose account it is.")
+        return data
+
+
+class NewAccount(NewOfTenant):
+    """An account that exists before its first sign-on."""
+
+    tenant = ChoiceOfTenant(Account, "Whose subscriber it is. It cannot be changed later.")
+    account_id = _account_id(
+        required=True,
+        validators=[RegexValidator(rf"\A{TEXT.pattern}\Z", "1 to 255 characters, no control characters.")],
+    )
+
+    class Meta:
+        model = Account
+        fields = ("tenant", "account_id")

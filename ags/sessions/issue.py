@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import cache
 
 from django.db import connection
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from ags.sessions import dialect
+from ags.sessions.denial import Stale
 from ags.sessions.models import SessionToken
 from ags.sessions.tokens import hash_of, new_token
 from providers.contract import Identity, Refusal, Refused
@@ -18,10 +21,6 @@ _LATEST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 
 CLOCK_MARGIN = 60.0
 """Seconds by which the clock of a process may be behind the database's before a replay could pass."""
-
-
-class Stale(Exception):
-    """The tenant has changed since it was read: read it again and judge again."""
 
 
 def issue(tenant: TenantView, service: ServiceView, identity: Identity, correlation_id: str) -> str:
@@ -44,7 +43,7 @@ def issue(tenant: TenantView, service: ServiceView, identity: Identity, correlat
         "ttl": service.settings["session_token_ttl"],
         "guard": min((identity.replayable_until or 0.0) + CLOCK_MARGIN, _LATEST),
     }
-    statement = _STATEMENTS[connection.vendor, identity.key_id is not None]
+    statement = _statement(connection.vendor, identity.key_id is not None)
     with connection.cursor() as cursor:
         cursor.execute(statement, row)
         stored = cursor.fetchall()
@@ -69,53 +68,28 @@ def _out_of_time(tenant: TenantView, key_id: int) -> bool:
     return Key.objects.for_tenant(tenant.id).filter(late | early, pk=key_id).exists()
 
 
-# What the two databases spell differently. Times of rows come from the database's clock.
-_DIALECTS = {
-    "postgresql": {
-        "now": "statement_timestamp()",
-        "expires": "statement_timestamp() + %(ttl)s * interval '1 second'",
-        "guard": "to_timestamp(%(guard)s::double precision)",
-        "later": "greatest",
-    },
-    "sqlite": {
-        # As text in the form in which Django stores a moment there, so that they compare.
-        "now": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')",
-        "expires": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', '+' || %(ttl)s || ' seconds')",
-        "guard": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', %(guard)s, 'unixepoch')",
-        "later": "max",
-    },
-}
-
 _IN_FORCE = ", ".join(f"'{state}'" for state in IN_FORCE)
 
-_WITH_KEY = f"""
-  JOIN tenants_key k ON k.id = %(key)s AND k.tenant_id = t.id AND k.state IN ({_IN_FORCE})
-   AND (k.not_before IS NULL OR k.not_before <= {{now}})
-   AND (k.not_after IS NULL OR k.not_after > {{now}})"""
 
-_INSERT = """
+@cache
+def _statement(vendor: str, has_key: bool) -> str:
+    now, expires = dialect.now(), dialect.after("ttl")
+    key, with_key = "NULL", ""
+    if has_key:
+        key = "k.id"
+        with_key = f"""
+  JOIN tenants_key k ON k.id = %(key)s AND k.tenant_id = t.id AND k.state IN ({_IN_FORCE})
+   AND (k.not_before IS NULL OR k.not_before <= {now})
+   AND (k.not_after IS NULL OR k.not_after > {now})"""
+    return f"""
 INSERT INTO ags_sessions_sessiontoken
        (tenant_id, service_id, key_id, token_hash, account_id, correlation_id, jti,
         created_at, expires_at, dead_after)
 SELECT t.id, s.id, {key}, %(token_hash)s, %(account_id)s, %(correlation_id)s, %(jti)s,
-       {now}, {expires}, {later}({expires}, {guard})
+       {now}, {expires}, {dialect.later(expires, dialect.moment("guard"))}
   FROM tenants_tenant t
   JOIN tenants_service s ON s.id = %(service)s AND s.tenant_id = t.id AND s.enabled{with_key}
  WHERE t.id = %(tenant)s AND t.enabled AND t.version = %(version)s
     ON CONFLICT DO NOTHING
 RETURNING id
-"""
-
-
-def _statement(vendor: str, has_key: bool) -> str:
-    words = _DIALECTS[vendor]
-    return _INSERT.format(
-        **words,
-        key="k.id" if has_key else "NULL",
-        with_key=_WITH_KEY.format(**words) if has_key else "",
-    )
-
-
-_STATEMENTS = {
-    (vendor, has_key): _statement(vendor, has_key) for vendor in _DIALECTS for has_key in (True, False)
-}
+"""  # noqa: S608 - put together from constants

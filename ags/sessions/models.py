@@ -29,6 +29,7 @@ class SessionToken(TenantScoped):
     created_at = models.DateTimeField(db_default=Now())
     expires_at = models.DateTimeField()
     revoked_at = models.DateTimeField(null=True)
+    redeemed_at = models.DateTimeField(null=True)
     # When the row may be deleted: once the token has expired and the assertion behind it, where it has a jti,
     # could not be replayed any more.
     dead_after = models.DateTimeField(db_index=True)
@@ -57,3 +58,140 @@ class SessionToken(TenantScoped):
 
     def __str__(self) -> str:
         return f"session token {self.pk}"
+
+
+class AccountStatus(models.TextChoices):
+    """Whether a subscriber may sign on, and stay signed on."""
+
+    ACTIVE = "active", "Active"
+    SUSPENDED = "suspended", "Suspended: refused until it is active again"
+    CANCELLED = "cancelled", "Cancelled: refused for good"
+
+
+class Account(TenantScoped):
+    """A subscriber, as the operator names him. It exists from its first sign-on, or because staff made it."""
+
+    tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="+")
+    account_id = models.CharField("account ID", max_length=255)
+    status = models.CharField(max_length=9, choices=AccountStatus, default=AccountStatus.ACTIVE)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    revoked_before = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "account_id"], name="one_account_of_an_id"),
+        ]
+
+    def __str__(self) -> str:
+        return self.account_id
+
+
+class DeviceStatus(models.TextChoices):
+    """Whether a device may sign on, and stay signed on. Only enabled ones count for the limit."""
+
+    ENABLED = "enabled", "Enabled"
+    DISABLED = "disabled", "Disabled: refused until it is enabled again"
+    DELETED = "deleted", "Deleted: its client signs on afresh"
+
+
+class Device(TenantScoped):
+    """A device of an account, known to its client as `client_id`, and the sign-on that it has.
+
+    A device has one sign-on at a time: a later one takes its place. `sign_on` names it in every token that it
+    gives rise to. Of a refresh token nothing is stored but its number, `generation`.
+    """
+
+    tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="+", db_constraint=False, db_index=False)
+    account = models.ForeignKey(Account, models.PROTECT, related_name="devices", db_index=False)
+    client_id = models.CharField("client ID", max_length=32, editable=False)
+    status = models.CharField(max_length=8, choices=DeviceStatus, default=DeviceStatus.ENABLED)
+    information = models.JSONField("device information")
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    # The sign-on
+    service = models.ForeignKey(
+        Service, models.PROTECT, related_name="+", db_constraint=False, db_index=False
+    )
+    key = models.ForeignKey(
+        Key, models.PROTECT, related_name="+", db_constraint=False, db_index=False, null=True
+    )
+    sign_on = models.CharField(max_length=32, editable=False)
+    correlation_id = models.CharField("correlation ID", max_length=128)
+    # When the proof behind it was accepted: what is revoked up to a moment, is judged by this one.
+    proven_at = models.DateTimeField()
+    signed_on_at = models.DateTimeField()
+    fixed_expires_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True)
+    end_reason = models.CharField(max_length=32, blank=True)
+    generation = models.PositiveIntegerField(default=0)
+    refresh_expires_at = models.DateTimeField()
+    # The refresh tokens that were used lately: [[generation, seconds since the epoch], …], newest last.
+    used = models.JSONField(default=list)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "client_id"], name="one_device_of_a_client_id"),
+            models.UniqueConstraint(fields=["tenant", "sign_on"], name="one_device_of_a_sign_on"),
+        ]
+        indexes = [
+            # Counts the enabled devices of an account, and lists all of them.
+            models.Index(fields=["tenant", "account", "status"], name="devices_of_an_account"),
+            # Leads the purge to those that are deleted, past the many that are not.
+            models.Index(
+                fields=["fixed_expires_at"],
+                condition=models.Q(status=DeviceStatus.DELETED),
+                name="deleted_devices",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.client_id
+
+
+class RevokedAccessToken(TenantScoped):
+    """An access token that was revoked by itself (RFC 7009), kept until it would have expired."""
+
+    tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="+", db_constraint=False, db_index=False)
+    jti = models.CharField(max_length=32)
+    revoked_at = models.DateTimeField(db_default=Now())
+    expires_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "jti"], name="one_revocation_of_an_access_token"),
+        ]
+
+    def __str__(self) -> str:
+        return self.jti
+
+
+class SecurityEvent(TenantScoped):
+    """Something that points at a stolen token. One row for each token and kind, however often it happens."""
+
+    class Kind(models.TextChoices):
+        """What happened."""
+
+        SESSION_TOKEN_REUSED = "session_token_reused", "A spent session token was presented again"
+        REFRESH_TOKEN_REUSED = "refresh_token_reused", "A used refresh token was presented again"
+
+    tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="+", db_constraint=False, db_index=False)
+    kind = models.CharField(max_length=32, choices=Kind)
+    # What it is about: the number of the session token, or the sign-on.
+    subject = models.CharField(max_length=64)
+    account_id = models.CharField("account ID", max_length=255)
+    correlation_id = models.CharField("correlation ID", max_length=128, help_text="Of the latest time.")
+    first_at = models.DateTimeField(db_default=Now())
+    latest_at = models.DateTimeField(db_default=Now(), db_index=True)
+    times = models.PositiveIntegerField(default=1)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "kind", "subject"], name="one_event_of_a_subject"),
+        ]
+        indexes = [
+            models.Index(fields=["tenant", "latest_at"], name="events_of_a_tenant"),
+            models.Index(fields=["tenant", "account_id", "latest_at"], name="events_of_an_account"),
+        ]
+
+    def __str__(self) -> str:
+        return self.get_kind_display()

@@ -15,10 +15,17 @@ from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from ags.sessions.models import SessionToken
+from ags.sessions.models import Device, DeviceStatus, RevokedAccessToken, SecurityEvent, SessionToken
 
 BATCH = 1000
 """Rows that one statement deletes: short enough that nobody waits for it."""
+
+EVENTS_KEPT = timedelta(days=90)
+"""How long a security event is kept after it has last happened: long enough to look into a stolen token."""
+
+CLOCK_MARGIN = timedelta(minutes=1)
+"""What is kept beyond its end for a process whose clock is behind the database's: to it, a revoked token may
+not have expired yet."""
 
 _LOCK = 0x4147_5350  # "AGSP", the number under which PostgreSQL knows who purges
 
@@ -49,6 +56,16 @@ def _dead() -> dict[str, QuerySet[Any]]:
     locked_out = timedelta(hours=settings.AXES_COOLOFF_TIME)
     return {
         "session tokens": SessionToken.unscoped.filter(dead_after__lte=Now()).order_by("dead_after"),
+        "revoked access tokens": RevokedAccessToken.unscoped.filter(
+            expires_at__lte=Now() - CLOCK_MARGIN
+        ).order_by("expires_at"),
+        # To its client, a device that is gone is as unknown as one that is deleted.
+        "deleted devices": Device.unscoped.filter(
+            status=DeviceStatus.DELETED, fixed_expires_at__lte=Now() - CLOCK_MARGIN
+        ).order_by("fixed_expires_at"),
+        "security events": SecurityEvent.unscoped.filter(latest_at__lte=Now() - EVENTS_KEPT).order_by(
+            "latest_at"
+        ),
         # There is no index on the time. The oldest are met first in the order of the primary key.
         "failed logins": AccessAttempt.objects.filter(attempt_time__lt=now - locked_out).order_by("pk"),
         "sessions of staff": Session.objects.filter(expire_date__lt=now).order_by("expire_date"),

@@ -40,7 +40,7 @@ class Dummy(Strategy):
 
     slug = "dummy"
     label = "Dummy (development only)"
-    endpoints = (Endpoint.GET_SESSION_TOKEN,)
+    endpoints = (Endpoint.GET_SESSION_TOKEN, Endpoint.SIGNON_WITH_SESSION_TOKEN, Endpoint.SIGNOUT)
     debug_only = True
     Parameters = DummyParameters
     Settings = DummySettings

@@ -66,7 +66,7 @@ class OperatorToken(Strategy):
 
     slug = "operator_token"
     label = "Operator token (JWT with a shared secret)"
-    endpoints = (Endpoint.GET_SESSION_TOKEN,)
+    endpoints = (Endpoint.GET_SESSION_TOKEN, Endpoint.SIGNON_WITH_SESSION_TOKEN, Endpoint.SIGNOUT)
     Parameters = OperatorTokenParameters
     Settings = OperatorTokenSettings
 

@@ -73,4 +73,6 @@ def _shown(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S} UTC"
+    if isinstance(value, list):
+        return ", ".join(str(one) for one in value) or NOTHING
     return str(value)

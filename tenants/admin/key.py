@@ -7,25 +7,26 @@ from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.decorators import method_decorator
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
 from django.views.decorators.debug import sensitive_post_parameters
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
-from tenants.admin.pages import ConfigurationAdmin, Question
-from tenants.forms import GENERATE, KeyChangeForm, new_key_form
-from tenants.models import IN_FORCE, Key, KeyState, tenants_of
+from tenants.admin.cut_off import IssuingAdmin
+from tenants.admin.pages import Fact, Question
+from tenants.forms import GENERATE, KeyChangeForm, NewKeyForm, form_for
+from tenants.models import IN_FORCE, Key, KeyState, SigningKey, tenants_of
 
 OTHERS_NAMED = 20
 """Other keys that the question before a revocation names."""
 
+STATES = {"staged": "info", "active": "success", "retiring": "warning", "revoked": "danger"}
+"""How each is coloured."""
+
 
 @admin.register(Key)
-class KeyAdmin(ConfigurationAdmin):
+class KeyAdmin(IssuingAdmin):
     """A secret that a tenant signs with."""
 
     list_display = ("kid", "owner", "algorithm", "stands", "not_before", "not_after", "created_at")
@@ -34,7 +35,7 @@ class KeyAdmin(ConfigurationAdmin):
     list_filter = ("state",)
     allowed_lookups = ("state__exact", "tenant__id__exact")
     ordering = ("tenant_id", "kid")
-    actions_detail = ("revoke",)
+    actions_detail = ("revoke", "cut_off")
 
     # The forms
 
@@ -42,7 +43,8 @@ class KeyAdmin(ConfigurationAdmin):
         self, request: HttpRequest, obj: Key | None = None, change: bool = False, **kwargs: Any
     ) -> Any:
         """Return the form of a new key, or of what can still be changed."""
-        kwargs["form"] = new_key_form(tenants_of(request.user)) if obj is None else KeyChangeForm
+        new = obj is None
+        kwargs["form"] = form_for(NewKeyForm, tenants_of(request.user)) if new else KeyChangeForm
         return super().get_form(request, obj, change, **kwargs)
 
     def get_fieldsets(self, request: HttpRequest, obj: Key | None = None) -> list[Any]:
@@ -73,10 +75,6 @@ class KeyAdmin(ConfigurationAdmin):
         response: HttpResponse = super().add_view(request, form_url, extra_context)
         return response
 
-    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, str]:
-        """Take the tenant from the link that led here."""
-        return {"tenant": request.GET["tenant"]} if "tenant" in request.GET else {}
-
     def response_add(
         self, request: HttpRequest, obj: Key, post_url_continue: str | None = None
     ) -> HttpResponse:
@@ -84,30 +82,12 @@ class KeyAdmin(ConfigurationAdmin):
         if request.POST.get("source") != GENERATE:
             response: HttpResponse = super().response_add(request, obj, post_url_continue)
             return response
-        context = {
-            **self.admin_site.each_context(request),
-            "title": "Key added: copy its secret now",
-            "key": obj,
-            "secret": base64.b64encode(obj.secret()).decode("ascii"),
-            "opts": self.opts,
-            "page": reverse("admin:tenants_key_change", args=[obj.pk]),
-        }
-        return TemplateResponse(
-            request, "tenants/admin/shown_once.html", context, headers={"Cache-Control": "no-store"}
-        )
+        page = reverse("admin:tenants_key_change", args=[obj.pk])
+        return self.show_once(request, "Key added: copy its secret now", facts_of(obj), secret_of(obj), page)
 
     # What is shown
 
-    @display(description="Tenant")
-    def owner(self, key: Key) -> SafeString:
-        """The tenant, and the way to it."""
-        page = reverse("admin:tenants_tenant_change", args=[key.tenant_id])
-        return format_html('<a class="text-link" href="{}">{}</a>', page, key.tenant_id)
-
-    @display(
-        description="State",
-        label={"staged": "info", "active": "success", "retiring": "warning", "revoked": "danger"},
-    )
+    @display(description="State", label=STATES)
     def stands(self, key: Key) -> str:
         """The state in one word."""
         return key.state
@@ -115,15 +95,33 @@ class KeyAdmin(ConfigurationAdmin):
     # Revoking
 
     def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
-        """A revoked key cannot be revoked."""
+        """A revoked key cannot be revoked; what it gave rise to can."""
         key: Key = self.found(request, object_id)
-        return [] if key.state == KeyState.REVOKED else super().get_actions_detail(request, object_id)
+        actions: list[Any] = super().get_actions_detail(request, object_id)
+        if key.state != KeyState.REVOKED:
+            return actions
+        return [one for one in actions if not one.action_name.endswith("_revoke")]
 
     @action(description="Revoke", url_path="revoke", permissions=["change"], variant=ActionVariant.DANGER)
     def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Never accept it again."""
         key: Key = self.found(request, object_id)
         return self.ask(request, key, revocation(key), lambda: _revoke(key))
+
+
+def facts_of(key: Key | SigningKey) -> list[Fact]:
+    """Return what is told of a key beside its secret."""
+    return [
+        Fact("Tenant", key.tenant_id),
+        Fact("Key ID (kid)", key.kid, "kid"),
+        Fact("Algorithm", key.algorithm),
+        Fact("State", key.get_state_display()),
+    ]
+
+
+def secret_of(key: Key | SigningKey) -> Fact:
+    """Return the secret of a key that was generated just now."""
+    return Fact("Secret, in base64", base64.b64encode(key.secret()).decode("ascii"), "secret")
 
 
 def revocation(key: Key) -> Question:
@@ -136,6 +134,8 @@ def revocation(key: Key) -> Question:
         consequences=[
             f"Every token that {key.tenant_id} signs with {key.kid} is refused from this moment on.",
             f"Other keys of {key.tenant_id} in force: {named or 'none'}.",
+            "Sign-ons that it gave rise to go on: who has signed on stays signed on. To end these as well, "
+            "choose Revoke everything issued afterwards.",
             "This cannot be undone: a revoked key stays revoked.",
         ],
         warning=""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import quote, unquote
@@ -17,7 +17,10 @@ from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.functional import cached_property
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
+from unfold.decorators import display
 from unfold.views import ChangeList
 
 from tenants.admin.history import changes_of
@@ -27,7 +30,7 @@ COUNTED = 1000
 """Rows that a page counts at most."""
 
 what_stops = Signal()
-"""Sent with `row`, a tenant, service or key, before staff end it; a receiver answers with sentences, or none.
+"""Sent with `row` before staff end it, or (`cuts_off`) all that it gave rise to; answered with sentences.
 
 What hangs on the row may live in an app that this one does not know.
 """
@@ -86,6 +89,17 @@ class Question:
     done: str
     warning: str = ""
     dangerous: bool = field(default=True, kw_only=True)
+    cuts_off: bool = field(default=False, kw_only=True)
+    """Whether everything that the row gave rise to ends, and not the row itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What a page that is shown once tells beside the secret; `id` is for what is copied."""
+
+    label: str
+    value: str
+    id: str = ""
 
 
 class BoundedAdmin(ModelAdmin):
@@ -121,6 +135,10 @@ class BoundedAdmin(ModelAdmin):
         """Nothing is deleted: what was granted stays explicable. There are switches and revocation."""
         return False
 
+    def _get_obj_does_not_exist_redirect(self, request: HttpRequest, opts: Any, object_id: str) -> NoReturn:
+        # A row of somebody else is as if it were not there, on every page of it.
+        raise Http404
+
     def found(self, request: HttpRequest, object_id: str) -> Any:
         """Return that row, if this person may see it. Raises Http404."""
         row = self.get_object(request, unquote(object_id))
@@ -129,39 +147,74 @@ class BoundedAdmin(ModelAdmin):
         return row
 
     def ask(
-        self, request: HttpRequest, row: Model, question: Question, act: Callable[[], object]
+        self,
+        request: HttpRequest,
+        row: Model,
+        question: Question,
+        act: Callable[[], str | HttpResponse | None],
     ) -> HttpResponse:
         """Show the question; once it is confirmed, act, and go back to the row.
 
-        What stops is counted when the question is shown: the act itself waits for no count.
+        What stops is counted when the question is shown: the act itself waits for no count. It returns what
+        it has done where nobody could know that before, or a page to be shown instead of the row. It refuses
+        by a ValidationError.
         """
         opts = self.model._meta
         page = reverse(f"admin:{opts.app_label}_{opts.model_name}_change", args=[quote(row.pk)])
         if request.method == "POST":
             try:
-                act()
+                outcome = act()
             except ValidationError as problem:
                 messages.error(request, "Not done. " + " ".join(problem.messages))
-            else:
-                self.log_change(request, row, question.done)
-                messages.success(request, question.done)
+                return redirect(page)
+            done = outcome if isinstance(outcome, str) else question.done
+            self.log_change(request, row, done)
+            if isinstance(outcome, HttpResponse):
+                return outcome
+            messages.success(request, done)
             return redirect(page)
         context = {
             **self.admin_site.each_context(request),
             "title": question.title,
             "question": question,
-            "stops": stopped_by_ending(row) if question.dangerous else [],
+            "stops": stopped_by_ending(row, question.cuts_off) if question.dangerous else [],
             "opts": opts,
             "original": row,
             "back": page,
         }
         return TemplateResponse(request, "tenants/admin/question.html", context)
 
+    def show_once(
+        self, request: HttpRequest, title: str, facts: list[Fact], secret: Fact, page: str
+    ) -> HttpResponse:
+        """Show a secret, in this answer and never again; `page` is where to go from there."""
+        context = {
+            **self.admin_site.each_context(request),
+            "title": title,
+            "facts": facts,
+            "secret": secret,
+            "opts": self.opts,
+            "page": page,
+        }
+        return TemplateResponse(
+            request, "tenants/admin/shown_once.html", context, headers={"Cache-Control": "no-store"}
+        )
+
 
 class ConfigurationAdmin(BoundedAdmin):
-    """Base of the pages for tenants, services and keys."""
+    """Base of the pages for tenants and what belongs to their configuration."""
 
     list_before_template = "tenants/admin/of_tenant.html"
+
+    @display(description="Tenant")
+    def owner(self, row: Any) -> SafeString:
+        """The tenant, and the way to it."""
+        page = reverse("admin:tenants_tenant_change", args=[row.tenant_id])
+        return format_html('<a class="text-link" href="{}">{}</a>', page, row.tenant_id)
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, str]:
+        """Take the tenant from the link that led here."""
+        return {"tenant": request.GET["tenant"]} if "tenant" in request.GET else {}
 
     def changeform_view(
         self,
@@ -213,7 +266,7 @@ class ConfigurationAdmin(BoundedAdmin):
         return TemplateResponse(request, "tenants/admin/history.html", context)
 
 
-def stopped_by_ending(row: Model) -> list[str]:
-    """Return what the apps above say stops with this row."""
-    answers: list[tuple[Any, Any]] = what_stops.send(sender=type(row), row=row)
+def stopped_by_ending(row: Model, cuts_off: bool) -> list[str]:
+    """Return what the apps above say stops with this row, or when all that it gave rise to is cut off."""
+    answers: list[tuple[Any, Any]] = what_stops.send(sender=type(row), row=row, cuts_off=cuts_off)
     return [sentence for _, sentences in answers for sentence in sentences]

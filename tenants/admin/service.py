@@ -16,14 +16,15 @@ from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
 from providers.registry import strategies
-from tenants.admin.pages import ConfigurationAdmin, Question
+from tenants.admin.cut_off import IssuingAdmin
+from tenants.admin.pages import Question
 from tenants.admin.tenant import STATUS, switch, switch_of
 from tenants.forms import ChoiceOfStrategy, service_form, setting_name, shown_setting
 from tenants.models import Service, tenants_of
 
 
 @admin.register(Service)
-class ServiceAdmin(ConfigurationAdmin):
+class ServiceAdmin(IssuingAdmin):
     """A strategy as one tenant offers it."""
 
     list_display = ("name", "owner", "how", "status", "display_name")
@@ -33,7 +34,7 @@ class ServiceAdmin(ConfigurationAdmin):
     allowed_lookups = ("enabled__exact", "tenant__id__exact")
     ordering = ("tenant_id", "name")
     formfield_overrides = {URLField: {"assume_scheme": "https"}}
-    actions_detail = ("enable", "disable")
+    actions_detail = ("enable", "disable", "cut_off")
 
     # Adding, step one
 
@@ -100,12 +101,6 @@ class ServiceAdmin(ConfigurationAdmin):
 
     # What is shown
 
-    @display(description="Tenant")
-    def owner(self, service: Service) -> SafeString:
-        """The tenant, and the way to it."""
-        page = reverse("admin:tenants_tenant_change", args=[service.tenant_id])
-        return format_html('<a class="text-link" href="{}">{}</a>', page, service.tenant_id)
-
     @display(description="Strategy")
     def how(self, service: Service) -> str:
         """What staff call the strategy."""
@@ -129,7 +124,10 @@ class ServiceAdmin(ConfigurationAdmin):
         service: Service = self.found(request, object_id)
         question = Question(
             title=f"Enable service {service} of {service.tenant_id}?",
-            consequences=["It appears in discovery and issues session tokens, within a second."],
+            consequences=[
+                "It appears in discovery and issues session tokens, within a second.",
+                "Sign-ons that it gave rise to before are good again, unless they have ended meanwhile.",
+            ],
             button="Enable",
             done=f"Service {service} is enabled.",
             dangerous=False,
@@ -144,6 +142,7 @@ class ServiceAdmin(ConfigurationAdmin):
             title=f"Disable service {service} of {service.tenant_id}?",
             consequences=[
                 "It disappears from discovery, and requests for it are refused from this moment on.",
+                "Who has signed on through it is refused, too, until it is enabled again.",
             ],
             button="Disable",
             done=f"Service {service} is disabled.",

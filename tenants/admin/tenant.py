@@ -7,23 +7,47 @@ from typing import Any
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
-from django.utils.html import format_html
+from django.utils.html import format_html_join
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
-from tenants.admin.pages import ConfigurationAdmin, Question
-from tenants.models import Tenant
+from tenants.admin.cut_off import IssuingAdmin
+from tenants.admin.pages import Question
+from tenants.admin.signing_key import SigningAdmin
+from tenants.forms import TenantForm
+from tenants.models import Algorithm, SigningKey, Tenant
 
 STATUS = {"enabled": "success", "disabled": "danger"}
 """How the two are coloured."""
 
+LISTS = {
+    "service": "Services",
+    "key": "Keys",
+    "signingkey": "Signing keys",
+    "resourceserver": "Resource servers",
+}
+"""What belongs to a tenant."""
+
+RULES = (
+    "device_limit",
+    "access_token_ttl",
+    "refresh_token_ttl",
+    "sign_on_ttl",
+    "refresh_grace",
+    "signing_algorithm",
+    "issuer",
+    "audience",
+    "allowed_origins",
+)
+
 
 @admin.register(Tenant)
-class TenantAdmin(ConfigurationAdmin):
-    """Whether an operator may come in at all."""
+class TenantAdmin(IssuingAdmin, SigningAdmin):
+    """Whether an operator may come in at all, and what its client apps get."""
 
+    form = TenantForm
     list_display = ("id", "name", "status", "of_it")
     search_fields = ("id__istartswith", "name__icontains")
     search_help_text = "The start of the ID, or a part of the name."
@@ -31,28 +55,42 @@ class TenantAdmin(ConfigurationAdmin):
     allowed_lookups = ("enabled__exact",)
     ordering = ("id",)
     of_tenants = "pk__in"
-    actions_detail = ("enable", "disable")
+    actions_detail = ("enable", "disable", "rotate", "cut_off")
 
-    def get_fields(self, request: HttpRequest, obj: Tenant | None = None) -> tuple[str, ...]:
+    def get_fieldsets(self, request: HttpRequest, obj: Tenant | None = None) -> list[Any]:
         """On the page of an existing one the switch is a button, and links lead to what it has."""
-        return ("id", "name", "enabled") if obj is None else ("id", "name", "status", "of_it")
+        return [
+            (None, {"fields": ("id", "name", *(("enabled",) if obj is None else ("status", "of_it")))}),
+            ("What its client apps get", {"fields": RULES}),
+        ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Tenant | None = None) -> tuple[str, ...]:
         """The ID is what head-ends send and tokens name: it never changes."""
         return () if obj is None else ("id", "status", "of_it")
+
+    def response_add(
+        self, request: HttpRequest, obj: Tenant, post_url_continue: str | None = None
+    ) -> HttpResponse:
+        """Show the secret of the first signing key, where the platform verifies with it."""
+        if obj.signing_algorithm == Algorithm.HS256:
+            key = SigningKey.objects.for_tenant(obj).get()
+            title = "Tenant added: copy the secret of its signing key now"
+            return self.show_signing_secret(request, key, title)
+        response: HttpResponse = super().response_add(request, obj, post_url_continue)
+        return response
 
     @display(description="Status", label=STATUS)
     def status(self, tenant: Tenant) -> str:
         """Whether it is enabled."""
         return "enabled" if tenant.enabled else "disabled"
 
-    @display(description="Services and keys")
+    @display(description="What it has")
     def of_it(self, tenant: Tenant) -> SafeString:
         """Where its services and keys are."""
-        return format_html(
-            '<a class="text-link" href="{}">Services</a> · <a class="text-link" href="{}">Keys</a>',
-            list_of("service", tenant.pk),
-            list_of("key", tenant.pk),
+        return format_html_join(
+            " · ",
+            '<a class="text-link" href="{}">{}</a>',
+            ((list_of(model, tenant.pk), label) for model, label in LISTS.items()),
         )
 
     def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
@@ -80,6 +118,7 @@ class TenantAdmin(ConfigurationAdmin):
             title=f"Disable tenant {tenant}?",
             consequences=[
                 f"Every request with nv-tenant-id {tenant} is refused from this moment on.",
+                "Who has signed on there is refused, too, until it is enabled again.",
                 "Its services and keys stay as they are, and work again once it is enabled.",
             ],
             button="Disable",
@@ -89,7 +128,7 @@ class TenantAdmin(ConfigurationAdmin):
 
 
 def list_of(model: str, tenant_id: str) -> str:
-    """Return the address of the services or keys of that tenant."""
+    """Return the address of what that tenant has of a kind."""
     query = urlencode({"tenant__id__exact": tenant_id})
     return f"{reverse(f'admin:tenants_{model}_changelist')}?{query}"
 

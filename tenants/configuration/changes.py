@@ -36,7 +36,7 @@ def apply(tenants: list[TenantEntry], folder: Path, *, dry_run: bool = False) ->
     with transaction.atomic():
         # What is compared stays so until the end. In one order, so that no two wait for each other.
         known = Tenant.objects.filter(pk__in=[entry.name for entry in tenants])
-        list(known.select_for_update().order_by("pk"))
+        list(known.select_for_update(no_key=True).order_by("pk"))
         for entry in tenants:
             tenant = _apply_tenant(entry, changes)
             for service in entry.services:

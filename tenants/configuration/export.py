@@ -45,17 +45,30 @@ def _tenant(tenant: Tenant) -> Mapping[str, Any]:
     keys = sorted(Key.objects.for_tenant(tenant), key=lambda key: key.kid)
     return {
         "id": tenant.pk,
-        **{name: getattr(tenant, name) for name in ("name", "enabled")},
+        **_fields(tenant, _TENANT),
         "services": [_service(service) for service in services],
         "keys": [_key(key) for key in keys],
     }
 
 
+_TENANT = (
+    "name",
+    "enabled",
+    "device_limit",
+    "access_token_ttl",
+    "refresh_token_ttl",
+    "sign_on_ttl",
+    "refresh_grace",
+    "signing_algorithm",
+    "issuer",
+    "audience",
+    "allowed_origins",
+)
 _SERVICE = ("name", "strategy", "display_name", "logo", "enabled")
 _KEY = ("kid", "algorithm", "state")
 
 
-def _fields(row: Service | Key, names: Iterable[str]) -> dict[str, Any]:
+def _fields(row: Tenant | Service | Key, names: Iterable[str]) -> dict[str, Any]:
     return {name: getattr(row, name) for name in names}
 
 

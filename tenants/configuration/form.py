@@ -60,7 +60,7 @@ def read(raw: bytes) -> list[TenantEntry]:
 def _tenant(path: str, name: str, members: dict[str, Any]) -> TenantEntry:
     services = _entries(members.pop("services", []), f"{path}.services", "name", _service)
     keys = _entries(members.pop("keys", []), f"{path}.keys", "kid", _key)
-    given = _typed(members, path, {"name": _text, "enabled": _boolean}, beside={"id", "services", "keys"})
+    given = _typed(members, path, _OF_TENANT, beside={"id", "services", "keys"})
     return TenantEntry(path, name, given, tuple(services), tuple(keys))
 
 
@@ -144,6 +144,37 @@ def _moment(value: Any, path: str) -> datetime | None:
         raise Mistake(
             path, "must be a moment with its zone (ISO 8601), such as 2026-01-31T08:00:00Z, or null"
         ) from None
+
+
+def _number(value: Any, path: str) -> int:
+    if type(value) is not int:
+        raise Mistake(path, "must be a whole number")
+    return value
+
+
+def _number_or_none(value: Any, path: str) -> int | None:
+    return None if value is None else _number(value, path)
+
+
+def _texts(value: Any, path: str) -> list[str]:
+    if not isinstance(value, list):
+        raise Mistake(path, "must be a list")
+    return [_text(member, f"{path}[{place}]") for place, member in enumerate(value)]
+
+
+_OF_TENANT: _Types = {
+    "name": _text,
+    "enabled": _boolean,
+    "device_limit": _number_or_none,
+    "access_token_ttl": _number,
+    "refresh_token_ttl": _number,
+    "sign_on_ttl": _number,
+    "refresh_grace": _number,
+    "signing_algorithm": _text,
+    "issuer": _text,
+    "audience": _text,
+    "allowed_origins": _texts,
+}
 
 
 def _reference(value: Any, path: str) -> Reference:

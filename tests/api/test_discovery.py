@@ -52,7 +52,22 @@ def test_the_document_is_as_the_contract_shows_it(nagra: HeadEnd) -> None:
                                 "maxLength": 8192,
                             }
                         ],
-                    }
+                    },
+                    {
+                        "name": "SIGNON_WITH_SESSION_TOKEN",
+                        "path": "/signOnWithSessionToken",
+                        "parameterProperties": [
+                            {
+                                "name": "sessionToken",
+                                "mandatory": True,
+                                "isPassword": False,
+                                "description": "The session token that the operator has shown, as a QR code "
+                                "for example.",
+                                "maxLength": 128,
+                            }
+                        ],
+                    },
+                    {"name": "SIGNOUT", "path": "/signOut", "parameterProperties": []},
                 ],
             }
         ]
@@ -61,7 +76,7 @@ def test_the_document_is_as_the_contract_shows_it(nagra: HeadEnd) -> None:
 
 def test_what_is_listed_can_be_used_as_it_is_listed(nagra: HeadEnd) -> None:
     (service,) = nagra.discover().json()["availableServices"]
-    (endpoint,) = service["endpoints"]
+    endpoint = service["endpoints"][0]
     (parameter,) = endpoint["parameterProperties"]
     answer = nagra.client.post(
         "/ags" + endpoint["path"],
@@ -128,7 +143,7 @@ def test_a_document_that_has_not_changed_is_not_sent_again(nagra: HeadEnd) -> No
 
 def test_caches_keep_it_apart_by_tenant_and_ask_each_time(nagra: HeadEnd) -> None:
     answer = nagra.discover()
-    assert answer.headers["Vary"] == "nv-tenant-id"
+    assert answer.headers["Vary"] == "nv-tenant-id, origin"
     assert answer.headers["Cache-Control"] == "no-cache"
 
 

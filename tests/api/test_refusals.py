@@ -161,7 +161,10 @@ TOO_LARGE = refusal(
     "The body is larger than 64 KiB, or a form of staff than 2.5 MiB or 1,000 fields.",
 )
 UNSUPPORTED = refusal(
-    415, 41500, "unsupported_media_type", "The body must be uncompressed application/json in UTF-8."
+    415,
+    41500,
+    "unsupported_media_type",
+    "The body must be uncompressed application/json in UTF-8.",
 )
 
 
@@ -279,7 +282,9 @@ def test_the_default_tenant_stands_in_for_a_missing_header(nagra: HeadEnd, setti
     assert nagra.present(nagra.token(), nv_tenant_id="sunrise").status_code == 403
 
 
-NOT_AUTHENTICATED = refusal(401, 40100, "not_authenticated", "The parameters do not prove an account.")
+NOT_AUTHENTICATED = refusal(
+    401, 40100, "not_authenticated", "What was presented proves nothing, or nothing any more."
+)
 
 
 @pytest.fixture
@@ -460,6 +465,12 @@ NOT_FOUND = refusal(404, 40400, "not_found", "There is nothing at this address."
 ALLOWED = {
     "/ags/servicediscovery": "GET, HEAD",
     "/ags/getSessionToken": "POST",
+    "/ags/signOnWithSessionToken": "POST",
+    "/ags/signOut": "POST",
+    "/ias/v3/token/actions/refresh": "POST",
+    "/oauth/introspect": "POST",
+    "/oauth/revoke": "POST",
+    "/.well-known/jwks.json": "GET, HEAD",
     "/healthz": "GET, HEAD",
     "/readyz": "GET, HEAD",
     "/openapi.json": "GET, HEAD",

@@ -7,12 +7,16 @@ import logging
 from typing import Any
 
 import pytest
+from django.db import connection
 
 from ags.operations.logs import JSONLines, ReadableLines
-from ags.sessions.models import SessionToken
+from ags.sessions.client_tokens import SignOn, read_access_token, read_refresh_token
+from ags.sessions.models import Account, Device, SecurityEvent, SessionToken
+from ags.sessions.sign_on import NewDevice
 from providers.registry import strategies
+from tenants.snapshot import snapshot
 from tests.api.test_refusals import database_away
-from tests.conftest import HeadEnd
+from tests.conftest import ClientApp, HeadEnd, platform
 
 MARKER = "marker0815"
 
@@ -71,6 +75,106 @@ def test_the_session_token_and_the_secret_are_in_no_line_and_in_no_row(nagra: He
     (row,) = SessionToken.objects.for_tenant("nagra").values()
     assert token not in json.dumps(row, default=str)
     assert token.encode() not in bytes(row["token_hash"])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_no_token_secret_or_account_of_a_client_app_is_logged_or_told_to_whoever_is_refused(
+    nagra: HeadEnd, logged: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every path of the client's half, with every outcome; what may be told is in the bundle alone."""
+    app, server = ClientApp(nagra), platform("nagra")
+    account = f"account-{MARKER}"
+    secrets = [MARKER, server.secret, server.basic]
+
+    def signed_on(**members: Any) -> dict[str, Any]:
+        secrets.append(app.session_token(account))
+        given: dict[str, Any] = app.redeem(secrets[-1], **members).json()
+        secrets.extend(given[name].rpartition(".")[2] for name in ("access_token", "refresh_token"))
+        app.tokens = given
+        return given
+
+    first = signed_on(deviceInformation={MARKER: [MARKER]}, other=MARKER)
+    spent = secrets[3]
+    signed_on(clientId=first["client_id"])
+    used = app.tokens["refresh_token"]
+    secrets.extend(
+        app.refresh().json()[name].rpartition(".")[2] for name in ("access_token", "refresh_token")
+    )
+    secrets.extend(server.introspect(app.tokens[name]).json()["jti"] for name in ("access_token",))
+    refused = [
+        app.redeem(spent),
+        app.redeem(MARKER),
+        app.redeem(app.session_token(account), clientId=MARKER),
+        app.redeem(app.session_token(account), clientId=[MARKER]),
+        app.call("/ags/signOnWithSessionToken", '{"' + MARKER + '": 1, "' + MARKER + '": 1}'),
+        app.call("/ags/signOnWithSessionToken", MARKER, content_type=f"text/{MARKER}"),
+        app.call("/ags/signOnWithSessionToken", MARKER * 10_000),
+        app.call(
+            "/ags/signOnWithSessionToken", {"parameters": [{"name": "sessionToken", "value": [MARKER]}]}
+        ),
+        app.redeem(app.session_token(account), deviceInformation=MARKER),
+        app.refresh(MARKER),
+        app.refresh(first["refresh_token"]),
+        app.refresh(first["access_token"]),
+        app.refresh(authorization=f"{MARKER} {MARKER}"),
+        app.refresh(tenantId=f"{MARKER}!"),
+        app.call(f"/ias/v3/token/actions/refresh?{MARKER}", MARKER, authorization=f"Bearer {used}"),
+        app.sign_out(MARKER),
+        app.sign_out(first["access_token"]),
+        app.sign_out(x_auth_service_id=MARKER * 20),
+        server.introspect(MARKER, authorization=f"Basic {MARKER}"),
+        server.introspect(app.tokens["access_token"], authorization=None),
+        server.post("/oauth/introspect", f"token={MARKER}&token={MARKER}"),
+        server.post("/oauth/revoke", {"token": MARKER, "client_secret": server.secret}),
+        server.post(f"/oauth/revoke?token={MARKER}", f"token={MARKER}", content_type=f"text/{MARKER}"),
+        nagra.client.get(f"/.well-known/jwks.json?tenant={MARKER}", headers={"origin": f"https://{MARKER}"}),
+        nagra.client.get(f"/oauth/introspect?token={MARKER}"),
+    ]
+    answered = [server.introspect(MARKER), server.revoke(MARKER), server.revoke(first["access_token"])]
+    with database_away():
+        refused += [
+            app.redeem(spent),
+            app.refresh(),
+            app.sign_out(),
+            server.introspect(app.tokens["access_token"]),
+            server.revoke(app.tokens["access_token"]),
+        ]
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError(f"{MARKER} {spent} {account}")
+
+    with connection.execute_wrapper(broken):
+        refused += [app.redeem(spent), app.refresh(), app.sign_out(), server.revoke(first["refresh_token"])]
+    Device.unscoped.update(used=[])
+    refused.append(app.refresh(used))  # stolen, by all that is known
+    Account.unscoped.update(status="suspended")
+    refused += [app.refresh(), app.redeem(app.session_token(account))]
+    assert {answer.status_code for answer in refused} >= {400, 401, 403, 404, 405, 413, 415, 500, 503}
+    assert {answer.status_code for answer in answered} == {200}
+    assert [row.kind for row in SecurityEvent.unscoped.order_by("pk")] == [
+        "session_token_reused",
+        "refresh_token_reused",
+    ]
+    for secret in secrets:
+        assert secret not in logged()
+        for answer in refused + answered:
+            assert secret not in answer.content.decode() + str(dict(answer.headers))
+    assert min(answer.status_code for answer in refused) >= 400
+
+
+def test_no_secret_is_printed_with_what_holds_it(nagra: HeadEnd) -> None:
+    """A crash report, a debugger or a careless log line prints values as they describe themselves."""
+    app = ClientApp(nagra)
+    app.sign_on(f"account-{MARKER}", deviceInformation={MARKER: 1})
+    tenant = snapshot.tenant("nagra")
+    assert tenant is not None
+    device = Device.objects.for_tenant("nagra").get()
+    access = read_access_token(tenant, app.tokens["access_token"])
+    refresh = read_refresh_token(tenant, app.tokens["refresh_token"])
+    sign_on = SignOn(device.account.account_id, device.client_id, device.sign_on, 0, 0.0, 0.0)
+    for value in (access, refresh, sign_on, NewDevice({MARKER: 1}), device, tenant.signer):
+        assert MARKER not in repr(value)
+    assert "PrivateKey" not in repr(tenant.signer)
 
 
 def test_each_request_leaves_one_line_that_says_who_what_and_why(

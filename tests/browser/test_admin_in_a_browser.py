@@ -8,9 +8,9 @@ from django.contrib.auth.models import User
 from playwright.sync_api import Error, Page, expect
 
 from ags.sessions.models import SessionToken
-from tenants.models import Key, KeyState, Service
+from tenants.models import Key, KeyState, ResourceServer, Service, Tenant
 from tests.browser.chromium import path_of_chromium, visit
-from tests.conftest import HeadEnd
+from tests.conftest import ClientApp, HeadEnd
 
 pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.django_db(transaction=True)]
 
@@ -71,7 +71,7 @@ def test_a_key_is_generated_seen_once_and_revoked(live_server: Any, nagra: HeadE
         assert shown["secret"] not in page.content()
         page.goto("/admin/tenants/key/?tenant__id__exact=nagra")
         page.get_by_role("link", name=shown["kid"]).click()
-        page.get_by_role("link", name="Revoke").click()
+        page.get_by_role("link", name="Revoke", exact=True).click()
         expect(page.get_by_text("Other keys of nagra in force: nagra-key-1.")).to_be_visible()
         page.get_by_role("button", name="Revoke").click()
         expect(page.get_by_text(f"Key {shown['kid']} of nagra is revoked.")).to_be_visible()
@@ -109,7 +109,7 @@ def test_a_session_token_is_looked_up_and_revoked(live_server: Any, nagra: HeadE
         expect(page.get_by_text("live", exact=True)).to_be_visible()
         assert token not in page.content()
         page.get_by_role("link", name="account-1").click()
-        page.get_by_role("link", name="Revoke").click()
+        page.get_by_role("link", name="Revoke", exact=True).click()
         page.get_by_role("button", name="Revoke").click()
         expect(page.get_by_text("The session token is revoked.")).to_be_visible()
 
@@ -117,6 +117,84 @@ def test_a_session_token_is_looked_up_and_revoked(live_server: Any, nagra: HeadE
     assert (seen.complaints, seen.strangers) == ([], [])
     assert SessionToken.unscoped.get().revoked_at is not None
     assert not [address for address in addresses if token in address]
+
+
+def test_a_device_is_found_through_its_account_and_disabled(
+    live_server: Any, app: ClientApp, staff: User
+) -> None:
+    app.sign_on(deviceInformation={"deviceType": "<script>document.title='run'</script>"})
+
+    def script(page: Page) -> None:
+        log_in(page)
+        page.get_by_role("link", name="Accounts").first.click()
+        choose_tenant(page, "nagra")
+        page.get_by_label("Account ID").fill("account-1")
+        page.get_by_role("button", name="Look up").click()
+        page.get_by_role("link", name="account-1").click()
+        page.get_by_role("link", name=app.tokens["client_id"]).click()
+        expect(page.get_by_text("document.title='run'")).to_be_visible()
+        expect(page).not_to_have_title("run")
+        page.get_by_role("link", name="Disable").click()
+        page.get_by_role("button", name="Disable").click()
+        expect(page.get_by_text("is disabled.")).to_be_visible()
+        expect(page.get_by_text("device disabled")).to_be_visible()
+        page.get_by_role("link", name="History").click()
+        expect(page.get_by_text("staff").first).to_be_visible()
+        page.go_back()
+        page.get_by_role("link", name="Enable").click()
+        page.get_by_role("button", name="Enable").click()
+        expect(page.get_by_text("is enabled.")).to_be_visible()
+
+    seen = visit(live_server.url, script)
+    assert (seen.complaints, seen.strangers) == ([], [])
+    assert app.refresh().status_code == 200
+
+
+def test_a_tenants_rules_its_signing_key_and_what_it_issued(
+    live_server: Any, app: ClientApp, staff: User
+) -> None:
+    app.sign_on()
+
+    def script(page: Page) -> None:
+        log_in(page)
+        page.goto("/admin/tenants/tenant/nagra/change/")
+        page.locator("[name=allowed_origins]").fill("https://tv.example\nno origin")
+        page.get_by_role("button", name="Save and continue editing").click()
+        expect(page.get_by_text("'no origin' is no origin")).to_be_visible()
+        page.locator("[name=allowed_origins]").fill("https://tv.example")
+        page.get_by_role("button", name="Save and continue editing").click()
+        expect(page.get_by_text("was changed successfully")).to_be_visible()
+        for told in ("it can sign from", "Too soon"):
+            page.get_by_role("link", name="Rotate signing key").click()
+            page.get_by_role("button", name="Do the next step").click()
+            expect(page.get_by_text(told)).to_be_visible()
+        page.get_by_role("link", name="Revoke everything issued").click()
+        expect(page.get_by_text("Live sign-ons that it gave rise to: 1.")).to_be_visible()
+        page.get_by_role("button", name="Revoke everything").click()
+        expect(page.get_by_text("gave rise to is revoked.")).to_be_visible()
+
+    seen = visit(live_server.url, script)
+    assert (seen.complaints, seen.strangers) == ([], [])
+    assert Tenant.objects.get().allowed_origins == ["https://tv.example"]
+    assert app.refresh().status_code == 401
+
+
+def test_the_secret_of_a_resource_server_is_seen_once(live_server: Any, nagra: HeadEnd, staff: User) -> None:
+    def script(page: Page) -> None:
+        log_in(page)
+        page.goto("/admin/tenants/resourceserver/?tenant__id__exact=nagra")
+        page.get_by_role("link", name="Add one").click()
+        page.locator("[name=name]").fill("Entitlements")
+        page.get_by_role("button", name="Save", exact=True).click()
+        secret = page.locator("#secret").inner_text()
+        assert len(secret) == 43
+        page.get_by_role("link", name="I have copied it").click()
+        assert secret not in page.content()
+        with pytest.raises(Error, match="ERR_CACHE_MISS"):
+            page.go_back()  # the browser has not kept the page
+
+    visit(live_server.url, script)
+    assert ResourceServer.unscoped.get().name == "Entitlements"
 
 
 def test_the_reference_of_the_api_needs_no_other_site(live_server: Any, db: None) -> None:

@@ -11,7 +11,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import jwt
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,6 +48,14 @@ def test_the_demo_shows_the_whole_way_and_ends_well(demo: subprocess.CompletedPr
     assert token is not None
     assert f"\n   {token[1]}\n" in demo.stdout
     assert len(re.findall(r"^[█▀▄ ]{20,}$", demo.stdout, re.MULTILINE)) > 10, "a QR code is drawn"
+    steps = re.findall(r"^(\d)\. ", demo.stdout, re.MULTILINE)
+    assert steps == list("12345678")
+    first, second = re.findall(r'"client_id": "([0-9a-f]{32})"', demo.stdout)
+    assert first == second, "the device stays the same when it refreshes"
+    said = re.findall(r'"typ": "(\w+)"', demo.stdout)
+    assert said == ["GetSessionTokenAuthN", "DevAuthN", "RefreshAuthN"], "what the tokens say is shown"
+    assert "The signature is right. The account is SessionTokenSignOnAccount-0001." in demo.stdout
+    assert '"reason": "not_authenticated"' in demo.stdout, "and who is signed out stays so"
 
 
 def test_its_secrets_are_kept_and_readable_by_their_owner_only(
@@ -87,20 +97,92 @@ def running(folder: Path, shell: dict[str, str]) -> Iterator[tuple[subprocess.Po
     process.stdout.close()
 
 
+def pasted(line: str, shell: dict[str, str]) -> dict[str, Any]:
+    """What a line answers when it is pasted into a shell."""
+    done = subprocess.run(["sh", "-c", line], env=shell, capture_output=True, text=True, check=True)
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
 def test_the_printed_lines_work_when_pasted_into_a_shell(
     running: tuple[subprocess.Popen[str], str], shell: dict[str, str]
 ) -> None:
     _, printed = running
-    discovery, session_token = re.findall(r"^ +(curl .+)$", printed, re.MULTILINE)
+    lines = re.findall(r"^ +(curl .+)$", printed, re.MULTILINE)
+    discovery, session_token, sign_on, key_set, refresh, sign_out = lines
+    assert "availableServices" in pasted(discovery, shell)
+    assert list(pasted(session_token, shell)) == ["sessionToken"]
+    assert pasted(session_token, shell)["reason"] == "replayed", "it says that it works once"
+    bundle = pasted(sign_on, shell)
+    assert bundle["accountId"] == "SessionTokenSignOnAccount-0001"
+    assert pasted(sign_on, shell)["reason"] == "not_authenticated", "it says that it works once"
+    (key,) = pasted(key_set, shell)["keys"]
+    assert jwt.decode(bundle["access_token"], jwt.PyJWK(key), ["ES256"], issuer="ags", audience="nagra")
+    assert pasted(refresh, shell)["client_id"] != bundle["client_id"], "it says that it is another device"
+    assert pasted(sign_out, shell) == {}
+    assert pasted(refresh, shell)["reason"] == "not_authenticated", "it is signed out"
 
-    def pasted(line: str) -> dict[str, object]:
-        done = subprocess.run(["sh", "-c", line], env=shell, capture_output=True, text=True, check=True)
-        answer: dict[str, object] = json.loads(done.stdout)
-        return answer
 
-    assert "availableServices" in pasted(discovery)
-    assert list(pasted(session_token)) == ["sessionToken"]
-    assert pasted(session_token)["reason"] == "replayed", "it says that it works once"
+def test_the_examples_work_each_by_itself(
+    running: tuple[subprocess.Popen[str], str], folder: Path, shell: dict[str, str]
+) -> None:
+    _, printed = running
+    url = re.search(r"(http://127\.0\.0\.1:\d+)/admin/", printed)
+    secret = re.search(r"^NAGRA_SECRET=(.+)$", (folder / "demo.env").read_text(), re.MULTILINE)
+    assert url is not None
+    assert secret is not None
+
+    def example(name: str, *words: str, stdin: str = "") -> str:
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "examples" / name), f"--url={url[1]}", "--tenant=nagra", *words],
+            env=shell | {"NAGRA_SECRET": secret[1]},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    kid = "--kid=70646948-d6fb-4ce8-a433-52a14ee2fa0a"
+    shown = example("headend.py", kid, "--secret-env=NAGRA_SECRET", "--account=account-7")
+    token = re.search(r'"sessionToken": "([a-z0-9]{26})"', shown)
+    assert token is not None
+    shown = example("client_app.py", "--service=Customer Auth Service", f"--session-token={token[1]}")
+    assert '"accountId": "account-7"' in shown
+    assert shown.endswith("Signed out.\n")
+    access_token = re.search(r'"access_token": "(\S+)"', shown)
+    assert access_token is not None
+    assert json.loads(example("resource_server.py", stdin=access_token[1]))["accountId"] == "account-7"
+
+
+def test_the_client_app_to_copy_signs_on_afresh_where_its_device_is_unknown(
+    running: tuple[subprocess.Popen[str], str], shell: dict[str, str]
+) -> None:
+    _, printed = running
+    lines = re.findall(r"^ +(curl .+)$", printed, re.MULTILINE)
+    token = pasted(lines[1], shell)["sessionToken"]
+    url = lines[1].split()[4].removesuffix("/ags/getSessionToken")
+    program = f"""
+from client_app import ClientApp
+app = ClientApp({url!r}, "nagra", "Customer Auth Service", client_id="{"0" * 32}")
+print(app.sign_on({token!r})["client_id"] == app.client_id != "{"0" * 32}")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT / "examples",
+        env=shell,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("True\n", ""), "with the same session token"
+
+
+def test_the_client_app_to_copy_uses_the_standard_library_alone() -> None:
+    source = (ROOT / "examples" / "client_app.py").read_text()
+    imported = set(re.findall(r"^(?:from|import) (\w+)", source, re.MULTILINE))
+    assert imported <= sys.stdlib_module_names
 
 
 def test_the_login_it_names_opens_the_admin(running: tuple[subprocess.Popen[str], str]) -> None:

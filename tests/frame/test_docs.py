@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -42,7 +43,7 @@ def test_every_command_and_file_that_is_named_exists(page: Path) -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for target in re.findall(r"`make ([a-z]+)", text) + re.findall(r"^\$ make ([a-z]+)", text, re.MULTILINE):
         assert target in targets, f"make {target}"
-    for command in re.findall(r"manage\.py ([a-z]+)", text):
+    for command in re.findall(r"manage\.py ([a-z_]+)", text):
         assert command in get_commands(), f"manage.py {command}"
     for named in re.findall(
         r"`((?:ags|providers|tenants|tests|docker|examples|docs|requirements)/[\w./-]+)`", text
@@ -66,6 +67,27 @@ def test_the_table_of_errors_is_the_registry() -> None:
     assert page() == PAGE.read_text(encoding="utf-8"), "run make openapi"
     for error in REGISTRY:
         assert f"| {error.status.value} | {error.code} | `{error.reason}` |" in page()
+
+
+def test_every_proof_that_a_call_wants_is_described() -> None:
+    document = json.loads((ROOT / "openapi.json").read_text())
+    wanted = {
+        f"{method} {path}": [name for way in call.get("security", []) for name in way]
+        for path, methods in document["paths"].items()
+        for method, call in methods.items()
+    }
+    assert {call: names for call, names in wanted.items() if names} == {
+        "post /ags/signOut": ["accessToken"],
+        "post /ias/v3/token/actions/refresh": ["refreshToken"],
+        "post /oauth/introspect": ["resourceServer"],
+        "post /oauth/revoke": ["resourceServer"],
+    }
+    described = document["components"]["securitySchemes"]
+    assert {name: scheme["scheme"] for name, scheme in described.items()} == {
+        "accessToken": "bearer",
+        "refreshToken": "bearer",
+        "resourceServer": "basic",
+    }
 
 
 def test_the_guide_to_adding_a_provider_builds_one_that_works(tmp_path: Path) -> None:

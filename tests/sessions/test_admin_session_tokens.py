@@ -11,9 +11,9 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from ags.sessions.models import SessionToken
-from tenants.models import Assignment, Key, Service
-from tests.conftest import HeadEnd
+from ags.sessions.models import Account, Device, SecurityEvent, SessionToken
+from tenants.models import Assignment, Key, ResourceServer, Service, SigningKey, Tenant
+from tests.conftest import ClientApp, HeadEnd
 
 LIST = "/admin/ags_sessions/sessiontoken/"
 JTI = "a-jti-that-is-not-for-staff"
@@ -53,8 +53,9 @@ def test_a_token_is_found_by_each_of_three_things(
     known = {"account_id": "account-1", "correlation_id": "corr-1", "token": token}
     (row,) = found(look_up(admin_client, **{by: known[by]}))
     assert ">account-1</a>" in row[0]
-    assert (row[1], row[4], row[5], row[6], row[7]) == (
+    assert (row[1], *row[4:]) == (
         "live",
+        "—",
         "—",
         "Customer Auth Service",
         "nagra-key-1",
@@ -116,6 +117,32 @@ def test_the_state_is_that_of_the_databases_clock(admin_client: Client, token: s
     assert row[3] == "2001-01-01 00:00:00"
 
 
+def test_a_spent_token_is_told_and_not_revoked(admin_client: Client, app: ClientApp, token: str) -> None:
+    assert app.redeem(token).status_code == 201
+    (row,) = found(look_up(admin_client, account_id="account-1"))
+    assert row[1] == "redeemed"
+    assert row[4] != "—"
+    address = f"{LIST}{SessionToken.unscoped.get().pk}/"
+    assert f"{address}revoke/" not in admin_client.get(address + "change/").content.decode()
+
+
+@pytest.mark.parametrize(
+    ("model", "change", "state"),
+    [
+        (Tenant.objects, {"enabled": False}, "tenant not available"),
+        (Service.unscoped, {"enabled": False}, "service not available"),
+        (Key.unscoped, {"state": "revoked"}, "key not in force"),
+        (Key.unscoped, {"revoked_before": "2999-01-01T00:00:00Z"}, "revoked"),
+    ],
+)
+def test_the_state_is_what_the_gate_would_say(
+    admin_client: Client, token: str, model: Any, change: dict[str, Any], state: str
+) -> None:
+    model.update(**change)
+    (row,) = found(look_up(admin_client, account_id="account-1"))
+    assert row[1] == state
+
+
 def test_the_newest_are_shown_and_more_are_owned_up_to(
     admin_client: Client, nagra: HeadEnd, token: str
 ) -> None:
@@ -138,7 +165,7 @@ def test_the_newest_are_shown_and_more_are_owned_up_to(
         page = look_up(admin_client, account_id="account-1")
     rows = found(page)
     assert len(rows) == 100
-    assert rows[0][7] == "corr-1"
+    assert rows[0][8] == "corr-1"
     assert "these are the newest 100" in page.content.decode()
     (asked,) = [q["sql"] for q in queries if 'FROM "ags_sessions_sessiontoken"' in q["sql"]]
     assert "LIMIT 101" in asked
@@ -199,13 +226,28 @@ def test_who_may_only_look_cannot_revoke_and_who_may_not_cannot_look(token: str)
 
 
 def test_no_page_ever_shows_a_token_a_secret_or_a_jti(
-    admin_client: Client, nagra: HeadEnd, token: str, caplog: pytest.LogCaptureFixture
+    admin_client: Client, nagra: HeadEnd, app: ClientApp, token: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Markers in everything that is secret; every page; none of them anywhere."""
+    spent = app.head_end.present(nagra.token(OpfAccountId="account-2")).json()["sessionToken"]
+    tokens = app.redeem(spent).json()
+    assert app.redeem(spent).status_code == 401
+    server = ResourceServer(tenant_id="nagra", name="Entitlements")
+    secret_of_server = server.set_credentials()
+    server.save()
     caplog.set_level(logging.DEBUG)
-    row, key, service = SessionToken.unscoped.get(), Key.unscoped.get(), Service.unscoped.get()
-    markers = [token, JTI]
-    for secret in (bytes(row.token_hash), bytes(key.sealed_secret), nagra.secret):
+    row = SessionToken.unscoped.get(account_id="account-1")
+    key, service, signing_key = Key.unscoped.get(), Service.unscoped.get(), SigningKey.unscoped.get()
+    account, device, event = Account.unscoped.get(), Device.unscoped.get(), SecurityEvent.unscoped.get()
+    markers = [token, JTI, spent, tokens["access_token"], tokens["refresh_token"], secret_of_server]
+    markers += [part for name in ("access_token", "refresh_token") for part in tokens[name].split(".")[1:]]
+    for secret in (
+        bytes(row.token_hash),
+        bytes(key.sealed_secret),
+        nagra.secret,
+        bytes(signing_key.sealed_secret),
+        bytes(server.secret_hash),
+    ):
         standard = base64.b64encode(secret).decode().rstrip("=")
         markers += [standard, base64.urlsafe_b64encode(secret).decode().rstrip("="), secret.hex()]
         markers.append(repr(secret)[2:-1])
@@ -213,7 +255,12 @@ def test_no_page_ever_shows_a_token_a_secret_or_a_jti(
         "tenants/tenant": ("nagra", "disable"),
         "tenants/service": (service.pk, "disable"),
         "tenants/key": (key.pk, "revoke"),
+        "tenants/signingkey": (signing_key.pk, "revoke"),
+        "tenants/resourceserver": (server.pk, "disable"),
         "ags_sessions/sessiontoken": (row.pk, "revoke"),
+        "ags_sessions/account": (account.pk, "suspend"),
+        "ags_sessions/device": (device.pk, "end"),
+        "ags_sessions/securityevent": (event.pk, "change"),
     }
     visited = ["/admin/", "/admin/tenants/", "/admin/ags_sessions/", "/admin/auth/"]
     for model, (pk, act) in rows.items():
@@ -234,7 +281,11 @@ def test_no_page_ever_shows_a_token_a_secret_or_a_jti(
             {"token": token, "tenant": "nobody"},
         )
     ]
-    for act in ("ags_sessions/sessiontoken", "tenants/key", "tenants/service", "tenants/tenant"):
+    for page in ("account", "device"):
+        known = {"tenant": "nagra", "account_id": "account-2"}
+        answers.append(admin_client.post(f"/admin/ags_sessions/{page}/", known))
+        assert len(found(answers[-1])) == 1
+    for act in reversed(rows):
         pk, word = rows[act]
         answers.append(admin_client.post(f"/admin/{act}/{pk}/{word}/", follow=True))
     answers += [admin_client.get(f"/admin/{model}/{pk}/history/") for model, (pk, _) in rows.items()]

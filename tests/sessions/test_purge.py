@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 import time_machine
@@ -13,15 +15,16 @@ from axes.models import AccessAttempt
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
+from django.db.models.expressions import CombinedExpression
 from django.db.models.functions import Now
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from ags.sessions.models import SessionToken
+from ags.sessions.models import Account, Device, RevokedAccessToken, SecurityEvent, SessionToken
 from ags.sessions.purge import BATCH, AlreadyRunning
 from ags.sessions.purge import purge as batches
-from tenants.models import Service
-from tests.conftest import HeadEnd
+from tenants.models import ResourceServer, Service
+from tests.conftest import ClientApp, HeadEnd
 
 
 def purge(*options: str) -> str:
@@ -30,9 +33,14 @@ def purge(*options: str) -> str:
     return out.getvalue()
 
 
-def deleted(tokens: int = 0, logins: int = 0, sessions: int = 0) -> str:
+def deleted(
+    tokens: int = 0, access: int = 0, devices: int = 0, events: int = 0, logins: int = 0, sessions: int = 0
+) -> str:
     """What the command says."""
-    return f"{tokens} session tokens, {logins} failed logins, {sessions} sessions of staff deleted\n"
+    return (
+        f"{tokens} session tokens, {access} revoked access tokens, {devices} deleted devices, "
+        f"{events} security events, {logins} failed logins, {sessions} sessions of staff deleted\n"
+    )
 
 
 def expire(**rows: Any) -> None:
@@ -43,6 +51,11 @@ def expire(**rows: Any) -> None:
 
 def ids_of(sql: str) -> str:
     return sql.partition(" IN (")[2].partition(")")[0]
+
+
+def ago(**time: int) -> CombinedExpression:
+    """A moment of the database's clock."""
+    return Now() - timedelta(**time)
 
 
 def tokens_of(deletions: Iterator[tuple[str, int]]) -> list[int]:
@@ -64,6 +77,68 @@ def add_rows(head_end: HeadEnd, number: int, seconds: int) -> None:
                 correlation_id="x",
                 expires_at=moment,
                 dead_after=moment + timedelta(microseconds=place),
+            )
+            for place in range(first, first + number)
+        ]
+    )
+
+
+def add_devices(head_end: HeadEnd, number: int, seconds: int, **fields: Any) -> None:
+    """Store devices whose sign-on came to its fixed end so many seconds ago; deleted ones unless told so."""
+    service = Service.objects.for_tenant(head_end.tenant_id).get()
+    account, _ = Account.unscoped.get_or_create(tenant_id=head_end.tenant_id, account_id="x")
+    moment = datetime.now(UTC) - timedelta(seconds=seconds)
+    first = Device.unscoped.count()
+    Device.unscoped.bulk_create(
+        [
+            Device(
+                **{"status": "deleted", **fields},
+                tenant_id=head_end.tenant_id,
+                account=account,
+                client_id=f"{place:032}",
+                information={},
+                service=service,
+                sign_on=f"{place:032}",
+                correlation_id="x",
+                proven_at=moment,
+                signed_on_at=moment,
+                fixed_expires_at=moment + timedelta(microseconds=place),
+                refresh_expires_at=moment,
+            )
+            for place in range(first, first + number)
+        ]
+    )
+
+
+def add_revocations(head_end: HeadEnd, number: int, seconds: int) -> None:
+    """Store revoked access tokens that expired so many seconds ago."""
+    moment = datetime.now(UTC) - timedelta(seconds=seconds)
+    first = RevokedAccessToken.unscoped.count()
+    RevokedAccessToken.unscoped.bulk_create(
+        [
+            RevokedAccessToken(
+                tenant_id=head_end.tenant_id,
+                jti=f"{place:032}",
+                expires_at=moment + timedelta(microseconds=place),
+            )
+            for place in range(first, first + number)
+        ]
+    )
+
+
+def add_events(head_end: HeadEnd, number: int, seconds: int) -> None:
+    """Store security events that happened so many seconds more than 90 days ago."""
+    moment = datetime.now(UTC) - timedelta(days=90, seconds=seconds)
+    first = SecurityEvent.unscoped.count()
+    SecurityEvent.unscoped.bulk_create(
+        [
+            SecurityEvent(
+                tenant_id=head_end.tenant_id,
+                kind=SecurityEvent.Kind.REFRESH_TOKEN_REUSED,
+                subject=str(place),
+                account_id="x",
+                correlation_id="x",
+                latest_at=moment + timedelta(microseconds=place),
             )
             for place in range(first, first + number)
         ]
@@ -123,12 +198,94 @@ def test_each_statement_is_small_and_committed_by_itself(nagra: HeadEnd) -> None
         assert tokens_of(batches(10)) == [10, 10, 5]
     deletes = [query["sql"] for query in captured if query["sql"].startswith("DELETE")]
     assert [ids_of(sql).count(",") + 1 for sql in deletes] == [10, 10, 5]
-    selects = [query["sql"] for query in captured if query["sql"].startswith('SELECT "ags')]
+    selects = [query["sql"] for query in captured if query["sql"].startswith('SELECT "ags_sessions_session')]
     assert len(selects) == 3
     assert all(
         "LIMIT 10" in sql and 'ORDER BY "ags_sessions_sessiontoken"."dead_after"' in sql for sql in selects
     )
     assert SessionToken.unscoped.count() == 5
+
+
+def test_a_revoked_access_token_is_remembered_until_no_process_takes_it_for_good(app: ClientApp) -> None:
+    server = ResourceServer(tenant_id=app.head_end.tenant_id, name="player")
+    secret = server.set_credentials()
+    server.save()
+    app.sign_on()
+    form = urlencode(
+        {"token": app.tokens["access_token"], "client_id": server.client_id, "client_secret": secret}
+    )
+
+    def ask(path: str) -> Any:
+        return app.call(path, form, content_type="application/x-www-form-urlencoded").json()
+
+    assert ask("/oauth/introspect")["active"]
+    assert ask("/oauth/revoke") == {}
+    assert purge() == deleted()
+    assert ask("/oauth/introspect") == {"active": False}
+    RevokedAccessToken.unscoped.update(expires_at=ago(seconds=50))
+    assert purge() == deleted(), "the clock of a process may be behind"
+    RevokedAccessToken.unscoped.update(expires_at=ago(seconds=70))
+    assert purge() == deleted(access=1)
+
+
+def test_a_deleted_device_goes_once_its_sign_on_has_come_to_its_end(app: ClientApp) -> None:
+    app.sign_on()
+    client_id = app.tokens["client_id"]
+    Device.unscoped.update(status="deleted")
+    assert purge() == deleted(), "its client may still show a refresh token"
+    refreshed = app.refresh()
+    assert (refreshed.status_code, refreshed.json()["code"]) == (403, 20003)
+    before = app.sign_on(clientId=client_id).json()
+    Device.unscoped.update(fixed_expires_at=ago(minutes=2))
+    assert purge() == deleted(devices=1)
+    after = app.sign_on(clientId=client_id).json()
+    assert before["code"] == 20003
+    assert after | {"correlationId": ""} == before | {"correlationId": ""}, "nobody can tell that it is gone"
+
+
+@pytest.mark.parametrize("status", ["enabled", "disabled"])
+def test_a_device_that_is_not_deleted_stays_however_long_ago_its_sign_on_ended(
+    app: ClientApp, status: str
+) -> None:
+    app.sign_on()
+    Device.unscoped.update(status=status, fixed_expires_at=ago(days=3650), ended_at=ago(days=3650))
+    assert purge() == deleted()
+    again = app.sign_on(clientId=app.tokens["client_id"])
+    assert again.status_code == {"enabled": 201, "disabled": 403}[status]
+
+
+def test_a_security_event_is_kept_for_90_days_after_it_last_happened(app: ClientApp, nagra: HeadEnd) -> None:
+    token = nagra.present(nagra.token()).json()["sessionToken"]
+    assert [app.redeem(token).status_code for _ in range(2)] == [201, 401]
+    SecurityEvent.unscoped.update(first_at=ago(days=100), latest_at=ago(days=100))
+    assert app.redeem(token).status_code == 401, "again"
+    assert purge() == deleted()
+    SecurityEvent.unscoped.update(latest_at=ago(days=89))
+    assert purge() == deleted()
+    SecurityEvent.unscoped.update(latest_at=ago(days=91))
+    assert purge() == deleted(events=1)
+
+
+@pytest.mark.parametrize(
+    ("add", "kind"),
+    [
+        (add_revocations, "revoked access tokens"),
+        (add_devices, "deleted devices"),
+        (add_events, "security events"),
+    ],
+)
+def test_what_client_apps_leave_behind_goes_a_little_at_a_time_the_longest_dead_first(
+    nagra: HeadEnd, sunrise: HeadEnd, add: Any, kind: str
+) -> None:
+    add(nagra, 15, seconds=100)
+    add(sunrise, 10, seconds=200)
+    add(sunrise, 5, seconds=-100)
+    with CaptureQueriesContext(connection) as captured:
+        assert [count for name, count in batches(10) if name == kind] == [10, 10, 5]
+    deletes = [query["sql"] for query in captured if query["sql"].startswith("DELETE")]
+    assert [ids_of(sql).count(",") + 1 for sql in deletes] == [10, 10, 5]
+    first, second = ({int(pk) for pk in ids_of(sql).split(",")} for sql in deletes[:2])
+    assert min(first) > max(second), "those of sunrise, which were stored last"
 
 
 def fail_to_log_in(times: int, **extra: str) -> Any:
@@ -174,7 +331,12 @@ def test_failed_logins_go_a_little_at_a_time_too_the_oldest_first() -> None:
     AccessAttempt.objects.update(attempt_time=datetime.now(UTC) - timedelta(hours=1))
     AccessAttempt.objects.create(username="staff", failures_since_start=1)
     done = batches(10)
-    assert next(done) == ("session tokens", 0)
+    assert list(islice(done, 4)) == [
+        ("session tokens", 0),
+        ("revoked access tokens", 0),
+        ("deleted devices", 0),
+        ("security events", 0),
+    ]
     assert next(done) == ("failed logins", 10)
     assert AccessAttempt.objects.order_by("pk")[0].username == "stranger-10"
     assert list(done) == [("failed logins", 10), ("failed logins", 5), ("sessions of staff", 0)]
@@ -251,24 +413,44 @@ def test_a_second_runner_does_nothing_and_says_so(nagra: HeadEnd) -> None:
 
 
 @pytest.mark.postgresql
-@pytest.mark.django_db
-def test_what_is_dead_is_found_by_an_index_and_deleted_by_the_key(nagra: HeadEnd) -> None:
-    add_rows(nagra, 3000, seconds=60)
-    add_rows(nagra, 3000, seconds=-3600)
+@pytest.mark.parametrize(
+    ("add", "kind", "table", "index"),
+    [
+        (add_rows, "session tokens", "sessiontoken", "ags_sessions_sessiontoken_dead_after"),
+        (
+            add_revocations,
+            "revoked access tokens",
+            "revokedaccesstoken",
+            "ags_sessions_revokedaccesstoken_expires_at",
+        ),
+        (add_devices, "deleted devices", "device", "deleted_devices"),
+        (add_events, "security events", "securityevent", "ags_sessions_securityevent_latest_at"),
+    ],
+)
+def test_what_is_dead_is_found_by_an_index_and_deleted_by_the_key(
+    nagra: HeadEnd, add: Any, kind: str, table: str, index: str
+) -> None:
+    add(nagra, 3000, seconds=100)
+    add(nagra, 3000, seconds=-3600)
+    if add is add_devices:
+        add_devices(nagra, 3000, seconds=100, status="enabled")
+    table = f"ags_sessions_{table}"
     with connection.cursor() as cursor:
-        cursor.execute("ANALYZE ags_sessions_sessiontoken")
+        cursor.execute(f"ANALYZE {table}")
         with CaptureQueriesContext(connection) as captured:
-            assert next(batches(100)) == ("session tokens", 100)
+            deletions = batches(100)
+            assert next(count for name, count in deletions if name == kind) == 100
         plans = {}
         for query in captured:
             verb = query["sql"].split()[0]
-            if "ags_sessions_sessiontoken" in query["sql"]:
+            if f'FROM "{table}"' in query["sql"]:
                 cursor.execute("EXPLAIN " + query["sql"])
                 plans[verb] = "\n".join(line for (line,) in cursor.fetchall())
+    deletions.close()
     assert set(plans) == {"SELECT", "DELETE"}
-    assert "Index Scan using ags_sessions_sessiontoken_dead_after" in plans["SELECT"]
+    assert f"Index Scan using {index}" in plans["SELECT"]
     assert "Sort" not in plans["SELECT"]
-    assert "ags_sessions_sessiontoken_pkey" in plans["DELETE"]
+    assert f"{table}_pkey" in plans["DELETE"]
     assert not any("Seq Scan" in plan for plan in plans.values())
 
 

@@ -9,18 +9,23 @@ from django.contrib.auth.models import Group, User
 from django.test import Client
 
 from ags.operations.staff import GROUPS
-from ags.sessions.models import SessionToken
-from tenants.models import Assignment, Key, Service, Tenant
-from tests.conftest import HeadEnd, person
+from ags.sessions.models import Account, Device, SecurityEvent, SessionToken
+from tenants.models import Assignment, Key, ResourceServer, Service, SigningKey, Tenant
+from tests.conftest import ClientApp, HeadEnd, person
 
 SECRET = "a secret that is long enough for HS256"
 
 
 @pytest.fixture
 def both(nagra: HeadEnd, sunrise: HeadEnd) -> None:
-    """Two operators, each with a session token."""
+    """Two operators, each with a row of every kind: a session token that was redeemed twice, at least."""
     for head_end in (nagra, sunrise):
-        assert head_end.present(head_end.token()).status_code == 200
+        token = head_end.present(head_end.token()).json()["sessionToken"]
+        app = ClientApp(head_end)
+        assert [app.redeem(token).status_code for _ in range(2)] == [201, 401]
+        server = ResourceServer(tenant_id=head_end.tenant_id, name="Entitlements")
+        server.set_credentials()
+        server.save()
 
 
 def rows_of(tenant_id: str) -> dict[str, Any]:
@@ -29,22 +34,49 @@ def rows_of(tenant_id: str) -> dict[str, Any]:
         "tenants/tenant": Tenant.objects.get(pk=tenant_id),
         "tenants/service": Service.objects.for_tenant(tenant_id).get(),
         "tenants/key": Key.objects.for_tenant(tenant_id).get(),
+        "tenants/signingkey": SigningKey.objects.for_tenant(tenant_id).get(),
+        "tenants/resourceserver": ResourceServer.objects.for_tenant(tenant_id).get(),
+        "ags_sessions/account": Account.objects.for_tenant(tenant_id).get(),
+        "ags_sessions/device": Device.objects.for_tenant(tenant_id).get(),
+        "ags_sessions/securityevent": SecurityEvent.objects.for_tenant(tenant_id).get(),
         "ags_sessions/sessiontoken": SessionToken.objects.for_tenant(tenant_id).get(),
     }
     return {f"/admin/{model}/{row.pk}": row for model, row in rows.items()}
 
 
-ACTS = {"tenant": "disable", "service": "disable", "key": "revoke", "sessiontoken": "revoke"}
+ACTS: dict[str, tuple[str, ...]] = {
+    "tenant": ("disable", "enable", "rotate", "cut-off"),
+    "service": ("disable", "enable", "cut-off"),
+    "key": ("revoke", "cut-off"),
+    "signingkey": ("rotate", "revoke"),
+    "resourceserver": ("disable", "enable"),
+    "account": ("suspend", "reactivate", "revoke-all", "cancel"),
+    "device": ("end", "disable", "enable", "delete-device"),
+    "securityevent": (),
+    "sessiontoken": ("revoke",),
+}
 
 
-def act_of(address: str) -> str:
-    return f"{address}/{ACTS[address.split('/')[3]]}/"
+def acts_of(address: str) -> list[str]:
+    return [f"{address}/{act}/" for act in ACTS[address.split("/")[3]]]
+
+
+def test_every_page_and_every_act_is_in_the_tables(both: None) -> None:
+    from django.contrib import admin
+
+    pages = {str(model._meta.model_name): page for model, page in admin.site._registry.items()}
+    ours = {name: page for name, page in pages.items() if name not in {"user", "group", "assignment"}}
+    assert set(ours) == set(ACTS) == {address.split("/")[3] for address in rows_of("nagra")}
+    for name, page in ours.items():
+        paths = {action.path for action in page._get_base_actions_detail()}  # type: ignore[attr-defined]
+        assert paths == set(ACTS[name])
 
 
 def state() -> list[Any]:
     """Everything that an act could have changed."""
-    models = (Tenant.objects, Service.unscoped, Key.unscoped, SessionToken.unscoped)
-    return [list(rows.order_by("pk").values()) for rows in models]
+    models = (Service, Key, SigningKey, ResourceServer, SessionToken, Account, Device, SecurityEvent)
+    rows = (Tenant.objects, *(model.unscoped for model in models))
+    return [list(some.order_by("pk").values()) for some in rows]
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -54,25 +86,30 @@ def test_the_pages_of_the_other_operator_are_not_there(both: None, group: str) -
     for address in rows_of("sunrise"):
         for method in (browser.get, browser.post):
             assert method(f"{address}/change/").status_code in (403, 404)
-            assert method(f"{address}/history/").status_code == 404
-            assert method(act_of(address)).status_code in (403, 404)
+            assert method(f"{address}/history/").status_code in (302, 404)
+            for act in acts_of(address):
+                assert method(act).status_code in (403, 404)
             assert method(f"{address}/delete/").status_code in (302, 403)
     assert state() == before
+
+
+LISTED = ("tenant", "service", "key", "signingkey", "resourceserver")
+LOOKED_UP = ("sessiontoken", "account", "device", "securityevent")
 
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_lists_and_searches_show_assigned_tenants_only(both: None, group: str) -> None:
     browser = person(group, "nagra")
-    for model in ("tenant", "service", "key"):
+    for model in LISTED:
         listed = browser.get(f"/admin/tenants/{model}/").context["cl"].result_list
         assert [getattr(row, "tenant_id", row.pk) for row in listed] == ["nagra"]
         assert not browser.get(f"/admin/tenants/{model}/?q=sunrise").context["cl"].result_list
-    for model in ("service", "key"):
+    for model in LISTED[1:]:
         of_sunrise = browser.get(f"/admin/tenants/{model}/?tenant__id__exact=sunrise")
         assert not of_sunrise.context["cl"].result_list
     for field in (
         {"app_label": "tenants", "model_name": "key"},
-        {"app_label": "ags_sessions", "model_name": "sessiontoken"},
+        *({"app_label": "ags_sessions", "model_name": model} for model in LOOKED_UP),
     ):
         found = browser.get("/admin/autocomplete/", {**field, "field_name": "tenant", "term": ""})
         assert [one["id"] for one in found.json()["results"]] == ["nagra"]
@@ -81,13 +118,13 @@ def test_lists_and_searches_show_assigned_tenants_only(both: None, group: str) -
         ).json()["results"]
 
 
+@pytest.mark.parametrize("model", LOOKED_UP)
 @pytest.mark.parametrize("group", GROUPS)
-def test_session_tokens_of_the_other_operator_are_not_found(both: None, group: str) -> None:
+def test_what_the_other_operator_has_is_not_found(both: None, group: str, model: str) -> None:
     browser = person(group, "nagra")
     for tenant_id, found in (("nagra", True), ("sunrise", False)):
-        page = browser.post(
-            "/admin/ags_sessions/sessiontoken/", {"tenant": tenant_id, "account_id": "account-1"}
-        )
+        known = {"tenant": tenant_id, "account_id": "account-1"}
+        page = browser.post(f"/admin/ags_sessions/{model}/", known)
         assert ("table" in page.context) == found
         assert bool(page.context["form"].errors) != found
 
@@ -109,11 +146,12 @@ def test_nothing_is_added_to_the_other_operator(both: None) -> None:
 
 # What each group may do with the tenants of its people
 
-MAY = {
-    "operator staff": {"tenant": 302, "service": 302, "key": 302, "sessiontoken": 302},
-    "support": {"tenant": 403, "service": 403, "key": 403, "sessiontoken": 302},
-    "auditor": {"tenant": 403, "service": 403, "key": 403, "sessiontoken": 403},
+SUPPORT = {
+    "sessiontoken": {"revoke"},
+    "account": {"suspend", "reactivate", "revoke-all"},
+    "device": {"end", "disable", "enable"},
 }
+MAY: dict[str, Any] = {"operator staff": ACTS, "support": SUPPORT, "auditor": {}}
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -121,7 +159,9 @@ def test_each_group_may_do_what_it_is_there_for(both: None, group: str) -> None:
     browser = person(group, "nagra")
     for address in reversed(rows_of("nagra")):
         assert browser.get(f"{address}/change/").status_code == 200
-        assert browser.post(act_of(address)).status_code == MAY[group][address.split("/")[3]]
+        may = MAY[group].get(address.split("/")[3], ())
+        for act in acts_of(address):
+            assert browser.post(act).status_code == (302 if act.split("/")[-2] in may else 403), act
     assert browser.get("/admin/tenants/tenant/add/").status_code == 403
     for page in ("auth/user", "auth/group", "tenants/assignment"):
         assert browser.get(f"/admin/{page}/").status_code == 403

@@ -159,10 +159,20 @@ def test_a_group_offers_what_the_pages_heed(admin_client: Client) -> None:
         admin_client.get("/admin/auth/group/add/").context["adminform"].form.fields["permissions"].queryset
     )
     assert set(offered.values_list("codename", flat=True)) == {
-        *(f"{act}_{model}" for act in ("add", "change", "view") for model in ("tenant", "service", "key")),
+        *(
+            f"{act}_{model}"
+            for act in ("add", "change", "view")
+            for model in ("tenant", "service", "key", "resourceserver", "account")
+        ),
+        *(
+            f"{act}_{model}"
+            for act in ("change", "view")
+            for model in ("signingkey", "sessiontoken", "device")
+        ),
         "all_tenants",
-        "change_sessiontoken",
-        "view_sessiontoken",
+        "view_securityevent",
+        "delete_account",
+        "delete_device",
     }
     added = admin_client.post(
         "/admin/auth/group/add/",

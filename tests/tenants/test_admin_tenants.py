@@ -1,5 +1,7 @@
 """The pages of a tenant, and who may use which."""
 
+from typing import Any
+
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
@@ -9,6 +11,18 @@ from tenants.snapshot import snapshot
 from tests.conftest import HeadEnd, person
 
 LIST = "/admin/tenants/tenant/"
+RULES = {
+    "device_limit": "",
+    "access_token_ttl": "3600",
+    "refresh_token_ttl": "172800",
+    "sign_on_ttl": "7776000",
+    "refresh_grace": "10",
+    "signing_algorithm": "ES256",
+    "issuer": "ags",
+    "audience": "",
+    "allowed_origins": "",
+}
+"""What the form has them at when nobody changes them."""
 
 
 def test_the_list_finds_a_tenant_by_the_start_of_its_id_or_a_part_of_its_name(
@@ -23,12 +37,12 @@ def test_the_list_finds_a_tenant_by_the_start_of_its_id_or_a_part_of_its_name(
 
 
 def test_a_tenant_is_added_and_its_id_never_changes(admin_client: Client) -> None:
-    added = admin_client.post(LIST + "add/", {"id": "nova", "name": "Nova", "enabled": "on"})
+    added = admin_client.post(LIST + "add/", {"id": "nova", "name": "Nova", "enabled": "on", **RULES})
     assert added.status_code == 302
     page = _text(admin_client.get(LIST + "nova/change/"))
     assert 'name="id"' not in page
     assert 'name="name"' in page
-    admin_client.post(LIST + "nova/change/", {"id": "other", "name": "Nova Two", "enabled": ""})
+    admin_client.post(LIST + "nova/change/", {"id": "other", "name": "Nova Two", "enabled": "", **RULES})
     assert list(Tenant.objects.values_list("id", "name", "enabled")) == [("nova", "Nova Two", True)]
 
 
@@ -36,6 +50,65 @@ def test_an_id_that_no_header_could_carry_is_refused_at_its_field(admin_client: 
     page = admin_client.post(LIST + "add/", {"id": "no spaces", "name": "x"})
     assert page.context["adminform"].form.errors["id"]
     assert not Tenant.objects.exists()
+
+
+CHANGED: dict[str, tuple[str, Any]] = {
+    "device_limit": ("3", 3),
+    "access_token_ttl": ("60", 60),
+    "refresh_token_ttl": ("300", 300),
+    "sign_on_ttl": ("157680000", 157_680_000),
+    "refresh_grace": ("0", 0),
+    "signing_algorithm": ("HS256", "HS256"),
+    "issuer": ("https://ags.example", "https://ags.example"),
+    "audience": ("platform", "platform"),
+    "allowed_origins": (
+        "https://tv.example\r\n\r\n  http://localhost:8080  \r\n",
+        ["https://tv.example", "http://localhost:8080"],
+    ),
+}
+
+
+def test_the_rules_for_client_apps_are_changed_here(admin_client: Client, nagra: HeadEnd) -> None:
+    sent = {"name": "Nagra", **{name: text for name, (text, _) in CHANGED.items()}}
+    assert admin_client.post(LIST + "nagra/change/", sent).status_code == 302
+    tenant = Tenant.objects.get()
+    for name, (_, value) in CHANGED.items():
+        assert getattr(tenant, name) == value
+    page = _text(admin_client.get(LIST + "nagra/change/"))
+    assert "https://tv.example\nhttp://localhost:8080</textarea>" in page
+    change, *_ = admin_client.get(LIST + "nagra/history/").context["changes"]
+    told = {d.label: (d.before, d.after) for d in change.differences}
+    assert set(told) == {name.replace("_", " ") for name in CHANGED}
+    assert told["allowed origins"] == ("—", "https://tv.example, http://localhost:8080")
+    assert "https://tv.example" in _text(person("auditor", "nagra").get(LIST + "nagra/change/"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("device_limit", "-1"),
+        ("device_limit", "1" + 20 * "0"),
+        ("access_token_ttl", "59"),
+        ("access_token_ttl", "86401"),
+        ("refresh_token_ttl", ""),
+        ("sign_on_ttl", "x"),
+        ("refresh_grace", "61"),
+        ("signing_algorithm", "RS256"),
+        ("issuer", ""),
+        ("audience", "x" * 201),
+        ("allowed_origins", "https://tv.example\nhttps://tv.example/path"),
+        ("allowed_origins", "*"),
+        ("allowed_origins", "https://TV.example"),
+        ("allowed_origins", "\n".join(f"https://{n}.example" for n in range(101))),
+        ("allowed_origins", "x" * 30_001),
+    ],
+)
+def test_a_rule_that_makes_no_sense_is_refused_at_its_field(
+    admin_client: Client, nagra: HeadEnd, name: str, text: str
+) -> None:
+    page = admin_client.post(LIST + "nagra/change/", {"name": "Other", **RULES, name: text})
+    assert list(page.context["adminform"].form.errors) == [name]
+    assert Tenant.objects.get().name == "Nagra"
 
 
 def test_a_tenant_leads_to_its_services_and_keys(
@@ -117,7 +190,7 @@ def test_an_act_needs_the_token_against_forged_requests(nagra: HeadEnd, staff: U
 
 
 def test_the_history_says_who_changed_what_and_when(admin_client: Client, nagra: HeadEnd) -> None:
-    admin_client.post(LIST + "nagra/change/", {"name": "Nagra Renamed"})
+    admin_client.post(LIST + "nagra/change/", {"name": "Nagra Renamed", **RULES})
     service = Service.unscoped.get()
     fields = {
         "name": service.name,

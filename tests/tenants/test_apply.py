@@ -283,7 +283,10 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     "a tenant that is a word": ({"tenants": ["nagra"]}, "tenants[0]: must be a mapping"),
     "a tenant without an id": ({"tenants": [{"name": "x"}]}, "tenants[0].id: missing"),
     "an id that is a number": ({"tenants": [{"id": 5}]}, "tenants[0].id: must be text"),
-    "an unknown member": (tenant(colour="red"), "tenants[0].colour: unknown; there are enabled, id, keys"),
+    "an unknown member": (
+        tenant(colour="red"),
+        "tenants[0].colour: unknown; there are access_token_ttl, allowed_origins",
+    ),
     "a member of a database row": (tenant(version=5), "tenants[0].version: unknown"),
     "a name that is null": ({"tenants": [{"id": "a", "name": None}]}, "tenants[0].name: must be text"),
     "enabled by a word": (tenant(enabled="off"), "tenants[0].enabled: must be true or false"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.core.checks import CheckMessage, Tags, run_checks
 
-from tenants.models import Key, Service
+from tenants.models import Key, Service, SigningKey
 from tests.conftest import SERVICE, HeadEnd, add_key
 
 SERVICE_OF_NAGRA = f"tenant 'nagra', service '{SERVICE}': "
@@ -53,9 +53,12 @@ def test_a_service_whose_settings_no_longer_hold(nagra: HeadEnd, stored: Any, wh
 
 def test_a_key_that_does_not_open(nagra: HeadEnd, settings: Any) -> None:
     add_key(HeadEnd("nagra", "gone", bytes(range(50, 90))), state="revoked")
+    signing = SigningKey.objects.for_tenant("nagra").get()
     settings.AGS_ENCRYPTION_KEYS = (bytes(range(100, 132)), bytes(range(101, 133)))
+    why = "none of the 2 encryption keys opens it."
     assert told() == [
-        ("tenants.E001", f"{KEY_OF_NAGRA}none of the 2 encryption keys opens it."),
+        ("tenants.E001", f"{KEY_OF_NAGRA}{why}"),
+        ("tenants.E001", f"tenant 'nagra', signing key '{signing.kid}': {why}"),
     ]
 
 
@@ -71,8 +74,9 @@ def test_a_key_that_may_come_into_force_must_open_today(
     nagra: HeadEnd, settings: Any, state: str, is_told: bool
 ) -> None:
     Key.objects.for_tenant("nagra").update(state=state)
+    SigningKey.objects.for_tenant("nagra").update(state=state)
     settings.AGS_ENCRYPTION_KEYS = (bytes(range(100, 132)),)
-    assert bool(told()) == is_told
+    assert [ident for ident, _ in told()] == ["tenants.E001"] * 2 * is_told
 
 
 def test_a_key_of_an_algorithm_that_is_not_there(nagra: HeadEnd) -> None:

@@ -97,9 +97,10 @@ def test_the_check_names_the_rows_that_do_not_open(nagra: HeadEnd, sunrise: Head
     with pytest.raises(SystemCheckError) as raised:
         call_command("check", databases=["default"])
     message = str(raised.value)
-    assert message.count("(tenants.E001)") == 2
+    assert message.count("(tenants.E001)") == 4
     for head_end in (nagra, sunrise):
         assert f"tenant '{head_end.tenant_id}', key '{head_end.kid}'" in message
+        assert f"tenant '{head_end.tenant_id}', signing key '" in message
 
 
 # reseal
@@ -119,7 +120,7 @@ def test_a_rotation_moves_every_key_whatever_its_state(
     settings.AGS_ENCRYPTION_KEYS = (OLD, NEW)  # first everybody learns the new one
     assert reseal() == "0 resealed\n"
     settings.AGS_ENCRYPTION_KEYS = (NEW, OLD)  # then it is used
-    assert reseal() == "3 resealed\n"
+    assert reseal() == "5 resealed\n"
     with CaptureQueriesContext(connection) as captured:
         assert reseal() == "0 resealed\n"
     assert not any(query["sql"].startswith("UPDATE") for query in captured)
@@ -155,6 +156,6 @@ def test_a_row_that_does_not_open_is_named_and_the_others_are_moved(
         call_command("reseal", stdout=out)
     assert str(raised.value) == "no encryption key opens: nagra/nagra-key-1"
     assert raised.value.returncode == 1
-    assert out.getvalue() == "1 resealed\n"
+    assert out.getvalue() == "3 resealed\n"
     settings.AGS_ENCRYPTION_KEYS = (NEW,)
     assert key_of(sunrise).secret() == sunrise.secret

@@ -16,13 +16,22 @@ from hypothesis import strategies as st
 
 from tenants.configuration.export import export as export_tenants
 from tenants.configuration.text import parse
-from tenants.models import Key, Service, Tenant
+from tenants.models import Key, Service, SigningKey, Tenant
 from tests.conftest import SERVICE, HeadEnd, add_key
 
 NAGRA = """tenants:
 - id: nagra
   name: Nagra
   enabled: true
+  device_limit: null
+  access_token_ttl: 3600
+  refresh_token_ttl: 172800
+  sign_on_ttl: 7776000
+  refresh_grace: 10
+  signing_algorithm: ES256
+  issuer: ags
+  audience: ''
+  allowed_origins: []
   services:
   - name: Customer Auth Service
     strategy: operator_token
@@ -68,7 +77,7 @@ def variables(text: str) -> dict[tuple[str, str], str]:
 
 
 def forget_everything() -> None:
-    for model in (Key, Service, Tenant):
+    for model in (Key, Service, SigningKey, Tenant):
         model._base_manager.all().delete()
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from django.apps import apps
 from django.db.models import Manager, Model
 
-from ags.sessions.models import SessionToken
-from tenants.models import Assignment, Key, Service, Tenant
+from ags.sessions.models import Account, Device, RevokedAccessToken, SecurityEvent, SessionToken
+from tenants.models import Assignment, Key, ResourceServer, Service, SigningKey, Tenant
 from tenants.scoping import ScopedManager, TenantScoped, UnscopedAccess
-from tests.conftest import SERVICE, HeadEnd, person
+from tests.conftest import SERVICE, ClientApp, HeadEnd, person
+
+FORM = "application/x-www-form-urlencoded"
 
 OURS = [
     model
@@ -40,7 +43,19 @@ ACCESS: dict[str, Callable[[Any], Any]] = {
 
 
 def test_the_models_are_those_that_we_know() -> None:
-    assert set(OURS) == {Tenant, Service, Key, Assignment, SessionToken}
+    assert set(OURS) == {
+        Tenant,
+        Assignment,
+        Service,
+        Key,
+        SigningKey,
+        ResourceServer,
+        SessionToken,
+        Account,
+        Device,
+        RevokedAccessToken,
+        SecurityEvent,
+    }
 
 
 @pytest.mark.parametrize("model", SCOPED)
@@ -60,16 +75,28 @@ def test_access_without_a_tenant_raises(db: None, model: Any, access: Callable[[
         access(model.objects)
 
 
+def _leave_traces(head_end: HeadEnd) -> None:
+    """Make the operator have one row in each table."""
+    person("auditor", head_end.tenant_id)
+    server = ResourceServer(tenant_id=head_end.tenant_id, name="playback")
+    secret = server.set_credentials()
+    server.save()
+    session_token = head_end.present(head_end.token()).json()["sessionToken"]
+    app = ClientApp(head_end)
+    tokens = app.redeem(session_token).json()
+    assert app.redeem(session_token).status_code == 401
+    form = {"token": tokens["access_token"], "client_id": server.client_id, "client_secret": secret}
+    assert head_end.client.post("/oauth/revoke", urlencode(form), FORM).status_code == 200
+
+
 def test_a_tenant_has_its_own_rows_and_no_others(nagra: HeadEnd, sunrise: HeadEnd) -> None:
-    nagra.present(nagra.token())
-    sunrise.present(sunrise.token())
-    for tenant_id in ("nagra", "sunrise"):
-        person("auditor", tenant_id)
+    for head_end in (nagra, sunrise):
+        _leave_traces(head_end)
     for model in SCOPED:
         for by in ("nagra", Tenant.objects.get(pk="nagra")):
             (row,) = model.objects.for_tenant(by)  # type: ignore[attr-defined]
             assert row.tenant_id == "nagra"
-        assert model.unscoped.count() == 2  # type: ignore[attr-defined]
+        assert model.unscoped.count() == 2, model  # type: ignore[attr-defined]
         assert not model.objects.for_tenant("nobody").exists()  # type: ignore[attr-defined]
 
 

@@ -49,12 +49,12 @@ def view(tenant_id: str = "nagra") -> TenantView:
     return found
 
 
-def test_a_tenant_is_read_in_four_queries_and_then_in_none(nagra: HeadEnd, sunrise: HeadEnd) -> None:
-    with queries(4):  # the versions of all, the tenant, its services, its keys
+def test_a_tenant_is_read_in_six_queries_and_then_in_none(nagra: HeadEnd, sunrise: HeadEnd) -> None:
+    with queries(6):  # the versions of all, the tenant, its services, keys, signing keys, resource servers
         first = view()
     with queries(0):
         assert all(view() is first for _ in range(100))
-    with queries(3):
+    with queries(5):
         view("sunrise")
 
 
@@ -102,7 +102,7 @@ def test_a_change_is_seen_after_a_second_at_the_latest_and_no_other_tenant_is_re
     change()
     assert view() is before
     pass_time(FRESH_FOR)
-    with queries(4):
+    with queries(6):
         after = view()
     assert after.version > before.version
     with queries(0):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
 from tenants.encryption import Unsealable, sealed_by_newest
-from tenants.models import Key
+from tenants.models import Key, SigningKey
 
 
 class Command(BaseCommand):
@@ -18,7 +19,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Reseal one key after the other; go on after one that does not open, and tell at the end."""
         resealed, unreadable = 0, []
-        for key in Key.unscoped.order_by("pk").iterator(chunk_size=500):
+        keys = chain(*(m.unscoped.order_by("pk").iterator(chunk_size=500) for m in (Key, SigningKey)))
+        for key in keys:
             if sealed_by_newest(bytes(key.sealed_secret)):
                 continue
             try:

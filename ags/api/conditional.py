@@ -1,0 +1,18 @@
+"""Answers that are sent again only when they have changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.http import HttpResponse, HttpResponseNotModified
+from django.utils.http import parse_etags
+
+
+def answer(meta: Mapping[str, Any], body: bytes, etag: str, **headers: str) -> HttpResponse:
+    """Return the JSON in `body`, or 304 where If-None-Match holds its ETag (RFC 9110, section 13.1.2)."""
+    known = parse_etags(meta.get("HTTP_IF_NONE_MATCH", ""))
+    headers = {"ETag": etag, **headers}
+    if "*" in known or etag in (word.removeprefix("W/") for word in known):
+        return HttpResponseNotModified(headers=headers)
+    return HttpResponse(body, content_type="application/json", headers=headers)

@@ -1,0 +1,49 @@
+"""Cross-origin requests (the Fetch standard, section 3.2), for the origins that a tenant lists."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+
+from tenants.snapshot import snapshot
+
+REQUEST_HEADERS = (
+    "content-type, authorization, accept-language, cache-control, pragma, expires, nagra-device-type, "
+    "nagra-target, nv-tenant-id, x-auth-service-id, x-correlation-id, user-token"
+)
+RESPONSE_HEADERS = "x-correlation-id"
+MAX_AGE = "600"
+"""Seconds for which a browser need not ask again; after that, an origin that was taken away is refused."""
+
+
+def preflight(request: HttpRequest, methods: str) -> HttpResponse | None:
+    """Answer the question of a browser before the request itself; return None when it is no such question.
+
+    It names no tenant: the header with it comes only with the request. So it passes where any tenant lists
+    the origin; whether the page may read the answer is decided by `allow`. Raises Django's database errors.
+    """
+    origin = request.META.get("HTTP_ORIGIN", "")
+    asks = request.method == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in request.META
+    if not asks or not snapshot.lists_origin(origin):
+        return None
+    return HttpResponse(
+        status=204,
+        headers={
+            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Allow-Methods": methods,
+            "Access-Control-Allow-Headers": REQUEST_HEADERS,
+            "Access-Control-Max-Age": MAX_AGE,
+            "Vary": "origin",
+        },
+    )
+
+
+def allow(request: HttpRequest, response: HttpResponseBase, tenant_id: str | None) -> None:
+    """Let the page of an origin that the tenant lists read the answer, a refusal as well.
+
+    What a cache may keep says `Vary: origin` by itself.
+    """
+    origin = request.META.get("HTTP_ORIGIN", "")
+    if origin and tenant_id is not None and origin in snapshot.origins_of(tenant_id):
+        response.headers["Access-Control-Allow-Origin"] = origin
+        response.headers["Access-Control-Expose-Headers"] = RESPONSE_HEADERS

@@ -1,0 +1,52 @@
+"""`GET /.well-known/jwks.json`: the keys by which services verify access tokens without asking AGS."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from django.conf import settings
+from django.http import HttpResponse
+from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
+from rest_framework import serializers
+from rest_framework.request import Request
+
+from ags.api.conditional import answer
+from ags.api.errors import NO_KEY_SET, ApiError
+from ags.api.record import record_of
+from ags.api.schema import CORRELATION_ID, refusals
+from ags.api.view import GateView
+from tenants.snapshot import snapshot
+
+MAX_AGE = 300
+"""Seconds for which a verifier may keep the set; a new key is published for longer before it signs."""
+
+KEY_SET = inline_serializer("KeySet", {"keys": serializers.ListField(child=serializers.DictField())})
+
+
+class KeySet(GateView):
+    """The public halves of a tenant's signing keys (RFC 7517)."""
+
+    http_method_names = ["get", "head"]
+
+    @extend_schema(
+        operation_id="keySet",
+        summary="The key set of a tenant",
+        parameters=[
+            OpenApiParameter("tenant", str, description="The tenant ID.", required=True),
+            CORRELATION_ID,
+        ],
+        responses={200: KEY_SET, **refusals(400, 404, 503)},
+    )
+    def get(self, request: Request) -> HttpResponse:
+        """List those that sign, that will, and whose last token has not expired; never a shared secret."""
+        tenant_id = request.query_params.get("tenant") or settings.AGS_DEFAULT_TENANT
+        tenant = snapshot.tenant(tenant_id)
+        if tenant is None:
+            raise ApiError(NO_KEY_SET)
+        record_of(request).tenant = tenant.id
+        body = json.dumps({"keys": [dict(key) for key in tenant.key_set]}).encode()
+        etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+        return answer(
+            request.META, body, etag, **{"Cache-Control": f"public, max-age={MAX_AGE}", "Vary": "origin"}
+        )

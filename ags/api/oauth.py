@@ -1,0 +1,157 @@
+"""The standard doors for resource servers: introspection (RFC 7662) and revocation (RFC 7009)."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote
+
+from drf_spectacular.utils import extend_schema, inline_serializer
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from ags.api import parsing
+from ags.api.errors import CLIENT_NOT_AUTHENTICATED, FORM_MALFORMED, ApiError
+from ags.api.record import record_of
+from ags.api.schema import CORRELATION_ID, refusals
+from ags.api.view import GateView
+from ags.sessions.client_tokens import AccessToken, RefreshToken, read_access_token, read_refresh_token
+from ags.sessions.denial import Denied
+from ags.sessions.introspect import is_active
+from ags.sessions.revoke import end_sign_on, revoke_access_token
+from tenants.models.resource_server import SEPARATOR, hash_of_secret
+from tenants.snapshot import TenantView, snapshot
+
+
+class TokenRequestSerializer(serializers.Serializer[Any]):
+    """What a resource server posts, as a form."""
+
+    token = serializers.CharField(min_length=1, help_text="An access token or a refresh token.")
+    token_type_hint = serializers.CharField(required=False, help_text="Not needed: a token says what it is.")
+    client_id = serializers.CharField(required=False, help_text="Where HTTP Basic is not used.")
+    client_secret = serializers.CharField(required=False, help_text="Where HTTP Basic is not used.")
+
+
+ACTIVE = inline_serializer(
+    "Introspection",
+    {
+        "active": serializers.BooleanField(help_text="All else is told of an active token only."),
+        "token_type": serializers.CharField(required=False),
+        "client_id": serializers.CharField(required=False, help_text="The device."),
+        "sub": serializers.CharField(required=False, help_text="The account."),
+    },
+)
+
+TOLD = ("typ", "ver", "sid", "jti", "iat", "exp", "fixed_exp", "iss", "aud")
+"""Claims that are told as they are signed; whose token it is, is told from the database."""
+
+FORM = {"application/x-www-form-urlencoded": TokenRequestSerializer}
+
+
+class Introspect(GateView):
+    """Whether a token is active, and what it says."""
+
+    http_method_names = ["post"]
+
+    @extend_schema(
+        operation_id="introspect",
+        summary="Ask whether a token is active (RFC 7662)",
+        parameters=[CORRELATION_ID],
+        request=FORM,
+        responses={200: ACTIVE, **refusals(400, 401, 413, 415, 503)},
+        auth=[{"resourceServer": []}, {}],  # or in the form
+    )
+    def post(self, request: Request) -> Response:
+        """Answer for tokens of the resource server's own tenant; any other is not active."""
+        tenant, form = _authenticated(request)
+        token = _read(tenant, form["token"])
+        whose = None if token is None else is_active(tenant.id, token)
+        if token is None or whose is None:
+            return Response({"active": False})
+        account_id, client_id = whose
+        return Response(
+            {
+                **{name: token.claims[name] for name in TOLD if name in token.claims},
+                "tenantId": tenant.id,
+                "accountId": account_id,
+                "userId": account_id,
+                "deviceId": client_id,
+                "active": True,
+                "token_type": "bearer" if isinstance(token, AccessToken) else "refresh_token",
+                "client_id": client_id,
+                "sub": account_id,
+            }
+        )
+
+
+class Revoke(GateView):
+    """Makes a token worthless."""
+
+    http_method_names = ["post"]
+
+    @extend_schema(
+        operation_id="revoke",
+        summary="Revoke a token (RFC 7009)",
+        parameters=[CORRELATION_ID],
+        request=FORM,
+        responses={200: inline_serializer("Revoked", {}), **refusals(400, 401, 413, 415, 503)},
+        auth=[{"resourceServer": []}, {}],  # or in the form
+    )
+    def post(self, request: Request) -> Response:
+        """Revoke an access token by itself, or with a refresh token the sign-on that it keeps alive.
+
+        200 also where there is nothing to revoke, as the standard wants it.
+        """
+        tenant, form = _authenticated(request)
+        match _read(tenant, form["token"]):
+            case AccessToken() as token:
+                revoke_access_token(tenant.id, token)
+            case RefreshToken() as token:
+                end_sign_on(tenant.id, token.sign_on, "revoked")
+        return Response({})
+
+
+def _read(tenant: TenantView, token: str) -> AccessToken | RefreshToken | None:
+    for read in (read_access_token, read_refresh_token):
+        try:
+            return read(tenant, token)
+        except Denied:
+            continue
+    return None
+
+
+def _authenticated(request: Request) -> tuple[TenantView, Mapping[str, str]]:
+    """Return the tenant of the resource server that asks, and the form. Raises ApiError."""
+    form = parsing.read_form(request)
+    if not form.get("token"):
+        raise ApiError(FORM_MALFORMED)
+    client_id, secret = _credentials(request.META, form)
+    tenant = snapshot.tenant(client_id.partition(SEPARATOR)[0])
+    known = tenant.resource_servers.get(client_id) if tenant is not None else None
+    # Compared in any case, so that time does not tell who is known.
+    same = hmac.compare_digest(known or bytes(32), hash_of_secret(secret))
+    if tenant is None or known is None or not same:
+        raise ApiError(CLIENT_NOT_AUTHENTICATED)
+    record_of(request).tenant = tenant.id
+    return tenant, form
+
+
+def _credentials(meta: Mapping[str, Any], form: Mapping[str, str]) -> tuple[str, str]:
+    """Return client ID and secret, from HTTP Basic or from the form, but not from both."""
+    header: str = meta.get("HTTP_AUTHORIZATION", "")
+    in_form = form.get("client_id", ""), form.get("client_secret", "")
+    scheme, _, encoded = header.partition(" ")
+    if not header:
+        return in_form
+    if any(in_form) or scheme.lower() != "basic":
+        raise ApiError(CLIENT_NOT_AUTHENTICATED)
+    try:
+        text = base64.b64decode(encoded.strip(), validate=True).decode("utf-8")
+    except ValueError:  # no base64, not even ASCII, or no UTF-8 in it
+        raise ApiError(CLIENT_NOT_AUTHENTICATED) from None
+    client_id, _, secret = text.partition(":")
+    # RFC 6749, section 2.3.1: both are form-encoded before they are put together.
+    return unquote(client_id), unquote(secret)

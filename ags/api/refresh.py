@@ -1,0 +1,46 @@
+"""`POST /ias/v3/token/actions/refresh`: a refresh token in, new access and refresh tokens out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from ags.api import headers, parsing
+from ags.api.offer import tenant_of, twice_at_most
+from ags.api.record import record_of
+from ags.api.schema import AUTHORIZATION, CORRELATION_ID, TENANT_ID, refusals
+from ags.api.sign_on import BundleSerializer
+from ags.api.view import GateView
+from ags.sessions.client_tokens import bundle, demand_signer, read_refresh_token
+from ags.sessions.refresh import refresh
+
+
+class Refresh(GateView):
+    """Called by the client app, for as long as the sign-on lasts."""
+
+    http_method_names = ["post"]
+
+    @extend_schema(
+        operation_id="refresh",
+        summary="Exchange a refresh token for new access and refresh tokens",
+        parameters=[TENANT_ID, AUTHORIZATION, CORRELATION_ID],
+        request=None,
+        auth=[{"refreshToken": []}],
+        responses={200: BundleSerializer, **refusals(400, 401, 403, 413, 503)},
+    )
+    def post(self, request: Request) -> Response:
+        """Stay signed on. Both tokens are replaced; the one that was sent is good for a moment longer."""
+        record = record_of(request)
+        tenant_id = headers.tenant_id(request.META, record, older_name=True)
+        parsing.demand_empty(request)
+        token = headers.bearer(request.META)
+
+        def attempt() -> dict[str, Any]:
+            tenant = tenant_of(tenant_id)
+            demand_signer(tenant)
+            return bundle(tenant, refresh(tenant, read_refresh_token(tenant, token), record.correlation_id))
+
+        return Response(twice_at_most(attempt, tenant_id))

@@ -1,0 +1,42 @@
+"""`POST /ags/signOut`: ends a sign-on."""
+
+from __future__ import annotations
+
+from drf_spectacular.utils import extend_schema, inline_serializer
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from ags.api import headers
+from ags.api.offer import offered
+from ags.api.record import record_of
+from ags.api.schema import AUTHORIZATION, CORRELATION_ID, SERVICE_ID, TENANT_ID, refusals
+from ags.api.view import GateView
+from ags.sessions.client_tokens import read_access_token
+from ags.sessions.denial import Denied, Fault
+from ags.sessions.revoke import sign_out
+from providers.contract import Endpoint
+
+
+class SignOut(GateView):
+    """Called by the client app."""
+
+    http_method_names = ["post"]
+
+    @extend_schema(
+        operation_id="signOut",
+        summary="End a sign-on",
+        parameters=[TENANT_ID, SERVICE_ID, AUTHORIZATION, CORRELATION_ID],
+        request=None,
+        auth=[{"accessToken": []}],
+        responses={200: inline_serializer("SignedOut", {}), **refusals(400, 401, 403, 503)},
+    )
+    def post(self, request: Request) -> Response:
+        """End the sign-on of the access token: neither it nor its refresh token is good any more."""
+        record = record_of(request)
+        tenant_id = headers.tenant_id(request.META, record)
+        service_name = headers.service_name(request.META, record)
+        token = headers.bearer(request.META, scheme_optional=True)
+        tenant, _ = offered(tenant_id, service_name, Endpoint.SIGNOUT)
+        if not sign_out(tenant.id, read_access_token(tenant, token)):
+            raise Denied(Fault.SIGN_ON_ENDED)
+        return Response({})

@@ -1,0 +1,52 @@
+"""Why the gate does not give a client app what it asks for.
+
+No model is imported here: gunicorn loads the worker, and with it the table of refusals, before Django is
+set up.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Fault(StrEnum):
+    """Why something does not stand any more, from the widest level to the narrowest."""
+
+    TENANT_NOT_AVAILABLE = "tenant_not_available"
+    SERVICE_NOT_AVAILABLE = "service_not_available"
+    KEY_NOT_IN_FORCE = "key_not_in_force"
+    ACCOUNT_CANCELLED = "account_cancelled"
+    ACCOUNT_SUSPENDED = "account_suspended"
+    DEVICE_DELETED = "device_deleted"
+    DEVICE_DISABLED = "device_disabled"
+    SIGN_ON_ENDED = "sign_on_ended"
+    REVOKED = "revoked"
+
+
+class Denial(StrEnum):
+    """What else than a fault of what stands behind a token can be wrong; the machine word of the log."""
+
+    TOKEN_MISSING = "token_missing"  # noqa: S105 - a word
+    TOKEN_MALFORMED = "token_malformed"  # noqa: S105 - a word
+    TOKEN_UNKNOWN = "token_unknown"  # noqa: S105 - a word
+    TOKEN_EXPIRED = "token_expired"  # noqa: S105 - a word
+    TOKEN_SPENT = "token_spent"  # noqa: S105 - a word
+    TOKEN_REUSED = "token_reused"  # noqa: S105 - a word
+    DEVICE_UNKNOWN = "device_unknown"
+    DEVICE_LIMIT_REACHED = "device_limit_reached"
+
+
+class Denied(Exception):
+    """Raised by what redeems, refreshes and signs out when the answer is no."""
+
+    def __init__(self, reason: Denial | Fault) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Stale(Exception):
+    """The tenant has changed since it was read: read it again and judge again."""
+
+
+class NoSigner(Exception):
+    """The tenant has no signing key that can be used."""

@@ -1,0 +1,73 @@
+"""What PostgreSQL and SQLite spell differently in the statements that decide. Times are the database's."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from django.db import connection
+
+_WORDS = {
+    "postgresql": {
+        "now": "statement_timestamp()",
+        "after": "statement_timestamp() + %({name})s * interval '1 second'",
+        "moment": "to_timestamp(%({name})s::double precision)",
+        "epoch": "extract(epoch from {name})::double precision",
+        "later": "greatest",
+        "earlier": "least",
+        "json": "%({name})s::jsonb",
+    },
+    "sqlite": {
+        # As text in the form in which Django stores a moment there, so that they compare.
+        "now": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')",
+        "after": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', '+' || %({name})s || ' seconds')",
+        "moment": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', %({name})s, 'unixepoch')",
+        "epoch": "((julianday({name}) - 2440587.5) * 86400.0)",
+        "later": "max",
+        "earlier": "min",
+        "json": "%({name})s",
+    },
+}
+
+
+def now() -> str:
+    """The moment of the statement."""
+    return _WORDS[connection.vendor]["now"]
+
+
+def after(parameter: str) -> str:
+    """So many seconds from now."""
+    return _word("after", parameter)
+
+
+def moment(parameter: str) -> str:
+    """A moment given in seconds since the epoch."""
+    return _word("moment", parameter)
+
+
+def epoch(expression: str) -> str:
+    """A moment as seconds since the epoch."""
+    return _word("epoch", expression)
+
+
+def later(*expressions: str) -> str:
+    """The latest of several moments."""
+    return f"{_WORDS[connection.vendor]['later']}({', '.join(expressions)})"
+
+
+def earlier(*expressions: str) -> str:
+    """The earliest of several moments."""
+    return f"{_WORDS[connection.vendor]['earlier']}({', '.join(expressions)})"
+
+
+def json(parameter: str) -> str:
+    """A parameter that holds JSON as text."""
+    return _word("json", parameter)
+
+
+@cache
+def _cached(vendor: str, word: str, name: str) -> str:
+    return _WORDS[vendor][word].format(name=name)
+
+
+def _word(word: str, name: str) -> str:
+    return _cached(connection.vendor, word, name)

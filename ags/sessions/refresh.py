@@ -1,0 +1,119 @@
+"""Refreshing a sign-on: its refresh token is used up, and the next one takes its place."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.db import connection
+
+from ags.sessions import dialect, events, standing
+from ags.sessions.client_tokens import RefreshToken, SignOn
+from ags.sessions.denial import Denial, Denied, Fault, Stale
+from ags.sessions.models import SecurityEvent
+from ags.sessions.revoke import end_sign_on
+from tenants.snapshot import TenantView
+
+# Statements are put together from constants.
+# ruff: noqa: S608
+
+USED_KEPT = 16
+"""Used refresh tokens that are remembered for the grace. Whoever rotates faster than that is not a client."""
+
+
+def refresh(tenant: TenantView, token: RefreshToken, correlation_id: str) -> SignOn:
+    """Return the sign-on with its next generation; when this returns, that is committed.
+
+    A token that was used a moment ago gets the same successor: the answer was lost, or two of the client's
+    own threads asked at once. One that was used before that is stolen, or its thief was faster: the sign-on
+    ends. Raises `Denied`, `Stale`, and Django's database errors.
+    """
+    found = _Found.of(tenant, token)
+    if found.is_current(token):
+        rotated = _rotate(tenant, token, found)
+        if rotated is not None:
+            return rotated
+        found = _Found.of(tenant, token)  # somebody was faster, or something has just been revoked
+        if found.is_current(token):
+            raise Stale
+    if not found.was_used_within(tenant.rules.refresh_grace, token):
+        if found.may_have_forgotten(tenant.rules.refresh_grace):
+            raise Denied(Denial.TOKEN_SPENT)
+        end_sign_on(tenant.id, token.sign_on, "refresh_token_reused")
+        kind = SecurityEvent.Kind.REFRESH_TOKEN_REUSED
+        events.record(tenant.id, kind, token.sign_on, found.sign_on.account_id, correlation_id)
+        raise Denied(Denial.TOKEN_REUSED)
+    return found.sign_on
+
+
+class _Found:
+    """The sign-on as the database has it, once it is sure that it stands."""
+
+    def __init__(self, row: Any) -> None:
+        self.sign_on = SignOn(*row[:6])
+        self.used: list[list[float]] = json.loads(row[6])
+        self.now: float = row[7]
+
+    @classmethod
+    def of(cls, tenant: TenantView, token: RefreshToken) -> _Found:
+        """Read it. Raises `Denied`."""
+        ends = dialect.epoch("d.refresh_expires_at"), dialect.epoch("d.fixed_expires_at")
+        statement = f"""
+SELECT a.account_id, d.client_id, d.sign_on, d.generation, {", ".join(ends)}, d.used,
+       {dialect.epoch(dialect.now())}, {standing.SIGN_ON}
+  FROM ags_sessions_device d CROSS JOIN {standing.OF_SIGN_ON}
+ WHERE t.id = d.tenant_id AND d.tenant_id = %(tenant)s AND d.sign_on = %(sign_on)s
+"""
+        with connection.cursor() as cursor:
+            cursor.execute(statement, {"tenant": tenant.id, "sign_on": token.sign_on})
+            row = next(iter(cursor.fetchall()), None)
+        if row is None:
+            raise Denied(Denial.TOKEN_UNKNOWN)
+        if row[8] is not None:
+            raise Denied(Fault(row[8]))
+        found = cls(row)
+        if min(token.expires_at, found.sign_on.refresh_expires_at) <= found.now:
+            raise Denied(Denial.TOKEN_EXPIRED)
+        return found
+
+    def is_current(self, token: RefreshToken) -> bool:
+        """Whether the token has not been used."""
+        return token.generation == self.sign_on.generation
+
+    def was_used_within(self, grace: int, token: RefreshToken) -> bool:
+        """Whether it was used, but only just."""
+        return any(number == token.generation and self.now < at + grace for number, at in self.used)
+
+    def may_have_forgotten(self, grace: int) -> bool:
+        """Whether more tokens were used within the grace than are remembered: then nobody is accused."""
+        return len(self.used) >= USED_KEPT and self.now < self.used[0][1] + grace
+
+
+def _rotate(tenant: TenantView, token: RefreshToken, found: _Found) -> SignOn | None:
+    lately = [one for one in found.used if found.now < one[1] + tenant.rules.refresh_grace]
+    used = [*lately, [token.generation, found.now]][-USED_KEPT:]
+    refreshed = dialect.earlier(dialect.after("refresh_ttl"), "d.fixed_expires_at")
+    ends = dialect.epoch("refresh_expires_at"), dialect.epoch("fixed_expires_at")
+    statement = f"""
+UPDATE ags_sessions_device AS d
+   SET generation = d.generation + 1, refresh_expires_at = {refreshed}, used = {dialect.json("used")}
+ WHERE d.tenant_id = %(tenant)s AND d.sign_on = %(sign_on)s AND d.generation = %(generation)s
+   AND d.refresh_expires_at > {dialect.now()}
+   AND EXISTS (SELECT 1 FROM {standing.OF_SIGN_ON}
+                WHERE t.id = d.tenant_id AND t.version = %(version)s AND ({standing.SIGN_ON}) IS NULL)
+RETURNING generation, {", ".join(ends)}
+"""
+    values: dict[str, str | int] = {
+        "tenant": tenant.id,
+        "version": tenant.version,
+        "sign_on": token.sign_on,
+        "generation": token.generation,
+        "refresh_ttl": tenant.rules.refresh_token_ttl,
+        "used": json.dumps(used),
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        row = next(iter(cursor.fetchall()), None)
+    if row is None:
+        return None
+    return SignOn(found.sign_on.account_id, found.sign_on.client_id, token.sign_on, *row)

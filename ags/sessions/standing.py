@@ -1,0 +1,82 @@
+"""Whether what was issued still stands: the one rule, for every kind of token and every level of revocation.
+
+It is SQL, so that the statement that decides asks the rows themselves. Every statement that grants or tells
+something about a token uses it; nothing else does.
+"""
+
+from __future__ import annotations
+
+from ags.sessions.denial import Fault
+from tenants.models import IN_FORCE
+
+_IN_FORCE = ", ".join(f"'{state}'" for state in IN_FORCE)
+
+_TENANT_AND_SERVICE = (
+    ("NOT t.enabled", Fault.TENANT_NOT_AVAILABLE),
+    ("NOT s.enabled", Fault.SERVICE_NOT_AVAILABLE),
+)
+_KEY = (
+    (
+        f"k.state NOT IN ({_IN_FORCE})"
+        " OR k.not_before > CURRENT_TIMESTAMP OR k.not_after <= CURRENT_TIMESTAMP",
+        Fault.KEY_NOT_IN_FORCE,
+    ),
+)
+_ACCOUNT = (
+    ("a.status = 'cancelled'", Fault.ACCOUNT_CANCELLED),
+    ("a.status = 'suspended'", Fault.ACCOUNT_SUSPENDED),
+)
+
+
+def _key_is_there(of: str) -> tuple[str, Fault]:
+    # Nobody deletes a key here; what somebody else has deleted proves nothing any more.
+    return f"{of}.key_id IS NOT NULL AND k.id IS NULL", Fault.KEY_NOT_IN_FORCE
+
+
+_DEVICE = (
+    ("d.status = 'deleted'", Fault.DEVICE_DELETED),
+    ("d.status = 'disabled'", Fault.DEVICE_DISABLED),
+    ("d.ended_at IS NOT NULL OR d.fixed_expires_at <= CURRENT_TIMESTAMP", Fault.SIGN_ON_ENDED),
+)
+
+
+def _cut_off(proven_at: str) -> tuple[str, Fault]:
+    # The newest cut-off wins: whatever was proven up to any of them is dead.
+    older = (f"{proven_at} <= {level}.revoked_before" for level in ("t", "s", "k", "a"))
+    return " OR ".join(older), Fault.REVOKED
+
+
+def _first(*rules: tuple[str, Fault]) -> str:
+    return "CASE " + " ".join(f"WHEN {condition} THEN '{fault}'" for condition, fault in rules) + " END"
+
+
+SESSION_TOKEN = _first(*_TENANT_AND_SERVICE, _key_is_there("st"), *_KEY, *_ACCOUNT, _cut_off("st.created_at"))
+"""The fault of a session token `st`, as an expression; NULL when it stands. Its key must be in force."""
+
+_OF_SIGN_ON = (*_TENANT_AND_SERVICE, _key_is_there("d"), *_ACCOUNT, *_DEVICE, _cut_off("d.proven_at"))
+
+SIGN_ON = _first(*_OF_SIGN_ON)
+"""The fault of the sign-on of a device `d`, and so of its tokens. A key may be rotated out meanwhile."""
+
+
+ACCESS_TOKEN = _first(
+    *_OF_SIGN_ON,
+    (
+        "EXISTS (SELECT 1 FROM ags_sessions_revokedaccesstoken r"
+        " WHERE r.tenant_id = d.tenant_id AND r.jti = %(jti)s)",
+        Fault.REVOKED,
+    ),
+)
+"""The fault of one access token, known by `%(jti)s`, of that sign-on."""
+
+OF_SESSION_TOKEN = """tenants_tenant t
+  JOIN tenants_service s ON s.id = st.service_id
+  LEFT JOIN tenants_key k ON k.id = st.key_id
+  LEFT JOIN ags_sessions_account a ON a.tenant_id = st.tenant_id AND a.account_id = st.account_id"""  # noqa: S105 - tables
+"""What the fault of a session token is found in, beside `st`, where `t.id = st.tenant_id`."""
+
+OF_SIGN_ON = """tenants_tenant t
+  JOIN tenants_service s ON s.id = d.service_id
+  JOIN ags_sessions_account a ON a.id = d.account_id
+  LEFT JOIN tenants_key k ON k.id = d.key_id"""
+"""What the fault of a sign-on is found in, beside `d`, where `t.id = d.tenant_id`."""

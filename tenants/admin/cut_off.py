@@ -1,0 +1,54 @@
+"""The button that ends everything that a tenant, a service or a key has given rise to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from unfold.decorators import action
+from unfold.enums import ActionVariant
+
+from tenants.admin.pages import ConfigurationAdmin, Question
+from tenants.models import Tenant
+from tenants.revocation import cut_off
+
+OFFLINE = (
+    "AGS refuses the access tokens at once. Whoever verifies them without asking AGS accepts them until they "
+    "expire."
+)
+"""What no revocation can reach."""
+
+
+class IssuingAdmin(ConfigurationAdmin):
+    """Base of the pages of what gives rise to session tokens and sign-ons."""
+
+    @action(
+        description="Revoke everything issued",
+        url_path="cut-off",
+        permissions=["change"],
+        variant=ActionVariant.DANGER,
+    )
+    def cut_off(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """End all that it gave rise to, and not the row itself."""
+        row: Any = self.found(request, object_id)
+        kind = row._meta.verbose_name
+        what = f"{kind} {row}" if isinstance(row, Tenant) else f"{kind} {row} of {row.tenant_id}"
+        consequence = f"The {kind} itself stays as it is: what it gives rise to from now on is good."
+        return self.ask(request, row, cutting_off(what, consequence), lambda: cut_off(row))
+
+
+def cutting_off(what: str, *consequences: str) -> Question:
+    """Return the question before everything is revoked that this gave rise to."""
+    return Question(
+        title=f"Revoke everything that {what} gave rise to?",
+        consequences=[
+            "Every session token and every sign-on up to this moment is dead: devices have to sign on again, "
+            "with a new session token.",
+            OFFLINE,
+            *consequences,
+            "This cannot be undone.",
+        ],
+        button="Revoke everything",
+        done=f"Everything that {what} gave rise to is revoked.",
+        cuts_off=True,
+    )

@@ -1,0 +1,141 @@
+"""An operator, and who of the staff may work with it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
+from django.db import models, transaction
+from simple_history.models import HistoricalRecords
+
+from tenants.models.configuration import Configuration
+from tenants.scoping import TenantScoped
+
+TENANT_ID = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+_TENANT_ID = RegexValidator(TENANT_ID, "1 to 64 letters, digits, '.', '_' or '-', a letter or digit first.")
+
+MAX_ORIGINS = 100
+_ORIGIN = re.compile(r"\Ahttps?://([a-z0-9-]+(\.[a-z0-9-]+)*|\[[0-9a-f:]+\])(:[0-9]{1,5})?\Z")
+
+
+def check_origins(value: Any) -> None:
+    """Refuse what no browser would send as `Origin` (RFC 6454, section 6.2). Raises ValidationError."""
+    if not isinstance(value, list) or len(value) > MAX_ORIGINS:
+        raise ValidationError(f"This is a list of at most {MAX_ORIGINS} origins.")
+    for origin in value:
+        if not isinstance(origin, str) or not _ORIGIN.fullmatch(origin) or not _has_port(origin):
+            raise ValidationError(f"{origin!r} is no origin: write it as https://host or https://host:port.")
+
+
+def _has_port(origin: str) -> bool:
+    """Whether a browser would name the port so: there is such a one, and it is not the usual one."""
+    try:
+        parts = urlsplit(origin)
+        return parts.port != {"http": 80, "https": 443}[parts.scheme]
+    except ValueError:
+        return False
+
+
+def _seconds(default: int, least: int, most: int, help_text: str) -> models.PositiveIntegerField[int, int]:
+    bounds = [MinValueValidator(least), MaxValueValidator(most)]
+    return models.PositiveIntegerField(
+        default=default, validators=bounds, help_text=f"Seconds, {least} to {most}. {help_text}"
+    )
+
+
+class Algorithm(models.TextChoices):
+    """What access tokens are signed with."""
+
+    ES256 = "ES256", "ES256: verified with the published key set"
+    HS256 = "HS256", "HS256: verified with a secret that the platform shares with AGS"
+
+
+class Tenant(Configuration):
+    """An operator, known by its `nv-tenant-id`."""
+
+    id = models.CharField(
+        "tenant ID",
+        primary_key=True,
+        max_length=64,
+        validators=[_TENANT_ID],
+        help_text="The nv-tenant-id header.",
+    )
+    name = models.CharField(max_length=200)
+    enabled = models.BooleanField(default=True, help_text="Off: every request of this operator is refused.")
+    # What its client apps get
+    device_limit = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Enabled devices that an account may have. Empty: no limit."
+    )
+    access_token_ttl = _seconds(3600, 60, 86_400, "How long an access token is good.")
+    refresh_token_ttl = _seconds(
+        172_800, 300, 31_536_000, "How long a refresh token is good, unless it is used."
+    )
+    sign_on_ttl = _seconds(7_776_000, 300, 157_680_000, "When a sign-on ends, however often it is refreshed.")
+    refresh_grace = _seconds(10, 0, 60, "How long a refresh token that was used can be sent again.")
+    signing_algorithm = models.CharField(
+        max_length=5,
+        choices=Algorithm,
+        default=Algorithm.ES256,
+        help_text="Takes effect with the next rotation of the signing key.",
+    )
+    issuer = models.CharField(max_length=200, default="ags", help_text="The iss of its tokens.")
+    audience = models.CharField(
+        max_length=200, blank=True, help_text="The aud of its access tokens. Empty: the tenant ID."
+    )
+    allowed_origins = models.JSONField(
+        default=list,
+        blank=True,
+        validators=[check_origins],
+        help_text="Web sites whose pages may call the API from a browser.",
+    )
+    revoked_before = models.DateTimeField(
+        null=True, editable=False, help_text="What was issued until then is dead."
+    )
+    # Counts every change of the tenant and of what belongs to its configuration. What a request read at one
+    # version is granted at that version only.
+    version = models.PositiveBigIntegerField(default=1, editable=False)
+
+    history = HistoricalRecords(excluded_fields=["version"])
+
+    class Meta:
+        permissions = [("all_tenants", "Can work with every tenant, assigned or not")]
+
+    def __str__(self) -> str:
+        return self.id
+
+    @transaction.atomic
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Store it. A new tenant gets its first signing key.
+
+        That one signs at once, for nobody holds an older key set.
+        """
+        adding = self._state.adding
+        super().save(*args, **kwargs)
+        if adding:
+            from tenants.models.signing_key import SigningKey
+
+            SigningKey.generate(self, state="active").save()
+
+
+class Assignment(TenantScoped):
+    """A tenant that a person of the staff may work with: the pages show nothing of any other."""
+
+    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="assignments")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="assignments")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["tenant", "user"], name="one_assignment_of_a_user")]
+
+    def __str__(self) -> str:
+        return f"{self.user} for {self.tenant_id}"
+
+
+def tenants_of(user: Any) -> models.QuerySet[Tenant]:
+    """Return the tenants that this person of the staff may work with."""
+    if user.has_perm("tenants.all_tenants"):
+        return Tenant.objects.all()
+    return Tenant.objects.filter(assignments__user=user)

@@ -1,0 +1,192 @@
+"""The pages of devices: looked up, judged, disabled, deleted, and their sign-on ended."""
+
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from ags.sessions.models import Account, Device
+from tenants.models import Key, Service, Tenant
+from tests.conftest import ClientApp, HeadEnd, person
+
+LIST = "/admin/ags_sessions/device/"
+TOLD = {
+    "deviceType": "<b>Box</b>",
+    "device": {"OS": "</pre><script>alert('x')</script>", "\u00fcber": [1, None]},
+}
+
+
+@pytest.fixture
+def device(app: ClientApp) -> Device:
+    """A device of account-1 of nagra, signed on."""
+    assert app.sign_on(deviceInformation=TOLD).status_code == 201
+    return Device.objects.for_tenant("nagra").get()
+
+
+def page_of(device: Device, act: str = "change") -> str:
+    return f"{LIST}{device.pk}/{act}/"
+
+
+def text(response: Any) -> str:
+    return response.content.decode()  # type: ignore[no-any-return]
+
+
+def look_up(client: Client, tenant: str = "nagra", **known: str) -> Any:
+    return client.post(LIST, {"tenant": tenant, **known})
+
+
+def rows(response: Any) -> list[list[str]]:
+    return response.context["table"]["rows"]  # type: ignore[no-any-return]
+
+
+def test_a_device_is_found_by_account_or_client_id(
+    admin_client: Client, nagra: HeadEnd, sunrise: HeadEnd, device: Device
+) -> None:
+    ClientApp(nagra).sign_on("account-2")
+    for known in ({"account_id": "account-1"}, {"client_id": device.client_id}):
+        ((link, *told),) = rows(look_up(admin_client, **known))
+        assert page_of(device) in link
+        assert told[:4] == ["account-1", "<b>Box</b>", "enabled", "live"]
+        assert rows(look_up(admin_client, "sunrise", **known)) == []
+    for known in ({"account_id": "account"}, {"client_id": device.client_id[:-1]}):
+        assert "No device matches." in text(look_up(admin_client, **known))
+    for wrong in ({}, {"account_id": "account-1", "client_id": device.client_id}):
+        page = look_up(admin_client, **wrong)
+        assert "Enter one of account ID and client ID." in text(page)
+        assert "table" not in page.context
+
+
+def test_its_page_tells_all_of_it_and_escapes_what_it_tells_of_itself(
+    admin_client: Client, device: Device
+) -> None:
+    page = text(admin_client.get(page_of(device)))
+    for told in ("account-1", device.client_id, "live", "Customer Auth Service", "nagra-key-1"):
+        assert told in page
+    assert "&lt;/pre&gt;&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt;" in page
+    assert "&quot;\u00fcber&quot;: [" in page
+    assert "<script>alert" not in page
+    assert "<b>Box" not in page
+    assert "<b>Box" not in text(look_up(admin_client, account_id="account-1"))
+
+
+def test_what_it_tells_of_itself_is_shown_up_to_a_limit(admin_client: Client, device: Device) -> None:
+    Device.objects.for_tenant("nagra").update(information={"x": [[0]] * 10_000, "end": "the-end"})
+    page = text(admin_client.get(page_of(device)))
+    assert "more characters" in page
+    assert "the-end" not in page
+    assert len(page) < 200_000
+
+
+# Everything that can be wrong with a sign-on, and what the page says of it
+
+FAULTS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "tenant not available": (Tenant.objects, {"enabled": False}),
+    "service not available": (Service.unscoped, {"enabled": False}),
+    "account suspended": (Account.unscoped, {"status": "suspended"}),
+    "account cancelled": (Account.unscoped, {"status": "cancelled"}),
+    "device disabled": (Device.unscoped, {"status": "disabled"}),
+    "device deleted": (Device.unscoped, {"status": "deleted"}),
+    "sign-on ended": (Device.unscoped, {"ended_at": "2001-01-01T00:00:00Z"}),
+    "revoked": (Key.unscoped, {"revoked_before": "2999-01-01T00:00:00Z"}),
+    "expired": (Device.unscoped, {"refresh_expires_at": "2001-01-01T00:00:00Z"}),
+}
+
+
+@pytest.mark.parametrize("state", FAULTS)
+def test_the_state_of_its_sign_on_is_what_the_gate_would_say(
+    admin_client: Client, device: Device, state: str
+) -> None:
+    model, change = FAULTS[state]
+    model.update(**change)
+    assert rows(look_up(admin_client, account_id="account-1"))[0][4] == state
+    assert state in text(admin_client.get(page_of(device)))
+
+
+def test_a_key_that_is_rotated_out_leaves_its_sign_ons_alive(admin_client: Client, device: Device) -> None:
+    Key.unscoped.update(state="revoked")
+    assert rows(look_up(admin_client, account_id="account-1"))[0][4] == "live"
+
+
+def test_a_disabled_device_is_refused_until_it_is_enabled(
+    admin_client: Client, app: ClientApp, device: Device
+) -> None:
+    question = text(admin_client.get(page_of(device, "disable")))
+    assert "cannot sign on or refresh with it" in question
+    assert app.refresh().status_code == 200
+    told = text(admin_client.post(page_of(device, "disable"), follow=True))
+    assert f"Device {device} is disabled." in told
+    assert page_of(device, "disable") not in told
+    assert app.refresh().json()["code"] == 20004
+    assert app.sign_on(clientId=device.client_id).json()["code"] == 20004
+    admin_client.post(page_of(device, "enable"))
+    assert app.refresh().status_code == 200
+
+
+def test_a_deleted_device_stays_as_a_row_and_its_client_signs_on_afresh(
+    admin_client: Client, app: ClientApp, device: Device
+) -> None:
+    told = text(admin_client.post(page_of(device, "delete-device"), follow=True))
+    assert f"Device {device} is deleted." in told
+    assert app.refresh().json()["code"] == 20003
+    assert app.sign_on(clientId=device.client_id).json()["code"] == 20003
+    assert Device.objects.for_tenant("nagra").get().status == "deleted"
+    for act in ("enable", "disable", "delete-device"):
+        assert page_of(device, act) not in told
+        assert "It has changed meanwhile." in text(admin_client.post(page_of(device, act), follow=True))
+    assert app.sign_on().status_code == 201
+
+
+def test_ending_a_sign_on_signs_out_once_and_the_device_may_come_back(
+    admin_client: Client, app: ClientApp, device: Device
+) -> None:
+    question = text(admin_client.get(page_of(device, "end")))
+    assert "Account account-1 of nagra is signed out on it" in question
+    told = text(admin_client.post(page_of(device, "end"), follow=True))
+    assert "has ended" in told
+    assert "ended by staff" in told
+    assert page_of(device, "end") not in told
+    assert app.refresh().status_code == 401
+    assert "It has changed meanwhile." in text(admin_client.post(page_of(device, "end"), follow=True))
+    assert app.sign_on(clientId=device.client_id).status_code == 201
+    assert page_of(device, "end") in text(admin_client.get(page_of(device)))
+
+
+@pytest.mark.parametrize("limit", [0, 1])
+def test_a_device_is_enabled_only_where_the_account_has_room(
+    admin_client: Client, app: ClientApp, device: Device, limit: int
+) -> None:
+    admin_client.post(page_of(device, "disable"))
+    app.sign_on()
+    Tenant.objects.update(device_limit=limit)
+    told = text(admin_client.post(page_of(device, "enable"), follow=True))
+    assert f"The account has {limit} enabled devices, as many as its tenant allows" in told
+    assert Device.objects.for_tenant("nagra").get(pk=device.pk).status == "disabled"
+    Tenant.objects.update(device_limit=2)
+    admin_client.post(page_of(device, "enable"))
+    assert Device.objects.for_tenant("nagra").get(pk=device.pk).status == "enabled"
+
+
+ACTS = ("end", "disable", "enable", "delete-device")
+MAY = {
+    "operator staff": (302, 302, 302, 302),
+    "support": (302, 302, 302, 403),
+    "auditor": (403, 403, 403, 403),
+}
+
+
+@pytest.mark.parametrize("group", MAY)
+def test_support_ends_and_disables_and_only_operator_staff_deletes(device: Device, group: str) -> None:
+    browser = person(group, "nagra")
+    page = text(browser.get(page_of(device)))
+    for act, answer in zip(ACTS, MAY[group], strict=True):
+        if act != "enable":
+            assert (page_of(device, act) in page) == (answer == 302)
+        assert browser.post(page_of(device, act)).status_code == answer
+
+
+def test_devices_are_neither_added_nor_edited_nor_removed(admin_client: Client, device: Device) -> None:
+    before = Device.unscoped.values().get()
+    assert admin_client.post(LIST + "add/", {}).status_code == 403
+    assert admin_client.post(page_of(device), {"client_id": "x", "status": "deleted"}).status_code == 403
+    assert admin_client.post(page_of(device, "delete"), {"post": "yes"}).status_code == 403
+    assert Device.unscoped.values().get() == before
