@@ -55,7 +55,7 @@ class LookUpAdmin(BoundedAdmin):
 
     def cells(self, row: Any) -> list[Any]:
         """Return what the table says of a row, under `columns`."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} declares no cells()")
 
     def asked(self, request: HttpRequest) -> Any:
         """Return what is looked for; nothing yet, before the form was sent."""
