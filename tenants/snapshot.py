@@ -100,8 +100,7 @@ class Snapshot:
 
     def tenant(self, tenant_id: str) -> TenantView | None:
         """Return that tenant, or None when it is unknown or disabled. Raises Django's database errors."""
-        if time.monotonic() - self._asked_at >= FRESH_FOR:
-            self.refresh()
+        self._refresh_in_time()
         version = self._versions.get(tenant_id)
         if version is None:
             return None
@@ -123,13 +122,16 @@ class Snapshot:
 
     def lists_origin(self, origin: str) -> bool:
         """Whether any enabled tenant lists that origin. Raises Django's database errors."""
-        if time.monotonic() - self._asked_at >= FRESH_FOR:
-            self.refresh()
+        self._refresh_in_time()
         return origin in self._all_origins
 
     def origins_of(self, tenant_id: str) -> Sequence[str]:
         """Return the origins that the tenant listed when the versions were last asked for."""
         return self._origins.get(tenant_id, ())
+
+    def _refresh_in_time(self) -> None:
+        if time.monotonic() - self._asked_at >= FRESH_FOR:
+            self.refresh()
 
     def refresh(self) -> None:
         """Ask which versions the enabled tenants have now: no answer from before this call is believed."""

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 from django.http import HttpResponse, HttpResponseNotModified
 from django.utils.http import parse_etags
+
+
+def etag_of(body: bytes) -> str:
+    """Return a strong ETag (RFC 9110, section 8.8.3)."""
+    return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
 
 
 def answer(meta: Mapping[str, Any], body: bytes, etag: str, **headers: str) -> HttpResponse:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,7 +12,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 
 from ags.api import headers, sign_on
-from ags.api.conditional import answer
+from ags.api.conditional import answer, etag_of
 from ags.api.errors import NO_SERVICES, ApiError
 from ags.api.record import record_of
 from ags.api.schema import CORRELATION_ID, TENANT_ID, refusals
@@ -99,7 +98,7 @@ def _document(tenant: TenantView) -> tuple[bytes, str]:
     if found is None:
         services = [_service(service) for service in tenant.services.values()]
         body = json.dumps({"availableServices": services}, ensure_ascii=False).encode()
-        found = _documents[tenant] = (body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+        found = _documents[tenant] = (body, etag_of(body))
     return found
 
 

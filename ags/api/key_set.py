@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 
 from django.conf import settings
@@ -11,7 +10,7 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serial
 from rest_framework import serializers
 from rest_framework.request import Request
 
-from ags.api.conditional import answer
+from ags.api.conditional import answer, etag_of
 from ags.api.errors import NO_KEY_SET, ApiError
 from ags.api.record import record_of
 from ags.api.schema import CORRELATION_ID, refusals
@@ -46,7 +45,9 @@ class KeySet(GateView):
             raise ApiError(NO_KEY_SET)
         record_of(request).tenant = tenant.id
         body = json.dumps({"keys": [dict(key) for key in tenant.key_set]}).encode()
-        etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
         return answer(
-            request.META, body, etag, **{"Cache-Control": f"public, max-age={MAX_AGE}", "Vary": "origin"}
+            request.META,
+            body,
+            etag_of(body),
+            **{"Cache-Control": f"public, max-age={MAX_AGE}", "Vary": "origin"},
         )

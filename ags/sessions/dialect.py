@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 from django.db import connection
 
@@ -71,3 +72,10 @@ def _cached(vendor: str, word: str, name: str) -> str:
 
 def _word(word: str, name: str) -> str:
     return _cached(connection.vendor, word, name)
+
+
+def one(statement: str, **values: Any) -> Any:
+    """Run a statement; return the one row that it yields, or None."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        return next(iter(cursor.fetchall()), None)

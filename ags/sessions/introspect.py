@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from django.db import connection
-
 from ags.sessions import dialect, standing
 from ags.sessions.client_tokens import AccessToken, RefreshToken
 
@@ -28,7 +26,7 @@ SELECT a.account_id, d.client_id FROM ags_sessions_device d CROSS JOIN {standing
  WHERE t.id = d.tenant_id AND d.tenant_id = %(tenant)s AND d.sign_on = %(sign_on)s
    AND {stands}
 """
-    with connection.cursor() as cursor:
-        cursor.execute(statement, {"tenant": tenant_id, "sign_on": token.sign_on, "jti": known_by})
-        row: tuple[str, str] | None = next(iter(cursor.fetchall()), None)
-        return row
+    row: tuple[str, str] | None = dialect.one(
+        statement, tenant=tenant_id, sign_on=token.sign_on, jti=known_by
+    )
+    return row

@@ -12,9 +12,10 @@ from django.db.models.functions import Now
 from ags.sessions import dialect
 from ags.sessions.denial import Stale
 from ags.sessions.models import SessionToken
+from ags.sessions.standing import KEY_STATES
 from ags.sessions.tokens import hash_of, new_token
 from providers.contract import Identity, Refusal, Refused
-from tenants.models import IN_FORCE, Key
+from tenants.models import Key
 from tenants.snapshot import ServiceView, TenantView
 
 _LATEST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
@@ -68,9 +69,6 @@ def _out_of_time(tenant: TenantView, key_id: int) -> bool:
     return Key.objects.for_tenant(tenant.id).filter(late | early, pk=key_id).exists()
 
 
-_IN_FORCE = ", ".join(f"'{state}'" for state in IN_FORCE)
-
-
 @cache
 def _statement(vendor: str, has_key: bool) -> str:
     now, expires = dialect.now(), dialect.after("ttl")
@@ -78,7 +76,7 @@ def _statement(vendor: str, has_key: bool) -> str:
     if has_key:
         key = "k.id"
         with_key = f"""
-  JOIN tenants_key k ON k.id = %(key)s AND k.tenant_id = t.id AND k.state IN ({_IN_FORCE})
+  JOIN tenants_key k ON k.id = %(key)s AND k.tenant_id = t.id AND k.state IN ({KEY_STATES})
    AND (k.not_before IS NULL OR k.not_before <= {now})
    AND (k.not_after IS NULL OR k.not_after > {now})"""
     return f"""

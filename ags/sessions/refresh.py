@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from django.db import connection
-
 from ags.sessions import dialect, events, standing
 from ags.sessions.client_tokens import RefreshToken, SignOn
 from ags.sessions.denial import Denial, Denied, Fault, Stale
@@ -64,9 +62,7 @@ SELECT a.account_id, d.client_id, d.sign_on, d.generation, {", ".join(ends)}, d.
   FROM ags_sessions_device d CROSS JOIN {standing.OF_SIGN_ON}
  WHERE t.id = d.tenant_id AND d.tenant_id = %(tenant)s AND d.sign_on = %(sign_on)s
 """
-        with connection.cursor() as cursor:
-            cursor.execute(statement, {"tenant": tenant.id, "sign_on": token.sign_on})
-            row = next(iter(cursor.fetchall()), None)
+        row = dialect.one(statement, tenant=tenant.id, sign_on=token.sign_on)
         if row is None:
             raise Denied(Denial.TOKEN_UNKNOWN)
         if row[8] is not None:
@@ -103,17 +99,15 @@ UPDATE ags_sessions_device AS d
                 WHERE t.id = d.tenant_id AND t.version = %(version)s AND ({standing.SIGN_ON}) IS NULL)
 RETURNING generation, {", ".join(ends)}
 """
-    values: dict[str, str | int] = {
-        "tenant": tenant.id,
-        "version": tenant.version,
-        "sign_on": token.sign_on,
-        "generation": token.generation,
-        "refresh_ttl": tenant.rules.refresh_token_ttl,
-        "used": json.dumps(used),
-    }
-    with connection.cursor() as cursor:
-        cursor.execute(statement, values)
-        row = next(iter(cursor.fetchall()), None)
+    row = dialect.one(
+        statement,
+        tenant=tenant.id,
+        version=tenant.version,
+        sign_on=token.sign_on,
+        generation=token.generation,
+        refresh_ttl=tenant.rules.refresh_token_ttl,
+        used=json.dumps(used),
+    )
     if row is None:
         return None
     return SignOn(found.sign_on.account_id, found.sign_on.client_id, token.sign_on, *row)

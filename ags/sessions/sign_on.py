@@ -7,7 +7,7 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import transaction
 
 from ags.sessions import dialect, events, standing
 from ags.sessions.client_tokens import SignOn
@@ -83,7 +83,7 @@ UPDATE ags_sessions_sessiontoken AS st
                   AND ({standing.SESSION_TOKEN}) IS NULL)
 RETURNING account_id, service_id, key_id, created_at
 """
-    row = _one(
+    row = dialect.one(
         statement,
         tenant=tenant.id,
         service=service.id,
@@ -97,7 +97,7 @@ RETURNING account_id, service_id, key_id, created_at
 
 def _enrol(tenant: TenantView, spent: _Spent, device: NewDevice, correlation_id: str) -> SignOn:
     """Make the device, if the account has room for it."""
-    account = _one(
+    account = dialect.one(
         f"""
 INSERT INTO ags_sessions_account (tenant_id, account_id, status, created_at)
 VALUES (%(tenant)s, %(account)s, '{AccountStatus.ACTIVE}', {dialect.now()})
@@ -111,7 +111,7 @@ RETURNING id, status
     if account[1] != AccountStatus.ACTIVE:
         raise Denied(_ACCOUNT_FAULTS[account[1]])
     columns = _columns()
-    row = _one(
+    row = dialect.one(
         f"""
 INSERT INTO ags_sessions_device
        (tenant_id, account_id, client_id, status, information, created_at, {", ".join(columns)})
@@ -138,7 +138,7 @@ RETURNING {_returned()}
 
 def _return(tenant: TenantView, spent: _Spent, device: KnownDevice, correlation_id: str) -> SignOn:
     """Give a device that is known a new sign-on in the place of its last one."""
-    row = _one(
+    row = dialect.one(
         f"""
 UPDATE ags_sessions_device
    SET {", ".join(f"{name} = {value}" for name, value in _columns().items())}, ended_at = NULL
@@ -180,7 +180,7 @@ def _fault_of_device(tenant: TenantView, spent: _Spent, client_id: str) -> Denia
 def _why_not(tenant: TenantView, service: ServiceView, token: str, correlation_id: str) -> Exception:
     """Return the precise reason why the token could not be spent. A spent one is a security event."""
     hashes = dict(enumerate(hashes_of(token)))
-    row = _one(
+    row = dialect.one(
         f"""
 SELECT st.id, st.account_id, st.redeemed_at IS NOT NULL, st.revoked_at IS NOT NULL,
        st.expires_at <= {dialect.now()}, st.service_id, {standing.SESSION_TOKEN}
@@ -246,9 +246,3 @@ def _returned() -> str:
 
 def _placeholders(number: int) -> str:
     return ", ".join(f"%(hash_{place})s" for place in range(number))
-
-
-def _one(statement: str, **values: Any) -> Any:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, values)
-        return next(iter(cursor.fetchall()), None)

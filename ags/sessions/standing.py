@@ -9,7 +9,8 @@ from __future__ import annotations
 from ags.sessions.denial import Fault
 from tenants.models import IN_FORCE
 
-_IN_FORCE = ", ".join(f"'{state}'" for state in IN_FORCE)
+KEY_STATES = ", ".join(f"'{state}'" for state in IN_FORCE)
+"""The states of a key that is in force, as they stand in a statement."""
 
 _TENANT_AND_SERVICE = (
     ("NOT t.enabled", Fault.TENANT_NOT_AVAILABLE),
@@ -17,7 +18,7 @@ _TENANT_AND_SERVICE = (
 )
 _KEY = (
     (
-        f"k.state NOT IN ({_IN_FORCE})"
+        f"k.state NOT IN ({KEY_STATES})"
         " OR k.not_before > CURRENT_TIMESTAMP OR k.not_after <= CURRENT_TIMESTAMP",
         Fault.KEY_NOT_IN_FORCE,
     ),

@@ -28,12 +28,6 @@ from tests.conftest import SERVICE, HeadEnd, add_key
 TOKEN = re.compile(r"[a-z0-9]{26}")
 
 
-@pytest.fixture
-def stays_stale(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a process has seen it believes, until a statement tells it otherwise."""
-    monkeypatch.setattr(tenants_snapshot, "FRESH_FOR", 3600.0)
-
-
 def stored(tenant_id: str = "nagra") -> list[SessionToken]:
     return list(SessionToken.objects.for_tenant(tenant_id).order_by("pk"))
 
