@@ -1,13 +1,20 @@
 """The app configuration that every provider derives from."""
 
+from importlib.util import find_spec
+
 from django.apps import AppConfig
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from providers.contract import Strategy
+from providers.contract import VERSION, Strategy
 
 
 class ProviderConfig(AppConfig):
     """A provider names the dotted path of its strategy class; everything else is computed from that.
+
+    `contract` is the version of the contract (`providers.contract.VERSION`) that it is made for. `requires`
+    are the modules that it needs and AGS does not, with what to install for each; a provider that lacks one
+    is left out, and start-up says so.
 
     A subclass must set `default = True`: Django falls back to a plain `AppConfig` without a word when a
     module holds two candidates and neither is marked (the base is one of them, by import).
@@ -15,10 +22,28 @@ class ProviderConfig(AppConfig):
 
     default = False
     strategy: str
+    contract: int
+    requires: dict[str, str] = {}
+    instance: Strategy | None = None
 
     def ready(self) -> None:
-        """Build the strategy. A provider that cannot be imported stops start-up with its own error."""
-        self.instance: Strategy = import_string(self.strategy)()
+        """Build the strategy. A provider that cannot be imported stops start-up with its own error.
+
+        Raises ImproperlyConfigured when it is made for another version of the contract.
+        """
+        made_for = getattr(self, "contract", None)
+        if made_for != VERSION:
+            raise ImproperlyConfigured(
+                f"The provider {self.name} is made for version {made_for} of the provider contract, "
+                f"and this is version {VERSION}."
+            )
+        if not self.lacks:
+            self.instance = import_string(self.strategy)()
+
+    @property
+    def lacks(self) -> dict[str, str]:
+        """What of `requires` is not installed."""
+        return {module: hint for module, hint in self.requires.items() if find_spec(module) is None}
 
 
 class ProvidersConfig(AppConfig):

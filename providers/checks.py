@@ -8,10 +8,10 @@ from typing import Any
 from django import forms
 from django.apps import apps
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, register
+from django.core.checks import CheckMessage, Error, Warning, register
 
 from providers.apps import ProviderConfig
-from providers.contract import Parameter, Strategy
+from providers.contract import Endpoint, Parameter, Strategy
 from providers.registry import provider_configs
 
 SLUG = re.compile(r"[a-z][a-z0-9_]{0,62}")
@@ -32,13 +32,21 @@ def check_providers(**kwargs: Any) -> list[CheckMessage]:
                 )
             )
     configs = provider_configs()
-    for slug, times in Counter(c.instance.slug for c in configs).items():
-        if times > 1:
-            found.append(Error(f"{times} providers call themselves {slug!r}.", id="providers.E002"))
+    usable = [(config.name, config.instance) for config in configs if config.instance is not None]
     for config in configs:
         found.extend(
-            Error(f"{config.name}: {problem}", id=ident) for problem, ident in _problems(config.instance)
+            Warning(
+                f"{config.name} lacks {module}, so its services are not offered.",
+                hint=hint,
+                id="providers.W001",
+            )
+            for module, hint in config.lacks.items()
         )
+    for slug, times in Counter(strategy.slug for _, strategy in usable).items():
+        if times > 1:
+            found.append(Error(f"{times} providers call themselves {slug!r}.", id="providers.E002"))
+    for name, strategy in usable:
+        found.extend(Error(f"{name}: {problem}", id=ident) for problem, ident in _problems(strategy))
     return found
 
 
@@ -51,6 +59,8 @@ def _problems(strategy: Strategy) -> Iterable[tuple[str, str]]:
         yield f"slug {strategy.slug!r} must be lower-case letters, digits and _", "providers.E003"
     if not strategy.endpoints:
         yield "declares no endpoint, so nobody could ever use it", "providers.E004"
+    if Endpoint.SUBSEQUENT_SIGNON in strategy.endpoints and Endpoint.SIGNON not in strategy.endpoints:
+        yield "declares SUBSEQUENT_SIGNON, which nobody gets to without SIGNON", "providers.E004"
     declaration = strategy.declaration
     fields: Iterable[object] = declaration.declared.values()
     if not declaration.declared or not all(isinstance(field, Parameter) for field in fields):

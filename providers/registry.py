@@ -11,8 +11,9 @@ from providers.contract import Strategy
 
 @cache
 def strategies() -> Mapping[str, Strategy]:
-    """Return every installed strategy by its slug."""
-    return {config.instance.slug: config.instance for config in provider_configs()}
+    """Return every strategy that can be used, by its slug."""
+    found = [config.instance for config in provider_configs() if config.instance is not None]
+    return {strategy.slug: strategy for strategy in found}
 
 
 def provider_configs() -> list[ProviderConfig]:

@@ -104,6 +104,8 @@ def _document(tenant: TenantView) -> tuple[bytes, str]:
 
 def _service(service: ServiceView) -> dict[str, Any]:
     declared = {
+        Endpoint.SIGNON: _properties(service.strategy.declaration),
+        Endpoint.SUBSEQUENT_SIGNON: [],
         Endpoint.GET_SESSION_TOKEN: _properties(service.strategy.declaration),
         Endpoint.SIGNON_WITH_SESSION_TOKEN: _properties(sign_on.DECLARATION),
         Endpoint.SIGNOUT: [],

@@ -26,7 +26,7 @@ from rest_framework.exceptions import MethodNotAllowed
 
 from ags.api.record import Record, record_of
 from ags.sessions.denial import Denial, Denied, Fault, NoSigner
-from providers.contract import Refusal, Refused
+from providers.contract import Refusal, Refused, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -99,24 +99,28 @@ FORM_MALFORMED = _error(40012, "form_malformed", "The body must be a form with o
 NOT_AUTHENTICATED = _error(
     40100, "not_authenticated", "What was presented proves nothing, or nothing any more."
 )
-TYPE_MISMATCH = _error(
-    40101, "type_mismatch", "The operator token is of another type: look at the claim typ."
-)
+TYPE_MISMATCH = _error(40101, "type_mismatch", "The token is of another type: look at the claim typ.")
 AUDIENCE_MISMATCH = _error(
-    40102, "audience_mismatch", "The operator token is meant for another audience: look at the claim aud."
+    40102, "audience_mismatch", "The token is meant for another audience: look at the claim aud."
 )
-CLAIM_MISSING = _error(40103, "claim_missing", "The operator token lacks the claim {name}.")
-TOKEN_EXPIRED = _error(40104, "token_expired", "The operator token has expired.")
+CLAIM_MISSING = _error(40103, "claim_missing", "The token lacks the claim {name}.")
+TOKEN_EXPIRED = _error(40104, "token_expired", "The token has expired.")
 TOKEN_NOT_YET_VALID = _error(
-    40105, "token_not_yet_valid", "The operator token is not valid yet: look at the claim {name}."
+    40105, "token_not_yet_valid", "The token is not valid yet: look at the claim {name}."
 )
-CLAIM_INVALID = _error(40106, "claim_invalid", "The operator token has a claim of the wrong form: {name}.")
-REPLAYED = _error(40107, "replayed", "The operator token has been used before.")
-LIFETIME_TOO_LONG = _error(
-    40108, "lifetime_too_long", "The operator token expires later than the service allows."
-)
+CLAIM_INVALID = _error(40106, "claim_invalid", "The token has a claim of the wrong form: {name}.")
+REPLAYED = _error(40107, "replayed", "The token has been used before.")
+LIFETIME_TOO_LONG = _error(40108, "lifetime_too_long", "The token expires later than the service allows.")
 PAYLOAD_MALFORMED = _error(
-    40109, "payload_malformed", "The payload of the operator token is not a strict JSON object."
+    40109, "payload_malformed", "The payload of the token is not a strict JSON object."
+)
+ISSUER_MISMATCH = _error(40112, "issuer_mismatch", "The token is from another issuer.")
+AUTHORIZED_PARTY_MISMATCH = _error(
+    40113, "authorized_party_mismatch", "The token was issued to another client."
+)
+NONCE_MISMATCH = _error(40114, "nonce_mismatch", "The token is for another nonce.")
+CLAIM_MISMATCH = _error(
+    40115, "claim_mismatch", "The token has another value in the claim {name} than the service demands."
 )
 CLIENT_NOT_AUTHENTICATED = _error(
     40111,
@@ -125,11 +129,14 @@ CLIENT_NOT_AUTHENTICATED = _error(
     "invalid_client",
 )
 SERVICE_NOT_AVAILABLE = _error(40300, "service_not_available", "The tenant does not offer this service.")
-TENANT_MISMATCH = _error(40301, "tenant_mismatch", "The operator token is for another tenant.")
+TENANT_MISMATCH = _error(40301, "tenant_mismatch", "The token is for another tenant.")
 NOT_PERMITTED = _error(
     40302,
     "not_permitted",
     "Your account may not do this, or the form is too old: load its page again, and send it once more.",
+)
+ACCOUNT_AMBIGUOUS = _error(
+    40303, "account_ambiguous", "The proof names several accounts, and nobody can choose one here."
 )
 NOT_FOUND = _error(40400, "not_found", "There is nothing at this address.")
 NO_SERVICES = _error(40401, "no_services", "The tenant offers no service.")
@@ -179,6 +186,13 @@ PROVEN = {
     Refusal.LIFETIME_TOO_LONG: LIFETIME_TOO_LONG,
     Refusal.REPLAYED: REPLAYED,
     Refusal.TENANT_MISMATCH: TENANT_MISMATCH,
+    Refusal.ISSUER_MISMATCH: ISSUER_MISMATCH,
+    Refusal.AUTHORIZED_PARTY_MISMATCH: AUTHORIZED_PARTY_MISMATCH,
+    Refusal.NONCE_MISMATCH: NONCE_MISMATCH,
+    Refusal.CLAIM_MISMATCH: CLAIM_MISMATCH,
+    Refusal.ACCOUNT_AMBIGUOUS: ACCOUNT_AMBIGUOUS,
+    Refusal.ACCOUNT_SUSPENDED: ACCOUNT_SUSPENDED,
+    Refusal.ACCOUNT_CANCELLED: ACCOUNT_CANCELLED,
 }
 
 # What the framework raises; the first that fits.
@@ -237,6 +251,8 @@ def as_api_error(exception: BaseException) -> ApiError:
         case Refused(refusal=refusal, claim=claim):
             error = PROVEN.get(refusal, NOT_AUTHENTICATED)
             return ApiError(error, why=refusal.value, name=claim or "")
+        case Unavailable(outage=outage):
+            return ApiError(UNAVAILABLE, why=outage.value)
         case NoSigner():
             return ApiError(UNAVAILABLE, why="no_signing_key")
         case Denied(reason=reason):

@@ -15,7 +15,7 @@ from ags.api.record import record_of
 from ags.api.schema import CORRELATION_ID, SERVICE_ID, TENANT_ID, ParameterSerializer, refusals
 from ags.api.view import GateView
 from ags.sessions.issue import issue
-from providers.contract import Endpoint
+from providers.contract import Choice, Endpoint, Refusal, Refused
 
 
 class SessionTokenRequestSerializer(serializers.Serializer[Any]):
@@ -56,6 +56,8 @@ class GetSessionToken(GateView):
             tenant, service = offered(tenant_id, service_name, Endpoint.GET_SESSION_TOKEN)
             checked = parameters.check(service.strategy.declaration, given)
             identity = service.strategy.verify(checked, service.settings, tenant.keys)
+            if isinstance(identity, Choice):
+                raise Refused(Refusal.ACCOUNT_AMBIGUOUS)
             return issue(tenant, service, identity, record.correlation_id)
 
         return Response({"sessionToken": twice_at_most(attempt, tenant_id)})

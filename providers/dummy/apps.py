@@ -7,5 +7,6 @@ class DummyConfig(ProviderConfig):
     """The shipped double, for trying the gate without any key."""
 
     default = True
+    contract = 1
     name = "providers.dummy"
     strategy = "providers.dummy.strategy.Dummy"

@@ -7,5 +7,6 @@ class OperatorTokenConfig(ProviderConfig):
     """The `OperatorAuthToken` of the set-top-box QR scenario."""
 
     default = True
+    contract = 1
     name = "providers.operator_token"
     strategy = "providers.operator_token.strategy.OperatorToken"

@@ -344,32 +344,32 @@ PROVEN = {
         {"typ": "DevAuthN"},
         40101,
         "type_mismatch",
-        "The operator token is of another type: look at the claim typ.",
+        "The token is of another type: look at the claim typ.",
     ),
     "audience": (
         {"aud": "other"},
         40102,
         "audience_mismatch",
-        "The operator token is meant for another audience: look at the claim aud.",
+        "The token is meant for another audience: look at the claim aud.",
     ),
     "missing": (
         {"OpfAccountId": None},
         40103,
         "claim_missing",
-        "The operator token lacks the claim OpfAccountId.",
+        "The token lacks the claim OpfAccountId.",
     ),
-    "expired": ({"exp": 1_735_084_800}, 40104, "token_expired", "The operator token has expired."),
+    "expired": ({"exp": 1_735_084_800}, 40104, "token_expired", "The token has expired."),
     "early": (
         {"nbf": int(time.time()) + 9000},
         40105,
         "token_not_yet_valid",
-        "The operator token is not valid yet: look at the claim nbf.",
+        "The token is not valid yet: look at the claim nbf.",
     ),
     "form": (
         {"OpfAccountId": "a\nb"},
         40106,
         "claim_invalid",
-        "The operator token has a claim of the wrong form: OpfAccountId.",
+        "The token has a claim of the wrong form: OpfAccountId.",
     ),
 }
 
@@ -394,7 +394,7 @@ def test_a_signed_payload_that_is_no_strict_json(nagra: HeadEnd) -> None:
     ):
         token = jwt.api_jws.encode(payload, nagra.secret, "HS256", {"kid": nagra.kid})
         assert whole(nagra.present(token, x_correlation_id=ID)) == refusal(
-            401, 40109, "payload_malformed", "The payload of the operator token is not a strict JSON object."
+            401, 40109, "payload_malformed", "The payload of the token is not a strict JSON object."
         )
 
 
@@ -402,7 +402,7 @@ def test_a_second_use_of_a_jti(nagra: HeadEnd) -> None:
     token = nagra.token(jti="once")
     assert nagra.present(token).status_code == 200
     again = nagra.present(token, x_correlation_id=ID)
-    assert whole(again) == refusal(401, 40107, "replayed", "The operator token has been used before.")
+    assert whole(again) == refusal(401, 40107, "replayed", "The token has been used before.")
 
 
 def test_a_lifetime_that_is_too_long(nagra: HeadEnd) -> None:
@@ -410,11 +410,11 @@ def test_a_lifetime_that_is_too_long(nagra: HeadEnd) -> None:
     service.settings["max_lifetime"] = 60
     service.save()
     assert whole(nagra.present(nagra.token(), x_correlation_id=ID)) == refusal(
-        401, 40108, "lifetime_too_long", "The operator token expires later than the service allows."
+        401, 40108, "lifetime_too_long", "The token expires later than the service allows."
     )
 
 
-MISMATCH = refusal(403, 40301, "tenant_mismatch", "The operator token is for another tenant.")
+MISMATCH = refusal(403, 40301, "tenant_mismatch", "The token is for another tenant.")
 
 
 def test_a_proven_token_for_another_tenant(nagra: HeadEnd, sunrise: HeadEnd) -> None:

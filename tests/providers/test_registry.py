@@ -59,17 +59,26 @@ def test_a_new_folder_is_held_to_the_contract_without_another_change(tmp_path: P
     assert "test_it_meets_rubbish_without_a_crash_and_without_the_database[0-parrot]" in done.stdout
 
 
-def test_a_provider_imports_the_contract_and_the_strict_gate_and_nothing_else_of_ours() -> None:
+# What of ours a provider may import, beside itself.
+TOOLS = {"contract", "apps", "jose", "key_set", "documents", "upstream", "strict_json"}
+
+
+def test_a_provider_imports_the_contract_and_its_tools_and_nothing_else_of_ours() -> None:
     import ast
 
-    for path in (ROOT / "providers").glob("*/strategy.py"):
+    for path in (ROOT / "providers").glob("*/*.py"):
+        folder = path.parent.name
+        if folder in TOOLS:
+            continue
         imported = {
             node.module
             for node in ast.walk(ast.parse(path.read_text()))
             if isinstance(node, ast.ImportFrom) and node.module
         }
         ours = {module for module in imported if module.split(".")[0] in {"ags", "tenants", "providers"}}
-        assert ours <= {"providers.contract", "providers.jose"}
+        assert {tuple(module.split(".")[:2]) for module in ours} <= {
+            ("providers", name) for name in {*TOOLS, folder}
+        }
         assert not {module for module in imported if module.startswith(("django.db", "django.http"))}
 
 
@@ -101,6 +110,7 @@ APPS = """
 from providers.apps import ProviderConfig
 class ForeignConfig(ProviderConfig):
     default = True
+    contract = 1
     name = "foreign"
     strategy = "foreign.strategy.Foreign"
 """
@@ -111,6 +121,27 @@ def test_a_provider_that_cannot_be_imported_stops_start_up_with_its_own_error(tm
     done = manage(tmp_path, "check", AGS_PROVIDERS="foreign")
     assert done.returncode != 0
     assert "No module named 'a_library_that_is_not_there'" in done.stderr
+
+
+@pytest.mark.parametrize(("made_for", "told"), [("    contract = 2\n", "version 2"), ("", "version None")])
+def test_a_provider_made_for_another_contract_is_refused_by_name_before_it_is_imported(
+    tmp_path: Path, made_for: str, told: str
+) -> None:
+    package(tmp_path, APPS.replace("    contract = 1\n", made_for), "import a_library_that_is_not_there")
+    done = manage(tmp_path, "check", AGS_PROVIDERS="foreign")
+    assert done.returncode != 0
+    assert f"The provider foreign is made for {told} of the provider contract" in done.stderr
+    assert "a_library_that_is_not_there" not in done.stderr
+
+
+def test_a_provider_that_lacks_a_module_is_left_out_and_named_and_the_rest_works(tmp_path: Path) -> None:
+    lacking = '    requires = {"a_library_that_is_not_there": "Install it."}\n'
+    package(tmp_path, APPS + lacking, "import a_library_that_is_not_there")
+    done = manage(tmp_path, "check", AGS_PROVIDERS="providers.operator_token,foreign", DEBUG="off")
+    assert done.returncode == 0, done.stderr
+    assert "foreign lacks a_library_that_is_not_there" in done.stderr
+    assert "Install it." in done.stderr
+    assert "providers.W001" in done.stderr
 
 
 def test_a_forgotten_default_is_noticed(tmp_path: Path) -> None:

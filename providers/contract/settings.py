@@ -1,0 +1,71 @@
+"""What staff configure: forms, and the fields that several providers share."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+
+CERTIFICATES_MAX_LENGTH = 64 * 1024
+
+
+class SecretField(forms.CharField):
+    """A setting that is a secret, of at most 1,024 characters: encrypted at rest, entered and never shown."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        widget = forms.PasswordInput(render_value=False, attrs={"autocomplete": "new-password"})
+        super().__init__(**{"max_length": 1024, "strip": False, "widget": widget, **kwargs})
+
+
+class CertificatesField(forms.CharField):
+    """Certificates of authorities as PEM; empty: those of the operating system are trusted."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        options = {
+            "required": False,
+            "label": "CA certificates",
+            "widget": forms.Textarea(attrs={"rows": 4, "spellcheck": "false"}),
+            "max_length": CERTIFICATES_MAX_LENGTH,
+            "help_text": "The authorities (PEM) that alone are trusted for this upstream. "
+            "Empty: those of the operating system.",
+        }
+        super().__init__(**{**options, **kwargs})
+
+    def clean(self, value: Any) -> str:
+        """Return the text, once OpenSSL has read it."""
+        text: str = super().clean(value) or ""
+        if text:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            try:
+                context.load_verify_locations(cadata=text)
+            except (ssl.SSLError, ValueError):
+                raise ValidationError("This is no certificate in PEM.") from None
+            if not context.get_ca_certs():
+                raise ValidationError("None of these is the certificate of an authority.")
+        return text
+
+
+class SessionTokenSettings(forms.Form):
+    """What staff configure for any service that answers `getSessionToken`."""
+
+    session_token_ttl = forms.IntegerField(
+        label="Session token lifetime",
+        min_value=1,
+        max_value=3600,
+        initial=300,
+        help_text="Seconds in which a session token can be redeemed. At most 3600.",
+    )
+
+
+class UpstreamSettings(forms.Form):
+    """What staff configure for any service that asks a server of the operator."""
+
+    deadline = forms.FloatField(
+        min_value=0.1,
+        max_value=10,
+        initial=3.0,
+        help_text="Seconds that a caller waits for the upstream at most, before a 503. 0.1 to 10.",
+    )
+    ca_certificates = CertificatesField()
