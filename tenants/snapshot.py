@@ -200,7 +200,7 @@ def _service_view(service: Service) -> ServiceView | None:
     strategy = strategies().get(service.strategy)
     try:
         if strategy is None:
-            raise ValidationError("its provider is not installed, or lacks what it needs")
+            raise ValidationError("its provider is not installed")
         _, settings = validated(strategy, service.settings)
     except ValidationError as problem:
         log.error(
