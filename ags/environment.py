@@ -7,6 +7,7 @@ import binascii
 import os
 import re
 from importlib.util import find_spec
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -84,6 +85,17 @@ def hosts(name: str, default: str) -> list[str]:
         # Anything else (an address with scheme or port, a path) would match no request at all; and "*" all.
         if not re.fullmatch(r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]", word):
             raise ImproperlyConfigured(f"{name}: {word!r} is no host name.")
+    return found
+
+
+def networks(name: str) -> list[IPv4Network | IPv6Network]:
+    """Return a list of networks, which may be empty. Raises ImproperlyConfigured."""
+    found = []
+    for word in (word.strip() for word in text(name, "").split(",")):
+        try:
+            found += [ip_network(word)] if word else []
+        except ValueError:
+            raise ImproperlyConfigured(f"{name}: {word!r} is no network such as 10.1.0.0/16.") from None
     return found
 
 

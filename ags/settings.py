@@ -17,6 +17,7 @@ AGS_ENCRYPTION_KEYS = env.encryption_keys()
 DATABASES = {"default": env.database()}
 ALLOWED_HOSTS = env.hosts("AGS_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 AGS_PROVIDERS = env.app_paths("AGS_PROVIDERS", "providers.operator_token")
+AGS_PRIVATE_UPSTREAMS = env.networks("AGS_PRIVATE_UPSTREAMS")
 AGS_DEFAULT_TENANT = env.matching(
     "AGS_DEFAULT_TENANT", "", r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})?", "a tenant ID"
 )

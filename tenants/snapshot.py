@@ -170,11 +170,15 @@ def _read(tenant_id: str) -> TenantView | None:
     )
     signers = {key.kid: _signer(key) for key in signing}
     servers = ResourceServer.objects.for_tenant(tenant).filter(enabled=True)
+    ring = KeyRing(tenant.id, MappingProxyType({key.kid: _trusted(key) for key in keys}))
+    offered = [view for view in views if view is not None]
+    for view in offered:
+        view.strategy.prepare(view.settings, ring)
     return TenantView(
         id=tenant.id,
         version=tenant.version,
-        services=MappingProxyType({view.name: view for view in views if view is not None}),
-        keys=KeyRing(tenant.id, MappingProxyType({key.kid: _trusted(key) for key in keys})),
+        services=MappingProxyType({view.name: view for view in offered}),
+        keys=ring,
         rules=TokenRules(
             issuer=tenant.issuer,
             audience=tenant.audience or tenant.id,

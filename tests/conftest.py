@@ -15,6 +15,7 @@ from django.contrib.auth.models import Group, User
 from django.db import connection
 from django.test import Client
 
+from providers.upstream import document
 from tenants import snapshot as tenants_snapshot
 from tenants.models import Assignment, Key, ResourceServer, Service, Tenant
 from tenants.snapshot import snapshot
@@ -224,8 +225,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _first_look() -> None:
-    """Each test starts as a fresh process would: having seen no tenant."""
+    """Each test starts as a fresh process would: having seen no tenant, and fetched no document."""
     snapshot.__init__()  # type: ignore[misc]
+    document.cache_clear()
 
 
 @pytest.fixture

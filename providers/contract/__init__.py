@@ -8,6 +8,7 @@ from providers.contract.keys import KeyRing, TrustedKey
 from providers.contract.parameters import PARAMETER_MAX_LENGTH, Declaration, Parameter
 from providers.contract.settings import (
     CertificatesField,
+    HTTPSField,
     SecretField,
     SessionTokenSettings,
     UpstreamSettings,
@@ -42,6 +43,7 @@ __all__ = [
     "Endpoint",
     "Example",
     "Finding",
+    "HTTPSField",
     "Identity",
     "KeyRing",
     "Outage",

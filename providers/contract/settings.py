@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from typing import Any
+from urllib.parse import urlsplit
 
 from django import forms
 from django.core.exceptions import ValidationError
@@ -45,6 +47,33 @@ class CertificatesField(forms.CharField):
             if not context.get_ca_certs():
                 raise ValidationError("None of these is the certificate of an authority.")
         return text
+
+
+class HTTPSField(forms.CharField):
+    """An https address, of at most 500 characters: with a host, perhaps a port, a path and a query."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"max_length": 500, "widget": forms.URLInput, **kwargs})
+
+    def clean(self, value: Any) -> str:
+        """Return the address."""
+        text: str = super().clean(value) or ""
+        if text and not _is_https(text):
+            raise ValidationError("Enter an address such as https://login.example/path, in ASCII.")
+        return text
+
+
+_URL = re.compile(r"https://[A-Za-z0-9.:\[\]_-]+([/?][!-~]*)?")
+
+
+def _is_https(text: str) -> bool:
+    if not _URL.fullmatch(text) or "#" in text or "\\" in text:
+        return False
+    try:
+        parts = urlsplit(text)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 class SessionTokenSettings(forms.Form):

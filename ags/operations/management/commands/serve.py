@@ -12,8 +12,15 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from providers.contract import UpstreamSettings
+from providers.registry import strategies
+from providers.upstream.room import PLACES
+
 THREADS = 8
-"""Per worker: each holds one database connection, and waits for it most of its time."""
+"""Per worker: each holds one database connection, and waits for it most of its time.
+
+Where requests may wait for upstreams, there are as many more as may do so at once.
+"""
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where gunicorn makes a file of its own
 
@@ -40,7 +47,7 @@ class Command(BaseCommand):
             extra={
                 "bind": settings.AGS_BIND,
                 "workers": settings.AGS_WORKERS,
-                "threads": THREADS,
+                "threads": _threads(),
                 "providers": settings.AGS_PROVIDERS,
                 "admin": settings.AGS_ADMIN,
                 "debug": settings.DEBUG,
@@ -50,11 +57,16 @@ class Command(BaseCommand):
         os.execv(program, [program, *_arguments(), "ags.wsgi:application"])  # noqa: S606 - no shell is wanted
 
 
+def _threads() -> int:
+    asks = any(issubclass(strategy.Settings, UpstreamSettings) for strategy in strategies().values())
+    return THREADS + PLACES if asks else THREADS
+
+
 def _arguments() -> list[str]:
     arguments = [
         f"--bind={settings.AGS_BIND}",
         f"--workers={settings.AGS_WORKERS}",
-        f"--threads={THREADS}",
+        f"--threads={_threads()}",
         "--worker-class=ags.api.worker.Worker",
         "--logger-class=ags.api.worker.Log",
         "--keep-alive=75",

@@ -1,0 +1,188 @@
+"""Documents of upstreams, such as key sets: fetched in the background, kept, and used while they may be.
+
+A request waits for a document only where there is none that may be used: at first, after nobody has asked for
+`FRESH_FOR`, or for a key that has just been published.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit
+
+from django.dispatch import Signal
+
+from providers.contract import Outage, Unavailable
+from providers.upstream import room
+from providers.upstream.http import ask
+
+FRESH_FOR = 300.0
+"""Seconds after which a document is not used any more without asking whether there is a newer one."""
+
+EARLY = 240.0
+"""Seconds after which that is done already, in the background, by a document that is in use."""
+
+KEPT_FOR = 24 * 3600.0
+"""Seconds for which the last good copy is used while the upstream is away."""
+
+GAP = 10.0
+"""Seconds from one fetch to the next, whatever is asked for, and however often."""
+
+LIMIT = 256 * 1024
+"""Bytes that a document has at most."""
+
+fetched = Signal()
+"""Sent with `document` after each fetch, good or bad, in the thread that fetched."""
+
+_T = TypeVar("_T")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a document comes from, and for which tenant: what one is told never reaches another."""
+
+    tenant: str
+    url: str
+    deadline: float = 3.0
+    ca_certificates: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How fetching goes. Moments are in seconds since the epoch; None: never."""
+
+    good_at: float | None = None
+    failed_at: float | None = None
+    outage: Outage | None = None
+    detail: str = ""
+
+
+class Document(Generic[_T]):
+    """One document, as `parse` reads it. Shared by all threads."""
+
+    def __init__(self, source: Source, parse: Callable[[bytes], _T]) -> None:
+        self.source = source
+        self.health = Health()
+        self._parse = parse
+        self._upstream = urlsplit(source.url).netloc
+        self._lock = threading.Lock()
+        self._copy: _T | None = None
+        self._good_at = self._begun_at = float("-inf")
+        self._failed: Unavailable | None = None
+        self._fetch: Future[None] | None = None
+
+    def current(self, wait: float | None = None) -> _T:
+        """Return the document. Raises `Unavailable`.
+
+        Where it must be fetched first, that takes at most `wait` seconds, or the deadline of the source.
+        """
+        with self._lock:
+            age = time.monotonic() - self._good_at
+            fetch = self._fetch_if_due() if age >= EARLY else None
+            # While the upstream is away, the last good copy costs nobody the wait for a vain attempt.
+            if self._copy is not None and (age < FRESH_FOR or (self._failed and age < KEPT_FOR)):
+                return self._copy
+        outage = self._wait(fetch, wait)
+        with self._lock:
+            if self._copy is not None and time.monotonic() - self._good_at < KEPT_FOR:
+                return self._copy
+            raise self._failed or outage or Unavailable(Outage.SLOW)
+
+    def newer(self, than: _T, wait: float | None = None) -> _T:
+        """Return the document as it is now, for `than` lacks what was looked for.
+
+        Fetches once, and not within `GAP` of the last time; where that brings nothing, `than` comes back.
+        """
+        with self._lock:
+            fetch = self._fetch_if_due() if self._copy is than else None
+        self._wait(fetch, wait)
+        with self._lock:
+            return than if self._copy is None else self._copy
+
+    def prepare(self) -> None:
+        """Begin to fetch it, if there is no copy yet, and wait for nothing."""
+        with self._lock:
+            if self._copy is None:
+                self._fetch_if_due()
+
+    def fetch_now(self) -> _T:
+        """Fetch it, whatever is kept, and return it. Raises `Unavailable`."""
+        try:
+            copy = self._load()
+        except Unavailable as outage:
+            self._fail(outage)
+            raise
+        self._keep(copy)
+        return copy
+
+    def _fetch_if_due(self) -> Future[None] | None:
+        """Return the fetch that is under way, having begun one if it is time. Holds the lock."""
+        now = time.monotonic()
+        if self._fetch is None and now - self._begun_at >= GAP:
+            self._fetch, self._begun_at = Future(), now
+            name = f"document {self._upstream}"
+            threading.Thread(target=self._run, args=[self._fetch], name=name, daemon=True).start()
+        return self._fetch
+
+    def _wait(self, fetch: Future[None] | None, seconds: float | None) -> Unavailable | None:
+        """Wait for that fetch to end, and return what kept it from being waited for."""
+        if fetch is None:
+            return None
+        try:
+            with room.place(self._upstream):
+                fetch.result(self.source.deadline if seconds is None else seconds)
+        except TimeoutError:
+            return Unavailable(Outage.SLOW)
+        except Unavailable as busy:
+            return busy
+        return None
+
+    def _run(self, fetch: Future[None]) -> None:
+        try:
+            self._keep(self._load())
+        except Unavailable as outage:
+            self._fail(outage)
+        except Exception as error:  # noqa: BLE001 - whatever a document does to its parser, fetching goes on
+            log.error("document cannot be parsed: %s", type(error).__name__)
+            self._fail(Unavailable(Outage.WRONG))
+        with self._lock:
+            self._fetch = None
+        fetch.set_result(None)
+
+    def _load(self) -> _T:
+        source = self.source
+        limits = {"deadline": source.deadline, "ca_certificates": source.ca_certificates}
+        answer = ask("GET", source.url, limits, headers={"Accept": "application/json"}, limit=LIMIT)
+        if answer.status != 200:
+            raise Unavailable(Outage.WRONG, f"it answers {answer.status}")
+        return self._parse(answer.body)
+
+    def _keep(self, copy: _T) -> None:
+        with self._lock:
+            self._copy, self._failed = copy, None
+            self._good_at = time.monotonic()
+            self.health = Health(time.time(), self.health.failed_at)
+        fetched.send_robust(sender=Document, document=self)
+
+    def _fail(self, outage: Unavailable) -> None:
+        with self._lock:
+            self._failed = outage
+            self.health = Health(self.health.good_at, time.time(), outage.outage, str(outage))
+        fetched.send_robust(sender=Document, document=self)
+
+
+@lru_cache(maxsize=4096)
+def document(source: Source, parse: Callable[[bytes], Any]) -> Document[Any]:
+    """Return the document of that source: the same for the same source and the same (equal) `parse`.
+
+    `parse` takes the bytes, and raises `Unavailable(WRONG)` when they are not what they should be.
+    """
+    return Document(source, parse)

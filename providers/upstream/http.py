@@ -1,0 +1,183 @@
+"""The one HTTP client: https only, no redirects, no proxies of the environment, bounded in time and size."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpcore2
+
+from providers.contract import Outage, Unavailable
+from providers.upstream.address import addresses_of
+from providers.upstream.room import PLACES, within
+
+LIMIT = 64 * 1024
+"""Bytes of an answer, unless a call says otherwise."""
+
+IDLE = 4.0
+"""Seconds for which an idle connection is kept: fewer than servers keep theirs, so none is found closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an upstream has answered. Names of headers are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+
+def ask(
+    method: str,
+    url: str,
+    settings: Mapping[str, Any],
+    *,
+    headers: Mapping[str, str] | None = None,
+    body: bytes = b"",
+    limit: int = LIMIT,
+) -> Answer:
+    """Return the answer of an https address to one request.
+
+    `settings` are those of `UpstreamSettings`: the deadline in seconds, and whom to trust. Raises
+    `Unavailable`, also for an answer that redirects, is compressed, or is larger than `limit` bytes.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "https" or not parts.hostname:
+        raise Unavailable(Outage.FORBIDDEN, "its address does not begin with https://")
+    deadline = settings["deadline"]
+    call = _Call(method, url, settings["ca_certificates"], headers or {}, body, limit, deadline)
+    return within(deadline, f"{parts.hostname}:{parts.port or 443}", call)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One request, made in the thread that calls it."""
+
+    method: str
+    url: str
+    authorities: str
+    headers: Mapping[str, str]
+    body: bytes
+    limit: int
+    deadline: float
+
+    def __call__(self) -> Answer:
+        _own.ends = time.monotonic() + self.deadline
+        sent = {"Accept-Encoding": "identity", "User-Agent": "AGS", **self.headers}
+        if self.body:
+            sent["Content-Length"] = str(len(self.body))
+        request = httpcore2.Request(
+            self.method,
+            self.url,
+            headers=[("Host", urlsplit(self.url).netloc), *sent.items()],
+            content=self.body,
+            extensions={"timeout": {"pool": self.deadline}},
+        )
+        with _outages():
+            response = _pool(self.authorities).handle_request(request)
+            try:
+                return self._read(response)
+            finally:
+                response.close()
+
+    def _read(self, response: httpcore2.Response) -> Answer:
+        headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers
+        }
+        if 300 <= response.status < 400:
+            raise Unavailable(Outage.WRONG, "it redirects, which AGS does not follow")
+        if headers.get("content-encoding", "identity") != "identity":
+            raise Unavailable(Outage.WRONG, "its answer is compressed, which AGS has not asked for")
+        body = bytearray()
+        for chunk in response.iter_stream():
+            body += chunk
+            if len(body) > self.limit:
+                raise Unavailable(Outage.TOO_LARGE)
+        return Answer(response.status, headers, bytes(body))
+
+
+@contextmanager
+def _outages() -> Iterator[None]:
+    """Say of what the library raises what it means."""
+    try:
+        yield
+    except httpcore2.TimeoutException:
+        raise Unavailable(Outage.SLOW) from None
+    except httpcore2.NetworkError:
+        raise Unavailable(Outage.AWAY) from None
+    except httpcore2.ProtocolError:
+        raise Unavailable(Outage.WRONG, "its answer is not valid HTTP") from None
+
+
+@lru_cache(maxsize=256)
+def _pool(authorities: str) -> httpcore2.ConnectionPool:
+    """The kept connections to all servers that the same authorities vouch for."""
+    context = ssl.create_default_context(cadata=authorities or None)
+    return httpcore2.ConnectionPool(
+        context, max_connections=PLACES, keepalive_expiry=IDLE, network_backend=_Network()
+    )
+
+
+# When the call of this thread must have ended.
+_own = threading.local()
+
+
+def _left() -> float:
+    """Seconds until then: a server that sends a byte now and then gains nothing."""
+    left: float = _own.ends - time.monotonic()
+    if left <= 0:
+        raise httpcore2.ReadTimeout
+    return left
+
+
+class _Network(httpcore2.NetworkBackend):
+    """Connects to an address that is allowed."""
+
+    def connect_tcp(self, host: str, port: int, *args: Any, **kwargs: Any) -> httpcore2.NetworkStream:
+        backend = httpcore2.SyncBackend()
+        *others, last = addresses_of(host, port)
+        for address in others:
+            try:
+                return _Stream(backend.connect_tcp(address, port, _left() / 2))
+            except httpcore2.NetworkError:
+                continue
+        return _Stream(backend.connect_tcp(last, port, _left()))
+
+
+class _Stream(httpcore2.NetworkStream):
+    """A connection on which each step has the time that is left of the whole."""
+
+    def __init__(self, wire: httpcore2.NetworkStream) -> None:
+        self._wire = wire
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._wire.read(max_bytes, _left())
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._wire.write(buffer, _left())
+
+    def close(self) -> None:
+        self._wire.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore2.NetworkStream:
+        try:
+            return _Stream(self._wire.start_tls(ssl_context, server_hostname, _left()))
+        except httpcore2.ConnectError as error:
+            match error.__cause__:
+                case ssl.SSLCertVerificationError():
+                    raise Unavailable(Outage.UNTRUSTED) from None
+                case ssl.SSLError():
+                    raise Unavailable(Outage.WRONG, "it does not speak TLS as it should") from None
+            raise
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._wire.get_extra_info(info)

@@ -1,0 +1,75 @@
+"""How many requests may wait for upstreams, and how long.
+
+A server has few threads. Where an upstream hangs, those that wait for it are so few that the others, whose
+requests need no upstream, never notice.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+from providers.contract import Outage, Unavailable
+
+PLACES = 16
+"""Calls that may be under way in one process. `manage.py serve` has that many threads more."""
+
+PLACES_OF_ONE = 8
+"""Of these, for one upstream: a second one that hangs finds room, too."""
+
+_T = TypeVar("_T")
+
+
+class _Room:
+    """The places, and who has taken them."""
+
+    def __init__(self) -> None:
+        self._taken: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def enter(self, upstream: str) -> None:
+        with self._lock:
+            if self._taken.total() >= PLACES or self._taken[upstream] >= PLACES_OF_ONE:
+                raise Unavailable(Outage.BUSY)
+            self._taken[upstream] += 1
+
+    def leave(self, upstream: str) -> None:
+        with self._lock:
+            self._taken[upstream] -= 1
+            if not self._taken[upstream]:
+                del self._taken[upstream]
+
+
+_room = _Room()
+_threads = ThreadPoolExecutor(max_workers=PLACES, thread_name_prefix="upstream")
+
+
+@contextmanager
+def place(upstream: str) -> Iterator[None]:
+    """Hold a place while a request waits. Raises `Unavailable(BUSY)` when there is none."""
+    _room.enter(upstream)
+    try:
+        yield
+    finally:
+        _room.leave(upstream)
+
+
+def within(deadline: float, upstream: str, call: Callable[[], _T]) -> _T:
+    """Return what `call` returns, or raise what it raises, or `Unavailable(SLOW)` after `deadline` seconds.
+
+    `upstream` names the server, for no more than a few may wait for one: then it raises `Unavailable(BUSY)`
+    at once. The call must end by itself soon after, so give it the deadline as well; what it cannot limit,
+    such as looking up a name, is what this is for.
+    """
+    _room.enter(upstream)
+    # The place is free again when the call has really ended, and not when nobody waits for it any more.
+    future = _threads.submit(call)
+    future.add_done_callback(lambda _: _room.leave(upstream))
+    try:
+        return future.result(deadline)
+    except TimeoutError:
+        raise Unavailable(Outage.SLOW) from None

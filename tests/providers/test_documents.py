@@ -1,0 +1,244 @@
+"""Documents of upstreams: kept, fetched again in time, and never the reason for a flood or a long wait."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from providers.contract import Outage, Unavailable
+from providers.upstream import Document, Source, document, documents
+from providers.upstream.documents import fetched
+from tests.upstream.authority import authority
+from tests.upstream.https import HTTPSServer, Reply
+
+
+def read(body: bytes) -> list[str]:
+    if body == b"nonsense":
+        raise Unavailable(Outage.WRONG, "it is no document")
+    if body == b"poison":
+        raise RecursionError
+    return [body.decode()]
+
+
+@pytest.fixture
+def server() -> Iterator[HTTPSServer]:
+    with HTTPSServer() as running:
+        running.replies["/keys"] = Reply(200, b"one")
+        yield running
+
+
+@pytest.fixture
+def keys(server: HTTPSServer) -> Document[list[str]]:
+    return document(source(server), read)
+
+
+def source(server: HTTPSServer, **changes: Any) -> Source:
+    given = {"deadline": 3.0, "ca_certificates": authority().certificate, **changes}
+    return Source("nagra", f"{server.url}/keys", **given)
+
+
+class Clock:
+    """The clock of the documents, which a test can put forward."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+    time = staticmethod(time.time)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    own = Clock()
+    monkeypatch.setattr(documents, "time", own)
+    return own
+
+
+def eventually(happens: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 10
+    while not happens():
+        assert time.monotonic() < limit
+        time.sleep(0.005)
+
+
+def outage(call: Callable[[], Any]) -> Outage:
+    with pytest.raises(Unavailable) as raised:
+        call()
+    return raised.value.outage
+
+
+def test_it_is_fetched_once_and_then_kept(server: HTTPSServer, keys: Document[list[str]]) -> None:
+    assert [keys.current() for _ in range(5)] == [["one"]] * 5
+    assert len(server.asked) == 1
+    assert keys.health.good_at
+    assert keys.health.outage is None
+
+
+def test_the_same_source_is_the_same_document_and_another_tenants_is_another(server: HTTPSServer) -> None:
+    here = document(source(server), read)
+    assert document(source(server), read) is here
+    assert document(Source("sunrise", f"{server.url}/keys", 3.0, authority().certificate), read) is not here
+
+
+def test_prepared_it_is_there_before_it_is_asked_for(server: HTTPSServer, keys: Document[list[str]]) -> None:
+    keys.prepare()
+    eventually(lambda: keys.health.good_at is not None)
+    keys.prepare()
+    assert keys.current() == ["one"]
+    assert len(server.asked) == 1
+
+
+def test_in_use_it_is_renewed_in_the_background_before_it_is_too_old(
+    server: HTTPSServer, keys: Document[list[str]], clock: Clock
+) -> None:
+    keys.current()
+    released = threading.Event()
+    server.replies["/keys"] = Reply(200, b"two", wait=released)
+    clock.ahead = documents.EARLY - 5
+    assert keys.current() == ["one"]
+    assert len(server.asked) == 1
+    clock.ahead = documents.EARLY + 1
+    assert keys.current() == ["one"], "nobody waits for the new one"
+    released.set()
+    eventually(lambda: keys.current() == ["two"])
+    assert len(server.asked) == 2
+
+
+def test_too_old_it_is_not_used_before_the_upstream_was_asked(
+    server: HTTPSServer, keys: Document[list[str]], clock: Clock
+) -> None:
+    keys.current()
+    server.replies["/keys"] = Reply(200, b"two")
+    clock.ahead = documents.FRESH_FOR + 1
+    assert keys.current() == ["two"]
+
+
+FAILURES = {
+    "an error": (Reply(500, b"one"), Outage.WRONG),
+    "not found": (Reply(404, b"one"), Outage.WRONG),
+    "nothing": (Reply(204), Outage.WRONG),
+    "a redirect": (Reply(301, b"one", {"Location": "/other"}), Outage.WRONG),
+    "nonsense": (Reply(200, b"nonsense"), Outage.WRONG),
+    "what crashes its reader": (Reply(200, b"poison"), Outage.WRONG),
+    "too much": (Reply(200, b"x" * (documents.LIMIT + 1)), Outage.TOO_LARGE),
+    "silence": (Reply(200, b"one", wait=threading.Event()), Outage.SLOW),
+}
+
+
+@pytest.mark.parametrize("case", FAILURES)
+def test_while_the_upstream_fails_the_last_good_copy_serves_for_its_time_and_no_longer(
+    server: HTTPSServer, case: str, clock: Clock
+) -> None:
+    keys = document(source(server, deadline=0.3), read)
+    keys.current()
+    server.replies["/keys"], expected = FAILURES[case]
+    clock.ahead = documents.FRESH_FOR + 1
+    assert keys.current() == ["one"]
+    eventually(lambda: keys.health.outage is expected)
+    asked = len(server.asked)
+    assert [keys.current() for _ in range(5)] == [["one"]] * 5
+    assert len(server.asked) == asked, "within the gap nobody asks again"
+    clock.ahead = documents.KEPT_FOR + 1
+    assert outage(keys.current) is expected
+
+
+@pytest.mark.parametrize("case", FAILURES)
+def test_where_there_never_was_a_copy_the_outage_is_told_and_is_over_once_the_upstream_is_well(
+    server: HTTPSServer, case: str, clock: Clock
+) -> None:
+    keys = document(source(server, deadline=0.3), read)
+    server.replies["/keys"], expected = FAILURES[case]
+    assert outage(keys.current) is expected
+    eventually(lambda: keys.health.outage is expected)
+    assert [outage(keys.current) for _ in range(5)] == [expected] * 5
+    assert len(server.asked) == 1, "within the gap nobody asks again"
+    server.replies["/keys"] = Reply(200, b"one")
+    clock.ahead = documents.GAP + 1
+    assert keys.current() == ["one"]
+    assert keys.health.outage is None
+
+
+def test_what_is_missing_is_looked_for_once_and_then_not_before_the_gap_is_over(
+    server: HTTPSServer, keys: Document[list[str]], clock: Clock
+) -> None:
+    old = keys.current()
+    server.replies["/keys"] = Reply(200, b"two")
+    assert keys.newer(old) is old, "it was fetched just now"
+    clock.ahead = documents.GAP + 1
+    assert keys.newer(old) == ["two"]
+    assert keys.newer(old) == ["two"], "somebody else has fetched it meanwhile"
+    assert [keys.newer(keys.current()) for _ in range(20)] == [["two"]] * 20
+    assert len(server.asked) == 2
+
+
+def test_a_flood_of_unknown_keys_makes_one_fetch_and_few_wait_for_it(
+    server: HTTPSServer, keys: Document[list[str]], clock: Clock
+) -> None:
+    old = keys.current()
+    released = threading.Event()
+    server.replies["/keys"] = Reply(200, b"two", wait=released)
+    clock.ahead = documents.GAP + 1
+    found: list[list[str]] = []
+    threads = [threading.Thread(target=lambda: found.append(keys.newer(old))) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: len(found) >= 30)
+    assert all(one is old for one in found), "whoever has no place to wait hears at once"
+    released.set()
+    for thread in threads:
+        thread.join()
+    assert ["two"] in found
+    assert len(server.asked) == 2
+
+
+def test_while_the_upstream_is_away_an_unknown_key_stays_unknown(
+    server: HTTPSServer, keys: Document[list[str]], clock: Clock
+) -> None:
+    old = keys.current()
+    server.replies["/keys"] = Reply(503)
+    clock.ahead = documents.GAP + 1
+    assert keys.newer(old) is old
+    assert keys.current() is old
+
+
+def test_a_caller_who_has_less_time_waits_less(server: HTTPSServer, keys: Document[list[str]]) -> None:
+    released = threading.Event()
+    server.replies["/keys"] = Reply(200, b"one", wait=released)
+    assert outage(lambda: keys.current(wait=0.05)) is Outage.SLOW
+    released.set()
+    assert keys.current() == ["one"]
+
+
+def test_whoever_listens_hears_of_each_fetch_good_or_bad(
+    server: HTTPSServer, keys: Document[list[str]], clock: Clock
+) -> None:
+    heard: list[Any] = []
+
+    def listen(document: Document[Any], **_: Any) -> None:
+        heard.append((document.source.tenant, document.health.outage))
+        raise RuntimeError("a listener that fails changes nothing")
+
+    fetched.connect(listen)
+    try:
+        keys.current()
+        server.replies["/keys"] = Reply(500)
+        clock.ahead = documents.GAP + 1
+        keys.newer(keys.current())
+    finally:
+        fetched.disconnect(listen)
+    assert heard == [("nagra", None), ("nagra", Outage.WRONG)]
+
+
+def test_fetched_on_demand_it_tells_what_is_wrong(server: HTTPSServer, keys: Document[list[str]]) -> None:
+    assert keys.fetch_now() == ["one"]
+    server.replies["/keys"] = Reply(200, b"nonsense")
+    with pytest.raises(Unavailable, match="it is no document"):
+        keys.fetch_now()
+    assert keys.health.outage is Outage.WRONG
+    assert keys.current() == ["one"]

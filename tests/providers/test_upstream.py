@@ -1,0 +1,280 @@
+"""Asking upstreams: whatever they do, a caller waits no longer than the deadline, and hears why."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+
+from providers.contract import Outage, Unavailable
+from providers.upstream import addresses_of, ask, room, within
+from providers.upstream.http import LIMIT
+from tests.upstream.authority import authority, stranger
+from tests.upstream.https import HTTPSServer, Reply, as_json
+
+SETTINGS = {"deadline": 3.0, "ca_certificates": authority().certificate}
+HASTY = {**SETTINGS, "deadline": 0.3}
+
+
+@pytest.fixture
+def server() -> Iterator[HTTPSServer]:
+    with HTTPSServer() as running:
+        yield running
+
+
+def outage(call: Callable[[], Any]) -> Outage:
+    with pytest.raises(Unavailable) as raised:
+        call()
+    return raised.value.outage
+
+
+def test_an_answer_comes_back_whole_and_what_was_sent_has_arrived(server: HTTPSServer) -> None:
+    server.replies["/a"] = as_json({"b": 1}, 201, **{"X-Other": "c"})
+    answer = ask("POST", f"{server.url}/a?q=1", SETTINGS, headers={"Authorization": "x"}, body=b"body")
+    assert (answer.status, answer.body, answer.headers["x-other"]) == (201, b'{"b": 1}', "c")
+    (asked,) = server.asked
+    assert (asked.method, asked.path, asked.body) == ("POST", "/a?q=1", b"body")
+    assert asked.headers["authorization"] == "x"
+    assert asked.headers["host"] == server.address
+
+
+def test_the_connection_is_kept_for_the_next_call(server: HTTPSServer) -> None:
+    ports = []
+    server.replies["/"] = lambda _: ports.append(threading.get_ident()) or Reply()
+    for _ in range(3):
+        ask("GET", f"{server.url}/", SETTINGS)
+    assert len(set(ports)) == 1, "one thread of the server per connection"
+
+
+def drip() -> Iterator[bytes]:
+    while True:
+        time.sleep(0.05)
+        yield b"x"
+
+
+BAD = {
+    "redirects": (Reply(302, headers={"Location": "/elsewhere"}), Outage.WRONG),
+    "redirects for good": (Reply(308, headers={"Location": "https://127.0.0.1/"}), Outage.WRONG),
+    "compresses": (Reply(200, b"x", {"Content-Encoding": "gzip"}), Outage.WRONG),
+    "is huge": (Reply(200, b"x" * (LIMIT + 1)), Outage.TOO_LARGE),
+    "never ends": (Reply(200, itertools.repeat(b"x" * 65536)), Outage.TOO_LARGE),
+    "has huge headers": (Reply(200, b"", {"X": "x" * 200_000}), Outage.WRONG),
+    "never begins": (Reply(200, b"", wait=threading.Event()), Outage.SLOW),
+    "sends a byte now and then": (Reply(200, drip()), Outage.SLOW),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_an_upstream_that_misbehaves_is_an_outage_with_a_name(server: HTTPSServer, case: str) -> None:
+    server.replies["/"], expected = BAD[case]
+    assert outage(lambda: ask("GET", f"{server.url}/", HASTY)) is expected
+    assert [asked.path for asked in server.asked] == ["/"], "it is asked once, and nothing is followed"
+
+
+def test_an_answer_of_just_the_limit_is_taken(server: HTTPSServer) -> None:
+    server.replies["/"] = Reply(200, b"x" * 100)
+    assert len(ask("GET", f"{server.url}/", SETTINGS, limit=100).body) == 100
+    assert outage(lambda: ask("GET", f"{server.url}/", SETTINGS, limit=99)) is Outage.TOO_LARGE
+
+
+def test_a_certificate_of_a_stranger_is_not_trusted() -> None:
+    with HTTPSServer(stranger()) as server:
+        assert outage(lambda: ask("GET", f"{server.url}/", SETTINGS)) is Outage.UNTRUSTED
+        system = {**SETTINGS, "ca_certificates": ""}
+        assert outage(lambda: ask("GET", f"{server.url}/", system)) is Outage.UNTRUSTED
+        assert not server.asked
+
+
+def test_a_certificate_for_another_name_is_not_trusted(server: HTTPSServer) -> None:
+    url = f"https://127.0.0.2:{server.port}/"
+    with socket.create_server(("127.0.0.2", 0)) as other:
+        port = other.getsockname()[1]
+        threading.Thread(target=relay, args=[other, server.port], daemon=True).start()
+        assert outage(lambda: ask("GET", url.replace(str(server.port), str(port)), SETTINGS)) is (
+            Outage.UNTRUSTED
+        )
+    assert not server.asked
+
+
+def relay(listener: socket.socket, port: int) -> None:
+    """Pass one connection on to that port."""
+    client, _ = listener.accept()
+    wire = socket.create_connection(("127.0.0.1", port))
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    back = threading.Thread(target=pump, args=[wire, client], daemon=True)
+    back.start()
+    pump(client, wire)
+    back.join()
+    client.close()
+    wire.close()
+
+
+@contextmanager
+def speaking(words: bytes) -> Iterator[str]:
+    """A server that says that to whoever connects, and no TLS."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        kept: list[socket.socket] = []
+
+        def serve() -> None:
+            while True:
+                try:
+                    client, _ = listener.accept()
+                except OSError:
+                    return
+                client.sendall(words)
+                kept.append(client)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"https://127.0.0.1:{listener.getsockname()[1]}/"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        for client in kept:
+            client.close()
+
+
+def test_what_speaks_no_tls_is_wrong_what_says_nothing_is_slow_what_is_not_there_is_away() -> None:
+    with speaking(b"HTTP/1.1 200 OK\r\n\r\n") as url:
+        assert outage(lambda: ask("GET", url, SETTINGS)) is Outage.WRONG
+    with speaking(b"") as url:
+        assert outage(lambda: ask("GET", url, HASTY)) is Outage.SLOW
+    assert outage(lambda: ask("GET", url, SETTINGS)) is Outage.AWAY
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1/", "ftp://127.0.0.1/", "https:///", "127.0.0.1"])
+def test_nothing_but_https_is_spoken(url: str) -> None:
+    assert outage(lambda: ask("GET", url, SETTINGS)) is Outage.FORBIDDEN
+
+
+PRIVATE = [
+    "127.0.0.1",
+    "10.1.2.3",
+    "172.16.0.1",
+    "192.168.1.1",
+    "169.254.169.254",
+    "100.64.0.1",
+    "0.0.0.0",
+    "224.0.0.1",
+    "255.255.255.255",
+    "::1",
+    "::",
+    "fe80::1",
+    "fd00::1",
+    "ff02::1",
+    "::ffff:127.0.0.1",
+    "::ffff:10.0.0.1",
+    "64:ff9b::7f00:1",
+    "64:ff9b::a00:1",
+    "2002:7f00:1::",
+    "2001:0:4136:e378:8000:63bf:f5ff:fffe",
+    "2001:db8::1",
+]
+
+
+@pytest.fixture
+def resolving(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Make every name have these addresses."""
+
+    def resolve(*addresses: str) -> None:
+        found = [(0, 0, 0, "", (address, 443)) for address in addresses]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+
+    return resolve
+
+
+@pytest.mark.parametrize("address", PRIVATE)
+def test_a_private_address_is_refused(address: str, settings: Any, resolving: Any) -> None:
+    settings.AGS_PRIVATE_UPSTREAMS = []
+    resolving(address)
+    assert outage(lambda: addresses_of("anything.example", 443)) is Outage.FORBIDDEN
+
+
+@pytest.mark.parametrize("address", ["9.9.9.9", "2620:fe::fe"])
+def test_a_public_address_is_allowed(address: str, settings: Any, resolving: Any) -> None:
+    settings.AGS_PRIVATE_UPSTREAMS = []
+    resolving(address)
+    assert addresses_of("anything.example", 443) == [address]
+
+
+def test_of_several_addresses_those_that_are_allowed_are_left(settings: Any, resolving: Any) -> None:
+    settings.AGS_PRIVATE_UPSTREAMS = [ip_network("10.1.0.0/16")]
+    resolving("127.0.0.1", "10.1.2.3", "10.2.0.1", "9.9.9.9", "9.9.9.9")
+    assert addresses_of("anything.example", 443) == ["10.1.2.3", "9.9.9.9"]
+
+
+def test_a_name_that_nobody_knows_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: Any, **__: Any) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    assert outage(lambda: addresses_of("nobody.example", 443)) is Outage.AWAY
+
+
+def test_a_private_address_is_refused_before_anything_is_sent(server: HTTPSServer, settings: Any) -> None:
+    settings.AGS_PRIVATE_UPSTREAMS = []
+    assert outage(lambda: ask("GET", f"{server.url}/", SETTINGS)) is Outage.FORBIDDEN
+    assert not server.asked
+
+
+def test_a_resolver_that_hangs_costs_no_more_than_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: released.wait(30) and [])
+    try:
+        assert outage(lambda: ask("GET", "https://slow.example/", HASTY)) is Outage.SLOW
+    finally:
+        released.set()
+
+
+def test_as_many_wait_as_may_and_the_next_hears_at_once_that_it_is_busy() -> None:
+    released, waiting = threading.Event(), threading.Semaphore(0)
+
+    def hang() -> None:
+        waiting.release()
+        released.wait(30)
+
+    def wait_for(upstream: str) -> threading.Thread:
+        thread = threading.Thread(target=lambda: within(30, upstream, hang))
+        thread.start()
+        waiting.acquire()
+        return thread
+
+    threads = [wait_for("one:443") for _ in range(room.PLACES_OF_ONE)]
+    assert outage(lambda: within(30, "one:443", hang)) is Outage.BUSY
+    threads += [wait_for("two:443") for _ in range(room.PLACES - room.PLACES_OF_ONE)]
+    assert outage(lambda: within(30, "three:443", hang)) is Outage.BUSY
+    released.set()
+    for thread in threads:
+        thread.join()
+    assert within(30, "one:443", lambda: 5) == 5
+
+
+def test_a_call_that_outlives_its_deadline_keeps_its_place_until_it_ends() -> None:
+    released = threading.Event()
+    for _ in range(room.PLACES_OF_ONE):
+        assert outage(lambda: within(0.01, "one:443", lambda: released.wait(30))) is Outage.SLOW
+    assert outage(lambda: within(30, "one:443", bool)) is Outage.BUSY
+    released.set()
+    limit = time.monotonic() + 10
+    while time.monotonic() < limit:
+        try:
+            assert within(30, "one:443", lambda: 5) == 5
+        except Unavailable:
+            time.sleep(0.01)
+        else:
+            return
+    pytest.fail("the places were not given back")
