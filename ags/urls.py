@@ -8,6 +8,7 @@ from ags.api.discovery import ServiceDiscovery
 from ags.api.documents import OpenAPI, Reference, ToPage
 from ags.api.health import Alive, Ready
 from ags.api.key_set import KeySet
+from ags.api.metrics import Metrics
 from ags.api.oauth import Introspect, Revoke
 from ags.api.refresh import Refresh
 from ags.api.session_token import GetSessionToken
@@ -25,6 +26,7 @@ urlpatterns = [
     path(".well-known/jwks.json", KeySet.as_view()),
     path("healthz", Alive.as_view()),
     path("readyz", Ready.as_view()),
+    path("metrics", Metrics.as_view()),
     path("openapi.json", OpenAPI.as_view()),
     path("docs/", Reference.as_view(), name="docs"),
     path("docs", ToPage.as_view(page="docs")),

@@ -16,6 +16,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from ags.sessions.models import Device, DeviceStatus, RevokedAccessToken, SecurityEvent, SessionToken
+from tenants import health
 
 BATCH = 1000
 """Rows that one statement deletes: short enough that nobody waits for it."""
@@ -68,6 +69,7 @@ def _dead() -> dict[str, QuerySet[Any]]:
         ),
         # There is no index on the time. The oldest are met first in the order of the primary key.
         "failed logins": AccessAttempt.objects.filter(attempt_time__lt=now - locked_out).order_by("pk"),
+        "states of documents": health.forgotten().order_by("pk"),
         "sessions of staff": Session.objects.filter(expire_date__lt=now).order_by("expire_date"),
     }
 

@@ -39,7 +39,7 @@ def test_it_is_served_as_it_is_committed(client: Client) -> None:
 
 
 def test_it_describes_every_address_of_the_api(document: dict[str, Any]) -> None:
-    pages = {"openapi.json", "docs/", "docs", "admin/", "admin"}
+    pages = {"openapi.json", "docs/", "docs", "admin/", "admin", "metrics"}
     assert set(document["paths"]) == {"/" + str(url.pattern) for url in urlpatterns} - {
         "/" + p for p in pages
     }

@@ -147,6 +147,11 @@ def key_set(both: Both) -> None:
     assert not kids("nagra") & kids("sunrise")
 
 
+def metrics(both: Both) -> None:
+    """They are for nobody who comes in where operators do."""
+    assert both.theirs.client.get("/metrics", headers={"nv-tenant-id": "nagra"}).status_code == 404
+
+
 def nothing_of_a_tenant(path: str) -> Callable[[Both], None]:
     """The answer is the same to everybody, and holds nothing of an operator."""
 
@@ -173,6 +178,7 @@ CANNOT: dict[str, Callable[[Both], None]] = {
     ".well-known/jwks.json": key_set,
     "healthz": nothing_of_a_tenant("/healthz"),
     "readyz": nothing_of_a_tenant("/readyz"),
+    "metrics": metrics,
     "openapi.json": nothing_of_a_tenant("/openapi.json"),
 }
 

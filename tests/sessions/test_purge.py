@@ -23,7 +23,7 @@ from django.test.utils import CaptureQueriesContext
 from ags.sessions.models import Account, Device, RevokedAccessToken, SecurityEvent, SessionToken
 from ags.sessions.purge import BATCH, AlreadyRunning
 from ags.sessions.purge import purge as batches
-from tenants.models import ResourceServer, Service
+from tenants.models import DocumentHealth, ResourceServer, Service
 from tests.conftest import ClientApp, HeadEnd
 
 
@@ -34,12 +34,19 @@ def purge(*options: str) -> str:
 
 
 def deleted(
-    tokens: int = 0, access: int = 0, devices: int = 0, events: int = 0, logins: int = 0, sessions: int = 0
+    tokens: int = 0,
+    access: int = 0,
+    devices: int = 0,
+    events: int = 0,
+    logins: int = 0,
+    states: int = 0,
+    sessions: int = 0,
 ) -> str:
     """What the command says."""
     return (
         f"{tokens} session tokens, {access} revoked access tokens, {devices} deleted devices, "
-        f"{events} security events, {logins} failed logins, {sessions} sessions of staff deleted\n"
+        f"{events} security events, {logins} failed logins, {states} states of documents, "
+        f"{sessions} sessions of staff deleted\n"
     )
 
 
@@ -323,6 +330,19 @@ def test_a_session_of_staff_goes_once_it_has_expired(staff: User) -> None:
         assert early.get("/admin/").status_code == 302
 
 
+def test_the_state_of_a_document_goes_when_nobody_has_fetched_it_for_a_week(nagra: HeadEnd) -> None:
+    now = datetime.now(UTC)
+    for number, (good, failed) in enumerate([(8, None), (None, 8), (8, 8), (6, 8), (8, 6), (6, None)]):
+        moments = {
+            name: days and now - timedelta(days=days)
+            for name, days in (("good_at", good), ("failed_at", failed))
+        }
+        DocumentHealth(tenant_id="nagra", address=f"https://a.example/{number}", **moments).save()
+    assert purge() == deleted(states=3)
+    left = DocumentHealth.objects.for_tenant("nagra").values_list("address", flat=True)
+    assert sorted(left) == [f"https://a.example/{number}" for number in (3, 4, 5)]
+
+
 @pytest.mark.django_db
 def test_failed_logins_go_a_little_at_a_time_too_the_oldest_first() -> None:
     AccessAttempt.objects.bulk_create(
@@ -339,7 +359,12 @@ def test_failed_logins_go_a_little_at_a_time_too_the_oldest_first() -> None:
     ]
     assert next(done) == ("failed logins", 10)
     assert AccessAttempt.objects.order_by("pk")[0].username == "stranger-10"
-    assert list(done) == [("failed logins", 10), ("failed logins", 5), ("sessions of staff", 0)]
+    assert list(done) == [
+        ("failed logins", 10),
+        ("failed logins", 5),
+        ("states of documents", 0),
+        ("sessions of staff", 0),
+    ]
     assert AccessAttempt.objects.get().username == "staff"
 
 

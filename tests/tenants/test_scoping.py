@@ -11,7 +11,7 @@ from django.apps import apps
 from django.db.models import Manager, Model
 
 from ags.sessions.models import Account, Device, RevokedAccessToken, SecurityEvent, SessionToken
-from tenants.models import Assignment, Key, ResourceServer, Service, SigningKey, Tenant
+from tenants.models import Assignment, DocumentHealth, Key, ResourceServer, Service, SigningKey, Tenant
 from tenants.scoping import ScopedManager, TenantScoped, UnscopedAccess
 from tests.conftest import SERVICE, ClientApp, HeadEnd, person
 
@@ -50,6 +50,7 @@ def test_the_models_are_those_that_we_know() -> None:
         Key,
         SigningKey,
         ResourceServer,
+        DocumentHealth,
         SessionToken,
         Account,
         Device,
@@ -87,6 +88,7 @@ def _leave_traces(head_end: HeadEnd) -> None:
     assert app.redeem(session_token).status_code == 401
     form = {"token": tokens["access_token"], "client_id": server.client_id, "client_secret": secret}
     assert head_end.client.post("/oauth/revoke", urlencode(form), FORM).status_code == 200
+    DocumentHealth(tenant_id=head_end.tenant_id, address="https://keys.example/").save()
 
 
 def test_a_tenant_has_its_own_rows_and_no_others(nagra: HeadEnd, sunrise: HeadEnd) -> None:
