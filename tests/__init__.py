@@ -10,7 +10,7 @@ NEEDS_POSTGRESQL = "only PostgreSQL can show it"
 """Why a test is left out on SQLite."""
 
 NOT_HERE = "not on this machine: "
-"""How the reason begins for which a test is left out where something cannot be installed. There is no third."""
+"""How the reason begins where something cannot be installed. There is no third."""
 
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin"])
 
@@ -20,8 +20,10 @@ def program(name: str) -> str | None:
     return shutil.which(name, path=_PATH)
 
 
-def needs(*, programs: dict[str, str] | None = None, modules: dict[str, str] | None = None) -> pytest.MarkDecorator:
-    """Leave out a test where programs or modules are missing; each comes with the command that installs it."""
+def needs(
+    *, programs: dict[str, str] | None = None, modules: dict[str, str] | None = None
+) -> pytest.MarkDecorator:
+    """Leave out a test where programs or modules are missing. Each comes with what installs it."""
     lacking = {name: how for name, how in (programs or {}).items() if program(name) is None}
     lacking |= {name: how for name, how in (modules or {}).items() if importlib.util.find_spec(name) is None}
     told = ", ".join(f"{name} ({how})" for name, how in lacking.items())

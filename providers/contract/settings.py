@@ -84,7 +84,9 @@ class HostField(forms.CharField):
         super().__init__(**{"max_length": 253, "validators": [_HOST], **kwargs})
 
 
-_HOST = RegexValidator(r"\A[A-Za-z0-9.:_-]+\Z", "Enter a name such as login.example, or an address, in ASCII.")
+_HOST = RegexValidator(
+    r"\A[A-Za-z0-9.:_-]+\Z", "Enter a name such as login.example, or an address, in ASCII."
+)
 
 
 class SessionTokenSettings(forms.Form):

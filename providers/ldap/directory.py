@@ -111,7 +111,9 @@ class Directory:
             except ldap.NO_SUCH_OBJECT:
                 raise Unavailable(Outage.WRONG, "it has no such search base, or keeps it from AGS") from None
             except ldap.REFERRAL:
-                raise Unavailable(Outage.WRONG, "it refers to another server, which AGS does not ask") from None
+                raise Unavailable(
+                    Outage.WRONG, "it refers to another server, which AGS does not ask"
+                ) from None
         # Whatever has no DN refers to another server.
         return [
             Entry(dn, {name.lower(): values for name, values in said.items()}) for dn, said in found if dn
@@ -190,6 +192,7 @@ def is_filter(text: str) -> bool:
 def _library() -> tuple[socket.socket, Any]:
     """Return libldap, and where what it says comes out."""
     ours, theirs = socket.socketpair()
+    theirs.setblocking(False)  # or it would wait, without limit, for the rest of an answer
     library = ldap.initialize(_NOWHERE, fileno=theirs.detach())
     library.set_option(ldap.OPT_REFERRALS, ldap.OPT_OFF)
     return ours, library

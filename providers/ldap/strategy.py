@@ -1,4 +1,4 @@
-"""The LDAP strategy: finds the entry of a username, and binds as it with the password (RFC 4513, section 5.1)."""
+"""The LDAP strategy: finds the entry of a username, and binds as it (RFC 4513, section 5.1)."""
 
 from __future__ import annotations
 
@@ -60,12 +60,14 @@ class LDAP(Strategy):
     def verify(
         self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing
     ) -> Identity | Choice:
-        """Return the account of the entry, if the password is its own; a choice where the entry has several."""
+        """Return the account of the entry, if the password is its own; a choice where it has several."""
         username, password = parameters["Username"], parameters["Password"]
         # With no password, a server that is lax lets everybody in (RFC 4513, section 5.1.2).
         if not TEXT.fullmatch(username) or not _is_password(password):
             raise Refused(Refusal.CREDENTIAL_UNKNOWN)
-        entry = within(settings["deadline"], _server(settings), partial(_proven, username, password, settings))
+        entry = within(
+            settings["deadline"], _server(settings), partial(_proven, username, password, settings)
+        )
         if entry is None:
             raise Refused(Refusal.CREDENTIAL_UNKNOWN)
         return _judged(entry, settings)

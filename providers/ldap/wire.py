@@ -42,7 +42,7 @@ class Wire:
         return left(self._ends)
 
     def secure(self, authorities: str, host: str) -> None:
-        """Begin TLS with a server whose certificate is for `host`, and one that those authorities vouch for."""
+        """Begin TLS with a server that has a certificate of those authorities for `host`."""
         context = _context(authorities)
         tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
         self._step(tls.do_handshake)
@@ -61,7 +61,10 @@ class Wire:
         if self._tls is None:
             return self._get()
         tls = self._tls
-        return self._step(lambda: tls.read(_CHUNK))
+        data = self._step(lambda: tls.read(_CHUNK))
+        if not data:
+            raise Unavailable(Outage.AWAY)
+        return data
 
     def _step(self, call: Callable[[], _T]) -> _T:
         """Do something under TLS, and carry to and fro what it takes."""
@@ -73,8 +76,6 @@ class Wire:
                 self._incoming.write(self._get())
             except ssl.SSLCertVerificationError:
                 raise Unavailable(Outage.UNTRUSTED) from None
-            except ssl.SSLZeroReturnError:
-                raise Unavailable(Outage.AWAY) from None
             except ssl.SSLError:
                 raise Unavailable(Outage.WRONG, "it does not speak TLS as it should") from None
             else:

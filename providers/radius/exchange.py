@@ -11,7 +11,7 @@ import secrets
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pyrad.packet import (
@@ -21,7 +21,6 @@ from pyrad.packet import (
     AccessRequest,
     AuthPacket,
     PacketError,
-    StatusServer,
 )
 
 from providers.contract import Outage, Unavailable
@@ -56,34 +55,22 @@ class Verdict(enum.Enum):
     CHALLENGED = AccessChallenge
 
 
-def access_request(
-    username: str, password: str, settings: Mapping[str, Any], **more: bytes
-) -> AuthPacket:
+def access_request(username: str, password: str, settings: Mapping[str, Any], **more: bytes) -> AuthPacket:
     """Return the request whether that is the password of that user. `more` are attributes, by their names."""
-    request = _request(AccessRequest, settings)
-    request[Attribute.USER_NAME] = [username.encode()]
-    request[Attribute.USER_PASSWORD] = [request.PwCrypt(password.encode())]
-    request[Attribute.NAS_PORT_TYPE] = [VIRTUAL]
-    for name, value in more.items():
-        request[Attribute[name]] = [value]
-    return request
-
-
-def status_request(settings: Mapping[str, Any]) -> AuthPacket:
-    """Return the request whether the server is there (RFC 5997)."""
-    return _request(StatusServer, settings)
-
-
-def _request(code: int, settings: Mapping[str, Any]) -> AuthPacket:
     # The library puts a Message-Authenticator before all other attributes (CVE-2024-3596).
     request = AuthPacket(
-        code,
+        AccessRequest,
         id=secrets.randbelow(256),
         secret=settings["shared_secret"].encode(),
         authenticator=secrets.token_bytes(16),
         message_authenticator=True,
     )
+    request[Attribute.USER_NAME] = [username.encode()]
+    request[Attribute.USER_PASSWORD] = [request.PwCrypt(password.encode())]
     request[Attribute.NAS_IDENTIFIER] = [settings["nas_identifier"].encode()]
+    request[Attribute.NAS_PORT_TYPE] = [VIRTUAL]
+    for name, value in more.items():
+        request[Attribute[name]] = [value]
     return request
 
 
@@ -108,7 +95,7 @@ def exchange(request: AuthPacket, settings: Mapping[str, Any]) -> tuple[Verdict,
             raise Unavailable(Outage.AWAY) from None
     if heard:
         raise Unavailable(Outage.UNTRUSTED, "no answer has a Message-Authenticator that is right")
-    raise Unavailable(Outage.SLOW)
+    raise Unavailable(Outage.SLOW, "it is silent, as towards whoever it does not know or has another secret")
 
 
 def _reach(host: str, port: int) -> socket.socket:
@@ -125,7 +112,7 @@ def _reach(host: str, port: int) -> socket.socket:
     raise Unavailable(Outage.AWAY)
 
 
-def _datagrams(stream: socket.socket, until: float) -> Any:
+def _datagrams(stream: socket.socket, until: float) -> Iterator[bytes]:
     """Yield what comes in up to that moment."""
     while (seconds := until - time.monotonic()) > 0:
         stream.settimeout(seconds)

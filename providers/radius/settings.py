@@ -16,7 +16,7 @@ SENT = "sent"
 class RADIUSSettings(SessionTokenSettings, UpstreamSettings):
     """What staff configure."""
 
-    ca_certificates = None  # the shared secret takes their place
+    ca_certificates = None  # type: ignore[assignment] # the shared secret takes their place
     mode = forms.ChoiceField(
         choices=[(PASSWORD, "username and password of a subscriber"), (LINE, "ID of a line")],
         initial=PASSWORD,
@@ -33,7 +33,10 @@ class RADIUSSettings(SessionTokenSettings, UpstreamSettings):
         r"\A[!-~]{1,253}\Z", max_length=253, initial="ags", help_text="The name of AGS in requests."
     )
     attempts = forms.IntegerField(
-        min_value=1, max_value=3, initial=2, help_text="How often a request is sent within the deadline. 1 to 3."
+        min_value=1,
+        max_value=3,
+        initial=2,
+        help_text="How often a request is sent within the deadline. 1 to 3.",
     )
     account_attribute = forms.ChoiceField(
         choices=[
@@ -49,10 +52,13 @@ class RADIUSSettings(SessionTokenSettings, UpstreamSettings):
         required=False,
         min_length=16,
         max_length=128,
-        help_text="For lines: what the head-end sends as Password. A line ID is no secret, so something else must be.",
+        help_text="For lines: what the head-end sends as Password. "
+        "The ID of a line is no secret, so something else must be.",
     )
     line_password = SecretField(
-        required=False, max_length=128, help_text="For lines: the password that the server expects with every line."
+        required=False,
+        max_length=128,
+        help_text="For lines: the password that the server expects with every line.",
     )
 
     def clean(self) -> dict[str, Any]:

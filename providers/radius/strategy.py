@@ -17,14 +17,12 @@ from providers.contract import (
     Finding,
     Identity,
     KeyRing,
-    Outage,
     Parameter,
     Refusal,
     Refused,
     Strategy,
-    Unavailable,
 )
-from providers.radius.exchange import Attribute, Verdict, access_request, exchange, status_request
+from providers.radius.exchange import Attribute, Verdict, access_request, exchange
 from providers.radius.settings import LINE, SENT, RADIUSSettings
 from providers.upstream import within
 
@@ -79,20 +77,14 @@ class RADIUS(Strategy):
         return Identity(_account(username, said, settings["account_attribute"]))
 
     def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterator[Finding]:
-        """Ask whether the server is there; where that is not answered, for a user whom nobody knows."""
+        """Ask for a user who is made up: the answer proves that the server is there and knows the secret."""
         server = f"{settings['host']}:{settings['port']}"
-        try:
-            _within(settings, lambda: exchange(status_request(settings), settings))
-        except Unavailable as outage:
-            if outage.outage is not Outage.SLOW:
-                raise
-        else:
-            yield Finding(good=True, sentence=f"{server} is there, and knows the shared secret.")
-            return
         nobody, password = f"nobody-{secrets.token_hex(8)}", secrets.token_hex(16)
         verdict, _ = _within(settings, partial(_ask, nobody, password, settings))
         if verdict is Verdict.REJECTED:
-            yield Finding(good=True, sentence=f"{server} knows the shared secret, and rejects a made-up user.")
+            yield Finding(
+                good=True, sentence=f"{server} knows the shared secret, and rejects a made-up user."
+            )
         else:
             yield Finding(good=False, sentence=f"{server} does not reject a user who was made up.")
 

@@ -33,17 +33,23 @@ class Slapd:
 
     def settings(self, **changes: Any) -> dict[str, Any]:
         """Those of a service that asks it over LDAPS; with a transport of `starttls`, over that."""
-        return {
-            "host": "127.0.0.1",
-            "port": self.clear if changes.get("transport") == "starttls" else self.tls,
-            "ca_certificates": authority().certificate,
-            "bind_dn": SERVICE,
-            "bind_password": SERVICE_PASSWORD,
-            "search_base": BASE,
-            "account_attribute": "employeeNumber",
-            "deadline": 10,
-            **changes,
-        }
+        port = self.clear if changes.get("transport") == "starttls" else self.tls
+        return settings_at(port, **changes)
+
+
+def settings_at(port: int, /, **changes: Any) -> dict[str, Any]:
+    """The settings of a service that asks a directory there."""
+    return {
+        "host": "127.0.0.1",
+        "port": port,
+        "ca_certificates": authority().certificate,
+        "bind_dn": SERVICE,
+        "bind_password": SERVICE_PASSWORD,
+        "search_base": BASE,
+        "account_attribute": "employeeNumber",
+        "deadline": 10,
+        **changes,
+    }
 
 
 def entry(dn: str, *classes: str, **attributes: str | bytes | list[str | bytes]) -> str:
@@ -62,7 +68,8 @@ def person(name: str, **attributes: Any) -> str:
     """A subscriber, as LDIF, with `PASSWORD` unless another is given."""
     given = {"uid": name, "cn": name, "sn": name, "userPassword": PASSWORD, **attributes}
     left = {name: value for name, value in given.items() if value is not None}
-    return entry(f"cn={name},{BASE}", "inetOrgPerson", **left)
+    escaped = name.replace("\\", r"\\")
+    return entry(f"cn={escaped},{BASE}", "inetOrgPerson", **left)
 
 
 @contextmanager
@@ -73,7 +80,9 @@ def slapd(entries: str, *, vouched_for_by: Authority | None = None, tls: bool = 
         server = Slapd(Path(name))
         data = server.folder / "data"
         data.mkdir()
-        secured = f"TLSCertificateFile {signer.server_certificate}\nTLSCertificateKeyFile {signer.server_key}\n"
+        secured = (
+            f"TLSCertificateFile {signer.server_certificate}\nTLSCertificateKeyFile {signer.server_key}\n"
+        )
         configuration = server.folder / "slapd.conf"
         configuration.write_text(_CONFIGURATION.format(data=data, secured=secured if tls else ""))
         base = entry("dc=operator,dc=example", "dcObject", "organization", dc="operator", o="Operator")
