@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,21 +29,17 @@ class FreeRADIUS:
 
     def settings(self, **changes: Any) -> dict[str, Any]:
         """Those of a service that asks it."""
-        return {
-            "host": "127.0.0.1",
-            "port": self.port,
-            "shared_secret": SECRET,
-            "deadline": 10,
-            "attempts": 1,
-            **changes,
-        }
+        return settings_at(self.port, **{"deadline": 10, **changes})
+
+
+def settings_at(port: int, /, **changes: Any) -> dict[str, Any]:
+    """The settings of a service that asks a server there."""
+    return {"host": "127.0.0.1", "port": port, "shared_secret": SECRET, "attempts": 1, **changes}
 
 
 @contextmanager
 def freeradius(users: str) -> Iterator[FreeRADIUS]:
     """Run one with these users, in the form of its module `files`."""
-    import socket
-
     with tempfile.TemporaryDirectory(prefix="ags-freeradius-") as name:
         server = FreeRADIUS(Path(name), free_port(socket.SOCK_DGRAM))
         (server.folder / "users").write_text(users)
