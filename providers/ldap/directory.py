@@ -24,7 +24,7 @@ from providers.ldap.wire import Wire, connected
 
 STARTTLS = "starttls"
 
-SHARE = 0.95
+SHARE = 0.9
 """Of the deadline, what a conversation may take: what is wrong is then known before the caller gives up."""
 
 # Where libldap would connect by itself, were its end of the pair closed: nowhere, for that is in no folder.

@@ -26,7 +26,7 @@ from pyrad.packet import (
 from providers.contract import Outage, Unavailable
 from providers.upstream import addresses_of
 
-SHARE = 0.95
+SHARE = 0.9
 """Of the deadline, what an exchange may take: what is wrong is then known before the caller gives up."""
 
 LIMIT = 4096

@@ -177,7 +177,7 @@ def fake(answer: Answer, *, from_its_port: bool = True) -> Iterator[tuple[dict[s
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         try:
-            yield settings_at(listener.getsockname()[1], deadline=0.3), asked
+            yield settings_at(listener.getsockname()[1], deadline=0.5), asked
         finally:
             ended.set()
             thread.join()
