@@ -11,7 +11,7 @@ from ags.api.key_set import KeySet
 from ags.api.oauth import Introspect, Revoke
 from ags.api.refresh import Refresh
 from ags.api.session_token import GetSessionToken
-from ags.api.sign_on import SignOnWithSessionToken
+from ags.api.sign_on_with_session_token import SignOnWithSessionToken
 from ags.api.sign_out import SignOut
 
 urlpatterns = [

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any
+from collections.abc import Callable, Iterable
+from functools import cache, wraps
+from typing import Any, TypeVarTuple
 
 from django.db import connection
+
+_Ts = TypeVarTuple("_Ts")
 
 _WORDS = {
     "postgresql": {
@@ -65,13 +68,32 @@ def json(parameter: str) -> str:
     return _word("json", parameter)
 
 
-@cache
-def _cached(vendor: str, word: str, name: str) -> str:
-    return _WORDS[vendor][word].format(name=name)
+def numbered(name: str, values: Iterable[Any]) -> dict[str, Any]:
+    """Several values of one kind as parameters: name_0, name_1 and so on."""
+    return {f"{name}_{place}": value for place, value in enumerate(values)}
+
+
+def listed(name: str, number: int) -> str:
+    """So many of them, as a statement lists them."""
+    return ", ".join(f"%({name}_{place})s" for place in range(number))
+
+
+def written_once(write: Callable[[*_Ts], str]) -> Callable[[*_Ts], str]:
+    """Put a statement together at its first use only: once for each database and each set of arguments."""
+
+    @cache
+    def written(vendor: str, *arguments: *_Ts) -> str:
+        return write(*arguments)
+
+    @wraps(write)
+    def text(*arguments: *_Ts) -> str:
+        return written(connection.vendor, *arguments)
+
+    return text
 
 
 def _word(word: str, name: str) -> str:
-    return _cached(connection.vendor, word, name)
+    return _WORDS[connection.vendor][word].format(name=name)
 
 
 def one(statement: str, **values: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import cache
 
 from django.db import connection
 from django.db.models import Q
@@ -44,7 +43,7 @@ def issue(tenant: TenantView, service: ServiceView, identity: Identity, correlat
         "ttl": service.settings["session_token_ttl"],
         "guard": min((identity.replayable_until or 0.0) + CLOCK_MARGIN, _LATEST),
     }
-    statement = _statement(connection.vendor, identity.key_id is not None)
+    statement = _statement(identity.key_id is not None)
     with connection.cursor() as cursor:
         cursor.execute(statement, row)
         stored = cursor.fetchall()
@@ -69,8 +68,8 @@ def _out_of_time(tenant: TenantView, key_id: int) -> bool:
     return Key.objects.for_tenant(tenant.id).filter(late | early, pk=key_id).exists()
 
 
-@cache
-def _statement(vendor: str, has_key: bool) -> str:
+@dialect.written_once
+def _statement(has_key: bool) -> str:
     now, expires = dialect.now(), dialect.after("ttl")
     key, with_key = "NULL", ""
     if has_key:

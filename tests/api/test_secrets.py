@@ -11,8 +11,8 @@ from django.db import connection
 
 from ags.operations.logs import JSONLines, ReadableLines
 from ags.sessions.client_tokens import SignOn, read_access_token, read_refresh_token
+from ags.sessions.device import NewDevice
 from ags.sessions.models import Account, Device, SecurityEvent, SessionToken
-from ags.sessions.sign_on import NewDevice
 from providers.registry import strategies
 from tenants.snapshot import snapshot
 from tests.api.test_refusals import database_away
