@@ -73,6 +73,10 @@ CORRELATION_ID = _header(
 # A comma is the trace of a header that arrived twice.
 AUTHORIZATION = _header("Authorization", "`Bearer` and the token.", r"^[^,]*$", required=True)
 
+USER_TOKEN = _header(
+    "User-Token", "The userAccountToken of the account that was chosen.", r"^[^,]+$", required=True
+)
+
 _DESCRIPTIONS = {
     400: "The request is not what discovery declares.",
     401: "The request is well formed, but what it presents proves nothing.",

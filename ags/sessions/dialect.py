@@ -19,6 +19,7 @@ _WORDS = {
         "later": "greatest",
         "earlier": "least",
         "json": "%({name})s::jsonb",
+        "element": "({name} ->> %({place})s::integer)",
     },
     "sqlite": {
         # As text in the form in which Django stores a moment there, so that they compare.
@@ -29,6 +30,7 @@ _WORDS = {
         "later": "max",
         "earlier": "min",
         "json": "%({name})s",
+        "element": "json_extract({name}, '$[' || %({place})s || ']')",
     },
 }
 
@@ -66,6 +68,11 @@ def earlier(*expressions: str) -> str:
 def json(parameter: str) -> str:
     """A parameter that holds JSON as text."""
     return _word("json", parameter)
+
+
+def element(array: str, place: str) -> str:
+    """Return the string at that place of a JSON array, counted from 0; NULL where the array is shorter."""
+    return _WORDS[connection.vendor]["element"].format(name=array, place=place)
 
 
 def numbered(name: str, values: Iterable[Any]) -> dict[str, Any]:

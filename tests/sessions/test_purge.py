@@ -34,11 +34,17 @@ def purge(*options: str) -> str:
 
 
 def deleted(
-    tokens: int = 0, access: int = 0, devices: int = 0, events: int = 0, logins: int = 0, sessions: int = 0
+    tokens: int = 0,
+    choices: int = 0,
+    access: int = 0,
+    devices: int = 0,
+    events: int = 0,
+    logins: int = 0,
+    sessions: int = 0,
 ) -> str:
     """What the command says."""
     return (
-        f"{tokens} session tokens, {access} revoked access tokens, {devices} deleted devices, "
+        f"{tokens} session tokens, {choices} choices of an account, {access} revoked access tokens, {devices} deleted devices, "
         f"{events} security events, {logins} failed logins, {sessions} sessions of staff deleted\n"
     )
 

@@ -10,7 +10,14 @@ import pytest
 from django.apps import apps
 from django.db.models import Manager, Model
 
-from ags.sessions.models import Account, Device, RevokedAccessToken, SecurityEvent, SessionToken
+from ags.sessions.models import (
+    Account,
+    AccountChoice,
+    Device,
+    RevokedAccessToken,
+    SecurityEvent,
+    SessionToken,
+)
 from tenants.models import Assignment, Key, ResourceServer, Service, SigningKey, Tenant
 from tenants.scoping import ScopedManager, TenantScoped, UnscopedAccess
 from tests.conftest import SERVICE, ClientApp, HeadEnd, person
@@ -52,6 +59,7 @@ def test_the_models_are_those_that_we_know() -> None:
         ResourceServer,
         SessionToken,
         Account,
+        AccountChoice,
         Device,
         RevokedAccessToken,
         SecurityEvent,

@@ -1,0 +1,105 @@
+"""`POST /ags/signOn`: proof of an account in, access and refresh tokens out; or of several, to choose from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from ags.api import headers, parameters, parsing
+from ags.api.device import DeviceSerializer, device_of
+from ags.api.offer import offered, twice_at_most
+from ags.api.record import record_of
+from ags.api.schema import (
+    CORRELATION_ID,
+    SERVICE_ID,
+    TENANT_ID,
+    BundleSerializer,
+    ParameterSerializer,
+    refusals,
+)
+from ags.api.view import GateView
+from ags.sessions.choice import offer
+from ags.sessions.client_tokens import bundle, demand_signer
+from ags.sessions.sign_on import sign_on
+from providers.contract import Choice, Endpoint, Refusal, Refused
+
+# The names on the wire are camelCase.
+# ruff: noqa: N815
+
+
+class SignOnSerializer(DeviceSerializer):
+    """What the client app posts: what proves the account, and which device it is on."""
+
+    parameters = ParameterSerializer(many=True)
+
+
+class AccountSerializer(serializers.Serializer[Any]):
+    """One of several accounts."""
+
+    accountInformation = serializers.CharField(help_text="What the subscriber knows it by.")
+    userAccountToken = serializers.CharField(
+        help_text="To be sent as User-Token to subsequentSignOn. Opaque."
+    )
+
+
+class AccountsSerializer(serializers.Serializer[Any]):
+    """What the subscriber chooses from, within ten minutes."""
+
+    accounts = AccountSerializer(many=True)
+
+
+class SignOn(GateView):
+    """Called by the client app."""
+
+    http_method_names = ["post"]
+
+    @extend_schema(
+        operation_id="signOn",
+        summary="Exchange the subscriber's own credentials for access and refresh tokens",
+        parameters=[TENANT_ID, SERVICE_ID, CORRELATION_ID],
+        request=SignOnSerializer,
+        responses={
+            201: BundleSerializer,
+            300: AccountsSerializer,
+            **refusals(400, 401, 403, 413, 415, 503),
+        },
+    )
+    def post(self, request: Request) -> Response:
+        """Sign a device on by the parameters that discovery declares.
+
+        Where they prove several accounts, nothing is signed on yet: choose one with subsequentSignOn.
+        """
+        record = record_of(request)
+        tenant_id = headers.tenant_id(request.META, record)
+        service_name = headers.service_name(request.META, record)
+        body = parsing.read_object(request)
+        given = parameters.read(body)
+        device = device_of(body)
+
+        def attempt() -> Response:
+            tenant, service = offered(tenant_id, service_name, Endpoint.SIGNON)
+            checked = parameters.check(service.strategy.declaration, given)
+            demand_signer(tenant)
+            proven = service.strategy.verify(checked, service.settings, tenant.keys)
+            if not isinstance(proven, Choice):
+                signed_on = sign_on(tenant, service, proven, device, record.correlation_id)
+                return Response(bundle(tenant, signed_on), status=201)
+            if Endpoint.SUBSEQUENT_SIGNON not in service.strategy.endpoints:
+                raise Refused(Refusal.ACCOUNT_AMBIGUOUS)
+            tokens = offer(tenant, service, proven, device, record.correlation_id)
+            return Response(_to_choose_from(proven, tokens), status=300)
+
+        return twice_at_most(attempt, tenant_id)
+
+
+def _to_choose_from(choice: Choice, tokens: list[str]) -> dict[str, Any]:
+    return {
+        "accounts": [
+            {"accountInformation": account.information, "userAccountToken": token}
+            for account, token in zip(choice.accounts, tokens, strict=True)
+        ]
+    }
