@@ -1,4 +1,4 @@
-"""`POST /ags/signOn`: proof of an account in, access and refresh tokens out; or of several, to choose from."""
+"""`POST /ags/signOn`: proof of an account in, access and refresh tokens out; or a choice of several."""
 
 from __future__ import annotations
 

@@ -1,0 +1,442 @@
+"""Signing on by a proof itself: a device signs on, and whatever is wrong leaves nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from django import forms
+from django.db import OperationalError, connection
+from django.db.models import F
+from django.test.utils import CaptureQueriesContext
+
+from ags.sessions.models import Account, AccountChoice, AccountStatus, SessionToken
+from ags.sessions.revoke import cut_off
+from providers.contract import Endpoint, KeyRing
+from providers.dummy.strategy import Dummy
+from providers.operator_token.strategy import OperatorToken
+from tenants import snapshot as tenants_snapshot
+from tenants.models import KeyState, Service, SigningKey, Tenant
+from tenants.snapshot import snapshot
+from tests.api.test_refusals import ID, NOT_AVAILABLE, UNAVAILABLE, database_away, refusal, whole
+from tests.conftest import SERVICE, TRIAL, ClientApp, HeadEnd
+from tests.sessions.test_issue import WITHDRAWALS
+from tests.sessions.test_redeem import (
+    BODIES,
+    FORBIDDEN,
+    INFORMATION,
+    MALFORMED,
+    NOT_ACCEPTED,
+    SUSPENDED,
+    UNKNOWN,
+    change,
+    devices,
+    events,
+    verbs,
+)
+
+AMBIGUOUS = refusal(
+    403, 40303, "account_ambiguous", "The proof names several accounts, and nobody can choose one here."
+)
+
+
+def prove(app: ClientApp, account: str = "account-1", **members: Any) -> Any:
+    """Sign on at the trial service, under a correlation id that is known."""
+    device = members or {"deviceInformation": {}}
+    body = {"parameters": [{"name": "Account", "value": account}], **device}
+    return app.call("/ags/signOn", body, x_auth_service_id=TRIAL, x_correlation_id=ID)
+
+
+def present(app: ClientApp, token: str, **members: Any) -> Any:
+    """Sign on by an OperatorAuthToken."""
+    device = members or {"deviceInformation": {}}
+    body = {"parameters": [{"name": "OperatorAuthToken", "value": token}], **device}
+    return app.call("/ags/signOn", body, x_correlation_id=ID)
+
+
+def stored() -> list[SessionToken]:
+    return list(SessionToken.objects.for_tenant("nagra").order_by("pk"))
+
+
+@pytest.fixture
+def by_token(nagra: HeadEnd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a provider would be whose proofs are signed, have a jti, and sign devices on."""
+    monkeypatch.setattr(OperatorToken, "endpoints", (*OperatorToken.endpoints, Endpoint.SIGNON))
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """How often the dummy was asked, and whether each time no transaction was open."""
+    seen: list[bool] = []
+    verify = Dummy.verify
+
+    def noting(self: Dummy, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing) -> Any:
+        seen.append(not connection.in_atomic_block)
+        return verify(self, parameters, settings, keys)
+
+    monkeypatch.setattr(Dummy, "verify", noting)
+    return seen
+
+
+# What is given
+
+
+def test_a_first_sign_on_makes_a_device_and_a_later_one_is_that_device(
+    app: ClientApp, trial: Service
+) -> None:
+    answer = app.prove("Kühn 7", deviceInformation=INFORMATION)
+    assert answer.status_code == 201
+    assert answer.headers["Cache-Control"] == "no-store"
+    (device,) = devices()
+    first = answer.json()
+    assert (first["client_id"], first["accountId"]) == (device.client_id, "Kühn 7")
+    assert set(first) == set(app.sign_on().json()), "one bundle, whatever the way in"
+    assert (device.information, device.service_id) == (INFORMATION, trial.pk)
+    later = app.prove("Kühn 7", clientId=device.client_id)
+    assert (later.status_code, later.json()["client_id"]) == (201, device.client_id)
+    assert app.refresh(first["refresh_token"]).status_code == 401, "a device has one sign-on"
+    assert app.refresh().status_code == 200
+    assert app.sign_out(x_auth_service_id=TRIAL).status_code == 200
+
+
+def test_the_proof_is_kept_as_a_session_token_that_is_spent_and_that_nobody_was_told(
+    app: ClientApp, trial: Service
+) -> None:
+    answer = prove(app, "Kühn 7")
+    (row,), (device,) = stored(), devices()
+    assert (row.account_id, row.service_id, row.key_id, row.jti) == ("Kühn 7", trial.pk, None, None)
+    assert row.correlation_id == device.correlation_id == ID
+    assert row.created_at == row.redeemed_at == row.expires_at == row.dead_after
+    assert device.proven_at == row.created_at <= device.signed_on_at
+    assert set(answer.json()) == {
+        *("access_token", "refresh_token", "token_type", "client_id", "accountId"),
+        *("expires_in", "refresh_expires_in", "fixed_refresh_expires_in"),
+    }
+
+
+def test_a_service_needs_no_lifetime_of_session_tokens_to_sign_devices_on(
+    app: ClientApp, trial: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Settings(forms.Form):
+        """What staff configure."""
+
+        refused_account = unavailable_account = forms.CharField(required=False)
+
+    monkeypatch.setattr(Dummy, "Settings", Settings)
+    monkeypatch.setattr(Dummy, "endpoints", (Endpoint.SIGNON, Endpoint.SIGNOUT))
+    Service.objects.for_tenant("nagra").filter(pk=trial.pk).update(settings={})
+    snapshot.reread("nagra")
+    assert app.prove("account-1").status_code == 201
+    assert app.sign_out(x_auth_service_id=TRIAL).status_code == 200
+
+
+def test_a_sign_on_dies_with_what_it_rests_on(app: ClientApp, trial: Service) -> None:
+    for row in (trial, Tenant.objects.get(pk="nagra"), None):
+        assert app.prove("account-1").status_code == 201
+        assert app.refresh().status_code == 200
+        cut_off(row or Account.objects.for_tenant("nagra").get())
+        assert app.refresh().status_code == 401
+    snapshot.reread("nagra")
+    assert app.prove("account-1").status_code == 201, "what is proven from now on is good"
+
+
+# What is not in order
+
+
+@pytest.mark.parametrize("members", BODIES.values(), ids=BODIES)
+def test_exactly_one_of_device_information_and_client_id_must_be_there(
+    app: ClientApp, trial: Service, asked: list[bool], members: dict[str, Any]
+) -> None:
+    body = {"parameters": [{"name": "Account", "value": "account-1"}], **members}
+    answer = app.call("/ags/signOn", body, x_auth_service_id=TRIAL, x_correlation_id=ID)
+    assert whole(answer) == MALFORMED
+    assert asked == []
+
+
+PARAMETERS: dict[str, tuple[Any, str]] = {
+    "none": ([], "parameter_missing"),
+    "not there": (None, "parameters_malformed"),
+    "an unknown one": ([{"name": "sessionToken", "value": "x"}], "parameter_unknown"),
+    "too long": ([{"name": "Account", "value": "x" * 256}], "parameter_invalid"),
+    "a number": ([{"name": "Account", "value": 1}], "parameter_invalid"),
+    "twice": ([{"name": name, "value": "x"} for name in ("Account", "account")], "parameter_repeated"),
+}
+
+
+@pytest.mark.parametrize(("parameters", "reason"), PARAMETERS.values(), ids=PARAMETERS)
+def test_the_parameters_are_those_that_the_service_declares(
+    app: ClientApp, trial: Service, asked: list[bool], parameters: Any, reason: str
+) -> None:
+    body = {"parameters": parameters, "deviceInformation": {}}
+    answer = app.call("/ags/signOn", body, x_auth_service_id=TRIAL)
+    assert (answer.status_code, answer.json()["reason"]) == (400, reason)
+    assert asked == []
+    good = {"parameters": [{"name": "ACCOUNT", "value": "x"}], "deviceInformation": {}, "version": "3.1"}
+    assert app.call("/ags/signOn", good, x_auth_service_id=TRIAL).status_code == 201
+
+
+NOT_IN_ORDER: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "no tenant": ({}, {"nv_tenant_id": None}),
+    "no service": ({}, {"x_auth_service_id": None}),
+    "two services": ({}, {"x_auth_service_id": "a,b"}),
+    "another type": ({}, {"content_type": "text/plain"}),
+    "compressed": ({}, {"content_encoding": "gzip"}),
+    "no parameters": ({"parameters": None}, {}),
+    "no device": ({"deviceInformation": None}, {}),
+    "two devices": ({"clientId": "x"}, {}),
+    "a device too large": ({"deviceInformation": {"x": "x" * 70_000}}, {}),
+}
+
+
+@pytest.mark.parametrize(("members", "headers"), NOT_IN_ORDER.values(), ids=NOT_IN_ORDER)
+def test_nothing_is_read_before_headers_and_body_are_in_order(
+    app: ClientApp, trial: Service, members: dict[str, Any], headers: dict[str, Any]
+) -> None:
+    snapshot.__init__()  # type: ignore[misc] # a process that has seen no tenant
+    good: dict[str, Any] = {"parameters": [{"name": "Account", "value": "x"}], "deviceInformation": {}}
+    with CaptureQueriesContext(connection) as captured:
+        answer = app.call("/ags/signOn", good | members, **{"x_auth_service_id": TRIAL, **headers})
+    assert answer.status_code in (400, 413, 415)
+    assert list(captured) == []
+    with CaptureQueriesContext(connection) as captured:
+        assert app.call("/ags/signOn", good, x_auth_service_id=TRIAL).status_code == 201
+    assert list(captured) != [], "what was changed was at fault"
+
+
+# What proves nothing, or may not
+
+
+def test_what_proves_nothing_is_the_one_401_and_leaves_nothing(app: ClientApp, trial: Service) -> None:
+    for account in ("nobody", "", "a-1,nobody", ",", "a-1,", "a-1,a-1", ",".join(map(str, range(51)))):
+        assert whole(prove(app, account)) == NOT_ACCEPTED, account
+    assert (stored(), devices()) == ([], [])
+    assert not AccountChoice.unscoped.exists()
+    assert not Account.unscoped.exists()
+
+
+def test_an_upstream_that_is_away_is_a_503_that_asks_to_try_again(
+    app: ClientApp, trial: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    assert whole(prove(app, "away")) == UNAVAILABLE
+    assert UNAVAILABLE["Retry-After"] == "1"
+    assert [vars(line)["reason"] for line in caplog.records if line.name == "ags.request"] == [
+        "upstream_away"
+    ]
+    body = {"parameters": [{"name": "Account", "value": "away"}]}
+    assert whole(app.head_end.post(body, x_auth_service_id=TRIAL, x_correlation_id=ID)) == UNAVAILABLE
+    assert stored() == []
+
+
+def test_a_service_that_does_not_declare_it_does_not_offer_it(app: ClientApp) -> None:
+    assert whole(present(app, app.head_end.token())) == NOT_AVAILABLE
+    assert stored() == []
+
+
+def test_where_nobody_can_choose_several_accounts_are_refused(
+    app: ClientApp, trial: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = {"parameters": [{"name": "Account", "value": "a-1,a-2"}]}
+    assert whole(app.head_end.post(body, x_auth_service_id=TRIAL, x_correlation_id=ID)) == AMBIGUOUS
+    monkeypatch.setattr(Dummy, "endpoints", (Endpoint.SIGNON,))
+    assert whole(prove(app, "a-1,a-2")) == AMBIGUOUS
+    assert (stored(), devices()) == ([], [])
+    assert not AccountChoice.unscoped.exists()
+
+
+@pytest.mark.parametrize("stale", [False, True], ids=["noticed", "not noticed"])
+@pytest.mark.parametrize(("forbid", "expected", "later"), FORBIDDEN.values(), ids=FORBIDDEN)
+def test_what_policy_forbids_is_a_403_after_which_the_same_proof_is_still_good_once(
+    app: ClientApp,
+    by_token: None,
+    monkeypatch: pytest.MonkeyPatch,
+    forbid: Callable[[ClientApp], Callable[[], None]],
+    expected: dict[str, Any],
+    later: bool,
+    stale: bool,
+) -> None:
+    monkeypatch.setattr(tenants_snapshot, "FRESH_FOR", 3600.0 if stale else 0.0)
+    app.head_end.discover()
+    proof = app.head_end.token(jti="once")
+    permit = forbid(app)
+    known = app.tokens.get("client_id")
+    members = {"clientId": known} if later else {}
+    before = [(device.sign_on, device.signed_on_at) for device in devices()]
+    rows = len(stored())
+    for _ in range(2):
+        assert whole(present(app, proof, **members)) == expected
+    assert [(device.sign_on, device.signed_on_at) for device in devices()] == before
+    assert len(stored()) == rows
+    permit()
+    snapshot.reread("nagra")
+    answer = present(app, proof, **members)
+    assert answer.status_code == 201
+    assert (answer.json()["client_id"] == known) == later
+    again = present(app, proof, **members)
+    assert (again.status_code, again.json()["reason"]) == (401, "replayed")
+    assert app.head_end.present(proof).json()["reason"] == "replayed", "once, whatever it is good for"
+    assert events() == []
+
+
+def test_a_proof_that_got_a_session_token_signs_no_device_on(app: ClientApp, by_token: None) -> None:
+    proof = app.head_end.token(jti="once")
+    assert app.head_end.present(proof).status_code == 200
+    assert present(app, proof).json()["reason"] == "replayed"
+    assert devices() == []
+
+
+@pytest.mark.parametrize(("withdraw", "answer"), WITHDRAWALS)
+def test_what_was_withdrawn_a_moment_ago_signs_nobody_on(
+    app: ClientApp,
+    by_token: None,
+    stays_stale: None,
+    withdraw: Callable[[], None],
+    answer: dict[str, Any],
+) -> None:
+    app.head_end.discover()
+    withdraw()
+    for _ in range(2):
+        assert whole(present(app, app.head_end.token(jti="once"))) == answer
+    assert (stored(), devices()) == ([], [])
+
+
+def test_a_device_of_another_account_is_unknown(app: ClientApp, trial: Service) -> None:
+    other = app.prove("another account").json()["client_id"]
+    app.prove("account-1")
+    for client_id in (other, "nothing", "x" * 128):
+        assert whole(prove(app, clientId=client_id)) == UNKNOWN
+
+
+# The statements
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("later", "expected"),
+    [(False, ["INSERT", "INSERT", "INSERT"]), (True, ["INSERT", "UPDATE"])],
+    ids=["first", "later"],
+)
+def test_a_warm_sign_on_is_at_most_three_statements_in_one_transaction(
+    app: ClientApp, trial: Service, stays_stale: None, asked: list[bool], later: bool, expected: list[str]
+) -> None:
+    app.prove("account-1")
+    members = {"clientId": app.tokens["client_id"]} if later else {}
+    with CaptureQueriesContext(connection) as captured:
+        assert app.prove("account-1", **members).status_code == 201
+    assert verbs(captured) == expected
+    assert len(captured) <= len(expected) + 2, "one BEGIN, one COMMIT"
+    assert asked == [True, True], "once each, while no transaction was open"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_warm_refusal_is_no_statement(
+    app: ClientApp, trial: Service, stays_stale: None, asked: list[bool]
+) -> None:
+    app.prove("account-1")
+    with CaptureQueriesContext(connection) as captured:
+        assert [app.prove(account).status_code for account in ("nobody", "away")] == [401, 503]
+    assert list(captured) == []
+    assert asked == [True] * 3
+
+
+def test_a_tenant_that_changed_meanwhile_is_looked_at_again_and_served(
+    app: ClientApp, trial: Service, stays_stale: None, asked: list[bool]
+) -> None:
+    app.prove("account-1")
+    tenant = Tenant.objects.get(pk="nagra")
+    tenant.access_token_ttl = 77
+    tenant.save()
+    answer = app.prove("account-1")
+    assert (answer.status_code, answer.json()["expires_in"]) == (201, 77)
+    assert len(asked) == 3, "the proof is judged by what is configured now"
+
+
+@pytest.mark.parametrize("accounts", ["account-1", "account-1,account-2"])
+def test_a_configuration_that_will_not_stand_still_is_a_503_and_leaves_nothing(
+    app: ClientApp, trial: Service, asked: list[bool], accounts: str
+) -> None:
+    def changing(execute: Any, sql: str, *rest: Any) -> Any:
+        if sql.lstrip().startswith(("INSERT INTO ags_sessions_sessiontoken", "INSERT INTO ags_sessions_acc")):
+            Tenant.objects.filter(pk="nagra").update(version=F("version") + 1)
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(changing):
+        assert whole(prove(app, accounts)) == UNAVAILABLE
+    assert len(asked) == 2, "twice at most"
+    assert (stored(), devices()) == ([], [])
+    assert prove(app, accounts).status_code in (201, 300)
+
+
+def test_an_account_that_is_suspended_in_the_middle_of_it_is_refused(app: ClientApp, trial: Service) -> None:
+    app.prove("account-1")
+    rows = len(stored())
+
+    def suspending(execute: Any, sql: str, *rest: Any) -> Any:
+        if sql.lstrip().startswith("INSERT INTO ags_sessions_account "):
+            change(Account, status=AccountStatus.SUSPENDED)
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(suspending):
+        assert whole(prove(app)) == SUSPENDED
+    assert len(stored()) == rows
+
+
+@pytest.mark.parametrize("accounts", ["account-1", "account-1,account-2"])
+def test_where_no_key_can_sign_nobody_is_asked_about_the_subscriber(
+    app: ClientApp, trial: Service, asked: list[bool], accounts: str
+) -> None:
+    key = SigningKey.objects.for_tenant("nagra").get()
+    key.state = KeyState.REVOKED
+    key.save()
+    snapshot.reread("nagra")
+    assert whole(prove(app, accounts)) == UNAVAILABLE
+    assert asked == []
+    assert stored() == []
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("fails", "later"),
+    [
+        ("INSERT INTO ags_sessions_sessiontoken", False),
+        ("INSERT INTO ags_sessions_account", False),
+        ("INSERT INTO ags_sessions_device", False),
+        ("UPDATE ags_sessions_device", True),
+    ],
+)
+def test_a_database_that_fails_in_the_middle_leaves_nothing_and_the_same_proof_is_good(
+    app: ClientApp, by_token: None, fails: str, later: bool
+) -> None:
+    app.sign_on()
+    proof, rows = app.head_end.token(jti="once"), len(stored())
+    members = {"clientId": app.tokens["client_id"]} if later else {}
+
+    def failing(execute: Any, sql: str, *rest: Any) -> Any:
+        if sql.lstrip().startswith(fails):
+            raise OperationalError("server closed the connection")
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(failing):
+        assert whole(present(app, proof, **members)) == UNAVAILABLE
+    assert (len(stored()), len(devices())) == (rows, 1)
+    assert app.refresh().status_code == 200, "what was there before is as it was"
+    assert present(app, proof, **members).status_code == 201
+
+
+def test_a_database_that_is_away_is_a_503(app: ClientApp, trial: Service) -> None:
+    with database_away():
+        assert whole(prove(app)) == UNAVAILABLE
+    assert prove(app).status_code == 201
+
+
+def test_discovery_tells_what_to_send(app: ClientApp, trial: Service) -> None:
+    services = {one["authServiceName"]: one for one in app.head_end.discover().json()["availableServices"]}
+    endpoints = {one["name"]: one for one in services[TRIAL]["endpoints"]}
+    assert [endpoints[name]["path"] for name in ("SIGNON", "SUBSEQUENT_SIGNON")] == [
+        "/signOn",
+        "/subsequentSignOn",
+    ]
+    assert [one["name"] for one in endpoints["SIGNON"]["parameterProperties"]] == ["Account"]
+    assert endpoints["SUBSEQUENT_SIGNON"]["parameterProperties"] == []
+    assert not {one["name"] for one in services[SERVICE]["endpoints"]} & {"SIGNON", "SUBSEQUENT_SIGNON"}
