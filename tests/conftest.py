@@ -120,11 +120,11 @@ class ClientApp:
             self.tokens = answer.json()
         return answer
 
-    def prove(self, account: str, **members: Any) -> Any:
+    def prove(self, account: str, *, origin: str | None = None, **members: Any) -> Any:
         """Sign on by what the trial service believes; keep what is given."""
         device = members or {"deviceInformation": {"deviceType": "Android"}}
         body = {"parameters": [{"name": "Account", "value": account}], **device}
-        answer = self.call("/ags/signOn", body, x_auth_service_id=TRIAL)
+        answer = self.call("/ags/signOn", body, x_auth_service_id=TRIAL, origin=origin)
         if answer.status_code == 201:
             self.tokens = answer.json()
         return answer

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from django import forms
 from django.db import OperationalError, connection
 from django.db.models import F
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from ags.sessions.models import Account, AccountChoice, AccountStatus, SessionToken
@@ -440,3 +445,30 @@ def test_discovery_tells_what_to_send(app: ClientApp, trial: Service) -> None:
     assert [one["name"] for one in endpoints["SIGNON"]["parameterProperties"]] == ["Account"]
     assert endpoints["SUBSEQUENT_SIGNON"]["parameterProperties"] == []
     assert not {one["name"] for one in services[SERVICE]["endpoints"]} & {"SIGNON", "SUBSEQUENT_SIGNON"}
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("limit", [None, 0], ids=["all may", "none may"])
+def test_of_8_devices_that_present_one_proof_at_once_one_signs_on_or_all_are_told_why_not(
+    app: ClientApp, by_token: None, limit: int | None
+) -> None:
+    """A proof that waits for another's end is judged by that end: replayed if it stayed, accepted if not."""
+    change(Tenant, device_limit=limit)
+    ready = threading.Barrier(8)
+
+    def go(proof: str) -> int:
+        mine = ClientApp(replace(app.head_end, client=Client()))
+        try:
+            ready.wait(60)
+            status: int = present(mine, proof).status_code
+            return status
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(10):
+            proof = app.head_end.token(jti=f"once {number}", OpfAccountId=f"account-{number}")
+            expected = {201: 1, 401: 7} if limit is None else {403: 8}
+            assert Counter(pool.map(go, [proof] * 8)) == expected
+    assert len(devices()) == len(stored()) == (10 if limit is None else 0)
