@@ -1,5 +1,6 @@
 """The dummy strategy: believes whatever account it is told. Refused outside DEBUG."""
 
+import hmac
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from providers.contract import (
     Parameter,
     Refusal,
     Refused,
+    SecretField,
     SessionTokenSettings,
     Strategy,
 )
@@ -22,6 +24,12 @@ class DummyParameters(serializers.Serializer[Any]):
     """What the caller sends."""
 
     Account = Parameter(description="The account to sign on, believed as it is.", max_length=255)
+    Passphrase = Parameter(
+        description="The one that staff have set, if they have.",
+        max_length=1024,
+        password=True,
+        required=False,
+    )
 
 
 class DummySettings(SessionTokenSettings):
@@ -33,6 +41,7 @@ class DummySettings(SessionTokenSettings):
         max_length=255,
         help_text="An account that is always refused, to try the refusal.",
     )
+    passphrase = SecretField(required=False, help_text="With one, whoever signs on must send it, too.")
 
 
 class Dummy(Strategy):
@@ -46,7 +55,10 @@ class Dummy(Strategy):
     Settings = DummySettings
 
     def verify(self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing) -> Identity:
-        """Return the account named, unless it is the one to refuse."""
+        """Return the account named, unless it is the one to refuse or the passphrase is another."""
         if parameters["Account"] == settings["refused_account"]:
+            raise Refused(Refusal.CREDENTIAL_UNKNOWN)
+        given, wanted = parameters.get("Passphrase", ""), settings["passphrase"]
+        if wanted and not hmac.compare_digest(given.encode(), wanted.encode()):
             raise Refused(Refusal.CREDENTIAL_UNKNOWN)
         return Identity(account_id=parameters["Account"])
