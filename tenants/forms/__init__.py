@@ -3,7 +3,8 @@
 from tenants.forms.key import GENERATE, KeyChangeForm, NewKeyForm
 from tenants.forms.of_tenant import ChoiceOfTenant, FormOfTenants, NewOfTenant, form_for
 from tenants.forms.resource_server import NewResourceServerForm
-from tenants.forms.service import ChoiceOfStrategy, service_form, setting_name, shown_setting
+from tenants.forms.service import ChoiceOfStrategy, service_form
+from tenants.forms.settings import settings_fields, shown_setting
 from tenants.forms.tenant import TenantForm
 
 __all__ = [
@@ -18,6 +19,6 @@ __all__ = [
     "TenantForm",
     "form_for",
     "service_form",
-    "setting_name",
+    "settings_fields",
     "shown_setting",
 ]

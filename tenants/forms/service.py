@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from django import forms
-from django.contrib.admin.utils import display_for_value
 from django.core.exceptions import ValidationError
-from django.forms.utils import pretty_name
 from django.http import HttpRequest
-from unfold.widgets import (
-    INPUT_CLASSES,
-    SELECT_CLASSES,
-    SWITCH_CLASSES,
-    TEXTAREA_CLASSES,
-    UnfoldAdminRadioSelectWidget,
-)
+from unfold.widgets import UnfoldAdminRadioSelectWidget
 
 from providers.contract import Strategy
 from providers.registry import strategies
 from tenants.forms.of_tenant import ChoiceOfTenant, FormOfTenants
+from tenants.forms.settings import PREFIX, removal_of, setting_name, settings_fields
 from tenants.models import Service
+from tenants.secret_settings import secret_names, secrets_of
 
 if TYPE_CHECKING:
     from tenants.admin.service import ServiceAdmin
@@ -39,24 +32,13 @@ class ChoiceOfStrategy(FormOfTenants):
     )
 
 
-# The settings of a service
-
-_PREFIX = "settings"
-EMPTY = "-"
-
-
-def setting_name(name: str) -> str:
-    """Return the name of a setting among the fields of its service: a setting may be called `name`, too."""
-    return f"{_PREFIX}-{name}"
-
-
 def service_form(
     service: Service, page: ServiceAdmin, request: HttpRequest
 ) -> type[forms.ModelForm[Service]]:
     """Return the form of a service: its own fields, dressed by the page, and those its strategy declares."""
     strategy = strategies().get(service.strategy)
+    settings = settings_fields(service, strategy) if strategy is not None else {}
     declared = strategy.Settings.base_fields if strategy is not None else {}
-    settings = {setting_name(name): _dressed(name, field) for name, field in declared.items()}
     form = type("ServiceForm", (ServiceForm,), {**settings, "strategy": strategy, "new": service})
     return forms.modelform_factory(
         Service,
@@ -64,26 +46,9 @@ def service_form(
         fields=["name", "display_name", "logo", "enabled"],
         # For whoever may only look: there, these are rows of the page and no fields.
         labels={name: str(field.label) for name, field in settings.items()},
-        help_texts={name: str(field.help_text) for name, field in settings.items()},
+        help_texts={setting_name(name): str(field.help_text) for name, field in declared.items()},
         formfield_callback=lambda field, **kwargs: page.formfield_for_dbfield(field, request, **kwargs),
     )
-
-
-def shown_setting(name: str, field: forms.Field) -> Callable[[Service], Any]:
-    """Return what tells the value of a setting to a person who may only look."""
-    choices: Any = getattr(field, "choices", ())
-
-    def shown(service: Service) -> Any:
-        value = service.settings.get(name, field.initial)
-        if isinstance(field.widget, forms.PasswordInput):
-            return "Not shown"
-        if isinstance(value, str):
-            value = dict(choices).get(value, value)
-        return value if shown.boolean else display_for_value(value, EMPTY) or EMPTY  # type: ignore[attr-defined]
-
-    shown.__name__ = setting_name(name)
-    shown.boolean = isinstance(field, forms.BooleanField)  # type: ignore[attr-defined] # an icon, then
-    return shown
 
 
 class ServiceForm(forms.ModelForm):  # type: ignore[type-arg] # not generic at run time
@@ -101,8 +66,10 @@ class ServiceForm(forms.ModelForm):  # type: ignore[type-arg] # not generic at r
         stored = kwargs.get("instance")
         kwargs["instance"] = stored if stored is not None and stored.pk else self.new
         super().__init__(*args, **kwargs)
+        secret = secret_names(self.strategy)
         for name, value in self.instance.settings.items():
-            self.initial.setdefault(setting_name(name), value)
+            if name not in secret:
+                self.initial.setdefault(setting_name(name), value)
 
     def clean_name(self) -> str:
         """Keep names apart. The form has no field for the tenant, so Django's own check is left out."""
@@ -121,33 +88,44 @@ class ServiceForm(forms.ModelForm):  # type: ignore[type-arg] # not generic at r
                     "enabled", "The provider of this service is not installed: it can only be disabled."
                 )
             return self.cleaned_data
-        judge = self.strategy.Settings(self.data, prefix=_PREFIX)
+        kept = self._kept_secrets(self.strategy)
+        data: Any = copy.copy(self.data)
+        for name, text in self._in_the_clear(kept).items():
+            data[setting_name(name)] = text
+        judge = self.strategy.Settings(data, prefix=PREFIX)
         for name, messages in judge.errors.items():
             field = setting_name(name) if name in judge.fields else None
             if field not in self.errors:
                 self.add_error(field, messages)
         if not self.errors:
-            self.instance.settings = {name: judge.cleaned_data[name] for name in judge.fields}
+            self.instance.settings = {name: judge.cleaned_data[name] for name in judge.fields} | kept
         return self.cleaned_data
+
+    def _kept_secrets(self, strategy: Strategy) -> dict[str, Any]:
+        """Return what stands for the secrets that stay as they are."""
+        kept = {}
+        for name, mark in secrets_of(strategy, self.instance.settings).items():
+            entered, removed = (self.cleaned_data.get(one) for one in (setting_name(name), removal_of(name)))
+            if entered and removed:
+                self.add_error(setting_name(name), "Either enter another or remove it.")
+            if not entered and not removed:
+                kept[name] = mark
+        return kept
+
+    def _in_the_clear(self, kept: dict[str, Any]) -> dict[str, Any]:
+        entered = any(self.cleaned_data.get(setting_name(name)) for name in secret_names(self.strategy))
+        # What is switched off may stay as it is, even if nothing opens it any more.
+        lenient = not entered and not self.cleaned_data.get("enabled")
+        try:
+            clear: dict[str, Any] = self.instance.clear(kept, lenient=lenient)
+        except ValidationError as problem:
+            for message in problem.message_dict["settings"]:
+                name, _, reason = message.partition(": ")
+                self.add_error(setting_name(name), reason)
+            return kept
+        return clear
 
     def _post_clean(self) -> None:
         # The model judges the whole row, and names fields that are not here: only once each field is right.
         if not self.errors:
             super()._post_clean()  # type: ignore[misc]
-
-
-def _dressed(name: str, field: forms.Field) -> forms.Field:
-    """Return a copy in the clothes of the admin, its widget otherwise as the provider chose it."""
-    field = copy.deepcopy(field)
-    match field.widget:
-        case forms.Select():
-            classes = SELECT_CLASSES
-        case forms.CheckboxInput():
-            classes = SWITCH_CLASSES
-        case forms.Textarea():
-            classes = TEXTAREA_CLASSES
-        case _:
-            classes = INPUT_CLASSES
-    field.widget.attrs["class"] = " ".join(classes)
-    field.label = field.label or pretty_name(name)
-    return field

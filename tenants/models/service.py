@@ -89,21 +89,20 @@ class Service(TenantScoped, Configuration):
     def clear(self, settings: Any, *, lenient: bool = False) -> Any:
         """Return `settings` with the secret that is stored in place of each mark.
 
-        Raises ValidationError where there is none. Where no encryption key opens it, too, unless `lenient`:
-        then the marks are left.
+        Raises ValidationError where there is none, or none that opens. If `lenient`, the marks are left then.
         """
         marked = [name for name, value in secrets_of(self._how(), settings).items() if is_mark(value)]
         if not marked:
             return settings
+        why, secrets = NOTHING_STORED, {}
         try:
             secrets = self.secrets()
         except Unsealable:
-            if lenient:
-                return settings
-            raise ValidationError({"settings": [f"{name}: {UNOPENED}" for name in marked]}) from None
-        if missing := [name for name in marked if name not in secrets]:
-            raise ValidationError({"settings": [f"{name}: {NOTHING_STORED}" for name in missing]})
-        return settings | {name: secrets[name] for name in marked}
+            why = UNOPENED
+        missing = [name for name in marked if name not in secrets]
+        if missing and not lenient:
+            raise ValidationError({"settings": [f"{name}: {why}" for name in missing]})
+        return settings | {name: secrets[name] for name in marked if name not in missing}
 
     def marked(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Return `settings` with the mark that is stored for each secret that is the same, or a mark."""
