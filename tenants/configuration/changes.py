@@ -69,8 +69,9 @@ def _apply_service(entry: Entry, tenant: Tenant, folder: Path, changes: list[str
     if strategy is not None and given.get("settings", service.settings) != service.settings:
         # With the defaults filled in, as they are stored: otherwise they would differ each time. What is
         # stored already is not judged again, so that a disabled service whose provider moved on can stay.
+        enabled = given.get("enabled", service.enabled)
         with _located(entry):
-            given["settings"] = service.judged(strategy, given["settings"])
+            given["settings"] = service.judged(strategy, given["settings"], enabled=enabled)
     _store(service, entry, given, f"service {tenant.pk}/{entry.name}", changes, secret=secret)
 
 

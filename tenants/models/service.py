@@ -64,15 +64,17 @@ class Service(TenantScoped, Configuration):
         strategy = self._how()
         if strategy is None:
             raise ValidationError({"strategy": f"There is no strategy {self.strategy!r} here."})
-        self.settings = self.judged(strategy, self.settings)
+        self.settings = self.judged(strategy, self.settings, enabled=self.enabled)
 
-    def judged(self, strategy: Strategy, settings: Any) -> dict[str, Any]:
+    def judged(self, strategy: Strategy, settings: Any, *, enabled: bool) -> dict[str, Any]:
         """Return `settings` with the defaults filled in, once the form of the strategy accepts them.
 
         Marks stay marks. Raises ValidationError, whose `settings` messages name the setting.
         """
-        marks = {name: value for name, value in secrets_of(strategy, settings).items() if is_mark(value)}
-        lenient = not self.enabled and marks == secrets_of(strategy, settings)
+        secrets = secrets_of(strategy, settings)
+        marks = {name: value for name, value in secrets.items() if is_mark(value)}
+        # What is switched off may stay as it is, even if nothing opens it any more.
+        lenient = not enabled and marks == secrets
         stored, _ = validated(strategy, self.clear(settings, lenient=lenient))
         return stored | marks
 
