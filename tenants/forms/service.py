@@ -129,3 +129,7 @@ class ServiceForm(forms.ModelForm):  # type: ignore[type-arg] # not generic at r
         # The model judges the whole row, and names fields that are not here: only once each field is right.
         if not self.errors:
             super()._post_clean()  # type: ignore[misc]
+        for name in map(setting_name, secret_names(self.strategy)):
+            # Its field comes back empty, which would seem to mean that it stays as it was.
+            if self.errors and self.data.get(name) and name not in self.errors:
+                self.add_error(name, "Enter it again: it is not taken before all else is right.")

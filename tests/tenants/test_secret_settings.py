@@ -427,6 +427,16 @@ def test_it_is_changed_and_removed(nagra: HeadEnd, admin_client: Client) -> None
     assert "settings-passphrase-remove" not in text_of(admin_client.get(change(service)))
 
 
+def test_what_was_entered_beside_a_mistake_is_asked_for_again(nagra: HeadEnd, admin_client: Client) -> None:
+    service = double()
+    page = admin_client.post(change(service), fields(passphrase=OTHER, session_token_ttl="x"))
+    assert sorted(errors(page)) == ["settings-passphrase", "settings-session_token_ttl"]
+    assert "Enter it again: it is not taken before all else is right." in text_of(page)
+    page = admin_client.post(change(service), fields(session_token_ttl="x"))
+    assert list(errors(page)) == ["settings-session_token_ttl"]
+    assert stored().secrets() == {"passphrase": MARKER}
+
+
 def test_one_that_is_needed_is_demanded_once(nagra: HeadEnd, admin_client: Client, two_secrets: None) -> None:
     page = admin_client.post(STEP_TWO, fields())
     assert list(errors(page)) == ["settings-needed"]
