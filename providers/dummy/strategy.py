@@ -1,5 +1,6 @@
 """The dummy strategy: believes whatever account it is told. Refused outside DEBUG."""
 
+import hmac
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from providers.contract import (
     Parameter,
     Refusal,
     Refused,
+    SecretField,
     SessionTokenSettings,
     Strategy,
     Unavailable,
@@ -28,6 +30,12 @@ class DummyParameters(serializers.Serializer[Any]):
     Account = Parameter(
         description="The account to sign on, believed as it is; or several, separated by commas.",
         max_length=255,
+    )
+    Passphrase = Parameter(
+        description="The one that staff have set, if they have.",
+        max_length=1024,
+        password=True,
+        required=False,
     )
 
 
@@ -46,6 +54,7 @@ class DummySettings(SessionTokenSettings):
         max_length=255,
         help_text="An account that cannot be asked about, to try what happens when an upstream is away.",
     )
+    passphrase = SecretField(required=False, help_text="With one, whoever signs on must send it, too.")
 
 
 class Dummy(Strategy):
@@ -67,8 +76,14 @@ class Dummy(Strategy):
     def verify(
         self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing
     ) -> Identity | Choice:
-        """Return the account named, or the choice of several, unless one is to refuse or to be away."""
+        """Return the account named, or the choice of several.
+
+        Unless one is to refuse or to be away, or the passphrase is another.
+        """
         accounts = parameters["Account"].split(",")
+        given, wanted = parameters.get("Passphrase", ""), settings["passphrase"]
+        if wanted and not hmac.compare_digest(given.encode(), wanted.encode()):
+            raise Refused(Refusal.CREDENTIAL_UNKNOWN)
         if settings["refused_account"] in accounts:
             raise Refused(Refusal.CREDENTIAL_UNKNOWN)
         if settings["unavailable_account"] in accounts:
