@@ -266,6 +266,7 @@ UNDECIPHERABLE = {
     "too long": lambda padding: longer(encrypted(b"p", padding)),
     "in the clear": lambda _: "ännas password",
     "no base64": lambda padding: encrypted(b"p", padding)[:-3],
+    "a sign that is no base64": lambda padding: "!" + encrypted("ännas password".encode(), padding),
     "base64url": lambda _: "-_" * 128,
     "no UTF-8": lambda padding: encrypted(b"\xff\xfe", padding),
     "empty": lambda padding: encrypted(b"", padding),
