@@ -13,15 +13,8 @@ from providers.operator_login.encrypted import private_key
 _BASIC = re.compile("[^\x00-\x1f\x7f:]+"), re.compile("[^\x00-\x1f\x7f]+")
 """User and secret (RFC 7617, section 2)."""
 
-_BEARER = re.compile("[A-Za-z0-9._~+/-]+=*")
-"""RFC 6750, section 2.1."""
-
-
-class _HiddenText(forms.Textarea):
-    """A text of several lines that is entered and never shown."""
-
-    def format_value(self, value: Any) -> str:
-        return ""
+_BEARER = re.compile("[!-~]+")
+"""What fits the header as one word: RFC 6750, section 2.1, and what else operators take for a secret."""
 
 
 class OperatorLoginSettings(UpstreamSettings):
@@ -61,7 +54,6 @@ class OperatorLoginSettings(UpstreamSettings):
     private_key = SecretField(
         required=False,
         max_length=8192,
-        widget=_HiddenText(attrs={"rows": 4, "spellcheck": "false", "autocomplete": "off"}),
         help_text="The private RSA key (PEM, 2048 to 4096 bits), where AGS decrypts.",
     )
 
@@ -87,7 +79,9 @@ class OperatorLoginSettings(UpstreamSettings):
                             name, "Basic needs one, without colon in the user and control characters."
                         )
             case "bearer" if not _BEARER.fullmatch(secret):
-                self.add_error("secret", "Bearer needs one, of letters, digits and - . _ ~ + / =.")
+                self.add_error(
+                    "secret", "Bearer needs one, of letters, digits and signs of ASCII without spaces."
+                )
         if cleaned.get("encryption") == "decrypt" and not cleaned.get("private_key", "x"):
             self.add_error("private_key", "AGS needs it to decrypt.")
         return cleaned

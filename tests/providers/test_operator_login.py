@@ -293,6 +293,15 @@ def test_what_cannot_be_decrypted_goes_the_way_of_a_wrong_password(
         assert password not in {sent, "p", "ännas password"}
 
 
+@pytest.mark.parametrize("between", ["\n", "\r\n", " ", ""], ids=repr)
+def test_a_key_is_read_even_if_a_form_has_taken_away_its_lines(server: HTTPSServer, between: str) -> None:
+    """A field for a secret is one line; browsers drop line breaks that are pasted into it."""
+    server.replies["/login"] = knows_anna
+    settings = {"encryption": "decrypt", "private_key": PEM.replace("\n", between)}
+    sent = encrypted("ännas password".encode(), "oaep_sha256")
+    assert verify(server, "anna", sent, **settings) == Identity("account-1")
+
+
 BAD_SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "no address": ("address", {"address": ""}),
     "an address without TLS": ("address", {"address": "http://login.example/"}),

@@ -143,7 +143,11 @@ def test_checking_says_what_a_real_server_said(provider: OidcProvider) -> None:
         list(TokenIntrospection().check(cleaned(**at(provider, client_secret="other")), RING))
 
 
-NOW = int(time.time())
+def moment(seconds: float) -> Any:
+    """A moment, reckoned from when the server says it."""
+    return lambda now: now + seconds
+
+
 GOOD = {"active": True, "token_type": "Bearer", "sub": "account-1"}
 
 # What the server says beside the good, and the settings.
@@ -153,9 +157,9 @@ ACCEPTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "a type that need not be": ({"token_type": None}, {"token_type": "if_present"}),
     "an audience among others": ({"aud": ["tv", "ags"]}, {"audience": "ags"}),
     "an audience that nobody asks for": ({"aud": 5}, {}),
-    "times that hold": ({"exp": NOW + 60, "nbf": NOW - 60}, {}),
-    "fractions": ({"exp": NOW + 60.5, "nbf": NOW - 60.5}, {}),
-    "times that hold within the skew": ({"exp": NOW - 20, "nbf": NOW + 20}, {}),
+    "times that hold": ({"exp": moment(60), "nbf": moment(-60)}, {}),
+    "fractions": ({"exp": moment(60.5), "nbf": moment(-60.5)}, {}),
+    "times that hold within the skew": ({"exp": moment(-20), "nbf": moment(20)}, {}),
     "another client": ({"client_id": "television"}, {}),
     "an account of 255 characters": ({"sub": "ä" * 255}, {}),
     "an account of signs": ({"sub": " a/b=c'; -- é 😀"}, {}),
@@ -177,12 +181,12 @@ WRONG_MEMBERS: dict[str, tuple[dict[str, Any], dict[str, Any], Refusal, str | No
     ),
     "a type that is no text": ({"token_type": 1}, {}, Refusal.CLAIM_INVALID, "token_type"),
     "a key to hold": ({"cnf": {"jkt": "x"}}, {}, Refusal.TYPE_MISMATCH, "cnf"),
-    "expired": ({"exp": NOW - 60}, {}, Refusal.TOKEN_EXPIRED, "exp"),
-    "expired, no skew": ({"exp": NOW - 1}, {"clock_skew": 0}, Refusal.TOKEN_EXPIRED, "exp"),
+    "expired": ({"exp": moment(-60)}, {}, Refusal.TOKEN_EXPIRED, "exp"),
+    "expired, no skew": ({"exp": moment(-1)}, {"clock_skew": 0}, Refusal.TOKEN_EXPIRED, "exp"),
     "exp in quotes": ({"exp": "2000000000"}, {}, Refusal.CLAIM_INVALID, "exp"),
     "exp true": ({"exp": True}, {}, Refusal.CLAIM_INVALID, "exp"),
     "exp of 400 digits": ({"exp": 10**400}, {}, Refusal.CLAIM_INVALID, "exp"),
-    "to come": ({"nbf": NOW + 3600}, {}, Refusal.TOKEN_NOT_YET_VALID, "nbf"),
+    "to come": ({"nbf": moment(3600)}, {}, Refusal.TOKEN_NOT_YET_VALID, "nbf"),
     "nbf in quotes": ({"nbf": "0"}, {}, Refusal.CLAIM_INVALID, "nbf"),
     "no issuer": ({}, {"issuer": "https://a"}, Refusal.CLAIM_MISSING, "iss"),
     "an issuer with a slash": (
@@ -214,7 +218,9 @@ WRONG_MEMBERS: dict[str, tuple[dict[str, Any], dict[str, Any], Refusal, str | No
 
 def says(members: dict[str, Any]) -> Reply:
     """What the server says; a member of None is left out."""
-    return as_json({name: value for name, value in (GOOD | members).items() if value is not None})
+    now = int(time.time())
+    said = {name: value(now) if callable(value) else value for name, value in (GOOD | members).items()}
+    return as_json({name: value for name, value in said.items() if value is not None})
 
 
 @pytest.mark.parametrize(("members", "settings"), ACCEPTED.values(), ids=ACCEPTED)
