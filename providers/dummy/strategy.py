@@ -8,6 +8,7 @@ from rest_framework import serializers
 
 from providers.contract import (
     Endpoint,
+    Example,
     Identity,
     KeyRing,
     Parameter,
@@ -44,6 +45,7 @@ class Dummy(Strategy):
     debug_only = True
     Parameters = DummyParameters
     Settings = DummySettings
+    example = Example(parameters={"Account": "account-1"})
 
     def verify(self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing) -> Identity:
         """Return the account named, unless it is the one to refuse."""

@@ -44,7 +44,7 @@ def test_a_new_folder_is_held_to_the_contract_without_another_change(tmp_path: P
             "-m",
             "pytest",
             "-n0",
-            "tests/providers/test_contract.py",
+            "tests/providers/test_acceptance.py",
             "-k",
             "rubbish and parrot",
         ],
