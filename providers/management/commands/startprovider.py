@@ -100,7 +100,7 @@ def _words(name: str, module: str) -> dict[str, Any]:
         "title": _title(name),
         "label": name.replace("_", " ").capitalize(),
         "hyphenated": name.replace("_", "-"),
-        "providers": ",".join([*settings.AGS_PROVIDERS, module]),
+        "providers": f"providers.operator_token,{module}",
         "version": contract.VERSION,
     }
 
