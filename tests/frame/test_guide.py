@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shlex
-import signal
-import socket
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
 
-from tests.frame.project import ROOT, copied_to, python_files, run, without
-from tests.live.server import PATIENCE, wait_until
-from tests.settings import ENVIRONMENT
+from tests.frame.project import ROOT, SERVE, Newcomer, copied_to, python_files, run
 
 GUIDE = (ROOT / "docs" / "adding-a-provider.md").read_text()
 BLOCK = re.compile(r'^```(\w+)(?: title="([\w/.]+)")?\n(.+?)^```$', re.DOTALL | re.MULTILINE)
@@ -34,78 +23,8 @@ COMMANDS = [
     for command in re.split(r"^\$ ", text, flags=re.MULTILINE)
     if command
 ]
-SERVE = ".venv/bin/python manage.py serve"
 
 pytestmark = pytest.mark.xdist_group("live")
-
-
-class Newcomer:
-    """Somebody in a shell, in a checkout of his own, with the environment of a server."""
-
-    def __init__(self, project: Path, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
-        self.project = project
-        self.environment = without(os.environ, *ENVIRONMENT, "DJANGO_SETTINGS_MODULE", "PYTHONPATH") | {
-            **without(ENVIRONMENT, "AGS_PROVIDERS", "DEBUG"),
-            "DATABASE_URL": f"sqlite:///{folder / 'guide.sqlite3'}",
-            "AGS_BIND": self.address,
-            "AGS_WORKERS": "1",
-        }
-
-    def types(self, command: str) -> str:
-        """Run it, and return what it prints. What it exports, stays."""
-        name, _, value = command.removeprefix("export ").partition("=")
-        if command.startswith("export "):
-            self.environment[name] = value
-            return ""
-        if command.startswith("unset "):
-            del self.environment[command.removeprefix("unset ")]
-            return ""
-        words = ["sh", "-c", self._here(command)]
-        done = subprocess.run(
-            words,
-            cwd=self.project,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=100,
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
-        return done.stdout
-
-    def _here(self, command: str) -> str:
-        """The same with the Python that runs this, and the port that is free."""
-        folder = shlex.quote(str(Path(sys.executable).parent))
-        return command.replace(".venv/bin", folder).replace("127.0.0.1:8000", self.address)
-
-    @contextmanager
-    def serving(self) -> Iterator[None]:
-        """Leave the server running in another terminal."""
-        with (self.project / "server.log").open("w") as log:
-            process = subprocess.Popen(
-                ["sh", "-c", f"exec {self._here(SERVE)}"],
-                cwd=self.project,
-                env=self.environment,
-                stdout=log,
-                stderr=log,
-            )
-        try:
-            wait_until(lambda: self._is_ready(process), PATIENCE, "the server is not ready")
-            yield
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(PATIENCE)
-
-    def _is_ready(self, process: subprocess.Popen[bytes]) -> bool:
-        assert process.poll() is None, (self.project / "server.log").read_text()
-        try:
-            with urlopen(f"http://{self.address}/readyz", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except (URLError, ConnectionError):
-            return False
 
 
 @pytest.mark.timeout(400)  # mypy reads Django anew
