@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django import forms
@@ -13,6 +13,7 @@ from providers.contract import (
     TEXT,
     Endpoint,
     Example,
+    Finding,
     Identity,
     KeyRing,
     Parameter,
@@ -95,6 +96,15 @@ class OperatorToken(Strategy):
             # The widest skew, not today's: staff may widen it while the token still lives.
             replayable_until=expires + MAX_CLOCK_SKEW if jti is not None else None,
         )
+
+    def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[Finding]:
+        """Say which keys could sign a token that is accepted now."""
+        now = time.time()
+        kids = sorted(kid for kid, key in keys.keys.items() if key.refusal(now) is None)
+        if kids:
+            yield Finding(good=True, sentence=f"Keys in force: {', '.join(kids)}.")
+        else:
+            yield Finding(good=False, sentence="The tenant has no key in force: no token can be accepted.")
 
 
 # claim, its rule, the refusal

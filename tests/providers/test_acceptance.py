@@ -15,6 +15,7 @@ from django import forms
 from django.core.exceptions import ValidationError
 from openapi_schema_validator import OAS30Validator
 
+from ags.api.documents import OPENAPI_FILE
 from ags.operations.logs import JSONLines
 from providers.contract import (
     Choice,
@@ -32,9 +33,10 @@ from providers.registry import provider_configs, strategies
 from tenants.models import Service
 from tenants.snapshot import snapshot
 from tests.conftest import HeadEnd
-from tests.providers.offered import OPENAPI, asks, body, cleaned, proofs, secrets_of, settings_at, tried
+from tests.providers.offered import asks, body, cleaned, proofs, secrets_of, settings_at, tried
 from tests.upstream.useless import HTTPS_SERVERS, SERVERS, Server, closed, listening, reached
 
+OPENAPI = json.loads(Path(OPENAPI_FILE).read_text())
 ROOT = Path(__file__).resolve().parents[2]
 
 EVERY = pytest.mark.parametrize("strategy", strategies().values(), ids=strategies())
