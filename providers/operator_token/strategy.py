@@ -12,6 +12,7 @@ from rest_framework import serializers
 from providers.contract import (
     TEXT,
     Endpoint,
+    Example,
     Finding,
     Identity,
     KeyRing,
@@ -70,6 +71,10 @@ class OperatorToken(Strategy):
     endpoints = (Endpoint.GET_SESSION_TOKEN, Endpoint.SIGNON_WITH_SESSION_TOKEN, Endpoint.SIGNOUT)
     Parameters = OperatorTokenParameters
     Settings = OperatorTokenSettings
+    # Of the right form, and signed by nobody.
+    example = Example(
+        parameters={"OperatorAuthToken": "eyJhbGciOiJIUzI1NiIsImtpZCI6ImtleS0xIn0.e30." + "A" * 43}
+    )
 
     def verify(self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing) -> Identity:
         """Return the account that the token names, once signature, times and tenant agree."""
