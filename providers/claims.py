@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from django import forms
+from django.core.exceptions import ValidationError
 
 from providers.contract import TEXT, Identity, Refusal, Refused, SessionTokenSettings
 
@@ -39,6 +42,56 @@ class TokenSettings(SessionTokenSettings):
     )
 
 
+_NAME = re.compile("[!-<>-~]{1,128}")
+
+
+class ClaimNameField(forms.CharField):
+    """The name of a claim: 1 to 128 printable characters of ASCII, and no `=`."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"max_length": 128, **kwargs})
+
+    def clean(self, value: Any) -> str:
+        """Return the name."""
+        name: str = super().clean(value) or ""
+        if name and not _NAME.fullmatch(name):
+            raise ValidationError("Enter the name of a claim: printable ASCII, no space and no =.")
+        return name
+
+
+class RequiredClaimsField(forms.CharField):
+    """Claims and what they must be, as lines of `name=value`, of at most 4,096 characters together."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        widget = forms.Textarea(attrs={"rows": 3, "spellcheck": "false"})
+        super().__init__(**{"max_length": 4096, "widget": widget, **kwargs})
+
+    def clean(self, value: Any) -> str:
+        """Return the lines that are not empty."""
+        lines = [line.strip() for line in (super().clean(value) or "").splitlines()]
+        pairs = [line.partition("=") for line in lines if line]
+        if not all(_NAME.fullmatch(name) and is_value for name, _, is_value in pairs):
+            raise ValidationError("Enter a claim and its value in each line, as in email_verified=true.")
+        if len({name for name, _, _ in pairs}) != len(pairs):
+            raise ValidationError("Name each claim once.")
+        return "\n".join("".join(pair) for pair in pairs)
+
+
+class ClaimSettings(forms.Form):
+    """What staff configure where the operator decides which claim says what."""
+
+    account_claim = ClaimNameField(initial="sub", help_text="The claim that names the account.")
+    tenant_claim = ClaimNameField(
+        required=False,
+        help_text="The claim that must be equal to nv-tenant-id. Empty: no claim names the tenant.",
+    )
+    required_claims = RequiredClaimsField(
+        required=False,
+        help_text="What else a token must say: name=value in each line. A claim has that value if it is that "
+        "string, or the boolean that is written so.",
+    )
+
+
 def present(claims: Mapping[str, Any], claim: str) -> Any:
     """Return that claim. Raises `Refused`, as all below."""
     try:
@@ -64,6 +117,52 @@ def moment(claims: Mapping[str, Any], claim: str) -> float:
         return float(value)
     except OverflowError:
         raise Refused(Refusal.CLAIM_INVALID, claim) from None
+
+
+def demand_issuer(claims: Mapping[str, Any], issuer: str) -> None:
+    """Demand that `iss` is the issuer, to the byte (RFC 7519, section 4.1.1)."""
+    if present(claims, "iss") != issuer:
+        raise Refused(Refusal.ISSUER_MISMATCH, "iss")
+
+
+def audiences(claims: Mapping[str, Any], own: str) -> list[str]:
+    """Return whom `aud` names, and demand that our `own` name is among them (RFC 7519, section 4.1.3)."""
+    value = present(claims, "aud")
+    listed = value if isinstance(value, list) else [value]
+    if own not in listed or not all(isinstance(one, str) for one in listed):
+        raise Refused(Refusal.AUDIENCE_MISMATCH, "aud")
+    return listed
+
+
+def demand_no_events(claims: Mapping[str, Any]) -> None:
+    """Refuse a Security Event Token, such as a logout token: it tells of somebody and proves nobody.
+
+    RFC 8417, section 4; OpenID Connect Back-Channel Logout, section 2.4.
+    """
+    if "events" in claims:
+        raise Refused(Refusal.TYPE_MISMATCH, "events")
+
+
+def account(claims: Mapping[str, Any], settings: Mapping[str, Any], tenant: str) -> str:
+    """Return the account, once the claims are as `ClaimSettings` demand."""
+    for name, values in _required(settings["required_claims"]):
+        value = present(claims, name)
+        # By type as well: to Python, 1 is equal to True.
+        if not any(type(value) is type(one) and value == one for one in values):
+            raise Refused(Refusal.CLAIM_MISMATCH, name)
+    claim = settings["tenant_claim"]
+    if claim and text(claims, claim) != tenant:
+        raise Refused(Refusal.TENANT_MISMATCH, claim)
+    return text(claims, settings["account_claim"])
+
+
+_BOOLEANS = {"true": True, "false": False}
+
+
+@lru_cache(maxsize=1024)
+def _required(lines: str) -> list[tuple[str, list[str | bool]]]:
+    pairs = (line.split("=", 1) for line in lines.splitlines())
+    return [(name, [value, *([_BOOLEANS[value]] if value in _BOOLEANS else [])]) for name, value in pairs]
 
 
 def expiry(claims: Mapping[str, Any], settings: Mapping[str, Any], now: float) -> float:
