@@ -19,6 +19,7 @@ from tenants.models import Service
 from tenants.settings_form import validated
 from tenants.snapshot import snapshot
 from tests.conftest import HeadEnd
+from tests.providers.conftest import Clock
 from tests.providers.confusion import ALGORITHMS, CONFUSED, EC, KEY_SET, RSA
 from tests.upstream.https import HTTPSServer, Reply, as_json
 from tests.upstream.signer import ABSENT, changed, shared, signer, token
@@ -296,25 +297,6 @@ def server() -> Iterator[HTTPSServer]:
     with HTTPSServer() as running:
         running.replies["/keys"] = as_json(KEY_SET)
         yield running
-
-
-class Clock:
-    """The clock of the documents, which a test can put forward."""
-
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    def monotonic(self) -> float:
-        return time.monotonic() + self.ahead
-
-    time = staticmethod(time.time)
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    own = Clock()
-    monkeypatch.setattr(documents, "time", own)
-    return own
 
 
 def by_address(server: HTTPSServer, **changes: Any) -> Mapping[str, Any]:
