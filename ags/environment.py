@@ -123,10 +123,20 @@ def _exists(app: str) -> bool:
 
 def bind(name: str, default: str) -> str:
     """Return where a server listens: HOST:PORT or unix:PATH. Raises ImproperlyConfigured."""
-    value = matching(
-        name, default, r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}|unix:.+", "HOST:PORT or unix:PATH"
-    )
-    if not value.startswith("unix:") and not 1 <= int(value.rpartition(":")[2]) <= 65535:
+    value = text(name, default)
+    return value if re.fullmatch(r"unix:.+", value) else _host_and_port(name, value, "HOST:PORT or unix:PATH")
+
+
+def second_bind(name: str) -> str:
+    """Return HOST:PORT, or nothing. Raises ImproperlyConfigured."""
+    value = text(name, "")
+    return value and _host_and_port(name, value, "HOST:PORT")
+
+
+def _host_and_port(name: str, value: str, meaning: str) -> str:
+    if not re.fullmatch(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}", value):
+        raise ImproperlyConfigured(f"{name}: {value!r} is not {meaning}.")
+    if not 1 <= int(value.rpartition(":")[2]) <= 65535:
         raise ImproperlyConfigured(f"{name}: a port is a number from 1 to 65535.")
     return value
 

@@ -8,16 +8,21 @@ from ags.api.discovery import ServiceDiscovery
 from ags.api.documents import OpenAPI, Reference, ToPage
 from ags.api.health import Alive, Ready
 from ags.api.key_set import KeySet
+from ags.api.metrics import Metrics
 from ags.api.oauth import Introspect, Revoke
 from ags.api.refresh import Refresh
 from ags.api.session_token import GetSessionToken
-from ags.api.sign_on import SignOnWithSessionToken
+from ags.api.sign_on import SignOn
+from ags.api.sign_on_with_session_token import SignOnWithSessionToken
 from ags.api.sign_out import SignOut
+from ags.api.subsequent_sign_on import SubsequentSignOn
 
 urlpatterns = [
     path("ags/servicediscovery", ServiceDiscovery.as_view()),
     path("ags/getSessionToken", GetSessionToken.as_view()),
     path("ags/signOnWithSessionToken", SignOnWithSessionToken.as_view()),
+    path("ags/signOn", SignOn.as_view()),
+    path("ags/subsequentSignOn", SubsequentSignOn.as_view()),
     path("ags/signOut", SignOut.as_view()),
     path("ias/v3/token/actions/refresh", Refresh.as_view()),
     path("oauth/introspect", Introspect.as_view()),
@@ -25,6 +30,7 @@ urlpatterns = [
     path(".well-known/jwks.json", KeySet.as_view()),
     path("healthz", Alive.as_view()),
     path("readyz", Ready.as_view()),
+    path("metrics", Metrics.as_view()),
     path("openapi.json", OpenAPI.as_view()),
     path("docs/", Reference.as_view(), name="docs"),
     path("docs", ToPage.as_view(page="docs")),

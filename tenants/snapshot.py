@@ -162,7 +162,6 @@ def _read(tenant_id: str) -> TenantView | None:
     if tenant is None:
         return None
     services = Service.objects.for_tenant(tenant).filter(enabled=True).order_by("name")
-    keys = Key.objects.for_tenant(tenant)
     views = (_service_view(service) for service in services)
     published = [KeyState.STAGED, KeyState.ACTIVE, KeyState.RETIRING]
     signing = list(
@@ -170,7 +169,7 @@ def _read(tenant_id: str) -> TenantView | None:
     )
     signers = {key.kid: _signer(key) for key in signing}
     servers = ResourceServer.objects.for_tenant(tenant).filter(enabled=True)
-    ring = KeyRing(tenant.id, MappingProxyType({key.kid: _trusted(key) for key in keys}))
+    ring = key_ring(tenant.id)
     offered = [view for view in views if view is not None]
     for view in offered:
         view.strategy.prepare(view.settings, ring)
@@ -197,6 +196,12 @@ def _read(tenant_id: str) -> TenantView | None:
             {server.client_id: bytes(server.secret_hash) for server in servers}
         ),
     )
+
+
+def key_ring(tenant_id: str) -> KeyRing:
+    """Return the keys that the tenant signs with, as strategies see them."""
+    keys = Key.objects.for_tenant(tenant_id)
+    return KeyRing(tenant_id, MappingProxyType({key.kid: _trusted(key) for key in keys}))
 
 
 def _service_view(service: Service) -> ServiceView | None:

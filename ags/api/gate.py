@@ -22,7 +22,7 @@ from ags.operations.database import drop_dead_connection
 STAFF_PATHS = ("/admin/", "/docs/", "/static/")
 """Pages for people, which need Django's other middleware. Everything else is the API."""
 
-PROBES = frozenset({"/healthz", "/readyz"})
+PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked by machines that know this process by its address only."""
 
 

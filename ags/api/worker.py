@@ -13,7 +13,9 @@ from typing import Any
 
 import gunicorn.glogging
 import gunicorn.http.parser
+import gunicorn.http.wsgi
 import gunicorn.util
+from django.conf import settings
 from gunicorn.http.body import LengthReader
 from gunicorn.http.errors import NoMoreData
 from gunicorn.http.unreader import SocketUnreader
@@ -115,6 +117,18 @@ def refuse(client: socket.socket, status: int, reason: str, _detail: str) -> Non
     gunicorn.util.write_nonblock(client, head.encode("ascii") + answer.content)
 
 
+_create = gunicorn.http.wsgi.create
+
+
+def _said_where_it_came_in(req: Any, sock: Any, client: Any, server: Any, cfg: Any) -> Any:
+    """Tell the application whether a request came in where only those who watch over the server reach it."""
+    response, environ = _create(req, sock, client, server, cfg)
+    port = settings.AGS_OPERATIONS_BIND.rpartition(":")[2]
+    # By the socket, and not by what the request says of it: a listener in the file system has no port.
+    environ["ags.operations"] = isinstance(server, tuple) and str(server[1]) == port
+    return response, environ
+
+
 _default_headers = Response.default_headers
 
 
@@ -135,6 +149,7 @@ def _can_follow(body: Any) -> bool:
 
 
 # gunicorn has no setting for these.
+gunicorn.http.wsgi.create = _said_where_it_came_in
 Response.default_headers = _headers
 gunicorn.util.write_error = refuse
 gunicorn.http.parser.SocketUnreader = Unreader

@@ -15,7 +15,15 @@ from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from ags.sessions.models import Device, DeviceStatus, RevokedAccessToken, SecurityEvent, SessionToken
+from ags.sessions.models import (
+    AccountChoice,
+    Device,
+    DeviceStatus,
+    RevokedAccessToken,
+    SecurityEvent,
+    SessionToken,
+)
+from tenants import health
 
 BATCH = 1000
 """Rows that one statement deletes: short enough that nobody waits for it."""
@@ -56,6 +64,7 @@ def _dead() -> dict[str, QuerySet[Any]]:
     locked_out = timedelta(hours=settings.AXES_COOLOFF_TIME)
     return {
         "session tokens": SessionToken.unscoped.filter(dead_after__lte=Now()).order_by("dead_after"),
+        "choices of an account": AccountChoice.unscoped.filter(expires_at__lte=Now()).order_by("expires_at"),
         "revoked access tokens": RevokedAccessToken.unscoped.filter(
             expires_at__lte=Now() - CLOCK_MARGIN
         ).order_by("expires_at"),
@@ -68,6 +77,7 @@ def _dead() -> dict[str, QuerySet[Any]]:
         ),
         # There is no index on the time. The oldest are met first in the order of the primary key.
         "failed logins": AccessAttempt.objects.filter(attempt_time__lt=now - locked_out).order_by("pk"),
+        "states of documents": health.forgotten().order_by("pk"),
         "sessions of staff": Session.objects.filter(expire_date__lt=now).order_by("expire_date"),
     }
 

@@ -7,21 +7,28 @@ from django import forms
 from rest_framework import serializers
 
 from providers.contract import (
+    Account,
+    Choice,
     Endpoint,
     Identity,
     KeyRing,
+    Outage,
     Parameter,
     Refusal,
     Refused,
     SessionTokenSettings,
     Strategy,
+    Unavailable,
 )
 
 
 class DummyParameters(serializers.Serializer[Any]):
     """What the caller sends."""
 
-    Account = Parameter(description="The account to sign on, believed as it is.", max_length=255)
+    Account = Parameter(
+        description="The account to sign on, believed as it is; or several, separated by commas.",
+        max_length=255,
+    )
 
 
 class DummySettings(SessionTokenSettings):
@@ -33,6 +40,12 @@ class DummySettings(SessionTokenSettings):
         max_length=255,
         help_text="An account that is always refused, to try the refusal.",
     )
+    unavailable_account = forms.CharField(
+        required=False,
+        initial="away",
+        max_length=255,
+        help_text="An account that cannot be asked about, to try what happens when an upstream is away.",
+    )
 
 
 class Dummy(Strategy):
@@ -40,13 +53,26 @@ class Dummy(Strategy):
 
     slug = "dummy"
     label = "Dummy (development only)"
-    endpoints = (Endpoint.GET_SESSION_TOKEN, Endpoint.SIGNON_WITH_SESSION_TOKEN, Endpoint.SIGNOUT)
+    endpoints = (
+        Endpoint.SIGNON,
+        Endpoint.SUBSEQUENT_SIGNON,
+        Endpoint.GET_SESSION_TOKEN,
+        Endpoint.SIGNON_WITH_SESSION_TOKEN,
+        Endpoint.SIGNOUT,
+    )
     debug_only = True
     Parameters = DummyParameters
     Settings = DummySettings
 
-    def verify(self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing) -> Identity:
-        """Return the account named, unless it is the one to refuse."""
-        if parameters["Account"] == settings["refused_account"]:
+    def verify(
+        self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing
+    ) -> Identity | Choice:
+        """Return the account named, or the choice of several, unless one is to refuse or to be away."""
+        accounts = parameters["Account"].split(",")
+        if settings["refused_account"] in accounts:
             raise Refused(Refusal.CREDENTIAL_UNKNOWN)
-        return Identity(account_id=parameters["Account"])
+        if settings["unavailable_account"] in accounts:
+            raise Unavailable(Outage.AWAY)
+        if len(accounts) > 1:
+            return Choice(tuple(Account(account, f"Account {account}") for account in accounts))
+        return Identity(account_id=accounts[0])

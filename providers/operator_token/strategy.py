@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rest_framework import serializers
 
 from providers.claims import TokenSettings, expiry, identity, jti, present, text
-from providers.contract import Endpoint, Identity, KeyRing, Parameter, Refusal, Refused, Strategy
+from providers.contract import Endpoint, Finding, Identity, KeyRing, Parameter, Refusal, Refused, Strategy
 from providers.jose import prove
 
 TOKEN_TYPE = "GetSessionTokenAuthN"  # noqa: S105 - the public value of the claim `typ`
@@ -46,6 +46,15 @@ class OperatorToken(Strategy):
         if text(claims, "OpfTenantId") != keys.tenant:
             raise Refused(Refusal.TENANT_MISMATCH, "OpfTenantId")
         return identity(account_id, proven.key.id, jti(claims, settings["replay"]), expires)
+
+    def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[Finding]:
+        """Say which keys could sign a token that is accepted now."""
+        now = time.time()
+        kids = sorted(kid for kid, key in keys.keys.items() if key.refusal(now) is None)
+        if kids:
+            yield Finding(good=True, sentence=f"Keys in force: {', '.join(kids)}.")
+        else:
+            yield Finding(good=False, sentence="The tenant has no key in force: no token can be accepted.")
 
 
 # claim, its rule, the refusal

@@ -10,17 +10,19 @@ from django.db.models import URLField
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
 from providers.registry import strategies
+from tenants import health
 from tenants.admin.cut_off import IssuingAdmin
 from tenants.admin.pages import Question
 from tenants.admin.tenant import STATUS, switch, switch_of
 from tenants.forms import ChoiceOfStrategy, service_form, setting_name, shown_setting
 from tenants.models import Service, tenants_of
+from tenants.trial import try_service
 
 
 @admin.register(Service)
@@ -34,7 +36,7 @@ class ServiceAdmin(IssuingAdmin):
     allowed_lookups = ("enabled__exact", "tenant__id__exact")
     ordering = ("tenant_id", "name")
     formfield_overrides = {URLField: {"assume_scheme": "https"}}
-    actions_detail = ("enable", "disable", "cut_off")
+    actions_detail = ("try_out", "enable", "disable", "cut_off")
 
     # Adding, step one
 
@@ -83,9 +85,10 @@ class ServiceAdmin(IssuingAdmin):
         """What the gate offers, then what the strategy's own form declares."""
         service: Service = obj or request.new_service  # type: ignore[attr-defined]
         strategy = strategies().get(service.strategy)
+        documents = ["documents"] if obj is not None and health.of_service(obj) else []
         offer = (
             None,
-            {"fields": ["owner", "how", "name", "display_name", "logo", "enabled"]},
+            {"fields": ["owner", "how", "name", "display_name", "logo", "enabled", *documents]},
         )
         if strategy is None:
             # Said in words, for there is no form to show.
@@ -96,8 +99,8 @@ class ServiceAdmin(IssuingAdmin):
         return [offer, ("Settings", {"fields": [setting_name(name) for name in declared]})]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Service | None = None) -> tuple[str, ...]:
-        """Tenant and strategy are chosen once."""
-        return ("owner", "how")
+        """Tenant and strategy are chosen once; what was fetched is only told."""
+        return ("owner", "how", "documents")
 
     # What is shown
 
@@ -111,6 +114,42 @@ class ServiceAdmin(IssuingAdmin):
     def status(self, service: Service) -> str:
         """Whether it is enabled."""
         return "enabled" if service.enabled else "disabled"
+
+    @display(description="Documents")
+    def documents(self, service: Service) -> SafeString:
+        """How fetching the documents of the upstream goes."""
+        told = ((one.name, one.address, one.sentence) for one in health.of_service(service))
+        return format_html_join(mark_safe("<br>"), "{}, {}<br>{}", told)
+
+    # Trying it
+
+    @action(description="Try it", url_path="try", permissions=["change"])
+    def try_out(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Try its configuration against its upstream."""
+        service: Service = self.found(request, object_id)
+        question = Question(
+            title=f"Try service {service} of {service.tenant_id}?",
+            consequences=[
+                "AGS asks the server that the settings name, if they name one, and tells what it has found. "
+                "That can take some seconds.",
+                "Nothing is issued, and nothing is changed.",
+            ],
+            button="Try it",
+            done="It was tried.",
+            dangerous=False,
+        )
+        return self.ask(request, service, question, lambda: self._found_of(request, service))
+
+    def _found_of(self, request: HttpRequest, service: Service) -> HttpResponse:
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"What trying service {service} of {service.tenant_id} has shown",
+            "findings": list(try_service(service)),
+            "opts": self.opts,
+            "original": service,
+            "back": reverse("admin:tenants_service_change", args=[service.pk]),
+        }
+        return TemplateResponse(request, "tenants/admin/found.html", context)
 
     # The switch
 

@@ -1,6 +1,7 @@
 """Who the operators are, what each switched on, which keys each is trusted by, and what signs for it."""
 
 from tenants.models.configuration import Configuration
+from tenants.models.document_health import DocumentHealth
 from tenants.models.key import IN_FORCE, Key, KeyState
 from tenants.models.resource_server import ResourceServer
 from tenants.models.service import SERVICE_NAME, Service
@@ -14,6 +15,7 @@ __all__ = [
     "Algorithm",
     "Assignment",
     "Configuration",
+    "DocumentHealth",
     "Key",
     "KeyState",
     "ResourceServer",

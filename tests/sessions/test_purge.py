@@ -20,10 +20,17 @@ from django.db.models.functions import Now
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from ags.sessions.models import Account, Device, RevokedAccessToken, SecurityEvent, SessionToken
+from ags.sessions.models import (
+    Account,
+    AccountChoice,
+    Device,
+    RevokedAccessToken,
+    SecurityEvent,
+    SessionToken,
+)
 from ags.sessions.purge import BATCH, AlreadyRunning
 from ags.sessions.purge import purge as batches
-from tenants.models import ResourceServer, Service
+from tenants.models import DocumentHealth, ResourceServer, Service
 from tests.conftest import ClientApp, HeadEnd
 
 
@@ -34,12 +41,20 @@ def purge(*options: str) -> str:
 
 
 def deleted(
-    tokens: int = 0, access: int = 0, devices: int = 0, events: int = 0, logins: int = 0, sessions: int = 0
+    tokens: int = 0,
+    choices: int = 0,
+    access: int = 0,
+    devices: int = 0,
+    events: int = 0,
+    logins: int = 0,
+    states: int = 0,
+    sessions: int = 0,
 ) -> str:
     """What the command says."""
     return (
-        f"{tokens} session tokens, {access} revoked access tokens, {devices} deleted devices, "
-        f"{events} security events, {logins} failed logins, {sessions} sessions of staff deleted\n"
+        f"{tokens} session tokens, {choices} choices of an account, {access} revoked access tokens, "
+        f"{devices} deleted devices, {events} security events, {logins} failed logins, "
+        f"{states} states of documents, {sessions} sessions of staff deleted\n"
     )
 
 
@@ -139,6 +154,28 @@ def add_events(head_end: HeadEnd, number: int, seconds: int) -> None:
                 account_id="x",
                 correlation_id="x",
                 latest_at=moment + timedelta(microseconds=place),
+            )
+            for place in range(first, first + number)
+        ]
+    )
+
+
+def add_choices(head_end: HeadEnd, number: int, seconds: int) -> None:
+    """Store choices of an account that expired so many seconds ago; every second one was used."""
+    service = Service.objects.for_tenant(head_end.tenant_id).get()
+    moment = datetime.now(UTC) - timedelta(seconds=seconds)
+    first = AccountChoice.unscoped.count()
+    AccountChoice.unscoped.bulk_create(
+        [
+            AccountChoice(
+                tenant_id=head_end.tenant_id,
+                service=service,
+                token_hash=place.to_bytes(32, "big"),
+                accounts=["x", "y"],
+                information={},
+                correlation_id="x",
+                expires_at=moment + timedelta(microseconds=place),
+                used_at=moment if place % 2 else None,
             )
             for place in range(first, first + number)
         ]
@@ -269,6 +306,7 @@ def test_a_security_event_is_kept_for_90_days_after_it_last_happened(app: Client
 @pytest.mark.parametrize(
     ("add", "kind"),
     [
+        (add_choices, "choices of an account"),
         (add_revocations, "revoked access tokens"),
         (add_devices, "deleted devices"),
         (add_events, "security events"),
@@ -312,6 +350,25 @@ def test_a_failed_login_goes_once_it_locks_out_nobody(staff: User) -> None:
         assert purge("--batch", "1") == deleted(logins=2)
 
 
+def test_a_choice_goes_once_nobody_can_make_it_any_more(app: ClientApp, trial: Service) -> None:
+    used, _ = app.choices()
+    assert app.choose(used).status_code == 201
+    _, token = app.choices()
+    assert purge() == deleted()
+    assert app.choose(used).status_code == 401, "and who tries is noted"
+    AccountChoice.unscoped.filter(used_at=None).update(expires_at=ago(seconds=1))
+    assert purge() == deleted(choices=1)
+    assert app.choose(token).status_code == 401
+    AccountChoice.unscoped.update(expires_at=ago(seconds=1))
+    assert purge() == deleted(choices=1)
+
+
+def test_what_a_direct_sign_on_leaves_goes_at_the_next_purge(app: ClientApp, trial: Service) -> None:
+    app.prove("account-1")
+    assert purge() == deleted(tokens=1)
+    assert app.refresh().status_code == 200
+
+
 def test_a_session_of_staff_goes_once_it_has_expired(staff: User) -> None:
     early, late = Client(), Client()
     early.force_login(staff)
@@ -323,6 +380,19 @@ def test_a_session_of_staff_goes_once_it_has_expired(staff: User) -> None:
         assert early.get("/admin/").status_code == 302
 
 
+def test_the_state_of_a_document_goes_when_nobody_has_fetched_it_for_a_week(nagra: HeadEnd) -> None:
+    now = datetime.now(UTC)
+    for number, (good, failed) in enumerate([(8, None), (None, 8), (8, 8), (6, 8), (8, 6), (6, None)]):
+        moments = {
+            name: days and now - timedelta(days=days)
+            for name, days in (("good_at", good), ("failed_at", failed))
+        }
+        DocumentHealth(tenant_id="nagra", address=f"https://a.example/{number}", **moments).save()
+    assert purge() == deleted(states=3)
+    left = DocumentHealth.objects.for_tenant("nagra").values_list("address", flat=True)
+    assert sorted(left) == [f"https://a.example/{number}" for number in (3, 4, 5)]
+
+
 @pytest.mark.django_db
 def test_failed_logins_go_a_little_at_a_time_too_the_oldest_first() -> None:
     AccessAttempt.objects.bulk_create(
@@ -331,15 +401,21 @@ def test_failed_logins_go_a_little_at_a_time_too_the_oldest_first() -> None:
     AccessAttempt.objects.update(attempt_time=datetime.now(UTC) - timedelta(hours=1))
     AccessAttempt.objects.create(username="staff", failures_since_start=1)
     done = batches(10)
-    assert list(islice(done, 4)) == [
+    assert list(islice(done, 5)) == [
         ("session tokens", 0),
+        ("choices of an account", 0),
         ("revoked access tokens", 0),
         ("deleted devices", 0),
         ("security events", 0),
     ]
     assert next(done) == ("failed logins", 10)
     assert AccessAttempt.objects.order_by("pk")[0].username == "stranger-10"
-    assert list(done) == [("failed logins", 10), ("failed logins", 5), ("sessions of staff", 0)]
+    assert list(done) == [
+        ("failed logins", 10),
+        ("failed logins", 5),
+        ("states of documents", 0),
+        ("sessions of staff", 0),
+    ]
     assert AccessAttempt.objects.get().username == "staff"
 
 
@@ -417,6 +493,12 @@ def test_a_second_runner_does_nothing_and_says_so(nagra: HeadEnd) -> None:
     ("add", "kind", "table", "index"),
     [
         (add_rows, "session tokens", "sessiontoken", "ags_sessions_sessiontoken_dead_after"),
+        (
+            add_choices,
+            "choices of an account",
+            "accountchoice",
+            "ags_sessions_accountchoice_expires_at",
+        ),
         (
             add_revocations,
             "revoked access tokens",

@@ -46,6 +46,7 @@ class Command(BaseCommand):
             "starting",
             extra={
                 "bind": settings.AGS_BIND,
+                "operations_bind": settings.AGS_OPERATIONS_BIND,
                 "workers": settings.AGS_WORKERS,
                 "threads": _threads(),
                 "providers": settings.AGS_PROVIDERS,
@@ -65,6 +66,7 @@ def _threads() -> int:
 def _arguments() -> list[str]:
     arguments = [
         f"--bind={settings.AGS_BIND}",
+        *([f"--bind={settings.AGS_OPERATIONS_BIND}"] if settings.AGS_OPERATIONS_BIND else []),
         f"--workers={settings.AGS_WORKERS}",
         f"--threads={_threads()}",
         "--worker-class=ags.api.worker.Worker",

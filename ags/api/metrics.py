@@ -1,0 +1,28 @@
+"""`GET /metrics`: for what watches over AGS, on the operations port alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import Http404, HttpResponse
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+
+from ags.api.view import GateView
+from ags.operations import metrics
+
+
+class Metrics(GateView):
+    """In the text format of Prometheus."""
+
+    http_method_names = ["get", "head"]
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Elsewhere than on the operations port there is no such address, whatever the method."""
+        if not request.META.get("ags.operations"):
+            raise Http404
+
+    @extend_schema(exclude=True)
+    def get(self, request: Request) -> HttpResponse:
+        """Tell what is measured."""
+        return HttpResponse(metrics.text(), content_type=metrics.CONTENT_TYPE)

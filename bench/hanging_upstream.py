@@ -1,0 +1,276 @@
+"""What an upstream that hangs costs those who do not need it: `python -m bench.hanging_upstream`.
+
+One production server on a throw-away PostgreSQL; an operator with two services. 16 head-ends ask the first
+one (`operator_token`) for session tokens, as fast as they are answered. In every second round 32 client apps
+besides ask the second one, whose upstream accepts connections and never answers; refused with Retry-After,
+each waits as it is told. Printed are the 99th percentiles of the first service, their medians over the
+rounds, and the ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import http.client
+import json
+import multiprocessing
+import os
+import secrets
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jwt
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAD_ENDS, CLIENT_APPS = 16, 32
+TENANT, FAST, SLOW = "bench", "Fast", "Hanging"
+SECRET, KID = secrets.token_bytes(32), "bench-key"
+AT_MOST = 2.0
+"""How many times its usual a percentile may become."""
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def silent_upstream() -> Iterator[int]:
+    """Accept every connection, and never say a word."""
+    kept = []
+    with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
+
+        def accept() -> None:
+            while True:
+                try:
+                    kept.append(listener.accept()[0])
+                except OSError:
+                    return
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+    for wire in kept:
+        wire.close()
+
+
+def configuration(port: int) -> dict[str, Any]:
+    """Return the operator as a file of `manage.py apply`."""
+    hanging = {
+        "address": f"https://127.0.0.1:{port}/introspect",
+        "client_id": "ags",
+        "client_secret": "a secret of the bench",
+    }
+    common = {"enabled": True, "display_name": "Bench"}
+    return {
+        "tenants": [
+            {
+                "id": TENANT,
+                "name": "Bench",
+                "services": [
+                    {"name": FAST, "strategy": "operator_token", **common},
+                    {"name": SLOW, "strategy": "token_introspection", "settings": hanging, **common},
+                ],
+                "keys": [
+                    {
+                        "kid": KID,
+                        "algorithm": "HS256",
+                        "state": "active",
+                        "secret": {"env": "BENCH_SECRET", "encoding": "base64"},
+                    }
+                ],
+            }
+        ]
+    }
+
+
+@contextmanager
+def server(database: str, upstream: int) -> Iterator[int]:
+    """Run `manage.py serve` with that operator; yield its port."""
+    port = free_port()
+    environment = {
+        "PATH": os.environ["PATH"],
+        "DATABASE_URL": database,
+        "SECRET_KEY": secrets.token_urlsafe(48),
+        "AGS_ENCRYPTION_KEYS": base64.b64encode(secrets.token_bytes(32)).decode(),
+        "AGS_PROVIDERS": "providers.operator_token,providers.token_introspection",
+        "AGS_PRIVATE_UPSTREAMS": "127.0.0.0/8",
+        "AGS_ALLOWED_HOSTS": "127.0.0.1",
+        "AGS_TRUSTED_PROXIES": "0",
+        "AGS_BIND": f"127.0.0.1:{port}",
+        "AGS_LOG_LEVEL": "ERROR",
+        "BENCH_SECRET": base64.b64encode(SECRET).decode(),
+    }
+
+    def manage(*words: str) -> None:
+        subprocess.run(
+            [sys.executable, "manage.py", *words],
+            cwd=ROOT,
+            env=environment,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+
+    manage("migrate", "--verbosity=0")
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump(configuration(upstream), file)
+        file.flush()
+        manage("apply", file.name)
+    process = subprocess.Popen([sys.executable, "manage.py", "serve"], cwd=ROOT, env=environment)
+    try:
+        _wait_for(port)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _wait_for(port: int) -> None:
+    limit = time.monotonic() + 30
+    while time.monotonic() < limit:
+        wire = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            wire.request("GET", "/readyz")
+            if wire.getresponse().status == 200:
+                return
+        except OSError:
+            time.sleep(0.1)
+        finally:
+            wire.close()
+    raise TimeoutError("the server is not ready")
+
+
+def _post(wire: http.client.HTTPConnection, service: str, name: str, value: str) -> int:
+    body = json.dumps({"parameters": [{"name": name, "value": value}]})
+    headers = {"Content-Type": "application/json", "nv-tenant-id": TENANT, "x-auth-service-id": service}
+    wire.request("POST", "/ags/getSessionToken", body, headers)
+    answer = wire.getresponse()
+    answer.read()
+    return answer.status
+
+
+def head_ends(port: int, seconds: float) -> list[float]:
+    """Ask as fast as it is answered; return how long each answer took, in seconds."""
+    taken: list[float] = []
+    ends = time.monotonic() + seconds
+
+    def ask() -> None:
+        wire = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        while time.monotonic() < ends:
+            claims = {
+                "typ": "GetSessionTokenAuthN",
+                "aud": "ags",
+                "exp": int(time.time()) + 300,
+                "OpfTenantId": TENANT,
+                "OpfAccountId": str(uuid.uuid4()),
+            }
+            token = jwt.encode(claims, SECRET, "HS256", {"kid": KID})
+            began = time.perf_counter()
+            status = _post(wire, FAST, "OperatorAuthToken", token)
+            taken.append(time.perf_counter() - began)
+            if status != 200:
+                raise AssertionError(f"answered {status}")
+
+    threads = [threading.Thread(target=ask) for _ in range(HEAD_ENDS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return taken
+
+
+def client_apps(port: int, told: Any, stop: Any) -> None:
+    """Ask the service that hangs until told to stop; put the statuses and the longest wait into `told`."""
+    statuses: dict[int, int] = {}
+    waits: list[float] = []
+
+    def ask() -> None:
+        wire = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        while not stop.is_set():
+            began = time.perf_counter()
+            status = _post(wire, SLOW, "AccessToken", "an-access-token")
+            waits.append(time.perf_counter() - began)
+            statuses[status] = statuses.get(status, 0) + 1
+            stop.wait(1)  # Retry-After
+
+    threads = [threading.Thread(target=ask) for _ in range(CLIENT_APPS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    told.put((statuses, max(waits)))
+
+
+@contextmanager
+def hanging(port: int, asked: dict[int, int], longest: list[float]) -> Iterator[None]:
+    """Have the client apps ask, in a process of their own."""
+    told: Any = multiprocessing.Queue()
+    stop = multiprocessing.Event()
+    process = multiprocessing.Process(target=client_apps, args=(port, told, stop))
+    process.start()
+    time.sleep(1)
+    try:
+        yield
+    finally:
+        stop.set()
+        statuses, wait = told.get(timeout=30)
+        process.join()
+        longest.append(wait)
+        for status, times in statuses.items():
+            asked[status] = asked.get(status, 0) + times
+
+
+def percentile(taken: list[float], share: float) -> float:
+    """Return that percentile, in milliseconds."""
+    return sorted(taken)[int(len(taken) * share)] * 1000
+
+
+def main() -> int:
+    """Measure, print, and fail if the others notice more than they may."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=6.0)
+    options = parser.parse_args()
+    from tests.__main__ import postgresql
+
+    alone: list[float] = []
+    beside: list[float] = []
+    asked: dict[int, int] = {}
+    longest: list[float] = []
+    with postgresql() as database, silent_upstream() as upstream, server(database, upstream) as port:
+        head_ends(port, 2)
+        for _ in range(options.rounds):
+            taken = head_ends(port, options.seconds)
+            alone.append(percentile(taken, 0.99))
+            with hanging(port, asked, longest):
+                beside_taken = head_ends(port, options.seconds)
+            beside.append(percentile(beside_taken, 0.99))
+            print(
+                f"alone {len(taken) / options.seconds:6.0f}/s, p50 {percentile(taken, 0.5):5.1f} ms, "
+                f"p99 {alone[-1]:5.1f} ms;  beside {len(beside_taken) / options.seconds:6.0f}/s, "
+                f"p50 {percentile(beside_taken, 0.5):5.1f} ms, p99 {beside[-1]:5.1f} ms",
+                flush=True,
+            )
+            time.sleep(1)
+    ratio = statistics.median(beside) / statistics.median(alone)
+    print(f"asked of the service that hangs: {asked}, longest wait {max(longest):.2f} s")
+    print(f"p99 of the others: {ratio:.2f} times its usual, {AT_MOST} allowed (medians)")
+    return int(ratio > AT_MOST or set(asked) != {503})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
