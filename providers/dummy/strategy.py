@@ -10,6 +10,7 @@ from providers.contract import (
     Account,
     Choice,
     Endpoint,
+    Example,
     Identity,
     KeyRing,
     Outage,
@@ -63,6 +64,7 @@ class Dummy(Strategy):
     debug_only = True
     Parameters = DummyParameters
     Settings = DummySettings
+    example = Example(parameters={"Account": "account-1"})
 
     def verify(
         self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing

@@ -9,7 +9,17 @@ from typing import Any
 from rest_framework import serializers
 
 from providers.claims import TokenSettings, expiry, identity, jti, present, text
-from providers.contract import Endpoint, Finding, Identity, KeyRing, Parameter, Refusal, Refused, Strategy
+from providers.contract import (
+    Endpoint,
+    Example,
+    Finding,
+    Identity,
+    KeyRing,
+    Parameter,
+    Refusal,
+    Refused,
+    Strategy,
+)
 from providers.jose import prove
 
 TOKEN_TYPE = "GetSessionTokenAuthN"  # noqa: S105 - the public value of the claim `typ`
@@ -32,6 +42,10 @@ class OperatorToken(Strategy):
     endpoints = (Endpoint.GET_SESSION_TOKEN, Endpoint.SIGNON_WITH_SESSION_TOKEN, Endpoint.SIGNOUT)
     Parameters = OperatorTokenParameters
     Settings = TokenSettings
+    # Of the right form, and signed by nobody.
+    example = Example(
+        parameters={"OperatorAuthToken": "eyJhbGciOiJIUzI1NiIsImtpZCI6ImtleS0xIn0.e30." + "A" * 43}
+    )
 
     def verify(self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing) -> Identity:
         """Return the account that the token names, once signature, times and tenant agree."""
