@@ -24,7 +24,7 @@ COMMANDS = [
     if command
 ]
 
-pytestmark = pytest.mark.xdist_group("live")
+pytestmark = pytest.mark.xdist_group("newcomer")
 
 
 @pytest.mark.timeout(400)  # mypy reads Django anew
