@@ -14,7 +14,7 @@ import yaml
 
 from tests.frame.project import ROOT, Newcomer, run
 
-pytestmark = pytest.mark.xdist_group("live")
+pytestmark = pytest.mark.xdist_group("newcomer")
 
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
 SECRET = "a secret of the operator, 34 bytes"
