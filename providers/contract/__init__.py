@@ -10,6 +10,7 @@ from providers.contract.settings import (
     CertificatesField,
     HTTPSField,
     SecretField,
+    SecretLines,
     SessionTokenSettings,
     UpstreamSettings,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "Refusal",
     "Refused",
     "SecretField",
+    "SecretLines",
     "SessionTokenSettings",
     "Strategy",
     "TrustedKey",

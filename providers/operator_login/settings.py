@@ -53,6 +53,7 @@ class OperatorLoginSettings(UpstreamSettings):
     )
     private_key = SecretField(
         required=False,
+        lines=True,
         max_length=8192,
         help_text="The private RSA key (PEM, 2048 to 4096 bits), where AGS decrypts.",
     )

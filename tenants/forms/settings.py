@@ -18,7 +18,7 @@ from unfold.widgets import (
     UnfoldAdminPasswordWidget,
 )
 
-from providers.contract import SecretField, Strategy
+from providers.contract import SecretField, SecretLines, Strategy
 from tenants.models import Service
 from tenants.secret_settings import MARK, secrets_of
 
@@ -74,8 +74,9 @@ def shown_setting(name: str, field: forms.Field) -> Callable[[Service], Any]:
 
 def _keep_secret(field: forms.Field, *, is_set: bool) -> None:
     """Let it be entered and never rendered, not even when the form comes back with an error."""
-    field.widget = UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}, render_value=False)
-    field.widget.attrs |= field.widget_attrs(field.widget)
+    if not isinstance(field.widget, SecretLines):
+        field.widget = UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}, render_value=False)
+        field.widget.attrs |= field.widget_attrs(field.widget)
     field.initial = None
     field.required = field.required and not is_set
     field.validators.append(_NO_MARK)
