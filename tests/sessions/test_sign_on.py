@@ -126,7 +126,7 @@ def test_a_service_needs_no_lifetime_of_session_tokens_to_sign_devices_on(
     class Settings(forms.Form):
         """What staff configure."""
 
-        refused_account = unavailable_account = forms.CharField(required=False)
+        refused_account = unavailable_account = passphrase = forms.CharField(required=False)
 
     monkeypatch.setattr(Dummy, "Settings", Settings)
     monkeypatch.setattr(Dummy, "endpoints", (Endpoint.SIGNON, Endpoint.SIGNOUT))
@@ -442,7 +442,7 @@ def test_discovery_tells_what_to_send(app: ClientApp, trial: Service) -> None:
         "/signOn",
         "/subsequentSignOn",
     ]
-    assert [one["name"] for one in endpoints["SIGNON"]["parameterProperties"]] == ["Account"]
+    assert [one["name"] for one in endpoints["SIGNON"]["parameterProperties"]] == ["Account", "Passphrase"]
     assert endpoints["SUBSEQUENT_SIGNON"]["parameterProperties"] == []
     assert not {one["name"] for one in services[SERVICE]["endpoints"]} & {"SIGNON", "SUBSEQUENT_SIGNON"}
 
