@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
@@ -273,7 +274,8 @@ def test_prepared_both_are_there_before_the_first_token(server: HTTPSServer) -> 
     assert OIDCIDToken().documents(settings, RING) == {"discovery document": f"{server.url}{WELL_KNOWN}"}
     OIDCIDToken().prepare(settings, RING)
     limit = time.monotonic() + 10
-    while len(server.asked) < 2 and time.monotonic() < limit:
+    while len(server.asked) < 2:
+        assert time.monotonic() < limit
         time.sleep(0.005)
     assert verify(RSA.token(claims(server)), settings)
     assert len(server.asked) == 2
@@ -378,6 +380,19 @@ def test_without_either_document_it_is_left_open_and_says_why(
     assert time.monotonic() - began < 2, "the deadline is one for both"
     with pytest.raises(Unavailable):
         list(OIDCIDToken().check(settings, RING))
+
+
+def test_what_the_first_document_has_used_of_the_deadline_the_second_has_not(server: HTTPSServer) -> None:
+    released = threading.Event()
+    server.replies[WELL_KNOWN] = lambda _: replace(discovery(server), wait=released)
+    server.replies["/keys"] = Reply(200, b"{}", wait=NEVER)
+    timer = threading.Timer(1.4, released.set)
+    timer.start()
+    began = time.monotonic()
+    assert why(RSA.token(claims(server)), settings_of(server, deadline=2))[0] is Outage.SLOW
+    assert time.monotonic() - began < 3
+    assert [asked.path for asked in server.asked] == [WELL_KNOWN, "/keys"]
+    timer.join()
 
 
 @pytest.mark.parametrize(("document", "key_set", "outage"), FAILURES.values(), ids=FAILURES)
