@@ -7,6 +7,7 @@ MANAGE := $(BIN)/python manage.py
 # What needs settings but no deployment (lint, the OpenAPI file) runs with those of the tests.
 TEST_MANAGE := DJANGO_SETTINGS_MODULE=tests.settings $(MANAGE)
 OPENAPI := spectacular --format openapi-json --validate --fail-on-warn
+OIDC := tests/upstream/oidc_provider
 CODE := ags tenants providers examples manage.py
 # Requirements of single providers. Where the machine does not allow one, `make test` says what did not run.
 OPTIONAL := ldap radius
@@ -31,7 +32,7 @@ demo: install ## Show the whole way once: server, session token, QR code, sign-o
 run: install ## The same set-up, kept running, with the admin
 	@$(BIN)/python examples/demo.py --keep-serving
 
-test: $(VENV)/dev.stamp $(OPTIONAL_STAMPS) ## Run all tests, on SQLite and on PostgreSQL
+test: $(VENV)/dev.stamp $(OPTIONAL_STAMPS) $(OIDC)/node_modules/.package-lock.json ## Run all tests, on SQLite and on PostgreSQL
 	@# The browser tests need Chromium. Where it cannot be installed they fail, and say so.
 	@command -v chromium >/dev/null || test -n "$$AGS_TEST_CHROMIUM" || test "$$(id -u)" != 0 || \
 	  { apt-get update --quiet=2 && apt-get install --yes --quiet=2 chromium >/dev/null; } || true
@@ -83,6 +84,10 @@ $(VENV)/runtime.stamp: requirements/runtime.txt | $(VENV)/bin/python
 $(VENV)/dev.stamp: requirements/dev.txt $(VENV)/runtime.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@touch $@
+
+# The authorization server of some tests, for node. Without npm these are left out, and say so.
+$(OIDC)/node_modules/.package-lock.json: $(OIDC)/package-lock.json
+	@! command -v npm >/dev/null || npm ci --prefix $(OIDC) --silent --no-audit --no-fund || true
 
 # These two may fail. Then there is no stamp, and the next run tries again.
 $(VENV)/packages.stamp: | $(VENV)/bin/python

@@ -12,13 +12,17 @@ from ags.api.metrics import Metrics
 from ags.api.oauth import Introspect, Revoke
 from ags.api.refresh import Refresh
 from ags.api.session_token import GetSessionToken
-from ags.api.sign_on import SignOnWithSessionToken
+from ags.api.sign_on import SignOn
+from ags.api.sign_on_with_session_token import SignOnWithSessionToken
 from ags.api.sign_out import SignOut
+from ags.api.subsequent_sign_on import SubsequentSignOn
 
 urlpatterns = [
     path("ags/servicediscovery", ServiceDiscovery.as_view()),
     path("ags/getSessionToken", GetSessionToken.as_view()),
     path("ags/signOnWithSessionToken", SignOnWithSessionToken.as_view()),
+    path("ags/signOn", SignOn.as_view()),
+    path("ags/subsequentSignOn", SubsequentSignOn.as_view()),
     path("ags/signOut", SignOut.as_view()),
     path("ias/v3/token/actions/refresh", Refresh.as_view()),
     path("oauth/introspect", Introspect.as_view()),

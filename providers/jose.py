@@ -6,25 +6,40 @@ beside that is decided on this page, in this order, before a claim is believed.
 
 from __future__ import annotations
 
-import binascii
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.algorithms import get_default_algorithms
 
 from providers.contract import PARAMETER_MAX_LENGTH, KeyRing, Refusal, Refused, TrustedKey
 from providers.strict_json import NotStrictJSON, parse
 
 HMAC_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
-"""The algorithms that a trusted key may have, with the least bytes of its secret (RFC 7518, section 3.2)."""
+"""The algorithms of a shared secret, with the least bytes that it has (RFC 7518, section 3.2)."""
+
+PUBLIC_KEYS: dict[str, type] = {
+    "RS256": RSAPublicKey,
+    "PS256": RSAPublicKey,
+    "ES256": EllipticCurvePublicKey,
+    "EdDSA": Ed25519PublicKey,
+}
+"""The algorithms of a public key (RFC 7518, sections 3.3 to 3.5; RFC 8037, section 3.1), with its type."""
 
 KID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 HEADER_MEMBERS = frozenset({"alg", "kid", "typ"})
+
+THUMBPRINTS = frozenset({"x5t", "x5t#S256"})
+"""Header members that name a certificate and bring none (RFC 7515, section 4.1.7): harmless if ignored."""
+
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _PART_DEPTH = 8
-_ALGORITHMS = {name: get_default_algorithms()[name] for name in (*HMAC_BYTES, "ES256")}
+_MATERIAL: dict[str, type] = {**dict.fromkeys(HMAC_BYTES, bytes), **PUBLIC_KEYS}
+_ALGORITHMS = {name: get_default_algorithms()[name] for name in _MATERIAL}
 
 # An unknown kid costs the same signature check as a known one, so that time tells nothing.
 _NOBODY = TrustedKey(id=None, kid="", algorithm="HS256", material=bytes(range(32)))
@@ -38,8 +53,18 @@ class Proven:
     claims: dict[str, Any]
 
 
-def prove(token: str, keys: KeyRing, now: float) -> Proven:
+def prove(
+    token: str,
+    keys: KeyRing,
+    now: float,
+    *,
+    types: tuple[str, ...] = ("JWT",),
+    ignored: frozenset[str] = frozenset(),
+) -> Proven:
     """Return the claims of `token` if a key of the ring signed it. `now` is in seconds since the epoch.
+
+    The header's `typ` must be one of `types`; an absent one counts as JWT. Header members beside `alg`, `kid`
+    and `typ` are refused, but for those `ignored`.
 
     Raises `Refused` with one of the refusals that come before a signature is proven, or with
     PAYLOAD_MALFORMED when the signature holds over something that is no strict JSON object.
@@ -47,42 +72,56 @@ def prove(token: str, keys: KeyRing, now: float) -> Proven:
     if len(token) > PARAMETER_MAX_LENGTH or not _COMPACT.fullmatch(token):
         raise Refused(Refusal.MALFORMED)
     header_part, payload_part, signature_part = token.split(".")
-    header = _object(_canonical(header_part), Refusal.MALFORMED)
-    payload = _canonical(payload_part)
-    signature = _canonical(signature_part)
-    if not header.keys() <= HEADER_MEMBERS:
+    header = _object(_part(header_part), Refusal.MALFORMED)
+    payload = _part(payload_part)
+    signature = _part(signature_part)
+    if not header.keys() <= HEADER_MEMBERS | ignored:
         raise Refused(Refusal.HEADER_MEMBER_FORBIDDEN)
     kid = header.get("kid")
-    if header.get("typ", "JWT") != "JWT" or not isinstance(kid, str) or not KID.fullmatch(kid):
+    if header.get("typ", "JWT") not in types or not isinstance(kid, str) or not KID.fullmatch(kid):
         raise Refused(Refusal.MALFORMED)
 
-    known = keys.get(kid)
-    key = known or _NOBODY
-    material = key.material or _NOBODY.material
+    key = keys.get(kid)
+    judge = next(one for one in (key, keys.decoy, _NOBODY) if one is not None and _is_whole(one))
     signed = f"{header_part}.{payload_part}".encode("ascii")
-    # A row may hold an algorithm that this version does not know; its key is not in force then.
-    algorithm = _ALGORITHMS.get(key.algorithm, _ALGORITHMS[_NOBODY.algorithm])
-    holds = algorithm.verify(signed, material, signature)
-    if known is None:
+    holds = _ALGORITHMS[judge.algorithm].verify(signed, judge.material, signature)
+    if key is None:
         raise Refused(Refusal.KEY_UNKNOWN)
     if header.get("alg") != key.algorithm:
         raise Refused(Refusal.ALGORITHM_MISMATCH)
     if (unusable := key.refusal(now)) is not None:
         raise Refused(unusable)
+    if judge is not key:
+        raise Refused(Refusal.KEY_UNREADABLE)
     if not holds:
         raise Refused(Refusal.SIGNATURE_INVALID)
     return Proven(key, _object(payload, Refusal.PAYLOAD_MALFORMED))
 
 
-def _canonical(part: str) -> bytes:
-    """Decode base64url and insist on the one spelling that RFC 4648 section 3.5 calls canonical."""
-    try:
-        raw = urlsafe_b64decode(part + "=" * (-len(part) % 4))
-    except binascii.Error:
-        raise Refused(Refusal.MALFORMED) from None
-    if urlsafe_b64encode(raw).rstrip(b"=") != part.encode("ascii"):
-        raise Refused(Refusal.MALFORMED)
+def canonical(part: str) -> bytes:
+    """Decode base64url and insist on the one spelling that RFC 4648 section 3.5 calls canonical.
+
+    Raises ValueError.
+    """
+    raw = urlsafe_b64decode(part + "=" * (-len(part) % 4))
+    if urlsafe_b64encode(raw).rstrip(b"=").decode() != part:
+        raise ValueError("not the canonical spelling")
     return raw
+
+
+def _is_whole(key: TrustedKey) -> bool:
+    """Whether its material is what its algorithm works with.
+
+    A row may hold an algorithm that this version does not know, or a secret that does not open.
+    """
+    return isinstance(key.material, _MATERIAL.get(key.algorithm, ()))
+
+
+def _part(part: str) -> bytes:
+    try:
+        return canonical(part)
+    except ValueError:
+        raise Refused(Refusal.MALFORMED) from None
 
 
 def _object(raw: bytes, otherwise: Refusal) -> dict[str, Any]:

@@ -51,7 +51,10 @@ def _services() -> list[CheckMessage]:
             )
             continue
         try:
-            validated(strategy, service.settings)
+            service.secrets()
+            validated(strategy, service.clear_settings())
+        except Unsealable:
+            found.append(_unsealable(where))
         except ValidationError as problem:
             found.append(Warning(f"{where}: not offered: {'; '.join(problem.messages)}", id="tenants.W002"))
     return found

@@ -67,7 +67,7 @@ def of_service(service: Service) -> list[Told]:
     if strategy is None:
         return []
     try:
-        _, settings = validated(strategy, service.settings)
+        _, settings = validated(strategy, service.clear_settings())
     except ValidationError:
         return []
     # Documents are of upstreams: they have nothing to do with the keys of the tenant, which may be many.

@@ -40,7 +40,7 @@ class ServiceView:
     display_name: str
     logo: str
     strategy: Strategy
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(repr=False)  # secrets are among them
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -210,7 +210,7 @@ def _service_view(service: Service) -> ServiceView | None:
     try:
         if strategy is None:
             raise ValidationError("its provider is not installed")
-        _, settings = validated(strategy, service.settings)
+        _, settings = validated(strategy, service.clear_settings())
     except ValidationError as problem:
         log.error(
             "service not offered: %s",

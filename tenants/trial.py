@@ -20,7 +20,7 @@ def try_service(service: Service) -> Iterator[Finding]:
         yield Finding(good=False, sentence=f"The provider {service.strategy} is not installed here.")
         return
     try:
-        _, settings = validated(strategy, service.settings)
+        _, settings = validated(strategy, service.clear_settings())
     except ValidationError as problem:
         for message in problem.messages:
             yield Finding(good=False, sentence=f"Setting {message}")

@@ -22,6 +22,7 @@ from tenants.snapshot import snapshot
 from tests import NEEDS_POSTGRESQL, network
 
 SERVICE = "Customer Auth Service"
+TRIAL = "Trial"
 
 network.close()
 
@@ -120,6 +121,27 @@ class ClientApp:
             self.tokens = answer.json()
         return answer
 
+    def prove(self, account: str, *, origin: str | None = None, **members: Any) -> Any:
+        """Sign on by what the trial service believes; keep what is given."""
+        device = members or {"deviceInformation": {"deviceType": "Android"}}
+        body = {"parameters": [{"name": "Account", "value": account}], **device}
+        answer = self.call("/ags/signOn", body, x_auth_service_id=TRIAL, origin=origin)
+        if answer.status_code == 201:
+            self.tokens = answer.json()
+        return answer
+
+    def choices(self, accounts: str = "account-1,account-2", **members: Any) -> list[str]:
+        """The user account tokens that several accounts give, in their order."""
+        return [one["userAccountToken"] for one in self.prove(accounts, **members).json()["accounts"]]
+
+    def choose(self, user_token: str | None, body: Any = None, **headers: str | None) -> Any:
+        """Choose the account of that user account token; keep what is given."""
+        given = {"x_auth_service_id": TRIAL, "user_token": user_token, **headers}
+        answer = self.call("/ags/subsequentSignOn", body, **given)
+        if answer.status_code == 201:
+            self.tokens = answer.json()
+        return answer
+
     def refresh(self, token: str | None = None, **headers: str | None) -> Any:
         """Refresh with the token at hand, or another; keep what is given."""
         bearer = f"Bearer {token or self.tokens['refresh_token']}"
@@ -202,6 +224,14 @@ def operator(tenant_id: str, secret: bytes, **settings: Any) -> HeadEnd:
     return head_end
 
 
+def add_trial(tenant_id: str) -> Service:
+    """Let the operator offer a service that believes everything, known to this process at once."""
+    service = Service(tenant_id=tenant_id, name=TRIAL, strategy="dummy", display_name=TRIAL, enabled=True)
+    service.save()
+    snapshot.reread(tenant_id)
+    return service
+
+
 def add_key(head_end: HeadEnd, **fields: Any) -> Key:
     """Make the gate trust the key of that head-end."""
     key = Key(
@@ -252,6 +282,12 @@ def sunrise(db: None) -> HeadEnd:
 def app(nagra: HeadEnd) -> ClientApp:
     """The app of a subscriber of nagra."""
     return ClientApp(nagra)
+
+
+@pytest.fixture
+def trial(nagra: HeadEnd) -> Service:
+    """A service of nagra to sign on with directly."""
+    return add_trial("nagra")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 
-from ags.api import headers, sign_on
+from ags.api import headers, sign_on_with_session_token
 from ags.api.conditional import answer, etag_of
 from ags.api.errors import NO_SERVICES, ApiError
 from ags.api.record import record_of
@@ -107,7 +107,7 @@ def _service(service: ServiceView) -> dict[str, Any]:
         Endpoint.SIGNON: _properties(service.strategy.declaration),
         Endpoint.SUBSEQUENT_SIGNON: [],
         Endpoint.GET_SESSION_TOKEN: _properties(service.strategy.declaration),
-        Endpoint.SIGNON_WITH_SESSION_TOKEN: _properties(sign_on.DECLARATION),
+        Endpoint.SIGNON_WITH_SESSION_TOKEN: _properties(sign_on_with_session_token.DECLARATION),
         Endpoint.SIGNOUT: [],
     }
     return {

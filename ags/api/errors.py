@@ -114,6 +114,12 @@ LIFETIME_TOO_LONG = _error(40108, "lifetime_too_long", "The token expires later 
 PAYLOAD_MALFORMED = _error(
     40109, "payload_malformed", "The payload of the token is not a strict JSON object."
 )
+CLIENT_NOT_AUTHENTICATED = _error(
+    40111,
+    "client_not_authenticated",
+    "The client ID and secret are not those of a resource server.",
+    "invalid_client",
+)
 ISSUER_MISMATCH = _error(40112, "issuer_mismatch", "The token is from another issuer.")
 AUTHORIZED_PARTY_MISMATCH = _error(
     40113, "authorized_party_mismatch", "The token was issued to another client."
@@ -121,12 +127,6 @@ AUTHORIZED_PARTY_MISMATCH = _error(
 NONCE_MISMATCH = _error(40114, "nonce_mismatch", "The token is for another nonce.")
 CLAIM_MISMATCH = _error(
     40115, "claim_mismatch", "The token has another value in the claim {name} than the service demands."
-)
-CLIENT_NOT_AUTHENTICATED = _error(
-    40111,
-    "client_not_authenticated",
-    "The client ID and secret are not those of a resource server.",
-    "invalid_client",
 )
 SERVICE_NOT_AVAILABLE = _error(40300, "service_not_available", "The tenant does not offer this service.")
 TENANT_MISMATCH = _error(40301, "tenant_mismatch", "The token is for another tenant.")

@@ -1,4 +1,4 @@
-"""The three headers of the contract: correlation id, tenant and service."""
+"""The headers of the contract: correlation id, tenant, service, and what is presented in a header."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ _SINGLE = {
     "HTTP_X_AUTH_SERVICE_ID": "x-auth-service-id",
     "HTTP_TENANTID": "tenantId",
     "HTTP_AUTHORIZATION": "Authorization",
+    "HTTP_USER_TOKEN": "User-Token",
     "HTTP_TRACEPARENT": "traceparent",
 }
 
@@ -77,3 +78,11 @@ def bearer(meta: Mapping[str, Any], *, scheme_optional: bool = False) -> str:
     if scheme_optional and scheme and not token:
         return str(scheme)
     raise Denied(Denial.TOKEN_MISSING)
+
+
+def user_token(meta: Mapping[str, Any]) -> str:
+    """Return the user account token in User-Token, of whatever form. Raises ApiError."""
+    token: str = meta.get("HTTP_USER_TOKEN", "")
+    if not token:
+        raise ApiError(HEADER_MISSING, name="User-Token")
+    return token

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.http import Http404, HttpResponse
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
@@ -15,9 +17,12 @@ class Metrics(GateView):
 
     http_method_names = ["get", "head"]
 
-    @extend_schema(exclude=True)
-    def get(self, request: Request) -> HttpResponse:
-        """Tell what is measured; elsewhere than on the operations port there is no such address."""
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Elsewhere than on the operations port there is no such address, whatever the method."""
         if not request.META.get("ags.operations"):
             raise Http404
+
+    @extend_schema(exclude=True)
+    def get(self, request: Request) -> HttpResponse:
+        """Tell what is measured."""
         return HttpResponse(metrics.text(), content_type=metrics.CONTENT_TYPE)

@@ -30,26 +30,23 @@ _UTF8 = {"utf-8", "utf8"}
 def read_object(request: HttpRequest | Request) -> dict[str, Any]:
     """Return the JSON object in the body. Raises ApiError: 400, 413 or 415."""
     _demand(request.META, "application/json", UNSUPPORTED_MEDIA_TYPE)
-    try:
-        value = parse(_read(request))
-    except NotStrictJSON as problem:
-        raise ApiError(BODY_MALFORMED, problem=str(problem)) from None
-    if not isinstance(value, dict):
-        raise ApiError(BODY_MALFORMED, problem="it is another JSON value")
-    return value
+    return _object(_read(request))
+
+
+def read_object_if_any(request: HttpRequest | Request) -> dict[str, Any]:
+    """Return the JSON object in the body, an empty one where there is no body. Raises ApiError as above."""
+    raw = _read(request)
+    if not raw.strip():
+        return {}
+    _demand(request.META, "application/json", UNSUPPORTED_MEDIA_TYPE)
+    return _object(raw)
 
 
 def demand_empty(request: HttpRequest | Request) -> None:
-    """Accept no body, an empty one, or `{}`, of whatever content type. Raises ApiError: 400, 413."""
+    """Accept no body, an empty one, or an object, of whatever content type. Raises ApiError: 400, 413."""
     raw = _read(request)
-    if not raw.strip():
-        return
-    try:
-        value = parse(raw)
-    except NotStrictJSON as problem:
-        raise ApiError(BODY_MALFORMED, problem=str(problem)) from None
-    if not isinstance(value, dict):
-        raise ApiError(BODY_MALFORMED, problem="it is another JSON value")
+    if raw.strip():
+        _object(raw)
 
 
 def read_form(request: HttpRequest | Request) -> dict[str, str]:
@@ -66,6 +63,16 @@ def read_form(request: HttpRequest | Request) -> dict[str, str]:
     if len(members) != len(pairs) or any("\0" in word for pair in pairs for word in pair):
         raise ApiError(FORM_MALFORMED)
     return members
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    try:
+        value = parse(raw)
+    except NotStrictJSON as problem:
+        raise ApiError(BODY_MALFORMED, problem=str(problem)) from None
+    if not isinstance(value, dict):
+        raise ApiError(BODY_MALFORMED, problem="it is another JSON value")
+    return value
 
 
 def _demand(meta: dict[str, Any], wanted: str, otherwise: Error) -> None:

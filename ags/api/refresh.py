@@ -11,8 +11,7 @@ from rest_framework.response import Response
 from ags.api import headers, parsing
 from ags.api.offer import tenant_of, twice_at_most
 from ags.api.record import record_of
-from ags.api.schema import AUTHORIZATION, CORRELATION_ID, TENANT_ID, refusals
-from ags.api.sign_on import BundleSerializer
+from ags.api.schema import AUTHORIZATION, CORRELATION_ID, TENANT_ID, BundleSerializer, refusals
 from ags.api.view import GateView
 from ags.sessions.client_tokens import bundle, demand_signer, read_refresh_token
 from ags.sessions.refresh import refresh

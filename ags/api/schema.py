@@ -27,6 +27,19 @@ class ParameterSerializer(serializers.Serializer[Any]):
     value = serializers.CharField(max_length=PARAMETER_MAX_LENGTH, allow_blank=True)
 
 
+class BundleSerializer(serializers.Serializer[Any]):
+    """What a client app is given. All times are in seconds."""
+
+    access_token = serializers.CharField(help_text="A JWT.")
+    refresh_token = serializers.CharField(help_text="A JWT.")
+    token_type = serializers.ChoiceField(choices=["bearer"])
+    client_id = serializers.CharField(help_text="The device, to be sent as clientId at later sign-ons.")
+    accountId = serializers.CharField()  # noqa: N815
+    expires_in = serializers.IntegerField()
+    refresh_expires_in = serializers.IntegerField()
+    fixed_refresh_expires_in = serializers.IntegerField(help_text="The end of the sign-on; it never moves.")
+
+
 def _header(name: str, description: str, pattern: str, *, required: bool) -> OpenApiParameter:
     return OpenApiParameter(
         name,
@@ -59,6 +72,10 @@ CORRELATION_ID = _header(
 
 # A comma is the trace of a header that arrived twice.
 AUTHORIZATION = _header("Authorization", "`Bearer` and the token.", r"^[^,]*$", required=True)
+
+USER_TOKEN = _header(
+    "User-Token", "The userAccountToken of the account that was chosen.", r"^[^,]+$", required=True
+)
 
 _DESCRIPTIONS = {
     400: "The request is not what discovery declares.",

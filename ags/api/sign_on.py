@@ -1,8 +1,7 @@
-"""`POST /ags/signOnWithSessionToken`: a session token in, access and refresh tokens out."""
+"""`POST /ags/signOn`: proof of an account in, access and refresh tokens out; or a choice of several."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from drf_spectacular.utils import extend_schema
@@ -11,95 +10,96 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from ags.api import headers, parameters, parsing
-from ags.api.errors import SIGN_ON_MALFORMED, ApiError
+from ags.api.device import DeviceSerializer, device_of
 from ags.api.offer import offered, twice_at_most
 from ags.api.record import record_of
-from ags.api.schema import CORRELATION_ID, SERVICE_ID, TENANT_ID, ParameterSerializer, refusals
+from ags.api.schema import (
+    CORRELATION_ID,
+    SERVICE_ID,
+    TENANT_ID,
+    BundleSerializer,
+    ParameterSerializer,
+    refusals,
+)
 from ags.api.view import GateView
+from ags.sessions.choice import offer
 from ags.sessions.client_tokens import bundle, demand_signer
-from ags.sessions.sign_on import KnownDevice, NewDevice, redeem
-from providers.contract import Declaration, Endpoint, Parameter
+from ags.sessions.sign_on import sign_on
+from providers.contract import Choice, Endpoint, Refusal, Refused
 
 # The names on the wire are camelCase.
 # ruff: noqa: N815
 
-CLIENT_ID_MAX_LENGTH = 128
 
-
-class SessionTokenParameters(serializers.Serializer[Any]):
-    """What the client app sends, whatever the service."""
-
-    sessionToken = Parameter(
-        description="The session token that the operator has shown, as a QR code for example.", max_length=128
-    )
-
-
-DECLARATION = Declaration(SessionTokenParameters)
-
-
-class SignOnRequestSerializer(serializers.Serializer[Any]):
-    """What the client app posts: a session token, and which device it is on."""
+class SignOnSerializer(DeviceSerializer):
+    """What the client app posts: what proves the account, and which device it is on."""
 
     parameters = ParameterSerializer(many=True)
-    deviceInformation = serializers.DictField(
-        required=False, help_text="At the first sign-on of the device; kept whole."
+
+
+class AccountSerializer(serializers.Serializer[Any]):
+    """One of several accounts."""
+
+    accountInformation = serializers.CharField(help_text="What the subscriber knows it by.")
+    userAccountToken = serializers.CharField(
+        help_text="To be sent as User-Token to subsequentSignOn. Opaque."
     )
-    clientId = serializers.CharField(
-        required=False,
-        max_length=CLIENT_ID_MAX_LENGTH,
-        help_text="At later ones: the client_id of the first.",
-    )
 
 
-class BundleSerializer(serializers.Serializer[Any]):
-    """What it is given. All times are in seconds."""
+class AccountsSerializer(serializers.Serializer[Any]):
+    """What the subscriber chooses from, within ten minutes."""
 
-    access_token = serializers.CharField(help_text="A JWT.")
-    refresh_token = serializers.CharField(help_text="A JWT.")
-    token_type = serializers.ChoiceField(choices=["bearer"])
-    client_id = serializers.CharField(help_text="The device, to be sent as clientId at later sign-ons.")
-    accountId = serializers.CharField()
-    expires_in = serializers.IntegerField()
-    refresh_expires_in = serializers.IntegerField()
-    fixed_refresh_expires_in = serializers.IntegerField(help_text="The end of the sign-on; it never moves.")
+    accounts = AccountSerializer(many=True)
 
 
-class SignOnWithSessionToken(GateView):
+class SignOn(GateView):
     """Called by the client app."""
 
     http_method_names = ["post"]
 
     @extend_schema(
-        operation_id="signOnWithSessionToken",
-        summary="Redeem a session token for access and refresh tokens",
+        operation_id="signOn",
+        summary="Exchange the subscriber's own credentials for access and refresh tokens",
         parameters=[TENANT_ID, SERVICE_ID, CORRELATION_ID],
-        request=SignOnRequestSerializer,
-        responses={201: BundleSerializer, **refusals(400, 401, 403, 413, 415, 503)},
+        request=SignOnSerializer,
+        responses={
+            201: BundleSerializer,
+            300: AccountsSerializer,
+            **refusals(400, 401, 403, 413, 415, 503),
+        },
     )
     def post(self, request: Request) -> Response:
-        """Sign a device on. The session token is spent with it, and with nothing else."""
+        """Sign a device on by the parameters that discovery declares.
+
+        Where they prove several accounts, nothing is signed on yet: choose one with subsequentSignOn.
+        """
         record = record_of(request)
         tenant_id = headers.tenant_id(request.META, record)
         service_name = headers.service_name(request.META, record)
         body = parsing.read_object(request)
-        given = parameters.check(DECLARATION, parameters.read(body))
-        device = _device(body)
+        given = parameters.read(body)
+        device = device_of(body)
 
-        def attempt() -> dict[str, Any]:
-            tenant, service = offered(tenant_id, service_name, Endpoint.SIGNON_WITH_SESSION_TOKEN)
+        def attempt() -> Response:
+            tenant, service = offered(tenant_id, service_name, Endpoint.SIGNON)
+            checked = parameters.check(service.strategy.declaration, given)
             demand_signer(tenant)
-            sign_on = redeem(tenant, service, given["sessionToken"], device, record.correlation_id)
-            return bundle(tenant, sign_on)
+            proven = service.strategy.verify(checked, service.settings, tenant.keys)
+            if not isinstance(proven, Choice):
+                signed_on = sign_on(tenant, service, proven, device, record.correlation_id)
+                return Response(bundle(tenant, signed_on), status=201)
+            if Endpoint.SUBSEQUENT_SIGNON not in service.strategy.endpoints:
+                raise Refused(Refusal.ACCOUNT_AMBIGUOUS)
+            tokens = offer(tenant, service, proven, device, record.correlation_id)
+            return Response(_to_choose_from(proven, tokens), status=300)
 
-        return Response(twice_at_most(attempt, tenant_id), status=201)
+        return twice_at_most(attempt, tenant_id)
 
 
-def _device(body: Mapping[str, Any]) -> NewDevice | KnownDevice:
-    match {name: body[name] for name in ("deviceInformation", "clientId") if name in body}:
-        case {"deviceInformation": dict() as information, **others} if not others:
-            return NewDevice(information)
-        case {"clientId": str() as client_id, **others} if not others and (
-            1 <= len(client_id) <= CLIENT_ID_MAX_LENGTH
-        ):
-            return KnownDevice(client_id)
-    raise ApiError(SIGN_ON_MALFORMED)
+def _to_choose_from(choice: Choice, tokens: list[str]) -> dict[str, Any]:
+    return {
+        "accounts": [
+            {"accountInformation": account.information, "userAccountToken": token}
+            for account, token in zip(choice.accounts, tokens, strict=True)
+        ]
+    }

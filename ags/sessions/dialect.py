@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any
+from collections.abc import Callable, Iterable
+from functools import cache, wraps
+from typing import Any, TypeVarTuple
 
 from django.db import connection
+
+_Ts = TypeVarTuple("_Ts")
 
 _WORDS = {
     "postgresql": {
@@ -16,6 +19,7 @@ _WORDS = {
         "later": "greatest",
         "earlier": "least",
         "json": "%({name})s::jsonb",
+        "element": "({name} ->> %({place})s::integer)",
     },
     "sqlite": {
         # As text in the form in which Django stores a moment there, so that they compare.
@@ -26,6 +30,7 @@ _WORDS = {
         "later": "max",
         "earlier": "min",
         "json": "%({name})s",
+        "element": "json_extract({name}, '$[' || %({place})s || ']')",
     },
 }
 
@@ -65,13 +70,37 @@ def json(parameter: str) -> str:
     return _word("json", parameter)
 
 
-@cache
-def _cached(vendor: str, word: str, name: str) -> str:
-    return _WORDS[vendor][word].format(name=name)
+def element(array: str, place: str) -> str:
+    """Return the string at that place of a JSON array, counted from 0; NULL where the array is shorter."""
+    return _WORDS[connection.vendor]["element"].format(name=array, place=place)
+
+
+def numbered(name: str, values: Iterable[Any]) -> dict[str, Any]:
+    """Several values of one kind as parameters: name_0, name_1 and so on."""
+    return {f"{name}_{place}": value for place, value in enumerate(values)}
+
+
+def listed(name: str, number: int) -> str:
+    """So many of them, as a statement lists them."""
+    return ", ".join(f"%({name}_{place})s" for place in range(number))
+
+
+def written_once(write: Callable[[*_Ts], str]) -> Callable[[*_Ts], str]:
+    """Put a statement together at its first use only: once for each database and each set of arguments."""
+
+    @cache
+    def written(vendor: str, *arguments: *_Ts) -> str:
+        return write(*arguments)
+
+    @wraps(write)
+    def text(*arguments: *_Ts) -> str:
+        return written(connection.vendor, *arguments)
+
+    return text
 
 
 def _word(word: str, name: str) -> str:
-    return _cached(connection.vendor, word, name)
+    return _WORDS[connection.vendor][word].format(name=name)
 
 
 def one(statement: str, **values: Any) -> Any:

@@ -14,19 +14,31 @@ def is_active(tenant_id: str, token: AccessToken | RefreshToken) -> tuple[str, s
 
     Those are told from the row: a platform that shares an HS256 secret could have signed others.
     """
-    stands: str
     known_by: str | int
     if isinstance(token, AccessToken):
-        stands, known_by = f"({standing.ACCESS_TOKEN}) IS NULL", token.jti
+        statement, known_by = _of_access_token(), token.jti
     else:
-        unused = f"d.generation = %(jti)s AND d.refresh_expires_at > {dialect.now()}"
-        stands, known_by = f"({standing.SIGN_ON}) IS NULL AND {unused}", token.generation
-    statement = f"""
-SELECT a.account_id, d.client_id FROM ags_sessions_device d CROSS JOIN {standing.OF_SIGN_ON}
- WHERE t.id = d.tenant_id AND d.tenant_id = %(tenant)s AND d.sign_on = %(sign_on)s
-   AND {stands}
-"""
+        statement, known_by = _of_refresh_token(), token.generation
     row: tuple[str, str] | None = dialect.one(
         statement, tenant=tenant_id, sign_on=token.sign_on, jti=known_by
     )
     return row
+
+
+@dialect.written_once
+def _of_access_token() -> str:
+    return _asking(f"({standing.ACCESS_TOKEN}) IS NULL")
+
+
+@dialect.written_once
+def _of_refresh_token() -> str:
+    unused = f"d.generation = %(jti)s AND d.refresh_expires_at > {dialect.now()}"
+    return _asking(f"({standing.SIGN_ON}) IS NULL AND {unused}")
+
+
+def _asking(stands: str) -> str:
+    return f"""
+SELECT a.account_id, d.client_id FROM ags_sessions_device d CROSS JOIN {standing.OF_SIGN_ON}
+ WHERE t.id = d.tenant_id AND d.tenant_id = %(tenant)s AND d.sign_on = %(sign_on)s
+   AND {stands}
+"""

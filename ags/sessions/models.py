@@ -148,6 +148,39 @@ class Device(TenantScoped):
         return self.client_id
 
 
+class AccountChoice(TenantScoped):
+    """Proof that names several accounts, of which a subscriber may choose one, once, for one device.
+
+    One row for the whole choice: its user account tokens are one secret, each with a place in `accounts`.
+    Only a keyed hash of the secret is stored. Rows are written by `choice` and by nothing else.
+    """
+
+    tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="+", db_constraint=False, db_index=False)
+    service = models.ForeignKey(
+        Service, models.PROTECT, related_name="+", db_constraint=False, db_index=False
+    )
+    key = models.ForeignKey(
+        Key, models.PROTECT, related_name="+", db_constraint=False, db_index=False, null=True
+    )
+    token_hash = models.BinaryField(max_length=32, editable=False)
+    accounts = models.JSONField("account IDs")
+    # The device that asked, as one of the two.
+    information = models.JSONField("device information", null=True)
+    client_id = models.CharField("client ID", max_length=128, null=True)  # noqa: DJ001 - absent and empty differ
+    correlation_id = models.CharField("correlation ID", max_length=128)
+    created_at = models.DateTimeField(db_default=Now())
+    expires_at = models.DateTimeField(db_index=True)
+    used_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "token_hash"], name="one_choice_of_a_hash"),
+        ]
+
+    def __str__(self) -> str:
+        return f"choice of an account {self.pk}"
+
+
 class RevokedAccessToken(TenantScoped):
     """An access token that was revoked by itself (RFC 7009), kept until it would have expired."""
 
@@ -173,10 +206,14 @@ class SecurityEvent(TenantScoped):
 
         SESSION_TOKEN_REUSED = "session_token_reused", "A spent session token was presented again"
         REFRESH_TOKEN_REUSED = "refresh_token_reused", "A used refresh token was presented again"
+        USER_ACCOUNT_TOKEN_REUSED = (
+            "user_account_token_reused",
+            "An account was chosen again, where one had been chosen already",
+        )
 
     tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="+", db_constraint=False, db_index=False)
     kind = models.CharField(max_length=32, choices=Kind)
-    # What it is about: the number of the session token, or the sign-on.
+    # What it is about: the number of the session token or of the choice, or the sign-on.
     subject = models.CharField(max_length=64)
     account_id = models.CharField("account ID", max_length=255)
     correlation_id = models.CharField("correlation ID", max_length=128, help_text="Of the latest time.")

@@ -15,7 +15,14 @@ from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from ags.sessions.models import Device, DeviceStatus, RevokedAccessToken, SecurityEvent, SessionToken
+from ags.sessions.models import (
+    AccountChoice,
+    Device,
+    DeviceStatus,
+    RevokedAccessToken,
+    SecurityEvent,
+    SessionToken,
+)
 from tenants import health
 
 BATCH = 1000
@@ -57,6 +64,7 @@ def _dead() -> dict[str, QuerySet[Any]]:
     locked_out = timedelta(hours=settings.AXES_COOLOFF_TIME)
     return {
         "session tokens": SessionToken.unscoped.filter(dead_after__lte=Now()).order_by("dead_after"),
+        "choices of an account": AccountChoice.unscoped.filter(expires_at__lte=Now()).order_by("expires_at"),
         "revoked access tokens": RevokedAccessToken.unscoped.filter(
             expires_at__lte=Now() - CLOCK_MARGIN
         ).order_by("expires_at"),

@@ -55,14 +55,7 @@ class _Found:
     @classmethod
     def of(cls, tenant: TenantView, token: RefreshToken) -> _Found:
         """Read it. Raises `Denied`."""
-        ends = dialect.epoch("d.refresh_expires_at"), dialect.epoch("d.fixed_expires_at")
-        statement = f"""
-SELECT a.account_id, d.client_id, d.sign_on, d.generation, {", ".join(ends)}, d.used,
-       {dialect.epoch(dialect.now())}, {standing.SIGN_ON}
-  FROM ags_sessions_device d CROSS JOIN {standing.OF_SIGN_ON}
- WHERE t.id = d.tenant_id AND d.tenant_id = %(tenant)s AND d.sign_on = %(sign_on)s
-"""
-        row = dialect.one(statement, tenant=tenant.id, sign_on=token.sign_on)
+        row = dialect.one(_looking(), tenant=tenant.id, sign_on=token.sign_on)
         if row is None:
             raise Denied(Denial.TOKEN_UNKNOWN)
         if row[8] is not None:
@@ -88,19 +81,8 @@ SELECT a.account_id, d.client_id, d.sign_on, d.generation, {", ".join(ends)}, d.
 def _rotate(tenant: TenantView, token: RefreshToken, found: _Found) -> SignOn | None:
     lately = [one for one in found.used if found.now < one[1] + tenant.rules.refresh_grace]
     used = [*lately, [token.generation, found.now]][-USED_KEPT:]
-    refreshed = dialect.earlier(dialect.after("refresh_ttl"), "d.fixed_expires_at")
-    ends = dialect.epoch("refresh_expires_at"), dialect.epoch("fixed_expires_at")
-    statement = f"""
-UPDATE ags_sessions_device AS d
-   SET generation = d.generation + 1, refresh_expires_at = {refreshed}, used = {dialect.json("used")}
- WHERE d.tenant_id = %(tenant)s AND d.sign_on = %(sign_on)s AND d.generation = %(generation)s
-   AND d.refresh_expires_at > {dialect.now()}
-   AND EXISTS (SELECT 1 FROM {standing.OF_SIGN_ON}
-                WHERE t.id = d.tenant_id AND t.version = %(version)s AND ({standing.SIGN_ON}) IS NULL)
-RETURNING generation, {", ".join(ends)}
-"""
     row = dialect.one(
-        statement,
+        _rotating(),
         tenant=tenant.id,
         version=tenant.version,
         sign_on=token.sign_on,
@@ -111,3 +93,29 @@ RETURNING generation, {", ".join(ends)}
     if row is None:
         return None
     return SignOn(found.sign_on.account_id, found.sign_on.client_id, token.sign_on, *row)
+
+
+@dialect.written_once
+def _looking() -> str:
+    ends = dialect.epoch("d.refresh_expires_at"), dialect.epoch("d.fixed_expires_at")
+    return f"""
+SELECT a.account_id, d.client_id, d.sign_on, d.generation, {", ".join(ends)}, d.used,
+       {dialect.epoch(dialect.now())}, {standing.SIGN_ON}
+  FROM ags_sessions_device d CROSS JOIN {standing.OF_SIGN_ON}
+ WHERE t.id = d.tenant_id AND d.tenant_id = %(tenant)s AND d.sign_on = %(sign_on)s
+"""
+
+
+@dialect.written_once
+def _rotating() -> str:
+    refreshed = dialect.earlier(dialect.after("refresh_ttl"), "d.fixed_expires_at")
+    ends = dialect.epoch("refresh_expires_at"), dialect.epoch("fixed_expires_at")
+    return f"""
+UPDATE ags_sessions_device AS d
+   SET generation = d.generation + 1, refresh_expires_at = {refreshed}, used = {dialect.json("used")}
+ WHERE d.tenant_id = %(tenant)s AND d.sign_on = %(sign_on)s AND d.generation = %(generation)s
+   AND d.refresh_expires_at > {dialect.now()}
+   AND EXISTS (SELECT 1 FROM {standing.OF_SIGN_ON}
+                WHERE t.id = d.tenant_id AND t.version = %(version)s AND ({standing.SIGN_ON}) IS NULL)
+RETURNING generation, {", ".join(ends)}
+"""

@@ -1,4 +1,4 @@
-"""The text of a session token, and the hash by which it is known here."""
+"""The text of a token that is not a JWT, and the hash by which it is known here."""
 
 import base64
 import hmac
@@ -9,23 +9,24 @@ from tenants.encryption import derived_keys
 LENGTH = 26
 """Characters from [a-z2-7], 5 bits each: 130 bits."""
 
-
-PURPOSE = b"session token"
+SESSION_TOKEN = b"session token"
+USER_ACCOUNT_TOKEN = b"user account token"
+"""What a token is for. Under another purpose its hash is another one: neither can stand in for the other."""
 
 
 def new_token() -> str:
-    """Return a new session token from the system's random source."""
+    """Return a new token from the system's random source."""
     return base64.b32encode(secrets.token_bytes(17))[:LENGTH].decode("ascii").lower()
 
 
-def hash_of(token: str) -> bytes:
+def hash_of(token: str, purpose: bytes = SESSION_TOKEN) -> bytes:
     """Return the keyed hash under which a new token is stored."""
-    return _hash(derived_keys(PURPOSE)[0], token)
+    return _hash(derived_keys(purpose)[0], token)
 
 
-def hashes_of(token: str) -> tuple[bytes, ...]:
+def hashes_of(token: str, purpose: bytes = SESSION_TOKEN) -> tuple[bytes, ...]:
     """Return every hash under which a token may have been stored, newest key first."""
-    return tuple(_hash(key, token) for key in derived_keys(PURPOSE))
+    return tuple(_hash(key, token) for key in derived_keys(purpose))
 
 
 def _hash(key: bytes, token: str) -> bytes:

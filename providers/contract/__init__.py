@@ -11,6 +11,7 @@ from providers.contract.settings import (
     HostField,
     HTTPSField,
     SecretField,
+    SecretLines,
     SessionTokenSettings,
     UpstreamSettings,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "Refusal",
     "Refused",
     "SecretField",
+    "SecretLines",
     "SessionTokenSettings",
     "Strategy",
     "TrustedKey",

@@ -36,10 +36,14 @@ class TrustedKey:
 
 @dataclass(frozen=True, slots=True)
 class KeyRing:
-    """The keys of one tenant, by `kid`. The tenant of an identity comes from here, never from a token."""
+    """The keys of one tenant, by `kid`. The tenant of an identity comes from here, never from a token.
+
+    `decoy` is a key like those: to check a signature with it costs an unknown `kid` what a known one costs.
+    """
 
     tenant: str
     keys: Mapping[str, TrustedKey]
+    decoy: TrustedKey | None = None
 
     def get(self, kid: str) -> TrustedKey | None:
         """Return the key of that `kid`, in force or not."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,11 +16,25 @@ CERTIFICATES_MAX_LENGTH = 64 * 1024
 
 
 class SecretField(forms.CharField):
-    """A setting that is a secret, of at most 1,024 characters: encrypted at rest, entered and never shown."""
+    """A setting that is a secret, of at most 1,024 characters: encrypted at rest, entered and never shown.
 
-    def __init__(self, **kwargs: Any) -> None:
-        widget = forms.PasswordInput(render_value=False, attrs={"autocomplete": "new-password"})
+    `lines`: whether it has several, such as a private key in PEM.
+    """
+
+    def __init__(self, *, lines: bool = False, **kwargs: Any) -> None:
+        own = {"autocomplete": "new-password"}
+        widget = SecretLines(attrs=own) if lines else forms.PasswordInput(render_value=False, attrs=own)
         super().__init__(**{"max_length": 1024, "strip": False, "widget": widget, **kwargs})
+
+
+class SecretLines(forms.Textarea):
+    """Lines that are entered, and never rendered."""
+
+    def __init__(self, attrs: Mapping[str, Any] | None = None) -> None:
+        super().__init__({"rows": 4, "spellcheck": "false", **(attrs or {})})
+
+    def format_value(self, value: Any) -> None:
+        """Show nothing of it."""
 
 
 class CertificatesField(forms.CharField):

@@ -1,5 +1,6 @@
 """The dummy strategy: believes whatever account it is told. Refused outside DEBUG."""
 
+import hmac
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,21 +8,36 @@ from django import forms
 from rest_framework import serializers
 
 from providers.contract import (
+    Account,
+    Choice,
     Endpoint,
+    Example,
     Identity,
     KeyRing,
+    Outage,
     Parameter,
     Refusal,
     Refused,
+    SecretField,
     SessionTokenSettings,
     Strategy,
+    Unavailable,
 )
 
 
 class DummyParameters(serializers.Serializer[Any]):
     """What the caller sends."""
 
-    Account = Parameter(description="The account to sign on, believed as it is.", max_length=255)
+    Account = Parameter(
+        description="The account to sign on, believed as it is; or several, separated by commas.",
+        max_length=255,
+    )
+    Passphrase = Parameter(
+        description="The one that staff have set, if they have.",
+        max_length=1024,
+        password=True,
+        required=False,
+    )
 
 
 class DummySettings(SessionTokenSettings):
@@ -33,6 +49,13 @@ class DummySettings(SessionTokenSettings):
         max_length=255,
         help_text="An account that is always refused, to try the refusal.",
     )
+    unavailable_account = forms.CharField(
+        required=False,
+        initial="away",
+        max_length=255,
+        help_text="An account that cannot be asked about, to try what happens when an upstream is away.",
+    )
+    passphrase = SecretField(required=False, help_text="With one, whoever signs on must send it, too.")
 
 
 class Dummy(Strategy):
@@ -40,13 +63,33 @@ class Dummy(Strategy):
 
     slug = "dummy"
     label = "Dummy (development only)"
-    endpoints = (Endpoint.GET_SESSION_TOKEN, Endpoint.SIGNON_WITH_SESSION_TOKEN, Endpoint.SIGNOUT)
+    endpoints = (
+        Endpoint.SIGNON,
+        Endpoint.SUBSEQUENT_SIGNON,
+        Endpoint.GET_SESSION_TOKEN,
+        Endpoint.SIGNON_WITH_SESSION_TOKEN,
+        Endpoint.SIGNOUT,
+    )
     debug_only = True
     Parameters = DummyParameters
     Settings = DummySettings
+    example = Example(parameters={"Account": "account-1"})
 
-    def verify(self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing) -> Identity:
-        """Return the account named, unless it is the one to refuse."""
-        if parameters["Account"] == settings["refused_account"]:
+    def verify(
+        self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing
+    ) -> Identity | Choice:
+        """Return the account named, or the choice of several.
+
+        Unless one is to refuse or to be away, or the passphrase is another.
+        """
+        accounts = parameters["Account"].split(",")
+        given, wanted = parameters.get("Passphrase", ""), settings["passphrase"]
+        if wanted and not hmac.compare_digest(given.encode(), wanted.encode()):
             raise Refused(Refusal.CREDENTIAL_UNKNOWN)
-        return Identity(account_id=parameters["Account"])
+        if settings["refused_account"] in accounts:
+            raise Refused(Refusal.CREDENTIAL_UNKNOWN)
+        if settings["unavailable_account"] in accounts:
+            raise Unavailable(Outage.AWAY)
+        if len(accounts) > 1:
+            return Choice(tuple(Account(account, f"Account {account}") for account in accounts))
+        return Identity(account_id=accounts[0])

@@ -5,8 +5,9 @@ What a provider uses: `ask` for HTTP, `document` for what is fetched in the back
 """
 
 from providers.upstream.address import addresses_of
+from providers.upstream.answer import Answer
 from providers.upstream.documents import Document, Source, document
-from providers.upstream.http import Answer, ask
+from providers.upstream.http import ask
 from providers.upstream.room import within
 
 __all__ = ["Answer", "Document", "Source", "addresses_of", "ask", "document", "within"]

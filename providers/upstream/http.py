@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +16,7 @@ import httpcore2
 
 from providers.contract import Outage, Unavailable
 from providers.upstream.address import addresses_of
+from providers.upstream.answer import Answer
 from providers.upstream.room import PLACES, within
 
 LIMIT = 64 * 1024
@@ -23,15 +24,6 @@ LIMIT = 64 * 1024
 
 IDLE = 4.0
 """Seconds for which an idle connection is kept: fewer than servers keep theirs, so none is found closed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What an upstream has answered. Names of headers are in lower case."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes = field(repr=False)
 
 
 def ask(

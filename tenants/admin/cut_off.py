@@ -42,8 +42,8 @@ def cutting_off(what: str, *consequences: str) -> Question:
     return Question(
         title=f"Revoke everything that {what} gave rise to?",
         consequences=[
-            "Every session token and every sign-on up to this moment is dead: devices have to sign on again, "
-            "with a new session token.",
+            "Every session token, every choice of an account and every sign-on up to this moment is dead: "
+            "devices have to sign on again, with a new proof.",
             OFFLINE,
             *consequences,
             "This cannot be undone.",

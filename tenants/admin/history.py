@@ -8,10 +8,15 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
+from tenants.secret_settings import is_mark
+
 SHOWN = 100
 """The newest changes; older ones stay in the table."""
 
 NOTHING = "—"
+SET = "set"
+CHANGED = "set to another"
+"""All that is told of a secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +68,15 @@ def _differences(record: Any, before: Any) -> Iterable[Difference]:
             pairs = [(str(field.verbose_name), old, new)]
         for label, was, now in pairs:
             if was != now:
-                yield Difference(label.replace("_", " "), _shown(was), _shown(now))
+                changed = CHANGED if is_mark(was) and is_mark(now) else _shown(now)
+                yield Difference(label.replace("_", " "), _shown(was), changed)
 
 
 def _shown(value: Any) -> str:
     if value is None or value == "":
         return NOTHING
+    if is_mark(value):
+        return SET
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, datetime):

@@ -10,8 +10,10 @@ from django.db.models import URLField
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.decorators import method_decorator
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
+from django.views.decorators.debug import sensitive_post_parameters
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
@@ -20,7 +22,7 @@ from tenants import health
 from tenants.admin.cut_off import IssuingAdmin
 from tenants.admin.pages import Question
 from tenants.admin.tenant import STATUS, switch, switch_of
-from tenants.forms import ChoiceOfStrategy, service_form, setting_name, shown_setting
+from tenants.forms import ChoiceOfStrategy, service_form, settings_fields, shown_setting
 from tenants.models import Service, tenants_of
 from tenants.trial import try_service
 
@@ -75,6 +77,12 @@ class ServiceAdmin(IssuingAdmin):
 
     # The form
 
+    @method_decorator(sensitive_post_parameters())
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        """Show or take the form. Which of its fields are secrets is for each strategy to say."""
+        response: HttpResponse = super().changeform_view(request, *args, **kwargs)
+        return response
+
     def get_form(
         self, request: HttpRequest, obj: Service | None = None, change: bool = False, **kwargs: Any
     ) -> Any:
@@ -93,10 +101,15 @@ class ServiceAdmin(IssuingAdmin):
         if strategy is None:
             # Said in words, for there is no form to show.
             return [offer, ("Settings", {"fields": [], "description": _gone(service)})]
-        declared = strategy.Settings.base_fields
         if obj is not None and not self.has_change_permission(request, obj):
-            return [offer, ("Settings", {"fields": [shown_setting(*one) for one in declared.items()]})]
-        return [offer, ("Settings", {"fields": [setting_name(name) for name in declared]})]
+            return [
+                offer,
+                (
+                    "Settings",
+                    {"fields": [shown_setting(*one) for one in strategy.Settings.base_fields.items()]},
+                ),
+            ]
+        return [offer, ("Settings", {"fields": list(settings_fields(service, strategy))})]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Service | None = None) -> tuple[str, ...]:
         """Tenant and strategy are chosen once; what was fetched is only told."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -15,15 +14,12 @@ from django.db import transaction
 
 from providers.jose import HMAC_BYTES
 from providers.registry import strategies
-from tenants import material
-from tenants.configuration.form import Entry, KeyEntry, Reference, TenantEntry
+from tenants.configuration.form import Entry, KeyEntry, TenantEntry
+from tenants.configuration.reference import Reference, found, located_at, reference
 from tenants.configuration.text import Mistake
 from tenants.encryption import Unsealable
 from tenants.models import Key, Service, Tenant
-from tenants.settings_form import validated
-
-SECRET_FILE_MAX_LENGTH = 16 * 1024
-"""Characters that are read of a file with a secret: more than any secret needs."""
+from tenants.secret_settings import is_mark, secret_names
 
 
 def apply(tenants: list[TenantEntry], folder: Path, *, dry_run: bool = False) -> list[str]:
@@ -40,7 +36,7 @@ def apply(tenants: list[TenantEntry], folder: Path, *, dry_run: bool = False) ->
         for entry in tenants:
             tenant = _apply_tenant(entry, changes)
             for service in entry.services:
-                _apply_service(service, tenant, changes)
+                _apply_service(service, tenant, folder, changes)
             for key in entry.keys:
                 _apply_key(key, tenant, folder, changes)
         transaction.set_rollback(dry_run)
@@ -53,20 +49,46 @@ def _apply_tenant(entry: TenantEntry, changes: list[str]) -> Tenant:
     return tenant
 
 
-def _apply_service(entry: Entry, tenant: Tenant, changes: list[str]) -> None:
+def _apply_service(entry: Entry, tenant: Tenant, folder: Path, changes: list[str]) -> None:
+    given = dict(entry.given)
     service = Service.objects.for_tenant(tenant).filter(name=entry.name).first()
     if service is None:
-        service = Service(tenant=tenant, name=entry.name)
-    elif entry.given.get("strategy", service.strategy) != service.strategy:
+        service = Service(tenant=tenant, name=entry.name, strategy=given.get("strategy", ""))
+    elif given.get("strategy", service.strategy) != service.strategy:
         raise Mistake(f"{entry.path}.strategy", f"it never changes: this service has {service.strategy}")
-    given = dict(entry.given)
-    strategy = strategies().get(given.get("strategy", service.strategy))
+    strategy = strategies().get(service.strategy)
+    stored = service.settings if isinstance(service.settings, dict) else {}
+    secret = {*secret_names(strategy), *(name for name, value in stored.items() if is_mark(value))}
+    if "settings" in given:
+        told = {
+            name: _secret_setting(value, f"{entry.path}.settings.{name}", stored.get(name), folder)
+            for name, value in given["settings"].items()
+            if name in secret
+        }
+        given["settings"] = service.marked(given["settings"] | told)
     if strategy is not None and given.get("settings", service.settings) != service.settings:
         # With the defaults filled in, as they are stored: otherwise they would differ each time. What is
         # stored already is not judged again, so that a disabled service whose provider moved on can stay.
+        enabled = given.get("enabled", service.enabled)
         with _located(entry):
-            given["settings"], _ = validated(strategy, given["settings"])
-    _store(service, entry, given, f"service {tenant.pk}/{entry.name}", changes)
+            given["settings"] = service.judged(strategy, given["settings"], enabled=enabled)
+    _store(service, entry, given, f"service {tenant.pk}/{entry.name}", changes, secret=secret)
+
+
+def _secret_setting(value: Any, path: str, stored: Any, folder: Path) -> Any:
+    """Return the text, or what is stored where the variable is not set here."""
+    if value is None or isinstance(value, str):
+        return value
+    where = reference(value, path)
+    secret = found(where, folder)
+    if secret is None:
+        if not stored:
+            raise Mistake(f"{path}.env", f"the variable {where.value} is not set")
+        return stored
+    try:
+        return secret.decode()
+    except UnicodeDecodeError:
+        raise Mistake(path, "is not UTF-8 text once it is decoded") from None
 
 
 def _apply_key(entry: KeyEntry, tenant: Tenant, folder: Path, changes: list[str]) -> None:
@@ -80,10 +102,10 @@ def _apply_key(entry: KeyEntry, tenant: Tenant, folder: Path, changes: list[str]
             raise Mistake(f"{entry.path}.algorithm", f"must be one of {', '.join(HMAC_BYTES)}")
         if entry.secret is None:
             raise Mistake(f"{entry.path}.secret", "missing")
-        secret = _found(entry.secret, folder)
+        secret = found(entry.secret, folder)
         if secret is None:
             raise Mistake(f"{entry.secret.path}.env", f"the variable {entry.secret.value} is not set")
-        with _located_at(entry.secret.path):
+        with located_at(entry.secret.path):
             key.set_secret(secret)
     else:
         if algorithm not in (None, key.algorithm):
@@ -93,30 +115,9 @@ def _apply_key(entry: KeyEntry, tenant: Tenant, folder: Path, changes: list[str]
     _store(key, entry, given, what, changes)
 
 
-def _found(reference: Reference, folder: Path) -> bytes | None:
-    """Return the bytes that a reference leads to, or None for a variable that is not set."""
-    match reference.source:
-        case "env":
-            text = os.environ.get(reference.value, "")
-            if not text:
-                return None
-        case "file":
-            try:
-                with (folder / reference.value).open(encoding="utf-8") as stream:
-                    text = stream.read(SECRET_FILE_MAX_LENGTH)
-            except (OSError, ValueError) as error:
-                why = getattr(error, "strerror", None) or "not UTF-8 text"
-                raise Mistake(f"{reference.path}.file", f"cannot read {reference.value}: {why}") from None
-            text = text.removesuffix("\n").removesuffix("\r")
-        case _:
-            text = reference.value
-    with _located_at(reference.path):
-        return material.decode(text, reference.encoding)
-
-
 def _compare(key: Key, reference: Reference, folder: Path) -> None:
     """Refuse another secret for a key that exists. A variable that is not set here is not compared."""
-    secret = _found(reference, folder)
+    secret = found(reference, folder)
     if secret is None:
         return
     try:
@@ -128,15 +129,23 @@ def _compare(key: Key, reference: Reference, folder: Path) -> None:
 
 
 def _store(
-    row: Tenant | Service | Key, entry: Entry, given: Mapping[str, Any], what: str, changes: list[str]
+    row: Tenant | Service | Key,
+    entry: Entry,
+    given: Mapping[str, Any],
+    what: str,
+    changes: list[str],
+    *,
+    secret: Collection[str] = (),
 ) -> None:
-    """Save what differs, and say so."""
+    """Save what differs, and say so; of a member of that name that it was changed, and no more."""
     new = row._state.adding
     differing = {name: value for name, value in given.items() if new or getattr(row, name) != value}
     if not new and not differing:
         return
     told = [
-        line for name, value in differing.items() for line in _difference(name, getattr(row, name), value)
+        line
+        for name, value in differing.items()
+        for line in _difference(name, getattr(row, name), value, secret)
     ]
     for name, value in differing.items():
         setattr(row, name, value)
@@ -145,10 +154,14 @@ def _store(
     changes.append(f"+ {what}" if new else f"~ {what}: {', '.join(told)}")
 
 
-def _difference(name: str, before: Any, after: Any) -> Iterator[str]:
+def _difference(name: str, before: Any, after: Any, secret: Collection[str]) -> Iterator[str]:
     if isinstance(before, dict) and isinstance(after, dict):
         for member in sorted(before.keys() | after.keys()):
-            if before.get(member) != after.get(member):
+            if before.get(member) == after.get(member):
+                continue
+            if member in secret:
+                yield f"{name}.{member} changed"
+            else:
                 yield f"{name}.{member} {_told(before.get(member))} -> {_told(after.get(member))}"
     else:
         yield f"{name} {_told(before)} -> {_told(after)}"
@@ -164,14 +177,6 @@ def _told(value: Any) -> str:
             return "none"
         case _:
             return str(value)
-
-
-@contextmanager
-def _located_at(path: str) -> Iterator[None]:
-    try:
-        yield
-    except ValidationError as problem:
-        raise Mistake(path, problem.messages[0]) from None
 
 
 @contextmanager

@@ -10,14 +10,16 @@ from typing import Any
 
 import yaml
 
+from providers.registry import strategies
 from tenants.models import Key, Service, Tenant
+from tenants.secret_settings import is_mark, secrets_of
 
 
 def export(tenants: Iterable[Tenant]) -> str:
     """Return tenants with their services and keys as YAML, in the order of their names.
 
-    A secret is left out: in its place stands the name of a variable. Where the key exists, it may stay unset;
-    elsewhere it must hold the secret in base64.
+    A secret is left out: in its place stands the name of a variable. Where the key or the setting exists, it
+    may stay unset; elsewhere it must hold the secret, that of a key in base64.
     """
     # Sorted here: each database has an order of letters of its own.
     document = {"tenants": [_tenant(tenant) for tenant in sorted(tenants, key=lambda tenant: tenant.pk)]}
@@ -75,7 +77,21 @@ def _fields(row: Tenant | Service | Key, names: Iterable[str]) -> dict[str, Any]
 def _service(service: Service) -> Mapping[str, Any]:
     # In one order at every level: PostgreSQL keeps another than SQLite.
     settings = json.loads(json.dumps(service.settings, sort_keys=True))
+    if isinstance(settings, dict):
+        settings |= _references(service)
     return {**_fields(service, _SERVICE), "settings": settings}
+
+
+def _references(service: Service) -> dict[str, Any]:
+    strategy = strategies().get(service.strategy)
+    if strategy is None:  # what was a secret stays one
+        names = [name for name, value in service.settings.items() if is_mark(value)]
+    else:
+        names = list(secrets_of(strategy, service.settings))
+    # Names of settings have no hyphens, and most of them underscores.
+    return {
+        name: {"env": _variable(service.tenant_id, service.name, name.replace("_", "-"))} for name in names
+    }
 
 
 def _key(key: Key) -> Mapping[str, Any]:
@@ -83,16 +99,15 @@ def _key(key: Key) -> Mapping[str, Any]:
     return {
         **_fields(key, _KEY),
         **{name: moment.isoformat() for name, moment in dates.items() if moment is not None},
-        "secret": {"env": _variable(key), "encoding": "base64"},
+        "secret": {"env": _variable(key.tenant_id, key.kid), "encoding": "base64"},
     }
 
 
 _PLAIN = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
-def _variable(key: Key) -> str:
-    """Return a name that no other key has, whatever is exported together."""
-    names = (key.tenant_id, key.kid)
+def _variable(*names: str) -> str:
+    """Return a name that no other secret has, whatever is exported together."""
     parts = ["AGS_SECRET", *(re.sub(r"[^A-Z0-9]", "_", name.upper()) for name in names)]
     if not all(_PLAIN.fullmatch(name) for name in names):
         # Letters and signs that a variable cannot tell apart.

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from tenants.configuration.reference import Reference, reference
 from tenants.configuration.text import Mistake, below, parse
-
-_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,254}")
-ENCODINGS = ("text", "base64", "base64url")
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """Where the secret of a key is: in a variable, in a file, or here."""
-
-    path: str
-    source: str
-    value: str = field(repr=False)
-    encoding: str = "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +63,7 @@ def _service(path: str, name: str, members: dict[str, Any]) -> Entry:
 
 
 def _key(path: str, name: str, members: dict[str, Any]) -> KeyEntry:
-    secret = _reference(members.pop("secret"), f"{path}.secret") if "secret" in members else None
+    secret = reference(members.pop("secret"), f"{path}.secret") if "secret" in members else None
     types: _Types = {"algorithm": _text, "state": _text, "not_before": _moment, "not_after": _moment}
     return KeyEntry(path, name, _typed(members, path, types, beside={"kid", "secret"}), secret)
 
@@ -175,30 +162,3 @@ _OF_TENANT: _Types = {
     "audience": _text,
     "allowed_origins": _texts,
 }
-
-
-def _reference(value: Any, path: str) -> Reference:
-    # What stands here may be the secret itself in a place where it should not be: nothing of it is repeated.
-    wanted = "must be one of {env: NAME}, {file: PATH}, {base64: …}, {base64url: …}, {text: …}"
-    if not isinstance(value, dict):
-        raise Mistake(path, wanted)
-    members = dict(value)
-    encoding = members.pop("encoding", None)
-    if len(members) != 1 or not isinstance(source := next(iter(members)), str):
-        raise Mistake(path, wanted)
-    content = members[source]
-    if source not in ("env", "file", *ENCODINGS):
-        raise Mistake(path, wanted)
-    if not isinstance(content, str):
-        raise Mistake(f"{path}.{source}", "must be text; put it in quotes if it looks like something else")
-    if source in ENCODINGS:
-        if encoding is not None:
-            raise Mistake(f"{path}.encoding", "is for env and file only")
-        return Reference(path, "here", content, source)
-    if source == "env" and not _VARIABLE.fullmatch(content):
-        raise Mistake(f"{path}.env", "must be the name of a variable: capital letters, digits and _")
-    if source == "file" and not content:
-        raise Mistake(f"{path}.file", "must be a path")
-    if encoding not in (None, *ENCODINGS):
-        raise Mistake(f"{path}.encoding", f"must be one of {', '.join(ENCODINGS)}")
-    return Reference(path, source, content, encoding or "text")

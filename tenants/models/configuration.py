@@ -61,11 +61,16 @@ class Configuration(models.Model):
             self._take_over(others)
         if validated:
             self.full_clean(exclude=others)
+        self._settle(others)
         super().save(*args, **kwargs)
         tenant.update(version=models.F("version") + 1)
         self._remember()
 
-    def _take_over(self, others: set[str]) -> None:
+    def _settle(self, others: set[str]) -> None:
+        """Bring what is right into the form that is stored. `others` are the fields that are not written."""
+
+    def _take_over(self, others: set[str]) -> Self:
+        """Take the row as it is now for what was not changed here, and return it."""
         stored = type(self)._base_manager.get(pk=self.pk)
         changed = set()
         for field in self._meta.concrete_fields:
@@ -74,6 +79,7 @@ class Configuration(models.Model):
             else:
                 changed.add(field.name)
         self.changed = frozenset(changed)
+        return stored
 
     def was(self, name: str) -> Any:
         """Return what the field held when this row was read."""

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+from typing import Any, Self
 
 from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator, URLValidator
-from django.db import models
+from django.db import models, transaction
 from simple_history.models import HistoricalRecords
 
+from providers.contract import Strategy
 from providers.registry import strategies
+from tenants import secret_settings
+from tenants.encryption import Unsealable
 from tenants.models.configuration import Configuration
 from tenants.models.tenant import Tenant
 from tenants.scoping import TenantScoped
+from tenants.secret_settings import NOTHING_STORED, UNOPENED, is_mark, new_mark, secret_names, secrets_of
 from tenants.settings_form import validated
 
 # What fits a header line as it is; no comma, for that is how a header sent twice arrives.
@@ -36,9 +41,11 @@ class Service(TenantScoped, Configuration):
     )
     enabled = models.BooleanField(default=False, help_text="Off: not in discovery, and refused.")
     settings = models.JSONField(default=dict, blank=True)
+    # The secrets among the settings. There, a mark stands for each.
+    sealed_secrets = models.BinaryField(null=True, editable=False)
     revoked_before = models.DateTimeField(null=True, editable=False)
 
-    history = HistoricalRecords()
+    history = HistoricalRecords(excluded_fields=["sealed_secrets"])
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["tenant", "name"], name="one_service_of_a_name")]
@@ -49,11 +56,111 @@ class Service(TenantScoped, Configuration):
     def clean(self) -> None:
         """Demand a known strategy and settings that its form accepts.
 
-        A disabled service is let through: one whose provider is gone must still be editable.
+        A disabled service is let through with the settings that it has: one whose provider is gone must still
+        be editable.
         """
-        if not self.enabled and not self._state.adding:
+        if not self.enabled and not self._state.adding and self.settings == self.was("settings"):
             return
-        strategy = strategies().get(self.strategy)
+        strategy = self._how()
         if strategy is None:
             raise ValidationError({"strategy": f"There is no strategy {self.strategy!r} here."})
-        self.settings, _ = validated(strategy, self.settings)
+        self.settings = self.judged(strategy, self.settings, enabled=self.enabled)
+
+    def judged(self, strategy: Strategy, settings: Any, *, enabled: bool) -> dict[str, Any]:
+        """Return `settings` with the defaults filled in, once the form of the strategy accepts them.
+
+        Marks stay marks. Raises ValidationError, whose `settings` messages name the setting.
+        """
+        secrets = secrets_of(strategy, settings)
+        marks = {name: value for name, value in secrets.items() if is_mark(value)}
+        # What is switched off may stay as it is, even if nothing opens it any more.
+        lenient = not enabled and marks == secrets
+        stored, _ = validated(strategy, self.clear(settings, lenient=lenient))
+        return stored | marks
+
+    # Secrets among the settings: in the clear on their way in, until they are stored, and on their way out
+
+    def secrets(self) -> dict[str, str]:
+        """Return the secrets that are stored, by the name of the setting. Raises `encryption.Unsealable`."""
+        return secret_settings.unseal(self.sealed_secrets, self.tenant_id, self.strategy)
+
+    def clear_settings(self) -> Any:
+        """Return the settings with the secrets in the clear. Raises ValidationError."""
+        return self.clear(self.settings)
+
+    def clear(self, settings: Any, *, lenient: bool = False) -> Any:
+        """Return `settings` with the secret that is stored in place of each mark.
+
+        Raises ValidationError where there is none, or none that opens. If `lenient`, the marks are left then.
+        """
+        marked = [name for name, value in secrets_of(self._how(), settings).items() if is_mark(value)]
+        if not marked:
+            return settings
+        why, secrets = NOTHING_STORED, {}
+        try:
+            secrets = self.secrets()
+        except Unsealable:
+            why = UNOPENED
+        missing = [name for name in marked if name not in secrets]
+        if missing and not lenient:
+            raise ValidationError({"settings": [f"{name}: {why}" for name in missing]})
+        return settings | {name: secrets[name] for name in marked if name not in missing}
+
+    def marked(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Return `settings` with the mark that is stored for each secret that is the same, or a mark."""
+        given = secrets_of(self._how(), settings)
+        try:
+            secrets = self.secrets()
+        except Unsealable:
+            secrets = {}
+        return settings | {
+            name: mark
+            for name, mark in secrets_of(self._how(), self.settings).items()
+            if name in given and (is_mark(given[name]) or given[name] == secrets.get(name))
+        }
+
+    def reseal(self) -> None:
+        """Encrypt the same secrets under the newest encryption key. Raises `encryption.Unsealable`."""
+        with transaction.atomic():
+            self._tenant().select_for_update(no_key=True).first()
+            stored = type(self).unscoped.get(pk=self.pk)
+            sealed = secret_settings.seal(stored.secrets(), self.tenant_id, self.strategy)
+            type(self).unscoped.filter(pk=self.pk).update(sealed_secrets=sealed)
+
+    def _how(self) -> Strategy | None:
+        return strategies().get(self.strategy)
+
+    def _store(self, *args: Any, validated: bool, **kwargs: Any) -> None:
+        if "settings" in (kwargs.get("update_fields") or ()):
+            kwargs["update_fields"] = [*kwargs["update_fields"], "sealed_secrets"]
+        super()._store(*args, validated=validated, **kwargs)
+
+    def _take_over(self, others: set[str]) -> Self:
+        """Take over each secret by itself: one that was not entered here may have been changed elsewhere."""
+        stored = super()._take_over(others)
+        if "settings" in self.changed and isinstance(self.settings, dict):
+            how = self._how()
+            mine, was = secrets_of(how, self.settings), secrets_of(how, self.was("settings"))
+            now = secrets_of(how, stored.settings)
+            untouched = {name: now.get(name) for name in secret_names(how) if mine.get(name) == was.get(name)}
+            self.settings = stored.marked(self.settings | untouched)
+        return stored
+
+    def _settle(self, others: set[str]) -> None:
+        """Seal what was entered, and leave marks. What is sealed is never set otherwise."""
+        if "settings" in others or (how := self._how()) is None:
+            return
+        given = secrets_of(how, self.settings)
+        entered = {name: value for name, value in given.items() if not is_mark(value)}
+        if not entered and not self._state.adding and "settings" not in self.changed:
+            return
+        try:
+            texts = self.secrets()
+        except Unsealable:
+            if not entered and given:  # it is disabled, or would have been refused
+                return
+            texts = {}
+        if entered or texts.keys() != given.keys() or not given:
+            kept = {name: text for name, text in texts.items() if name in given}
+            self.sealed_secrets = secret_settings.seal(kept | entered, self.tenant_id, self.strategy)
+            self.settings = self.settings | {name: new_mark() for name in entered}

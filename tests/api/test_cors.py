@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import URLPattern
 
 from ags.urls import urlpatterns
-from tenants.models import Tenant
+from tenants.models import Service, Tenant
 from tenants.snapshot import snapshot
 from tests.api.test_refusals import ID, UNAVAILABLE, database_away, whole
 from tests.conftest import ClientApp, HeadEnd, platform
@@ -46,7 +46,8 @@ ASKED = [
 METHODS = {
     f"/{url.pattern}": [method.upper() for method in url.callback.view_class.http_method_names]
     for url in urlpatterns
-    if isinstance(url, URLPattern) and url.name != "docs"
+    # There is nothing at /metrics but for those who come in by another port.
+    if isinstance(url, URLPattern) and url.name != "docs" and str(url.pattern) != "metrics"
 }
 
 
@@ -158,12 +159,18 @@ def answers(app: ClientApp, origin: str) -> dict[str, Any]:
     app.sign_on()
     session_token = app.session_token()
     body = {"parameters": [{"name": "sessionToken", "value": session_token}], "deviceInformation": {}}
+    accounts = app.prove("account-1,account-2", origin=origin)
     keys = f"/.well-known/jwks.json?tenant={nagra.tenant_id}"
     return {
         "200 discovery": nagra.discover(origin=origin),
         "200 session token": nagra.present(nagra.token(), origin=origin),
         "201 sign-on": app.call("/ags/signOnWithSessionToken", body, origin=origin),
         "401 spent": app.call("/ags/signOnWithSessionToken", body, origin=origin),
+        "201 direct sign-on": app.prove("account-1", origin=origin),
+        "300 accounts": accounts,
+        "201 choice": app.choose(accounts.json()["accounts"][0]["userAccountToken"], origin=origin),
+        "401 second choice": app.choose(accounts.json()["accounts"][1]["userAccountToken"], origin=origin),
+        "503 upstream": app.prove("away", origin=origin),
         "200 refresh": app.refresh(origin=origin),
         "200 sign-out": app.sign_out(origin=origin),
         "401 sign-out": app.sign_out(origin=origin),
@@ -179,13 +186,15 @@ def answers(app: ClientApp, origin: str) -> dict[str, Any]:
     }
 
 
-def test_a_page_of_the_tenants_own_origin_reads_answers_and_refusals(sites: HeadEnd) -> None:
+def test_a_page_of_the_tenants_own_origin_reads_answers_and_refusals(sites: HeadEnd, trial: Service) -> None:
     for name, answer in answers(ClientApp(sites), SITE).items():
         assert str(answer.status_code) == name[:3], answer.content
         assert cors(answer) == READABLE, name
 
 
-def test_a_page_of_any_other_origin_reads_nothing_that_of_another_tenant_included(sites: HeadEnd) -> None:
+def test_a_page_of_any_other_origin_reads_nothing_that_of_another_tenant_included(
+    sites: HeadEnd, trial: Service
+) -> None:
     for origin in (THEIRS, *STRANGERS):
         for name, answer in answers(ClientApp(sites), origin).items():
             assert str(answer.status_code) == name[:3], "nothing is refused for its origin"
@@ -204,7 +213,7 @@ def test_a_refusal_of_no_tenant_is_read_by_nobody(sites: HeadEnd) -> None:
         assert cors(answer) == {}
 
 
-def test_what_a_cache_may_keep_says_that_it_depends_on_the_origin(sites: HeadEnd) -> None:
+def test_what_a_cache_may_keep_says_that_it_depends_on_the_origin(sites: HeadEnd, trial: Service) -> None:
     for answer in answers(ClientApp(sites), SITE).values():
         kept = answer.headers["Cache-Control"] != "no-store"
         assert ("origin" in answer.headers.get("Vary", "")) == kept

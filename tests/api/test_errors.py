@@ -12,6 +12,7 @@ UNPROVEN = {
     Refusal.ALGORITHM_MISMATCH,
     Refusal.SIGNATURE_INVALID,
     Refusal.CREDENTIAL_UNKNOWN,
+    Refusal.TOKEN_INACTIVE,
     Refusal.IDENTITY_INVALID,
 }
 

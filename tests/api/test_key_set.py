@@ -22,8 +22,8 @@ from tenants.rotation import TooSoon
 from tenants.snapshot import snapshot
 from tests.api.test_refusals import ID, UNAVAILABLE, database_away, refusal, whole
 from tests.conftest import ClientApp, HeadEnd, platform
+from tests.sessions.test_redeem import NOT_ACCEPTED
 from tests.sessions.test_refresh import claims
-from tests.sessions.test_sign_on import NOT_ACCEPTED
 
 PATH = "/.well-known/jwks.json"
 NO_KEY_SET = refusal(404, 40402, "no_key_set", "There is no such tenant.")

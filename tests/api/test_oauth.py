@@ -18,8 +18,8 @@ from tenants.models import ResourceServer, SigningKey, Tenant
 from tenants.snapshot import snapshot
 from tests.api.test_refusals import ID, TOO_LARGE, UNAVAILABLE, database_away, refusal, whole
 from tests.conftest import ClientApp, HeadEnd, Platform, platform
+from tests.sessions.test_redeem import NOT_ACCEPTED, verbs
 from tests.sessions.test_refresh import let_pass
-from tests.sessions.test_sign_on import NOT_ACCEPTED, verbs
 
 DOORS = ("/oauth/introspect", "/oauth/revoke")
 

@@ -10,10 +10,14 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from django.test import Client
+from jsonschema.exceptions import ValidationError
+from openapi_schema_validator import OAS30Validator
 from openapi_spec_validator import validate
 
 from ags.api.documents import OPENAPI_FILE
 from ags.urls import urlpatterns
+from tenants.models import Service
+from tests.conftest import ClientApp
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +70,41 @@ def test_each_call_names_its_headers_and_its_refusals(document: dict[str, Any]) 
                 if int(status) >= 400:
                     schema = response["content"]["application/json"]["schema"]
                     assert schema == {"$ref": "#/components/schemas/Error"}
+
+
+def test_what_a_sign_on_answers_is_what_it_describes(
+    document: dict[str, Any], app: ClientApp, trial: Service
+) -> None:
+    several = app.prove("account-1,account-2")
+    answers = {
+        "/ags/signOn": [app.prove("account-1"), several],
+        "/ags/subsequentSignOn": [app.choose(several.json()["accounts"][0]["userAccountToken"])],
+        "/ags/signOnWithSessionToken": [app.sign_on()],
+    }
+    statuses = []
+    for path, given in answers.items():
+        for answer in given:
+            described = document["paths"][path]["post"]["responses"][str(answer.status_code)]
+            schema = described["content"]["application/json"]["schema"] | {
+                "components": document["components"]
+            }
+            OAS30Validator(schema).validate(answer.json())
+            with pytest.raises(ValidationError):
+                OAS30Validator(schema).validate({})
+            statuses.append(answer.status_code)
+    assert statuses == [201, 300, 201, 201]
+
+
+def test_the_header_of_a_choice_is_named_and_its_body_may_be_left_out(document: dict[str, Any]) -> None:
+    call = document["paths"]["/ags/subsequentSignOn"]["post"]
+    assert {header["name"]: header.get("required", False) for header in call["parameters"]} == {
+        "nv-tenant-id": True,
+        "x-auth-service-id": True,
+        "User-Token": True,
+        "x-correlation-id": False,
+    }
+    assert not call["requestBody"].get("required", False)
+    assert document["paths"]["/ags/signOn"]["post"]["requestBody"]["required"]
 
 
 def test_it_names_no_host_and_no_outside_file(document: dict[str, Any]) -> None:

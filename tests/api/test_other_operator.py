@@ -13,7 +13,7 @@ from ags.sessions.models import Account, Device, SecurityEvent, SessionToken
 from ags.urls import urlpatterns
 from tenants.models import Service
 from tenants.snapshot import snapshot
-from tests.conftest import SERVICE, ClientApp, HeadEnd, Platform, add_key, platform
+from tests.conftest import SERVICE, TRIAL, ClientApp, HeadEnd, Platform, add_key, add_trial, platform
 
 SECRET_SERVICE = "Only nagra has this"
 
@@ -40,6 +40,7 @@ def both(nagra: HeadEnd, sunrise: HeadEnd) -> Both:
         display_name=SECRET_SERVICE,
         enabled=True,
     ).save()
+    add_trial("nagra")
     ours, theirs = ClientApp(nagra), ClientApp(sunrise)
     platforms = platform("nagra"), platform("sunrise")
     for app in (ours, theirs):
@@ -93,6 +94,35 @@ def sign_on(both: Both) -> None:
     assert both.ours.redeem(both.theirs.session_token()).status_code == 401
     assert Device.objects.for_tenant("nagra").values().get() == before
     assert both.ours.redeem(token, clientId=client_id).status_code == 201
+    assert not SecurityEvent.unscoped.exists()
+
+
+def sign_on_directly(both: Both) -> None:
+    """Sunrise can neither sign on at nagra's service nor take over nagra's device."""
+    before = Device.objects.for_tenant("nagra").values().get()
+    client_id = both.ours.tokens["client_id"]
+    body = {"parameters": [{"name": "Account", "value": "account-1"}], "deviceInformation": {}}
+    elsewhere = both.theirs.call("/ags/signOn", body, x_auth_service_id=TRIAL)
+    assert (elsewhere.status_code, elsewhere.json()["reason"]) == (403, "service_not_available")
+    add_trial("sunrise")
+    assert both.theirs.prove("account-1", clientId=client_id).json()["code"] == 20003
+    assert both.theirs.prove("account-1").status_code == 201
+    assert Device.objects.for_tenant("nagra").values().get() == before
+
+
+def choose(both: Both) -> None:
+    """Sunrise cannot make nagra's choice, and the one that it makes is of its own."""
+    add_trial("sunrise")
+    ours, theirs = both.ours.choices(), both.theirs.choices()
+    for token in ours:
+        assert both.theirs.choose(token).status_code == 401
+        assert both.ours.choose(token, x_auth_service_id=SERVICE).status_code == 403
+    assert both.ours.choose(theirs[0]).status_code == 401
+    client_id = Device.objects.for_tenant("nagra").get().client_id
+    remembered = both.theirs.choices(clientId=client_id)
+    assert both.theirs.choose(remembered[0]).json()["code"] == 20003
+    assert both.theirs.choose(theirs[0]).status_code == 201
+    assert both.ours.choose(ours[0]).status_code == 201
     assert not SecurityEvent.unscoped.exists()
 
 
@@ -171,6 +201,8 @@ CANNOT: dict[str, Callable[[Both], None]] = {
     "ags/servicediscovery": discover,
     "ags/getSessionToken": get_session_token,
     "ags/signOnWithSessionToken": sign_on,
+    "ags/signOn": sign_on_directly,
+    "ags/subsequentSignOn": choose,
     "ags/signOut": sign_out,
     "ias/v3/token/actions/refresh": refresh,
     "oauth/introspect": introspect,

@@ -521,7 +521,7 @@ def test_a_method_that_an_address_does_not_answer(db: None, client: Client, path
         "/ags/getsessiontoken",
         "/ags//getSessionToken",
         "/ags/getSessionToken.json",
-        "/ags/signOn",
+        "/ags/signon",
         "/metrics",
         "/favicon.ico",
         "/.env",

@@ -11,12 +11,14 @@ from django.db import connection
 
 from ags.operations.logs import JSONLines, ReadableLines
 from ags.sessions.client_tokens import SignOn, read_access_token, read_refresh_token
-from ags.sessions.models import Account, Device, SecurityEvent, SessionToken
-from ags.sessions.sign_on import NewDevice
+from ags.sessions.device import NewDevice, Proof
+from ags.sessions.models import Account, AccountChoice, Device, SecurityEvent, SessionToken
+from providers.dummy.strategy import Dummy
 from providers.registry import strategies
+from tenants.models import Service
 from tenants.snapshot import snapshot
 from tests.api.test_refusals import database_away
-from tests.conftest import ClientApp, HeadEnd, platform
+from tests.conftest import SERVICE, TRIAL, ClientApp, HeadEnd, platform
 
 MARKER = "marker0815"
 
@@ -162,6 +164,69 @@ def test_no_token_secret_or_account_of_a_client_app_is_logged_or_told_to_whoever
     assert min(answer.status_code for answer in refused) >= 400
 
 
+@pytest.mark.django_db(transaction=True)
+def test_no_parameter_user_token_or_account_of_a_sign_on_is_logged_or_told_to_whoever_is_refused(
+    nagra: HeadEnd, trial: Service, logged: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The accounts to choose from are told once, in the 300; nothing of them anywhere else."""
+    app = ClientApp(nagra)
+    accounts = f"a-{MARKER},b-{MARKER}"
+    secrets = [MARKER]
+
+    def choices(**members: Any) -> list[str]:
+        tokens = app.choices(accounts, **members)
+        secrets.append(tokens[0].partition(".")[0])
+        return tokens
+
+    used, other = choices(deviceInformation={MARKER: [MARKER]}, other=MARKER)
+    body = {"parameters": [{"name": MARKER, "value": MARKER}], MARKER: MARKER}
+    assert app.choose(used, body).status_code == 201
+    secrets.extend(app.tokens[name].rpartition(".")[2] for name in ("access_token", "refresh_token"))
+    left, _ = choices(clientId=app.tokens["client_id"])
+    unknown, _ = choices(clientId=MARKER)
+    refused = [
+        app.choose(used),
+        app.choose(other),
+        app.choose(unknown),
+        app.choose(MARKER),
+        app.choose(f"{MARKER},{MARKER}"),
+        app.choose(left, MARKER, content_type=f"text/{MARKER}"),
+        app.choose(left, MARKER),
+        app.choose(left, {"parameters": [{"name": "x", "value": [MARKER]}]}),
+        app.choose(left, x_auth_service_id=MARKER * 20),
+        app.choose(left, x_auth_service_id=SERVICE),
+        app.redeem(left),
+        app.prove(f"{MARKER},{MARKER}"),
+        app.prove(MARKER * 30),
+        app.prove(MARKER, clientId=[MARKER]),
+        app.prove(MARKER, deviceInformation=MARKER),
+        app.prove(f"{MARKER},nobody"),
+        app.prove(f"{MARKER},away"),
+        app.prove(f"a-{MARKER}", clientId=MARKER),
+        nagra.post({"parameters": [{"name": "Account", "value": accounts}]}, x_auth_service_id=TRIAL),
+        nagra.client.get(f"/ags/signOn?{MARKER}"),
+    ]
+    with database_away():
+        refused += [app.prove(f"a-{MARKER}"), app.prove(accounts), app.choose(left)]
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError(f"{MARKER} {left} {accounts}")
+
+    with connection.execute_wrapper(broken):
+        refused += [app.prove(f"a-{MARKER}"), app.prove(accounts), app.choose(left)]
+    Account.unscoped.update(status="suspended")
+    refused += [app.choose(left), app.prove(f"a-{MARKER}")]
+    monkeypatch.setattr(Dummy, "verify", broken)
+    refused.append(app.prove(accounts))
+    assert {answer.status_code for answer in refused} >= {400, 401, 403, 405, 415, 500, 503}
+    assert min(answer.status_code for answer in refused) >= 400
+    assert [row.kind for row in SecurityEvent.unscoped.all()] == ["user_account_token_reused"]
+    for secret in secrets:
+        assert secret not in logged()
+        for answer in refused:
+            assert secret not in answer.content.decode() + str(dict(answer.headers))
+
+
 def test_no_secret_is_printed_with_what_holds_it(nagra: HeadEnd) -> None:
     """A crash report, a debugger or a careless log line prints values as they describe themselves."""
     app = ClientApp(nagra)
@@ -172,7 +237,9 @@ def test_no_secret_is_printed_with_what_holds_it(nagra: HeadEnd) -> None:
     access = read_access_token(tenant, app.tokens["access_token"])
     refresh = read_refresh_token(tenant, app.tokens["refresh_token"])
     sign_on = SignOn(device.account.account_id, device.client_id, device.sign_on, 0, 0.0, 0.0)
-    for value in (access, refresh, sign_on, NewDevice({MARKER: 1}), device, tenant.signer):
+    proof = Proof(MARKER, 1, None, device.proven_at)
+    choice = AccountChoice(accounts=[MARKER], information={MARKER: 1}, token_hash=MARKER.encode())
+    for value in (access, refresh, sign_on, proof, choice, NewDevice({MARKER: 1}), device, tenant.signer):
         assert MARKER not in repr(value)
     assert "PrivateKey" not in repr(tenant.signer)
 

@@ -39,6 +39,27 @@ def two_servers(server: ServerProcess, running: list[ServerProcess]) -> tuple[Se
     return running[0], running[1]
 
 
+@pytest.fixture(scope="package")
+def running_with_dummy(django_db_setup: None, django_db_blocker: object) -> Iterator[list[ServerProcess]]:
+    """Those that offer the dummy as well, which a production server refuses."""
+    servers: list[ServerProcess] = []
+    yield servers
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def two_with_dummy(
+    transactional_db: None, running_with_dummy: list[ServerProcess]
+) -> tuple[ServerProcess, ServerProcess]:
+    """Two live servers whose tenants may sign on directly, by what they say."""
+    while len(running_with_dummy) < 2:
+        providers = "providers.operator_token,providers.dummy"
+        server = ServerProcess(AGS_TRUSTED_PROXIES="1", AGS_PROVIDERS=providers, DEBUG="on")
+        running_with_dummy.append(server.__enter__())
+    return running_with_dummy[0], running_with_dummy[1]
+
+
 @pytest.fixture
 def nagra(transactional_db: None) -> HeadEnd:
     """The operator of the test, under a name that no test used before: the servers outlive a test."""

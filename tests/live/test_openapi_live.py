@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from ags.api.documents import OPENAPI_FILE
-from tests.conftest import SERVICE, HeadEnd
+from tests.conftest import SERVICE, TRIAL, ClientApp, HeadEnd, add_trial
 from tests.live.conftest import warm
 from tests.live.server import ServerProcess
 
@@ -28,8 +28,12 @@ continue-on-failure = true
 [dictionaries]
 tenant.values = [{tenant}]
 service.values = [{service}]
+trial.values = [{trial}]
 name.values = ["OperatorAuthToken", "sessionToken"]
+account.values = ["Account"]
 token.values = [{token}]
+accounts.values = ["account-1", "account-1,account-2", "nobody"]
+user.values = [{users}]
 
 [parameters]
 "header.nv-tenant-id" = {{ dictionary = "tenant", probability = 0.8 }}
@@ -45,17 +49,37 @@ include-operation-id = ["getSessionToken", "signOnWithSessionToken", "introspect
 checks.positive_data_acceptance.expected-statuses = ["200", "201", "400", "401", "403"]
 # A value that is too long may be part of a body that is too large.
 checks.negative_data_rejection.expected-statuses = ["400", "401", "403", "405", "413", "415"]
+
+# The same, at the service that signs on directly. Of what the schema allows, hardly anything names just one
+# parameter and just one device: tests/api/test_openapi.py holds the good answers of signOn to the schema.
+[[operations]]
+include-operation-id = ["signOn", "subsequentSignOn"]
+checks.positive_data_acceptance.expected-statuses = ["201", "300", "400", "401", "403"]
+checks.negative_data_rejection.expected-statuses = ["400", "401", "403", "405", "413", "415"]
+[operations.parameters]
+"header.nv-tenant-id" = {{ dictionary = "tenant", probability = 0.8 }}
+"header.x-auth-service-id" = {{ dictionary = "trial", probability = 0.8 }}
+"header.User-Token" = {{ dictionary = "user", probability = 0.8 }}
+"body.parameters[*].name" = {{ dictionary = "account", probability = 0.9 }}
+"body.parameters[*].value" = {{ dictionary = "accounts", probability = 0.9 }}
 """
 
 
 def test_it_answers_as_openapi_says_to_what_that_allows_and_to_what_it_forbids(
-    server: ServerProcess, nagra: HeadEnd, tmp_path: Path
+    two_with_dummy: tuple[ServerProcess, ServerProcess], nagra: HeadEnd, tmp_path: Path
 ) -> None:
-    warm(server, nagra)
+    server, _ = two_with_dummy
+    add_trial(nagra.tenant_id)
+    app = ClientApp(warm(server, nagra))
+    users = [token for _ in range(20) for token in app.choices()]
     configuration, calls = tmp_path / "schemathesis.toml", tmp_path / "calls.har"
     # A JSON string is a TOML string.
-    known = {"tenant": nagra.tenant_id, "service": SERVICE, "token": nagra.token()}
-    configuration.write_text(CONFIGURATION.format(**{name: json.dumps(its) for name, its in known.items()}))
+    known = {"tenant": nagra.tenant_id, "service": SERVICE, "trial": TRIAL, "token": nagra.token()}
+    configuration.write_text(
+        CONFIGURATION.format(
+            **{name: json.dumps(its) for name, its in known.items()}, users=json.dumps(users)[1:-1]
+        )
+    )
     program = [Path(sys.executable).with_name("schemathesis"), f"--config-file={configuration}"]
     done = subprocess.run(
         [*program, "run", OPENAPI_FILE, f"--url={server.url}", f"--report-har-path={calls}"],
@@ -74,5 +98,9 @@ def test_it_answers_as_openapi_says_to_what_that_allows_and_to_what_it_forbids(
     # It went all the way, and was refused on each step of it.
     for status in (200, 400, 401, 403, 415):
         assert answers["/ags/getSessionToken", status], answers
+    for status in (400, 403, 415):
+        assert answers["/ags/signOn", status], answers
+    for status in (201, 400, 401, 403, 415):
+        assert answers["/ags/subsequentSignOn", status], answers
     for status in (200, 400, 404):
         assert answers["/ags/servicediscovery", status], answers

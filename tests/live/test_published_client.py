@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ags.sessions.models import Account, Device
-from tests.conftest import SERVICE, HeadEnd
+from tests.conftest import SERVICE, TRIAL, HeadEnd, add_trial
 from tests.live.conftest import warm
 from tests.live.server import ServerProcess
 
@@ -29,6 +29,7 @@ class PublishedClient:
 
     address: tuple[str, int]
     tenant: str
+    service: str = SERVICE
     kept: dict[str, Any] = field(default_factory=dict)
     """What it writes to the storage of the device."""
 
@@ -43,10 +44,54 @@ class PublishedClient:
 
     def sign_on(self, session_token: str) -> None:
         """Sign on as the device that it is, or as a new one; keep what the next start needs."""
-        body: dict[str, Any] = {
-            "parameters": [{"name": "sessionToken", "value": session_token}],
-            "version": "3.1",
+        status, told = self._sign_on("/ags/signOnWithSessionToken", "sessionToken", session_token)
+        assert status == 201, told
+        self._keep(told)
+
+    def log_in(self, typed: str, picks: str) -> list[str]:
+        """Send what the subscriber types. Where several accounts are his, he picks one by what it is called.
+
+        Return what he had to pick from.
+        """
+        status, told = self._sign_on("/ags/signOn", self._wanted(), typed)
+        shown = []
+        if status == 300:
+            tokens = {one["accountInformation"]: one["userAccountToken"] for one in told["accounts"]}
+            shown = list(tokens)
+            # It sends what was typed once more, and no device.
+            body = {"parameters": [{"name": self._wanted().lower(), "value": typed}], "version": "3.1"}
+            headers = {**self._headers(), "User-Token": tokens[picks]}
+            status, told = self._afresh_if_unknown(
+                *self._post("/ags/subsequentSignOn", headers, json.dumps(body))
+            )
+        assert status == 201, told
+        self._keep(told)
+        return shown
+
+    def _wanted(self) -> str:
+        """Ask discovery for the one parameter of the sign-on page."""
+        wire = http.client.HTTPConnection(*self.address, timeout=10)
+        try:
+            wire.request("GET", "/ags/servicediscovery", headers={"nv-tenant-id": self.tenant})
+            services = json.loads(wire.getresponse().read())["availableServices"]
+        finally:
+            wire.close()
+        (service,) = [one for one in services if one["authServiceName"] == self.service]
+        (endpoint,) = [one for one in service["endpoints"] if one["name"] == "SIGNON"]
+        (wanted,) = endpoint["parameterProperties"]
+        name: str = wanted["name"]
+        return name
+
+    def _headers(self) -> dict[str, str]:
+        return {
+            "Content-Type": "application/json",
+            "Accept-Language": "en-GB",
+            "nv-tenant-id": self.tenant,
+            "x-auth-service-id": self.service,
         }
+
+    def _sign_on(self, path: str, name: str, value: str) -> tuple[int, Any]:
+        body: dict[str, Any] = {"parameters": [{"name": name, "value": value}], "version": "3.1"}
         if "clientId" in self.kept:
             body["clientId"] = self.kept["clientId"]
         else:
@@ -59,26 +104,20 @@ class PublishedClient:
                 },
                 "securePlayer": {"name": "Connect", "DRMs": ["Widevine"]},
             }
-        headers = {
-            "Content-Type": "application/json",
-            "Accept-Language": "en-GB",
-            "nv-tenant-id": self.tenant,
-            "x-auth-service-id": SERVICE,
-        }
-        status, told = self._post("/ags/signOnWithSessionToken", headers, json.dumps(body))
+        return self._afresh_if_unknown(*self._post(path, self._headers(), json.dumps(body)))
+
+    def _afresh_if_unknown(self, status: int, told: Any) -> tuple[int, Any]:
+        """Forget the clientId of a device that is deleted or unknown."""
         if status == 403 and told["code"] == 20003:
             del self.kept["clientId"]
             raise SignOnAfresh
-        assert status == 201, told
-        self._keep(told)
+        return status, told
 
     def refresh(self) -> None:
         """Stay signed on: no body, no content type, and the tenant under its older name."""
         headers = {"Authorization": f"Bearer {self.kept['refresh_token']}", "tenantId": self.tenant}
         status, told = self._post("/ias/v3/token/actions/refresh", headers, None)
-        if status == 403 and told["code"] == 20003:
-            del self.kept["clientId"]
-            raise SignOnAfresh
+        status, told = self._afresh_if_unknown(status, told)
         if status == 401:
             raise SignOnAfresh
         assert status == 200, told
@@ -89,7 +128,7 @@ class PublishedClient:
         headers = {
             "Authorization": self.kept["access_token"],
             "nv-tenant-id": self.tenant,
-            "x-auth-service-id": SERVICE,
+            "x-auth-service-id": self.service,
         }
         return self._post("/ags/signOut", headers, None)[0]
 
@@ -170,3 +209,36 @@ def test_a_published_client_signs_on_stays_signed_on_and_signs_on_afresh(
     devices = Device.objects.for_tenant(nagra.tenant_id).order_by("pk")
     assert [device.status for device in devices] == ["deleted", "deleted", "enabled"]
     assert {device.information["playoutDeviceClass"] for device in devices} == {"Android Mobile"}
+
+
+def test_a_published_client_that_is_typed_into_lets_its_subscriber_pick_an_account(
+    two_with_dummy: tuple[ServerProcess, ServerProcess], nagra: HeadEnd
+) -> None:
+    add_trial(nagra.tenant_id)
+    server, another = two_with_dummy
+    for one in two_with_dummy:
+        warm(one, nagra)
+    client = PublishedClient(("127.0.0.1", server.port), nagra.tenant_id, TRIAL)
+
+    # One account: no page to pick from
+    assert client.log_in("home", picks="") == []
+    first = client.kept["clientId"]
+    client.refresh()
+    assert client.sign_out() == 200
+
+    # Several: nothing is signed on before he has picked, and the device is the one that it was.
+    both, shown = "home,holiday flat", ["Account home", "Account holiday flat"]
+    assert client.log_in(both, picks="Account home") == shown
+    assert (client.kept["clientId"], client.kept["accountId"]) == (first, "home")
+
+    # The other account does not know this device: the app forgets its clientId, and signs on afresh.
+    client.address = ("127.0.0.1", another.port)
+    with pytest.raises(SignOnAfresh):
+        client.log_in(both, picks="Account holiday flat")
+    assert "clientId" not in client.kept
+    assert client.log_in(both, picks="Account holiday flat") == shown
+    assert client.kept["accountId"] == "holiday flat"
+    client.refresh()
+    assert client.sign_out() == 200
+    devices = Device.objects.for_tenant(nagra.tenant_id).order_by("pk")
+    assert [device.account.account_id for device in devices] == ["home", "holiday flat"]

@@ -72,7 +72,7 @@ READS = {
     "ags/environment.py": {"name", 'f"{name}_FILE"'},
     "ags/wsgi.py": {'"DJANGO_SETTINGS_MODULE"'},  # sets it
     "tenants/management/commands/rotate_signing_key.py": {"variable"},  # the secret of a key, named to it
-    "tenants/configuration/changes.py": {"reference.value"},  # the secret of a key, which its file refers to
+    "tenants/configuration/reference.py": {"reference.value"},  # a secret that a file refers to
 }
 """The files that look at the environment themselves, and for what."""
 

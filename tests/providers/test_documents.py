@@ -12,6 +12,7 @@ import pytest
 from providers.contract import Outage, Unavailable
 from providers.upstream import Document, Source, document, documents
 from providers.upstream.documents import fetched
+from tests.providers.conftest import Clock
 from tests.upstream.authority import authority
 from tests.upstream.https import HTTPSServer, Reply
 
@@ -39,25 +40,6 @@ def keys(server: HTTPSServer) -> Document[list[str]]:
 def source(server: HTTPSServer, **changes: Any) -> Source:
     given = {"deadline": 3.0, "ca_certificates": authority().certificate, **changes}
     return Source("nagra", f"{server.url}/keys", **given)
-
-
-class Clock:
-    """The clock of the documents, which a test can put forward."""
-
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    def monotonic(self) -> float:
-        return time.monotonic() + self.ahead
-
-    time = staticmethod(time.time)
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    own = Clock()
-    monkeypatch.setattr(documents, "time", own)
-    return own
 
 
 def eventually(happens: Callable[[], bool]) -> None:

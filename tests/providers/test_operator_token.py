@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import json
 import time
 from typing import Any
 
 import jwt
 import pytest
 
+from ags.sessions.client_tokens import SignOn, bundle
 from providers.contract import Identity, KeyRing, Refusal, Refused, TrustedKey
 from providers.operator_token.strategy import OperatorToken
 from tenants.settings_form import validated
+from tenants.snapshot import snapshot
+from tests.conftest import HeadEnd
+from tests.providers.confusion import CONFUSED
+from tests.upstream.signer import shared, signer
+from tests.upstream.signer import token as any_token
 
 SECRET = bytes(range(1, 33))
 RING = KeyRing("nagra", {"k": TrustedKey(id=7, kid="k", algorithm="HS256", material=SECRET)})
@@ -40,8 +49,6 @@ def token(claims: dict[str, Any]) -> str:
     late = {name: claim(now) if callable(claim) else claim for name, claim in claims.items()}
     left = {name: claim for name, claim in (good | late).items() if claim is not ABSENT}
     # Not jwt.encode: it checks the types of registered claims, which are what is to be wrong here.
-    import json
-
     return jwt.api_jws.encode(json.dumps(left).encode(), SECRET, "HS256", {"kid": "k"})
 
 
@@ -176,3 +183,74 @@ def test_its_settings_have_defaults() -> None:
         "replay": "if_present",
         "max_lifetime": None,
     }
+
+
+GOOD = {"typ": "GetSessionTokenAuthN", "aud": "ags", "exp": 2e9, "OpfTenantId": "nagra", "OpfAccountId": "a"}
+RSA = signer("RS256", "k")
+OTHERS = bytes(range(101, 133))
+
+
+def said(header: dict[str, Any], sign: Any = None, **claims: Any) -> str:
+    return any_token({"alg": "HS256", "kid": "k"} | header, GOOD | claims, sign or shared(SECRET))
+
+
+# The three families of confusion.
+MISTAKEN = {
+    # The algorithm
+    "none": (said({"alg": "none"}, lambda _: b"\0"), Refusal.ALGORITHM_MISMATCH),
+    "none, signed right": (said({"alg": "none"}), Refusal.ALGORITHM_MISMATCH),
+    "HS512": (
+        said({"alg": "HS512"}, lambda signed: hmac.new(SECRET, signed, hashlib.sha512).digest()),
+        Refusal.ALGORITHM_MISMATCH,
+    ),
+    "RS256": (said({"alg": "RS256"}, RSA.signature), Refusal.ALGORITHM_MISMATCH),
+    "RS256 called HS256": (said({}, RSA.signature), Refusal.SIGNATURE_INVALID),
+    # The key
+    "the key of another operator": (said({}, shared(OTHERS)), Refusal.SIGNATURE_INVALID),
+    "the key of another operator under its ID": (said({"kid": "o"}, shared(OTHERS)), Refusal.KEY_UNKNOWN),
+    "an empty secret": (said({}, shared(b"")), Refusal.SIGNATURE_INVALID),
+    "the secret in base64": (said({}, shared(b"AQIDBAUGBwgJCgsMDQ4PEA==")), Refusal.SIGNATURE_INVALID),
+    "a key that comes along": (
+        said({"jwk": {"kty": "oct", "k": "AAAA"}}, shared(bytes(3))),
+        Refusal.HEADER_MEMBER_FORBIDDEN,
+    ),
+    "an address that comes along": (
+        said({"jku": "https://evil.example/keys"}, shared(OTHERS)),
+        Refusal.HEADER_MEMBER_FORBIDDEN,
+    ),
+    "a thumbprint, which has no place here": (said({"x5t": "a"}), Refusal.HEADER_MEMBER_FORBIDDEN),
+    # A token of another purpose
+    "an access token of AGS": (said({}, typ="DevAuthN"), Refusal.TYPE_MISMATCH),
+    "a refresh token of AGS": (said({}, typ="RefreshAuthN"), Refusal.TYPE_MISMATCH),
+    "an ID token": (
+        any_token({"alg": "HS256", "kid": "k"}, {"sub": "a"}, shared(SECRET)),
+        Refusal.CLAIM_MISSING,
+    ),
+    "an access token by its header": (said({"typ": "at+jwt"}), Refusal.MALFORMED),
+    "a session token": ("a1b2c3d4e5f6g7h8i9j0k1l2m3", Refusal.MALFORMED),
+}
+
+
+@pytest.mark.parametrize(("made", "refusal"), MISTAKEN.values(), ids=MISTAKEN)
+def test_it_is_not_mistaken_in_algorithm_key_or_purpose(made: str, refusal: Refusal) -> None:
+    assert verify(said({})).account_id == "a"
+    with pytest.raises(Refused) as refused:
+        verify(made)
+    assert refused.value.refusal is refusal
+
+
+@pytest.mark.parametrize("make", [make for make, _ in CONFUSED.values()], ids=CONFUSED)
+def test_no_token_for_a_provider_with_public_keys_proves_anything_here(make: Any) -> None:
+    with pytest.raises(Refused):
+        verify(make(GOOD))
+
+
+def test_what_ags_itself_has_issued_proves_nothing(nagra: HeadEnd) -> None:
+    tenant = snapshot.tenant("nagra")
+    assert tenant
+    now = time.time()
+    issued = bundle(tenant, SignOn("account-1", "c" * 32, "s" * 32, 1, now + 99, now + 999))
+    for name in ("access_token", "refresh_token"):
+        with pytest.raises(Refused) as refused:
+            verify(issued[name], tenant.keys)
+        assert refused.value.refusal is Refusal.KEY_UNKNOWN

@@ -17,9 +17,8 @@ from providers import apps as provider_apps
 from providers.contract import Endpoint, Parameter, SessionTokenSettings, Strategy
 from providers.dummy.strategy import Dummy
 from providers.registry import provider_configs, strategies
+from tests.frame.project import ROOT, copied_to
 from tests.settings import ENVIRONMENT
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_every_folder_of_a_provider_is_in_the_registry() -> None:
@@ -32,8 +31,7 @@ def test_every_folder_of_a_provider_is_in_the_registry() -> None:
 
 
 def test_a_new_folder_is_held_to_the_contract_without_another_change(tmp_path: Path) -> None:
-    project = tmp_path / "project"
-    shutil.copytree(ROOT, project, ignore=shutil.ignore_patterns(".*", "var", "__pycache__"))
+    project = copied_to(tmp_path / "project")
     parrot = shutil.copytree(project / "providers" / "dummy", project / "providers" / "parrot")
     for file in (parrot / "apps.py", parrot / "strategy.py"):
         file.write_text(file.read_text().replace("providers.dummy", "providers.parrot"))
@@ -45,7 +43,7 @@ def test_a_new_folder_is_held_to_the_contract_without_another_change(tmp_path: P
             "-m",
             "pytest",
             "-n0",
-            "tests/providers/test_contract.py",
+            "tests/providers/test_acceptance.py",
             "-k",
             "rubbish and parrot",
         ],
@@ -61,7 +59,7 @@ def test_a_new_folder_is_held_to_the_contract_without_another_change(tmp_path: P
 
 
 # What of ours a provider may import, beside itself.
-TOOLS = {"contract", "apps", "jose", "key_set", "documents", "upstream", "strict_json"}
+TOOLS = {"contract", "apps", "claims", "jose", "key_set", "documents", "upstream", "strict_json"}
 
 
 def test_a_provider_imports_the_contract_and_its_tools_and_nothing_else_of_ours() -> None:

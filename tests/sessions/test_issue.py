@@ -18,8 +18,8 @@ from django.test.utils import CaptureQueriesContext
 from ags.sessions.issue import CLOCK_MARGIN, issue
 from ags.sessions.models import SessionToken
 from ags.sessions.tokens import hashes_of
+from providers.claims import MAX_CLOCK_SKEW
 from providers.contract import Identity, Refusal, Refused
-from providers.operator_token.strategy import MAX_CLOCK_SKEW
 from tenants import snapshot as tenants_snapshot
 from tenants.models import Key, KeyState, Service, Tenant
 from tests.api.test_refusals import ID, NOT_AUTHENTICATED, NOT_AVAILABLE, whole

@@ -20,7 +20,14 @@ from django.db.models.functions import Now
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from ags.sessions.models import Account, Device, RevokedAccessToken, SecurityEvent, SessionToken
+from ags.sessions.models import (
+    Account,
+    AccountChoice,
+    Device,
+    RevokedAccessToken,
+    SecurityEvent,
+    SessionToken,
+)
 from ags.sessions.purge import BATCH, AlreadyRunning
 from ags.sessions.purge import purge as batches
 from tenants.models import DocumentHealth, ResourceServer, Service
@@ -35,6 +42,7 @@ def purge(*options: str) -> str:
 
 def deleted(
     tokens: int = 0,
+    choices: int = 0,
     access: int = 0,
     devices: int = 0,
     events: int = 0,
@@ -44,9 +52,9 @@ def deleted(
 ) -> str:
     """What the command says."""
     return (
-        f"{tokens} session tokens, {access} revoked access tokens, {devices} deleted devices, "
-        f"{events} security events, {logins} failed logins, {states} states of documents, "
-        f"{sessions} sessions of staff deleted\n"
+        f"{tokens} session tokens, {choices} choices of an account, {access} revoked access tokens, "
+        f"{devices} deleted devices, {events} security events, {logins} failed logins, "
+        f"{states} states of documents, {sessions} sessions of staff deleted\n"
     )
 
 
@@ -146,6 +154,28 @@ def add_events(head_end: HeadEnd, number: int, seconds: int) -> None:
                 account_id="x",
                 correlation_id="x",
                 latest_at=moment + timedelta(microseconds=place),
+            )
+            for place in range(first, first + number)
+        ]
+    )
+
+
+def add_choices(head_end: HeadEnd, number: int, seconds: int) -> None:
+    """Store choices of an account that expired so many seconds ago; every second one was used."""
+    service = Service.objects.for_tenant(head_end.tenant_id).get()
+    moment = datetime.now(UTC) - timedelta(seconds=seconds)
+    first = AccountChoice.unscoped.count()
+    AccountChoice.unscoped.bulk_create(
+        [
+            AccountChoice(
+                tenant_id=head_end.tenant_id,
+                service=service,
+                token_hash=place.to_bytes(32, "big"),
+                accounts=["x", "y"],
+                information={},
+                correlation_id="x",
+                expires_at=moment + timedelta(microseconds=place),
+                used_at=moment if place % 2 else None,
             )
             for place in range(first, first + number)
         ]
@@ -276,6 +306,7 @@ def test_a_security_event_is_kept_for_90_days_after_it_last_happened(app: Client
 @pytest.mark.parametrize(
     ("add", "kind"),
     [
+        (add_choices, "choices of an account"),
         (add_revocations, "revoked access tokens"),
         (add_devices, "deleted devices"),
         (add_events, "security events"),
@@ -319,6 +350,25 @@ def test_a_failed_login_goes_once_it_locks_out_nobody(staff: User) -> None:
         assert purge("--batch", "1") == deleted(logins=2)
 
 
+def test_a_choice_goes_once_nobody_can_make_it_any_more(app: ClientApp, trial: Service) -> None:
+    used, _ = app.choices()
+    assert app.choose(used).status_code == 201
+    _, token = app.choices()
+    assert purge() == deleted()
+    assert app.choose(used).status_code == 401, "and who tries is noted"
+    AccountChoice.unscoped.filter(used_at=None).update(expires_at=ago(seconds=1))
+    assert purge() == deleted(choices=1)
+    assert app.choose(token).status_code == 401
+    AccountChoice.unscoped.update(expires_at=ago(seconds=1))
+    assert purge() == deleted(choices=1)
+
+
+def test_what_a_direct_sign_on_leaves_goes_at_the_next_purge(app: ClientApp, trial: Service) -> None:
+    app.prove("account-1")
+    assert purge() == deleted(tokens=1)
+    assert app.refresh().status_code == 200
+
+
 def test_a_session_of_staff_goes_once_it_has_expired(staff: User) -> None:
     early, late = Client(), Client()
     early.force_login(staff)
@@ -351,8 +401,9 @@ def test_failed_logins_go_a_little_at_a_time_too_the_oldest_first() -> None:
     AccessAttempt.objects.update(attempt_time=datetime.now(UTC) - timedelta(hours=1))
     AccessAttempt.objects.create(username="staff", failures_since_start=1)
     done = batches(10)
-    assert list(islice(done, 4)) == [
+    assert list(islice(done, 5)) == [
         ("session tokens", 0),
+        ("choices of an account", 0),
         ("revoked access tokens", 0),
         ("deleted devices", 0),
         ("security events", 0),
@@ -442,6 +493,12 @@ def test_a_second_runner_does_nothing_and_says_so(nagra: HeadEnd) -> None:
     ("add", "kind", "table", "index"),
     [
         (add_rows, "session tokens", "sessiontoken", "ags_sessions_sessiontoken_dead_after"),
+        (
+            add_choices,
+            "choices of an account",
+            "accountchoice",
+            "ags_sessions_accountchoice_expires_at",
+        ),
         (
             add_revocations,
             "revoked access tokens",

@@ -27,7 +27,7 @@ from tenants.models import KeyState, Service, SigningKey, Tenant
 from tenants.snapshot import snapshot
 from tests.api.test_refusals import ID, NOT_AVAILABLE, TOO_LARGE, UNAVAILABLE, missing, refusal, whole
 from tests.conftest import ClientApp, HeadEnd, platform
-from tests.sessions.test_sign_on import (
+from tests.sessions.test_redeem import (
     CANCELLED,
     DISABLED,
     NOT_ACCEPTED,

@@ -20,8 +20,8 @@ from tenants import snapshot as tenants_snapshot
 from tenants.models import Key, Service, SigningKey, Tenant
 from tests.api.test_refusals import ID, NOT_AVAILABLE, whole
 from tests.conftest import ClientApp, HeadEnd, Platform, add_key, operator, platform
+from tests.sessions.test_redeem import NOT_ACCEPTED, change, events, redeem, verbs
 from tests.sessions.test_refresh import by_the_tenants_key, claims
-from tests.sessions.test_sign_on import NOT_ACCEPTED, change, events, redeem, verbs
 
 
 @dataclass

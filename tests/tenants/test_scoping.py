@@ -10,9 +10,21 @@ import pytest
 from django.apps import apps
 from django.db.models import Manager, Model
 
-from ags.sessions.models import Account, Device, RevokedAccessToken, SecurityEvent, SessionToken
+from ags.sessions.choice import offer
+from ags.sessions.device import NewDevice
+from ags.sessions.models import (
+    Account,
+    AccountChoice,
+    Device,
+    RevokedAccessToken,
+    SecurityEvent,
+    SessionToken,
+)
+from providers.contract import Account as Named
+from providers.contract import Choice
 from tenants.models import Assignment, DocumentHealth, Key, ResourceServer, Service, SigningKey, Tenant
 from tenants.scoping import ScopedManager, TenantScoped, UnscopedAccess
+from tenants.snapshot import snapshot
 from tests.conftest import SERVICE, ClientApp, HeadEnd, person
 
 FORM = "application/x-www-form-urlencoded"
@@ -53,6 +65,7 @@ def test_the_models_are_those_that_we_know() -> None:
         DocumentHealth,
         SessionToken,
         Account,
+        AccountChoice,
         Device,
         RevokedAccessToken,
         SecurityEvent,
@@ -85,6 +98,10 @@ def _leave_traces(head_end: HeadEnd) -> None:
     session_token = head_end.present(head_end.token()).json()["sessionToken"]
     app = ClientApp(head_end)
     tokens = app.redeem(session_token).json()
+    tenant = snapshot.tenant(head_end.tenant_id)
+    assert tenant is not None
+    accounts = Choice((Named("account-1", "First"), Named("account-2", "Second")))
+    offer(tenant, tenant.services[SERVICE], accounts, NewDevice({}), "call-1")
     assert app.redeem(session_token).status_code == 401
     form = {"token": tokens["access_token"], "client_id": server.client_id, "client_secret": secret}
     assert head_end.client.post("/oauth/revoke", urlencode(form), FORM).status_code == 200

@@ -44,11 +44,13 @@ def as_json(value: Any, status: int = 200, **headers: str) -> Reply:
 class HTTPSServer:
     """Answers by path, from `replies`: a `Reply`, or a function that makes one of what was asked.
 
-    `asked` are the requests so far. Use it as a context.
+    What is asked for elsewhere is answered with `otherwise`. `asked` are the requests so far. Use it as a
+    context.
     """
 
     def __init__(self, vouched_for_by: Authority | None = None) -> None:
         self.replies: dict[str, Reply | Callable[[Asked], Reply]] = {}
+        self.otherwise: Reply | Callable[[Asked], Reply] = Reply(404)
         self.asked: list[Asked] = []
         self.closing = threading.Event()
         """Set when the server is closed: whoever waits has something to wait for."""
@@ -119,7 +121,7 @@ def _handler(server: HTTPSServer) -> type[BaseHTTPRequestHandler]:
             headers = {name.lower(): value for name, value in self.headers.items()}
             asked = Asked(self.command, self.path, headers, body)
             server.asked.append(asked)
-            reply = server.replies.get(self.path.partition("?")[0], Reply(404))
+            reply = server.replies.get(self.path.partition("?")[0], server.otherwise)
             self.send(reply(asked) if callable(reply) else reply)
 
         do_GET = do_POST = answer  # noqa: N815

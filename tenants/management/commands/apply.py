@@ -19,8 +19,9 @@ class Command(BaseCommand):
     help = (
         "Apply tenants, services and keys from a YAML file, all or nothing. What the file does not mention "
         "is left alone: a member that is left out keeps its value, and takes the default in what is new. The "
-        "settings of a service are given as a whole. The secret of a key that exists is compared, unless it "
-        "is left out or its variable is not set. Exit status: 0 done or nothing to do, 1 error. See "
+        "settings of a service are given as a whole; a secret one can be a reference, as that of a key, and "
+        "stays where its variable is not set. The secret of a key that exists is compared, unless it is left "
+        "out or its variable is not set. Exit status: 0 done or nothing to do, 1 error. See "
         "examples/demo.yaml for the form."
     )
 

@@ -15,7 +15,7 @@ class Command(BaseCommand):
 
     help = (
         "Write tenants, services and keys in the form that apply reads. Secrets are left out: each is a "
-        "reference to an environment variable, which apply needs only where the key does not exist yet."
+        "reference to an environment variable, which apply needs only where there is no such secret yet."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:

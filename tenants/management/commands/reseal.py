@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
 from tenants.encryption import Unsealable, sealed_by_newest
-from tenants.models import Key, SigningKey
+from tenants.models import Key, Service, SigningKey
+
+SEALED = {Key: "sealed_secret", SigningKey: "sealed_secret", Service: "sealed_secrets"}
+"""Which column of which model is sealed."""
 
 
 class Command(BaseCommand):
     """Run it after a new encryption key was put first, and before the old one is taken away."""
 
-    help = "Encrypt the secrets of all keys under the newest of AGS_ENCRYPTION_KEYS. Can be repeated."
+    help = "Encrypt all secrets under the newest of AGS_ENCRYPTION_KEYS. Can be repeated."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Reseal one key after the other; go on after one that does not open, and tell at the end."""
+        """Reseal one row after the other; go on after one that does not open, and tell at the end."""
         resealed, unreadable = 0, []
-        keys = chain(*(m.unscoped.order_by("pk").iterator(chunk_size=500) for m in (Key, SigningKey)))
-        for key in keys:
-            if sealed_by_newest(bytes(key.sealed_secret)):
+        for row, sealed in chain(*(_sealed(model, column) for model, column in SEALED.items())):
+            if sealed_by_newest(bytes(sealed)):
                 continue
             try:
-                key.reseal()
+                row.reseal()
             except Unsealable:
-                unreadable.append(f"{key.tenant_id}/{key.kid}")
+                unreadable.append(f"{row.tenant_id}/{row}")
             else:
                 resealed += 1
         self.stdout.write(f"{resealed} resealed")
         if unreadable:
             raise CommandError(f"no encryption key opens: {', '.join(unreadable)}")
+
+
+def _sealed(model: type[Any], column: str) -> Iterator[tuple[Any, Any]]:
+    rows = model.unscoped.exclude(**{column: None}).order_by("pk")
+    return ((row, getattr(row, column)) for row in rows.iterator(chunk_size=500))

@@ -21,8 +21,9 @@ class Command(BaseCommand):
     """To be run every few minutes by whatever runs jobs."""
 
     help = (
-        "Delete session tokens that have expired, once no assertion behind them could be replayed; revoked "
-        "access tokens that have expired; deleted devices whose last sign-on would have ended by itself; "
+        "Delete session tokens that have expired, once no assertion behind them could be replayed; choices "
+        "of an account and revoked access tokens that have expired; deleted devices whose last sign-on would "
+        "have ended by itself; "
         f"security events, {EVENTS_KEPT.days} days after they have last happened; failed logins of staff, "
         "once they lock out nobody; and sessions of staff that have expired. One purge runs at a time; a "
         "second one says so and does nothing."

@@ -1,0 +1,74 @@
+"""`POST /ags/signOnWithSessionToken`: a session token in, access and refresh tokens out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from ags.api import headers, parameters, parsing
+from ags.api.device import DeviceSerializer, device_of
+from ags.api.offer import offered, twice_at_most
+from ags.api.record import record_of
+from ags.api.schema import (
+    CORRELATION_ID,
+    SERVICE_ID,
+    TENANT_ID,
+    BundleSerializer,
+    ParameterSerializer,
+    refusals,
+)
+from ags.api.view import GateView
+from ags.sessions.client_tokens import bundle, demand_signer
+from ags.sessions.redeem import redeem
+from providers.contract import Declaration, Endpoint, Parameter
+
+
+class SessionTokenParameters(serializers.Serializer[Any]):
+    """What the client app sends, whatever the service."""
+
+    sessionToken = Parameter(  # noqa: N815 - the name on the wire
+        description="The session token that the operator has shown, as a QR code for example.", max_length=128
+    )
+
+
+DECLARATION = Declaration(SessionTokenParameters)
+
+
+class SessionTokenSignOnSerializer(DeviceSerializer):
+    """What the client app posts: a session token, and which device it is on."""
+
+    parameters = ParameterSerializer(many=True)
+
+
+class SignOnWithSessionToken(GateView):
+    """Called by the client app."""
+
+    http_method_names = ["post"]
+
+    @extend_schema(
+        operation_id="signOnWithSessionToken",
+        summary="Redeem a session token for access and refresh tokens",
+        parameters=[TENANT_ID, SERVICE_ID, CORRELATION_ID],
+        request=SessionTokenSignOnSerializer,
+        responses={201: BundleSerializer, **refusals(400, 401, 403, 413, 415, 503)},
+    )
+    def post(self, request: Request) -> Response:
+        """Sign a device on. The session token is spent with it, and with nothing else."""
+        record = record_of(request)
+        tenant_id = headers.tenant_id(request.META, record)
+        service_name = headers.service_name(request.META, record)
+        body = parsing.read_object(request)
+        given = parameters.check(DECLARATION, parameters.read(body))
+        device = device_of(body)
+
+        def attempt() -> dict[str, Any]:
+            tenant, service = offered(tenant_id, service_name, Endpoint.SIGNON_WITH_SESSION_TOKEN)
+            demand_signer(tenant)
+            sign_on = redeem(tenant, service, given["sessionToken"], device, record.correlation_id)
+            return bundle(tenant, sign_on)
+
+        return Response(twice_at_most(attempt, tenant_id), status=201)

@@ -1,0 +1,63 @@
+"""`POST /ags/subsequentSignOn`: the chosen one of several accounts in, access and refresh tokens out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from ags.api import headers, parameters, parsing
+from ags.api.offer import offered, twice_at_most
+from ags.api.record import record_of
+from ags.api.schema import (
+    CORRELATION_ID,
+    SERVICE_ID,
+    TENANT_ID,
+    USER_TOKEN,
+    BundleSerializer,
+    ParameterSerializer,
+    refusals,
+)
+from ags.api.view import GateView
+from ags.sessions.choice import choose
+from ags.sessions.client_tokens import bundle, demand_signer
+from providers.contract import Endpoint
+
+
+class SubsequentSignOnSerializer(serializers.Serializer[Any]):
+    """What the client app may post: all that counts is in the header, and known from signOn."""
+
+    parameters = ParameterSerializer(many=True, required=False, help_text="Ignored.")
+
+
+class SubsequentSignOn(GateView):
+    """Called by the client app."""
+
+    http_method_names = ["post"]
+
+    @extend_schema(
+        operation_id="subsequentSignOn",
+        summary="Choose one of several accounts, and sign on to it",
+        parameters=[TENANT_ID, SERVICE_ID, USER_TOKEN, CORRELATION_ID],
+        request=SubsequentSignOnSerializer,
+        responses={201: BundleSerializer, **refusals(400, 401, 403, 413, 415, 503)},
+    )
+    def post(self, request: Request) -> Response:
+        """Sign the device on that asked in signOn. That, and nothing else, uses the choice up."""
+        record = record_of(request)
+        tenant_id = headers.tenant_id(request.META, record)
+        service_name = headers.service_name(request.META, record)
+        token = headers.user_token(request.META)
+        body = parsing.read_object_if_any(request)
+        if "parameters" in body:
+            parameters.read(body)
+
+        def attempt() -> dict[str, Any]:
+            tenant, service = offered(tenant_id, service_name, Endpoint.SUBSEQUENT_SIGNON)
+            demand_signer(tenant)
+            return bundle(tenant, choose(tenant, service, token, record.correlation_id))
+
+        return Response(twice_at_most(attempt, tenant_id), status=201)

@@ -1,0 +1,196 @@
+"""What the claims of a proven JWT must say, where the providers that are handed one say the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+
+from providers.contract import TEXT, Identity, Refusal, Refused, SessionTokenSettings
+
+MAX_CLOCK_SKEW = 300
+"""Seconds."""
+
+
+class TokenSettings(SessionTokenSettings):
+    """What staff configure for any service that is handed a JWT."""
+
+    clock_skew = forms.IntegerField(
+        min_value=0,
+        max_value=MAX_CLOCK_SKEW,
+        initial=30,
+        help_text="Seconds by which the signer's clock may differ from ours. 0 to 300.",
+    )
+    replay = forms.ChoiceField(
+        choices=[
+            ("if_present", "A token with a jti is accepted once"),
+            ("required", "Every token must have a jti, and is accepted once"),
+            ("off", "A jti is ignored"),
+        ],
+        initial="if_present",
+        help_text="Whether a token can be used again until it expires.",
+    )
+    max_lifetime = forms.IntegerField(
+        required=False,
+        min_value=1,
+        max_value=366 * 24 * 3600,
+        help_text="Refuse a token that expires more than this many seconds from now. Empty: no limit.",
+    )
+
+
+_NAME = re.compile("[!-<>-~]{1,128}")
+
+
+class ClaimNameField(forms.CharField):
+    """The name of a claim: 1 to 128 printable characters of ASCII, and no `=`."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"max_length": 128, **kwargs})
+
+    def clean(self, value: Any) -> str:
+        """Return the name."""
+        name: str = super().clean(value) or ""
+        if name and not _NAME.fullmatch(name):
+            raise ValidationError("Enter the name of a claim: printable ASCII, no space and no =.")
+        return name
+
+
+class RequiredClaimsField(forms.CharField):
+    """Claims and what they must be, as lines of `name=value`, of at most 4,096 characters together."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        widget = forms.Textarea(attrs={"rows": 3, "spellcheck": "false"})
+        super().__init__(**{"max_length": 4096, "widget": widget, **kwargs})
+
+    def clean(self, value: Any) -> str:
+        """Return the lines that are not empty."""
+        lines = [line.strip() for line in (super().clean(value) or "").splitlines()]
+        pairs = [line.partition("=") for line in lines if line]
+        if not all(_NAME.fullmatch(name) and is_value for name, _, is_value in pairs):
+            raise ValidationError("Enter a claim and its value in each line, as in email_verified=true.")
+        if len({name for name, _, _ in pairs}) != len(pairs):
+            raise ValidationError("Name each claim once.")
+        return "\n".join("".join(pair) for pair in pairs)
+
+
+class ClaimSettings(forms.Form):
+    """What staff configure where the operator decides which claim says what."""
+
+    account_claim = ClaimNameField(initial="sub", help_text="The claim that names the account.")
+    tenant_claim = ClaimNameField(
+        required=False,
+        help_text="The claim that must be equal to nv-tenant-id. Empty: no claim names the tenant.",
+    )
+    required_claims = RequiredClaimsField(
+        required=False,
+        help_text="What else a token must say: name=value in each line. A claim has that value if it is that "
+        "string, or the boolean that is written so.",
+    )
+
+
+def present(claims: Mapping[str, Any], claim: str) -> Any:
+    """Return that claim. Raises `Refused`, as all below."""
+    try:
+        return claims[claim]
+    except KeyError:
+        raise Refused(Refusal.CLAIM_MISSING, claim) from None
+
+
+def text(claims: Mapping[str, Any], claim: str) -> str:
+    """Return that claim, which must be there and of the form `TEXT`."""
+    value = present(claims, claim)
+    if not isinstance(value, str) or not TEXT.fullmatch(value):
+        raise Refused(Refusal.CLAIM_INVALID, claim)
+    return value
+
+
+def moment(claims: Mapping[str, Any], claim: str) -> float:
+    """Return that claim, a NumericDate: a JSON number, and no other type that Python would take for one."""
+    value = present(claims, claim)
+    if type(value) not in (int, float):
+        raise Refused(Refusal.CLAIM_INVALID, claim)
+    try:
+        return float(value)
+    except OverflowError:
+        raise Refused(Refusal.CLAIM_INVALID, claim) from None
+
+
+def demand_issuer(claims: Mapping[str, Any], issuer: str) -> None:
+    """Demand that `iss` is the issuer, to the byte (RFC 7519, section 4.1.1)."""
+    if present(claims, "iss") != issuer:
+        raise Refused(Refusal.ISSUER_MISMATCH, "iss")
+
+
+def audiences(claims: Mapping[str, Any], own: str) -> list[str]:
+    """Return whom `aud` names, and demand that our `own` name is among them (RFC 7519, section 4.1.3)."""
+    value = present(claims, "aud")
+    listed = value if isinstance(value, list) else [value]
+    if own not in listed or not all(isinstance(one, str) for one in listed):
+        raise Refused(Refusal.AUDIENCE_MISMATCH, "aud")
+    return listed
+
+
+def demand_no_events(claims: Mapping[str, Any]) -> None:
+    """Refuse a Security Event Token, such as a logout token: it tells of somebody and proves nobody.
+
+    RFC 8417, section 4; OpenID Connect Back-Channel Logout, section 2.4.
+    """
+    if "events" in claims:
+        raise Refused(Refusal.TYPE_MISMATCH, "events")
+
+
+def account(claims: Mapping[str, Any], settings: Mapping[str, Any], tenant: str) -> str:
+    """Return the account, once the claims are as `ClaimSettings` demand."""
+    for name, values in _required(settings["required_claims"]):
+        value = present(claims, name)
+        # By type as well: to Python, 1 is equal to True.
+        if not any(type(value) is type(one) and value == one for one in values):
+            raise Refused(Refusal.CLAIM_MISMATCH, name)
+    claim = settings["tenant_claim"]
+    if claim and text(claims, claim) != tenant:
+        raise Refused(Refusal.TENANT_MISMATCH, claim)
+    return text(claims, settings["account_claim"])
+
+
+_BOOLEANS = {"true": True, "false": False}
+
+
+@lru_cache(maxsize=1024)
+def _required(lines: str) -> list[tuple[str, list[str | bool]]]:
+    pairs = (line.split("=", 1) for line in lines.splitlines())
+    return [(name, [value, *([_BOOLEANS[value]] if value in _BOOLEANS else [])]) for name, value in pairs]
+
+
+def expiry(claims: Mapping[str, Any], settings: Mapping[str, Any], now: float) -> float:
+    """Check `exp`, `nbf` and `iat` (RFC 7519, section 4.1) and return `exp`."""
+    skew = settings["clock_skew"]
+    expires = moment(claims, "exp")
+    if expires + skew <= now:
+        raise Refused(Refusal.TOKEN_EXPIRED, "exp")
+    for claim in ("nbf", "iat"):
+        if claim in claims and moment(claims, claim) - skew > now:
+            raise Refused(Refusal.TOKEN_NOT_YET_VALID, claim)
+    longest = settings["max_lifetime"]
+    if longest is not None and expires > now + longest:
+        raise Refused(Refusal.LIFETIME_TOO_LONG, "exp")
+    return expires
+
+
+def jti(claims: Mapping[str, Any], replay: str) -> str | None:
+    """Return the `jti` by which the token is accepted once, or None where the setting `replay` lets it be."""
+    if replay == "off":
+        return None
+    if replay == "if_present" and "jti" not in claims:
+        return None
+    return text(claims, "jti")
+
+
+def identity(account_id: str, key_id: int | None, once: str | None, expires: float) -> Identity:
+    """Return the identity that a token proves; with `once`, for as long as it could be replayed."""
+    # The widest skew, not today's: staff may widen it while the token still lives.
+    guarded = expires + MAX_CLOCK_SKEW if once is not None else None
+    return Identity(account_id, key_id, once, guarded)

@@ -1,0 +1,112 @@
+"""One public key: what it must be to be relied on, and how it is written as a JWK (RFC 7517)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    EllipticCurvePublicKey,
+    EllipticCurvePublicNumbers,
+)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
+
+from providers.contract import TrustedKey
+from providers.jose import KID, PUBLIC_KEYS, canonical
+
+RSA_BITS = range(2048, 8192 + 1)
+_RSA_EXPONENT_BELOW = 2**32
+_COORDINATE = 32
+_SECRETS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+
+
+class Unusable(ValueError):
+    """A key is not relied on. The message ends a sentence that begins "a key", and repeats nothing of it."""
+
+
+def key_of(jwk: Any, algorithms: Sequence[str]) -> TrustedKey:
+    """Return the key that a JWK holds, if it is for one of the `algorithms`. Raises `Unusable`."""
+    if not isinstance(jwk, dict):
+        raise Unusable("written as something else than an object")
+    if is_secret(jwk):
+        raise Unusable("private or shared, which nobody should publish")
+    kid = jwk.get("kid")
+    if not isinstance(kid, str) or not KID.fullmatch(kid):
+        raise Unusable("without a kid of 1 to 128 letters, digits and . _ : -")
+    operations = jwk.get("key_ops", ["verify"])
+    if jwk.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
+        raise Unusable("not meant for signatures")
+    return trusted(kid, _material(jwk), jwk.get("alg"), algorithms)
+
+
+def is_secret(jwk: Mapping[str, Any]) -> bool:
+    """Whether a JWK holds what its owner alone should know (RFC 7518, sections 6.2.2, 6.3.2 and 6.4)."""
+    return jwk.get("kty") == "oct" or not jwk.keys().isdisjoint(_SECRETS)
+
+
+def trusted(kid: str, material: Any, algorithm: Any, algorithms: Sequence[str]) -> TrustedKey:
+    """Return a key under its one algorithm: the one it names, or else the one that leaves no choice.
+
+    Raises `Unusable`.
+    """
+    _demand_strength(material)
+    fitting = [name for name in algorithms if isinstance(material, PUBLIC_KEYS[name])]
+    if algorithm is not None:
+        fitting = [name for name in fitting if name == algorithm]
+    if not fitting:
+        raise Unusable("for none of the algorithms that the service allows")
+    if len(fitting) > 1:
+        raise Unusable(f"without alg, for the service allows {' and '.join(fitting)}")
+    return TrustedKey(id=None, kid=kid, algorithm=fitting[0], material=material)
+
+
+def _demand_strength(material: Any) -> None:
+    match material:
+        case RSAPublicKey():
+            exponent = material.public_numbers().e
+            if material.key_size not in RSA_BITS or not 3 <= exponent < _RSA_EXPONENT_BELOW:
+                raise Unusable("of RSA with other than 2048 to 8192 bits, or an unusual exponent")
+        case EllipticCurvePublicKey() if not isinstance(material.curve, SECP256R1):
+            raise Unusable("on another curve than P-256")
+
+
+def _material(jwk: Mapping[str, Any]) -> Any:
+    """Return the public key of a JWK (RFC 7518, sections 6.2.1 and 6.3.1; RFC 8037, section 2)."""
+    try:
+        match jwk:
+            case {"kty": "RSA"}:
+                return RSAPublicNumbers(_number(jwk, "e"), _number(jwk, "n")).public_key()
+            case {"kty": "EC", "crv": "P-256"}:
+                return EllipticCurvePublicNumbers(
+                    _coordinate(jwk, "x"), _coordinate(jwk, "y"), SECP256R1()
+                ).public_key()
+            case {"kty": "OKP", "crv": "Ed25519"}:
+                return Ed25519PublicKey.from_public_bytes(_octets(jwk, "x"))
+    except (ValueError, UnsupportedAlgorithm):
+        raise Unusable("with malformed members") from None
+    raise Unusable("of another kind than RSA, EC with P-256, and OKP with Ed25519")
+
+
+def _octets(jwk: Mapping[str, Any], member: str) -> bytes:
+    match jwk.get(member):
+        case str(text):
+            return canonical(text)
+    raise ValueError(member)
+
+
+def _number(jwk: Mapping[str, Any], member: str) -> int:
+    """Return a number, which has no zeros in front and is no longer than that of any key that is used."""
+    octets = _octets(jwk, member)
+    if not 0 < len(octets) <= RSA_BITS[-1] // 8 or not octets[0]:
+        raise ValueError(member)
+    return int.from_bytes(octets)
+
+
+def _coordinate(jwk: Mapping[str, Any], member: str) -> int:
+    octets = _octets(jwk, member)
+    if len(octets) != _COORDINATE:
+        raise ValueError(member)
+    return int.from_bytes(octets)

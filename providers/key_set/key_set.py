@@ -1,0 +1,98 @@
+"""A JWK Set (RFC 7517, section 5) as a ring, and in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from types import MappingProxyType
+from typing import Any
+
+from providers.contract import Finding, KeyRing, Outage, TrustedKey, Unavailable
+from providers.key_set.jwk import Unusable, key_of
+from providers.strict_json import NotStrictJSON, parse
+
+KEYS_AT_MOST = 100
+DEPTH = 8
+"""Levels of nesting in the JSON of a key or a key set."""
+
+_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KeySet:
+    """The keys that are relied on, at least one, and how many are not, by the reason."""
+
+    ring: KeyRing
+    unused: Counter[str]
+
+    def findings(self, whose: str) -> list[Finding]:
+        """Say what is in it. `whose` begins the sentence."""
+        count = len(self.ring.keys)
+        names = [f"{key.kid} ({key.algorithm})" for key in islice(self.ring.keys.values(), _NAMED)]
+        if count > _NAMED:
+            names.append(f"and {count - _NAMED} more")
+        found = [Finding(True, f"{whose} has {_counted(count, 'usable ')}: {', '.join(names)}.")]
+        if self.unused:
+            found.append(Finding(True, f"Not used: {_in_words(self.unused)}."))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class KeySetReader:
+    """Reads the key set at an address, for a tenant, under the algorithms that a service allows."""
+
+    tenant: str
+    algorithms: tuple[str, ...]
+
+    def __call__(self, raw: bytes) -> KeySet:
+        """Return the set. Raises `Unavailable(WRONG)`."""
+        try:
+            return key_set(self.tenant, parse(raw, DEPTH), self.algorithms)
+        except NotStrictJSON as flaw:
+            raise Unavailable(Outage.WRONG, f"its key set is malformed: {flaw}") from None
+        except Unusable as reason:
+            raise Unavailable(Outage.WRONG, f"its key set {reason}") from None
+
+
+def key_set(tenant: str, value: Any, algorithms: Sequence[str]) -> KeySet:
+    """Return the keys of a JWK Set that can be relied on.
+
+    A `kid` that two of them have is nobody's: which of the two was meant would be a guess. Raises `Unusable`,
+    whose message then follows "the key set", when there is none.
+    """
+    listed = value.get("keys") if isinstance(value, dict) else None
+    if not isinstance(listed, list):
+        raise Unusable("is no JWK Set")
+    if len(listed) > KEYS_AT_MOST:
+        raise Unusable(f"has more than {KEYS_AT_MOST} keys")
+    found: dict[str, list[TrustedKey]] = {}
+    unused: Counter[str] = Counter()
+    for jwk in listed:
+        try:
+            key = key_of(jwk, algorithms)
+        except Unusable as reason:
+            unused[str(reason)] += 1
+        else:
+            found.setdefault(key.kid, []).append(key)
+    keys = {kid: same[0] for kid, same in found.items() if len(same) == 1}
+    if ambiguous := sum(len(same) for same in found.values() if len(same) > 1):
+        unused["with a kid that another one has, too"] = ambiguous
+    if not keys:
+        raise Unusable(f"has no usable key: {_in_words(unused)}" if unused else "is empty")
+    return KeySet(ring(tenant, keys.values()), unused)
+
+
+def ring(tenant: str, keys: Iterable[TrustedKey]) -> KeyRing:
+    """Return those keys as a ring. Any of them is the decoy, for all are public."""
+    by_kid = {key.kid: key for key in keys}
+    return KeyRing(tenant, MappingProxyType(by_kid), decoy=next(iter(by_kid.values())))
+
+
+def _counted(count: int, which: str = "") -> str:
+    return f"{count} {which}{'key' if count == 1 else 'keys'}"
+
+
+def _in_words(unused: Counter[str]) -> str:
+    return "; ".join(f"{_counted(count)} {reason}" for reason, count in unused.items())

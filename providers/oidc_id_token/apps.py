@@ -1,0 +1,12 @@
+"""Registers the OpenID Connect ID token as a provider."""
+
+from providers.apps import ProviderConfig
+
+
+class OIDCIDTokenConfig(ProviderConfig):
+    """An ID token of the operator's identity provider."""
+
+    default = True
+    contract = 1
+    name = "providers.oidc_id_token"
+    strategy = "providers.oidc_id_token.strategy.OIDCIDToken"

@@ -1,0 +1,56 @@
+"""The discovery document of an issuer (OpenID Connect Discovery, section 4), which leads to its key set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.core.exceptions import ValidationError
+
+from providers.contract import HTTPSField, Outage, Unavailable
+from providers.key_set import KeySet, KeySetReader
+from providers.strict_json import NotStrictJSON, parse
+from providers.upstream import Document, Source, document
+
+_DEPTH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveryReader:
+    """Reads the discovery document of an issuer as the key set to which it leads, whose fetch it begins."""
+
+    tenant: str
+    issuer: str
+    algorithms: tuple[str, ...]
+    deadline: float
+    ca_certificates: str = field(repr=False)
+
+    def __call__(self, raw: bytes) -> Document[KeySet]:
+        """Return the key set. Raises `Unavailable(WRONG)`."""
+        try:
+            told = parse(raw, _DEPTH)
+        except NotStrictJSON as flaw:
+            raise Unavailable(Outage.WRONG, f"its discovery document is malformed: {flaw}") from None
+        if not isinstance(told, dict) or told.get("issuer") != self.issuer:
+            raise Unavailable(Outage.WRONG, "its discovery document is not that of the issuer")
+        try:
+            address = HTTPSField().clean(told.get("jwks_uri"))
+        except ValidationError:
+            raise Unavailable(Outage.WRONG, "its discovery document has no https jwks_uri") from None
+        source = Source(self.tenant, address, self.deadline, self.ca_certificates)
+        keys = document(source, KeySetReader(self.tenant, self.algorithms))
+        keys.prepare()
+        return keys
+
+
+def address_of(settings: Mapping[str, Any]) -> str:
+    """Return the address of the discovery document."""
+    return f"{settings['issuer'].removesuffix('/')}/.well-known/openid-configuration"
+
+
+def discovery(settings: Mapping[str, Any], tenant: str) -> Document[Document[KeySet]]:
+    """Return the discovery document of a service, which yields the key set."""
+    deadline, authorities = settings["deadline"], settings["ca_certificates"]
+    reader = DiscoveryReader(tenant, settings["issuer"], tuple(settings["algorithms"]), deadline, authorities)
+    return document(Source(tenant, address_of(settings), deadline, authorities), reader)

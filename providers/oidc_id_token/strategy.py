@@ -1,0 +1,143 @@
+"""The ID token: what an OpenID provider tells a client about a subscriber who has signed on there."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from rest_framework import serializers
+
+from providers.claims import (
+    account,
+    audiences,
+    demand_issuer,
+    demand_no_events,
+    expiry,
+    identity,
+    jti,
+    moment,
+    present,
+    text,
+)
+from providers.contract import (
+    Endpoint,
+    Example,
+    Finding,
+    Identity,
+    KeyRing,
+    Parameter,
+    Refusal,
+    Refused,
+    Strategy,
+    Unavailable,
+)
+from providers.jose import THUMBPRINTS, Proven
+from providers.key_set import prove_by
+from providers.oidc_id_token.discovery import address_of, discovery
+from providers.oidc_id_token.settings import OIDCIDTokenSettings
+
+
+class OIDCIDTokenParameters(serializers.Serializer[Any]):
+    """What the caller sends."""
+
+    IdToken = Parameter(description="An ID token of the operator's OpenID provider.")
+    Nonce = Parameter(
+        description="The nonce with which the ID token was asked for.", max_length=255, required=False
+    )
+
+
+class OIDCIDToken(Strategy):
+    """Verifies an ID token (OpenID Connect Core, section 3.1.3.7)."""
+
+    slug = "oidc_id_token"
+    label = "OpenID Connect ID token"
+    endpoints = (
+        Endpoint.GET_SESSION_TOKEN,
+        Endpoint.SIGNON,
+        Endpoint.SIGNON_WITH_SESSION_TOKEN,
+        Endpoint.SIGNOUT,
+    )
+    Parameters = OIDCIDTokenParameters
+    Settings = OIDCIDTokenSettings
+    example = Example(
+        settings={"issuer": "https://{upstream}", "client_id": "television"},
+        parameters={"IdToken": "eyJhbGciOiJSUzI1NiIsImtpZCI6ImEifQ.e30.AAAA", "Nonce": "n-0S6_WzA2Mj"},
+    )
+
+    def verify(self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing) -> Identity:
+        """Return the account that the ID token names, once all that the settings demand of it holds."""
+        now = time.time()
+        claims = _proven(parameters["IdToken"], settings, keys.tenant, now).claims
+        demand_no_events(claims)
+        demand_issuer(claims, settings["issuer"])
+        _demand_party(claims, settings)
+        expires = expiry(claims, settings, now)
+        _demand_age(claims, settings, now)
+        _demand_nonce(claims, parameters.get("Nonce"), settings["nonce"])
+        account_id = account(claims, settings, keys.tenant)
+        return identity(account_id, None, _once(claims, settings["replay"]), expires)
+
+    def prepare(self, settings: Mapping[str, Any], keys: KeyRing) -> None:
+        """Fetch the discovery document, and then the key set to which it leads."""
+        discovery(settings, keys.tenant).prepare()
+
+    def documents(self, settings: Mapping[str, Any], keys: KeyRing) -> Mapping[str, str]:
+        """Return the addresses of the two; that of the key set once the first has told it."""
+        known = {"discovery document": address_of(settings)}
+        try:
+            key_set = discovery(settings, keys.tenant).current(wait=0.0)
+        except Unavailable:
+            return known
+        return {**known, "key set": key_set.source.url}
+
+    def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[Finding]:
+        """Fetch both, one after the other, and say what they have."""
+        key_set = discovery(settings, keys.tenant).fetch_now()
+        yield Finding(True, f"The discovery document is that of {settings['issuer']}.")
+        yield from key_set.fetch_now().findings(f"The key set at {urlsplit(key_set.source.url).netloc}")
+
+
+def _proven(token: str, settings: Mapping[str, Any], tenant: str, now: float) -> Proven:
+    ends = time.monotonic() + settings["deadline"]
+    key_set = discovery(settings, tenant).current(settings["deadline"])
+    left = max(ends - time.monotonic(), 0.0)
+    return prove_by(key_set, token, now, left, ignored=THUMBPRINTS)
+
+
+def _demand_party(claims: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Demand that the token is for our client, and that no client which we do not trust has a part in it.
+
+    OpenID Connect Core, section 3.1.3.7, steps 3 to 5.
+    """
+    trusted = {settings["client_id"], *settings["trusted_clients"].splitlines()}
+    listed = audiences(claims, settings["client_id"])
+    if not trusted.issuperset(listed):
+        raise Refused(Refusal.AUDIENCE_MISMATCH, "aud")
+    if (len(listed) > 1 or "azp" in claims) and text(claims, "azp") not in trusted:
+        raise Refused(Refusal.AUTHORIZED_PARTY_MISMATCH, "azp")
+
+
+def _demand_age(claims: Mapping[str, Any], settings: Mapping[str, Any], now: float) -> None:
+    """Demand an `iat`, and that it is not too long ago (step 10)."""
+    issued, longest = moment(claims, "iat"), settings["max_age"]
+    if longest is not None and issued + longest + settings["clock_skew"] <= now:
+        raise Refused(Refusal.TOKEN_EXPIRED, "iat")
+
+
+def _demand_nonce(claims: Mapping[str, Any], given: str | None, rule: str) -> None:
+    """Demand the nonce that the caller knows (step 11)."""
+    if rule == "off" or (rule == "if_given" and given is None):
+        return
+    if given is None or present(claims, "nonce") != given:
+        raise Refused(Refusal.NONCE_MISMATCH, "nonce")
+
+
+def _once(claims: Mapping[str, Any], replay: str) -> str | None:
+    """Return by what the token is accepted once: its `jti`, which few have, or else its `nonce`."""
+    if replay == "off" or "jti" in claims or "nonce" not in claims:
+        return jti(claims, replay)
+    # As a hash, a nonce can be stored, whatever its length, and be no other token's jti.
+    return f"nonce {hashlib.sha256(text(claims, 'nonce').encode()).hexdigest()}"

@@ -1,0 +1,12 @@
+"""Registers the operator's login as a provider."""
+
+from providers.apps import ProviderConfig
+
+
+class OperatorLoginConfig(ProviderConfig):
+    """Username and password, judged by the operator."""
+
+    default = True
+    contract = 1
+    name = "providers.operator_login"
+    strategy = "providers.operator_login.strategy.OperatorLogin"

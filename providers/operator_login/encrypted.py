@@ -1,0 +1,52 @@
+"""Passwords that client apps encrypt with a public RSA key of the operator, and AGS decrypts."""
+
+from __future__ import annotations
+
+import secrets
+from base64 import b64decode
+from functools import lru_cache
+
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, OAEP, AsymmetricPadding, PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.hashes import SHA1, SHA256
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+BITS = range(2048, 4097)
+
+PADDINGS: dict[str, AsymmetricPadding] = {
+    "oaep_sha256": OAEP(MGF1(SHA256()), SHA256(), None),
+    "oaep_sha256_mgf1_sha1": OAEP(MGF1(SHA1()), SHA256(), None),  # noqa: S303 - Java's own, and no signature
+    "oaep_sha1": OAEP(MGF1(SHA1()), SHA1(), None),  # noqa: S303 - as published, and no signature
+    "pkcs1v15": PKCS1v15(),
+}
+"""How a password is padded before it is encrypted (RFC 8017, section 7), by the word of the setting."""
+
+
+@lru_cache(maxsize=64)
+def private_key(pem: str) -> RSAPrivateKey:
+    """Return that key, of a length in `BITS`. Raises ValueError. To check one takes long, so it is kept."""
+    try:
+        key = load_pem_private_key(pem.encode(), None)
+    except (ValueError, TypeError):  # TypeError: it is encrypted
+        key = None
+    if not isinstance(key, RSAPrivateKey) or key.key_size not in BITS:
+        raise ValueError(f"no private RSA key of {BITS[0]} to {BITS[-1]} bits, unencrypted, in PEM")
+    return key
+
+
+def decrypted(password: str, key: RSAPrivateKey, padding: str) -> str:
+    """Return the text that `password`, in base64, holds; when it holds none, a text that nobody has for one.
+
+    Whoever could tell a padding that is wrong from a password that is wrong could decrypt what others have
+    sent, guess by guess (Bleichenbacher, 1998). So there is one way for both: the operator is asked.
+    OpenSSL does the same for what has the right length (implicit rejection).
+    """
+    nobodys = secrets.token_urlsafe(24)
+    try:
+        # Some clients break the lines of base64.
+        return (
+            key.decrypt(b64decode("".join(password.split()), validate=True), PADDINGS[padding]).decode()
+            or nobodys
+        )
+    except ValueError:
+        return nobodys

@@ -1,0 +1,88 @@
+"""What staff configure of the operator's login."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from django import forms
+
+from providers.contract import HTTPSField, SecretField, UpstreamSettings
+from providers.operator_login.encrypted import private_key
+
+_BASIC = re.compile("[^\x00-\x1f\x7f:]+"), re.compile("[^\x00-\x1f\x7f]+")
+"""User and secret (RFC 7617, section 2)."""
+
+_BEARER = re.compile("[!-~]+")
+"""What fits the header as one word: RFC 6750, section 2.1, and what else operators take for a secret."""
+
+
+class OperatorLoginSettings(UpstreamSettings):
+    """Where to ask, as whom, and whether passwords come encrypted."""
+
+    address = HTTPSField(label="Login endpoint", help_text="The operator's endpoint that judges passwords.")
+    authentication = forms.ChoiceField(
+        choices=[
+            ("basic", "User and secret (Basic)"),
+            ("bearer", "A secret (Bearer)"),
+            ("none", "None: the network vouches for AGS"),
+        ],
+        initial="basic",
+        help_text="How AGS proves to the endpoint who it is.",
+    )
+    user = forms.CharField(required=False, max_length=255, initial="", help_text="The user of Basic.")
+    secret = SecretField(required=False, help_text="The secret of Basic or Bearer.")
+    encryption = forms.ChoiceField(
+        choices=[
+            ("none", "Passwords come as they are typed"),
+            ("pass_on", "Passwords come encrypted, and the endpoint decrypts them"),
+            ("decrypt", "Passwords come encrypted, and AGS decrypts them"),
+        ],
+        initial="none",
+        help_text="Whether client apps encrypt passwords with a public RSA key of the operator.",
+    )
+    padding = forms.ChoiceField(
+        choices=[
+            ("oaep_sha256", "OAEP, SHA-256"),
+            ("oaep_sha256_mgf1_sha1", "OAEP, SHA-256, but MGF1 with SHA-1 (what Java does)"),
+            ("oaep_sha1", "OAEP, SHA-1"),
+            ("pkcs1v15", "PKCS#1 v1.5 (only for clients that know nothing else)"),
+        ],
+        initial="oaep_sha256",
+        help_text="How client apps pad what they encrypt, where AGS decrypts.",
+    )
+    private_key = SecretField(
+        required=False,
+        lines=True,
+        max_length=8192,
+        help_text="The private RSA key (PEM, 2048 to 4096 bits), where AGS decrypts.",
+    )
+
+    def clean_private_key(self) -> str:
+        """Return the text, once it has been read."""
+        text: str = self.cleaned_data["private_key"]
+        if text:
+            try:
+                private_key(text)
+            except ValueError as problem:
+                raise forms.ValidationError(f"This is {problem}.") from None
+        return text
+
+    def clean(self) -> dict[str, Any]:
+        """Insist on what the choices need."""
+        cleaned: dict[str, Any] = super().clean() or {}
+        user, secret = cleaned.get("user", ""), cleaned.get("secret", "")
+        match cleaned.get("authentication"):
+            case "basic":
+                for name, text, form in zip(("user", "secret"), (user, secret), _BASIC, strict=True):
+                    if not form.fullmatch(text):
+                        self.add_error(
+                            name, "Basic needs one, without colon in the user and control characters."
+                        )
+            case "bearer" if not _BEARER.fullmatch(secret):
+                self.add_error(
+                    "secret", "Bearer needs one, of letters, digits and signs of ASCII without spaces."
+                )
+        if cleaned.get("encryption") == "decrypt" and not cleaned.get("private_key", "x"):
+            self.add_error("private_key", "AGS needs it to decrypt.")
+        return cleaned

@@ -1,0 +1,12 @@
+"""Registers token introspection as a provider."""
+
+from providers.apps import ProviderConfig
+
+
+class TokenIntrospectionConfig(ProviderConfig):
+    """An access token, judged by the identity provider that issued it."""
+
+    default = True
+    contract = 1
+    name = "providers.token_introspection"
+    strategy = "providers.token_introspection.strategy.TokenIntrospection"

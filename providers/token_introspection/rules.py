@@ -1,0 +1,80 @@
+"""What the answer about an active token must say (RFC 7662, section 2.2), and the account that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from providers.contract import TEXT, Refusal, Refused
+
+
+def judge(said: Mapping[str, Any], settings: Mapping[str, Any], tenant: str, now: float) -> str:
+    """Return the account. `now` is in seconds since the epoch. Raises `Refused`."""
+    _check_kind(said, settings)
+    _check_times(said, settings["clock_skew"], now)
+    if settings["issuer"] and _text(said, "iss") != settings["issuer"]:
+        raise Refused(Refusal.ISSUER_MISMATCH, "iss")
+    if settings["audience"] and settings["audience"] not in _audience(said):
+        raise Refused(Refusal.AUDIENCE_MISMATCH, "aud")
+    if settings["scope"] and not {*settings["scope"].split()} <= {*_text(said, "scope").split(" ")}:
+        raise Refused(Refusal.CLAIM_MISMATCH, "scope")
+    if settings["tenant_member"] and _text(said, settings["tenant_member"]) != tenant:
+        raise Refused(Refusal.TENANT_MISMATCH, settings["tenant_member"])
+    account = _text(said, settings["account_member"])
+    # A token that a client got for itself names the client. No client may pass for a subscriber by choosing
+    # its name (RFC 9700, section 4.15).
+    if account == said.get("client_id"):
+        raise Refused(Refusal.CLAIM_MISMATCH, settings["account_member"])
+    if not TEXT.fullmatch(account):
+        raise Refused(Refusal.CLAIM_INVALID, settings["account_member"])
+    return account
+
+
+def _check_kind(said: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Insist on a bearer token: AGS cannot know whether a caller holds the key that another is bound to."""
+    is_due = settings["token_type"] == "required"  # noqa: S105 - a word of a setting
+    if (is_due or "token_type" in said) and _text(said, "token_type").lower() != "bearer":
+        raise Refused(Refusal.TYPE_MISMATCH, "token_type")
+    if "cnf" in said:
+        raise Refused(Refusal.TYPE_MISMATCH, "cnf")
+
+
+def _check_times(said: Mapping[str, Any], skew: int, now: float) -> None:
+    """Judge `exp` and `nbf`, where they are, once more: whoever calls a token active may be mistaken."""
+    if "exp" in said and _number(said, "exp") + skew <= now:
+        raise Refused(Refusal.TOKEN_EXPIRED, "exp")
+    if "nbf" in said and _number(said, "nbf") - skew > now:
+        raise Refused(Refusal.TOKEN_NOT_YET_VALID, "nbf")
+
+
+def _present(said: Mapping[str, Any], member: str) -> Any:
+    try:
+        return said[member]
+    except KeyError:
+        raise Refused(Refusal.CLAIM_MISSING, member) from None
+
+
+def _text(said: Mapping[str, Any], member: str) -> str:
+    value = _present(said, member)
+    if not isinstance(value, str):
+        raise Refused(Refusal.CLAIM_INVALID, member)
+    return value
+
+
+def _audience(said: Mapping[str, Any]) -> list[str]:
+    value = _present(said, "aud")
+    audience = [value] if isinstance(value, str) else value
+    if not isinstance(audience, list) or not all(isinstance(one, str) for one in audience):
+        raise Refused(Refusal.CLAIM_INVALID, "aud")
+    return audience
+
+
+def _number(said: Mapping[str, Any], member: str) -> float:
+    """A JSON number, and no other type that Python would take for one."""
+    value = said[member]
+    if type(value) not in (int, float):
+        raise Refused(Refusal.CLAIM_INVALID, member)
+    try:
+        return float(value)
+    except OverflowError:
+        raise Refused(Refusal.CLAIM_INVALID, member) from None

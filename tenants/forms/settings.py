@@ -1,0 +1,101 @@
+"""The fields that a strategy declares as its settings, in the clothes of the admin."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from django import forms
+from django.contrib.admin.utils import display_for_value
+from django.core.validators import RegexValidator
+from django.forms.utils import pretty_name
+from unfold.widgets import (
+    INPUT_CLASSES,
+    SELECT_CLASSES,
+    SWITCH_CLASSES,
+    TEXTAREA_CLASSES,
+    UnfoldAdminPasswordWidget,
+)
+
+from providers.contract import SecretField, SecretLines, Strategy
+from tenants.models import Service
+from tenants.secret_settings import MARK, secrets_of
+
+PREFIX = "settings"
+EMPTY = "-"
+_NO_MARK = RegexValidator(MARK, "A secret of this form is not taken: choose another.", inverse_match=True)
+
+
+def setting_name(name: str) -> str:
+    """Return the name of a setting among the fields of its service: a setting may be called `name`, too."""
+    return f"{PREFIX}-{name}"
+
+
+def settings_fields(service: Service, strategy: Strategy) -> dict[str, forms.Field]:
+    """Return the fields that the strategy declares, dressed; after a secret that can go, one to remove it."""
+    given = secrets_of(strategy, service.settings)
+    fields: dict[str, forms.Field] = {}
+    for name, declared in strategy.Settings.base_fields.items():
+        field = fields[setting_name(name)] = _dressed(name, declared)
+        if isinstance(field, SecretField):
+            _keep_secret(field, is_set=name in given)
+            if name in given and not declared.required:
+                fields[removal_of(name)] = _dressed(
+                    f"Remove the {str(field.label).lower()}", forms.BooleanField(required=False)
+                )
+    return fields
+
+
+def removal_of(name: str) -> str:
+    """Return the name of the field that removes a secret."""
+    # No setting has a hyphen in its name.
+    return f"{setting_name(name)}-remove"
+
+
+def shown_setting(name: str, field: forms.Field) -> Callable[[Service], Any]:
+    """Return what tells the value of a setting to a person who may only look."""
+    choices: Any = getattr(field, "choices", ())
+
+    def shown(service: Service) -> Any:
+        value = service.settings.get(name, field.initial)
+        if isinstance(field, SecretField):
+            return "Set" if value else "Not set"
+        if isinstance(field.widget, forms.PasswordInput):
+            return "Not shown"
+        if isinstance(value, str):
+            value = dict(choices).get(value, value)
+        return value if shown.boolean else display_for_value(value, EMPTY) or EMPTY  # type: ignore[attr-defined]
+
+    shown.__name__ = setting_name(name)
+    shown.boolean = isinstance(field, forms.BooleanField)  # type: ignore[attr-defined] # an icon, then
+    return shown
+
+
+def _keep_secret(field: forms.Field, *, is_set: bool) -> None:
+    """Let it be entered and never rendered, not even when the form comes back with an error."""
+    if not isinstance(field.widget, SecretLines):
+        field.widget = UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}, render_value=False)
+        field.widget.attrs |= field.widget_attrs(field.widget)
+    field.initial = None
+    field.required = field.required and not is_set
+    field.validators.append(_NO_MARK)
+    standing = "It is set, and never shown: leave this empty to keep it." if is_set else "Never shown again."
+    field.help_text = f"{field.help_text} {standing}".strip()
+
+
+def _dressed(name: str, field: forms.Field) -> forms.Field:
+    """Return a copy in the clothes of the admin, its widget otherwise as the provider chose it."""
+    field = copy.deepcopy(field)
+    match field.widget:
+        case forms.Select():
+            classes = SELECT_CLASSES
+        case forms.CheckboxInput():
+            classes = SWITCH_CLASSES
+        case forms.Textarea():
+            classes = TEXTAREA_CLASSES
+        case _:
+            classes = INPUT_CLASSES
+    field.widget.attrs["class"] = " ".join(classes)
+    field.label = field.label or pretty_name(name)
+    return field

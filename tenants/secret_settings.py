@@ -1,0 +1,64 @@
+"""Secret settings: which they are, the mark that stands in place of each, and how they are sealed."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from providers.contract import SecretField, Strategy
+from tenants import encryption
+
+MARK = re.compile(r"\Asealed:[0-9a-f]{8}\Z")
+"""What stands among the settings for a secret that is set. Random, and new with each change, so that the
+history shows that it was changed, and nothing of what it is."""
+
+UNOPENED = "No encryption key opens what is stored: enter it again."
+NOTHING_STORED = "Nothing is stored: enter it."
+
+
+def secret_names(strategy: Strategy | None) -> list[str]:
+    """Return which settings of that strategy are secrets."""
+    declared = strategy.Settings.base_fields if strategy is not None else {}
+    return [name for name, field in declared.items() if isinstance(field, SecretField)]
+
+
+def secrets_of(strategy: Strategy | None, settings: Any) -> dict[str, Any]:
+    """Return the secrets among these settings that are set, each as its mark or in the clear."""
+    if not isinstance(settings, dict):
+        return {}
+    return {name: settings[name] for name in secret_names(strategy) if settings.get(name)}
+
+
+def new_mark() -> str:
+    """Return a mark that tells nothing."""
+    return f"sealed:{secrets.token_hex(4)}"
+
+
+def is_mark(value: Any) -> bool:
+    """Whether this stands for a secret."""
+    return isinstance(value, str) and MARK.match(value) is not None
+
+
+def seal(texts: Mapping[str, str], tenant_id: str, strategy: str) -> bytes | None:
+    """Encrypt the secrets of a service, by name; None where there are none.
+
+    They open for services of that strategy of that tenant only: neither of the two ever changes.
+    """
+    if not texts:
+        return None
+    return encryption.seal(json.dumps(dict(texts)).encode(), _row(tenant_id, strategy))
+
+
+def unseal(sealed: bytes | memoryview | None, tenant_id: str, strategy: str) -> dict[str, str]:
+    """Return what was sealed. Raises `encryption.Unsealable`."""
+    if sealed is None:
+        return {}
+    texts: dict[str, str] = json.loads(encryption.unseal(bytes(sealed), _row(tenant_id, strategy)))
+    return texts
+
+
+def _row(tenant_id: str, strategy: str) -> tuple[str, str, str]:
+    return ("service settings", tenant_id, strategy)

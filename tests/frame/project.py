@@ -1,0 +1,149 @@
+"""A copy of the project, for tests that add to it, and somebody who works there in a shell."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from tests.live.server import PATIENCE, wait_until
+from tests.settings import ENVIRONMENT
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def copied_to(folder: Path) -> Path:
+    """Copy the project there, without what is not part of it."""
+    left_out = shutil.ignore_patterns(".*", "var", "__pycache__", "*.egg-info")
+    shutil.copytree(ROOT, folder, ignore=left_out)
+    return folder
+
+
+def python_files(project: Path) -> dict[str, str]:
+    """A digest of each Python file, by its path in the project."""
+    return {
+        str(path.relative_to(project)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in project.rglob("*.py")
+    }
+
+
+def run(folder: Path, *words: str, seconds: float = 100, **environment: str) -> str:
+    """Run a command in that folder, and return all that it says. Fails when it fails."""
+    done = subprocess.run(
+        words,
+        cwd=folder,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=seconds,
+    )
+    assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout[-6000:]}"
+    return done.stdout
+
+
+SERVE = ".venv/bin/python manage.py serve"
+
+
+class Newcomer:
+    """Somebody in a shell, in a checkout of his own, with the environment of a server."""
+
+    def __init__(self, project: Path, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
+        self.project = project
+        self._log = folder / "server.log"
+        self.environment = without(os.environ, *ENVIRONMENT, "DJANGO_SETTINGS_MODULE", "PYTHONPATH") | {
+            **without(ENVIRONMENT, "AGS_PROVIDERS", "DEBUG"),
+            "DATABASE_URL": f"sqlite:///{folder / 'newcomer.sqlite3'}",
+            "AGS_BIND": self.address,
+            "AGS_WORKERS": "1",
+        }
+
+    def types(self, command: str) -> str:
+        """Run it, and return what it prints. What it exports, stays."""
+        name, _, value = command.removeprefix("export ").partition("=")
+        if command.startswith("export "):
+            self.environment[name] = value
+            return ""
+        if command.startswith("unset "):
+            del self.environment[command.removeprefix("unset ")]
+            return ""
+        words = ["sh", "-c", self._here(command)]
+        done = subprocess.run(
+            words,
+            cwd=self.project,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=100,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
+        return done.stdout
+
+    def asks(self, path: str, service: str, **parameters: str) -> Any:
+        """What AGS answers there: as a GET, or to these parameters."""
+        headers = {
+            "nv-tenant-id": "nagra",
+            "x-auth-service-id": "Coupons",
+            "Content-Type": "application/json",
+        }
+        members = [{"name": name, "value": value} for name, value in parameters.items()]
+        body = json.dumps({"parameters": members}).encode() if members else None
+        try:
+            with urlopen(Request(f"http://{self.address}{path}", body, headers), timeout=PATIENCE) as answer:
+                return json.load(answer)
+        except HTTPError as refused:
+            with refused:
+                return json.load(refused)
+
+    def _here(self, command: str) -> str:
+        """The same with the Python that runs this, and the port that is free."""
+        folder = shlex.quote(str(Path(sys.executable).parent))
+        return command.replace(".venv/bin", folder).replace("127.0.0.1:8000", self.address)
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Leave the server running in another terminal."""
+        with self._log.open("w") as log:
+            process = subprocess.Popen(
+                ["sh", "-c", f"exec {self._here(SERVE)}"],
+                cwd=self.project,
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            wait_until(lambda: self._is_ready(process), PATIENCE, "the server is not ready")
+            yield
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(PATIENCE)
+
+    def _is_ready(self, process: subprocess.Popen[bytes]) -> bool:
+        assert process.poll() is None, self._log.read_text()
+        try:
+            with urlopen(f"http://{self.address}/readyz", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except (URLError, ConnectionError):
+            return False
+
+
+def without(environment: Mapping[str, str], *names: str) -> dict[str, str]:
+    """The same without these variables."""
+    return {name: value for name, value in environment.items() if name not in names}

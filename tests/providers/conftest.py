@@ -1,0 +1,28 @@
+"""What tests of several providers share: the clock of the documents, which they can put forward."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from providers.upstream import documents
+
+
+class Clock:
+    """Runs as any other, `ahead` seconds in front."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+    time = staticmethod(time.time)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    own = Clock()
+    monkeypatch.setattr(documents, "time", own)
+    return own

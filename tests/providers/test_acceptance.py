@@ -1,0 +1,360 @@
+"""What every installed provider must keep, shipped or foreign, whatever callers and upstreams do."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django import forms
+from django.core.exceptions import ValidationError
+from openapi_schema_validator import OAS30Validator
+
+from ags.api.documents import OPENAPI_FILE
+from ags.operations.logs import JSONLines
+from providers.contract import (
+    Choice,
+    Endpoint,
+    Finding,
+    Identity,
+    KeyRing,
+    Parameter,
+    Refused,
+    Strategy,
+    Unavailable,
+    UpstreamSettings,
+)
+from providers.registry import provider_configs, strategies
+from tenants.models import Service
+from tenants.snapshot import snapshot
+from tests.conftest import HeadEnd
+from tests.providers.offered import asks, body, cleaned, proofs, secrets_of, settings_at, tried
+from tests.upstream.useless import HTTPS_SERVERS, SERVERS, Server, closed, listening, reached
+
+OPENAPI = json.loads(Path(OPENAPI_FILE).read_text())
+ROOT = Path(__file__).resolve().parents[2]
+
+EVERY = pytest.mark.parametrize("strategy", strategies().values(), ids=strategies())
+ASKING = {slug: strategy for slug, strategy in strategies().items() if asks(strategy)}
+
+LONG = 10.0
+"""Seconds that no call takes, however slow the machine: only one that hangs."""
+
+RUBBISH = [
+    "",
+    " ",
+    "x" * 8192,
+    "..",
+    "a.b.c",
+    "eyJhbGciOiJub25lIn0.e30.",
+    "\u202e\U0001f600",
+    "' OR 1=1 --",
+    "{}",
+    "[" * 4000,
+    "%s%n{0}",
+    "*)(uid=*",
+    "\r\nX-Other: 1",
+]
+EACH_RUBBISH = pytest.mark.parametrize("rubbish", RUBBISH, ids=range(len(RUBBISH)))
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_stays_behind() -> Iterator[None]:
+    """What fetches a document in the background ends with the test that began it."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name.startswith("document "):
+            thread.join(LONG)
+            assert not thread.is_alive(), f"{thread.name} hangs"
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
+    """All that was logged, at the most talkative level, as it would be written."""
+    caplog.set_level(logging.DEBUG)
+    return lambda: "\n".join(JSONLines().format(record) for record in caplog.records)
+
+
+# What it is
+
+
+@EVERY
+def test_it_declares_what_it_is(strategy: Strategy) -> None:
+    assert strategy.label
+    assert strategy.endpoints
+    assert all(isinstance(endpoint, Endpoint) for endpoint in strategy.endpoints)
+    assert proofs(strategy), "nobody could ever prove anything by it"
+    for name, parameter in strategy.declaration.declared.items():
+        assert isinstance(parameter, Parameter)
+        assert parameter.help_text, f"{name} has no description"
+        assert 1 <= (parameter.max_length or 0) <= 8192
+
+
+@EVERY
+def test_a_shipped_one_has_a_page_and_tests(strategy: Strategy) -> None:
+    shipped = [config.name for config in provider_configs() if config.instance is strategy]
+    if shipped[0].startswith("providers."):
+        assert (ROOT / "docs" / "providers" / f"{strategy.slug}.md").is_file()
+        assert (ROOT / "tests" / "providers" / f"test_{strategy.slug}.py").is_file()
+
+
+@EVERY
+def test_its_example_is_complete(strategy: Strategy) -> None:
+    declared = strategy.declaration.declared
+    assert strategy.example.parameters.keys() <= declared.keys()
+    assert {name for name, field in declared.items() if field.required} <= strategy.example.parameters.keys()
+    for name, value in strategy.example.parameters.items():
+        assert len(value) <= (declared[name].max_length or 0)
+    if issubclass(strategy.Settings, UpstreamSettings):
+        assert asks(strategy), "who asks an upstream has one in the settings of its example"
+
+
+@EVERY
+def test_each_setting_is_explained_and_has_a_bound(strategy: Strategy) -> None:
+    for name, field in strategy.Settings.base_fields.items():
+        assert field.help_text, f"{name} has no help_text"
+        bounds = ("max_length", "max_value", "choices")
+        is_bound = isinstance(field, forms.BooleanField) or any(getattr(field, b, None) for b in bounds)
+        assert is_bound, f"{name} may be of any size"
+
+
+# What staff and callers see of it
+
+
+@pytest.fixture
+def offered(nagra: HeadEnd, strategy: Strategy) -> HeadEnd:
+    """An operator with a service of it, whose upstream is away."""
+    with closed() as port:
+        offer(strategy, port)
+    return nagra
+
+
+def offer(strategy: Strategy, port: int) -> Service:
+    service = Service(
+        tenant_id="nagra",
+        name="Offered",
+        strategy=strategy.slug,
+        display_name="x",
+        enabled=True,
+        settings=settings_at(strategy, port),
+    )
+    service.save()
+    return service
+
+
+def post(head_end: HeadEnd, endpoint: Endpoint, parameters: Mapping[str, str]) -> Any:
+    return head_end.client.generic(
+        "POST",
+        f"/ags{endpoint.value}",
+        json.dumps(body(endpoint, parameters.items())),
+        "application/json",
+        headers=head_end.headers(x_auth_service_id="Offered"),
+    )
+
+
+@EVERY
+def test_its_settings_reach_it_as_they_were_entered_however_often_they_are_stored(
+    strategy: Strategy, nagra: HeadEnd
+) -> None:
+    with closed() as port:
+        entered = cleaned(strategy, port)
+        service = offer(strategy, port)
+        for _ in range(2):
+            snapshot.reread("nagra")
+            view = snapshot.tenant("nagra")
+            assert view is not None
+            assert dict(view.services["Offered"].settings) == dict(entered)
+            service = Service.objects.for_tenant("nagra").get(pk=service.pk)
+            json.dumps(service.settings)
+            service.save()
+
+
+@EVERY
+def test_a_setting_that_it_does_not_have_is_refused(strategy: Strategy, nagra: HeadEnd) -> None:
+    given = {**settings_at(strategy, 1), "no_such_setting": 1}
+    with pytest.raises(ValidationError, match="no_such_setting"):
+        Service(
+            tenant_id="nagra", name="Offered", strategy=strategy.slug, display_name="x", settings=given
+        ).save()
+
+
+@EVERY
+def test_discovery_lists_it_as_it_declares_itself(strategy: Strategy, offered: HeadEnd) -> None:
+    answer = offered.discover()
+    assert not [secret for secret in secrets_of(strategy) if secret in answer.content.decode()]
+    (service,) = [s for s in answer.json()["availableServices"] if s["authServiceName"] == "Offered"]
+    assert [endpoint["name"] for endpoint in service["endpoints"]] == [e.name for e in strategy.endpoints]
+    told = {endpoint["name"]: endpoint["parameterProperties"] for endpoint in service["endpoints"]}
+    for endpoint in proofs(strategy):
+        assert told[endpoint.name] == [
+            {
+                "name": name,
+                "mandatory": field.required,
+                "isPassword": field.is_password,
+                "description": field.help_text,
+                "maxLength": field.max_length,
+            }
+            for name, field in strategy.declaration.declared.items()
+        ]
+
+
+@EVERY
+def test_openapi_describes_the_body_that_its_example_makes(strategy: Strategy) -> None:
+    for endpoint in proofs(strategy):
+        call = OPENAPI["paths"][f"/ags{endpoint.value}"]["post"]
+        schema = call["requestBody"]["content"]["application/json"]["schema"]
+        whole = {**schema, "components": OPENAPI["components"]}
+        OAS30Validator(whole).validate(body(endpoint, strategy.example.parameters.items()))
+
+
+@EVERY
+def test_each_mandatory_parameter_is_demanded_by_name(strategy: Strategy, offered: HeadEnd) -> None:
+    for name, field in strategy.declaration.declared.items():
+        others = {other: "x" for other in strategy.declaration.declared if other != name}
+        for endpoint in proofs(strategy) if field.required else ():
+            answer = post(offered, endpoint, others)
+            assert (answer.status_code, answer.json()["parameter"]) == (400, name)
+
+
+# What callers do
+
+
+@EVERY
+def test_its_example_is_accepted_or_refused_without_a_crash(strategy: Strategy, said: Any) -> None:
+    with closed() as port:
+        verdict = tried(strategy, cleaned(strategy, port))
+    assert isinstance(verdict, Identity | Choice | Refused | Unavailable)
+    told = f"{verdict!r} {verdict} {said()}"
+    assert not [secret for secret in secrets_of(strategy) if secret in told]
+
+
+@EVERY
+@EACH_RUBBISH
+def test_it_meets_rubbish_without_a_crash_and_without_the_database(strategy: Strategy, rubbish: str) -> None:
+    # No fixture opens the database: a query would fail the test.
+    limits = {name: field.max_length or 0 for name, field in strategy.declaration.declared.items()}
+    with closed() as port:
+        settings = cleaned(strategy, port)
+        everywhere = {name: rubbish[:limit] for name, limit in limits.items()}
+        alone = [{**strategy.example.parameters, name: text} for name, text in everywhere.items()]
+        for parameters in (everywhere, *alone):
+            verdict = tried(strategy, settings, parameters)
+            assert isinstance(verdict, Identity | Choice | Refused | Unavailable)
+            assert len(rubbish) < 3 or rubbish not in f"{verdict!r} {verdict}"
+
+
+@EVERY
+@EACH_RUBBISH
+def test_what_it_is_given_is_neither_logged_nor_answered(
+    strategy: Strategy, offered: HeadEnd, rubbish: str, said: Any
+) -> None:
+    marker = f"marker4711{rubbish}"
+    limits = {name: field.max_length or 0 for name, field in strategy.declaration.declared.items()}
+    for endpoint in proofs(strategy):
+        answer = post(offered, endpoint, {name: marker[:limit] for name, limit in limits.items()})
+        assert answer.status_code in {200, 201, 300, 401, 403, 503}
+        bundle = answer.json() if answer.status_code == 201 else {}
+        assert "accountId" in bundle or "marker4711" not in answer.content.decode()
+    assert said()
+    assert not [secret for secret in ("marker4711", *secrets_of(strategy)) if secret in said()]
+
+
+# What upstreams do
+
+
+def servers_for(strategy: Strategy) -> dict[str, Server]:
+    """What it might find in place of its upstream."""
+    trusts = "ca_certificates" in strategy.Settings.base_fields
+    return {**SERVERS, **(HTTPS_SERVERS if trusts else {})}
+
+
+EACH = pytest.mark.parametrize("strategy", ASKING.values(), ids=ASKING)
+OF_NO_USE = pytest.mark.parametrize(
+    ("strategy", "server"),
+    [
+        pytest.param(strategy, server, id=f"{slug}: {what}")
+        for slug, strategy in ASKING.items()
+        for what, server in servers_for(strategy).items()
+    ],
+)
+
+
+@EACH
+def test_its_example_leads_to_the_upstream_and_no_longer_than_the_deadline(strategy: Strategy) -> None:
+    with listening() as sockets:
+        began = time.monotonic()
+        verdict = tried(strategy, cleaned(strategy, sockets[0].getsockname()[1]))
+        assert isinstance(verdict, Refused | Unavailable)
+        assert time.monotonic() - began < LONG
+        assert reached(sockets), "or what follows here proves nothing"
+
+
+@OF_NO_USE
+def test_from_an_upstream_of_no_use_nobody_gets_an_identity(
+    strategy: Strategy, server: Server, said: Any
+) -> None:
+    began = time.monotonic()
+    with server() as port:
+        verdict = tried(strategy, cleaned(strategy, port))
+    assert isinstance(verdict, Refused | Unavailable)
+    assert time.monotonic() - began < LONG
+    told = f"{verdict!r} {verdict} {said()}"
+    assert not [secret for secret in secrets_of(strategy) if secret in told]
+
+
+@OF_NO_USE
+def test_trying_the_settings_at_an_upstream_of_no_use_says_so(
+    strategy: Strategy, server: Server, said: Any
+) -> None:
+    found: list[Finding] = []
+    with server() as port:
+        try:
+            found.extend(strategy.check(cleaned(strategy, port), KeyRing("nagra", {})))
+        except Unavailable as outage:
+            found.append(Finding(good=False, sentence=str(outage)))
+    assert all(isinstance(finding, Finding) and finding.sentence for finding in found)
+    told = f"{found} {said()}"
+    assert not [secret for secret in secrets_of(strategy) if secret in told]
+
+
+@EACH
+def test_its_check_finds_an_upstream_that_is_away(strategy: Strategy) -> None:
+    with closed() as port:
+        try:
+            found = list(strategy.check(cleaned(strategy, port), KeyRing("nagra", {})))
+        except Unavailable:
+            return
+    assert not all(finding.good for finding in found), "or staff would believe that all is well"
+
+
+@EVERY
+def test_preparing_it_waits_for_nothing(strategy: Strategy) -> None:
+    with listening() as (stream, _):
+        settings = {**cleaned(strategy, stream.getsockname()[1])}
+        if "deadline" in settings:
+            settings["deadline"] = LONG
+        began = time.monotonic()
+        strategy.prepare(settings, KeyRing("nagra", {}))
+        assert time.monotonic() - began < LONG / 2
+        told = strategy.documents(settings, KeyRing("nagra", {}))
+        assert all(isinstance(text, str) and text for pair in told.items() for text in pair)
+    # The stream is closed, so what waits for it ends.
+
+
+@EACH
+def test_while_its_upstream_is_away_the_caller_is_told_to_try_again(
+    strategy: Strategy, nagra: HeadEnd, said: Any
+) -> None:
+    with closed() as port:
+        offer(strategy, port)
+        for endpoint in proofs(strategy):
+            answer = post(nagra, endpoint, strategy.example.parameters)
+            assert (answer.status_code, answer.json()["reason"]) == (503, "unavailable")
+            assert int(answer.headers["Retry-After"]) >= 1
+            told = f"{answer.content.decode()} {said()}"
+            assert not [secret for secret in secrets_of(strategy) if secret in told]

@@ -1,0 +1,304 @@
+"""Public keys of an operator: which are relied on, from a key set and as staff enter them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from django.core.exceptions import ValidationError
+
+from providers.contract import Outage, Refusal, Refused, TrustedKey, Unavailable
+from providers.jose import prove
+from providers.key_set import KeySet, KeySetReader, PublicKeysField, Unusable, entered
+from tests.upstream.signer import ABSENT, ALGORITHMS, b64, signer, token
+
+ALL = ("RS256", "ES256", "EdDSA")
+RSA, EC, OKP = signer("RS256"), signer("ES256"), signer("EdDSA")
+NOW = 1_800_000_000.0
+
+
+def read(keys: Any, algorithms: tuple[str, ...] = ALL) -> KeySet:
+    body = keys if isinstance(keys, bytes) else json.dumps({"keys": keys}).encode()
+    return KeySetReader("nagra", algorithms)(body)
+
+
+def why(keys: Any, algorithms: tuple[str, ...] = ALL) -> str:
+    with pytest.raises(Unavailable) as raised:
+        read(keys, algorithms)
+    assert raised.value.outage is Outage.WRONG
+    return str(raised.value)
+
+
+# key, algorithms of the service, what it is then for
+USED = {
+    "RSA": (RSA.jwk(), ALL, "RS256"),
+    "RSA for PS256": (RSA.jwk(alg="PS256"), ("RS256", "PS256"), "PS256"),
+    "RSA that does not say, where RS256 is allowed": (RSA.jwk(alg=ABSENT), ALL, "RS256"),
+    "RSA that does not say, where PS256 is allowed": (RSA.jwk(alg=ABSENT), ("PS256", "ES256"), "PS256"),
+    "RSA of 3072 bits": (signer("RS256", bits=3072).jwk(), ALL, "RS256"),
+    "P-256": (EC.jwk(), ALL, "ES256"),
+    "P-256 that does not say": (EC.jwk(alg=ABSENT, use=ABSENT), ALL, "ES256"),
+    "Ed25519": (OKP.jwk(), ALL, "EdDSA"),
+    "Ed25519 that does not say": (OKP.jwk(alg=ABSENT), ALL, "EdDSA"),
+    "for verifying": (EC.jwk(use=ABSENT, key_ops=["verify"]), ALL, "ES256"),
+    "with what is not looked at": (
+        EC.jwk(x5c=["MIIB"], x5t="a", x5u="https://e.example", exp=1),
+        ALL,
+        "ES256",
+    ),
+}
+
+NO_KID = "without a kid of"
+SECRET = "private or shared"
+PURPOSE = "not meant for signatures"
+NOT_ALLOWED = "for none of the algorithms"
+MALFORMED = "with malformed members"
+OTHER_KIND = "of another kind than"
+UNUSED = {
+    "a number": (5, "written as something else than an object"),
+    "null": (None, "written as something else than an object"),
+    "without kid": (EC.jwk(kid=ABSENT), NO_KID),
+    "kid a number": (EC.jwk(kid=5), NO_KID),
+    "kid empty": (EC.jwk(kid=""), NO_KID),
+    "kid of 129 characters": (EC.jwk(kid="k" * 129), NO_KID),
+    "kid with a line break": (EC.jwk(kid="k\n"), NO_KID),
+    "private EC": (EC.private_jwk, SECRET),
+    "private RSA": (RSA.private_jwk, SECRET),
+    "private Ed25519": (OKP.private_jwk, SECRET),
+    "d null": (EC.jwk(d=None), SECRET),
+    "shared": ({"kty": "oct", "k": b64(bytes(32)), "kid": "k", "alg": "HS256"}, SECRET),
+    "shared without its secret": ({"kty": "oct", "kid": "k"}, SECRET),
+    "for encryption": (RSA.jwk(use="enc"), PURPOSE),
+    "use null": (RSA.jwk(use=None), PURPOSE),
+    "for signing alone": (RSA.jwk(key_ops=["sign"]), PURPOSE),
+    "key_ops a string": (RSA.jwk(key_ops="verify"), PURPOSE),
+    "an algorithm that is not allowed": (RSA.jwk(alg="PS256"), NOT_ALLOWED),
+    "an algorithm of another kind": (EC.jwk(alg="RS256"), NOT_ALLOWED),
+    "HS256 on a public key": (RSA.jwk(alg="HS256"), NOT_ALLOWED),
+    "alg none": (RSA.jwk(alg="none"), NOT_ALLOWED),
+    "alg a list": (RSA.jwk(alg=["RS256"]), NOT_ALLOWED),
+    "RSA of 1024 bits": (signer("RS256", bits=1024).jwk(), "of RSA with other than 2048"),
+    "RSA of 2047 bits": (RSA.jwk(n=b64(b"\x7f" + b"\xff" * 255)), "of RSA with other than 2048"),
+    "RSA of 8200 bits": (RSA.jwk(n=b64(b"\xff" * 1025)), MALFORMED),
+    "RSA of a million bits": (RSA.jwk(n=b64(b"\xff" * 131072)), MALFORMED),
+    "e of 1": (RSA.jwk(e="AQ"), MALFORMED),
+    "e even": (RSA.jwk(e="Ag"), MALFORMED),
+    "e of zero": (RSA.jwk(e="AA"), MALFORMED),
+    "e of 33 bits": (RSA.jwk(e=b64(b"\x01\x00\x00\x00\x01")), "of RSA with other than 2048"),
+    "n with a zero in front": (RSA.jwk(n="AA" + RSA.jwk()["n"]), MALFORMED),
+    "n empty": (RSA.jwk(n=""), MALFORMED),
+    "n a number": (RSA.jwk(n=5), MALFORMED),
+    "n missing": (RSA.jwk(n=ABSENT), MALFORMED),
+    "n in plain base64": (RSA.jwk(n=RSA.jwk()["n"][:-4] + "++//"), MALFORMED),
+    "n padded": (RSA.jwk(n=RSA.jwk()["n"] + "=="), MALFORMED),
+    "n in letters of another script": (RSA.jwk(n="\u0430" * 300), MALFORMED),
+    "another curve": (signer("ES256", curve=ec.SECP384R1).jwk(), OTHER_KIND),
+    "a point that is not on the curve": (EC.jwk(x=b64(bytes(31) + b"\x05")), MALFORMED),
+    "a coordinate too short": (EC.jwk(x=b64(bytes(31))), MALFORMED),
+    "Ed25519 of 31 bytes": (OKP.jwk(x=b64(bytes(31))), MALFORMED),
+    "Ed448": (OKP.jwk(crv="Ed448", x=b64(bytes(57))), OTHER_KIND),
+    "X25519": (OKP.jwk(crv="X25519"), OTHER_KIND),
+    "kty in lower case": (EC.jwk(kty="ec"), OTHER_KIND),
+    "kty a list": (EC.jwk(kty=["EC"]), OTHER_KIND),
+    "kty missing": (EC.jwk(kty=ABSENT), OTHER_KIND),
+}
+
+
+@pytest.mark.parametrize(("jwk", "algorithms", "algorithm"), USED.values(), ids=USED)
+def test_it_is_used(jwk: Any, algorithms: tuple[str, ...], algorithm: str) -> None:
+    (key,) = read([jwk], algorithms).ring.keys.values()
+    assert (key.kid, key.algorithm, key.id) == (jwk["kid"], algorithm, None)
+
+
+@pytest.mark.parametrize(("jwk", "reason"), UNUSED.values(), ids=UNUSED)
+def test_it_is_not_used_and_the_others_are(jwk: Any, reason: str) -> None:
+    good = signer("ES256", "good").jwk()
+    found = read([jwk, good])
+    assert list(found.ring.keys) == ["good"]
+    assert next(iter(found.unused)).startswith(reason)
+    assert f"has no usable key: 1 key {reason}" in why([jwk])
+
+
+WRONG = {
+    "nothing": b"",
+    "HTML": b"<html>",
+    "an array": b"[]",
+    "null": b"null",
+    "no keys": b"{}",
+    "keys an object": b'{"keys": {}}',
+    "keys null": b'{"keys": null}',
+    "no key in it": b'{"keys": []}',
+    "keys given twice": b'{"keys": [], "keys": []}',
+    "too deep": b'{"keys": [[[[[[[[[[]]]]]]]]]]}',
+    "UTF-16": '{"keys": []}'.encode("utf-16"),
+    "101 keys": json.dumps({"keys": [EC.jwk()] * 101}).encode(),
+}
+
+
+@pytest.mark.parametrize("body", WRONG.values(), ids=WRONG)
+def test_what_is_no_key_set_is_said_to_be_none(body: bytes) -> None:
+    assert why(body).startswith("its key set ")
+
+
+def test_an_rsa_key_that_could_be_for_either_algorithm_is_for_none() -> None:
+    assert "key without alg, for the service allows RS256 and PS256" in why(
+        [RSA.jwk(alg=ABSENT)], ("RS256", "PS256")
+    )
+
+
+def test_a_kid_that_two_usable_keys_have_is_nobodys() -> None:
+    double = [signer("ES256", "a").jwk(), signer("EdDSA", "a").jwk(), signer("ES256", "b").jwk()]
+    found = read(double)
+    assert list(found.ring.keys) == ["b"]
+    assert dict(found.unused) == {"with a kid that another one has, too": 2}
+    # One that is for something else takes no kid away.
+    assert list(read([RSA.jwk(use="enc", kid="a"), signer("ES256", "a").jwk()]).ring.keys) == ["a"]
+
+
+def test_it_says_in_words_what_is_used_and_what_is_not_and_why() -> None:
+    listed = [EC.jwk(), RSA.jwk(), RSA.jwk(use="enc"), RSA.jwk(use="enc"), 5]
+    used, unused = read(listed).findings("The key set at login.example")
+    assert used.sentence == "The key set at login.example has 2 usable keys: ES256 (ES256), RS256 (RS256)."
+    assert unused.sentence == (
+        "Not used: 2 keys not meant for signatures; 1 key written as something else than an object."
+    )
+    many = read([signer("EdDSA", f"k{number}").jwk() for number in range(12)]).findings("x")
+    assert many[0].sentence.endswith("k9 (EdDSA), and 2 more.")
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_each_algorithm_proves_and_only_under_its_own_key(algorithm: str) -> None:
+    algorithms = ("PS256" if algorithm == "PS256" else "RS256", "ES256", "EdDSA")
+    ring = read([signer(algorithm).jwk()], algorithms).ring
+    assert prove(signer(algorithm).token({"a": 1}), ring, NOW).claims == {"a": 1}
+    stranger = signer(algorithm, "stranger").token({"a": 1}, kid=algorithm)
+    with pytest.raises(Refused) as refused:
+        prove(stranger, ring, NOW)
+    assert refused.value.refusal is Refusal.SIGNATURE_INVALID
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("length", [0, 1, 32, 63, 65, 128, 255, 257, 512])
+def test_a_signature_of_another_length_is_none(algorithm: str, length: int) -> None:
+    algorithms = ("PS256" if algorithm == "PS256" else "RS256", "ES256", "EdDSA")
+    ring = read([signer(algorithm).jwk()], algorithms).ring
+    header = {"alg": algorithm, "kid": algorithm}
+
+    def padded(signed: bytes) -> bytes:
+        right = signer(algorithm).signature(signed)
+        return right[:length] if length < len(right) else bytes(length - len(right)) + right
+
+    with pytest.raises(Refused) as refused:
+        prove(token(header, {"a": 1}, padded), ring, NOW)
+    assert refused.value.refusal in {Refusal.SIGNATURE_INVALID, Refusal.MALFORMED}
+
+
+def test_an_unknown_kid_costs_a_check_with_a_key_of_the_same_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    from jwt.algorithms import RSAAlgorithm
+
+    checked: list[Any] = []
+    verify = RSAAlgorithm.verify
+    monkeypatch.setattr(
+        RSAAlgorithm, "verify", lambda self, *args: checked.append(args[1]) or verify(self, *args)
+    )
+    ring = read([RSA.jwk()]).ring
+    for made in (
+        RSA.token({}, kid="nobody"),
+        RSA.token({}, alg="none"),
+        signer("RS256", "x").token({}, kid="RS256"),
+    ):
+        with pytest.raises(Refused):
+            prove(made, ring, NOW)
+    assert checked == [ring.keys["RS256"].material] * 3
+
+
+def test_a_key_whose_material_is_not_of_its_algorithm_proves_nothing() -> None:
+    from providers.contract import KeyRing
+
+    pem = RSA.pem.encode()
+    odd = {
+        "a": TrustedKey(None, "a", "RS256", pem),
+        "b": TrustedKey(None, "b", "HS256", RSA.private.public_key()),
+        "c": TrustedKey(None, "c", "ES256", None),
+        "d": TrustedKey(None, "d", "EdDSA", EC.private.public_key()),
+        "e": TrustedKey(None, "e", "none", pem),
+    }
+    for kid, key in odd.items():
+        with pytest.raises(Refused) as refused:
+            prove(RSA.token({}, alg=key.algorithm, kid=kid), KeyRing("nagra", odd), NOW)
+        assert refused.value.refusal is Refusal.KEY_UNREADABLE
+
+
+# text, key ID, kid and algorithm of the keys
+ENTERED = {
+    "RSA in PEM": (RSA.pem, "k1", {"k1": "RS256"}),
+    "EC in PEM, with white space": (f"\n {EC.pem}\n", "k1", {"k1": "ES256"}),
+    "Ed25519 in PEM": (OKP.pem, "k1", {"k1": "EdDSA"}),
+    "lines that end as on Windows": (RSA.pem.replace("\n", "\r\n"), "k1", {"k1": "RS256"}),
+    "a certificate": (RSA.certificate, "k1", {"k1": "RS256"}),
+    "a certificate with EC": (EC.certificate, "k1", {"k1": "ES256"}),
+    "a JWK": (json.dumps(EC.jwk()), "", {"ES256": "ES256"}),
+    "a JWK Set": (json.dumps({"keys": [EC.jwk(), OKP.jwk()]}), "", {"ES256": "ES256", "EdDSA": "EdDSA"}),
+    "a JWK Set of which one is used": (
+        json.dumps({"keys": [RSA.jwk(use="enc"), OKP.jwk()]}),
+        "",
+        {"EdDSA": "EdDSA"},
+    ),
+}
+
+NOT_ENTERED = {
+    "nothing readable": ("hello", "k1", "is neither"),
+    "two keys in PEM": (EC.pem + RSA.pem, "k1", "is neither"),
+    "PEM without key ID": (EC.pem, "", "needs the key ID"),
+    "PEM cut": (EC.pem.replace("M", "", 1), "k1", "is malformed"),
+    "PEM of another curve": (signer("ES256", curve=ec.SECP384R1).pem, "k1", "is a key on another curve"),
+    "PEM of 1024 bits": (signer("RS256", bits=1024).pem, "k1", "is a key of RSA with"),
+    "a certificate cut": (EC.certificate.replace("M", "", 1), "k1", "is malformed"),
+    "PKCS#1": (EC.pem.replace("PUBLIC", "RSA PUBLIC"), "k1", "is neither"),
+    "a JWK with a key ID beside it": (json.dumps(EC.jwk()), "k1", "has its own key ID"),
+    "a JWK that is not usable": (
+        json.dumps(EC.jwk(use="enc")),
+        "",
+        "has no usable key: 1 key not meant",
+    ),
+    "JSON that is none": ("{", "", "is malformed"),
+    "keys a number": ('{"keys": 5}', "", "is no JWK Set"),
+}
+
+PRIVATE = {
+    "RSA in PEM": RSA.private_pem,
+    "EC in PEM": EC.private_pem,
+    "both halves in PEM": OKP.pem + OKP.private_pem,
+    "encrypted": "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----",
+    "a JWK": json.dumps(EC.private_jwk),
+    "a JWK of RSA": json.dumps(RSA.private_jwk),
+    "a JWK Set": json.dumps({"keys": [EC.jwk(), OKP.private_jwk]}),
+    "a shared one": json.dumps({"kty": "oct", "k": "c2VjcmV0", "kid": "k"}),
+    "a JWK that is cut": json.dumps(EC.private_jwk)[:-1],
+    "a member spelt with an escape": json.dumps(EC.private_jwk).replace('"d"', '"\\u0064"'),
+}
+
+
+@pytest.mark.parametrize(("text", "key_id", "keys"), ENTERED.values(), ids=ENTERED)
+def test_it_can_be_entered(text: str, key_id: str, keys: dict[str, str]) -> None:
+    found = entered("nagra", PublicKeysField().clean(text), key_id, ALL)
+    assert {kid: key.algorithm for kid, key in found.ring.keys.items()} == keys
+
+
+@pytest.mark.parametrize(("text", "key_id", "reason"), NOT_ENTERED.values(), ids=NOT_ENTERED)
+def test_it_cannot_be_entered(text: str, key_id: str, reason: str) -> None:
+    with pytest.raises(Unusable, match=reason):
+        entered("nagra", PublicKeysField().clean(text), key_id, ALL)
+
+
+@pytest.mark.parametrize("text", PRIVATE.values(), ids=PRIVATE)
+def test_a_private_key_is_refused_and_neither_repeated_nor_given_back(text: str) -> None:
+    field = PublicKeysField()
+    with pytest.raises(ValidationError) as refused:
+        field.clean(text)
+    (message,) = refused.value.messages
+    assert message.startswith("This is a private or shared key.")
+    assert text[40:60] not in field.widget.render("public_keys", text)
+    assert EC.pem[40:60] in field.widget.render("public_keys", EC.pem)

@@ -1,0 +1,492 @@
+"""The signed JWT: what its claims must say, where its keys come from, and what is taken for none."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+from django.core.exceptions import ValidationError
+
+from ags.sessions.client_tokens import SignOn, bundle
+from providers.contract import Identity, KeyRing, Outage, Refusal, Refused, TrustedKey, Unavailable
+from providers.signed_jwt.strategy import SignedJWT
+from providers.upstream import documents
+from tenants.models import Service
+from tenants.settings_form import validated
+from tenants.snapshot import snapshot
+from tests.conftest import HeadEnd
+from tests.providers.conftest import Clock
+from tests.providers.confusion import ALGORITHMS, CONFUSED, EC, KEY_SET, RSA
+from tests.upstream.https import HTTPSServer, Reply, as_json
+from tests.upstream.signer import ABSENT, changed, shared, signer, token
+
+ISSUER = "https://login.operator.example"
+RING = KeyRing("nagra", {"k": TrustedKey(7, "k", "HS256", bytes(range(32)))})
+ENTERED = {
+    "keys_from": "entered",
+    "public_keys": json.dumps(KEY_SET),
+    "algorithms": ALGORITHMS,
+    "issuer": ISSUER,
+    "audience": "ags",
+}
+
+
+def claims(**changes: Any) -> dict[str, Any]:
+    good = {"iss": ISSUER, "aud": "ags", "sub": "account-1", "exp": int(time.time()) + 300}
+    return changed(good, changes)
+
+
+def verify(made: str, **settings: Any) -> Identity:
+    _, cleaned = validated(SignedJWT(), ENTERED | settings)
+    return SignedJWT().verify({"Token": made}, cleaned, RING)
+
+
+def refusal(made: str, **settings: Any) -> tuple[Refusal, str | None]:
+    with pytest.raises(Refused) as refused:
+        verify(made, **settings)
+    return refused.value.refusal, refused.value.claim
+
+
+MATCHED = {"tenant_claim": "tenant", "required_claims": "acr=high\nok=true\nx=a=b"}
+ALL_MATCHED = {"tenant": "nagra", "acr": "high", "ok": True, "x": "a=b"}
+
+# claims that differ from a good token, settings of the service
+ACCEPTED: Any = {
+    "a good token": ({}, {}),
+    "an audience among others": ({"aud": ["others", "ags"]}, {}),
+    "a fraction of a second": ({"exp": lambda now: now + 1.5}, {}),
+    "expired within the skew": ({"exp": lambda now: now - 20}, {}),
+    "nbf and iat within the skew": ({"nbf": lambda now: now + 20, "iat": lambda now: now + 20}, {}),
+    "within the longest lifetime": ({"exp": lambda now: now + 50}, {"max_lifetime": 60}),
+    "an account of 255 characters": ({"sub": "ä" * 255}, {}),
+    "an account in another claim": (
+        {"sub": 5, "https://operator.example/account": "account-1"},
+        {"account_claim": "https://operator.example/account"},
+    ),
+    "all that is demanded": (ALL_MATCHED, MATCHED),
+    "a boolean spelt as a string": ({**ALL_MATCHED, "ok": "true"}, MATCHED),
+    "a tenant where no claim names it": ({"tenant": "sunrise"}, {}),
+    "a jti": ({"jti": "j"}, {"replay": "required"}),
+    "a jti of any type where it is ignored": ({"jti": 5}, {"replay": "off"}),
+    "other claims": ({"typ": "x", "anything": {"at": ["all"]}}, {}),
+}
+
+REFUSED: Any = {
+    "iss missing": ({"iss": ABSENT}, {}, Refusal.CLAIM_MISSING, "iss"),
+    "another issuer": ({"iss": "https://evil.example"}, {}, Refusal.ISSUER_MISMATCH, "iss"),
+    "the issuer with a slash": ({"iss": f"{ISSUER}/"}, {}, Refusal.ISSUER_MISMATCH, "iss"),
+    "the issuer in a list": ({"iss": [ISSUER]}, {}, Refusal.ISSUER_MISMATCH, "iss"),
+    "aud missing": ({"aud": ABSENT}, {}, Refusal.CLAIM_MISSING, "aud"),
+    "another audience": ({"aud": "other"}, {}, Refusal.AUDIENCE_MISMATCH, "aud"),
+    "an audience that contains ours": ({"aud": "agsx"}, {}, Refusal.AUDIENCE_MISMATCH, "aud"),
+    "aud empty": ({"aud": []}, {}, Refusal.AUDIENCE_MISMATCH, "aud"),
+    "aud with a number": ({"aud": ["ags", 5]}, {}, Refusal.AUDIENCE_MISMATCH, "aud"),
+    "aud in a list in a list": ({"aud": [["ags"]]}, {}, Refusal.AUDIENCE_MISMATCH, "aud"),
+    "aud an object": ({"aud": {"ags": 1}}, {}, Refusal.AUDIENCE_MISMATCH, "aud"),
+    "exp missing": ({"exp": ABSENT}, {}, Refusal.CLAIM_MISSING, "exp"),
+    "exp a string": ({"exp": "2000000000"}, {}, Refusal.CLAIM_INVALID, "exp"),
+    "exp true": ({"exp": True}, {}, Refusal.CLAIM_INVALID, "exp"),
+    "exp of 400 digits": ({"exp": 10**400}, {}, Refusal.CLAIM_INVALID, "exp"),
+    "expired": ({"exp": lambda now: now - 60}, {}, Refusal.TOKEN_EXPIRED, "exp"),
+    "expired, no skew": ({"exp": lambda now: now - 1}, {"clock_skew": 0}, Refusal.TOKEN_EXPIRED, "exp"),
+    "nbf to come": ({"nbf": lambda now: now + 60}, {}, Refusal.TOKEN_NOT_YET_VALID, "nbf"),
+    "iat to come": ({"iat": lambda now: now + 60}, {}, Refusal.TOKEN_NOT_YET_VALID, "iat"),
+    "a lifetime too long": ({}, {"max_lifetime": 60}, Refusal.LIFETIME_TOO_LONG, "exp"),
+    "account missing": ({"sub": ABSENT}, {}, Refusal.CLAIM_MISSING, "sub"),
+    "account empty": ({"sub": ""}, {}, Refusal.CLAIM_INVALID, "sub"),
+    "account a number": ({"sub": 5}, {}, Refusal.CLAIM_INVALID, "sub"),
+    "account with a line break": ({"sub": "a\nb"}, {}, Refusal.CLAIM_INVALID, "sub"),
+    "account of 256 characters": ({"sub": "a" * 256}, {}, Refusal.CLAIM_INVALID, "sub"),
+    "account missing in its claim": ({}, {"account_claim": "account"}, Refusal.CLAIM_MISSING, "account"),
+    "tenant missing": ({}, {"tenant_claim": "tenant"}, Refusal.CLAIM_MISSING, "tenant"),
+    "another tenant": ({**ALL_MATCHED, "tenant": "sunrise"}, MATCHED, Refusal.TENANT_MISMATCH, "tenant"),
+    "tenant in a list": ({**ALL_MATCHED, "tenant": ["nagra"]}, MATCHED, Refusal.CLAIM_INVALID, "tenant"),
+    "a required claim missing": ({**ALL_MATCHED, "acr": ABSENT}, MATCHED, Refusal.CLAIM_MISSING, "acr"),
+    "a required claim otherwise": ({**ALL_MATCHED, "acr": "low"}, MATCHED, Refusal.CLAIM_MISMATCH, "acr"),
+    "a required claim in a list": ({**ALL_MATCHED, "acr": ["high"]}, MATCHED, Refusal.CLAIM_MISMATCH, "acr"),
+    "false for true": ({**ALL_MATCHED, "ok": False}, MATCHED, Refusal.CLAIM_MISMATCH, "ok"),
+    "1 for true": ({**ALL_MATCHED, "ok": 1}, MATCHED, Refusal.CLAIM_MISMATCH, "ok"),
+    "a number for its digits": ({"a": 1}, {"required_claims": "a=1"}, Refusal.CLAIM_MISMATCH, "a"),
+    "jti missing where required": ({}, {"replay": "required"}, Refusal.CLAIM_MISSING, "jti"),
+    "jti a number": ({"jti": 5}, {}, Refusal.CLAIM_INVALID, "jti"),
+}
+
+
+@pytest.mark.parametrize(("changes", "settings"), ACCEPTED.values(), ids=ACCEPTED)
+def test_it_accepts(changes: dict[str, Any], settings: dict[str, Any]) -> None:
+    identity = verify(EC.token(claims(**changes)), **settings)
+    sub = changes.get("sub", "account-1")
+    assert identity.account_id == (sub if isinstance(sub, str) else "account-1")
+    assert identity.key_id is None
+
+
+@pytest.mark.parametrize(("changes", "settings", "word", "claim"), REFUSED.values(), ids=REFUSED)
+def test_it_refuses(changes: dict[str, Any], settings: dict[str, Any], word: Refusal, claim: str) -> None:
+    assert refusal(EC.token(claims(**changes)), **settings) == (word, claim)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_it_accepts_each_algorithm_from_pem_certificate_and_jwk(algorithm: str) -> None:
+    own = signer(algorithm)
+    pem = {"key_id": algorithm, "algorithms": [algorithm]}
+    made = own.token(claims())
+    assert verify(made, **pem, public_keys=own.pem).account_id == "account-1"
+    assert verify(made, **pem, public_keys=own.certificate).account_id == "account-1"
+    assert verify(made, algorithms=[algorithm], public_keys=json.dumps(own.jwk())).account_id == "account-1"
+
+
+def test_a_jti_is_guarded_for_as_long_as_any_setting_would_accept_the_token() -> None:
+    expires = int(time.time()) + 50
+    identity = verify(EC.token(claims(jti="j", exp=expires)), clock_skew=0)
+    assert (identity.jti, identity.replayable_until) == ("j", expires + 300)
+    assert verify(EC.token(claims(jti="j")), replay="off").jti is None
+
+
+# header members that differ, settings
+HEADERS_ACCEPTED: Any = {
+    "without typ": ({}, {}),
+    "with typ JWT": ({"typ": "JWT"}, {}),
+    "with typ in full": ({"typ": "application/JWT"}, {}),
+    "an access token where these are wanted": ({"typ": "at+jwt"}, {"header_type": "at+jwt"}),
+    "one in full": ({"typ": "application/at+jwt"}, {"header_type": "at+jwt"}),
+    "thumbprints of a certificate": ({"x5t": "abc", "x5t__S256": "abc"}, {}),
+}
+HEADERS_REFUSED: Any = {
+    "an access token": ({"typ": "at+jwt"}, {}, Refusal.MALFORMED),
+    "a logout token": ({"typ": "logout+jwt"}, {}, Refusal.MALFORMED),
+    "any JWT where access tokens are wanted": ({"typ": "JWT"}, {"header_type": "at+jwt"}, Refusal.MALFORMED),
+    "no typ where one is wanted": ({}, {"header_type": "at+jwt"}, Refusal.MALFORMED),
+    "typ a list": ({"typ": ["JWT"]}, {}, Refusal.MALFORMED),
+    "no kid": ({"kid": ABSENT}, {}, Refusal.MALFORMED),
+    **{
+        f"the member {name}": ({name: value}, {}, Refusal.HEADER_MEMBER_FORBIDDEN)
+        for name, value in {
+            "jwk": signer("ES256", "evil").jwk(kid="ES256"),
+            "jku": "https://evil.example/keys",
+            "x5u": "https://evil.example/cert",
+            "x5c": ["MIIB"],
+            "crit": ["exp"],
+            "b64": False,
+            "zip": "DEF",
+            "cty": "JWT",
+            "epk": {},
+        }.items()
+    },
+}
+
+
+@pytest.mark.parametrize(("header", "settings"), HEADERS_ACCEPTED.values(), ids=HEADERS_ACCEPTED)
+def test_it_accepts_the_header(header: dict[str, Any], settings: dict[str, Any]) -> None:
+    assert verify(EC.token(claims(), **header), **settings).account_id == "account-1"
+
+
+@pytest.mark.parametrize(("header", "settings", "word"), HEADERS_REFUSED.values(), ids=HEADERS_REFUSED)
+def test_it_refuses_the_header(header: dict[str, Any], settings: dict[str, Any], word: Refusal) -> None:
+    assert refusal(EC.token(claims(), **header), **settings) == (word, None)
+
+
+@pytest.mark.parametrize(("make", "word"), CONFUSED.values(), ids=CONFUSED)
+def test_it_takes_no_algorithm_and_no_key_for_another(make: Any, word: Refusal) -> None:
+    assert refusal(make(claims()))[0] is word
+
+
+OPERATOR_TOKEN = {"typ": "GetSessionTokenAuthN", "OpfTenantId": "nagra", "OpfAccountId": "account-1"}
+
+# A token of another purpose, or with a key that is: claims, header, settings, why it is refused.
+OTHER_PURPOSE: Any = {
+    "an access token of the issuer": ({}, {"typ": "at+jwt"}, {}, Refusal.MALFORMED),
+    "an ID token where access tokens are wanted": (
+        {"nonce": "n"},
+        {},
+        {"header_type": "at+jwt"},
+        Refusal.MALFORMED,
+    ),
+    "an ID token for another client": ({"aud": "television"}, {}, {}, Refusal.AUDIENCE_MISMATCH),
+    "a logout token": ({"events": {"http://logout": {}}}, {}, {}, Refusal.TYPE_MISMATCH),
+    "a logout token by its header": ({}, {"typ": "logout+jwt"}, {}, Refusal.MALFORMED),
+    "an OperatorAuthToken": ({**OPERATOR_TOKEN, "iss": ABSENT}, {}, {}, Refusal.CLAIM_MISSING),
+    "a key for encryption": (
+        {},
+        {},
+        {"public_keys": json.dumps({"keys": [RSA.jwk(), EC.jwk(use="enc")]})},
+        Refusal.KEY_UNKNOWN,
+    ),
+    "an algorithm that is not allowed": ({}, {}, {"algorithms": ["RS256"]}, Refusal.KEY_UNKNOWN),
+}
+
+
+@pytest.mark.parametrize(("changes", "header", "settings", "word"), OTHER_PURPOSE.values(), ids=OTHER_PURPOSE)
+def test_it_takes_no_token_of_another_purpose(
+    changes: dict[str, Any], header: dict[str, Any], settings: dict[str, Any], word: Refusal
+) -> None:
+    assert refusal(EC.token(claims(**changes), **header), **settings)[0] is word
+
+
+def test_the_tokens_of_ags_itself_prove_nothing_even_where_its_own_keys_are_trusted(nagra: HeadEnd) -> None:
+    tenant = snapshot.tenant("nagra")
+    assert tenant
+    now = time.time()
+    issued = bundle(tenant, SignOn("account-1", "c" * 32, "s" * 32, 1, now + 99, now + 999))
+    own = {"public_keys": json.dumps({"keys": [dict(key) for key in tenant.key_set]})}
+    own |= {"issuer": tenant.rules.issuer or ISSUER, "audience": tenant.rules.audience}
+    assert refusal(issued["access_token"])[0] is Refusal.KEY_UNKNOWN
+    assert refusal(issued["refresh_token"])[0] is Refusal.KEY_UNKNOWN
+    assert refusal(issued["refresh_token"], **own)[0] is Refusal.KEY_UNKNOWN
+    assert refusal(issued["access_token"], **own)[0] in {Refusal.CLAIM_MISSING, Refusal.ISSUER_MISMATCH}
+
+
+BOUNDS: Any = [
+    ({"issuer": None}, "issuer"),
+    ({"audience": ""}, "audience"),
+    ({"audience": "a" * 256}, "audience"),
+    ({"algorithms": []}, "algorithms"),
+    ({"algorithms": ["HS256"]}, "algorithms"),
+    ({"algorithms": ["none"]}, "algorithms"),
+    ({"header_type": "a b"}, "header_type"),
+    ({"header_type": ""}, "header_type"),
+    ({"account_claim": ""}, "account_claim"),
+    ({"account_claim": "a b"}, "account_claim"),
+    ({"tenant_claim": "a=b"}, "tenant_claim"),
+    ({"required_claims": "acr"}, "required_claims"),
+    ({"required_claims": "=high"}, "required_claims"),
+    ({"required_claims": "a=1\na=2"}, "required_claims"),
+    ({"required_claims": "a=" + "b" * 4096}, "required_claims"),
+    ({"public_keys": ""}, "public_keys"),
+    ({"public_keys": "hello"}, "public_keys"),
+    ({"public_keys": EC.private_pem}, "public_keys"),
+    ({"public_keys": json.dumps(RSA.jwk(use="enc"))}, "public_keys"),
+    ({"public_keys": EC.pem}, "public_keys"),
+    ({"public_keys": EC.pem, "key_id": "a b"}, "key_id"),
+    ({"public_keys": EC.pem, "key_id": "k" * 129}, "key_id"),
+    ({"keys_from": "elsewhere"}, "keys_from"),
+    ({"keys_from": "address"}, "key_set_address"),
+    ({"keys_from": "address", "key_set_address": "http://login.example/keys"}, "key_set_address"),
+    ({"clock_skew": 301}, "clock_skew"),
+    ({"replay": "sometimes"}, "replay"),
+    ({"deadline": 11}, "deadline"),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "name"), BOUNDS, ids=[f"{name} {number}" for number, (_, name) in enumerate(BOUNDS)]
+)
+def test_its_settings_have_bounds(change: dict[str, Any], name: str) -> None:
+    with pytest.raises(ValidationError, match=name) as refused:
+        validated(SignedJWT(), ENTERED | change)
+    assert EC.private_pem[60:100] not in str(refused.value)
+
+
+def test_its_settings_can_be_stored_and_are_accepted_again() -> None:
+    stored, _ = validated(
+        SignedJWT(), ENTERED | {"algorithms": ["EdDSA", "RS256", "RS256"], "required_claims": "\n a=1 \n"}
+    )
+    assert stored["algorithms"] == ["RS256", "EdDSA"]
+    assert stored["required_claims"] == "a=1"
+    assert validated(SignedJWT(), json.loads(json.dumps(stored)))[0] == stored
+
+
+# By the address of a key set.
+
+
+@pytest.fixture
+def server() -> Iterator[HTTPSServer]:
+    with HTTPSServer() as running:
+        running.replies["/keys"] = as_json(KEY_SET)
+        yield running
+
+
+def by_address(server: HTTPSServer, **changes: Any) -> Mapping[str, Any]:
+    address = {"keys_from": "address", "key_set_address": f"{server.url}/keys", **server.settings}
+    return validated(SignedJWT(), {"issuer": ISSUER, "audience": "ags", **address, **changes})[1]
+
+
+def ask_for(made: str, settings: Mapping[str, Any]) -> Identity:
+    return SignedJWT().verify({"Token": made}, settings, RING)
+
+
+def why(made: str, settings: Mapping[str, Any]) -> Refusal | Outage:
+    with pytest.raises((Refused, Unavailable)) as raised:
+        ask_for(made, settings)
+    return raised.value.refusal if isinstance(raised.value, Refused) else raised.value.outage
+
+
+def test_the_key_set_is_fetched_once_for_many_tokens(server: HTTPSServer) -> None:
+    settings = by_address(server)
+    for own in (RSA, EC, signer("EdDSA"), RSA):
+        assert ask_for(own.token(claims()), settings).account_id == "account-1"
+    assert len(server.asked) == 1
+
+
+def test_prepared_it_is_there_before_the_first_token(server: HTTPSServer) -> None:
+    settings = by_address(server)
+    SignedJWT().prepare(settings, RING)
+    limit = time.monotonic() + 10
+    while not server.asked and time.monotonic() < limit:
+        time.sleep(0.005)
+    assert ask_for(EC.token(claims()), settings)
+    assert len(server.asked) == 1
+    assert SignedJWT().documents(settings, RING) == {"key set": f"{server.url}/keys"}
+
+
+def test_a_key_that_has_just_been_published_is_found(server: HTTPSServer, clock: Clock) -> None:
+    settings = by_address(server)
+    ask_for(EC.token(claims()), settings)
+    new = signer("ES256", "new")
+    server.replies["/keys"] = as_json({"keys": [EC.jwk(), new.jwk()]})
+    assert why(new.token(claims()), settings) is Refusal.KEY_UNKNOWN, "within the gap nobody asks again"
+    clock.ahead = documents.GAP + 1
+    assert ask_for(new.token(claims()), settings).account_id == "account-1"
+    assert len(server.asked) == 2
+
+
+def test_a_key_that_has_vanished_proves_nothing_once_the_copy_is_too_old(
+    server: HTTPSServer, clock: Clock
+) -> None:
+    settings = by_address(server)
+    ask_for(EC.token(claims()), settings)
+    server.replies["/keys"] = as_json({"keys": [RSA.jwk()]})
+    assert ask_for(EC.token(claims()), settings)
+    clock.ahead = documents.FRESH_FOR + 1
+    assert why(EC.token(claims()), settings) is Refusal.KEY_UNKNOWN
+
+
+def test_a_flood_of_unknown_keys_asks_the_upstream_once(server: HTTPSServer, clock: Clock) -> None:
+    settings = by_address(server)
+    ask_for(EC.token(claims()), settings)
+    clock.ahead = documents.GAP + 1
+    for number in range(20):
+        assert why(EC.token(claims(), kid=f"k{number}"), settings) is Refusal.KEY_UNKNOWN
+    assert len(server.asked) == 2
+
+
+def test_another_service_of_the_same_tenant_has_its_own_keys(server: HTTPSServer) -> None:
+    server.replies["/others"] = as_json({"keys": [signer("ES256", "other").jwk()]})
+    others = by_address(server, key_set_address=f"{server.url}/others")
+    assert ask_for(signer("ES256", "other").token(claims()), others)
+    assert why(signer("ES256", "other").token(claims()), by_address(server)) is Refusal.KEY_UNKNOWN
+    assert why(EC.token(claims()), others) is Refusal.KEY_UNKNOWN
+    # The same address under other algorithms is another set.
+    assert why(RSA.token(claims()), by_address(server, algorithms=["ES256"])) is Refusal.KEY_UNKNOWN
+
+
+FAILURES: Any = {
+    "an error": (Reply(500), Outage.WRONG),
+    "not found": (Reply(404), Outage.WRONG),
+    "a redirect": (Reply(302, b"", {"Location": "/others"}), Outage.WRONG),
+    "nonsense": (Reply(200, b"<html>"), Outage.WRONG),
+    "no usable key": (as_json({"keys": [RSA.jwk(use="enc")]}), Outage.WRONG),
+    "shared keys alone": (as_json({"keys": [{"kty": "oct", "k": "AAAA", "kid": "ES256"}]}), Outage.WRONG),
+    "too much": (Reply(200, json.dumps({"keys": []}).encode() + b" " * documents.LIMIT), Outage.TOO_LARGE),
+    "silence": (Reply(200, b"{}", wait=threading.Event()), Outage.SLOW),
+}
+
+
+@pytest.mark.parametrize(("reply", "outage"), FAILURES.values(), ids=FAILURES)
+def test_without_a_key_set_it_is_left_open_and_says_why(
+    server: HTTPSServer, reply: Reply, outage: Outage
+) -> None:
+    server.replies["/keys"] = server.replies["/others"] = reply
+    settings = by_address(server, deadline=0.3)
+    began = time.monotonic()
+    assert why(EC.token(claims()), settings) is outage
+    assert time.monotonic() - began < 2
+    with pytest.raises(Unavailable):
+        SignedJWT().check(settings, RING)
+
+
+@pytest.mark.parametrize(("reply", "outage"), FAILURES.values(), ids=FAILURES)
+def test_while_the_upstream_fails_the_last_good_keys_serve(
+    server: HTTPSServer, clock: Clock, reply: Reply, outage: Outage
+) -> None:
+    settings = by_address(server, deadline=0.3)
+    ask_for(EC.token(claims()), settings)
+    server.replies["/keys"] = reply
+    clock.ahead = documents.FRESH_FOR + 1
+    assert ask_for(EC.token(claims()), settings).account_id == "account-1"
+    assert why(EC.token(claims(), kid="new"), settings) is Refusal.KEY_UNKNOWN
+    clock.ahead = documents.KEPT_FOR + 1
+    assert why(EC.token(claims()), settings) is outage
+
+
+def test_check_says_what_is_there(server: HTTPSServer) -> None:
+    server.replies["/keys"] = as_json({"keys": [EC.jwk(), RSA.jwk(use="enc")]})
+    used, unused = SignedJWT().check(by_address(server), RING)
+    assert used.sentence == f"The key set at {server.address} has 1 usable key: ES256 (ES256)."
+    assert unused.sentence == "Not used: 1 key not meant for signatures."
+    _, cleaned = validated(SignedJWT(), ENTERED | {"public_keys": EC.pem, "key_id": "k1"})
+    (entered,) = SignedJWT().check(cleaned, RING)
+    assert entered.sentence == "What is entered has 1 usable key: k1 (ES256)."
+    assert SignedJWT().documents(cleaned, RING) == {}
+    SignedJWT().prepare(cleaned, RING)
+
+
+# Through HTTP.
+
+
+@pytest.fixture
+def offered(nagra: HeadEnd, server: HTTPSServer) -> HeadEnd:
+    settings = {"keys_from": "address", "key_set_address": f"{server.url}/keys", **server.settings}
+    settings |= {"issuer": ISSUER, "audience": "ags", "tenant_claim": "tenant"}
+    Service(
+        tenant_id="nagra",
+        name="JWT",
+        strategy="signed_jwt",
+        display_name="x",
+        enabled=True,
+        settings=settings,
+    ).save()
+    return nagra
+
+
+def present(head_end: HeadEnd, made: str) -> Any:
+    parameters = [{"name": "token", "value": made}]
+    return head_end.post({"parameters": parameters}, x_auth_service_id="JWT")
+
+
+def test_a_token_gets_a_session_token_once(offered: HeadEnd) -> None:
+    made = EC.token(claims(tenant="nagra", jti="once"))
+    assert present(offered, made).status_code == 200
+    again = present(offered, made)
+    assert (again.status_code, again.json()["reason"]) == (401, "replayed")
+    assert present(offered, EC.token(claims(tenant="nagra"))).status_code == 200
+
+
+def test_what_proves_nothing_is_answered_alike_and_what_is_proven_precisely(
+    offered: HeadEnd, server: HTTPSServer
+) -> None:
+    good = claims(tenant="nagra")
+    unproven = [
+        EC.token(good, kid="unknown"),
+        EC.token(good, alg="RS256"),
+        EC.token(good, typ="at+jwt"),
+        EC.token(good, jku="https://evil.example"),
+        signer("ES256", "x").token(good, kid="ES256"),
+        token({"alg": "HS256", "kid": "RS256"}, good, shared(RSA.pem.encode())),
+        "garbage",
+    ]
+    answers = [present(offered, made) for made in unproven]
+    told = [{**answer.json(), "correlationId": ""} for answer in answers]
+    assert {answer.status_code for answer in answers} == {401}
+    assert told == [told[0]] * len(told)
+    assert told[0]["reason"] == "not_authenticated"
+    other = present(offered, EC.token(claims(tenant="sunrise")))
+    assert (other.status_code, other.json()["reason"]) == (403, "tenant_mismatch")
+    issuer = present(offered, EC.token(claims(tenant="nagra", iss="x")))
+    assert (issuer.status_code, issuer.json()["reason"]) == (401, "issuer_mismatch")
+
+
+def test_an_upstream_that_is_away_is_a_503(offered: HeadEnd, server: HTTPSServer) -> None:
+    server.replies["/keys"] = Reply(500)
+    answer = present(offered, EC.token(claims(tenant="nagra")))
+    assert answer.status_code == 503
+    assert answer["Retry-After"]
+
+
+def test_another_operator_cannot_use_the_token(offered: HeadEnd, sunrise: HeadEnd) -> None:
+    made = EC.token(claims(tenant="nagra"))
+    assert present(sunrise, made).status_code == 403
+    assert present(offered, made).status_code == 200

@@ -1,0 +1,408 @@
+"""Token introspection: what its server says of a token decides, and nothing that a caller writes into one."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+from django.core.exceptions import ValidationError
+
+from ags.operations.logs import JSONLines
+from providers.contract import Finding, Identity, KeyRing, Outage, Refusal, Refused, Unavailable
+from providers.token_introspection.strategy import TokenIntrospection
+from tenants.models import Service
+from tenants.settings_form import validated
+from tests.conftest import HeadEnd
+from tests.upstream.authority import authority
+from tests.upstream.https import HTTPSServer, Reply, as_json
+from tests.upstream.oidc_provider import OidcProvider
+
+RING = KeyRing("nagra", {})
+SECRET = "a secret: of + and % marker4711"
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[OidcProvider]:
+    with OidcProvider() as running:
+        yield running
+
+
+@pytest.fixture
+def server() -> Iterator[HTTPSServer]:
+    with HTTPSServer() as running:
+        yield running
+
+
+def cleaned(**settings: Any) -> Any:
+    good = {"address": "https://localhost/i", "client_id": "ags", "client_secret": SECRET}
+    trusting = {"ca_certificates": authority().certificate}
+    return validated(TokenIntrospection(), good | trusting | settings)[1]
+
+
+def verify(token: str, **settings: Any) -> Identity:
+    return TokenIntrospection().verify({"AccessToken": token}, cleaned(**settings), RING)
+
+
+def refusal(token: str, **settings: Any) -> tuple[Refusal, str | None]:
+    with pytest.raises(Refused) as refused:
+        verify(token, **settings)
+    return refused.value.refusal, refused.value.claim
+
+
+def at(provider: OidcProvider, method: str = "client_secret_basic", **settings: Any) -> dict[str, Any]:
+    """The settings of a service that asks that authorization server."""
+    return {
+        "address": provider.introspection,
+        "client_id": provider.resource_server(method),
+        "client_secret": provider.secret,
+        "client_authentication": method,
+        **settings,
+    }
+
+
+# What the subscriber's access token is like, and what the service asks for.
+ACCEPTED_FOR_REAL = {
+    "any": ({}, {}),
+    "by a client that proves itself in the form": ({}, {"method": "client_secret_post"}),
+    "without a hint": ({}, {"token_type_hint": ""}),
+    "of an audience": ({"audience": "ags"}, {"audience": "ags"}),
+    "of scopes": ({"scope": "openid tv"}, {"scope": "tv"}),
+    "of all scopes": ({"scope": "openid tv"}, {"scope": " tv  openid "}),
+    "of a tenant": ({"claims": {"operator": "nagra"}}, {"tenant_member": "operator"}),
+    "of an account elsewhere": ({"claims": {"house": "account-1"}}, {"account_member": "house"}),
+}
+
+REFUSED_FOR_REAL = {
+    "of another audience": ({"audience": "tv"}, {"audience": "ags"}, Refusal.AUDIENCE_MISMATCH, "aud"),
+    "of no audience": ({}, {"audience": "ags"}, Refusal.CLAIM_MISSING, "aud"),
+    "of another scope": ({"scope": "openid"}, {"scope": "tv"}, Refusal.CLAIM_MISMATCH, "scope"),
+    "of no scope": ({}, {"scope": "tv"}, Refusal.CLAIM_MISSING, "scope"),
+    "of another tenant": (
+        {"claims": {"operator": "sunrise"}},
+        {"tenant_member": "operator"},
+        Refusal.TENANT_MISMATCH,
+        "operator",
+    ),
+    "of another issuer": ({}, {"issuer": "https://other.example"}, Refusal.ISSUER_MISMATCH, "iss"),
+    "without such an account": ({}, {"account_member": "house"}, Refusal.CLAIM_MISSING, "house"),
+}
+
+
+@pytest.mark.parametrize(("token", "asked"), ACCEPTED_FOR_REAL.values(), ids=ACCEPTED_FOR_REAL)
+def test_an_access_token_of_a_real_server_is_accepted(
+    provider: OidcProvider, token: dict[str, Any], asked: dict[str, Any]
+) -> None:
+    access_token = provider.access_token("account-1", **token)
+    identity = verify(access_token, **at(provider, issuer=provider.issuer, **asked))
+    assert identity == Identity("account-1")
+
+
+@pytest.mark.parametrize(
+    ("token", "asked", "expected", "claim"), REFUSED_FOR_REAL.values(), ids=REFUSED_FOR_REAL
+)
+def test_an_access_token_of_a_real_server_is_refused(
+    provider: OidcProvider, token: dict[str, Any], asked: dict[str, Any], expected: Refusal, claim: str
+) -> None:
+    access_token = provider.access_token("account-1", **token)
+    assert refusal(access_token, **at(provider, **asked)) == (expected, claim)
+
+
+def test_what_has_expired_or_was_revoked_or_never_issued_is_inactive(provider: OidcProvider) -> None:
+    settings = at(provider)
+    brief, revoked = provider.access_token("account-1", expires_in=1), provider.access_token("account-1")
+    assert verify(revoked, **settings) == Identity("account-1")
+    provider.revoke(revoked)
+    assert refusal(revoked, **settings)[0] is Refusal.TOKEN_INACTIVE
+    assert refusal("never-issued", **settings)[0] is Refusal.TOKEN_INACTIVE
+    time.sleep(1.1)
+    assert refusal(brief, **settings)[0] is Refusal.TOKEN_INACTIVE
+
+
+def test_an_id_token_is_no_access_token(provider: OidcProvider) -> None:
+    assert refusal(provider.id_token("account-1"), **at(provider))[0] is Refusal.TOKEN_INACTIVE
+
+
+def test_a_real_server_that_does_not_know_us_refuses_us(provider: OidcProvider) -> None:
+    for wrong in ({"client_secret": "other"}, {"client_id": "nobody"}):
+        with pytest.raises(Unavailable) as unavailable:
+            verify("anything", **at(provider) | wrong)
+        assert unavailable.value.outage is Outage.REFUSES_US
+
+
+def test_checking_says_what_a_real_server_said(provider: OidcProvider) -> None:
+    found = list(TokenIntrospection().check(cleaned(**at(provider, audience="ags")), RING))
+    (finding,) = found
+    assert finding.good
+    assert "inactive" in finding.sentence
+    with pytest.raises(Unavailable, match="does not accept the credentials"):
+        list(TokenIntrospection().check(cleaned(**at(provider, client_secret="other")), RING))
+
+
+def moment(seconds: float) -> Any:
+    """A moment, reckoned from when the server says it."""
+    return lambda now: now + seconds
+
+
+GOOD = {"active": True, "token_type": "Bearer", "sub": "account-1"}
+
+# What the server says beside the good, and the settings.
+ACCEPTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "the least": ({}, {}),
+    "a type in small letters": ({"token_type": "bearer"}, {}),
+    "a type that need not be": ({"token_type": None}, {"token_type": "if_present"}),
+    "an audience among others": ({"aud": ["tv", "ags"]}, {"audience": "ags"}),
+    "an audience that nobody asks for": ({"aud": 5}, {}),
+    "times that hold": ({"exp": moment(60), "nbf": moment(-60)}, {}),
+    "fractions": ({"exp": moment(60.5), "nbf": moment(-60.5)}, {}),
+    "times that hold within the skew": ({"exp": moment(-20), "nbf": moment(20)}, {}),
+    "another client": ({"client_id": "television"}, {}),
+    "an account of 255 characters": ({"sub": "ä" * 255}, {}),
+    "an account of signs": ({"sub": " a/b=c'; -- é 😀"}, {}),
+    "anything else": ({"anything": {"at": ["all"]}}, {}),
+}
+
+WRONG_MEMBERS: dict[str, tuple[dict[str, Any], dict[str, Any], Refusal, str | None]] = {
+    "not active": ({"active": False}, {}, Refusal.TOKEN_INACTIVE, None),
+    "active in quotes": ({"active": "true"}, {}, Refusal.TOKEN_INACTIVE, None),
+    "active as a number": ({"active": 1}, {}, Refusal.TOKEN_INACTIVE, None),
+    "no active": ({"active": None}, {}, Refusal.TOKEN_INACTIVE, None),
+    "no type": ({"token_type": None}, {}, Refusal.CLAIM_MISSING, "token_type"),
+    "a type of another": ({"token_type": "DPoP"}, {}, Refusal.TYPE_MISMATCH, "token_type"),
+    "a type of another that need not be": (
+        {"token_type": "refresh_token"},
+        {"token_type": "if_present"},
+        Refusal.TYPE_MISMATCH,
+        "token_type",
+    ),
+    "a type that is no text": ({"token_type": 1}, {}, Refusal.CLAIM_INVALID, "token_type"),
+    "a key to hold": ({"cnf": {"jkt": "x"}}, {}, Refusal.TYPE_MISMATCH, "cnf"),
+    "expired": ({"exp": moment(-60)}, {}, Refusal.TOKEN_EXPIRED, "exp"),
+    "expired, no skew": ({"exp": moment(-1)}, {"clock_skew": 0}, Refusal.TOKEN_EXPIRED, "exp"),
+    "exp in quotes": ({"exp": "2000000000"}, {}, Refusal.CLAIM_INVALID, "exp"),
+    "exp true": ({"exp": True}, {}, Refusal.CLAIM_INVALID, "exp"),
+    "exp of 400 digits": ({"exp": 10**400}, {}, Refusal.CLAIM_INVALID, "exp"),
+    "to come": ({"nbf": moment(3600)}, {}, Refusal.TOKEN_NOT_YET_VALID, "nbf"),
+    "nbf in quotes": ({"nbf": "0"}, {}, Refusal.CLAIM_INVALID, "nbf"),
+    "no issuer": ({}, {"issuer": "https://a"}, Refusal.CLAIM_MISSING, "iss"),
+    "an issuer with a slash": (
+        {"iss": "https://a/"},
+        {"issuer": "https://a"},
+        Refusal.ISSUER_MISMATCH,
+        "iss",
+    ),
+    "issuers": ({"iss": ["https://a"]}, {"issuer": "https://a"}, Refusal.CLAIM_INVALID, "iss"),
+    "a part of an audience": ({"aud": "ags2"}, {"audience": "ags"}, Refusal.AUDIENCE_MISMATCH, "aud"),
+    "no audience": ({"aud": []}, {"audience": "ags"}, Refusal.AUDIENCE_MISMATCH, "aud"),
+    "an audience and a number": ({"aud": ["ags", 1]}, {"audience": "ags"}, Refusal.CLAIM_INVALID, "aud"),
+    "an audience that is an object": ({"aud": {"ags": 1}}, {"audience": "ags"}, Refusal.CLAIM_INVALID, "aud"),
+    "a part of a scope": ({"scope": "tv2"}, {"scope": "tv"}, Refusal.CLAIM_MISMATCH, "scope"),
+    "one scope of two": ({"scope": "tv"}, {"scope": "tv vod"}, Refusal.CLAIM_MISMATCH, "scope"),
+    "scopes in an array": ({"scope": ["tv"]}, {"scope": "tv"}, Refusal.CLAIM_INVALID, "scope"),
+    "another tenant": ({"t": "sunrise"}, {"tenant_member": "t"}, Refusal.TENANT_MISMATCH, "t"),
+    "a tenant in capitals": ({"t": "NAGRA"}, {"tenant_member": "t"}, Refusal.TENANT_MISMATCH, "t"),
+    "no tenant": ({}, {"tenant_member": "t"}, Refusal.CLAIM_MISSING, "t"),
+    "a tenant that is a number": ({"t": 1}, {"tenant_member": "t"}, Refusal.CLAIM_INVALID, "t"),
+    "no account": ({"sub": None}, {}, Refusal.CLAIM_MISSING, "sub"),
+    "an account that is a number": ({"sub": 5}, {}, Refusal.CLAIM_INVALID, "sub"),
+    "an empty account": ({"sub": ""}, {}, Refusal.CLAIM_INVALID, "sub"),
+    "an account of 256 characters": ({"sub": "a" * 256}, {}, Refusal.CLAIM_INVALID, "sub"),
+    "an account with a line break": ({"sub": "a\nb"}, {}, Refusal.CLAIM_INVALID, "sub"),
+    "the client for an account": ({"client_id": "account-1"}, {}, Refusal.CLAIM_MISMATCH, "sub"),
+}
+
+
+def says(members: dict[str, Any]) -> Reply:
+    """What the server says; a member of None is left out."""
+    now = int(time.time())
+    said = {name: value(now) if callable(value) else value for name, value in (GOOD | members).items()}
+    return as_json({name: value for name, value in said.items() if value is not None})
+
+
+@pytest.mark.parametrize(("members", "settings"), ACCEPTED.values(), ids=ACCEPTED)
+def test_it_accepts(server: HTTPSServer, members: dict[str, Any], settings: dict[str, Any]) -> None:
+    server.replies["/i"] = says(members)
+    assert verify("t", address=f"{server.url}/i", **settings) == Identity(members.get("sub", "account-1"))
+
+
+@pytest.mark.parametrize(
+    ("members", "settings", "expected", "claim"), WRONG_MEMBERS.values(), ids=WRONG_MEMBERS
+)
+def test_it_refuses(
+    server: HTTPSServer,
+    members: dict[str, Any],
+    settings: dict[str, Any],
+    expected: Refusal,
+    claim: str | None,
+) -> None:
+    server.replies["/i"] = says(members)
+    assert refusal("t", address=f"{server.url}/i", **settings) == (expected, claim)
+
+
+OUTAGES = {
+    "it does not know us": (Reply(401), Outage.REFUSES_US),
+    "it does not let us": (Reply(403), Outage.REFUSES_US),
+    "it has had enough": (Reply(429), Outage.AWAY),
+    "it is broken": (Reply(500), Outage.AWAY),
+    "it is down": (as_json(GOOD, 503), Outage.AWAY),
+    "it does not understand": (Reply(400), Outage.WRONG),
+    "it does not understand, in words": (as_json({"error": "invalid_request"}, 400), Outage.WRONG),
+    "it does not understand, and is active": (as_json(GOOD, 400), Outage.WRONG),
+    "it is not there": (Reply(404), Outage.WRONG),
+    "it creates": (as_json(GOOD, 201), Outage.WRONG),
+    "it leads elsewhere": (Reply(302, headers={"Location": "/other"}), Outage.WRONG),
+    "it says nothing": (Reply(200), Outage.WRONG),
+    "it shows a page": (Reply(200, b"<html>"), Outage.WRONG),
+    "it answers an array": (as_json([GOOD]), Outage.WRONG),
+    "it answers true": (as_json(True), Outage.WRONG),
+    "it says active twice": (Reply(200, b'{"active": false, "active": true, "sub": "a"}'), Outage.WRONG),
+    "it nests": (Reply(200, b'{"active": true, "a": ' + b"[" * 2000 + b"]" * 2000 + b"}"), Outage.WRONG),
+    "it speaks Latin": (Reply(200, '{"active": true, "sub": "é"}'.encode("latin-1")), Outage.WRONG),
+    "it writes a half of a pair": (Reply(200, b'{"active": true, "sub": "\\ud800"}'), Outage.WRONG),
+    "it is endless": (Reply(200, b" " * 70_000), Outage.TOO_LARGE),
+}
+
+
+@pytest.mark.parametrize(("reply", "expected"), OUTAGES.values(), ids=OUTAGES)
+def test_what_is_no_answer_leaves_it_open(server: HTTPSServer, reply: Reply, expected: Outage) -> None:
+    server.replies["/i"] = reply
+    with pytest.raises(Unavailable) as unavailable:
+        verify("t", address=f"{server.url}/i")
+    assert unavailable.value.outage is expected
+
+
+def test_an_answer_is_never_kept(server: HTTPSServer) -> None:
+    answers = iter([says({}), says({"active": False}), says({})])
+    server.replies["/i"] = lambda _: next(answers)
+    assert verify("t", address=f"{server.url}/i") == Identity("account-1")
+    assert refusal("t", address=f"{server.url}/i")[0] is Refusal.TOKEN_INACTIVE
+    assert verify("t", address=f"{server.url}/i") == Identity("account-1")
+
+
+@pytest.mark.parametrize("token", ["", "a\nb", "a\r\n\r\nb", "a\x00b", "é", "\x7f", "a\tb", "\U0001f600"])
+def test_what_can_be_no_token_is_not_asked_about(server: HTTPSServer, token: str) -> None:
+    server.replies["/i"] = says({})
+    assert refusal(token, address=f"{server.url}/i") == (Refusal.MALFORMED, None)
+    assert not server.asked
+
+
+@pytest.mark.parametrize("token", ["a&token=b&active=true", "a b+c%20", "a=b;c", '"', "~" * 8192])
+def test_a_token_arrives_as_it_is_and_is_nothing_but_the_token(server: HTTPSServer, token: str) -> None:
+    server.replies["/i"] = says({})
+    verify(token, address=f"{server.url}/i?of=nagra")
+    (asked,) = server.asked
+    assert (asked.method, asked.path) == ("POST", "/i?of=nagra"), "a token is never in an address"
+    form = parse_qs(asked.body.decode(), keep_blank_values=True, strict_parsing=True)
+    assert form == {"token": [token], "token_type_hint": ["access_token"]}
+    assert asked.headers["content-type"] == "application/x-www-form-urlencoded"
+    assert asked.headers["accept"] == "application/json"
+
+
+def test_client_and_secret_are_encoded_as_a_form_before_they_are_joined(server: HTTPSServer) -> None:
+    """RFC 6749, section 2.3.1: a colon in the client ID would divide the pair elsewhere."""
+    server.replies["/i"] = says({})
+    verify("t", address=f"{server.url}/i", client_id="a:b", client_secret="c: +%")
+    settings = {"client_authentication": "client_secret_post", "token_type_hint": ""}
+    verify("t", address=f"{server.url}/i", client_id="a:b", client_secret="c: +%", **settings)
+    basic, post = server.asked
+    pair = base64.b64decode(basic.headers["authorization"].removeprefix("Basic "))
+    assert pair == b"a%3Ab:c%3A+%2B%25"
+    assert "authorization" not in post.headers
+    assert parse_qs(post.body.decode()) == {"token": ["t"], "client_id": ["a:b"], "client_secret": ["c: +%"]}
+
+
+CHECKED = {
+    "it knows none": ({"active": False}, {"scope": "tv"}, [True]),
+    "it lets anybody in": ({}, {"scope": "tv"}, [False]),
+    "it does not say": ({"active": None}, {"audience": "ags"}, [False]),
+    "nothing says for whom a token was made": ({"active": False}, {}, [True, True]),
+}
+
+
+@pytest.mark.parametrize(("members", "settings", "good"), CHECKED.values(), ids=CHECKED)
+def test_checking_asks_about_a_token_that_nobody_has_issued(
+    server: HTTPSServer, members: dict[str, Any], settings: dict[str, Any], good: list[bool]
+) -> None:
+    server.replies["/i"] = says(members)
+    given = cleaned(address=f"{server.url}/i", **settings)
+    found: list[Finding] = [
+        *TokenIntrospection().check(given, RING),
+        *TokenIntrospection().check(given, RING),
+    ]
+    assert [finding.good for finding in found] == good * 2
+    assert server.address in found[0].sentence
+    assert SECRET not in repr(found)
+    tokens = {parse_qs(asked.body.decode())["token"][0] for asked in server.asked}
+    assert len(tokens) == 2
+    assert min(map(len, tokens)) >= 32
+
+
+BAD_SETTINGS: list[tuple[str, Any]] = [
+    ("address", "http://login.example/i"),
+    ("address", ""),
+    ("client_id", ""),
+    ("client_id", "a" * 256),
+    ("client_id", "a\nb"),
+    ("client_id", "é"),
+    ("client_secret", ""),
+    ("client_secret", "é"),
+    ("client_authentication", "none"),
+    ("token_type_hint", "refresh_token"),
+    ("token_type", ""),
+    ("issuer", "a" * 501),
+    ("audience", "a" * 501),
+    ("scope", "a" * 501),
+    ("account_member", ""),
+    ("account_member", "a" * 101),
+    ("tenant_member", "a" * 101),
+    ("clock_skew", -1),
+    ("clock_skew", 301),
+    ("deadline", 11),
+    ("session_token_ttl", 3601),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), BAD_SETTINGS)
+def test_its_settings_have_bounds(name: str, value: Any) -> None:
+    with pytest.raises(ValidationError, match=name):
+        cleaned(**{name: value})
+
+
+def test_neither_token_nor_secret_is_logged_or_answered(
+    server: HTTPSServer, nagra: HeadEnd, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    settings = {
+        "address": f"{server.url}/i",
+        "client_id": "ags",
+        "client_secret": SECRET,
+        "ca_certificates": authority().certificate,
+    }
+    Service(
+        tenant_id=nagra.tenant_id,
+        name="Tokens",
+        strategy="token_introspection",
+        settings=settings,
+        display_name="x",
+        enabled=True,
+    ).save()
+    body = {"parameters": [{"name": "accessToken", "value": "t-marker4711"}]}
+    replies = [
+        (says({"sub": "account-marker4711"}), 200),
+        (says({"active": False}), 401),
+        (says({"exp": 1, "sub": "marker4711"}), 401),
+        (Reply(401, b"marker4711"), 503),
+        (Reply(200, b"marker4711"), 503),
+    ]
+    for server.replies["/i"], status in replies:
+        answer = nagra.post(body, x_auth_service_id="Tokens")
+        assert answer.status_code == status, answer.content
+        assert "marker4711" not in answer.content.decode()
+    assert len(server.asked) == len(replies)
+    lines = [JSONLines().format(record) for record in caplog.records]
+    assert len(lines) >= len(replies)
+    assert not [line for line in lines if "marker4711" in line]

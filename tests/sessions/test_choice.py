@@ -1,0 +1,600 @@
+"""Choosing one of several accounts: offered by a sign-on, good once, for the device that asked."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import time_machine
+from django.db import OperationalError, connection
+from django.db.models import F
+from django.db.models.functions import Now
+from django.test.utils import CaptureQueriesContext
+
+from ags.sessions.choice import offer
+from ags.sessions.denial import Stale
+from ags.sessions.device import NewDevice
+from ags.sessions.models import Account, AccountChoice, AccountStatus, SecurityEvent, SessionToken
+from ags.sessions.revoke import cut_off
+from ags.sessions.tokens import USER_ACCOUNT_TOKEN, hash_of, hashes_of
+from providers import contract
+from providers.contract import Choice, Refusal, Refused
+from tenants import snapshot as tenants_snapshot
+from tenants.models import Key, KeyState, Service, SigningKey, Tenant
+from tenants.snapshot import snapshot
+from tests.api.test_refusals import BODIES, ID, NOT_AVAILABLE, UNAVAILABLE, database_away, refusal, whole
+from tests.conftest import SERVICE, TRIAL, ClientApp, HeadEnd, add_trial, operator
+from tests.sessions.test_redeem import (
+    DISABLED,
+    INFORMATION,
+    LIMIT,
+    NOT_ACCEPTED,
+    SUSPENDED,
+    UNKNOWN,
+    change,
+    devices,
+    events,
+    verbs,
+)
+
+pytestmark = pytest.mark.usefixtures("trial")
+
+CANCELLED = refusal(403, 20001, "account_cancelled", "The account is cancelled.")
+
+
+def choose(app: ClientApp, user_token: str | None, body: Any = None, **headers: str | None) -> Any:
+    """Choose, under a correlation id that is known."""
+    return app.choose(user_token, body, **{"x_correlation_id": ID, **headers})
+
+
+def stored() -> list[AccountChoice]:
+    return list(AccountChoice.objects.for_tenant("nagra").order_by("pk"))
+
+
+def is_open() -> bool:
+    (row,) = stored()
+    return row.used_at is None
+
+
+# What is offered
+
+
+def test_several_accounts_are_a_300_to_choose_from_and_no_device(app: ClientApp) -> None:
+    answer = app.prove("a-1,Kühn 7")
+    assert answer.status_code == 300
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert "Location" not in answer.headers
+    accounts = answer.json()["accounts"]
+    assert [set(one) for one in accounts] == [{"accountInformation", "userAccountToken"}] * 2
+    assert [one["accountInformation"] for one in accounts] == ["Account a-1", "Account Kühn 7"]
+    tokens = [one["userAccountToken"] for one in accounts]
+    assert all(re.fullmatch(r"[a-z2-7]{26}\.[01]", token) for token in tokens)
+    assert len(set(tokens)) == 2
+    assert devices() == []
+    assert not Account.unscoped.exists()
+    assert not SessionToken.unscoped.exists()
+
+
+def test_the_row_remembers_who_asked_and_holds_no_token(app: ClientApp, trial: Service) -> None:
+    answer = app.prove("a-1,a-2", deviceInformation=INFORMATION)
+    token = answer.json()["accounts"][0]["userAccountToken"]
+    row = AccountChoice.objects.for_tenant("nagra").annotate(now=Now()).get()
+    assert (row.service_id, row.key_id, row.used_at) == (trial.pk, None, None)
+    assert (row.accounts, row.information, row.client_id) == (["a-1", "a-2"], INFORMATION, None)
+    assert row.correlation_id == answer.headers["x-correlation-id"]
+    assert timedelta() <= row.now - row.created_at < timedelta(seconds=10)
+    # SQLite counts milliseconds.
+    assert abs(row.expires_at - row.created_at - timedelta(minutes=10)) <= timedelta(milliseconds=2)
+    secret = token.partition(".")[0]
+    assert bytes(row.token_hash) == hash_of(secret, USER_ACCOUNT_TOKEN) != hash_of(secret)
+    assert secret not in repr(AccountChoice.unscoped.values().get())
+
+
+def test_as_many_accounts_as_a_proof_may_name_can_be_chosen_from(app: ClientApp) -> None:
+    names = [f"a{number}" for number in range(contract.ACCOUNTS_AT_MOST)]
+    for place in (0, 9, 10, len(names) - 1):
+        tokens = app.choices(",".join(names))
+        assert len(tokens) == len(names)
+        assert choose(app, tokens[place]).json()["accountId"] == names[place]
+
+
+# What is chosen
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_the_device_that_asked_signs_on_to_the_account_that_was_chosen(app: ClientApp, place: int) -> None:
+    tokens = app.choices("a-1,Kühn 7,a-3", deviceInformation=INFORMATION)
+    answer = choose(app, tokens[place])
+    assert answer.status_code == 201
+    assert answer.headers["Cache-Control"] == "no-store"
+    (device,), (row,) = devices(), stored()
+    given = answer.json()
+    assert (given["client_id"], given["accountId"]) == (device.client_id, ["a-1", "Kühn 7", "a-3"][place])
+    assert set(given) == set(app.sign_on().json()), "one bundle, whatever the way in"
+    assert (device.account.account_id, device.information) == (given["accountId"], INFORMATION)
+    assert (device.service.name, device.key_id, device.correlation_id) == (TRIAL, None, ID)
+    assert device.proven_at == row.created_at <= row.used_at <= device.signed_on_at
+    assert app.refresh(given["refresh_token"]).status_code == 200
+
+
+def test_a_device_that_is_known_is_remembered_as_that_one(app: ClientApp) -> None:
+    client_id = app.prove("a-2").json()["client_id"]
+    _, token = app.choices("a-1,a-2", clientId=client_id)
+    assert stored()[0].client_id == client_id
+    answer = choose(app, token)
+    assert (answer.status_code, answer.json()["client_id"]) == (201, client_id)
+    assert len(devices()) == 1
+
+
+IN_ORDER: dict[str, Any] = {
+    "none": None,
+    "empty": b"",
+    "a space": b" ",
+    "an empty object": {},
+    "no parameters": {"parameters": []},
+    "the parameters of before": {"parameters": [{"name": "Username", "value": "x"}], "version": "3.1"},
+    "another device, which does not count": {"clientId": "x", "deviceInformation": 1},
+}
+
+
+@pytest.mark.parametrize("body", IN_ORDER.values(), ids=IN_ORDER)
+def test_what_the_body_says_does_not_count(app: ClientApp, body: Any) -> None:
+    token, _ = app.choices("a-1,a-2", deviceInformation=INFORMATION)
+    assert choose(app, token, body).status_code == 201
+    assert devices()[0].information == INFORMATION
+
+
+def test_a_body_that_is_empty_may_be_of_any_type(app: ClientApp) -> None:
+    token, _ = app.choices()
+    assert choose(app, token, b"", content_type="text/plain").status_code == 201
+
+
+# What is not in order
+
+
+MAY_BE = ("no parameters", "nothing but a space", "a parameter missing", "an unknown parameter")
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [case for name, case in BODIES.items() if name not in MAY_BE],
+    ids=[name for name in BODIES if name not in MAY_BE],
+)
+def test_a_body_that_is_not_in_order_is_refused_as_everywhere(
+    app: ClientApp, body: Any, expected: dict[str, Any]
+) -> None:
+    token, _ = app.choices()
+    answer = choose(app, token, body if isinstance(body, bytes) else json.dumps(body))
+    assert answer.status_code == 400
+    assert whole(answer) == expected
+    assert is_open()
+
+
+NOT_IN_ORDER: dict[str, tuple[dict[str, str | None], int, str]] = {
+    "no tenant": ({"nv_tenant_id": None}, 400, "header_missing"),
+    "no service": ({"x_auth_service_id": None}, 400, "header_missing"),
+    "no user token": ({"user_token": None}, 400, "header_missing"),
+    "an empty user token": ({"user_token": ""}, 400, "header_missing"),
+    "two user tokens": ({"user_token": "a,b"}, 400, "header_repeated"),
+    "another type": ({"content_type": "text/plain"}, 415, "unsupported_media_type"),
+    "compressed": ({"content_encoding": "gzip"}, 415, "unsupported_media_type"),
+}
+
+
+@pytest.mark.parametrize(("headers", "status", "reason"), NOT_IN_ORDER.values(), ids=NOT_IN_ORDER)
+def test_nothing_is_read_before_headers_and_body_are_in_order(
+    app: ClientApp, headers: dict[str, str | None], status: int, reason: str
+) -> None:
+    snapshot.__init__()  # type: ignore[misc] # a process that has seen no tenant
+    good = {"x_auth_service_id": TRIAL, "user_token": "a" * 26 + ".0"}
+    with CaptureQueriesContext(connection) as captured:
+        answer = app.call("/ags/subsequentSignOn", {}, **{**good, **headers})
+    assert (answer.status_code, answer.json()["reason"]) == (status, reason)
+    assert list(captured) == []
+    with CaptureQueriesContext(connection) as captured:
+        assert app.call("/ags/subsequentSignOn", {}, **good).status_code == 401
+    assert list(captured) != [], "what was changed was at fault"
+
+
+def test_the_header_that_is_missing_is_named(app: ClientApp) -> None:
+    missing = refusal(400, 40001, "header_missing", "The header User-Token is missing.")
+    assert whole(choose(app, None)) == missing
+
+
+# What proves nothing
+
+
+def spent(app: ClientApp, token: str) -> str:
+    assert app.choose(token).status_code == 201
+    return token
+
+
+def spent_by_another(app: ClientApp, token: str) -> str:
+    assert app.choose(token).status_code == 201
+    return token[:-1] + "1"
+
+
+def expired(app: ClientApp, token: str) -> str:
+    change(AccountChoice, expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    return token
+
+
+def cut_off_by_the_account(app: ClientApp, token: str) -> str:
+    cut_off(Account.objects.for_tenant("nagra").create(tenant_id="nagra", account_id="account-1"))
+    return token
+
+
+def cut_off_by_the_service(app: ClientApp, token: str) -> str:
+    cut_off(Service.objects.for_tenant("nagra").get(name=TRIAL))
+    return token
+
+
+def cut_off_by_the_tenant(app: ClientApp, token: str) -> str:
+    cut_off(Tenant.objects.get(pk="nagra"))
+    return token
+
+
+def of_another_service(app: ClientApp, token: str) -> str:
+    AccountChoice.unscoped.update(service=Service.objects.for_tenant("nagra").get(name=SERVICE))
+    return token
+
+
+def of_another_tenant(app: ClientApp, token: str) -> str:
+    operator("sunrise", bytes(range(101, 133)))
+    add_trial("sunrise")
+    theirs: str = ClientApp(HeadEnd("sunrise", "", b"")).choices()[0]
+    return theirs
+
+
+def a_session_token(app: ClientApp, token: str) -> str:
+    body = {"parameters": [{"name": "Account", "value": "account-1"}]}
+    answer = app.head_end.post(body, x_auth_service_id=TRIAL)
+    return f"{answer.json()['sessionToken']}.0"
+
+
+def a_session_token_under_the_hash_of_a_choice(app: ClientApp, token: str) -> str:
+    """What it would be if both were hashed for one purpose."""
+    secret = a_session_token(app, token)
+    change(AccountChoice, token_hash=hash_of(secret[:26]))
+    return secret
+
+
+WORTHLESS: dict[str, tuple[Callable[[ClientApp, str], str], str]] = {
+    "unknown": (lambda app, token: "a" * 26 + ".0", "token_unknown"),
+    "without a place": (lambda app, token: token[:-2], "token_malformed"),
+    "of a place that nobody has": (lambda app, token: token[:-1] + "2", "token_unknown"),
+    "of a place far off": (lambda app, token: token[:-1] + "99", "token_unknown"),
+    "of a place that is too long": (lambda app, token: token + "00", "token_malformed"),
+    "of a place before the first": (lambda app, token: token[:-1] + "-1", "token_malformed"),
+    "of a place written otherwise": (lambda app, token: token[:-1] + "00", "token_malformed"),
+    "of a place in other digits": (lambda app, token: token[:-1] + "\u0661", "token_malformed"),
+    "in capital letters": (lambda app, token: token.upper(), "token_malformed"),
+    "with a space": (lambda app, token: token[:-2] + " " + token[-2:], "token_malformed"),
+    "an injection": (lambda app, token: "' OR 1=1 --", "token_malformed"),
+    "very long": (lambda app, token: "a" * 5000, "token_malformed"),
+    "expired": (expired, "token_expired"),
+    "used": (spent, "token_spent"),
+    "used by another account": (spent_by_another, "token_spent"),
+    "cut off by the account": (cut_off_by_the_account, "revoked"),
+    "cut off by the service": (cut_off_by_the_service, "revoked"),
+    "cut off by the tenant": (cut_off_by_the_tenant, "revoked"),
+    "of another service": (of_another_service, "token_unknown"),
+    "of another tenant": (of_another_tenant, "token_unknown"),
+    "a session token": (a_session_token, "token_unknown"),
+    "a session token, hashed alike": (a_session_token_under_the_hash_of_a_choice, "token_unknown"),
+}
+
+
+@pytest.mark.parametrize("stale", [False, True], ids=["noticed", "not noticed"])
+@pytest.mark.parametrize(("make", "reason"), WORTHLESS.values(), ids=WORTHLESS)
+def test_a_worthless_token_has_one_answer_to_the_byte_and_the_log_tells_why(
+    app: ClientApp,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[ClientApp, str], str],
+    reason: str,
+    stale: bool,
+) -> None:
+    monkeypatch.setattr(tenants_snapshot, "FRESH_FOR", 3600.0 if stale else 0.0)
+    token = make(app, app.choices()[0])
+    before = len(devices())
+    caplog.clear()
+    caplog.set_level("INFO")
+    assert whole(choose(app, token)) == NOT_ACCEPTED
+    assert [vars(line)["reason"] for line in caplog.records if line.name == "ags.request"] == [reason]
+    assert len(devices()) == before
+    used = {"user_account_token_reused"} if reason == "token_spent" else set()
+    assert {kind for kind, *_ in events()} == used
+
+
+def test_a_user_account_token_is_no_session_token(app: ClientApp) -> None:
+    token, _ = app.choices()
+    for presented in (token, token[:26]):
+        body = {"parameters": [{"name": "sessionToken", "value": presented}], "deviceInformation": {}}
+        answer = app.call("/ags/signOnWithSessionToken", body, x_auth_service_id=TRIAL, x_correlation_id=ID)
+        assert whole(answer) == NOT_ACCEPTED
+    for bearer in (token, token[:26]):
+        assert app.refresh(bearer).status_code == app.sign_out(bearer).status_code == 401
+    assert is_open()
+    assert choose(app, token).status_code == 201
+
+
+def test_it_lives_and_dies_by_the_clock_of_the_database(app: ClientApp) -> None:
+    with time_machine.travel(datetime.now(UTC) + timedelta(hours=5), tick=True):
+        assert choose(app, app.choices()[0]).status_code == 201, "this process is early; the database is not"
+    AccountChoice.unscoped.all().delete()
+    token = app.choices()[0]
+    change(AccountChoice, expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    with time_machine.travel(datetime.now(UTC) - timedelta(hours=5), tick=True):
+        assert whole(choose(app, token)) == NOT_ACCEPTED
+
+
+def test_a_second_choice_is_one_security_event_that_counts(app: ClientApp) -> None:
+    tokens = app.choices("Kühn 7,a-2")
+    first = choose(app, tokens[0]).json()
+    assert events() == []
+    for token in (tokens[0], tokens[1], tokens[0]):
+        assert whole(choose(app, token)) == NOT_ACCEPTED
+    (event,), (row,) = SecurityEvent.objects.for_tenant("nagra"), stored()
+    assert (event.kind, event.subject) == ("user_account_token_reused", str(row.pk))
+    assert (event.account_id, event.times, event.correlation_id) == ("Kühn 7", 3, ID)
+    assert row.used_at <= event.first_at <= event.latest_at
+    app.tokens = first
+    assert app.refresh().status_code == 200, "the sign-on of the first one goes on"
+
+
+def test_it_is_found_under_every_encryption_key(app: ClientApp, settings: Any) -> None:
+    old, new = settings.AGS_ENCRYPTION_KEYS[0], bytes(range(100, 132))
+    token, _ = app.choices()
+    snapshot.reread("nagra")
+    settings.AGS_ENCRYPTION_KEYS = (new, old)
+    assert bytes(stored()[0].token_hash) == hashes_of(token[:26], USER_ACCOUNT_TOKEN)[1]
+    assert choose(app, token).status_code == 201
+
+
+# What is proven, but not permitted: the choice stays open
+
+
+def suspended(app: ClientApp) -> Callable[[], None]:
+    change(Account, status=AccountStatus.SUSPENDED)
+    return lambda: change(Account, status=AccountStatus.ACTIVE)
+
+
+def cancelled(app: ClientApp) -> Callable[[], None]:
+    change(Account, status=AccountStatus.CANCELLED)
+    return lambda: change(Account, status=AccountStatus.ACTIVE)
+
+
+def full(app: ClientApp) -> Callable[[], None]:
+    change(Tenant, device_limit=1)
+    return lambda: change(Tenant, device_limit=None)
+
+
+def change_trial(enabled: bool) -> None:
+    Service.objects.for_tenant("nagra").filter(name=TRIAL).update(enabled=enabled)
+
+
+def no_service(app: ClientApp) -> Callable[[], None]:
+    change_trial(enabled=False)
+    return lambda: change_trial(enabled=True)
+
+
+def no_tenant(app: ClientApp) -> Callable[[], None]:
+    change(Tenant, enabled=False)
+    return lambda: change(Tenant, enabled=True)
+
+
+def device_of_status(status: str) -> Callable[[ClientApp], Callable[[], None]]:
+    def forbid(app: ClientApp) -> Callable[[], None]:
+        row = devices()[0]
+        row.status = status
+        row.save()
+
+        def permit() -> None:
+            row.status = "enabled"
+            row.save()
+
+        return permit
+
+    return forbid
+
+
+FORBIDDEN: dict[str, tuple[Callable[[ClientApp], Callable[[], None]], dict[str, Any], bool]] = {
+    "cancelled": (cancelled, CANCELLED, False),
+    "cancelled, known device": (cancelled, CANCELLED, True),
+    "suspended": (suspended, SUSPENDED, False),
+    "suspended, known device": (suspended, SUSPENDED, True),
+    "the service is disabled": (no_service, NOT_AVAILABLE, False),
+    "the tenant is disabled": (no_tenant, NOT_AVAILABLE, False),
+    "as many devices as allowed": (full, LIMIT, False),
+    "the device is deleted": (device_of_status("deleted"), UNKNOWN, True),
+    "the device is disabled": (device_of_status("disabled"), DISABLED, True),
+}
+
+
+@pytest.mark.parametrize("stale", [False, True], ids=["noticed", "not noticed"])
+@pytest.mark.parametrize(("forbid", "expected", "later"), FORBIDDEN.values(), ids=FORBIDDEN)
+def test_what_policy_forbids_is_a_403_that_leaves_the_choice_open(
+    app: ClientApp,
+    monkeypatch: pytest.MonkeyPatch,
+    forbid: Callable[[ClientApp], Callable[[], None]],
+    expected: dict[str, Any],
+    later: bool,
+    stale: bool,
+) -> None:
+    monkeypatch.setattr(tenants_snapshot, "FRESH_FOR", 3600.0 if stale else 0.0)
+    known = app.prove("account-1").json()["client_id"]
+    tokens = app.choices(**({"clientId": known} if later else {}))
+    permit = forbid(app)
+    before = [(device.sign_on, device.signed_on_at) for device in devices()]
+    for _ in range(2):
+        assert whole(choose(app, tokens[0])) == expected
+    assert [(device.sign_on, device.signed_on_at) for device in devices()] == before
+    assert is_open()
+    permit()
+    snapshot.reread("nagra")
+    answer = choose(app, tokens[0])
+    assert answer.status_code == 201
+    assert (answer.json()["client_id"] == known) == later
+    assert events() == [], "a refusal is no second choice"
+
+
+def test_who_is_refused_one_account_may_choose_another(app: ClientApp) -> None:
+    Account(tenant_id="nagra", account_id="a-1", status=AccountStatus.SUSPENDED).save()
+    tokens = app.choices("a-1,a-2")
+    assert whole(choose(app, tokens[0])) == SUSPENDED
+    assert choose(app, tokens[1]).json()["accountId"] == "a-2"
+
+
+def test_a_device_of_one_account_is_unknown_to_the_other(app: ClientApp) -> None:
+    client_id = app.prove("a-2").json()["client_id"]
+    tokens = app.choices("a-1,a-2", clientId=client_id)
+    assert whole(choose(app, tokens[0])) == UNKNOWN
+    assert choose(app, tokens[1]).status_code == 201
+
+
+def test_a_service_that_does_not_declare_it_does_not_offer_it(app: ClientApp) -> None:
+    assert whole(choose(app, "a" * 26 + ".0", x_auth_service_id=SERVICE)) == NOT_AVAILABLE
+
+
+# By a key
+
+
+def offered_by_key() -> str:
+    """A choice that a key has proven, as the providers have them that sign."""
+    tenant = snapshot.tenant("nagra")
+    assert tenant is not None
+    accounts = contract.Account("a-1", "First"), contract.Account("a-2", "Second")
+    choice = Choice(accounts, Key.objects.for_tenant("nagra").get().pk)
+    return offer(tenant, tenant.services[TRIAL], choice, NewDevice({}), ID)[0]
+
+
+def revoke_key() -> None:
+    key = Key.objects.for_tenant("nagra").get()
+    key.state = KeyState.REVOKED
+    key.save()
+
+
+def test_a_choice_stands_and_falls_with_the_key_that_proved_it(
+    app: ClientApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    assert choose(app, offered_by_key()).status_code == 201
+    assert devices()[0].key == Key.objects.for_tenant("nagra").get()
+    token = offered_by_key()
+    revoke_key()
+    assert whole(choose(app, token)) == NOT_ACCEPTED
+    reasons = [vars(line)["reason"] for line in caplog.records if line.name == "ags.request"]
+    assert reasons[-1] == "key_not_in_force"
+
+
+def test_a_key_that_was_revoked_a_moment_ago_offers_nothing(app: ClientApp, stays_stale: None) -> None:
+    app.head_end.discover()
+    Key.objects.for_tenant("nagra").update(not_after=Now())
+    with pytest.raises(Refused) as refused:
+        offered_by_key()
+    assert refused.value.refusal is Refusal.KEY_NOT_IN_FORCE
+    Key.objects.for_tenant("nagra").update(not_after=None)
+    revoke_key()
+    with pytest.raises(Stale):
+        offered_by_key()
+    assert stored() == []
+
+
+# The statements
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("later", "expected"),
+    [(False, ["UPDATE", "INSERT", "INSERT"]), (True, ["UPDATE", "UPDATE"])],
+    ids=["first", "later"],
+)
+def test_a_warm_choice_is_one_statement_and_then_at_most_three_in_one_transaction(
+    app: ClientApp, stays_stale: None, later: bool, expected: list[str]
+) -> None:
+    app.prove("account-1")
+    members = {"clientId": app.tokens["client_id"]} if later else {}
+    with CaptureQueriesContext(connection) as captured:
+        token, _ = app.choices(**members)
+    assert [query["sql"].split()[0] for query in captured] == ["INSERT"], "and no transaction around it"
+    with CaptureQueriesContext(connection) as captured:
+        assert app.choose(token).status_code == 201
+    assert verbs(captured) == expected
+    assert len(captured) <= len(expected) + 2, "one BEGIN, one COMMIT"
+
+
+@pytest.mark.parametrize("when", ["before it is offered", "before it is chosen"])
+def test_a_tenant_that_changed_meanwhile_is_looked_at_again_and_served(
+    app: ClientApp, stays_stale: None, when: str
+) -> None:
+    app.prove("account-1")
+    tenant = Tenant.objects.get(pk="nagra")
+    tenant.access_token_ttl = 77
+    if when == "before it is offered":
+        tenant.save()
+    token, _ = app.choices()
+    if when == "before it is chosen":
+        tenant.save()
+    answer = app.choose(token)
+    assert (answer.status_code, answer.json()["expires_in"]) == (201, 77)
+    assert events() == []
+
+
+def test_a_configuration_that_will_not_stand_still_is_a_503_and_leaves_it_open(app: ClientApp) -> None:
+    token, _ = app.choices()
+
+    def changing(execute: Any, sql: str, *rest: Any) -> Any:
+        if sql.lstrip().startswith("UPDATE ags_sessions_accountchoice"):
+            Tenant.objects.filter(pk="nagra").update(version=F("version") + 1)
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(changing):
+        assert whole(choose(app, token)) == UNAVAILABLE
+    assert choose(app, token).status_code == 201
+
+
+def test_where_no_key_can_sign_it_stays_open(app: ClientApp) -> None:
+    token, _ = app.choices()
+    key = SigningKey.objects.for_tenant("nagra").get()
+    key.state = KeyState.REVOKED
+    key.save()
+    snapshot.reread("nagra")
+    assert whole(choose(app, token)) == UNAVAILABLE
+    assert is_open()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    "fails",
+    [
+        "UPDATE ags_sessions_accountchoice",
+        "INSERT INTO ags_sessions_account ",
+        "INSERT INTO ags_sessions_device",
+    ],
+)
+def test_a_database_that_fails_in_the_middle_leaves_it_open(app: ClientApp, fails: str) -> None:
+    token, _ = app.choices()
+
+    def failing(execute: Any, sql: str, *rest: Any) -> Any:
+        if sql.lstrip().startswith(fails):
+            raise OperationalError("server closed the connection")
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(failing):
+        assert whole(choose(app, token)) == UNAVAILABLE
+    assert is_open()
+    assert devices() == []
+    assert choose(app, token).status_code == 201
+
+
+def test_a_database_that_is_away_is_a_503(app: ClientApp) -> None:
+    token, _ = app.choices()
+    with database_away():
+        assert whole(choose(app, token)) == UNAVAILABLE
+    assert choose(app, token).status_code == 201

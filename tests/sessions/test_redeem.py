@@ -1,0 +1,713 @@
+"""Redeeming a session token: a device signs on, and whatever is wrong leaves the token as it was."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import jwt
+import pytest
+import time_machine
+from django.core.exceptions import ValidationError
+from django.db import OperationalError, connection
+from django.db.models import F
+from django.test.utils import CaptureQueriesContext
+
+from ags.sessions.models import (
+    Account,
+    AccountStatus,
+    Device,
+    DeviceStatus,
+    SecurityEvent,
+    SessionToken,
+)
+from ags.sessions.revoke import cut_off
+from tenants import snapshot as tenants_snapshot
+from tenants.models import Key, KeyState, Service, SigningKey, Tenant
+from tenants.snapshot import snapshot
+from tests.api.test_refusals import ID, NOT_AVAILABLE, UNAVAILABLE, database_away, refusal, whole
+from tests.conftest import SERVICE, ClientApp, HeadEnd, operator
+
+NOT_ACCEPTED = refusal(
+    401, 40100, "not_authenticated", "What was presented proves nothing, or nothing any more."
+)
+CANCELLED = refusal(403, 20001, "account_cancelled", "The account is cancelled.")
+SUSPENDED = refusal(403, 20002, "account_suspended", "The account is suspended.")
+UNKNOWN = refusal(403, 20003, "device_unknown", "The device is deleted or unknown: sign on afresh.")
+DISABLED = refusal(403, 20004, "device_disabled", "The device is disabled.")
+LIMIT = refusal(403, 20007, "device_limit_reached", "The account has as many devices as it may have.")
+MALFORMED = refusal(
+    400,
+    40011,
+    "sign_on_malformed",
+    "The body must have either clientId (a string) or deviceInformation (an object).",
+)
+
+TRANSACTION = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")
+
+
+def verbs(captured: CaptureQueriesContext) -> list[str]:
+    """The statements, without what keeps them together."""
+    first_words = (query["sql"].split()[0] for query in captured)
+    return [word for word in first_words if word not in TRANSACTION]
+
+
+def redeem(app: ClientApp, token: str, **members: Any) -> Any:
+    """Redeem, under a correlation id that is known."""
+    device = members or {"deviceInformation": {}}
+    body = {"parameters": [{"name": "sessionToken", "value": token}], **device}
+    return app.call("/ags/signOnWithSessionToken", body, x_correlation_id=ID)
+
+
+def devices(tenant_id: str = "nagra") -> list[Device]:
+    return list(Device.objects.for_tenant(tenant_id).order_by("pk"))
+
+
+def events(tenant_id: str = "nagra") -> list[tuple[str, str, int]]:
+    rows = SecurityEvent.objects.for_tenant(tenant_id).order_by("pk")
+    return list(rows.values_list("kind", "account_id", "times"))
+
+
+def change(model: Any, **fields: Any) -> None:
+    """Change the only row of nagra, past the models: no version tells of it."""
+    rows = model.objects.filter(pk="nagra") if model is Tenant else model.objects.for_tenant("nagra")
+    assert rows.update(**fields) == 1
+
+
+# What is given
+
+
+def test_the_bundle_is_what_the_contract_shows(app: ClientApp) -> None:
+    answer = app.sign_on("Kühn 7")
+    assert answer.status_code == 201
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["Cache-Control"] == "no-store"
+    given = answer.json()
+    access, refresh = given.pop("access_token"), given.pop("refresh_token")
+    (device,) = devices()
+    assert given == {
+        "token_type": "bearer",
+        "client_id": device.client_id,
+        "accountId": "Kühn 7",
+        "expires_in": 3600,
+        "refresh_expires_in": 172800,
+        "fixed_refresh_expires_in": 7776000,
+    }
+    assert all(type(given[name]) is int for name in given if name.endswith("_in"))
+    assert re.fullmatch("[0-9a-f]{32}", device.client_id)
+
+    now = datetime.now(UTC).timestamp()
+    claims = jwt.decode(access, options={"verify_signature": False})
+    common = {
+        "ver": "1.0",
+        "tenantId": "nagra",
+        "accountId": "Kühn 7",
+        "userId": "Kühn 7",
+        "deviceId": device.client_id,
+    }
+    assert [type(claims[name]) for name in ("iat", "exp", "jti")] == [int, int, str]
+    assert claims.pop("iat") == pytest.approx(now, abs=10)
+    assert claims.pop("exp") == pytest.approx(now + 3600, abs=10)
+    assert len(claims.pop("jti")) == 32
+    assert claims == common | {"typ": "DevAuthN", "iss": "ags", "aud": "nagra", "sid": device.sign_on}
+    assert jwt.get_unverified_header(access) == {
+        "alg": "ES256",
+        "typ": "JWT",
+        "kid": SigningKey.objects.for_tenant("nagra").get().kid,
+    }
+
+    claims = jwt.decode(refresh, options={"verify_signature": False})
+    assert [type(claims[name]) for name in ("exp", "fixed_exp", "jti")] == [int, int, str]
+    assert claims.pop("exp") == pytest.approx(now + 172_800, abs=10)
+    assert claims.pop("fixed_exp") == pytest.approx(now + 7_776_000, abs=10)
+    assert claims.pop("jti")
+    assert claims == common | {"typ": "RefreshAuthN"}
+
+
+def test_the_access_token_follows_what_the_tenant_sets(nagra: HeadEnd, app: ClientApp) -> None:
+    tenant = Tenant.objects.get(pk="nagra")
+    tenant.issuer, tenant.audience = "https://ags.nagra.example", "platform"
+    tenant.access_token_ttl, tenant.refresh_token_ttl, tenant.sign_on_ttl = 61, 9000, 8000
+    tenant.save()
+    given = app.sign_on().json()
+    claims = jwt.decode(given["access_token"], options={"verify_signature": False})
+    assert (claims["iss"], claims["aud"], claims["exp"] - claims["iat"]) == (tenant.issuer, "platform", 61)
+    lives = [given[f"{name}expires_in"] for name in ("", "refresh_", "fixed_refresh_")]
+    assert lives == [61, 8000, 8000], "no refresh token outlives its sign-on"
+
+
+def test_a_tenant_can_have_its_access_tokens_signed_with_a_secret_it_shares(
+    nagra: HeadEnd, app: ClientApp
+) -> None:
+    tenant = Tenant.objects.get(pk="nagra")
+    tenant.signing_algorithm = "HS256"
+    tenant.save()
+    SigningKey.objects.for_tenant(tenant).get().delete()
+    secret = bytes(range(200, 232))
+    SigningKey.generate(tenant, state="active", secret=secret).save()
+    token = app.sign_on().json()["access_token"]
+    assert jwt.decode(token, secret, ["HS256"], audience="nagra")["accountId"] == "account-1"
+    assert app.sign_out().status_code == 200
+
+
+INFORMATION = {
+    "deviceType": "Android TV",
+    "playoutDeviceClass": "STB",
+    "device": {"screen": {"width": 3840}, "hardware": {"model": "Schüssel 📺"}, "OS": {"version": "14"}},
+    "securePlayer": {"codecs": ["AVC", "HEVC"], "DRMs": []},
+    "CPU": {"neon": True, "cores": 4, "load": 0.5},
+    "GPU": None,
+    "what nobody foresaw": {"": [[], {}, False, 1.5, -(2**60), "x" * 5000]},
+}
+
+
+@pytest.mark.parametrize("information", [INFORMATION, {}], ids=["much", "nothing"])
+def test_the_device_information_is_kept_whole(app: ClientApp, information: dict[str, Any]) -> None:
+    assert app.sign_on(deviceInformation=information, somethingElse=1).status_code == 201
+    (device,) = devices()
+    assert device.information == information
+
+
+def test_the_rows_say_who_when_and_by_what_and_hold_no_token(app: ClientApp) -> None:
+    token = app.session_token()
+    given = redeem(app, token).json()
+    (row,), (device,) = SessionToken.objects.for_tenant("nagra"), devices()
+    account = Account.objects.for_tenant("nagra").get()
+    assert (account.account_id, account.status) == ("account-1", "active")
+    assert (device.account_id, device.status, device.correlation_id) == (account.pk, "enabled", ID)
+    assert (device.service.name, device.key.kid, device.generation) == (SERVICE, "nagra-key-1", 0)
+    assert device.proven_at == row.created_at <= row.redeemed_at <= device.signed_on_at
+    assert device.fixed_expires_at - device.signed_on_at == timedelta(days=90)
+    assert (device.ended_at, device.end_reason, device.used) == (None, "", [])
+    stored = repr([SessionToken.unscoped.values().get(), Device.unscoped.values().get()])
+    assert not [
+        secret for secret in (token, given["access_token"], given["refresh_token"]) if secret in stored
+    ]
+
+
+def test_each_first_sign_on_makes_a_device(app: ClientApp) -> None:
+    given = [app.sign_on().json() for _ in range(3)]
+    for name in ("client_id", "access_token", "refresh_token"):
+        assert len({one[name] for one in given}) == 3
+    assert len(devices()) == 3
+    assert Account.objects.for_tenant("nagra").count() == 1
+
+
+# What is not in order
+
+
+BODIES: dict[str, dict[str, Any]] = {
+    "neither": {},
+    "both": {"deviceInformation": {}, "clientId": "x"},
+    "both null": {"deviceInformation": None, "clientId": None},
+    "information that is an array": {"deviceInformation": []},
+    "information that is a string": {"deviceInformation": "{}"},
+    "information that is a number": {"deviceInformation": 1},
+    "information that is true": {"deviceInformation": True},
+    "an array beside a good client ID": {"deviceInformation": [], "clientId": "x"},
+    "a client ID that is a number": {"clientId": 1},
+    "a client ID that is an object": {"clientId": {}},
+    "a client ID that is empty": {"clientId": ""},
+    "a client ID of 129 characters": {"clientId": "x" * 129},
+    "a number beside good information": {"deviceInformation": {}, "clientId": 0},
+    "another spelling": {"DeviceInformation": {}, "client_id": "x"},
+}
+
+
+@pytest.mark.parametrize("members", BODIES.values(), ids=BODIES)
+def test_exactly_one_of_device_information_and_client_id_must_be_there(
+    app: ClientApp, members: dict[str, Any]
+) -> None:
+    token = app.session_token()
+    body = {"parameters": [{"name": "sessionToken", "value": token}], **members}
+    answer = app.call("/ags/signOnWithSessionToken", body, x_correlation_id=ID)
+    assert whole(answer) == MALFORMED
+    assert app.redeem(token).status_code == 201, "the token is unspent"
+
+
+def test_a_client_id_of_the_full_length_is_looked_up(app: ClientApp) -> None:
+    assert whole(redeem(app, app.session_token(), clientId="x" * 128)) == UNKNOWN
+
+
+PARAMETERS: dict[str, tuple[Any, str]] = {
+    "none": ([], "parameter_missing"),
+    "an unknown one": ([{"name": "OperatorAuthToken", "value": "x"}], "parameter_unknown"),
+    "too long": ([{"name": "sessionToken", "value": "x" * 129}], "parameter_invalid"),
+    "a number": ([{"name": "sessionToken", "value": 1}], "parameter_invalid"),
+    "twice": ([{"name": "sessionToken", "value": "x"}] * 2, "parameter_repeated"),
+    "an object": ({"sessionToken": "x"}, "parameters_malformed"),
+}
+
+
+@pytest.mark.parametrize(("parameters", "reason"), PARAMETERS.values(), ids=PARAMETERS)
+def test_the_only_parameter_is_the_session_token(app: ClientApp, parameters: Any, reason: str) -> None:
+    body = {"parameters": parameters, "deviceInformation": {}}
+    answer = app.call("/ags/signOnWithSessionToken", body)
+    assert (answer.status_code, answer.json()["reason"]) == (400, reason)
+
+
+def test_the_name_of_the_parameter_is_matched_without_regard_to_case(app: ClientApp) -> None:
+    body = {"parameters": [{"name": "SESSIONTOKEN", "value": app.session_token()}], "deviceInformation": {}}
+    assert app.call("/ags/signOnWithSessionToken", body).status_code == 201
+
+
+NOT_IN_ORDER: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "no tenant": ({}, {"nv_tenant_id": None}),
+    "no service": ({}, {"x_auth_service_id": None}),
+    "two services": ({}, {"x_auth_service_id": "a,b"}),
+    "another type": ({}, {"content_type": "text/plain"}),
+    "compressed": ({}, {"content_encoding": "gzip"}),
+    "no parameters": ({"parameters": None}, {}),
+    "a parameter twice": ({"parameters": [{"name": "sessionToken", "value": "x"}] * 2}, {}),
+    "no device": ({"deviceInformation": None}, {}),
+    "two devices": ({"clientId": "x"}, {}),
+    "a device too large": ({"deviceInformation": {"x": "x" * 70_000}}, {}),
+    "a device too deep": ({"deviceInformation": {"x": json.loads("[" * 32 + "]" * 32)}}, {}),
+}
+
+
+@pytest.mark.parametrize(("members", "headers"), NOT_IN_ORDER.values(), ids=NOT_IN_ORDER)
+def test_nothing_is_read_before_headers_and_body_are_in_order(
+    app: ClientApp, members: dict[str, Any], headers: dict[str, Any]
+) -> None:
+    parameter = {"name": "sessionToken", "value": "no such token"}
+    good: dict[str, Any] = {"parameters": [parameter], "deviceInformation": {}}
+    with CaptureQueriesContext(connection) as captured:
+        answer = app.call("/ags/signOnWithSessionToken", good | members, **headers)
+    assert answer.status_code in (400, 413, 415)
+    assert list(captured) == []
+    with CaptureQueriesContext(connection) as captured:
+        assert app.call("/ags/signOnWithSessionToken", good).status_code == 401
+    assert list(captured) != [], "what was changed was at fault"
+
+
+# What proves nothing
+
+
+def other_service(app: ClientApp, token: str) -> str:
+    """A token of another service of the same tenant."""
+    Service(
+        tenant_id="nagra", name="Another", strategy="operator_token", display_name="A", enabled=True
+    ).save()
+    snapshot.reread("nagra")
+    answer = app.head_end.present(app.head_end.token(), x_auth_service_id="Another")
+    another: str = answer.json()["sessionToken"]
+    return another
+
+
+def other_tenant(app: ClientApp, token: str) -> str:
+    sunrise = operator("sunrise", bytes(range(101, 133)))
+    snapshot.reread("sunrise")
+    return ClientApp(sunrise).session_token()
+
+
+def spent(app: ClientApp, token: str) -> str:
+    assert app.redeem(token).status_code == 201
+    return token
+
+
+def expired(app: ClientApp, token: str) -> str:
+    change(SessionToken, expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    return token
+
+
+def revoked(app: ClientApp, token: str) -> str:
+    change(SessionToken, revoked_at=datetime.now(UTC))
+    return token
+
+
+def cut_off_by_the_account(app: ClientApp, token: str) -> str:
+    cut_off(Account.objects.for_tenant("nagra").create(tenant_id="nagra", account_id="account-1"))
+    return token
+
+
+def of_a_revoked_key(app: ClientApp, token: str) -> str:
+    key = Key.objects.for_tenant("nagra").get()
+    key.state = KeyState.REVOKED
+    key.save()
+    return token
+
+
+WORTHLESS: dict[str, tuple[Callable[[ClientApp, str], str], str]] = {
+    "unknown": (lambda app, token: "a" * 26, "token_unknown"),
+    "empty": (lambda app, token: "", "token_unknown"),
+    "in capital letters": (lambda app, token: token.upper(), "token_unknown"),
+    "an injection": (lambda app, token: "' OR 1=1 --", "token_unknown"),
+    "in letters of another script": (lambda app, token: "\u0430" * 26, "token_unknown"),
+    "expired": (expired, "token_expired"),
+    "spent": (spent, "token_spent"),
+    "revoked": (revoked, "revoked"),
+    "cut off": (cut_off_by_the_account, "revoked"),
+    "of a revoked key": (of_a_revoked_key, "key_not_in_force"),
+    "of another service": (other_service, "token_unknown"),
+    "of another tenant": (other_tenant, "token_unknown"),
+}
+
+
+@pytest.mark.parametrize(("make", "reason"), WORTHLESS.values(), ids=WORTHLESS)
+@pytest.mark.parametrize("members", [{}, {"clientId": "x"}], ids=["first", "later"])
+def test_a_worthless_token_has_one_answer_to_the_byte_and_the_log_tells_why(
+    app: ClientApp,
+    caplog: pytest.LogCaptureFixture,
+    make: Callable[[ClientApp, str], str],
+    reason: str,
+    members: dict[str, Any],
+) -> None:
+    token = make(app, app.session_token())
+    before = len(devices())
+    caplog.clear()
+    caplog.set_level("INFO")
+    assert whole(redeem(app, token, **members)) == NOT_ACCEPTED
+    assert [vars(line)["reason"] for line in caplog.records if line.name == "ags.request"] == [reason]
+    assert len(devices()) == before
+
+
+def test_a_token_lives_and_dies_by_the_clock_of_the_database(app: ClientApp) -> None:
+    with time_machine.travel(datetime.now(UTC) + timedelta(hours=5), tick=True):
+        assert app.sign_on().status_code == 201, "this process is early; the database is not"
+    token = app.session_token()
+    SessionToken.objects.for_tenant("nagra").update(expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    with time_machine.travel(datetime.now(UTC) - timedelta(hours=5), tick=True):
+        assert whole(redeem(app, token)) == NOT_ACCEPTED
+
+
+def test_a_second_redemption_is_one_security_event_that_counts(app: ClientApp) -> None:
+    token = app.session_token("Kühn 7")
+    first = redeem(app, token).json()
+    assert events() == []
+    for _ in range(3):
+        assert whole(redeem(app, token)) == NOT_ACCEPTED
+    assert whole(redeem(app, token, clientId=first["client_id"])) == NOT_ACCEPTED
+    (event,) = SecurityEvent.objects.for_tenant("nagra")
+    row = SessionToken.objects.for_tenant("nagra").get()
+    assert (event.kind, event.subject, event.account_id) == ("session_token_reused", str(row.pk), "Kühn 7")
+    assert (event.times, event.correlation_id) == (4, ID)
+    assert row.redeemed_at <= event.first_at <= event.latest_at
+    app.tokens = first
+    assert app.refresh().status_code == 200, "the sign-on of the first one goes on"
+
+
+def test_what_was_never_a_token_fills_no_table(app: ClientApp) -> None:
+    app.session_token()
+    for token in ("a" * 26, "", "x" * 128):
+        redeem(app, token)
+    assert events() == []
+    assert devices() == []
+    assert not Account.unscoped.exists()
+
+
+# What is proven, but not permitted: the token stays unspent
+
+
+def suspended(app: ClientApp) -> Callable[[], None]:
+    app.sign_on()
+    change(Account, status=AccountStatus.SUSPENDED)
+    return lambda: change(Account, status=AccountStatus.ACTIVE)
+
+
+def cancelled(app: ClientApp) -> Callable[[], None]:
+    app.sign_on()
+    change(Account, status=AccountStatus.CANCELLED)
+    return lambda: change(Account, status=AccountStatus.ACTIVE)
+
+
+def made_suspended(app: ClientApp) -> Callable[[], None]:
+    """Staff made the account before it ever signed on."""
+    account = Account(tenant_id="nagra", account_id="account-1", status=AccountStatus.SUSPENDED)
+    account.save()
+    return lambda: change(Account, status=AccountStatus.ACTIVE)
+
+
+def full(app: ClientApp) -> Callable[[], None]:
+    app.sign_on()
+    change(Tenant, device_limit=1)
+    return lambda: change(Tenant, device_limit=None)
+
+
+def no_service(app: ClientApp) -> Callable[[], None]:
+    change(Service, enabled=False)
+    return lambda: change(Service, enabled=True)
+
+
+def no_tenant(app: ClientApp) -> Callable[[], None]:
+    change(Tenant, enabled=False)
+    return lambda: change(Tenant, enabled=True)
+
+
+def deleted_device(app: ClientApp) -> Callable[[], None]:
+    app.sign_on()
+    change(Device, status=DeviceStatus.DELETED)
+    return lambda: change(Device, status=DeviceStatus.ENABLED)
+
+
+def disabled_device(app: ClientApp) -> Callable[[], None]:
+    app.sign_on()
+    change(Device, status=DeviceStatus.DISABLED)
+    return lambda: change(Device, status=DeviceStatus.ENABLED)
+
+
+FORBIDDEN: dict[str, tuple[Callable[[ClientApp], Callable[[], None]], dict[str, Any], bool]] = {
+    "cancelled": (cancelled, CANCELLED, False),
+    "cancelled, known device": (cancelled, CANCELLED, True),
+    "suspended": (suspended, SUSPENDED, False),
+    "suspended, known device": (suspended, SUSPENDED, True),
+    "suspended before it was seen": (made_suspended, SUSPENDED, False),
+    "the service is disabled": (no_service, NOT_AVAILABLE, False),
+    "the tenant is disabled": (no_tenant, NOT_AVAILABLE, False),
+    "as many devices as allowed": (full, LIMIT, False),
+    "the device is deleted": (deleted_device, UNKNOWN, True),
+    "the device is disabled": (disabled_device, DISABLED, True),
+}
+
+
+@pytest.mark.parametrize("stale", [False, True], ids=["noticed", "not noticed"])
+@pytest.mark.parametrize(("forbid", "expected", "later"), FORBIDDEN.values(), ids=FORBIDDEN)
+def test_what_policy_forbids_is_a_403_that_leaves_the_token_unspent(
+    app: ClientApp,
+    monkeypatch: pytest.MonkeyPatch,
+    forbid: Callable[[ClientApp], Callable[[], None]],
+    expected: dict[str, Any],
+    later: bool,
+    stale: bool,
+) -> None:
+    monkeypatch.setattr(tenants_snapshot, "FRESH_FOR", 3600.0 if stale else 0.0)
+    token = app.session_token()
+    permit = forbid(app)
+    known = app.tokens.get("client_id")
+    members = {"clientId": known} if later else {}
+    before = [(device.sign_on, device.signed_on_at) for device in devices()]
+    for _ in range(2):
+        assert whole(redeem(app, token, **members)) == expected
+    assert [(device.sign_on, device.signed_on_at) for device in devices()] == before
+    assert SessionToken.objects.for_tenant("nagra").filter(redeemed_at=None).count() == 1
+    permit()
+    snapshot.reread("nagra")
+    answer = redeem(app, token, **members)
+    assert answer.status_code == 201
+    assert (answer.json()["client_id"] == known) == later
+    assert events() == [], "a refusal is no second redemption"
+
+
+@pytest.mark.parametrize("status", [DeviceStatus.DELETED, DeviceStatus.DISABLED])
+def test_the_limit_counts_the_enabled_devices_of_the_account(app: ClientApp, status: str) -> None:
+    tenant = Tenant.objects.get(pk="nagra")
+    tenant.device_limit = 2
+    tenant.save()
+    assert [app.sign_on().status_code for _ in range(3)] == [201, 201, 403]
+    assert app.sign_on("another account").status_code == 201
+    first = devices()[0]
+    assert app.sign_on(clientId=first.client_id).status_code == 201, "it is no further device"
+    Device.objects.for_tenant("nagra").filter(pk=first.pk).update(status=status)
+    assert [app.sign_on().status_code for _ in range(2)] == [201, 403]
+
+
+@pytest.mark.parametrize("limit", [0, 1])
+def test_a_limit_that_is_lowered_below_what_is_there_signs_nobody_out(
+    nagra: HeadEnd, app: ClientApp, limit: int
+) -> None:
+    kept = [app.sign_on().json() for _ in range(2)]
+    tenant = Tenant.objects.get(pk="nagra")
+    tenant.device_limit = limit
+    tenant.save()
+    for app.tokens in kept:
+        assert app.refresh().status_code == 200
+        assert app.sign_on(clientId=app.tokens["client_id"]).status_code == 201
+    assert app.sign_on().json()["code"] == 20007
+
+
+# Later sign-ons
+
+
+def test_a_later_sign_on_takes_the_place_of_the_last_one(app: ClientApp) -> None:
+    before = app.sign_on().json()
+    information, generation = devices()[0].information, app.refresh().json()
+    after = app.sign_on(clientId=before["client_id"])
+    assert (after.status_code, after.json()["client_id"]) == (201, before["client_id"])
+    (device,) = devices()
+    assert (device.information, device.generation, device.used) == (information, 0, [])
+    for old in (before, generation):
+        assert app.refresh(old["refresh_token"]).status_code == 401
+        assert app.sign_out(old["access_token"]).status_code == 401
+    assert events() == [], "what has been replaced is not what has been stolen"
+    assert app.refresh().status_code == 200, "the new sign-on lives on"
+
+
+def test_a_device_that_was_signed_out_signs_on_again(app: ClientApp) -> None:
+    client_id = app.sign_on().json()["client_id"]
+    assert app.sign_out().status_code == 200
+    assert app.sign_on(clientId=client_id).status_code == 201
+    assert app.refresh().status_code == 200
+    assert (devices()[0].ended_at, devices()[0].end_reason) == (None, "")
+
+
+def test_a_device_of_another_account_or_tenant_is_unknown(app: ClientApp, sunrise: HeadEnd) -> None:
+    of_another_account = app.sign_on("another account").json()["client_id"]
+    of_another_tenant = ClientApp(sunrise).sign_on().json()["client_id"]
+    app.sign_on()
+    token = app.session_token()
+    for client_id in (of_another_account, of_another_tenant, "nothing", "' OR 1=1 --"):
+        assert whole(redeem(app, token, clientId=client_id)) == UNKNOWN
+    assert redeem(app, token, clientId=app.tokens["client_id"]).status_code == 201
+
+
+def test_an_account_that_staff_made_is_the_one_that_signs_on(app: ClientApp) -> None:
+    made = Account(tenant_id="nagra", account_id="Kühn 7")
+    made.save()
+    assert app.sign_on("Kühn 7").status_code == 201
+    assert app.sign_on("kühn 7").status_code == 201, "compared exactly"
+    assert [device.account_id == made.pk for device in devices()] == [True, False]
+
+
+# The statements
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("later", "expected"),
+    [(False, ["UPDATE", "INSERT", "INSERT"]), (True, ["UPDATE", "UPDATE"])],
+    ids=["first", "later"],
+)
+def test_a_warm_sign_on_is_at_most_three_statements_in_one_transaction(
+    app: ClientApp, stays_stale: None, later: bool, expected: list[str]
+) -> None:
+    app.sign_on()
+    token = app.session_token()
+    members = {"clientId": app.tokens["client_id"]} if later else {}
+    with CaptureQueriesContext(connection) as captured:
+        assert app.redeem(token, **members).status_code == 201
+    assert verbs(captured) == expected
+    assert len(captured) <= len(expected) + 2, "one BEGIN, one COMMIT"
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_tenant_that_changed_meanwhile_is_looked_at_again_and_served(
+    app: ClientApp, stays_stale: None, later: bool
+) -> None:
+    app.sign_on()
+    token = app.session_token()
+    tenant = Tenant.objects.get(pk="nagra")
+    tenant.access_token_ttl = 77
+    tenant.save()
+    answer = app.redeem(token, **({"clientId": app.tokens["client_id"]} if later else {}))
+    assert (answer.status_code, answer.json()["expires_in"]) == (201, 77)
+    assert events() == []
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_configuration_that_will_not_stand_still_is_a_503_and_spends_nothing(
+    app: ClientApp, later: bool
+) -> None:
+    app.sign_on()
+    token = app.session_token()
+    members = {"clientId": app.tokens["client_id"]} if later else {}
+
+    def changing(execute: Any, sql: str, *rest: Any) -> Any:
+        if sql.lstrip().startswith("UPDATE ags_sessions_sessiontoken"):
+            Tenant.objects.filter(pk="nagra").update(version=F("version") + 1)
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(changing):
+        assert whole(redeem(app, token, **members)) == UNAVAILABLE
+    assert app.redeem(token, **members).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("second", "later"), [("INSERT INTO ags_sessions_account", False), ("UPDATE ags_sessions_device", True)]
+)
+def test_an_account_that_is_suspended_between_the_two_statements_is_refused(
+    app: ClientApp, second: str, later: bool
+) -> None:
+    app.sign_on()
+    token = app.session_token()
+    members = {"clientId": app.tokens["client_id"]} if later else {}
+
+    def suspending(execute: Any, sql: str, *rest: Any) -> Any:
+        if sql.lstrip().startswith(second):
+            change(Account, status=AccountStatus.SUSPENDED)
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(suspending):
+        assert whole(redeem(app, token, **members)) == SUSPENDED
+    # What was changed in the middle of it went with the transaction.
+    assert redeem(app, token, **members).status_code == 201
+
+
+def test_where_no_key_can_sign_nothing_is_spent(nagra: HeadEnd, app: ClientApp) -> None:
+    token = app.session_token()
+    key = SigningKey.objects.for_tenant("nagra").get()
+    key.state = KeyState.REVOKED
+    key.save()
+    assert whole(redeem(app, token)) == UNAVAILABLE
+    SigningKey.generate(Tenant.objects.get(pk="nagra"), state="active").save()
+    snapshot.reread("nagra")
+    assert app.redeem(token).status_code == 201
+
+
+def test_a_signing_key_that_cannot_be_decrypted_spends_nothing(
+    app: ClientApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = app.session_token()
+    sealed = SigningKey.unscoped.get().sealed_secret
+    change(SigningKey, sealed_secret=b"\x01" + bytes(60))
+    snapshot.reread("nagra")
+    assert whole(redeem(app, token)) == UNAVAILABLE
+    assert "signing key cannot be decrypted" in caplog.messages
+    change(SigningKey, sealed_secret=sealed)
+    snapshot.reread("nagra")
+    assert app.redeem(token).status_code == 201
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("fails", "later"),
+    [
+        ("UPDATE ags_sessions_sessiontoken", False),
+        ("INSERT INTO ags_sessions_account", False),
+        ("INSERT INTO ags_sessions_device", False),
+        ("UPDATE ags_sessions_device", True),
+    ],
+)
+def test_a_database_that_fails_in_the_middle_spends_nothing(app: ClientApp, fails: str, later: bool) -> None:
+    app.sign_on()
+    before = devices()
+    token = app.session_token()
+    members = {"clientId": app.tokens["client_id"]} if later else {}
+
+    def failing(execute: Any, sql: str, *rest: Any) -> Any:
+        if sql.lstrip().startswith(fails):
+            raise OperationalError("server closed the connection")
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(failing):
+        assert whole(redeem(app, token, **members)) == UNAVAILABLE
+    assert [device.sign_on for device in devices()] == [device.sign_on for device in before]
+    assert app.refresh().status_code == 200, "what was there before is as it was"
+    assert redeem(app, token, **members).status_code == 201
+
+
+def test_a_database_that_is_away_is_a_503(app: ClientApp) -> None:
+    token = app.session_token()
+    with database_away():
+        assert whole(redeem(app, token)) == UNAVAILABLE
+    assert app.redeem(token).status_code == 201
+
+
+@pytest.mark.parametrize("character", ["x", "\u00e4", "\U0001f4fa"])
+def test_the_longest_account_can_use_what_it_is_given(app: ClientApp, character: str) -> None:
+    assert app.sign_on(character * 255).status_code == 201
+    assert max(len(app.tokens[name]) for name in ("access_token", "refresh_token")) < 4096
+    assert app.refresh().status_code == 200
+    assert app.sign_out().status_code == 200
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://[:]", "https://[1:2:3]", "https://a:99999", "https://a.b:443", "http://a:80", "a", 1]
+)
+def test_what_no_browser_would_send_is_no_origin(nagra: HeadEnd, origin: Any) -> None:
+    tenant = Tenant.objects.get(pk="nagra")
+    tenant.allowed_origins = [origin]
+    with pytest.raises(ValidationError, match="origin"):
+        tenant.save()

@@ -1,0 +1,148 @@
+"""Upstreams that are of no use: away, silent, or talking nonsense, over TCP, UDP and HTTPS."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+
+from tests.upstream.https import Asked, HTTPSServer, Reply
+
+Server = Callable[[], AbstractContextManager[int]]
+"""Runs on a port of loopback, which it yields."""
+
+
+@contextmanager
+def closed() -> Iterator[int]:
+    """Nobody listens. The port is taken, so that nobody else begins to."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+@contextmanager
+def listening() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Sockets for TCP and UDP on the same port, which nobody reads."""
+    while True:
+        stream = socket.create_server(("127.0.0.1", 0))
+        datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            datagrams.bind(stream.getsockname())
+        except OSError:  # somebody else has this port for UDP
+            stream.close()
+            datagrams.close()
+        else:
+            break
+    with stream, datagrams:
+        yield stream, datagrams
+
+
+@contextmanager
+def silent() -> Iterator[int]:
+    """Takes connections and datagrams, and never answers."""
+    with listening() as (stream, _):
+        yield stream.getsockname()[1]
+
+
+def reached(sockets: tuple[socket.socket, socket.socket]) -> bool:
+    """Whether somebody has called there."""
+    return bool(select.select(sockets, [], [], 0)[0])
+
+
+@contextmanager
+def talking(words: bytes) -> Iterator[int]:
+    """Says that to whoever calls, whatever he wants, and hangs up."""
+    done = threading.Event()
+    with listening() as (stream, datagrams):
+
+        def talk() -> None:
+            while not done.is_set():
+                ready, _, _ = select.select((stream, datagrams), [], [], 0.02)
+                if datagrams in ready:
+                    datagrams.sendto(words[:4096], datagrams.recvfrom(65536)[1])
+                if stream in ready:
+                    client, _ = stream.accept()
+                    with client:
+                        client.settimeout(5)
+                        client.sendall(words)
+
+        thread = threading.Thread(target=talk)
+        thread.start()
+        try:
+            yield stream.getsockname()[1]
+        finally:
+            done.set()
+            thread.join()
+
+
+@contextmanager
+def answering(reply: Reply | Callable[[Asked], Reply]) -> Iterator[int]:
+    """An HTTPS server, trusted, that answers everything with that."""
+    with HTTPSServer() as server:
+        server.otherwise = reply
+        yield server.port
+
+
+def _drip(_: Asked) -> Reply:
+    def now_and_then() -> Iterator[bytes]:
+        while True:
+            time.sleep(0.05)
+            yield b" "
+
+    return Reply(200, now_and_then())
+
+
+def _json(text: str) -> Reply:
+    return Reply(200, text.encode(), {"Content-Type": "application/json"})
+
+
+SERVERS: dict[str, Server] = {
+    "is away": closed,
+    "is silent": silent,
+    "hangs up": partial(talking, b""),
+    "talks rubbish": partial(talking, bytes(range(256)) * 16),
+    "talks zeros": partial(talking, bytes(4096)),
+}
+"""Of no use for any protocol."""
+
+_MEMBERS = ("active", "sub", "account", "accounts", "keys", "issuer", "jwks_uri")
+
+_REPLIES = {
+    "status 500": Reply(500, b"{}"),
+    "status 404": Reply(404, b"{}"),
+    "status 401": Reply(401, b"{}"),
+    "status 204": Reply(204),
+    "a redirect": Reply(302, headers={"Location": "https://127.0.0.1:1/"}),
+    "nothing": Reply(200),
+    "a page": Reply(200, b"<!doctype html><title>Welcome</title>", {"Content-Type": "text/html"}),
+    "no UTF-8": Reply(200, b'{"a": "\xff"}', {"Content-Type": "application/json"}),
+    "more than anybody wants": Reply(200, b" " * 2_000_000),
+    "without an end": Reply(200, itertools.repeat(b" " * 65536)),
+    "drop by drop": _drip,
+    "never": Reply(200, b"{}", wait=threading.Event()),
+    "a list": _json("[]"),
+    "a list of objects": _json('[{"active": true}]'),
+    "null": _json("null"),
+    "true": _json("true"),
+    "a string": _json('"active"'),
+    "an object": _json("{}"),
+    "objects where text belongs": _json(json.dumps({member: {} for member in _MEMBERS})),
+    "lists of null": _json(json.dumps({member: [None] for member in _MEMBERS})),
+    "deep nesting": _json('{"keys": ' + "[" * 20_000 + "]" * 20_000 + "}"),
+    "a member given twice": _json('{"active": false, "active": true, "sub": "a", "account": "a"}'),
+    "a huge integer": _json('{"active": ' + "1" * 5_000 + ', "sub": "a", "account": 1' + "0" * 400 + "}"),
+    "a number that is infinite": _json('{"active": true, "sub": "a", "account": 1e400}'),
+    "half of a surrogate pair": _json('{"active": true, "sub": "\\ud800", "account": "\\ud800"}'),
+    "a NUL": _json('{"active": true, "sub": "\\u0000", "account": "\\u0000"}'),
+}
+
+HTTPS_SERVERS: dict[str, Server] = {
+    f"answers {what}": partial(answering, reply) for what, reply in _REPLIES.items()
+}
+"""Of no use for HTTPS: each is trusted, and answers nothing that an account could be read from."""
