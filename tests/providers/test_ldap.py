@@ -20,7 +20,7 @@ from providers.upstream import room
 from tenants.models import Service
 from tenants.settings_form import validated
 from tests import needs
-from tests.conftest import HeadEnd
+from tests.conftest import ClientApp, HeadEnd
 from tests.upstream.authority import authority, stranger
 from tests.upstream.slapd import BASE, PASSWORD, SERVICE_PASSWORD, Slapd, entry, person, settings_at, slapd
 
@@ -352,8 +352,9 @@ def dripping(wire: ssl.SSLSocket) -> None:
         time.sleep(0.05)
 
 
-ALICE = message(2, SEARCH_ENTRY, text(b"cn=alice"), text(text(b"", 0x30), 0x30))
-NAMELESS = message(2, SEARCH_ENTRY, text(b""), text(b"", 0x30))
+ACCOUNT = text(text(text(b"employeeNumber") + text(text(b"A-1"), 0x31), 0x30), 0x30)
+ALICE = message(2, SEARCH_ENTRY, text(b"cn=alice"), ACCOUNT)
+NAMELESS = message(2, SEARCH_ENTRY, text(b""), ACCOUNT)
 LATIN = message(2, SEARCH_ENTRY, text(b"cn=\xe9"), text(b"", 0x30))
 
 USELESS: dict[str, tuple[Behave, Outage]] = {
@@ -400,7 +401,8 @@ def test_what_is_said_before_tls_answers_nothing_that_is_asked_under_it() -> Non
 
     def behave(wire: socket.socket) -> None:
         wire.recv(65536)
-        wire.sendall(result(1, EXTENDED) + result(1, BIND) + ALICE + result(2, SEARCH_DONE) + result(3, BIND))
+        found = message(3, SEARCH_ENTRY, text(b"cn=alice"), ACCOUNT) + result(3, SEARCH_DONE)
+        wire.sendall(result(1, EXTENDED) + result(2, BIND) + found + result(4, BIND))
         under_tls(lambda secured: None)(wire)
 
     with fake(behave) as settings:
@@ -411,10 +413,17 @@ def test_what_is_said_before_tls_answers_nothing_that_is_asked_under_it() -> Non
         }
 
 
+def test_one_that_knows_alice_lets_her_in() -> None:
+    """Or what the servers of no use have in common would prove nothing."""
+    good = under_tls(answering(result(1, BIND), ALICE + result(2, SEARCH_DONE), result(3, BIND)))
+    with fake(good) as settings:
+        assert verify("alice", PASSWORD, {**settings, "deadline": 10}) == Identity("A-1")
+
+
 def test_an_entry_without_a_name_is_not_bound_as_for_that_would_prove_nothing() -> None:
     lax = under_tls(answering(result(1, BIND), NAMELESS + result(2, SEARCH_DONE), result(3, BIND)))
     with fake(lax) as settings, pytest.raises(Refused):
-        verify("alice", "wrong", settings)
+        verify("alice", "wrong", {**settings, "deadline": 10})
 
 
 def test_the_place_of_a_call_that_was_given_up_is_free_again() -> None:
@@ -491,3 +500,31 @@ def test_a_service_of_it_is_discovered_and_tried(
     assert told == {"Username": (True, False), "Password": (True, True)}
     call_command("checkservice", "nagra", "Directory")
     assert "ok   The service account may search" in capsys.readouterr().out
+
+
+def test_a_subscriber_signs_on_and_chooses_an_account_on_the_way(directory: Slapd, nagra: HeadEnd) -> None:
+    settings = directory.settings(account_attribute="carLicense")
+    Service(
+        tenant_id="nagra",
+        name="Directory",
+        strategy="ldap",
+        display_name="x",
+        enabled=True,
+        settings=settings,
+    ).save()
+    told = {"x_auth_service_id": "Directory"}
+    app = ClientApp(nagra)
+    answers = [app.call("/ags/signOn", proof("carol", word), **told) for word in ("wrong", "", PASSWORD)]
+    assert [answer.status_code for answer in answers] == [401, 401, 300]
+    unknown = app.call("/ags/signOn", proof("nobody", PASSWORD), x_correlation_id="c", **told)
+    wrong = app.call("/ags/signOn", proof("carol", "wrong"), x_correlation_id="c", **told)
+    assert (unknown.content, unknown.headers) == (wrong.content, wrong.headers)
+    (first, second) = answers[-1].json()["accounts"]
+    assert (first["accountInformation"], second["accountInformation"]) == ("A-3a", "A-3b")
+    chosen = app.call("/ags/subsequentSignOn", {}, user_token=second["userAccountToken"], **told)
+    assert (chosen.status_code, chosen.json()["accountId"]) == (201, "A-3b")
+
+
+def proof(username: str, password: str) -> dict[str, Any]:
+    parameters = [{"name": "username", "value": username}, {"name": "password", "value": password}]
+    return {"parameters": parameters, "deviceInformation": {"deviceType": "Android"}}
