@@ -9,6 +9,14 @@ TEST_MANAGE := DJANGO_SETTINGS_MODULE=tests.settings $(MANAGE)
 OPENAPI := spectacular --format openapi-json --validate --fail-on-warn
 OIDC := tests/upstream/oidc_provider
 CODE := ags tenants providers examples manage.py
+# Requirements of single providers. Where the machine does not allow one, `make test` says what did not run.
+OPTIONAL := ldap radius
+OPTIONAL_STAMPS := $(OPTIONAL:%=$(VENV)/%.stamp)
+# The servers that they ask in the tests, and what python-ldap is built with.
+PACKAGES := slapd freeradius gcc python3-dev libldap-dev libsasl2-dev
+# Debian starts a server as it installs it. Without these files it cannot, then or later.
+NO_SERVICE := $(foreach path,/etc/init.d/slapd /etc/init.d/freeradius */systemd/system/freeradius.service, \
+  --option 'DPkg::Options::=--path-exclude=$(path)')
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo run test lint fix lock openapi migrate serve
@@ -24,13 +32,13 @@ demo: install ## Show the whole way once: server, session token, QR code, sign-o
 run: install ## The same set-up, kept running, with the admin
 	@$(BIN)/python examples/demo.py --keep-serving
 
-test: $(VENV)/dev.stamp $(OIDC)/node_modules/.package-lock.json ## Run all tests, on SQLite and on PostgreSQL
+test: $(VENV)/dev.stamp $(OPTIONAL_STAMPS) $(OIDC)/node_modules/.package-lock.json ## Run all tests, on SQLite and on PostgreSQL
 	@# The browser tests need Chromium. Where it cannot be installed they fail, and say so.
 	@command -v chromium >/dev/null || test -n "$$AGS_TEST_CHROMIUM" || test "$$(id -u)" != 0 || \
 	  { apt-get update --quiet=2 && apt-get install --yes --quiet=2 chromium >/dev/null; } || true
 	@$(BIN)/python -m tests $(ARGS)
 
-lint: $(VENV)/dev.stamp ## Check form, types, layers, dependencies, migrations, OpenAPI, documents, containers
+lint: $(VENV)/dev.stamp $(OPTIONAL_STAMPS) ## Check form, types, layers, dependencies, migrations, OpenAPI, documents, containers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(CODE)
@@ -49,7 +57,7 @@ fix: $(VENV)/dev.stamp ## Correct what the linters can correct
 	$(BIN)/ruff format .
 
 lock: $(VENV)/dev.stamp ## Compile requirements/*.in to *.txt, with hashes
-	for name in runtime dev; do \
+	for name in runtime dev $(OPTIONAL); do \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	    --no-strip-extras --no-emit-index-url --no-emit-find-links --no-header \
 	    requirements/$$name.in --output-file requirements/$$name.txt || exit 1; \
@@ -80,3 +88,12 @@ $(VENV)/dev.stamp: requirements/dev.txt $(VENV)/runtime.stamp
 # The authorization server of some tests, for node. Without npm these are left out, and say so.
 $(OIDC)/node_modules/.package-lock.json: $(OIDC)/package-lock.json
 	@! command -v npm >/dev/null || npm ci --prefix $(OIDC) --silent --no-audit --no-fund || true
+# These two may fail. Then there is no stamp, and the next run tries again.
+$(VENV)/packages.stamp: | $(VENV)/bin/python
+	@dpkg --status $(PACKAGES) >/dev/null 2>&1 || { test "$$(id -u)" = 0 && apt-get update --quiet=2 && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 --no-install-recommends $(NO_SERVICE) \
+	    $(PACKAGES) >/dev/null; } && touch $@ || true
+
+$(OPTIONAL_STAMPS): $(VENV)/%.stamp: requirements/%.txt $(VENV)/runtime.stamp | $(VENV)/packages.stamp
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $< && touch $@ || \
+	  echo "The provider $* lacks what $< names, so its tests do not run."

@@ -2,6 +2,9 @@
 
 PostgreSQL is the server of DATABASE_URL where that is set, otherwise a throw-away one from a wheel. Without
 arguments, that run also measures how much of the code was run, by the tests and by the servers they start.
+
+Where a program or a module cannot be installed, the tests that need it do not run, and are counted. With
+AGS_TEST_DEMAND_ALL set to 1 that is a failure.
 """
 
 from __future__ import annotations
@@ -11,11 +14,12 @@ import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests import NEEDS_POSTGRESQL
+from tests import NEEDS_POSTGRESQL, NOT_HERE
 
 MEASURED = ("providers", "ags/api", "ags/sessions")
 """The packages that decide who gets a session token."""
@@ -42,7 +46,7 @@ def postgresql() -> Iterator[str]:
 
 
 def run(database: str, url: str | None, arguments: list[str], data: Path | None = None) -> tuple[int, str]:
-    """Run pytest on one database; return its exit status and a line that says what ran.
+    """Run pytest on one database; return its exit status and lines that say what ran, and what did not.
 
     With `data`, what it runs of the code is measured, into files of that name and a suffix.
     """
@@ -68,7 +72,12 @@ def run(database: str, url: str | None, arguments: list[str], data: Path | None 
         left_out = len(suite.findall(f"testcase/skipped[@message='{NEEDS_POSTGRESQL}']"))
         skipped -= left_out
         told += f", {left_out} left out, for only PostgreSQL can show them"
-    return done.returncode or int(skipped > 0), f"{told}, {skipped} skipped"
+    reasons = [skip.get("message", "") for skip in suite.findall("testcase/skipped")]
+    missing = Counter(reason for reason in reasons if reason.startswith(NOT_HERE))
+    skipped -= missing.total()
+    lines = [f"{told}, {skipped} skipped", *(f"{n} tests did not run: {why}" for why, n in missing.items())]
+    demanded = os.environ.get("AGS_TEST_DEMAND_ALL") == "1" and bool(missing)
+    return done.returncode or int(skipped > 0 or demanded), "\n  ".join(lines)
 
 
 def share_run(data: Path) -> Iterator[tuple[int, str]]:

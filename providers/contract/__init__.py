@@ -8,6 +8,7 @@ from providers.contract.keys import KeyRing, TrustedKey
 from providers.contract.parameters import PARAMETER_MAX_LENGTH, Declaration, Parameter
 from providers.contract.settings import (
     CertificatesField,
+    HostField,
     HTTPSField,
     SecretField,
     SecretLines,
@@ -45,6 +46,7 @@ __all__ = [
     "Example",
     "Finding",
     "HTTPSField",
+    "HostField",
     "Identity",
     "KeyRing",
     "Outage",

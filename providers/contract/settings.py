@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.core.validators import RegexValidator
 
 CERTIFICATES_MAX_LENGTH = 64 * 1024
 
@@ -89,6 +90,18 @@ def _is_https(text: str) -> bool:
         return bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
+
+
+class HostField(forms.CharField):
+    """The name or the address of a server, of at most 253 characters."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"max_length": 253, "validators": [_HOST], **kwargs})
+
+
+_HOST = RegexValidator(
+    r"\A[A-Za-z0-9.:_-]+\Z", "Enter a name such as login.example, or an address, in ASCII."
+)
 
 
 class SessionTokenSettings(forms.Form):

@@ -8,7 +8,7 @@ from django import forms
 
 from providers.claims import ClaimSettings, TokenSettings
 from providers.contract import HTTPSField, UpstreamSettings
-from providers.jose import KID
+from providers.jose import FOREIGN_KID
 from providers.key_set import AlgorithmsField, PublicKeysField, Unusable, entered
 
 
@@ -30,7 +30,7 @@ class SignedJWTSettings(UpstreamSettings, ClaimSettings, TokenSettings):
         help_text="A public key or a certificate in PEM, a JWK or a JWK Set.",
     )
     key_id = forms.RegexField(
-        rf"\A{KID.pattern}\Z",
+        rf"\A{FOREIGN_KID.pattern}\Z",
         label="Key ID",
         required=False,
         max_length=128,

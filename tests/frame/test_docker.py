@@ -31,8 +31,9 @@ def _joined(text: str) -> list[str]:
 
 def _copied() -> list[str]:
     """What the second stage copies from the project."""
-    words = [shlex.split(line)[1:-1] for line in _joined(DOCKERFILE) if line.startswith("COPY ")]
-    return [word for line in words for word in line if not word.startswith("--") and word != "/opt/ags"][1:]
+    second = DOCKERFILE.rpartition("\nFROM ")[2]
+    words = [shlex.split(line)[1:-1] for line in _joined(second) if line.startswith("COPY ")]
+    return [word for line in words for word in line if not word.startswith("--") and word != "/opt/ags"]
 
 
 def test_the_image_runs_as_somebody_without_privileges_and_serves() -> None:
@@ -41,7 +42,8 @@ def test_the_image_runs_as_somebody_without_privileges_and_serves() -> None:
     assert "USER 10001" in lines
     assert 'CMD ["manage.py", "serve"]' in lines
     ignored = (ROOT / ".dockerignore").read_text().split()
-    for path in [*_copied(), "requirements/runtime.txt"]:
+    requirements = [f"requirements/{name}.txt" for name in ("runtime", "ldap", "radius")]
+    for path in [*_copied(), *requirements]:
         assert f"!{path}" in ignored, f".dockerignore keeps {path} from the image"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import NEEDS_POSTGRESQL
+from tests import NEEDS_POSTGRESQL, needs
 from tests.__main__ import main
 
 ON_SQLITE = "'DATABASE_URL' not in os.environ"
@@ -25,6 +25,9 @@ ENDS = {
 }
 
 
+NOT_RUN = "pytest.skip('not on this machine: slapd (apt-get install slapd)')"
+
+
 @pytest.mark.parametrize(("statement", "status", "told"), ENDS.values(), ids=ENDS)
 def test_whatever_is_not_a_pass_of_all_is_a_failure(
     statement: str,
@@ -34,10 +37,43 @@ def test_whatever_is_not_a_pass_of_all_is_a_failure(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    assert run(statement, tmp_path, monkeypatch) == status
+    assert f"SQLite: {told}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("demand", "status"), [("", 0), ("0", 0), ("1", 1)])
+def test_what_this_machine_lacks_is_told_and_is_a_failure_where_all_is_demanded(
+    demand: str,
+    status: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("AGS_TEST_DEMAND_ALL", demand)
+    assert run(NOT_RUN, tmp_path, monkeypatch) == status
+    told = capsys.readouterr().out
+    assert "SQLite: 0 ran, 0 failed, 0 left out, for only PostgreSQL can show them, 0 skipped\n" in told
+    assert "  1 tests did not run: not on this machine: slapd (apt-get install slapd)\n" in told
+
+
+def test_a_test_that_lacks_nothing_runs_and_one_that_does_says_what() -> None:
+    assert needs(programs={"sh": "x"}, modules={"pytest": "x"}).args == (False,)
+    mark = needs(programs={"no-such": "apt-get install it"}, modules={"no_such": "pip install it"})
+    assert mark.args == (True,)
+    lacking = "no-such (apt-get install it), no_such (pip install it)"
+    assert mark.kwargs["reason"] == f"not on this machine: {lacking}"
+
+
+def test_ci_demands_that_nothing_is_missing() -> None:
+    ci = (Path(__file__).resolve().parents[2] / ".ci" / "run").read_text()
+    assert "AGS_TEST_DEMAND_ALL=1 make test" in ci
+
+
+def run(statement: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run one test of that statement as `python -m tests` would."""
     monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # this needs no Django
     configuration, test = tmp_path / "pytest.ini", tmp_path / "test_it.py"
     configuration.touch()
     test.write_text(f"import os, pytest, signal\ndef test_it():\n    {statement}\n")
-    assert main([f"--config-file={configuration}", str(test)]) == status
-    assert f"SQLite: {told}" in capsys.readouterr().out
+    return main([f"--config-file={configuration}", str(test)])

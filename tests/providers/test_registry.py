@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.checks import run_checks
+from django.core.checks import CheckMessage, run_checks
 from rest_framework import serializers
 
 from providers import apps as provider_apps
@@ -25,7 +25,8 @@ def test_every_folder_of_a_provider_is_in_the_registry() -> None:
     on_disk = {f"providers.{path.parent.name}" for path in (ROOT / "providers").glob("*/apps.py")}
     shipped = {config.name for config in provider_configs() if config.name.startswith("providers.")}
     assert shipped == on_disk
-    slugs = {name.removeprefix("providers.") for name in on_disk}
+    usable = {config.name for config in provider_configs() if not config.lacks}
+    slugs = {name.removeprefix("providers.") for name in on_disk & usable}
     assert slugs <= set(strategies()), "a shipped strategy has the name of its folder"
 
 
@@ -199,6 +200,11 @@ BROKEN = {
 }
 
 
+def problems() -> list[CheckMessage]:
+    """What the checks say, but for what this machine lacks."""
+    return [found for found in run_checks(tags=["providers"]) if found.id != "providers.W001"]
+
+
 @pytest.mark.parametrize("ident", BROKEN)
 def test_a_provider_that_breaks_the_contract_is_named(
     ident: str, monkeypatch: pytest.MonkeyPatch, settings: Any
@@ -207,13 +213,12 @@ def test_a_provider_that_breaks_the_contract_is_named(
     (config,) = [config for config in provider_configs() if config.name == "providers.dummy"]
     assert isinstance(config, provider_apps.ProviderConfig)
     monkeypatch.setattr(config, "instance", BROKEN[ident]())
-    found = run_checks(tags=["providers"])
-    assert [problem.id for problem in found] == [ident[:14]]
+    assert [problem.id for problem in problems()] == [ident[:14]]
 
 
 def test_the_installed_ones_keep_the_contract(settings: Any) -> None:
     settings.DEBUG = True  # the dummy is installed
-    assert run_checks(tags=["providers"]) == []
+    assert problems() == []
 
 
 def test_a_strategy_without_verify_says_so() -> None:

@@ -1,0 +1,13 @@
+"""Registers the LDAP directory as a provider."""
+
+from providers.apps import ProviderConfig
+
+
+class LDAPConfig(ProviderConfig):
+    """Username and password, as a directory knows them."""
+
+    default = True
+    contract = 1
+    name = "providers.ldap"
+    strategy = "providers.ldap.strategy.LDAP"
+    requires = {"ldap": "pip install --require-hashes -r requirements/ldap.txt"}

@@ -1,0 +1,198 @@
+"""Asking a directory: libldap encodes and decodes, and the connection is ours.
+
+Left to itself, libldap looks the name of the server up again, so that it could lead elsewhere than to the
+address that was allowed; trusts and verifies by settings of the whole process; and a handshake may last as
+long as the server likes. So it speaks into a pair of sockets, and a `Wire` carries what it says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import ldap
+from ldap.extop import ExtendedRequest
+
+from providers.contract import Outage, Unavailable
+from providers.ldap.wire import Wire, connected
+
+STARTTLS = "starttls"
+
+SHARE = 0.95
+"""Of the deadline, what a conversation may take: what is wrong is then known before the caller gives up."""
+
+# Where libldap would connect by itself, were its end of the pair closed: nowhere, for that is in no folder.
+_NOWHERE = "ldapi://%2Fdev%2Fnull%2Fnowhere"
+
+_START_TLS = ExtendedRequest("1.3.6.1.4.1.1466.20037", None)  # RFC 4511, section 4.14
+
+_BAD_PASSWORD = (
+    ldap.INVALID_CREDENTIALS,
+    ldap.NO_SUCH_OBJECT,  # said by some of a DN that is not there
+    ldap.INAPPROPRIATE_AUTH,  # an entry without a password
+    ldap.INSUFFICIENT_ACCESS,
+    ldap.UNWILLING_TO_PERFORM,  # said by some of an account that is locked
+    ldap.CONSTRAINT_VIOLATION,  # said by others
+)
+
+_OUTAGES: Mapping[type[ldap.LDAPError], Outage] = {
+    ldap.BUSY: Outage.AWAY,
+    ldap.UNAVAILABLE: Outage.AWAY,
+    ldap.TIMELIMIT_EXCEEDED: Outage.SLOW,
+    ldap.ADMINLIMIT_EXCEEDED: Outage.SLOW,
+    ldap.INVALID_CREDENTIALS: Outage.REFUSES_US,
+    ldap.INSUFFICIENT_ACCESS: Outage.REFUSES_US,
+    ldap.INAPPROPRIATE_AUTH: Outage.REFUSES_US,
+    ldap.STRONG_AUTH_REQUIRED: Outage.REFUSES_US,
+}
+"""What results mean while AGS speaks for itself; any other is `WRONG`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry: where it is, and what it says. Names of attributes are in lower case."""
+
+    dn: str = field(repr=False)
+    attributes: Mapping[str, list[bytes]] = field(repr=False)
+
+
+class Directory:
+    """What can be asked over one wire. Raises `Unavailable`."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._pair, self._library = _library()
+
+    def close(self) -> None:
+        """End it, without a word."""
+        self._pair.close()
+        with contextlib.suppress(ldap.LDAPError):
+            self._library.unbind_ext_s()
+
+    def start_tls(self) -> None:
+        """Ask whether TLS may begin."""
+        try:
+            self._ask(lambda library: library.extop(_START_TLS))
+        except ldap.LDAPError:
+            raise Unavailable(Outage.WRONG, "it refuses StartTLS") from None
+
+    def introduce(self, dn: str, password: str) -> None:
+        """Bind as the service account."""
+        with _outages():
+            self._ask(lambda library: library.simple_bind(dn, password))
+
+    def is_right(self, dn: str, password: str) -> bool:
+        """Whether that is the password of that entry. It must not be empty (RFC 4513, section 5.1.2)."""
+        with _outages():
+            try:
+                self._ask(lambda library: library.simple_bind(dn, password))
+            except _BAD_PASSWORD:
+                return False
+            return True
+
+    def search(self, base: str, wanted: str, attributes: list[str]) -> list[Entry]:
+        """Return the entries under `base` that the filter `wanted` lets through, two of them at most."""
+        seconds = max(1, int(self._wire.left()))
+        with _outages():
+            try:
+                found = self._ask(
+                    lambda library: library.search_ext(
+                        base, ldap.SCOPE_SUBTREE, wanted, attributes, timeout=seconds, sizelimit=2
+                    )
+                )
+            except ldap.SIZELIMIT_EXCEEDED:
+                return [Entry("", {}), Entry("", {})]
+            except ldap.NO_SUCH_OBJECT:
+                raise Unavailable(Outage.WRONG, "it has no such search base, or keeps it from AGS") from None
+            except ldap.REFERRAL:
+                raise Unavailable(
+                    Outage.WRONG, "it refers to another server, which AGS does not ask"
+                ) from None
+        # Whatever has no DN refers to another server.
+        return [
+            Entry(dn, {name.lower(): values for name, values in said.items()}) for dn, said in found if dn
+        ]
+
+    def _ask(self, request: Callable[[Any], int]) -> list[Any]:
+        """Return what the server answers, as libldap reads it. Raises LDAPError."""
+        message = request(self._library)
+        self._pair.settimeout(self._wire.left())
+        self._wire.send(self._pair.recv(_REQUEST))
+        while True:
+            kind, data = self._library.result(message, all=1, timeout=0)
+            if kind is not None:
+                return data or []
+            self._pair.settimeout(self._wire.left())
+            # It takes one message at a time.
+            if not select.select([self._library], [], [], 0)[0]:
+                self._pair.sendall(self._wire.receive())
+
+
+_REQUEST = 128 * 1024
+"""Bytes, more than any request has; it is written at once."""
+
+
+@contextmanager
+def _outages() -> Iterator[None]:
+    """Say of what libldap raises what it means, in words of ours alone."""
+    try:
+        yield
+    except ldap.LDAPError as error:
+        raise _outage(error) from None
+    except (UnicodeError, ValueError, TimeoutError):
+        raise Unavailable(Outage.WRONG, _NO_LDAP) from None
+
+
+def _outage(error: ldap.LDAPError) -> Unavailable:
+    for kind, meant in _OUTAGES.items():
+        if isinstance(error, kind):
+            return Unavailable(meant)
+    # Below zero is what libldap found by itself.
+    is_said = error.args and error.args[0].get("result", -1) >= 0
+    return Unavailable(Outage.WRONG, f"it answers with {type(error).__name__}" if is_said else _NO_LDAP)
+
+
+_NO_LDAP = "its answer is not valid LDAP"
+
+
+@contextmanager
+def introduced(settings: Mapping[str, Any]) -> Iterator[Directory]:
+    """Yield the directory of those settings, under TLS, bound as the service account if there is one."""
+    with connected(settings, time.monotonic() + settings["deadline"] * SHARE) as wire:
+        if settings["transport"] == STARTTLS:
+            # What is said in clear text must not be taken for an answer to what is asked later.
+            with contextlib.closing(Directory(wire)) as nobody:
+                nobody.start_tls()
+        wire.secure(settings["ca_certificates"], settings["host"])
+        with contextlib.closing(Directory(wire)) as directory:
+            if settings["bind_dn"]:
+                directory.introduce(settings["bind_dn"], settings["bind_password"])
+            yield directory
+
+
+def is_filter(text: str) -> bool:
+    """Whether libldap can encode that filter (RFC 4515)."""
+    ours, library = _library()
+    with contextlib.closing(ours):
+        try:
+            library.search_ext("", ldap.SCOPE_BASE, text)
+        except (ldap.LDAPError, UnicodeError, ValueError):
+            return False
+        finally:
+            library.unbind_ext_s()
+    return True
+
+
+def _library() -> tuple[socket.socket, Any]:
+    """Return libldap, and where what it says comes out."""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)  # or it would wait, without limit, for the rest of an answer
+    library = ldap.initialize(_NOWHERE, fileno=theirs.detach())
+    library.set_option(ldap.OPT_REFERRALS, ldap.OPT_OFF)
+    return ours, library

@@ -1,0 +1,92 @@
+"""What staff configure for a directory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ldap.dn
+from django import forms
+from django.core.exceptions import ValidationError
+from django.core.validators import RegexValidator
+
+from providers.contract import HostField, SecretField, UpstreamSettings
+from providers.ldap.directory import STARTTLS, is_filter
+
+USERNAME = "{username}"
+
+_ATTRIBUTE = RegexValidator(r"\A[A-Za-z][A-Za-z0-9-]*\Z", "Enter the name of an attribute, such as uid.")
+
+
+class DNField(forms.CharField):
+    """A distinguished name (RFC 4514), of at most 500 characters."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"max_length": 500, **kwargs})
+
+    def clean(self, value: Any) -> str:
+        """Return the text, once libldap has read it."""
+        text: str = super().clean(value) or ""
+        if text and not ldap.dn.is_dn(text):
+            raise ValidationError("Enter a distinguished name such as ou=people,dc=operator,dc=example.")
+        return text
+
+
+class LDAPSettings(UpstreamSettings):
+    """What staff configure."""
+
+    host = HostField(help_text="The name of the server, as its certificate has it.")
+    port = forms.IntegerField(
+        min_value=1, max_value=65535, initial=636, help_text="636 as a rule with LDAPS, 389 with StartTLS."
+    )
+    transport = forms.ChoiceField(
+        choices=[("ldaps", "LDAPS"), (STARTTLS, "StartTLS")],
+        initial="ldaps",
+        help_text="How TLS begins. Nothing secret is ever sent in clear text.",
+    )
+    bind_dn = DNField(
+        required=False,
+        label="Service account",
+        help_text="The DN by which AGS searches. Empty: it searches without an account.",
+    )
+    bind_password = SecretField(
+        required=False, label="Password of the service account", help_text="Goes with the service account."
+    )
+    search_base = DNField(help_text="The DN below which the entries of subscribers are.")
+    user_filter = forms.CharField(
+        max_length=500,
+        initial=f"(uid={USERNAME})",
+        help_text=f"Which of them is meant (RFC 4515). {USERNAME} stands for what the subscriber has typed.",
+    )
+    account_attribute = forms.CharField(
+        max_length=64,
+        initial="uid",
+        validators=[_ATTRIBUTE],
+        help_text="The attribute that holds the account. With several values, the subscriber chooses.",
+    )
+    status_attribute = forms.CharField(
+        required=False,
+        max_length=64,
+        validators=[_ATTRIBUTE],
+        help_text="The attribute that tells a suspended account. Empty: none does.",
+    )
+    suspended_value = forms.CharField(
+        required=False, max_length=255, help_text="Its value, in capitals or not, for such an account."
+    )
+
+    def clean_user_filter(self) -> str:
+        """Return the filter, once libldap has encoded it with a username."""
+        text: str = self.cleaned_data["user_filter"]
+        if text.count(USERNAME) != 1:
+            raise ValidationError(f"It must hold {USERNAME}, and once.")
+        # An escaped character is good in a value, and nowhere else: what is typed must not name an attribute.
+        if not is_filter(text.replace(USERNAME, r"\2a")):
+            raise ValidationError(f"Enter a filter such as (uid={USERNAME}).")
+        return text
+
+    def clean(self) -> dict[str, Any]:
+        """Demand both of a pair, or neither. With a DN and no password, AGS would bind as nobody."""
+        given: dict[str, Any] = super().clean() or {}
+        for one, other in (("bind_dn", "bind_password"), ("status_attribute", "suspended_value")):
+            if bool(given.get(one)) != bool(given.get(other)) and not self.errors:
+                self.add_error(other, f"{one} and {other} go together: enter both, or neither.")
+        return given

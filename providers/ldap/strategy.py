@@ -1,0 +1,139 @@
+"""The LDAP strategy: finds the entry of a username, and binds as it (RFC 4513, section 5.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from ldap.filter import escape_filter_chars
+from rest_framework import serializers
+
+from providers.contract import (
+    TEXT,
+    Account,
+    Choice,
+    Endpoint,
+    Example,
+    Finding,
+    Identity,
+    KeyRing,
+    Parameter,
+    Refusal,
+    Refused,
+    Strategy,
+)
+from providers.ldap.directory import Entry, introduced
+from providers.ldap.settings import USERNAME, LDAPSettings
+from providers.upstream import within
+
+_NOBODY = "cn=nobody that AGS knows"
+"""Who is asked for the password of a username that is not found: it must take as long as a wrong password."""
+
+
+class LDAPParameters(serializers.Serializer[Any]):
+    """What the caller sends."""
+
+    Username = Parameter(description="The name by which the operator's directory knows you.", max_length=255)
+    Password = Parameter(description="Your password.", max_length=1024, password=True)
+
+
+class LDAP(Strategy):
+    """Username and password, as the operator's directory knows them."""
+
+    slug = "ldap"
+    label = "LDAP directory"
+    endpoints = (Endpoint.SIGNON, Endpoint.SUBSEQUENT_SIGNON, Endpoint.SIGNOUT)
+    Parameters = LDAPParameters
+    Settings = LDAPSettings
+    example = Example(
+        settings={
+            "host": "{host}",
+            "port": "{port}",
+            "bind_dn": "cn=ags,ou=services,dc=operator,dc=example",
+            "bind_password": "the-password-of-the-service-account",
+            "search_base": "ou=people,dc=operator,dc=example",
+        },
+        parameters={"Username": "subscriber-1", "Password": "the-password-of-the-subscriber"},
+    )
+
+    def verify(
+        self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing
+    ) -> Identity | Choice:
+        """Return the account of the entry, if the password is its own; a choice where it has several."""
+        username, password = parameters["Username"], parameters["Password"]
+        # With no password, a server that is lax lets everybody in (RFC 4513, section 5.1.2).
+        if not TEXT.fullmatch(username) or not _is_password(password):
+            raise Refused(Refusal.CREDENTIAL_UNKNOWN)
+        entry = within(
+            settings["deadline"], _server(settings), partial(_proven, username, password, settings)
+        )
+        if entry is None:
+            raise Refused(Refusal.CREDENTIAL_UNKNOWN)
+        return _judged(entry, settings)
+
+    def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterator[Finding]:
+        """Connect, bind as the service account, and look for a username that nobody has."""
+        server = _server(settings)
+        found: list[str] = []
+        try:
+            within(settings["deadline"], server, partial(_try, settings, found))
+        finally:
+            yield from (Finding(good=True, sentence=sentence) for sentence in found)
+
+
+def _server(settings: Mapping[str, Any]) -> str:
+    return f"{settings['host']}:{settings['port']}"
+
+
+def _is_password(text: str) -> bool:
+    try:
+        return b"\0" not in text.encode() and bool(text)
+    except UnicodeEncodeError:
+        return False
+
+
+def _filter(username: str, settings: Mapping[str, Any]) -> str:
+    escaped: str = escape_filter_chars(username)
+    wanted: str = settings["user_filter"]
+    return wanted.replace(USERNAME, escaped)
+
+
+def _proven(username: str, password: str, settings: Mapping[str, Any]) -> Entry | None:
+    """Return the entry of that name, if there is one alone, and the password is its own."""
+    asked = dict.fromkeys(filter(None, (settings["account_attribute"], settings["status_attribute"])))
+    with introduced(settings) as directory:
+        found = directory.search(settings["search_base"], _filter(username, settings), list(asked))
+        alone = found[0] if len(found) == 1 else None
+        dn = f"{_NOBODY},{settings['search_base']}" if alone is None else alone.dn
+        is_right = directory.is_right(dn, password)
+    return alone if is_right else None
+
+
+def _judged(entry: Entry, settings: Mapping[str, Any]) -> Identity | Choice:
+    """Return the account or the accounts of an entry, which is proven."""
+    suspended = settings["suspended_value"].casefold()
+    if suspended in (status.casefold() for status in _texts(entry, settings["status_attribute"])):
+        raise Refused(Refusal.ACCOUNT_SUSPENDED)
+    accounts = sorted(_texts(entry, settings["account_attribute"]))
+    if not accounts:
+        raise Refused(Refusal.IDENTITY_INVALID, settings["account_attribute"])
+    if len(accounts) == 1:
+        return Identity(accounts[0])
+    return Choice(tuple(Account(account, account) for account in accounts))
+
+
+def _texts(entry: Entry, attribute: str) -> list[str]:
+    try:
+        return [value.decode() for value in entry.attributes.get(attribute.lower(), [])]
+    except UnicodeDecodeError:
+        raise Refused(Refusal.IDENTITY_INVALID, attribute) from None
+
+
+def _try(settings: Mapping[str, Any], found: list[str]) -> None:
+    """Note what works, up to what does not. Raises `Unavailable`."""
+    with introduced(settings) as directory:
+        found.append(f"{_server(settings)} speaks TLS, with a certificate that is trusted for this name.")
+        who = "The service account may" if settings["bind_dn"] else "Without an account, AGS may"
+        directory.search(settings["search_base"], _filter("nobody that AGS knows", settings), ["1.1"])
+        found.append(f"{who} search under {settings['search_base']}.")

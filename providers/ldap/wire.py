@@ -1,0 +1,140 @@
+"""The connection to a directory: to an address that is allowed, under TLS, within the time that is left."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from providers.contract import Outage, Unavailable
+from providers.upstream import addresses_of
+
+LIMIT = 64 * 1024
+"""Bytes that a directory may say in one conversation."""
+
+_CHUNK = 16 * 1024
+
+_T = TypeVar("_T")
+
+
+class Wire:
+    """Carries bytes, in clear text until `secure` has been called.
+
+    Whatever it does ends by `ends`, a moment of `time.monotonic()`. Raises `Unavailable`.
+    """
+
+    def __init__(self, stream: socket.socket, ends: float) -> None:
+        # Each request goes out at once, and does not wait for the answer to what went before.
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._stream = stream
+        self._ends = ends
+        self._heard = 0
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls: ssl.SSLObject | None = None
+
+    def left(self) -> float:
+        """Seconds until the end: a server that sends a byte now and then gains nothing."""
+        return left(self._ends)
+
+    def secure(self, authorities: str, host: str) -> None:
+        """Begin TLS with a server that has a certificate of those authorities for `host`."""
+        context = _context(authorities)
+        tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        self._step(tls.do_handshake)
+        self._tls = tls
+
+    def send(self, data: bytes) -> None:
+        """Send all of it."""
+        if self._tls is None:
+            self._put(data)
+            return
+        tls = self._tls
+        self._step(lambda: tls.write(data))
+
+    def receive(self) -> bytes:
+        """Return what comes next, at least one byte."""
+        if self._tls is None:
+            return self._get()
+        tls = self._tls
+        data = self._step(lambda: tls.read(_CHUNK))
+        if not data:
+            raise Unavailable(Outage.AWAY)
+        return data
+
+    def _step(self, call: Callable[[], _T]) -> _T:
+        """Do something under TLS, and carry to and fro what it takes."""
+        while True:
+            try:
+                done = call()
+            except ssl.SSLWantReadError:
+                self._put(self._outgoing.read())
+                self._incoming.write(self._get())
+            except ssl.SSLCertVerificationError:
+                raise Unavailable(Outage.UNTRUSTED) from None
+            except ssl.SSLError:
+                raise Unavailable(Outage.WRONG, "it does not speak TLS as it should") from None
+            else:
+                self._put(self._outgoing.read())
+                return done
+
+    def _put(self, data: bytes) -> None:
+        with _outages():
+            self._stream.settimeout(self.left())
+            self._stream.sendall(data)
+
+    def _get(self) -> bytes:
+        with _outages():
+            self._stream.settimeout(self.left())
+            data = self._stream.recv(_CHUNK)
+        self._heard += len(data)
+        if not data:
+            raise Unavailable(Outage.AWAY)
+        if self._heard > LIMIT:
+            raise Unavailable(Outage.TOO_LARGE)
+        return data
+
+
+@contextmanager
+def connected(settings: Mapping[str, Any], ends: float) -> Iterator[Wire]:
+    """Yield a wire to the server of those settings, in clear text, and hang up in the end."""
+    stream = _reach(settings["host"], settings["port"], ends)
+    with contextlib.closing(stream):
+        yield Wire(stream, ends)
+
+
+def left(ends: float) -> float:
+    """Seconds until then. Raises `Unavailable(SLOW)` when there are none."""
+    seconds = ends - time.monotonic()
+    if seconds <= 0:
+        raise Unavailable(Outage.SLOW)
+    return seconds
+
+
+def _reach(host: str, port: int, ends: float) -> socket.socket:
+    *others, last = addresses_of(host, port)
+    for address in others:
+        with contextlib.suppress(OSError):
+            return socket.create_connection((address, port), left(ends) / 2)
+    with _outages():
+        return socket.create_connection((last, port), left(ends))
+
+
+@contextmanager
+def _outages() -> Iterator[None]:
+    """Say of what a socket raises what it means."""
+    try:
+        yield
+    except TimeoutError:
+        raise Unavailable(Outage.SLOW) from None
+    except OSError:
+        raise Unavailable(Outage.AWAY) from None
+
+
+@lru_cache(maxsize=256)
+def _context(authorities: str) -> ssl.SSLContext:
+    return ssl.create_default_context(cadata=authorities or None)

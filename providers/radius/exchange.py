@@ -1,0 +1,130 @@
+"""Asking a RADIUS server: one request, sent a few times, and an answer that proves to know the shared secret.
+
+The library makes and reads packets; sockets and time are ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import secrets
+import socket
+import struct
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pyrad.packet import (
+    AccessAccept,
+    AccessChallenge,
+    AccessReject,
+    AccessRequest,
+    AuthPacket,
+    PacketError,
+)
+
+from providers.contract import Outage, Unavailable
+from providers.upstream import addresses_of
+
+SHARE = 0.95
+"""Of the deadline, what an exchange may take: what is wrong is then known before the caller gives up."""
+
+LIMIT = 4096
+"""Bytes that a packet has at most (RFC 2865, section 3)."""
+
+VIRTUAL = struct.pack("!L", 5)
+"""The NAS-Port-Type of somebody who comes by no port (RFC 2865, section 5.41)."""
+
+
+class Attribute(enum.IntEnum):
+    """The attributes that AGS sends or reads, by their numbers (RFC 2865, and RFC 4372 for the last)."""
+
+    USER_NAME = 1
+    USER_PASSWORD = 2
+    CLASS = 25
+    NAS_IDENTIFIER = 32
+    NAS_PORT_TYPE = 61
+    CHARGEABLE_USER_IDENTITY = 89
+
+
+class Verdict(enum.Enum):
+    """What a server answers. To a challenge AGS has no answer."""
+
+    ACCEPTED = AccessAccept
+    REJECTED = AccessReject
+    CHALLENGED = AccessChallenge
+
+
+def access_request(username: str, password: str, settings: Mapping[str, Any], **more: bytes) -> AuthPacket:
+    """Return the request whether that is the password of that user. `more` are attributes, by their names."""
+    # The library puts a Message-Authenticator before all other attributes (CVE-2024-3596).
+    request = AuthPacket(
+        AccessRequest,
+        id=secrets.randbelow(256),
+        secret=settings["shared_secret"].encode(),
+        authenticator=secrets.token_bytes(16),
+        message_authenticator=True,
+    )
+    request[Attribute.USER_NAME] = [username.encode()]
+    request[Attribute.USER_PASSWORD] = [request.PwCrypt(password.encode())]
+    request[Attribute.NAS_IDENTIFIER] = [settings["nas_identifier"].encode()]
+    request[Attribute.NAS_PORT_TYPE] = [VIRTUAL]
+    for name, value in more.items():
+        request[Attribute[name]] = [value]
+    return request
+
+
+def exchange(request: AuthPacket, settings: Mapping[str, Any]) -> tuple[Verdict, Mapping[int, list[bytes]]]:
+    """Return what the server answers, and the attributes with it. Raises `Unavailable`.
+
+    Whatever does not carry a Message-Authenticator that is right, for this request, is thrown away.
+    """
+    ends = time.monotonic() + settings["deadline"] * SHARE
+    attempts = settings["attempts"]
+    with contextlib.closing(_reach(settings["host"], settings["port"])) as stream:
+        heard = False
+        try:
+            for left in range(attempts, 0, -1):
+                stream.send(request.RequestPacket())
+                until = time.monotonic() + (ends - time.monotonic()) / left
+                for raw in _datagrams(stream, until):
+                    if (answer := _proven(request, raw)) is not None:
+                        return Verdict(answer.code), answer
+                    heard = True
+        except OSError:
+            raise Unavailable(Outage.AWAY) from None
+    if heard:
+        raise Unavailable(Outage.UNTRUSTED, "no answer has a Message-Authenticator that is right")
+    raise Unavailable(Outage.SLOW, "it is silent, as towards whoever it does not know or has another secret")
+
+
+def _reach(host: str, port: int) -> socket.socket:
+    """Return a socket that hears this server only."""
+    for address in addresses_of(host, port):
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        stream = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            stream.connect((address, port))
+        except OSError:
+            stream.close()
+        else:
+            return stream
+    raise Unavailable(Outage.AWAY)
+
+
+def _datagrams(stream: socket.socket, until: float) -> Iterator[bytes]:
+    """Yield what comes in up to that moment."""
+    while (seconds := until - time.monotonic()) > 0:
+        stream.settimeout(seconds)
+        with contextlib.suppress(TimeoutError):
+            yield stream.recv(LIMIT + 1)
+
+
+def _proven(request: AuthPacket, raw: bytes) -> AuthPacket | None:
+    """Return the answer, if it is one to this request, from somebody who knows the secret."""
+    try:
+        answer = request.CreateReply(packet=raw)
+    except PacketError:
+        return None
+    is_right = len(raw) <= LIMIT and request.VerifyReply(answer, raw, enforce_ma=True)
+    return answer if is_right and answer.code in {one.value for one in Verdict} else None

@@ -1,0 +1,70 @@
+"""What staff configure for a RADIUS server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+
+from providers.contract import HostField, SecretField, SessionTokenSettings, UpstreamSettings
+
+PASSWORD, LINE = "password", "line"
+
+SENT = "sent"
+
+
+class RADIUSSettings(SessionTokenSettings, UpstreamSettings):
+    """What staff configure."""
+
+    ca_certificates = None  # type: ignore[assignment] # the shared secret takes their place
+    mode = forms.ChoiceField(
+        choices=[(PASSWORD, "username and password of a subscriber"), (LINE, "ID of a line")],
+        initial=PASSWORD,
+        help_text="What Username and Password are.",
+    )
+    host = HostField(help_text="The name or the address of the server.")
+    port = forms.IntegerField(min_value=1, max_value=65535, initial=1812, help_text="Its UDP port.")
+    shared_secret = SecretField(
+        min_length=16,
+        max_length=128,
+        help_text="What the server knows AGS by, of at least 16 characters: make it random.",
+    )
+    nas_identifier = forms.RegexField(
+        r"\A[!-~]{1,253}\Z", max_length=253, initial="ags", help_text="The name of AGS in requests."
+    )
+    attempts = forms.IntegerField(
+        min_value=1,
+        max_value=3,
+        initial=2,
+        help_text="How often a request is sent within the deadline. 1 to 3.",
+    )
+    account_attribute = forms.ChoiceField(
+        choices=[
+            (SENT, "the username as it was sent"),
+            ("USER_NAME", "User-Name of the answer"),
+            ("CHARGEABLE_USER_IDENTITY", "Chargeable-User-Identity"),
+            ("CLASS", "Class"),
+        ],
+        initial=SENT,
+        help_text="What names the account. As it was sent: only where the server minds capitals.",
+    )
+    line_secret = SecretField(
+        required=False,
+        min_length=16,
+        max_length=128,
+        help_text="For lines: what the head-end sends as Password. "
+        "The ID of a line is no secret, so something else must be.",
+    )
+    line_password = SecretField(
+        required=False,
+        max_length=128,
+        help_text="For lines: the password that the server expects with every line.",
+    )
+
+    def clean(self) -> dict[str, Any]:
+        """Demand what lines need."""
+        given: dict[str, Any] = super().clean() or {}
+        for name in ("line_secret", "line_password"):
+            if given.get("mode") == LINE and not given.get(name) and name not in self.errors:
+                self.add_error(name, "With the mode line, this is needed.")
+        return given

@@ -1,0 +1,125 @@
+"""The RADIUS strategy: asks a server for a username and its password (RFC 2865), or for the ID of a line."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from rest_framework import serializers
+
+from providers.contract import (
+    TEXT,
+    Endpoint,
+    Example,
+    Finding,
+    Identity,
+    KeyRing,
+    Parameter,
+    Refusal,
+    Refused,
+    Strategy,
+)
+from providers.radius.exchange import Attribute, Verdict, access_request, exchange
+from providers.radius.settings import LINE, SENT, RADIUSSettings
+from providers.upstream import within
+
+USERNAME_BYTES = 253
+PASSWORD_BYTES = 128
+
+
+class RADIUSParameters(serializers.Serializer[Any]):
+    """What the caller sends."""
+
+    Username = Parameter(
+        description="The subscriber's username, or the ID of the line.", max_length=USERNAME_BYTES
+    )
+    Password = Parameter(
+        description="The subscriber's password, or the secret of the head-end that names a line.",
+        max_length=PASSWORD_BYTES,
+        password=True,
+    )
+
+
+class RADIUS(Strategy):
+    """Username and password, or the ID of a line, as the operator's RADIUS server knows them."""
+
+    slug = "radius"
+    label = "RADIUS server"
+    endpoints = (
+        Endpoint.SIGNON,
+        Endpoint.GET_SESSION_TOKEN,
+        Endpoint.SIGNON_WITH_SESSION_TOKEN,
+        Endpoint.SIGNOUT,
+    )
+    Parameters = RADIUSParameters
+    Settings = RADIUSSettings
+    example = Example(
+        settings={"host": "{host}", "port": "{port}", "shared_secret": "a-secret-that-the-two-share"},
+        parameters={"Username": "subscriber-1", "Password": "the-password-of-the-subscriber"},
+    )
+
+    def verify(self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing) -> Identity:
+        """Return the account, if the server accepts the user."""
+        username, password = parameters["Username"], parameters["Password"]
+        if not _can_be_sent(username, password):
+            raise Refused(Refusal.CREDENTIAL_UNKNOWN)
+        if settings["mode"] == LINE:
+            # The server would accept any line that there is.
+            if not hmac.compare_digest(password.encode(), settings["line_secret"].encode()):
+                raise Refused(Refusal.CREDENTIAL_UNKNOWN)
+            password = settings["line_password"]
+        verdict, said = _within(settings, partial(_ask, username, password, settings))
+        if verdict is not Verdict.ACCEPTED:
+            raise Refused(Refusal.CREDENTIAL_UNKNOWN)
+        return Identity(_account(username, said, settings["account_attribute"]))
+
+    def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterator[Finding]:
+        """Ask for a user who is made up: the answer proves that the server is there and knows the secret."""
+        server = f"{settings['host']}:{settings['port']}"
+        nobody, password = f"nobody-{secrets.token_hex(8)}", secrets.token_hex(16)
+        verdict, _ = _within(settings, partial(_ask, nobody, password, settings))
+        if verdict is Verdict.REJECTED:
+            yield Finding(
+                good=True, sentence=f"{server} knows the shared secret, and rejects a made-up user."
+            )
+        else:
+            yield Finding(good=False, sentence=f"{server} does not reject a user who was made up.")
+
+
+_Answer = tuple[Verdict, Mapping[int, list[bytes]]]
+
+
+def _within(settings: Mapping[str, Any], call: Callable[[], _Answer]) -> _Answer:
+    return within(settings["deadline"], f"{settings['host']}:{settings['port']}", call)
+
+
+def _can_be_sent(username: str, password: str) -> bool:
+    """A longer password has no place in a packet, and one that ends in NUL would be taken for another."""
+    try:
+        sizes = len(username.encode()), len(password.encode())
+    except UnicodeEncodeError:
+        return False
+    fits = sizes[0] <= USERNAME_BYTES and 0 < sizes[1] <= PASSWORD_BYTES
+    return fits and bool(TEXT.fullmatch(username)) and "\0" not in password
+
+
+def _ask(username: str, password: str, settings: Mapping[str, Any]) -> _Answer:
+    wanted = settings["account_attribute"]
+    # A NUL asks for the one attribute that is not told unasked (RFC 4372, section 2.1).
+    more = {wanted: b"\0"} if wanted == Attribute.CHARGEABLE_USER_IDENTITY.name else {}
+    return exchange(access_request(username, password, settings, **more), settings)
+
+
+def _account(username: str, said: Mapping[int, list[bytes]], wanted: str) -> str:
+    if wanted == SENT:
+        return username
+    values = said.get(Attribute[wanted], [])
+    if len(values) != 1:
+        raise Refused(Refusal.ACCOUNT_AMBIGUOUS if values else Refusal.IDENTITY_INVALID)
+    try:
+        return values[0].decode()
+    except UnicodeDecodeError:
+        raise Refused(Refusal.IDENTITY_INVALID) from None

@@ -1,0 +1,124 @@
+"""A real directory of an operator: OpenLDAP's server, with a few subscribers in it."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests import program
+from tests.upstream.authority import Authority, authority
+from tests.upstream.process import accepts, free_port, running
+
+BASE = "ou=people,dc=operator,dc=example"
+SERVICE = "cn=ags,dc=operator,dc=example"
+SERVICE_PASSWORD = "password of the service account"
+PASSWORD = "right, and with ünïcode"
+
+
+class Slapd:
+    """Where it listens. `log` says what it was asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.clear, self.tls = free_port(), free_port()
+        self.log_file = folder / "log"
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    def settings(self, **changes: Any) -> dict[str, Any]:
+        """Those of a service that asks it over LDAPS; with a transport of `starttls`, over that."""
+        port = self.clear if changes.get("transport") == "starttls" else self.tls
+        return settings_at(port, **changes)
+
+
+def settings_at(port: int, /, **changes: Any) -> dict[str, Any]:
+    """The settings of a service that asks a directory there."""
+    return {
+        "host": "127.0.0.1",
+        "port": port,
+        "ca_certificates": authority().certificate,
+        "bind_dn": SERVICE,
+        "bind_password": SERVICE_PASSWORD,
+        "search_base": BASE,
+        "account_attribute": "employeeNumber",
+        "deadline": 10,
+        **changes,
+    }
+
+
+def entry(dn: str, *classes: str, **attributes: str | bytes | list[str | bytes]) -> str:
+    """An entry, as LDIF."""
+    import base64
+
+    lines = [f"dn: {dn}", *(f"objectClass: {name}" for name in classes)]
+    for name, given in attributes.items():
+        for value in given if isinstance(given, list) else [given]:
+            raw = value if isinstance(value, bytes) else value.encode()
+            lines.append(f"{name}:: {base64.b64encode(raw).decode()}")
+    return "\n".join(lines) + "\n\n"
+
+
+def person(name: str, **attributes: Any) -> str:
+    """A subscriber, as LDIF, with `PASSWORD` unless another is given."""
+    given = {"uid": name, "cn": name, "sn": name, "userPassword": PASSWORD, **attributes}
+    left = {name: value for name, value in given.items() if value is not None}
+    escaped = name.replace("\\", r"\\")
+    return entry(f"cn={escaped},{BASE}", "inetOrgPerson", **left)
+
+
+@contextmanager
+def slapd(entries: str, *, vouched_for_by: Authority | None = None, tls: bool = True) -> Iterator[Slapd]:
+    """Run one with these entries. Without `tls`, it refuses StartTLS."""
+    signer = vouched_for_by or authority()
+    with tempfile.TemporaryDirectory(prefix="ags-slapd-") as name:
+        server = Slapd(Path(name))
+        data = server.folder / "data"
+        data.mkdir()
+        secured = (
+            f"TLSCertificateFile {signer.server_certificate}\nTLSCertificateKeyFile {signer.server_key}\n"
+        )
+        configuration = server.folder / "slapd.conf"
+        configuration.write_text(_CONFIGURATION.format(data=data, secured=secured if tls else ""))
+        base = entry("dc=operator,dc=example", "dcObject", "organization", dc="operator", o="Operator")
+        base += entry(BASE, "organizationalUnit", ou="people")
+        base += entry(
+            SERVICE, "organizationalRole", "simpleSecurityObject", cn="ags", userPassword=SERVICE_PASSWORD
+        )
+        path = program("slapd")
+        assert path is not None
+        subprocess.run(
+            [path, "-T", "add", "-f", str(configuration)],
+            input=(base + entries).encode(),
+            check=True,
+            capture_output=True,
+        )
+        addresses = f"ldap://127.0.0.1:{server.clear}/"
+        if tls:
+            addresses += f" ldaps://127.0.0.1:{server.tls}/"
+        command = [path, "-f", str(configuration), "-h", addresses, "-d", "stats"]
+        with running(command, server.log_file, lambda: accepts(server.clear)):
+            yield server
+
+
+_CONFIGURATION = """
+include /etc/ldap/schema/core.schema
+include /etc/ldap/schema/cosine.schema
+include /etc/ldap/schema/inetorgperson.schema
+modulepath /usr/lib/ldap
+moduleload back_mdb
+{secured}
+security simple_bind=128
+sizelimit 100
+database mdb
+suffix dc=operator,dc=example
+directory {data}
+access to attrs=userPassword by anonymous auth by * none
+access to dn.subtree="ou=open,dc=operator,dc=example" by * read
+access to * by dn.exact="cn=ags,dc=operator,dc=example" read by * none
+"""
