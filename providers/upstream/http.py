@@ -138,7 +138,7 @@ class _Network(httpcore2.NetworkBackend):
         for address in others:
             try:
                 return _Stream(backend.connect_tcp(address, port, _left() / 2))
-            except httpcore2.NetworkError:
+            except (httpcore2.NetworkError, httpcore2.ConnectTimeout):
                 continue
         return _Stream(backend.connect_tcp(last, port, _left()))
 

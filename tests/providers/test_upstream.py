@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from ipaddress import ip_network
 from typing import Any
 
@@ -223,6 +223,33 @@ def test_a_name_that_nobody_knows_is_away(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     assert outage(lambda: addresses_of("nobody.example", 443)) is Outage.AWAY
+
+
+@contextmanager
+def black_hole(port: int) -> Iterator[str]:
+    """An address on which whoever connects to that port hears nothing: the queue of the listener is full."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.2", port))
+        listener.listen(0)
+        for _ in range(4):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+        yield "127.0.0.2"
+
+
+def test_an_address_that_does_not_answer_leaves_time_for_the_next(
+    server: HTTPSServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.replies["/"] = Reply(200, b"here")
+    real = socket.getaddrinfo
+    with black_hole(server.port) as hole:
+        resolved = [*real(hole, server.port), *real("127.0.0.1", server.port)]
+        monkeypatch.setattr(
+            socket, "getaddrinfo", lambda host, *a, **k: resolved if k == {"type": 1} else real(host, *a, **k)
+        )
+        assert ask("GET", f"{server.url}/", {**SETTINGS, "deadline": 2.0}).body == b"here"
 
 
 def test_a_private_address_is_refused_before_anything_is_sent(server: HTTPSServer, settings: Any) -> None:
