@@ -84,6 +84,23 @@ def test_an_answer_of_just_the_limit_is_taken(server: HTTPSServer) -> None:
     assert outage(lambda: ask("GET", f"{server.url}/", SETTINGS, limit=99)) is Outage.TOO_LARGE
 
 
+SAYS_MORE = {
+    "a whole answer": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother",
+    "the beginning of one": b"HTTP/1.1 200 OK\r\nX: ",
+    "rest of a body": b"x",
+}
+
+
+@pytest.mark.parametrize("more", SAYS_MORE)
+def test_what_follows_an_answer_is_not_taken_for_the_answer_to_somebody_else(
+    server: HTTPSServer, more: str
+) -> None:
+    server.replies["/"] = Reply(200, SAYS_MORE[more], {"Content-Length": "0"})
+    server.replies["/next"] = Reply(200, b"its own")
+    assert outage(lambda: ask("GET", f"{server.url}/", SETTINGS)) is Outage.WRONG
+    assert ask("GET", f"{server.url}/next", SETTINGS).body == b"its own"
+
+
 def test_a_certificate_of_a_stranger_is_not_trusted() -> None:
     with HTTPSServer(stranger()) as server:
         assert outage(lambda: ask("GET", f"{server.url}/", SETTINGS)) is Outage.UNTRUSTED
