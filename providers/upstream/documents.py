@@ -94,7 +94,9 @@ class Document(Generic[_T]):
         with self._lock:
             if self._copy is not None and time.monotonic() - self._good_at < KEPT_FOR:
                 return self._copy
-            raise self._failed or outage or Unavailable(Outage.SLOW)
+            told = self._failed or outage or Unavailable(Outage.SLOW)
+        # A new one each time: one that is raised by many keeps the frames of all, and what is in them.
+        raise Unavailable(told.outage, told.detail)
 
     def newer(self, than: _T, wait: float | None = None) -> _T:
         """Return the document as it is now, for `than` lacks what was looked for.
@@ -129,7 +131,11 @@ class Document(Generic[_T]):
         if self._fetch is None and now - self._begun_at >= GAP:
             self._fetch, self._begun_at = Future(), now
             name = f"document {self._upstream}"
-            threading.Thread(target=self._run, args=[self._fetch], name=name, daemon=True).start()
+            thread = threading.Thread(target=self._run, args=[self._fetch], name=name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the machine has no thread left
+                self._fetch, self._failed = None, Unavailable(Outage.BUSY)
         return self._fetch
 
     def _wait(self, fetch: Future[None] | None, seconds: float | None) -> Unavailable | None:
@@ -174,7 +180,7 @@ class Document(Generic[_T]):
 
     def _fail(self, outage: Unavailable) -> None:
         with self._lock:
-            self._failed = outage
+            self._failed = Unavailable(outage.outage, outage.detail)
             self.health = Health(self.health.good_at, time.time(), outage.outage, str(outage))
         fetched.send_robust(sender=Document, document=self)
 

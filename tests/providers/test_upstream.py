@@ -307,6 +307,19 @@ def test_as_many_wait_as_may_and_the_next_hears_at_once_that_it_is_busy() -> Non
     assert within(30, "one:443", lambda: 5) == 5
 
 
+def test_a_machine_without_a_thread_to_spare_is_busy_and_keeps_no_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(call: Callable[[], Any]) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(room._threads, "submit", refuse)
+        for _ in range(room.PLACES_OF_ONE):
+            assert outage(lambda: within(30, "one:443", bool)) is Outage.BUSY
+    assert within(30, "one:443", lambda: 5) == 5
+
+
 def test_a_call_that_outlives_its_deadline_keeps_its_place_until_it_ends() -> None:
     released = threading.Event()
     for _ in range(room.PLACES_OF_ONE):
