@@ -34,6 +34,9 @@ KEPT_FOR = 24 * 3600.0
 GAP = 10.0
 """Seconds from one fetch to the next, whatever is asked for, and however often."""
 
+BUSY_GAP = 1.0
+"""Seconds to the next attempt where one found no room: nothing was asked of the upstream."""
+
 LIMIT = 256 * 1024
 """Bytes that a document has at most."""
 
@@ -156,6 +159,8 @@ class Document(Generic[_T]):
             self._keep(self._load())
         except Unavailable as outage:
             self._fail(outage)
+            if outage.outage is Outage.BUSY:
+                self._begun_at += BUSY_GAP - GAP
         except Exception as error:  # noqa: BLE001 - whatever a document does to its parser, fetching goes on
             log.error("document cannot be parsed: %s", type(error).__name__)
             self._fail(Unavailable(Outage.WRONG))

@@ -6,12 +6,13 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from providers.contract import Outage, Unavailable
-from providers.upstream import Document, Source, document, documents
+from providers.upstream import Document, Source, document, documents, room
 from providers.upstream.documents import fetched
 from tests.providers.conftest import Clock
 from tests.upstream.authority import authority
@@ -171,6 +172,18 @@ def test_a_machine_without_a_thread_to_spare_fetches_later(
         keys.prepare()
         assert outage(keys.current) is Outage.BUSY
     clock.ahead = documents.GAP + 1
+    assert keys.current() == ["one"]
+
+
+def test_where_there_was_no_room_for_a_fetch_the_next_comes_soon(
+    server: HTTPSServer, keys: Document[list[str]], clock: Clock
+) -> None:
+    with ExitStack() as full:
+        for _ in range(room.PLACES_OF_ONE):
+            full.enter_context(room.place(server.address))
+        keys.prepare()
+        eventually(lambda: keys.health.outage is Outage.BUSY)
+    clock.ahead = documents.BUSY_GAP + 0.1
     assert keys.current() == ["one"]
 
 
