@@ -13,7 +13,13 @@ from providers.key_set import AlgorithmsField
 
 
 class IssuerField(HTTPSField):
-    """An issuer: an https address without a query (OpenID Connect Core, section 2)."""
+    """An issuer: an https address of at most 450 characters, without a query (OpenID Connect Core 2).
+
+    That leaves room for the rest of the address of its discovery document.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"max_length": 450, **kwargs})
 
     def clean(self, value: Any) -> str:
         """Return it."""

@@ -34,6 +34,9 @@ KEPT_FOR = 24 * 3600.0
 GAP = 10.0
 """Seconds from one fetch to the next, whatever is asked for, and however often."""
 
+BUSY_GAP = 1.0
+"""Seconds to the next attempt where one found no room: nothing was asked of the upstream."""
+
 LIMIT = 256 * 1024
 """Bytes that a document has at most."""
 
@@ -94,7 +97,9 @@ class Document(Generic[_T]):
         with self._lock:
             if self._copy is not None and time.monotonic() - self._good_at < KEPT_FOR:
                 return self._copy
-            raise self._failed or outage or Unavailable(Outage.SLOW)
+            told = self._failed or outage or Unavailable(Outage.SLOW)
+        # A new one each time: one that is raised by many keeps the frames of all, and what is in them.
+        raise Unavailable(told.outage, told.detail)
 
     def newer(self, than: _T, wait: float | None = None) -> _T:
         """Return the document as it is now, for `than` lacks what was looked for.
@@ -129,7 +134,11 @@ class Document(Generic[_T]):
         if self._fetch is None and now - self._begun_at >= GAP:
             self._fetch, self._begun_at = Future(), now
             name = f"document {self._upstream}"
-            threading.Thread(target=self._run, args=[self._fetch], name=name, daemon=True).start()
+            thread = threading.Thread(target=self._run, args=[self._fetch], name=name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the machine has no thread left
+                self._fetch, self._failed = None, Unavailable(Outage.BUSY)
         return self._fetch
 
     def _wait(self, fetch: Future[None] | None, seconds: float | None) -> Unavailable | None:
@@ -150,6 +159,8 @@ class Document(Generic[_T]):
             self._keep(self._load())
         except Unavailable as outage:
             self._fail(outage)
+            if outage.outage is Outage.BUSY:
+                self._begun_at += BUSY_GAP - GAP
         except Exception as error:  # noqa: BLE001 - whatever a document does to its parser, fetching goes on
             log.error("document cannot be parsed: %s", type(error).__name__)
             self._fail(Unavailable(Outage.WRONG))
@@ -174,7 +185,7 @@ class Document(Generic[_T]):
 
     def _fail(self, outage: Unavailable) -> None:
         with self._lock:
-            self._failed = outage
+            self._failed = Unavailable(outage.outage, outage.detail)
             self.health = Health(self.health.good_at, time.time(), outage.outage, str(outage))
         fetched.send_robust(sender=Document, document=self)
 

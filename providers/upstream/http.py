@@ -92,7 +92,18 @@ class _Call:
             body += chunk
             if len(body) > self.limit:
                 raise Unavailable(Outage.TOO_LARGE)
+        if _has_more(response):
+            # Kept, the connection would answer the next request, of somebody else, with what is left over.
+            response.extensions["network_stream"].close()
+            raise Unavailable(Outage.WRONG, "its answer is longer than it says")
         return Answer(response.status, headers, bytes(body))
+
+
+def _has_more(response: httpcore2.Response) -> bool:
+    """Whether something came with an answer after its end. The library has no public word for it."""
+    stream: Any = response.stream
+    left_over, _ = stream._stream._connection._h11_state.trailing_data  # noqa: SLF001
+    return bool(left_over)
 
 
 @contextmanager
@@ -138,7 +149,7 @@ class _Network(httpcore2.NetworkBackend):
         for address in others:
             try:
                 return _Stream(backend.connect_tcp(address, port, _left() / 2))
-            except httpcore2.NetworkError:
+            except (httpcore2.NetworkError, httpcore2.ConnectTimeout):
                 continue
         return _Stream(backend.connect_tcp(last, port, _left()))
 

@@ -67,7 +67,11 @@ def within(deadline: float, upstream: str, call: Callable[[], _T]) -> _T:
     """
     _room.enter(upstream)
     # The place is free again when the call has really ended, and not when nobody waits for it any more.
-    future = _threads.submit(call)
+    try:
+        future = _threads.submit(call)
+    except RuntimeError:  # the machine has no thread left, or the process ends
+        _room.leave(upstream)
+        raise Unavailable(Outage.BUSY) from None
     future.add_done_callback(lambda _: _room.leave(upstream))
     try:
         return future.result(deadline)
