@@ -17,7 +17,7 @@ import httpcore2
 from providers.contract import Outage, Unavailable
 from providers.upstream.address import addresses_of
 from providers.upstream.answer import Answer
-from providers.upstream.room import PLACES, within
+from providers.upstream.room import PLACES, Room, requests
 
 LIMIT = 64 * 1024
 """Bytes of an answer, unless a call says otherwise."""
@@ -34,6 +34,7 @@ def ask(
     headers: Mapping[str, str] | None = None,
     body: bytes = b"",
     limit: int = LIMIT,
+    room: Room = requests,
 ) -> Answer:
     """Return the answer of an https address to one request.
 
@@ -43,9 +44,15 @@ def ask(
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.hostname:
         raise Unavailable(Outage.FORBIDDEN, "its address does not begin with https://")
-    deadline = settings["deadline"]
+    deadline: float = settings["deadline"]
     call = _Call(method, url, settings["ca_certificates"], headers or {}, body, limit, deadline)
-    return within(deadline, f"{parts.hostname}:{parts.port or 443}", call)
+    return room.within(deadline, host_and_port(url), call)
+
+
+def host_and_port(url: str) -> str:
+    """Return by which name the server of an https address is known among upstreams."""
+    parts = urlsplit(url)
+    return f"{parts.hostname}:{parts.port or 443}"
 
 
 @dataclass(frozen=True, slots=True)

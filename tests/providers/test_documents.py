@@ -180,7 +180,7 @@ def test_where_there_was_no_room_for_a_fetch_the_next_comes_soon(
 ) -> None:
     with ExitStack() as full:
         for _ in range(room.PLACES_OF_ONE):
-            full.enter_context(room.place(server.address))
+            full.enter_context(room.background.place(server.address))
         keys.prepare()
         eventually(lambda: keys.health.outage is Outage.BUSY)
     clock.ahead = documents.BUSY_GAP + 0.1
@@ -253,6 +253,7 @@ def test_whoever_listens_hears_of_each_fetch_good_or_bad(
         server.replies["/keys"] = Reply(500)
         clock.ahead = documents.GAP + 1
         keys.newer(keys.current())
+        eventually(lambda: len(heard) == 2)
     finally:
         fetched.disconnect(listen)
     assert heard == [("nagra", None), ("nagra", Outage.WRONG)]

@@ -15,7 +15,7 @@ import pytest
 
 from providers.contract import Outage, Unavailable
 from providers.upstream import addresses_of, ask, room, within
-from providers.upstream.http import LIMIT
+from providers.upstream.http import LIMIT, host_and_port
 from tests.upstream.authority import authority, stranger
 from tests.upstream.https import HTTPSServer, Reply, as_json
 
@@ -315,10 +315,24 @@ def test_a_machine_without_a_thread_to_spare_is_busy_and_keeps_no_place(
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patched:
-        patched.setattr(room._threads, "submit", refuse)
+        patched.setattr(room.requests._threads, "submit", refuse)
         for _ in range(room.PLACES_OF_ONE):
             assert outage(lambda: within(30, "one:443", bool)) is Outage.BUSY
     assert within(30, "one:443", lambda: 5) == 5
+
+
+def test_a_fetch_in_the_background_finds_room_where_requests_find_none(server: HTTPSServer) -> None:
+    server.replies["/"] = Reply()
+    with ExitStack() as full:
+        for _ in range(room.PLACES_OF_ONE):
+            full.enter_context(room.requests.place(server.address))
+        assert outage(lambda: ask("GET", f"{server.url}/", SETTINGS)) is Outage.BUSY
+        assert ask("GET", f"{server.url}/", SETTINGS, room=room.background).status == 200
+
+
+@pytest.mark.parametrize("url", ["https://Login.example/a", "https://login.example:443/b"])
+def test_one_server_is_one_upstream_however_its_address_is_written(url: str) -> None:
+    assert host_and_port(url) == "login.example:443"
 
 
 def test_a_call_that_outlives_its_deadline_keeps_its_place_until_it_ends() -> None:
