@@ -156,6 +156,14 @@ def rows_of(page: Any) -> dict[str, tuple[str, str]]:
     return {line.field["label"]: (line.contents(), line.field["help_text"]) for line in lines}
 
 
+def test_the_history_says_so_where_a_save_has_changed_nothing(admin_client: Client, nagra: HeadEnd) -> None:
+    service = Service.unscoped.get()
+    history = f"{LIST}{service.pk}/history/"
+    assert "It was saved as it was." not in _text(admin_client.get(history))
+    service.save()
+    assert _text(admin_client.get(history)).count("It was saved as it was.") == 1
+
+
 def test_who_may_only_look_sees_the_settings_as_rows(nagra: HeadEnd) -> None:
     service = Service.unscoped.get()
     service.settings |= {"clock_skew": 77, "replay": "required"}
