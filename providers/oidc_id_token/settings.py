@@ -82,5 +82,3 @@ class OIDCIDTokenSettings(UpstreamSettings, ClaimSettings, TokenSettings):
         initial="if_present",
         help_text="Whether a token can be used again until it expires. Known by its jti, or else its nonce.",
     )
-
-    field_order = ["issuer", "client_id", "trusted_clients", "algorithms", "nonce"]
