@@ -127,9 +127,12 @@ def bind(name: str, default: str) -> str:
     return value if re.fullmatch(r"unix:.+", value) else _host_and_port(name, value, "HOST:PORT or unix:PATH")
 
 
-def second_bind(name: str) -> str:
-    """Return HOST:PORT, or nothing. Raises ImproperlyConfigured."""
+def second_bind(name: str, first: str) -> str:
+    """Return HOST:PORT, of another port than `first`, or nothing. Raises ImproperlyConfigured."""
     value = text(name, "")
+    # By its port alone the server tells where a request came in, whatever the address.
+    if value and not first.startswith("unix:") and value.rpartition(":")[2] == first.rpartition(":")[2]:
+        raise ImproperlyConfigured(f"{name}: it must have a port of its own.")
     return value and _host_and_port(name, value, "HOST:PORT")
 
 

@@ -31,6 +31,9 @@ PUBLIC_KEYS: dict[str, type] = {
 """The algorithms of a public key (RFC 7518, sections 3.3 to 3.5; RFC 8037, section 3.1), with its type."""
 
 KID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+FOREIGN_KID = re.compile("[!-~]{1,128}")
+"""A key ID that somebody else has given: some identity providers write them in base64."""
+
 HEADER_MEMBERS = frozenset({"alg", "kid", "typ"})
 
 THUMBPRINTS = frozenset({"x5t", "x5t#S256"})
@@ -60,11 +63,12 @@ def prove(
     *,
     types: tuple[str, ...] = ("JWT",),
     ignored: frozenset[str] = frozenset(),
+    kids: re.Pattern[str] = KID,
 ) -> Proven:
     """Return the claims of `token` if a key of the ring signed it. `now` is in seconds since the epoch.
 
     The header's `typ` must be one of `types`; an absent one counts as JWT. Header members beside `alg`, `kid`
-    and `typ` are refused, but for those `ignored`.
+    and `typ` are refused, but for those `ignored`. The `kid` must be of the form `kids`.
 
     Raises `Refused` with one of the refusals that come before a signature is proven, or with
     PAYLOAD_MALFORMED when the signature holds over something that is no strict JSON object.
@@ -78,7 +82,7 @@ def prove(
     if not header.keys() <= HEADER_MEMBERS | ignored:
         raise Refused(Refusal.HEADER_MEMBER_FORBIDDEN)
     kid = header.get("kid")
-    if header.get("typ", "JWT") not in types or not isinstance(kid, str) or not KID.fullmatch(kid):
+    if header.get("typ", "JWT") not in types or not isinstance(kid, str) or not kids.fullmatch(kid):
         raise Refused(Refusal.MALFORMED)
 
     key = keys.get(kid)

@@ -28,7 +28,7 @@ def try_service(service: Service) -> Iterator[Finding]:
     yield Finding(good=True, sentence="The settings are complete, and each is of its form.")
     if not (service.enabled and service.tenant.enabled):
         # No fault: it is tried before it is enabled.
-        yield Finding(good=True, sentence="It is disabled, or its tenant is: nobody can use it yet.")
+        yield Finding(good=None, sentence="It is disabled, or its tenant is: nobody can use it yet.")
     try:
         yield from strategy.check(settings, key_ring(service.tenant_id))
     except Unavailable as outage:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from ags.api.errors import SERVICE_NOT_AVAILABLE, UNAVAILABLE, ApiError
 from ags.sessions.denial import Stale
-from providers.contract import Endpoint
+from providers.contract import Choice, Endpoint, Identity
 from tenants.snapshot import ServiceView, TenantView, snapshot
 
 _T = TypeVar("_T")
@@ -30,6 +30,27 @@ def offered(tenant_id: str, service_name: str, endpoint: Endpoint) -> tuple[Tena
     if endpoint not in service.strategy.endpoints:
         raise ApiError(SERVICE_NOT_AVAILABLE, why="endpoint_not_offered")
     return tenant, service
+
+
+class Judge:
+    """Asks the strategy of a service, and not again while service and keys are the same.
+
+    What is judged twice because the tenant has changed may be a password, which an upstream would count.
+    """
+
+    def __init__(self) -> None:
+        self._asked: Any = None
+        self._verdict: Identity | Choice | None = None
+
+    def verdict(
+        self, tenant: TenantView, service: ServiceView, parameters: Mapping[str, str]
+    ) -> Identity | Choice:
+        """Return whom the parameters prove. Raises `Refused` and `Unavailable`."""
+        asked = (service.id, service.strategy, service.settings, tenant.keys)
+        if self._verdict is None or asked != self._asked:
+            self._verdict = service.strategy.verify(parameters, service.settings, tenant.keys)
+            self._asked = asked
+        return self._verdict
 
 
 def twice_at_most(attempt: Callable[[], _T], tenant_id: str) -> _T:

@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from ags.api import headers, parameters, parsing
-from ags.api.offer import offered, twice_at_most
+from ags.api.offer import Judge, offered, twice_at_most
 from ags.api.record import record_of
 from ags.api.schema import CORRELATION_ID, SERVICE_ID, TENANT_ID, ParameterSerializer, refusals
 from ags.api.view import GateView
@@ -51,11 +51,12 @@ class GetSessionToken(GateView):
         tenant_id = headers.tenant_id(request.META, record)
         service_name = headers.service_name(request.META, record)
         given = parameters.read(parsing.read_object(request))
+        judge = Judge()
 
         def attempt() -> str:
             tenant, service = offered(tenant_id, service_name, Endpoint.GET_SESSION_TOKEN)
             checked = parameters.check(service.strategy.declaration, given)
-            identity = service.strategy.verify(checked, service.settings, tenant.keys)
+            identity = judge.verdict(tenant, service, checked)
             if isinstance(identity, Choice):
                 raise Refused(Refusal.ACCOUNT_AMBIGUOUS)
             return issue(tenant, service, identity, record.correlation_id)

@@ -11,7 +11,7 @@ from rest_framework.response import Response
 
 from ags.api import headers, parameters, parsing
 from ags.api.device import DeviceSerializer, device_of
-from ags.api.offer import offered, twice_at_most
+from ags.api.offer import Judge, offered, twice_at_most
 from ags.api.record import record_of
 from ags.api.schema import (
     CORRELATION_ID,
@@ -79,12 +79,13 @@ class SignOn(GateView):
         body = parsing.read_object(request)
         given = parameters.read(body)
         device = device_of(body)
+        judge = Judge()
 
         def attempt() -> Response:
             tenant, service = offered(tenant_id, service_name, Endpoint.SIGNON)
             checked = parameters.check(service.strategy.declaration, given)
             demand_signer(tenant)
-            proven = service.strategy.verify(checked, service.settings, tenant.keys)
+            proven = judge.verdict(tenant, service, checked)
             if not isinstance(proven, Choice):
                 signed_on = sign_on(tenant, service, proven, device, record.correlation_id)
                 return Response(bundle(tenant, signed_on), status=201)

@@ -42,9 +42,14 @@ class _Documents(Collector):
             "When a document of an upstream was last fetched, in seconds since the epoch; 0: never.",
             labels=labels,
         )
+        told: dict[tuple[str, str], tuple[int, float]] = {}
         for row in islice(rows, DOCUMENTS_TOLD):
-            of = [row.tenant_id, row.address]
-            good.add_metric(of, 0 if row.trouble else 1)
-            fetched.add_metric(of, row.good_at.timestamp() if row.good_at else 0)
+            # A query may hold what lets AGS in. Of those that differ in nothing else, the worse is told.
+            of = row.tenant_id, row.address.partition("?")[0]
+            health = 0 if row.trouble else 1, row.good_at.timestamp() if row.good_at else 0.0
+            told[of] = min(told.get(of, health), health)
+        for of, (is_good, fetched_at) in told.items():
+            good.add_metric(of, is_good)
+            fetched.add_metric(of, fetched_at)
         yield good
         yield fetched

@@ -28,9 +28,12 @@ class Endpoint(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What trying a configuration has shown, in a sentence for staff. Nothing secret is in it."""
+    """What trying a configuration has shown, in a sentence for staff. Nothing secret is in it.
 
-    good: bool
+    `good`: whether it lets subscribers in. None: it does not keep them out, but staff should know.
+    """
+
+    good: bool | None
     sentence: str
 
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
 
 from providers.contract import TrustedKey
-from providers.jose import KID, PUBLIC_KEYS, canonical
+from providers.jose import FOREIGN_KID, PUBLIC_KEYS, canonical
 
 RSA_BITS = range(2048, 8192 + 1)
 _RSA_EXPONENT_BELOW = 2**32
@@ -34,7 +34,7 @@ def key_of(jwk: Any, algorithms: Sequence[str]) -> TrustedKey:
     if is_secret(jwk):
         raise Unusable("private or shared, which nobody should publish")
     kid = jwk.get("kid")
-    if not isinstance(kid, str) or not KID.fullmatch(kid):
+    if not isinstance(kid, str) or not FOREIGN_KID.fullmatch(kid):
         raise Unusable("without a kid of 1 to 128 letters, digits and . _ : -")
     operations = jwk.get("key_ops", ["verify"])
     if jwk.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:

@@ -35,7 +35,7 @@ class KeySet:
             names.append(f"and {count - _NAMED} more")
         found = [Finding(True, f"{whose} has {_counted(count, 'usable ')}: {', '.join(names)}.")]
         if self.unused:
-            found.append(Finding(True, f"Not used: {_in_words(self.unused)}."))
+            found.append(Finding(None, f"Not used: {_in_words(self.unused)}."))
         return found
 
 

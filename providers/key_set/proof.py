@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from providers.contract import Refusal, Refused
-from providers.jose import Proven, prove
+from providers.jose import FOREIGN_KID, Proven, prove
 from providers.key_set.key_set import KeySet
 from providers.upstream import Document
 
@@ -20,11 +20,11 @@ def prove_by(document: Document[KeySet], token: str, now: float, deadline: float
     ends = time.monotonic() + deadline
     keys = document.current(deadline)
     try:
-        return prove(token, keys.ring, now, **rules)
+        return prove(token, keys.ring, now, kids=FOREIGN_KID, **rules)
     except Refused as refused:
         if refused.refusal is not Refusal.KEY_UNKNOWN:
             raise
         newer = document.newer(keys, max(ends - time.monotonic(), 0.0))
         if newer is keys:
             raise
-    return prove(token, newer.ring, now, **rules)
+    return prove(token, newer.ring, now, kids=FOREIGN_KID, **rules)

@@ -15,8 +15,9 @@ class AlgorithmsField(forms.MultipleChoiceField):
     def __init__(self, **kwargs: Any) -> None:
         options = {
             "choices": [(name, name) for name in PUBLIC_KEYS],
-            "help_text": "What a key may be for; each is for one. An RSA key that does not name its own "
-            "is used only if one of RS256 and PS256 is allowed.",
+            "widget": forms.CheckboxSelectMultiple,
+            "help_text": "A key is for one of these, and is used if that is ticked. An RSA key that does not "
+            "say which is used only if either RS256 or PS256 is ticked, and not both.",
         }
         super().__init__(**{**options, **kwargs})
 

@@ -13,7 +13,13 @@ from providers.key_set import AlgorithmsField
 
 
 class IssuerField(HTTPSField):
-    """An issuer: an https address without a query (OpenID Connect Core, section 2)."""
+    """An issuer: an https address of at most 450 characters, without a query (OpenID Connect Core 2).
+
+    That leaves room for the rest of the address of its discovery document.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"max_length": 450, **kwargs})
 
     def clean(self, value: Any) -> str:
         """Return it."""
@@ -76,5 +82,3 @@ class OIDCIDTokenSettings(UpstreamSettings, ClaimSettings, TokenSettings):
         initial="if_present",
         help_text="Whether a token can be used again until it expires. Known by its jti, or else its nonce.",
     )
-
-    field_order = ["issuer", "client_id", "trusted_clients", "algorithms", "nonce"]

@@ -22,7 +22,7 @@ PADDINGS: dict[str, AsymmetricPadding] = {
 """How a password is padded before it is encrypted (RFC 8017, section 7), by the word of the setting."""
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)
 def private_key(pem: str) -> RSAPrivateKey:
     """Return that key, of a length in `BITS`. Raises ValueError. To check one takes long, so it is kept."""
     try:

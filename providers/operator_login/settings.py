@@ -10,8 +10,8 @@ from django import forms
 from providers.contract import HTTPSField, SecretField, UpstreamSettings
 from providers.operator_login.encrypted import private_key
 
-_BASIC = re.compile("[^\x00-\x1f\x7f:]+"), re.compile("[^\x00-\x1f\x7f]+")
-"""User and secret (RFC 7617, section 2)."""
+_USER, _SECRET = re.compile("[^\x00-\x1f\x7f:]+"), re.compile("[^\x00-\x1f\x7f]+")
+"""Those of Basic (RFC 7617, section 2)."""
 
 _BEARER = re.compile("[!-~]+")
 """What fits the header as one word: RFC 6750, section 2.1, and what else operators take for a secret."""
@@ -30,8 +30,8 @@ class OperatorLoginSettings(UpstreamSettings):
         initial="basic",
         help_text="How AGS proves to the endpoint who it is.",
     )
-    user = forms.CharField(required=False, max_length=255, initial="", help_text="The user of Basic.")
-    secret = SecretField(required=False, help_text="The secret of Basic or Bearer.")
+    user = forms.CharField(required=False, max_length=255, initial="", help_text="Needed for Basic.")
+    secret = SecretField(required=False, help_text="Needed for Basic and Bearer.")
     encryption = forms.ChoiceField(
         choices=[
             ("none", "Passwords come as they are typed"),
@@ -49,13 +49,13 @@ class OperatorLoginSettings(UpstreamSettings):
             ("pkcs1v15", "PKCS#1 v1.5 (only for clients that know nothing else)"),
         ],
         initial="oaep_sha256",
-        help_text="How client apps pad what they encrypt, where AGS decrypts.",
+        help_text="How client apps pad what they encrypt. Looked at only where AGS decrypts.",
     )
     private_key = SecretField(
         required=False,
         lines=True,
         max_length=8192,
-        help_text="The private RSA key (PEM, 2048 to 4096 bits), where AGS decrypts.",
+        help_text="Needed where AGS decrypts: the private RSA key (PEM, 2048 to 4096 bits).",
     )
 
     def clean_private_key(self) -> str:
@@ -74,11 +74,10 @@ class OperatorLoginSettings(UpstreamSettings):
         user, secret = cleaned.get("user", ""), cleaned.get("secret", "")
         match cleaned.get("authentication"):
             case "basic":
-                for name, text, form in zip(("user", "secret"), (user, secret), _BASIC, strict=True):
-                    if not form.fullmatch(text):
-                        self.add_error(
-                            name, "Basic needs one, without colon in the user and control characters."
-                        )
+                if not _USER.fullmatch(user):
+                    self.add_error("user", "Basic needs one, without colons and control characters.")
+                if not _SECRET.fullmatch(secret):
+                    self.add_error("secret", "Basic needs one, without control characters.")
             case "bearer" if not _BEARER.fullmatch(secret):
                 self.add_error(
                     "secret", "Bearer needs one, of letters, digits and signs of ASCII without spaces."

@@ -8,7 +8,7 @@ from django import forms
 
 from providers.claims import ClaimSettings, TokenSettings
 from providers.contract import HTTPSField, UpstreamSettings
-from providers.jose import KID
+from providers.jose import FOREIGN_KID
 from providers.key_set import AlgorithmsField, PublicKeysField, Unusable, entered
 
 
@@ -23,18 +23,20 @@ class SignedJWTSettings(UpstreamSettings, ClaimSettings, TokenSettings):
     )
     key_set_address = HTTPSField(
         required=False,
-        help_text="The operator's JWK Set. It is kept, and asked for again every few minutes.",
+        help_text="Needed where the keys are there: the operator's JWK Set. It is kept, and asked for again "
+        "every few minutes.",
     )
     public_keys = PublicKeysField(
         required=False,
-        help_text="A public key or a certificate in PEM, a JWK or a JWK Set.",
+        help_text="Needed where the keys are entered: a public key or a certificate in PEM, a JWK or a "
+        "JWK Set.",
     )
     key_id = forms.RegexField(
-        rf"\A{KID.pattern}\Z",
+        rf"\A{FOREIGN_KID.pattern}\Z",
         label="Key ID",
         required=False,
         max_length=128,
-        help_text="The kid of the key that is entered in PEM. A JWK has its own.",
+        help_text="The kid of a key that is entered in PEM, where it is needed. A JWK has its own.",
     )
     algorithms = AlgorithmsField(initial=["RS256", "ES256", "EdDSA"])
     issuer = forms.CharField(max_length=255, help_text="What iss must be, to the character.")
@@ -49,17 +51,6 @@ class SignedJWTSettings(UpstreamSettings, ClaimSettings, TokenSettings):
         "An authorization server may sign access tokens as at+jwt, to tell them from others.",
     )
 
-    field_order = [
-        "keys_from",
-        "key_set_address",
-        "public_keys",
-        "key_id",
-        "algorithms",
-        "issuer",
-        "audience",
-        "header_type",
-    ]
-
     def clean(self) -> dict[str, Any]:
         """Demand keys where they are said to be."""
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
@@ -67,7 +58,7 @@ class SignedJWTSettings(UpstreamSettings, ClaimSettings, TokenSettings):
         if source is None or self.errors:
             return cleaned
         if not cleaned[source]:
-            self.add_error(source, "Needed, for the keys are said to be there.")
+            self.add_error(source, "Needed, for this is where the keys are said to be.")
         elif source == "public_keys":
             try:
                 entered("", cleaned[source], cleaned["key_id"], tuple(cleaned["algorithms"]))

@@ -87,7 +87,7 @@ class TokenIntrospection(Strategy):
             yield Finding(False, f"{host} answers, but does not say whether a token is active.")
         if not (settings["audience"] or settings["scope"]):
             yield Finding(
-                True,
+                None,
                 "Neither audience nor scope is set: "
                 "a token that was made for another service of the operator is accepted as well.",
             )

@@ -34,7 +34,9 @@ def _is_allowed(text: str) -> bool:
     address = _reached(ip_address(text.partition("%")[0]))
     if any(address in network for network in settings.AGS_PRIVATE_UPSTREAMS):
         return True
-    return address.is_global and not (address.is_multicast or address.is_reserved)
+    # To Python, the site-local ones of old (RFC 3879) are global.
+    inside = isinstance(address, IPv6Address) and address.is_site_local
+    return address.is_global and not (inside or address.is_multicast or address.is_reserved)
 
 
 _NAT64 = ip_network("64:ff9b::/96")

@@ -14,13 +14,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
-from urllib.parse import urlsplit
 
 from django.dispatch import Signal
 
 from providers.contract import Outage, Unavailable
-from providers.upstream import room
-from providers.upstream.http import ask
+from providers.upstream.http import ask, host_and_port
+from providers.upstream.room import background, requests
 
 FRESH_FOR = 300.0
 """Seconds after which a document is not used any more without asking whether there is a newer one."""
@@ -33,6 +32,9 @@ KEPT_FOR = 24 * 3600.0
 
 GAP = 10.0
 """Seconds from one fetch to the next, whatever is asked for, and however often."""
+
+BUSY_GAP = 1.0
+"""Seconds to the next attempt where one found no room: nothing was asked of the upstream."""
 
 LIMIT = 256 * 1024
 """Bytes that a document has at most."""
@@ -72,7 +74,7 @@ class Document(Generic[_T]):
         self.source = source
         self.health = Health()
         self._parse = parse
-        self._upstream = urlsplit(source.url).netloc
+        self._upstream = host_and_port(source.url)
         self._lock = threading.Lock()
         self._copy: _T | None = None
         self._good_at = self._begun_at = float("-inf")
@@ -94,7 +96,9 @@ class Document(Generic[_T]):
         with self._lock:
             if self._copy is not None and time.monotonic() - self._good_at < KEPT_FOR:
                 return self._copy
-            raise self._failed or outage or Unavailable(Outage.SLOW)
+            told = self._failed or outage or Unavailable(Outage.SLOW)
+        # A new one each time: one that is raised by many keeps the frames of all, and what is in them.
+        raise Unavailable(told.outage, told.detail)
 
     def newer(self, than: _T, wait: float | None = None) -> _T:
         """Return the document as it is now, for `than` lacks what was looked for.
@@ -117,10 +121,12 @@ class Document(Generic[_T]):
         """Fetch it, whatever is kept, and return it. Raises `Unavailable`."""
         try:
             copy = self._load()
+            self._keep(copy)
         except Unavailable as outage:
             self._fail(outage)
             raise
-        self._keep(copy)
+        finally:
+            self._tell()
         return copy
 
     def _fetch_if_due(self) -> Future[None] | None:
@@ -129,7 +135,11 @@ class Document(Generic[_T]):
         if self._fetch is None and now - self._begun_at >= GAP:
             self._fetch, self._begun_at = Future(), now
             name = f"document {self._upstream}"
-            threading.Thread(target=self._run, args=[self._fetch], name=name, daemon=True).start()
+            thread = threading.Thread(target=self._run, args=[self._fetch], name=name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the machine has no thread left
+                self._fetch, self._failed = None, Unavailable(Outage.BUSY)
         return self._fetch
 
     def _wait(self, fetch: Future[None] | None, seconds: float | None) -> Unavailable | None:
@@ -137,7 +147,7 @@ class Document(Generic[_T]):
         if fetch is None:
             return None
         try:
-            with room.place(self._upstream):
+            with requests.place(self._upstream):
                 fetch.result(self.source.deadline if seconds is None else seconds)
         except TimeoutError:
             return Unavailable(Outage.SLOW)
@@ -150,17 +160,22 @@ class Document(Generic[_T]):
             self._keep(self._load())
         except Unavailable as outage:
             self._fail(outage)
+            if outage.outage is Outage.BUSY:
+                self._begun_at += BUSY_GAP - GAP
         except Exception as error:  # noqa: BLE001 - whatever a document does to its parser, fetching goes on
             log.error("document cannot be parsed: %s", type(error).__name__)
             self._fail(Unavailable(Outage.WRONG))
         with self._lock:
             self._fetch = None
         fetch.set_result(None)
+        # Last, for nobody needs to wait for those who listen.
+        self._tell()
 
     def _load(self) -> _T:
         source = self.source
         limits = {"deadline": source.deadline, "ca_certificates": source.ca_certificates}
-        answer = ask("GET", source.url, limits, headers={"Accept": "application/json"}, limit=LIMIT)
+        headers = {"Accept": "application/json"}
+        answer = ask("GET", source.url, limits, headers=headers, limit=LIMIT, room=background)
         if answer.status != 200:
             raise Unavailable(Outage.WRONG, f"it answers {answer.status}")
         return self._parse(answer.body)
@@ -170,12 +185,13 @@ class Document(Generic[_T]):
             self._copy, self._failed = copy, None
             self._good_at = time.monotonic()
             self.health = Health(time.time(), self.health.failed_at)
-        fetched.send_robust(sender=Document, document=self)
 
     def _fail(self, outage: Unavailable) -> None:
         with self._lock:
-            self._failed = outage
+            self._failed = Unavailable(outage.outage, outage.detail)
             self.health = Health(self.health.good_at, time.time(), outage.outage, str(outage))
+
+    def _tell(self) -> None:
         fetched.send_robust(sender=Document, document=self)
 
 

@@ -17,7 +17,7 @@ import httpcore2
 from providers.contract import Outage, Unavailable
 from providers.upstream.address import addresses_of
 from providers.upstream.answer import Answer
-from providers.upstream.room import PLACES, within
+from providers.upstream.room import PLACES, Room, requests
 
 LIMIT = 64 * 1024
 """Bytes of an answer, unless a call says otherwise."""
@@ -34,6 +34,7 @@ def ask(
     headers: Mapping[str, str] | None = None,
     body: bytes = b"",
     limit: int = LIMIT,
+    room: Room = requests,
 ) -> Answer:
     """Return the answer of an https address to one request.
 
@@ -43,9 +44,15 @@ def ask(
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.hostname:
         raise Unavailable(Outage.FORBIDDEN, "its address does not begin with https://")
-    deadline = settings["deadline"]
+    deadline: float = settings["deadline"]
     call = _Call(method, url, settings["ca_certificates"], headers or {}, body, limit, deadline)
-    return within(deadline, f"{parts.hostname}:{parts.port or 443}", call)
+    return room.within(deadline, host_and_port(url), call)
+
+
+def host_and_port(url: str) -> str:
+    """Return by which name the server of an https address is known among upstreams."""
+    parts = urlsplit(url)
+    return f"{parts.hostname}:{parts.port or 443}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +99,18 @@ class _Call:
             body += chunk
             if len(body) > self.limit:
                 raise Unavailable(Outage.TOO_LARGE)
+        if _has_more(response):
+            # Kept, the connection would answer the next request, of somebody else, with what is left over.
+            response.extensions["network_stream"].close()
+            raise Unavailable(Outage.WRONG, "its answer is longer than it says")
         return Answer(response.status, headers, bytes(body))
+
+
+def _has_more(response: httpcore2.Response) -> bool:
+    """Whether something came with an answer after its end. The library has no public word for it."""
+    stream: Any = response.stream
+    left_over, _ = stream._stream._connection._h11_state.trailing_data  # noqa: SLF001
+    return bool(left_over)
 
 
 @contextmanager
@@ -138,7 +156,7 @@ class _Network(httpcore2.NetworkBackend):
         for address in others:
             try:
                 return _Stream(backend.connect_tcp(address, port, _left() / 2))
-            except httpcore2.NetworkError:
+            except (httpcore2.NetworkError, httpcore2.ConnectTimeout):
                 continue
         return _Stream(backend.connect_tcp(last, port, _left()))
 

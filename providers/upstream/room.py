@@ -24,52 +24,60 @@ PLACES_OF_ONE = 8
 _T = TypeVar("_T")
 
 
-class _Room:
-    """The places, and who has taken them."""
+class Room:
+    """Places to wait in, and the threads that make the calls. An upstream is named as `host:port`."""
 
     def __init__(self) -> None:
         self._taken: Counter[str] = Counter()
         self._lock = threading.Lock()
+        self._threads = ThreadPoolExecutor(max_workers=PLACES, thread_name_prefix="upstream")
 
-    def enter(self, upstream: str) -> None:
+    @contextmanager
+    def place(self, upstream: str) -> Iterator[None]:
+        """Hold a place while something is waited for. Raises `Unavailable(BUSY)` if there is none."""
+        self._enter(upstream)
+        try:
+            yield
+        finally:
+            self._leave(upstream)
+
+    def within(self, deadline: float, upstream: str, call: Callable[[], _T]) -> _T:
+        """Return what `call` returns, or raise what it raises, within `deadline` seconds.
+
+        After that it raises `Unavailable(SLOW)`, and where as many wait as may `Unavailable(BUSY)` at once.
+        The call must end by itself soon after, so give it the deadline as well; what it cannot limit, such as
+        looking up a name, is what this is for.
+        """
+        self._enter(upstream)
+        # The place is free again when the call has really ended, and not when nobody waits for it any more.
+        try:
+            future = self._threads.submit(call)
+        except RuntimeError:  # the machine has no thread left, or the process ends
+            self._leave(upstream)
+            raise Unavailable(Outage.BUSY) from None
+        future.add_done_callback(lambda _: self._leave(upstream))
+        try:
+            return future.result(deadline)
+        except TimeoutError:
+            raise Unavailable(Outage.SLOW) from None
+
+    def _enter(self, upstream: str) -> None:
         with self._lock:
             if self._taken.total() >= PLACES or self._taken[upstream] >= PLACES_OF_ONE:
                 raise Unavailable(Outage.BUSY)
             self._taken[upstream] += 1
 
-    def leave(self, upstream: str) -> None:
+    def _leave(self, upstream: str) -> None:
         with self._lock:
             self._taken[upstream] -= 1
             if not self._taken[upstream]:
                 del self._taken[upstream]
 
 
-_room = _Room()
-_threads = ThreadPoolExecutor(max_workers=PLACES, thread_name_prefix="upstream")
+requests = Room()
+"""Where requests wait: each holds a thread of the server meanwhile."""
 
+background = Room()
+"""Where documents are fetched: whoever waits for one has a place among the requests."""
 
-@contextmanager
-def place(upstream: str) -> Iterator[None]:
-    """Hold a place while a request waits. Raises `Unavailable(BUSY)` when there is none."""
-    _room.enter(upstream)
-    try:
-        yield
-    finally:
-        _room.leave(upstream)
-
-
-def within(deadline: float, upstream: str, call: Callable[[], _T]) -> _T:
-    """Return what `call` returns, or raise what it raises, or `Unavailable(SLOW)` after `deadline` seconds.
-
-    `upstream` names the server, for no more than a few may wait for one: then it raises `Unavailable(BUSY)`
-    at once. The call must end by itself soon after, so give it the deadline as well; what it cannot limit,
-    such as looking up a name, is what this is for.
-    """
-    _room.enter(upstream)
-    # The place is free again when the call has really ended, and not when nobody waits for it any more.
-    future = _threads.submit(call)
-    future.add_done_callback(lambda _: _room.leave(upstream))
-    try:
-        return future.result(deadline)
-    except TimeoutError:
-        raise Unavailable(Outage.SLOW) from None
+within = requests.within

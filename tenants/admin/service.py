@@ -12,7 +12,8 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html, format_html_join
-from django.utils.safestring import SafeString, mark_safe
+from django.utils.safestring import SafeString
+from django.utils.text import capfirst
 from django.views.decorators.debug import sensitive_post_parameters
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
@@ -22,7 +23,7 @@ from tenants import health
 from tenants.admin.cut_off import IssuingAdmin
 from tenants.admin.pages import Question
 from tenants.admin.tenant import STATUS, switch, switch_of
-from tenants.forms import ChoiceOfStrategy, service_form, settings_fields, shown_setting
+from tenants.forms import ChoiceOfStrategy, declared_settings, service_form, settings_fields, shown_setting
 from tenants.models import Service, tenants_of
 from tenants.trial import try_service
 
@@ -106,7 +107,7 @@ class ServiceAdmin(IssuingAdmin):
                 offer,
                 (
                     "Settings",
-                    {"fields": [shown_setting(*one) for one in strategy.Settings.base_fields.items()]},
+                    {"fields": [shown_setting(*one) for one in declared_settings(strategy).items()]},
                 ),
             ]
         return [offer, ("Settings", {"fields": list(settings_fields(service, strategy))})]
@@ -131,8 +132,10 @@ class ServiceAdmin(IssuingAdmin):
     @display(description="Documents")
     def documents(self, service: Service) -> SafeString:
         """How fetching the documents of the upstream goes."""
-        told = ((one.name, one.address, one.sentence) for one in health.of_service(service))
-        return format_html_join(mark_safe("<br>"), "{}, {}<br>{}", told)
+        told = ((capfirst(one.name), one.address, one.sentence) for one in health.of_service(service))
+        return format_html_join(
+            "", '<p class="mb-2"><b>{}</b> <span class="break-all">{}</span><br>{}</p>', told
+        )
 
     # Trying it
 

@@ -4,7 +4,7 @@ from tenants.forms.key import GENERATE, KeyChangeForm, NewKeyForm
 from tenants.forms.of_tenant import ChoiceOfTenant, FormOfTenants, NewOfTenant, form_for
 from tenants.forms.resource_server import NewResourceServerForm
 from tenants.forms.service import ChoiceOfStrategy, service_form
-from tenants.forms.settings import settings_fields, shown_setting
+from tenants.forms.settings import declared_settings, settings_fields, shown_setting
 from tenants.forms.tenant import TenantForm
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "NewOfTenant",
     "NewResourceServerForm",
     "TenantForm",
+    "declared_settings",
     "form_for",
     "service_form",
     "settings_fields",

@@ -11,11 +11,14 @@ from django.contrib.admin.utils import display_for_value
 from django.core.validators import RegexValidator
 from django.forms.utils import pretty_name
 from unfold.widgets import (
+    CHECKBOX_CLASSES,
     INPUT_CLASSES,
     SELECT_CLASSES,
     SWITCH_CLASSES,
     TEXTAREA_CLASSES,
+    UnfoldAdminCheckboxSelectMultipleWidget,
     UnfoldAdminPasswordWidget,
+    UnfoldAdminSelectWidget,
 )
 
 from providers.contract import SecretField, SecretLines, Strategy
@@ -32,11 +35,18 @@ def setting_name(name: str) -> str:
     return f"{PREFIX}-{name}"
 
 
+def declared_settings(strategy: Strategy) -> dict[str, forms.Field]:
+    """Return the fields that the strategy declares: its own first, then those of the forms it is based on."""
+    form = strategy.Settings
+    inherited = {name for base in form.__bases__ for name in getattr(base, "base_fields", {})}
+    return dict(sorted(form.base_fields.items(), key=lambda item: item[0] in inherited))
+
+
 def settings_fields(service: Service, strategy: Strategy) -> dict[str, forms.Field]:
     """Return the fields that the strategy declares, dressed; after a secret that can go, one to remove it."""
     given = secrets_of(strategy, service.settings)
     fields: dict[str, forms.Field] = {}
-    for name, declared in strategy.Settings.base_fields.items():
+    for name, declared in declared_settings(strategy).items():
         field = fields[setting_name(name)] = _dressed(name, declared)
         if isinstance(field, SecretField):
             _keep_secret(field, is_set=name in given)
@@ -88,8 +98,14 @@ def _dressed(name: str, field: forms.Field) -> forms.Field:
     """Return a copy in the clothes of the admin, its widget otherwise as the provider chose it."""
     field = copy.deepcopy(field)
     match field.widget:
+        case forms.CheckboxSelectMultiple():
+            classes = CHECKBOX_CLASSES
+            field.widget.template_name = UnfoldAdminCheckboxSelectMultipleWidget.template_name
+            field.widget.option_template_name = UnfoldAdminCheckboxSelectMultipleWidget.option_template_name
         case forms.Select():
             classes = SELECT_CLASSES
+            if not field.widget.allow_multiple_selected:  # the arrow is part of the template
+                field.widget.template_name = UnfoldAdminSelectWidget.template_name
         case forms.CheckboxInput():
             classes = SWITCH_CLASSES
         case forms.Textarea():

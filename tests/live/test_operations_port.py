@@ -52,3 +52,8 @@ def test_without_one_there_are_no_metrics(transactional_db: None) -> None:
 def test_an_operations_port_that_is_none_is_said_so() -> None:
     done = manage("check", AGS_OPERATIONS_BIND="9100")
     assert "AGS_OPERATIONS_BIND: '9100' is not HOST:PORT." in done.stderr
+
+
+def test_an_operations_port_is_not_that_of_the_api_not_even_at_another_address() -> None:
+    done = manage("check", AGS_BIND="127.0.0.2:9100", AGS_OPERATIONS_BIND="127.0.0.1:9100")
+    assert "AGS_OPERATIONS_BIND: it must have a port of its own." in done.stderr

@@ -69,7 +69,7 @@ class PublishedClient:
         return shown
 
     def _wanted(self) -> str:
-        """Ask discovery for the one parameter of the sign-on page."""
+        """Ask discovery for the one field that must be on the sign-on page."""
         wire = http.client.HTTPConnection(*self.address, timeout=10)
         try:
             wire.request("GET", "/ags/servicediscovery", headers={"nv-tenant-id": self.tenant})
@@ -78,7 +78,7 @@ class PublishedClient:
             wire.close()
         (service,) = [one for one in services if one["authServiceName"] == self.service]
         (endpoint,) = [one for one in service["endpoints"] if one["name"] == "SIGNON"]
-        (wanted,) = endpoint["parameterProperties"]
+        (wanted,) = [one for one in endpoint["parameterProperties"] if one["mandatory"]]
         name: str = wanted["name"]
         return name
 

@@ -73,6 +73,13 @@ def test_one_that_never_came_is_not_good(nagra: HeadEnd, server: HTTPSServer) ->
     ]
 
 
+def test_the_query_of_an_address_is_not_told(nagra: HeadEnd) -> None:
+    for query, trouble in (("key=marker1", ""), ("key=marker2", "it answers 500")):
+        DocumentHealth(tenant_id="nagra", address=f"https://a.example/keys?{query}", trouble=trouble).save()
+    of = '{document="https://a.example/keys",tenant="nagra"}'
+    assert lines() == [f"ags_document_good{of} 0.0", f"ags_document_fetched_timestamp_seconds{of} 0.0"]
+
+
 def test_no_more_time_series_are_made_than_a_prometheus_bears(
     nagra: HeadEnd, monkeypatch: pytest.MonkeyPatch
 ) -> None:

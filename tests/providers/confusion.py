@@ -94,7 +94,7 @@ KEY: dict[str, tuple[Callable[[Any], str], Refusal]] = {
     "a stranger's key": (_said("RS256", "RS256", OTHER_RSA.signature), Refusal.SIGNATURE_INVALID),
     "a stranger's key under its own ID": (OTHER_RSA.token, Refusal.KEY_UNKNOWN),
     "the key of another ID": (_said("ES256", "x", EC.signature), Refusal.KEY_UNKNOWN),
-    "a key ID that is a path": (_said("ES256", "../ES256", EC.signature), Refusal.MALFORMED),
+    "a key ID that is a path": (_said("ES256", "../ES256", EC.signature), Refusal.KEY_UNKNOWN),
     "the tenant's own shared key": (
         _said("HS256", "k", shared(bytes(range(32)))),
         Refusal.KEY_UNKNOWN,

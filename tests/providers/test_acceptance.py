@@ -329,7 +329,7 @@ def test_its_check_finds_an_upstream_that_is_away(strategy: Strategy) -> None:
             found = list(strategy.check(cleaned(strategy, port), KeyRing("nagra", {})))
         except Unavailable:
             return
-    assert not all(finding.good for finding in found), "or staff would believe that all is well"
+    assert any(finding.good is False for finding in found), "or staff would believe that all is well"
 
 
 @EVERY

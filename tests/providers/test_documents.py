@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from providers.contract import Outage, Unavailable
-from providers.upstream import Document, Source, document, documents
+from providers.upstream import Document, Source, document, documents, room
 from providers.upstream.documents import fetched
 from tests.providers.conftest import Clock
 from tests.upstream.authority import authority
@@ -146,6 +148,45 @@ def test_where_there_never_was_a_copy_the_outage_is_told_and_is_over_once_the_up
     assert keys.health.outage is None
 
 
+def test_an_outage_that_many_are_told_keeps_nothing_of_any(
+    server: HTTPSServer, keys: Document[list[str]]
+) -> None:
+    server.replies["/keys"] = Reply(500)
+
+    def frames() -> int:
+        with pytest.raises(Unavailable) as raised:
+            keys.current()
+        return len(list(traceback.walk_tb(raised.value.__traceback__)))
+
+    assert len({frames() for _ in range(5)}) == 1
+
+
+def test_a_machine_without_a_thread_to_spare_fetches_later(
+    server: HTTPSServer, keys: Document[list[str]], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        keys.prepare()
+        assert outage(keys.current) is Outage.BUSY
+    clock.ahead = documents.GAP + 1
+    assert keys.current() == ["one"]
+
+
+def test_where_there_was_no_room_for_a_fetch_the_next_comes_soon(
+    server: HTTPSServer, keys: Document[list[str]], clock: Clock
+) -> None:
+    with ExitStack() as full:
+        for _ in range(room.PLACES_OF_ONE):
+            full.enter_context(room.background.place(server.address))
+        keys.prepare()
+        eventually(lambda: keys.health.outage is Outage.BUSY)
+    clock.ahead = documents.BUSY_GAP + 0.1
+    assert keys.current() == ["one"]
+
+
 def test_what_is_missing_is_looked_for_once_and_then_not_before_the_gap_is_over(
     server: HTTPSServer, keys: Document[list[str]], clock: Clock
 ) -> None:
@@ -212,6 +253,7 @@ def test_whoever_listens_hears_of_each_fetch_good_or_bad(
         server.replies["/keys"] = Reply(500)
         clock.ahead = documents.GAP + 1
         keys.newer(keys.current())
+        eventually(lambda: len(heard) == 2)
     finally:
         fetched.disconnect(listen)
     assert heard == [("nagra", None), ("nagra", Outage.WRONG)]

@@ -412,6 +412,12 @@ def test_while_the_upstream_fails_the_last_good_keys_serve(
     assert why(EC.token(claims()), settings) is outage
 
 
+@pytest.mark.parametrize("kid", ["QUJD+/8=", "https://login.example/keys/1", "!~"])
+def test_a_key_id_may_be_what_others_make_of_it(server: HTTPSServer, kid: str) -> None:
+    server.replies["/keys"] = as_json({"keys": [EC.jwk(kid=kid)]})
+    assert ask_for(EC.token(claims(), kid=kid), by_address(server)).account_id == "account-1"
+
+
 def test_check_says_what_is_there(server: HTTPSServer) -> None:
     server.replies["/keys"] = as_json({"keys": [EC.jwk(), RSA.jwk(use="enc")]})
     used, unused = SignedJWT().check(by_address(server), RING)

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from ipaddress import ip_network
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 
 from providers.contract import Outage, Unavailable
 from providers.upstream import addresses_of, ask, room, within
-from providers.upstream.http import LIMIT
+from providers.upstream.http import LIMIT, host_and_port
 from tests.upstream.authority import authority, stranger
 from tests.upstream.https import HTTPSServer, Reply, as_json
 
@@ -82,6 +82,23 @@ def test_an_answer_of_just_the_limit_is_taken(server: HTTPSServer) -> None:
     server.replies["/"] = Reply(200, b"x" * 100)
     assert len(ask("GET", f"{server.url}/", SETTINGS, limit=100).body) == 100
     assert outage(lambda: ask("GET", f"{server.url}/", SETTINGS, limit=99)) is Outage.TOO_LARGE
+
+
+SAYS_MORE = {
+    "a whole answer": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother",
+    "the beginning of one": b"HTTP/1.1 200 OK\r\nX: ",
+    "rest of a body": b"x",
+}
+
+
+@pytest.mark.parametrize("more", SAYS_MORE)
+def test_what_follows_an_answer_is_not_taken_for_the_answer_to_somebody_else(
+    server: HTTPSServer, more: str
+) -> None:
+    server.replies["/"] = Reply(200, SAYS_MORE[more], {"Content-Length": "0"})
+    server.replies["/next"] = Reply(200, b"its own")
+    assert outage(lambda: ask("GET", f"{server.url}/", SETTINGS)) is Outage.WRONG
+    assert ask("GET", f"{server.url}/next", SETTINGS).body == b"its own"
 
 
 def test_a_certificate_of_a_stranger_is_not_trusted() -> None:
@@ -175,6 +192,7 @@ PRIVATE = [
     "::",
     "fe80::1",
     "fd00::1",
+    "fec0::1",
     "ff02::1",
     "::ffff:127.0.0.1",
     "::ffff:10.0.0.1",
@@ -225,6 +243,33 @@ def test_a_name_that_nobody_knows_is_away(monkeypatch: pytest.MonkeyPatch) -> No
     assert outage(lambda: addresses_of("nobody.example", 443)) is Outage.AWAY
 
 
+@contextmanager
+def black_hole(port: int) -> Iterator[str]:
+    """An address on which whoever connects to that port hears nothing: the queue of the listener is full."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.2", port))
+        listener.listen(0)
+        for _ in range(4):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+        yield "127.0.0.2"
+
+
+def test_an_address_that_does_not_answer_leaves_time_for_the_next(
+    server: HTTPSServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.replies["/"] = Reply(200, b"here")
+    real = socket.getaddrinfo
+    with black_hole(server.port) as hole:
+        resolved = [*real(hole, server.port), *real("127.0.0.1", server.port)]
+        monkeypatch.setattr(
+            socket, "getaddrinfo", lambda host, *a, **k: resolved if k == {"type": 1} else real(host, *a, **k)
+        )
+        assert ask("GET", f"{server.url}/", {**SETTINGS, "deadline": 2.0}).body == b"here"
+
+
 def test_a_private_address_is_refused_before_anything_is_sent(server: HTTPSServer, settings: Any) -> None:
     settings.AGS_PRIVATE_UPSTREAMS = []
     assert outage(lambda: ask("GET", f"{server.url}/", SETTINGS)) is Outage.FORBIDDEN
@@ -261,6 +306,33 @@ def test_as_many_wait_as_may_and_the_next_hears_at_once_that_it_is_busy() -> Non
     for thread in threads:
         thread.join()
     assert within(30, "one:443", lambda: 5) == 5
+
+
+def test_a_machine_without_a_thread_to_spare_is_busy_and_keeps_no_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(call: Callable[[], Any]) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(room.requests._threads, "submit", refuse)
+        for _ in range(room.PLACES_OF_ONE):
+            assert outage(lambda: within(30, "one:443", bool)) is Outage.BUSY
+    assert within(30, "one:443", lambda: 5) == 5
+
+
+def test_a_fetch_in_the_background_finds_room_where_requests_find_none(server: HTTPSServer) -> None:
+    server.replies["/"] = Reply()
+    with ExitStack() as full:
+        for _ in range(room.PLACES_OF_ONE):
+            full.enter_context(room.requests.place(server.address))
+        assert outage(lambda: ask("GET", f"{server.url}/", SETTINGS)) is Outage.BUSY
+        assert ask("GET", f"{server.url}/", SETTINGS, room=room.background).status == 200
+
+
+@pytest.mark.parametrize("url", ["https://Login.example/a", "https://login.example:443/b"])
+def test_one_server_is_one_upstream_however_its_address_is_written(url: str) -> None:
+    assert host_and_port(url) == "login.example:443"
 
 
 def test_a_call_that_outlives_its_deadline_keeps_its_place_until_it_ends() -> None:

@@ -56,9 +56,9 @@ def test_then_the_fields_that_the_strategy_declares_are_filled(admin_client: Cli
     page = admin_client.get(STEP_TWO)
     form = page.context["adminform"].form
     declared = strategies()["operator_token"].Settings.base_fields
-    assert [name for name in form.fields if name.startswith("settings-")] == [
-        f"settings-{n}" for n in declared
-    ]
+    assert {name for name in form.fields if name.startswith("settings-")} == {
+        f"settings-{name}" for name in declared
+    }
     assert form["settings-session_token_ttl"].value() == 300
     text = _text(page)
     assert 'type="number" name="settings-clock_skew"' in text
@@ -67,6 +67,15 @@ def test_then_the_fields_that_the_strategy_declares_are_filled(admin_client: Cli
     assert 'name="tenant"' not in text
     assert 'name="strategy"' not in text
     assert 'name="settings"' not in text
+
+
+def test_a_strategys_own_settings_come_before_those_that_many_share(
+    admin_client: Client, nagra: HeadEnd
+) -> None:
+    page = admin_client.get(LIST + "add/", {"tenant": "nagra", "strategy": "signed_jwt"})
+    names = [name for name in page.context["adminform"].form.fields if name.startswith("settings-")]
+    assert names[:3] == ["settings-keys_from", "settings-key_set_address", "settings-public_keys"]
+    assert names[-2:] == ["settings-deadline", "settings-ca_certificates"]
 
 
 def test_a_service_is_added_and_offered(admin_client: Client, nagra: HeadEnd) -> None:
@@ -145,6 +154,14 @@ def rows_of(page: Any) -> dict[str, tuple[str, str]]:
     lines = [field for fieldset in page.context["adminform"] for line in fieldset for field in line]
     assert all(line.is_readonly for line in lines)
     return {line.field["label"]: (line.contents(), line.field["help_text"]) for line in lines}
+
+
+def test_the_history_says_so_where_a_save_has_changed_nothing(admin_client: Client, nagra: HeadEnd) -> None:
+    service = Service.unscoped.get()
+    history = f"{LIST}{service.pk}/history/"
+    assert "It was saved as it was." not in _text(admin_client.get(history))
+    service.save()
+    assert _text(admin_client.get(history)).count("It was saved as it was.") == 1
 
 
 def test_who_may_only_look_sees_the_settings_as_rows(nagra: HeadEnd) -> None:

@@ -41,7 +41,7 @@ def test_what_would_keep_subscribers_out_is_bad_and_fails(nagra: HeadEnd) -> Non
 def test_it_can_be_tried_before_it_is_enabled(nagra: HeadEnd) -> None:
     Service.unscoped.update(enabled=False)
     told, why = check("nagra", SERVICE)
-    assert "ok   It is disabled, or its tenant is: nobody can use it yet.\n" in told
+    assert "note It is disabled, or its tenant is: nobody can use it yet.\n" in told
     assert not why
 
 

@@ -131,12 +131,14 @@ def _handler(server: HTTPSServer) -> type[BaseHTTPRequestHandler]:
                 while not (reply.wait.wait(0.02) or server.closing.is_set()):
                     pass
             self.send_response_only(reply.status)
-            for name, value in reply.headers.items():
+            whole = isinstance(reply.body, bytes)
+            length = {"Content-Length": str(len(reply.body))} if whole else {}
+            for name, value in {**length, **reply.headers}.items():
                 self.send_header(name, value)
-            if isinstance(reply.body, bytes):
-                self.send_header("Content-Length", str(len(reply.body)))
-                self.end_headers()
-                self.wfile.write(reply.body)
+            if whole:
+                # With the head, at once: what is too much arrives before anybody can have gone.
+                self._headers_buffer += [b"\r\n", reply.body]
+                self.flush_headers()
                 return
             self.send_header("Connection", "close")
             self.end_headers()

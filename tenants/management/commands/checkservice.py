@@ -9,6 +9,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from tenants.models import Service
 from tenants.trial import try_service
 
+MARKS = {True: "ok", None: "note", False: "BAD"}
+
 
 class Command(BaseCommand):
     """Print a line for each finding; fail if one of them is bad."""
@@ -31,8 +33,8 @@ class Command(BaseCommand):
             )
         bad = 0
         for finding in try_service(found):
-            bad += not finding.good
-            self.stdout.write(f"{'ok ' if finding.good else 'BAD'}  {finding.sentence}")
+            bad += finding.good is False
+            self.stdout.write(f"{MARKS[finding.good]:5}{finding.sentence}")
             self.stdout.flush()
         if bad:
             raise CommandError(f"{bad} of these would keep subscribers out.")
