@@ -1,0 +1,90 @@
+"""Whether time tells an unknown user from a wrong password: `python -m bench.wrong_password`.
+
+The providers that are handed passwords ask real servers of this machine, in turn for a user that is there and
+for one that is not, each with a wrong password. Printed are the medians, and their ratio beside that of two
+halves of the same kind of call: what noise alone makes of it.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+CALLS = 400
+"""Of each kind."""
+
+
+def main() -> int:
+    """Measure and print."""
+    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
+    import django
+
+    django.setup()
+    with ExitStack() as servers:
+        for slug, settings in _asked(servers):
+            _measure(slug, _login(slug, settings))
+    return 0
+
+
+def _asked(servers: ExitStack) -> list[tuple[str, dict[str, Any]]]:
+    from tests.upstream.authority import authority
+    from tests.upstream.freeradius import freeradius
+    from tests.upstream.https import HTTPSServer, as_json
+    from tests.upstream.slapd import person, slapd
+
+    directory = servers.enter_context(slapd(person("anna", employeeNumber="A-1")))
+    radius = servers.enter_context(freeradius('anna Cleartext-Password := "right"\n'))
+    login = servers.enter_context(HTTPSServer())
+    login.replies["/login"] = as_json({"reason": "invalid_credentials"}, 401)
+    at_login = {
+        "address": f"{login.url}/login",
+        "authentication": "none",
+        "ca_certificates": authority().certificate,
+    }
+    return [("operator_login", at_login), ("ldap", directory.settings()), ("radius", radius.settings())]
+
+
+def _login(slug: str, settings: dict[str, Any]) -> Callable[[str], float]:
+    from providers.contract import KeyRing, Refusal, Refused
+    from providers.registry import strategies
+    from tenants.settings_form import validated
+
+    strategy = strategies()[slug]
+    _, cleaned = validated(strategy, settings)
+
+    def login(username: str) -> float:
+        """Return how long it took, in milliseconds, to be refused."""
+        began = time.perf_counter()
+        try:
+            strategy.verify({"Username": username, "Password": "wrong"}, cleaned, KeyRing("bench", {}))
+        except Refused as refused:
+            if refused.refusal is Refusal.CREDENTIAL_UNKNOWN:
+                return (time.perf_counter() - began) * 1000
+        raise AssertionError("a wrong password was not refused as one")
+
+    return login
+
+
+def _measure(slug: str, login: Callable[[str], float]) -> None:
+    for _ in range(20):
+        login("anna")
+    known, unknown = [], []
+    for _ in range(CALLS):
+        known.append(login("anna"))
+        unknown.append(login("nina"))
+    noise = statistics.median(known[::2]) / statistics.median(known[1::2])
+    ratio = statistics.median(unknown) / statistics.median(known)
+    print(
+        f"{slug:15} wrong password {statistics.median(known):6.2f} ms, "
+        f"unknown user {statistics.median(unknown):6.2f} ms: {ratio:.3f} (noise {noise:.3f})",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
