@@ -250,6 +250,7 @@ def test_whoever_listens_hears_of_each_fetch_good_or_bad(
     fetched.connect(listen)
     try:
         keys.current()
+        eventually(lambda: len(heard) == 1)  # nobody waits for those who listen
         server.replies["/keys"] = Reply(500)
         clock.ahead = documents.GAP + 1
         keys.newer(keys.current())
