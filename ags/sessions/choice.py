@@ -8,9 +8,9 @@ from collections.abc import Iterable
 
 from django.db import transaction
 
-from ags.sessions import dialect, events, standing
+from ags.sessions import dialect, once, standing
 from ags.sessions.client_tokens import SignOn
-from ags.sessions.denial import Denial, Denied, Fault, Stale
+from ags.sessions.denial import Denial, Denied
 from ags.sessions.device import KnownDevice, NewDevice, Proof, admit
 from ags.sessions.issue import accepted_by, accepted_for, why_not
 from ags.sessions.models import SecurityEvent
@@ -100,23 +100,9 @@ def _use(
 def _why_not(
     tenant: TenantView, service: ServiceView, hashes: Iterable[bytes], place: int, correlation_id: str
 ) -> Exception:
-    """Return the precise reason why the choice could not be made. A second one is a security event."""
     named = dialect.numbered("hash", hashes)
     row = dialect.one(_looking(len(named)), tenant=tenant.id, place=place, **named)
-    if row is None:
-        return Denied(Denial.TOKEN_UNKNOWN)
-    number, account_id, is_used, is_expired, service_id, fault = row
-    if is_used:
-        kind = SecurityEvent.Kind.USER_ACCOUNT_TOKEN_REUSED
-        events.record(tenant.id, kind, str(number), account_id, correlation_id)
-        return Denied(Denial.TOKEN_SPENT)
-    if is_expired:
-        return Denied(Denial.TOKEN_EXPIRED)
-    if service_id != service.id:
-        return Denied(Denial.TOKEN_UNKNOWN)
-    if fault is not None:
-        return Denied(Fault(fault))
-    return Stale()
+    return once.why_not(tenant, service, row, SecurityEvent.Kind.USER_ACCOUNT_TOKEN_REUSED, correlation_id)
 
 
 @dialect.written_once
@@ -151,7 +137,7 @@ RETURNING {account}, service_id, key_id, created_at, information, client_id
 @dialect.written_once
 def _looking(hashes: int) -> str:
     return f"""
-SELECT c.id, {dialect.element("c.accounts", "place")}, c.used_at IS NOT NULL,
+SELECT c.id, {dialect.element("c.accounts", "place")}, c.used_at IS NOT NULL, FALSE,
        c.expires_at <= {dialect.now()}, c.service_id,
        (SELECT {standing.SESSION_TOKEN} FROM {_chosen()} WHERE t.id = st.tenant_id)
   FROM ags_sessions_accountchoice c

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from django.db import transaction
 
-from ags.sessions import dialect, events, standing
+from ags.sessions import dialect, once, standing
 from ags.sessions.client_tokens import SignOn
-from ags.sessions.denial import Denial, Denied, Fault, Stale
 from ags.sessions.device import KnownDevice, NewDevice, Proof, admit
 from ags.sessions.models import SecurityEvent
 from ags.sessions.tokens import hashes_of
@@ -54,25 +53,9 @@ def _spend(tenant: TenantView, service: ServiceView, token: str) -> Proof:
 
 
 def _why_not(tenant: TenantView, service: ServiceView, token: str, correlation_id: str) -> Exception:
-    """Return the precise reason why the token could not be spent. A spent one is a security event."""
     hashes = hashes_of(token)
     row = dialect.one(_looking(len(hashes)), tenant=tenant.id, **dialect.numbered("hash", hashes))
-    if row is None:
-        return Denied(Denial.TOKEN_UNKNOWN)
-    number, account_id, is_spent, is_revoked, is_expired, service_id, fault = row
-    if is_spent:
-        kind = SecurityEvent.Kind.SESSION_TOKEN_REUSED
-        events.record(tenant.id, kind, str(number), account_id, correlation_id)
-        return Denied(Denial.TOKEN_SPENT)
-    if is_revoked:
-        return Denied(Fault.REVOKED)
-    if is_expired:
-        return Denied(Denial.TOKEN_EXPIRED)
-    if service_id != service.id:
-        return Denied(Denial.TOKEN_UNKNOWN)
-    if fault is not None:
-        return Denied(Fault(fault))
-    return Stale()
+    return once.why_not(tenant, service, row, SecurityEvent.Kind.SESSION_TOKEN_REUSED, correlation_id)
 
 
 @dialect.written_once
