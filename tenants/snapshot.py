@@ -146,7 +146,8 @@ class Snapshot:
             if origins != self._origins:
                 self._origins = origins
                 self._all_origins = frozenset(origin for listed in origins.values() for origin in listed)
-            self._views = {name: view for name, view in self._views.items() if name in versions}
+            # A copy, for other threads add what they read meanwhile. What comes too late is read once more.
+            self._views = {name: view for name, view in self._views.copy().items() if name in versions}
             self._versions = versions
             self._asked_at = asked_at
 

@@ -188,6 +188,21 @@ def test_only_one_of_many_threads_asks(nagra: HeadEnd) -> None:
     assert asked == 0
 
 
+def test_a_tenant_that_is_read_during_a_refresh_disturbs_it_not(nagra: HeadEnd) -> None:
+    first = view()
+
+    class Slow(str):  # while the refresh looks at it, another thread reads a tenant for the first time
+        __slots__ = ()
+
+        def __hash__(self) -> int:
+            snapshot._views[f"another-{len(snapshot._views)}"] = first
+            return super().__hash__()
+
+    snapshot._views[Slow("gone")] = first
+    snapshot.refresh()
+    assert snapshot._views == {"nagra": first}
+
+
 def test_settings_and_secrets_are_prepared_and_cannot_be_changed(nagra: HeadEnd) -> None:
     service = view().services[SERVICE]
     assert service.settings == {
