@@ -8,6 +8,7 @@ MANAGE := $(BIN)/python manage.py
 TEST_MANAGE := DJANGO_SETTINGS_MODULE=tests.settings $(MANAGE)
 OPENAPI := spectacular --format openapi-json --validate --fail-on-warn
 OIDC := tests/upstream/oidc_provider
+PEER := bench/systems/oidc_provider
 CODE := ags tenants providers examples manage.py
 # Requirements of single providers. Where the machine does not allow one, `make test` says what did not run.
 OPTIONAL := ldap radius
@@ -15,14 +16,15 @@ OPTIONAL_STAMPS := $(OPTIONAL:%=$(VENV)/%.stamp)
 # The servers that they ask in the tests, and what python-ldap is built with.
 PACKAGES := slapd freeradius gcc python3-dev libldap-dev libsasl2-dev
 # Debian starts a server as it installs it. Without these files it cannot, then or later.
-NO_SERVICE := $(foreach path,/etc/init.d/slapd /etc/init.d/freeradius */systemd/system/freeradius.service, \
+NO_SERVICE := $(foreach path,/etc/init.d/slapd /etc/init.d/freeradius */systemd/system/freeradius.service \
+  /etc/init.d/glewlwyd */systemd/system/glewlwyd.service, \
   --option 'DPkg::Options::=--path-exclude=$(path)')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test lint fix lock openapi migrate serve
+.PHONY: help install demo run test lint bench bench-check bench-growth bench-machines fix lock openapi migrate serve
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
 install: $(VENV)/runtime.stamp ## Make .venv and install what AGS needs to run
 
@@ -52,12 +54,18 @@ lint: $(VENV)/dev.stamp $(OPTIONAL_STAMPS) ## Check form, types, layers, depende
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml
 
+bench: $(VENV)/bench.stamp $(VENV)/glewlwyd.stamp $(PEER)/node_modules/.package-lock.json ## Compare AGS with its floor and its peers, on this machine
+	@$(BIN)/python -m bench $(ARGS)
+
+bench-check: $(VENV)/dev.stamp ## Check that no request takes more CPU time than it did
+	@$(BIN)/python -m bench.check $(ARGS)
+
 fix: $(VENV)/dev.stamp ## Correct what the linters can correct
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 lock: $(VENV)/dev.stamp ## Compile requirements/*.in to *.txt, with hashes
-	for name in runtime dev $(OPTIONAL); do \
+	for name in runtime dev bench $(OPTIONAL); do \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	    --no-strip-extras --no-emit-index-url --no-emit-find-links --no-header \
 	    requirements/$$name.in --output-file requirements/$$name.txt || exit 1; \
@@ -73,6 +81,12 @@ migrate: install ## Migrate the database of DATABASE_URL
 serve: install ## Run the production server; everything comes from the environment
 	@exec $(MANAGE) serve
 
+bench-growth: $(VENV)/dev.stamp ## Measure whether it stays as fast with many rows, tenants and keys
+	@$(BIN)/python -m bench.growth $(ARGS)
+
+bench-machines: $(VENV)/dev.stamp ## Measure what more processes give, and what an issue costs in PostgreSQL
+	@$(BIN)/python -m bench.machines $(ARGS)
+
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "AGS needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Set PYTHON=…")'
 	$(PYTHON) -m venv $(VENV)
@@ -85,15 +99,31 @@ $(VENV)/dev.stamp: requirements/dev.txt $(VENV)/runtime.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@touch $@
 
-# The authorization server of some tests, for node. Without npm these are left out, and say so.
-$(OIDC)/node_modules/.package-lock.json: $(OIDC)/package-lock.json
-	@! command -v npm >/dev/null || npm ci --prefix $(OIDC) --silent --no-audit --no-fund || true
+$(VENV)/bench.stamp: requirements/bench.txt $(VENV)/dev.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	@touch $@
+
+# The authorization server of some tests, and that of the benchmark, for node. Without npm what needs them is left
+# out, and says so.
+$(OIDC)/node_modules/.package-lock.json $(PEER)/node_modules/.package-lock.json: \
+  %/node_modules/.package-lock.json: %/package-lock.json
+	@! command -v npm >/dev/null || npm ci --prefix $* --silent --no-audit --no-fund || true
 
 # These two may fail. Then there is no stamp, and the next run tries again.
 $(VENV)/packages.stamp: | $(VENV)/bin/python
 	@dpkg --status $(PACKAGES) >/dev/null 2>&1 || { test "$$(id -u)" = 0 && apt-get update --quiet=2 && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 --no-install-recommends $(NO_SERVICE) \
 	    $(PACKAGES) >/dev/null; } && touch $@ || true
+
+# A server that `make bench` compares with. It may fail as well; then the benchmark says what it leaves out.
+# Debian is to set up no database: the benchmark brings its own. The package reads one of its documents as it is
+# installed, which images that leave out all documents lack.
+$(VENV)/glewlwyd.stamp: | $(VENV)/bin/python
+	@command -v glewlwyd >/dev/null || { test "$$(id -u)" = 0 && apt-get update --quiet=2 && \
+	  echo glewlwyd glewlwyd/config_type select No configuration | debconf-set-selections && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 --no-install-recommends $(NO_SERVICE) \
+	    --option 'DPkg::Options::=--path-include=/usr/share/doc/glewlwyd/*' \
+	    glewlwyd dbconfig-no-thanks >/dev/null; } && touch $@ || true
 
 $(OPTIONAL_STAMPS): $(VENV)/%.stamp: requirements/%.txt $(VENV)/runtime.stamp | $(VENV)/packages.stamp
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $< && touch $@ || \

@@ -192,6 +192,8 @@ def database() -> dict[str, Any]:
             "DATABASE_URL: it must look like postgres://user:password@host:5432/name or sqlite:////path."
         ) from None
     options = dict(config.get("OPTIONS") or {})
+    if str(options.get("prepare_threshold", "")).lower() == "none":
+        options["prepare_threshold"] = None
     # One connection per thread, kept. A dead one is noticed without a question (ags/operations/database.py).
     return {**config, "CONN_MAX_AGE": None, "OPTIONS": {**_OPTIONS[scheme], **options}}
 
@@ -201,6 +203,8 @@ _POSTGRES_OPTIONS = {
     "connect_timeout": 2,
     "tcp_user_timeout": 1800,  # milliseconds
     "application_name": "ags",
+    # Statements that ask for it are prepared (ags/sessions/dialect.py); `none`, as with Django, lets none be.
+    "prepare_threshold": 5,
 }
 _OPTIONS: dict[str, dict[str, Any]] = {
     "postgres": _POSTGRES_OPTIONS,

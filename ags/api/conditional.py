@@ -17,7 +17,8 @@ def etag_of(body: bytes) -> str:
 
 def answer(meta: Mapping[str, Any], body: bytes, etag: str, **headers: str) -> HttpResponse:
     """Return the JSON in `body`, or 304 where If-None-Match holds its ETag (RFC 9110, section 13.1.2)."""
-    known = parse_etags(meta.get("HTTP_IF_NONE_MATCH", ""))
+    given = meta.get("HTTP_IF_NONE_MATCH")
+    known = parse_etags(given) if given else []
     headers = {"ETag": etag, **headers}
     if "*" in known or etag in (word.removeprefix("W/") for word in known):
         return HttpResponseNotModified(headers=headers)

@@ -6,10 +6,9 @@ import json
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework import serializers
-from rest_framework.request import Request
 
 from ags.api import headers, sign_on_with_session_token
 from ags.api.conditional import answer, etag_of
@@ -78,7 +77,7 @@ class ServiceDiscovery(GateView):
             **refusals(400, 404, 503),
         },
     )
-    def get(self, request: Request) -> HttpResponse:
+    def get(self, request: HttpRequest) -> HttpResponse:
         """List what is enabled, in the order of the names. No credential is needed."""
         tenant = snapshot.tenant(headers.tenant_id(request.META, record_of(request)))
         if tenant is None or not tenant.services:

@@ -4,11 +4,10 @@ from functools import cache
 from pathlib import Path
 
 from django.conf import settings
-from django.http import HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from drf_spectacular.utils import extend_schema
 from drf_spectacular.views import SpectacularSwaggerView
-from rest_framework.request import Request
 
 from ags.api.view import GateView
 
@@ -26,7 +25,7 @@ class OpenAPI(GateView):
     http_method_names = ["get", "head"]
 
     @extend_schema(exclude=True)
-    def get(self, request: Request) -> HttpResponse:
+    def get(self, request: HttpRequest) -> HttpResponse:
         """Return the committed file."""
         return HttpResponse(
             _openapi(), content_type="application/json", headers={"Cache-Control": "no-cache"}
@@ -47,6 +46,6 @@ class ToPage(GateView):
     page = ""
 
     @extend_schema(exclude=True)
-    def get(self, request: Request) -> HttpResponse:
+    def get(self, request: HttpRequest) -> HttpResponse:
         """Redirect."""
         return HttpResponseRedirect(reverse(self.page))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -26,6 +27,10 @@ PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked by machines that know this process by its address only."""
 
 
+# No address of the API has a part that varies, and what does not resolve is not kept: the cache stays small.
+_resolved = lru_cache(maxsize=64)(resolve)
+
+
 class Gate:
     """Answers the API by itself and passes the pages of staff on.
 
@@ -41,6 +46,7 @@ class Gate:
         request.record = record  # type: ignore[attr-defined]
         is_staff_page = request.path_info.startswith(STAFF_PATHS)
         try:
+            drop_dead_connection()
             if request.path_info not in PROBES:
                 request.get_host()
             response = self._staff_page(request, record) if is_staff_page else answer(request, record)
@@ -73,16 +79,13 @@ class Gate:
 def answer(request: HttpRequest, record: Record) -> HttpResponse:
     """Call the view of an API path. What it or the framework raises, the gate turns into JSON."""
     headers.refuse_repeated(request.META)
-    match = resolve(request.path_info)
+    match = _resolved(request.path_info)
     record.route = "/" + match.route
-    drop_dead_connection()
     view_class = match.func.view_class  # type: ignore[attr-defined] # every view of the API has one
     question = cors.preflight(request, ", ".join(view_class.http_method_names).upper())
     if question is not None:
         return question
     response: HttpResponse = match.func(request, *match.args, **match.kwargs)
-    if not getattr(response, "is_rendered", True):
-        response.render()  # type: ignore[attr-defined]
     return response
 
 

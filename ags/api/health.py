@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema, inline_serializer
 from rest_framework import serializers
-from rest_framework.request import Request
-from rest_framework.response import Response
 
 from ags.api.errors import UNAVAILABLE, ApiError
 from ags.api.schema import refusals
-from ags.api.view import GateView
+from ags.api.view import GateView, Response
 from ags.operations import migrations
 
 STATUS = inline_serializer("Status", {"status": serializers.CharField()})
@@ -21,7 +20,7 @@ class Alive(GateView):
     http_method_names = ["get", "head"]
 
     @extend_schema(operation_id="healthz", summary="Does the process live?", responses={200: STATUS})
-    def get(self, request: Request) -> Response:
+    def get(self, request: HttpRequest) -> Response:
         """Restart the process when this does not answer."""
         return Response({"status": "alive"})
 
@@ -32,7 +31,7 @@ class Ready(GateView):
     http_method_names = ["get", "head"]
 
     @extend_schema(operation_id="readyz", summary="Can it serve?", responses={200: STATUS, **refusals(503)})
-    def get(self, request: Request) -> Response:
+    def get(self, request: HttpRequest) -> Response:
         """Send no requests here while this answers 503: the database is away, or not migrated."""
         if migrations.missing():
             raise ApiError(UNAVAILABLE, why="database_not_migrated")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 
 from django.conf import settings
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
 from rest_framework import serializers
-from rest_framework.request import Request
 
 from ags.api.conditional import answer, etag_of
 from ags.api.errors import NO_KEY_SET, ApiError
@@ -37,9 +36,9 @@ class KeySet(GateView):
         ],
         responses={200: KEY_SET, **refusals(400, 404, 503)},
     )
-    def get(self, request: Request) -> HttpResponse:
+    def get(self, request: HttpRequest) -> HttpResponse:
         """List those that sign, that will, and whose last token has not expired; never a shared secret."""
-        tenant_id = request.query_params.get("tenant") or settings.AGS_DEFAULT_TENANT
+        tenant_id = request.GET.get("tenant") or settings.AGS_DEFAULT_TENANT
         tenant = snapshot.tenant(tenant_id)
         if tenant is None:
             raise ApiError(NO_KEY_SET)

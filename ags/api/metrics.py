@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.http import Http404, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from drf_spectacular.utils import extend_schema
-from rest_framework.request import Request
 
 from ags.api.view import GateView
 from ags.operations import metrics
@@ -17,12 +16,13 @@ class Metrics(GateView):
 
     http_method_names = ["get", "head"]
 
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         """Elsewhere than on the operations port there is no such address, whatever the method."""
         if not request.META.get("ags.operations"):
             raise Http404
+        return super().dispatch(request, *args, **kwargs)
 
     @extend_schema(exclude=True)
-    def get(self, request: Request) -> HttpResponse:
+    def get(self, request: HttpRequest) -> HttpResponse:
         """Tell what is measured."""
         return HttpResponse(metrics.text(), content_type=metrics.CONTENT_TYPE)

@@ -8,16 +8,15 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
+from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema, inline_serializer
 from rest_framework import serializers
-from rest_framework.request import Request
-from rest_framework.response import Response
 
 from ags.api import parsing
 from ags.api.errors import CLIENT_NOT_AUTHENTICATED, FORM_MALFORMED, ApiError
 from ags.api.record import record_of
 from ags.api.schema import CORRELATION_ID, refusals
-from ags.api.view import GateView
+from ags.api.view import GateView, Response
 from ags.sessions.client_tokens import AccessToken, RefreshToken, read_access_token, read_refresh_token
 from ags.sessions.denial import Denied
 from ags.sessions.introspect import is_active
@@ -64,7 +63,7 @@ class Introspect(GateView):
         responses={200: ACTIVE, **refusals(400, 401, 413, 415, 503)},
         auth=[{"resourceServer": []}, {}],  # or in the form
     )
-    def post(self, request: Request) -> Response:
+    def post(self, request: HttpRequest) -> Response:
         """Answer for tokens of the resource server's own tenant; any other is not active."""
         tenant, form = _authenticated(request)
         token = _read(tenant, form["token"])
@@ -100,7 +99,7 @@ class Revoke(GateView):
         responses={200: inline_serializer("Revoked", {}), **refusals(400, 401, 413, 415, 503)},
         auth=[{"resourceServer": []}, {}],  # or in the form
     )
-    def post(self, request: Request) -> Response:
+    def post(self, request: HttpRequest) -> Response:
         """Revoke an access token by itself, or with a refresh token the sign-on that it keeps alive.
 
         200 also where there is nothing to revoke, as the standard wants it.
@@ -123,7 +122,7 @@ def _read(tenant: TenantView, token: str) -> AccessToken | RefreshToken | None:
     return None
 
 
-def _authenticated(request: Request) -> tuple[TenantView, Mapping[str, str]]:
+def _authenticated(request: HttpRequest) -> tuple[TenantView, Mapping[str, str]]:
     """Return the tenant of the resource server that asks, and the form. Raises ApiError."""
     form = parsing.read_form(request)
     if not form.get("token"):

@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from django.http import HttpRequest
-from rest_framework.request import Request
 
 from ags.api.errors import (
     BODY_MALFORMED,
@@ -27,13 +26,13 @@ FORM_MEMBERS = 20
 _UTF8 = {"utf-8", "utf8"}
 
 
-def read_object(request: HttpRequest | Request) -> dict[str, Any]:
+def read_object(request: HttpRequest) -> dict[str, Any]:
     """Return the JSON object in the body. Raises ApiError: 400, 413 or 415."""
     _demand(request.META, "application/json", UNSUPPORTED_MEDIA_TYPE)
     return _object(_read(request))
 
 
-def read_object_if_any(request: HttpRequest | Request) -> dict[str, Any]:
+def read_object_if_any(request: HttpRequest) -> dict[str, Any]:
     """Return the JSON object in the body, an empty one where there is no body. Raises ApiError as above."""
     raw = _read(request)
     if not raw.strip():
@@ -42,14 +41,14 @@ def read_object_if_any(request: HttpRequest | Request) -> dict[str, Any]:
     return _object(raw)
 
 
-def demand_empty(request: HttpRequest | Request) -> None:
+def demand_empty(request: HttpRequest) -> None:
     """Accept no body, an empty one, or an object, of whatever content type. Raises ApiError: 400, 413."""
     raw = _read(request)
     if raw.strip():
         _object(raw)
 
 
-def read_form(request: HttpRequest | Request) -> dict[str, str]:
+def read_form(request: HttpRequest) -> dict[str, str]:
     """Return the members of a form, each given once. Raises ApiError: 400, 413 or 415."""
     _demand(request.META, "application/x-www-form-urlencoded", FORM_EXPECTED)
     try:
@@ -87,7 +86,7 @@ def _demand(meta: dict[str, Any], wanted: str, otherwise: Error) -> None:
         raise ApiError(otherwise)
 
 
-def _read(request: HttpRequest | Request) -> bytes:
+def _read(request: HttpRequest) -> bytes:
     meta = request.META
     if meta.get("HTTP_TRANSFER_ENCODING") and meta.get("wsgi.input_terminated"):
         # Chunked: there is no length, but the server ends the stream. Django would see an empty body.

@@ -7,14 +7,13 @@ import time
 from dataclasses import dataclass, field
 
 from django.http import HttpRequest
-from rest_framework.request import Request
 
 log = logging.getLogger("ags.request")
 
 
-def record_of(request: HttpRequest | Request) -> Record:
+def record_of(request: HttpRequest) -> Record:
     """Return the record that the gate made for this request."""
-    record: Record = request.record  # type: ignore[union-attr]
+    record: Record = request.record  # type: ignore[attr-defined]
     return record
 
 

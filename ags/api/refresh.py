@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema
-from rest_framework.request import Request
-from rest_framework.response import Response
 
 from ags.api import headers, parsing
 from ags.api.offer import tenant_of, twice_at_most
 from ags.api.record import record_of
 from ags.api.schema import AUTHORIZATION, CORRELATION_ID, TENANT_ID, BundleSerializer, refusals
-from ags.api.view import GateView
+from ags.api.view import GateView, Response
 from ags.sessions.client_tokens import bundle, demand_signer, read_refresh_token
 from ags.sessions.refresh import refresh
 
@@ -30,7 +29,7 @@ class Refresh(GateView):
         auth=[{"refreshToken": []}],
         responses={200: BundleSerializer, **refusals(400, 401, 403, 413, 503)},
     )
-    def post(self, request: Request) -> Response:
+    def post(self, request: HttpRequest) -> Response:
         """Stay signed on. Both tokens are replaced; the one that was sent is good for a moment longer."""
         record = record_of(request)
         tenant_id = headers.tenant_id(request.META, record, older_name=True)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
-from rest_framework.request import Request
-from rest_framework.response import Response
 
 from ags.api import headers, parameters, parsing
 from ags.api.offer import Judge, offered, twice_at_most
 from ags.api.record import record_of
 from ags.api.schema import CORRELATION_ID, SERVICE_ID, TENANT_ID, ParameterSerializer, refusals
-from ags.api.view import GateView
+from ags.api.view import GateView, Response
 from ags.sessions.issue import issue
 from providers.contract import Choice, Endpoint, Refusal, Refused
 
@@ -42,7 +41,7 @@ class GetSessionToken(GateView):
         request=SessionTokenRequestSerializer,
         responses={200: SessionTokenSerializer, **refusals(400, 401, 403, 413, 415, 503)},
     )
-    def post(self, request: Request) -> Response:
+    def post(self, request: HttpRequest) -> Response:
         """Exchange the parameters that discovery declares for an opaque session token.
 
         The token can be redeemed once, within the lifetime that the service sets.

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
-from rest_framework.request import Request
-from rest_framework.response import Response
 
 from ags.api import headers, parameters, parsing
 from ags.api.device import DeviceSerializer, device_of
@@ -21,7 +20,7 @@ from ags.api.schema import (
     ParameterSerializer,
     refusals,
 )
-from ags.api.view import GateView
+from ags.api.view import GateView, Response
 from ags.sessions.client_tokens import bundle, demand_signer
 from ags.sessions.redeem import redeem
 from providers.contract import Declaration, Endpoint, Parameter
@@ -56,7 +55,7 @@ class SignOnWithSessionToken(GateView):
         request=SessionTokenSignOnSerializer,
         responses={201: BundleSerializer, **refusals(400, 401, 403, 413, 415, 503)},
     )
-    def post(self, request: Request) -> Response:
+    def post(self, request: HttpRequest) -> Response:
         """Sign a device on. The session token is spent with it, and with nothing else."""
         record = record_of(request)
         tenant_id = headers.tenant_id(request.META, record)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema, inline_serializer
-from rest_framework.request import Request
-from rest_framework.response import Response
 
 from ags.api import headers
 from ags.api.offer import offered
 from ags.api.record import record_of
 from ags.api.schema import AUTHORIZATION, CORRELATION_ID, SERVICE_ID, TENANT_ID, refusals
-from ags.api.view import GateView
+from ags.api.view import GateView, Response
 from ags.sessions.client_tokens import read_access_token
 from ags.sessions.denial import Denied, Fault
 from ags.sessions.revoke import sign_out
@@ -30,7 +29,7 @@ class SignOut(GateView):
         auth=[{"accessToken": []}],
         responses={200: inline_serializer("SignedOut", {}), **refusals(400, 401, 403, 503)},
     )
-    def post(self, request: Request) -> Response:
+    def post(self, request: HttpRequest) -> Response:
         """End the sign-on of the access token: neither it nor its refresh token is good any more."""
         record = record_of(request)
         tenant_id = headers.tenant_id(request.META, record)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
-from rest_framework.request import Request
-from rest_framework.response import Response
 
 from ags.api import headers, parameters, parsing
 from ags.api.offer import offered, twice_at_most
@@ -21,7 +20,7 @@ from ags.api.schema import (
     ParameterSerializer,
     refusals,
 )
-from ags.api.view import GateView
+from ags.api.view import GateView, Response
 from ags.sessions.choice import choose
 from ags.sessions.client_tokens import bundle, demand_signer
 from providers.contract import Endpoint
@@ -45,7 +44,7 @@ class SubsequentSignOn(GateView):
         request=SubsequentSignOnSerializer,
         responses={201: BundleSerializer, **refusals(400, 401, 403, 413, 415, 503)},
     )
-    def post(self, request: Request) -> Response:
+    def post(self, request: HttpRequest) -> Response:
         """Sign the device on that asked in signOn. That, and nothing else, uses the choice up."""
         record = record_of(request)
         tenant_id = headers.tenant_id(request.META, record)

@@ -7,7 +7,10 @@ import time
 from typing import Any
 
 import psycopg
-from django.db import connection
+from django.conf import settings
+from django.core.cache import close_caches
+from django.core.signals import request_finished, request_started
+from django.db import DEFAULT_DB_ALIAS, close_old_connections, connections, reset_queries
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.postgresql.base import DatabaseWrapper
 from django.db.backends.signals import connection_created
@@ -83,19 +86,36 @@ def _connect(self: DatabaseWrapper, parameters: dict[str, Any]) -> Any:
     return pg
 
 
+def leave_connections_alone() -> None:
+    """Have Django not look at connections and caches at both ends of each request.
+
+    `drop_dead_connection` looks once, and there is nothing else to tidy up: a connection has no age, a query
+    log is there in debugging only, and no cache has a connection.
+    """
+    request_started.disconnect(close_old_connections)
+    request_finished.disconnect(close_old_connections)
+    request_finished.disconnect(close_caches)
+    if not settings.DEBUG:
+        request_started.disconnect(reset_queries)
+
+
 def drop_dead_connection() -> None:
-    """Close this thread's idle connection if the server has hung up.
+    """Close this thread's idle connection if the server has hung up, or if it has failed before.
 
     A server that goes away says so on the socket: an idle connection whose socket has something to read is
     finished. Looking costs no statement and no round trip; Django connects anew at the next query.
     """
-    pg = connection.connection
-    if connection.vendor != "postgresql" or pg is None or connection.in_atomic_block:
+    database = connections[DEFAULT_DB_ALIAS]
+    pg = database.connection
+    if pg is None or database.in_atomic_block:
         return
-    if pg.closed:
-        connection.close()
-        return
+    if database.errors_occurred:
+        database.close_if_unusable_or_obsolete()
+    elif database.vendor == "postgresql" and (pg.closed or _says_something(pg)):
+        database.close()
+
+
+def _says_something(pg: Any) -> bool:
     poll = select.poll()
     poll.register(pg.fileno(), select.POLLIN | select.POLLHUP)
-    if poll.poll(0):
-        connection.close()
+    return bool(poll.poll(0))

@@ -42,7 +42,7 @@ def offer(
     """
     secret = new_token()
     stored = dialect.one(
-        _storing(choice.key_id is not None),
+        _storing(),
         **accepted_for(tenant, service, choice.key_id),
         token_hash=hash_of(secret, USER_ACCOUNT_TOKEN),
         accounts=json.dumps([account.id for account in choice.accounts]),
@@ -106,15 +106,14 @@ def _why_not(
 
 
 @dialect.written_once
-def _storing(has_key: bool) -> str:
-    rows, key = accepted_by(has_key)
+def _storing() -> str:
     return f"""
 INSERT INTO ags_sessions_accountchoice
        (tenant_id, service_id, key_id, token_hash, accounts, information, client_id, correlation_id,
         created_at, expires_at)
-SELECT t.id, s.id, {key}, %(token_hash)s, {dialect.json("accounts")}, {dialect.json("information")},
+SELECT t.id, s.id, k.id, %(token_hash)s, {dialect.json("accounts")}, {dialect.json("information")},
        %(client_id)s, %(correlation_id)s, {dialect.now()}, {dialect.after("lifetime")}
-  FROM {rows}
+  FROM (SELECT 1) AS one JOIN {accepted_by()}
 RETURNING id
 """
 

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json as jsonlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, wraps
 from typing import Any, TypeVarTuple
 
-from django.db import connection
+import psycopg
+from django.db import DEFAULT_DB_ALIAS, connection, connections
+from django.db.backends.utils import CursorWrapper
 
 _Ts = TypeVarTuple("_Ts")
 
 _WORDS = {
     "postgresql": {
         "now": "statement_timestamp()",
-        "after": "statement_timestamp() + %({name})s * interval '1 second'",
-        "moment": "to_timestamp(%({name})s::double precision)",
-        "epoch": "extract(epoch from {name})::double precision",
+        "after": "statement_timestamp() + {value} * interval '1 second'",
+        "moment": "to_timestamp(({value})::double precision)",
+        "epoch": "extract(epoch from {value})::double precision",
         "later": "greatest",
         "earlier": "least",
-        "json": "%({name})s::jsonb",
+        "json": "{value}::jsonb",
         "element": "({name} ->> %({place})s::integer)",
     },
     "sqlite": {
         # As text in the form in which Django stores a moment there, so that they compare.
         "now": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')",
-        "after": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', '+' || %({name})s || ' seconds')",
-        "moment": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', %({name})s, 'unixepoch')",
-        "epoch": "((julianday({name}) - 2440587.5) * 86400.0)",
+        "after": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', '+' || {value} || ' seconds')",
+        "moment": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', {value}, 'unixepoch')",
+        "epoch": "((julianday({value}) - 2440587.5) * 86400.0)",
         "later": "max",
         "earlier": "min",
-        "json": "%({name})s",
+        "json": "{value}",
         "element": "json_extract({name}, '$[' || %({place})s || ']')",
     },
 }
@@ -40,14 +43,18 @@ def now() -> str:
     return _WORDS[connection.vendor]["now"]
 
 
-def after(parameter: str) -> str:
-    """So many seconds from now."""
-    return _word("after", parameter)
+PARAMETER = "%({})s"
+"""How a statement names one of its parameters."""
 
 
-def moment(parameter: str) -> str:
-    """A moment given in seconds since the epoch."""
-    return _word("moment", parameter)
+def after(name: str, of: str = PARAMETER) -> str:
+    """So many seconds from now, as a parameter says, or a column `of` something."""
+    return _word("after", of.format(name))
+
+
+def moment(name: str, of: str = PARAMETER) -> str:
+    """A moment that a parameter, or a column `of` something, gives in seconds since the epoch."""
+    return _word("moment", of.format(name))
 
 
 def epoch(expression: str) -> str:
@@ -67,7 +74,7 @@ def earlier(*expressions: str) -> str:
 
 def json(parameter: str) -> str:
     """A parameter that holds JSON as text."""
-    return _word("json", parameter)
+    return _word("json", PARAMETER.format(parameter))
 
 
 def element(array: str, place: str) -> str:
@@ -99,12 +106,60 @@ def written_once(write: Callable[[*_Ts], str]) -> Callable[[*_Ts], str]:
     return text
 
 
-def _word(word: str, name: str) -> str:
-    return _WORDS[connection.vendor][word].format(name=name)
+def _word(word: str, value: str) -> str:
+    return _WORDS[connection.vendor][word].format(value=value)
+
+
+def rows_at_once() -> int:
+    """How many rows `given` may be given."""
+    return {"postgresql": 8, "sqlite": 1}[connection.vendor]
+
+
+def given(**columns: str) -> str:
+    """Rows that a statement is given, as a table: its columns, each with its type in PostgreSQL."""
+    if connection.vendor == "sqlite":
+        return f"(SELECT {', '.join(f'{PARAMETER.format(name)} AS {name}' for name in columns)})"
+    listed = [f"decode({name}, 'hex') AS {name}" if columns[name] == "bytea" else name for name in columns]
+    types = [f"{name} {'text' if kind == 'bytea' else kind}" for name, kind in columns.items()]
+    # One parameter, and so one plan, for any number of rows. That they are few, the limit tells the planner.
+    rows = f"jsonb_to_recordset(%(rows)s::jsonb) AS r({', '.join(types)})"
+    return f"(SELECT {', '.join(listed)} FROM {rows} LIMIT {rows_at_once()})"  # noqa: S608 - constants
+
+
+def giving(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the parameters of `given`."""
+    if connection.vendor == "sqlite":
+        (row,) = rows
+        return row
+    return {"rows": jsonlib.dumps(rows, default=bytes.hex)}
 
 
 def one(statement: str, **values: Any) -> Any:
     """Run a statement; return the one row that it yields, or None."""
-    with connection.cursor() as cursor:
+    return next(iter(several(statement, values)), None)
+
+
+def several(statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
+    """Run a statement; return the rows that it yields."""
+    with _cursor() as cursor:
         cursor.execute(statement, values)
-        return next(iter(cursor.fetchall()), None)
+        rows: list[Any] = cursor.fetchall()
+        return rows
+
+
+class _Prepared(psycopg.Cursor[Any]):
+    """Has PostgreSQL read and plan a statement once for each connection, where Django's would each time."""
+
+    def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
+        """Execute, with the values beside the statement and not in it."""
+        return super().execute(query, params, **{"prepare": True, **options})
+
+
+def _cursor() -> CursorWrapper:
+    database = connections[DEFAULT_DB_ALIAS]
+    # Who has statements logged wants to see them with their values in them.
+    if database.vendor != "postgresql" or database.queries_logged:
+        return database.cursor()
+    database.ensure_connection()
+    # Wrapped by Django, so that errors and transactions stay its own.
+    return database.make_cursor(_Prepared(database.connection))  # type: ignore[arg-type] # any cursor will do

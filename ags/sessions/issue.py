@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from django.db import connection
 from django.db.models import Q
 from django.db.models.functions import Now
 
@@ -13,6 +15,7 @@ from ags.sessions.denial import Stale
 from ags.sessions.device import Proof
 from ags.sessions.models import SessionToken
 from ags.sessions.standing import KEY_STATES
+from ags.sessions.together import Row, Together
 from ags.sessions.tokens import hash_of, new_token
 from providers.contract import Identity, Refusal, Refused
 from tenants.models import Key
@@ -27,39 +30,56 @@ CLOCK_MARGIN = 60.0
 def issue(tenant: TenantView, service: ServiceView, identity: Identity, correlation_id: str) -> str:
     """Store a new session token and return it; it is committed when this returns. Raises as `accept`."""
     token = new_token()
-    accept(tenant, service, identity, token, correlation_id, ttl=service.settings["session_token_ttl"])
+    ttl: int = service.settings["session_token_ttl"]
+    row = _row(tenant, service, identity, correlation_id, token=token, ttl=ttl)
+    # Whoever is in a transaction stores in it, and not for others, who would be answered before its commit.
+    stored = _store([row])[0] if connection.in_atomic_block else _together.put(row)
+    if not stored:
+        raise why_not(tenant, service, identity.key_id, identity.jti)
     return token
 
 
-def accept(
-    tenant: TenantView,
-    service: ServiceView,
-    identity: Identity,
-    token: str,
-    correlation_id: str,
-    *,
-    ttl: int,
-    spent: bool = False,
-) -> Proof:
-    """Store the proof under a session token, which is good for `ttl` seconds, or spent from the beginning.
+def accept(tenant: TenantView, service: ServiceView, identity: Identity, correlation_id: str) -> Proof:
+    """Store the proof, within a transaction, under a session token that is spent from the beginning.
 
     Raises `Refused(REPLAYED)` when the proof was accepted before, `Refused(KEY_NOT_IN_FORCE)` when the key is
     too early or too late by the database's clock, `Stale` when tenant, service or key are no longer what was
     read, and Django's database errors.
     """
-    stored = dialect.one(
-        _storing(identity.key_id is not None, spent),
-        **accepted_for(tenant, service, identity.key_id),
-        token_hash=hash_of(token),
-        account_id=identity.account_id,
-        correlation_id=correlation_id,
-        jti=identity.jti,
-        ttl=ttl,
-        guard=min((identity.replayable_until or 0.0) + CLOCK_MARGIN, _LATEST),
-    )
-    if stored is None:
+    row = _row(tenant, service, identity, correlation_id, token=new_token(), ttl=0)
+    stored = dialect.several(_storing(True), dialect.giving([row]))
+    if not stored:
         raise why_not(tenant, service, identity.key_id, identity.jti)
-    return Proof(*stored)
+    return Proof(identity.account_id, service.id, identity.key_id, stored[0][1])
+
+
+def _store(rows: Sequence[Row]) -> list[bool]:
+    """Store session tokens; return of each whether it was."""
+    stored = {bytes(row[0]) for row in dialect.several(_storing(False), dialect.giving(rows))}
+    return [row["token_hash"] in stored for row in rows]
+
+
+_together = Together(_store, dialect.rows_at_once)
+
+
+def _row(
+    tenant: TenantView,
+    service: ServiceView,
+    identity: Identity,
+    correlation_id: str,
+    *,
+    token: str,
+    ttl: int,
+) -> Row:
+    return {
+        **accepted_for(tenant, service, identity.key_id),
+        "token_hash": hash_of(token),
+        "account_id": identity.account_id,
+        "correlation_id": correlation_id,
+        "jti": identity.jti,
+        "ttl": ttl,
+        "guard": min((identity.replayable_until or 0.0) + CLOCK_MARGIN, _LATEST),
+    }
 
 
 def why_not(
@@ -90,31 +110,48 @@ def accepted_for(tenant: TenantView, service: ServiceView, key_id: int | None) -
     return {"tenant": tenant.id, "version": tenant.version, "service": service.id, "key": key_id}
 
 
-def accepted_by(has_key: bool) -> tuple[str, str]:
-    """Return the rows that must be there for a proof to be accepted, and what names its key among them."""
-    now, with_key = dialect.now(), ""
-    if has_key:
-        with_key = f"""
-  JOIN tenants_key k ON k.id = %(key)s AND k.tenant_id = t.id AND k.state IN ({KEY_STATES})
+def accepted_by(given: str = dialect.PARAMETER) -> str:
+    """Return the condition under which a proof is accepted: its rows `t`, `s` and perhaps `k` are in force.
+
+    What it is `given` (`accepted_for`) are parameters, or the columns of a row.
+    """
+    now = dialect.now()
+    tenant, version, service, key = (given.format(name) for name in ("tenant", "version", "service", "key"))
+    return f"""tenants_tenant t ON t.id = {tenant} AND t.enabled AND t.version = {version}
+  JOIN tenants_service s ON s.id = {service} AND s.tenant_id = t.id AND s.enabled
+  LEFT JOIN tenants_key k ON k.id = {key} AND k.tenant_id = t.id AND k.state IN ({KEY_STATES})
    AND (k.not_before IS NULL OR k.not_before <= {now})
-   AND (k.not_after IS NULL OR k.not_after > {now})"""
-    rows = f"""tenants_tenant t
-  JOIN tenants_service s ON s.id = %(service)s AND s.tenant_id = t.id AND s.enabled{with_key}
- WHERE t.id = %(tenant)s AND t.enabled AND t.version = %(version)s"""
-    return rows, "k.id" if has_key else "NULL"
+   AND (k.not_after IS NULL OR k.not_after > {now})
+ WHERE ({key} IS NULL OR k.id IS NOT NULL)"""
+
+
+_GIVEN = {
+    "tenant": "text",
+    "version": "bigint",
+    "service": "bigint",
+    "key": "bigint",
+    "token_hash": "bytea",
+    "account_id": "text",
+    "correlation_id": "text",
+    "jti": "text",
+    "ttl": "integer",
+    "guard": "double precision",
+}
 
 
 @dialect.written_once
-def _storing(has_key: bool, spent: bool) -> str:
-    now, expires = dialect.now(), dialect.after("ttl")
-    rows, key = accepted_by(has_key)
+def _storing(spent: bool) -> str:
+    # Ordered, so that two statements that meet in the same assertions wait for each other one way round.
+    now, expires = dialect.now(), dialect.after("ttl", "g.{}")
     return f"""
 INSERT INTO ags_sessions_sessiontoken
        (tenant_id, service_id, key_id, token_hash, account_id, correlation_id, jti,
         created_at, expires_at, redeemed_at, dead_after)
-SELECT t.id, s.id, {key}, %(token_hash)s, %(account_id)s, %(correlation_id)s, %(jti)s,
-       {now}, {expires}, {now if spent else "NULL"}, {dialect.later(expires, dialect.moment("guard"))}
-  FROM {rows}
+SELECT t.id, s.id, k.id, g.token_hash, g.account_id, g.correlation_id, g.jti,
+       {now}, {expires}, {now if spent else "NULL"}, {dialect.later(expires, dialect.moment("guard", "g.{}"))}
+  FROM {dialect.given(**_GIVEN)} AS g
+  JOIN {accepted_by("g.{}")}
+ ORDER BY g.jti, t.id, s.id
     ON CONFLICT DO NOTHING
-RETURNING account_id, service_id, key_id, created_at
+RETURNING token_hash{", created_at" if spent else ""}
 """  # noqa: S608 - put together from constants

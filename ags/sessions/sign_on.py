@@ -7,7 +7,6 @@ from django.db import transaction
 from ags.sessions.client_tokens import SignOn
 from ags.sessions.device import KnownDevice, NewDevice, admit
 from ags.sessions.issue import accept
-from ags.sessions.tokens import new_token
 from providers.contract import Identity
 from tenants.snapshot import ServiceView, TenantView
 
@@ -25,5 +24,5 @@ def sign_on(
     Raises as `accept`, and `Denied`, which leaves a proof with a jti as if it had not been presented.
     """
     with transaction.atomic():
-        proof = accept(tenant, service, identity, new_token(), correlation_id, ttl=0, spent=True)
+        proof = accept(tenant, service, identity, correlation_id)
         return admit(tenant, proof, device, correlation_id)

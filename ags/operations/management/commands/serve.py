@@ -75,6 +75,7 @@ def _arguments() -> list[str]:
         "--graceful-timeout=20",
         "--log-level=error",
         "--no-control-socket",
+        "--no-sendfile",  # else the head of an answer would go by itself
         # No peer may set SCRIPT_NAME or the scheme; how many proxies to believe, the application decides.
         "--forwarded-allow-ips=",
     ]

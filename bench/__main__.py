@@ -1,0 +1,189 @@
+"""`make bench`: AGS, its floor and its peers, at the same work on the same machine, in turn and repeated."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from bench import postgresql, summary
+from bench.load import Wrong
+from bench.measuring import CORES, Round, Started, measure
+from bench.plot import draw
+from bench.systems import ROOT, Missing, System
+from bench.systems.ags import AGS
+from bench.systems.floor import FLOOR
+from bench.systems.glewlwyd import GLEWLWYD
+from bench.systems.oauth_toolkit import OAUTH_TOOLKIT
+from bench.systems.oidc_provider import OIDC_PROVIDER
+
+SYSTEMS = (FLOOR, AGS, OIDC_PROVIDER, GLEWLWYD, OAUTH_TOOLKIT)
+
+RESULTS, PLOT = ROOT / "bench" / "results.json", ROOT / "docs" / "performance.svg"
+
+WARM_UP, WARM_UP_SECONDS = 10_000, 15.0
+"""How many requests come before what is measured, and how long they may take: V8 compiles meanwhile."""
+
+SPARE = 1.5
+"""As many times the requests as were answered in the best round are prepared for the next."""
+
+
+def main() -> int:
+    """Measure, tell, and write. Return 1 if an answer of anybody was wrong, or was not stored."""
+    options = _options()
+    everything = not options.work and not options.system
+    with postgresql.server() as server, ExitStack() as running:
+        started, missing = _start(server, options, running)
+        work: dict[str, dict[str, Any]] = {}
+        wrong: list[str] = []
+        for kind in [name for name in AGS.work if not options.work or name in options.work]:
+            taking_part = [one for one in started if kind in one.system.work]
+            rounds = _compare(kind, taking_part, server, options, wrong)
+            work[kind] = summary.summary(rounds, options.connections)
+            print(f"\n{summary.table(kind, work[kind])}\n", flush=True)
+            if disturbed := summary.disturbed(work[kind]):
+                print(f"Others had the machine's CPU meanwhile: {disturbed}.\n", flush=True)
+        found = {
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": _machine(),
+            "versions": {
+                "Python": platform.python_version(),
+                "PostgreSQL": _version(server),
+                **{one.system.name: one.system.version() for one in started},
+            },
+            "options": {name: getattr(options, name) for name in ("rounds", "seconds", "connections")},
+            "missing": missing,
+            "wrong": wrong,
+            "targets": summary.judged(work),
+            "work": work,
+        }
+    for judgement in found["targets"]:
+        print(summary.said(judgement))
+    for line in [*(f"left out: {name}: {why}" for name, why in missing.items()), *wrong]:
+        print(line)
+    if everything:
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+        draw(work["getSessionToken"], _caption(found), PLOT)
+        print(f"Written: {RESULTS.relative_to(ROOT)}, {PLOT.relative_to(ROOT)}")
+    unmet = options.demand and not all(judgement["met"] for judgement in found["targets"])
+    return 1 if wrong or unmet else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each round (5)")
+    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--work", action="append", choices=list(AGS.work), help="this kind alone; repeatable")
+    parser.add_argument(
+        "--system", action="append", choices=[one.name for one in SYSTEMS], help="this one alone; repeatable"
+    )
+    parser.add_argument("--demand", action="store_true", help="fail unless AGS is seen to meet every target")
+    return parser.parse_args()
+
+
+def _start(
+    server: postgresql.PostgreSQL, options: argparse.Namespace, running: ExitStack
+) -> tuple[list[Started], dict[str, str]]:
+    """Start all systems; return those that run, and what the others lack."""
+    started: list[Started] = []
+    missing: dict[str, str] = {}
+    for system in SYSTEMS:
+        if options.system and system.name not in options.system:
+            continue
+        if options.work and not set(options.work) & set(system.work):
+            continue
+        print(f"starting {system.name}", flush=True)
+        database = server.create(system.name)
+        try:
+            started.append(Started(system, running.enter_context(system.start(database)), database))
+        except Missing as why:
+            missing[system.name] = str(why)
+            print(f"left out: {system.name}: {why}", flush=True)
+    return started, missing
+
+
+def _compare(
+    kind: str,
+    taking_part: list[Started],
+    server: postgresql.PostgreSQL,
+    options: argparse.Namespace,
+    wrong: list[str],
+) -> dict[str, list[Round]]:
+    """Return the rounds of each system that answers as it should; tell of the others."""
+    rounds: dict[str, list[Round]] = {one.system.name: [] for one in taking_part}
+    best: dict[str, float] = {}
+    for number in range(options.rounds + 1):  # the first is the warm-up
+        for one in taking_part:
+            system: System = one.system
+            if system.name not in rounds:
+                continue
+            warm = number > 0
+            try:
+                seen = measure(
+                    one,
+                    server,
+                    system.work[kind],
+                    connections=options.connections,
+                    most=int(best[system.name] * options.seconds * SPARE) if warm else WARM_UP,
+                    seconds=options.seconds if warm else WARM_UP_SECONDS,
+                    stores=kind in summary.STORING,
+                )
+            except (Wrong, OSError) as problem:
+                wrong.append(f"WRONG: {system.name}, {kind}: {problem}")
+                print(wrong[-1], flush=True)
+                del rounds[system.name]
+                continue
+            best[system.name] = max(best.get(system.name, 0.0), seen.per_second)
+            print(_line(kind, system.name, number, options.rounds, seen), flush=True)
+            if warm:
+                rounds[system.name].append(seen)
+    return rounds
+
+
+def _line(kind: str, name: str, number: int, of: int, seen: Round) -> str:
+    which = f"round {number}/{of}" if number else "warm-up"
+    return (
+        f"{kind:22} {which:10} {name:20} {seen.per_second:7,.0f}/s  "
+        f"p50 {seen.p50:6.1f}  p99 {seen.p99:6.1f} ms  "
+        f"CPU µs: server {seen.cpu_server:5.0f}, PostgreSQL {seen.cpu_postgresql:4.0f}, "
+        f"generator {seen.cpu_generator:3.0f}  idle {seen.idle:4.0%}, others {seen.others:4.0%}"
+    )
+
+
+def _machine() -> dict[str, Any]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = {line.partition(":")[2].strip() for line in lines if line.startswith("model name")}
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "cpu": ", ".join(sorted(models)) or platform.machine(),
+        "cores": CORES,
+        "memory_gib": round(memory / 2**30),
+        "kernel": platform.release(),
+    }
+
+
+def _version(server: postgresql.PostgreSQL) -> str:
+    with psycopg.connect(server.url("postgres")) as connection:
+        row = connection.execute("SHOW server_version").fetchone()
+    return str(row[0]) if row else ""
+
+
+def _caption(found: dict[str, Any]) -> str:
+    machine, options = found["machine"], found["options"]
+    return (
+        f"{found['date'][:10]}; {machine['cpu']}, {machine['cores']} cores, with PostgreSQL and the load "
+        f"generator on them; {options['connections']} connections; medians of {options['rounds']} rounds"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

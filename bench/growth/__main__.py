@@ -1,0 +1,184 @@
+"""`python -m bench.growth`: is AGS as fast when it has grown? `--help` lists what can be set."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import time
+from argparse import Namespace
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bench import load, machine, postgresql, rounds
+from bench.growth.cases import CASES, CONNECTIONS, Case, warm_up
+from bench.growth.side import Ended, Side, prepared, ready_after, served
+from bench.head_end import HeadEnd, conversations, paced, requests
+from bench.postgresql import PostgreSQL
+from bench.systems import ROOT
+
+BOUND = 0.15
+"""By how much throughput and p99 may be worse, as a share."""
+
+READY_WITHIN, MEMORY_WITHIN = 3.0, 120e6
+SAMPLED_EVERY = 30.0
+
+RESULT = ROOT / "bench" / "growth.json"
+
+
+def main() -> None:
+    """Compare, print, store."""
+    options = _options()
+    result: dict[str, Any] = {"options": {k: v for k, v in vars(options).items() if k != "result"}}
+    with postgresql.server() as database, prepared(database, "small") as (address, settings):
+        result["machine"] = {"cpus": machine.CPUS, "postgresql": database.version()}
+        result["ready"] = [ready_after(address, settings) for _ in range(3)]
+        print("ready after", ", ".join(f"{seconds:.2f} s" for seconds in result["ready"]), flush=True)
+        with served("small", address, settings) as small:
+            memory = result["memory"] = {"ready": small.memory()}
+            warm_up(small)
+            result["cases"] = []
+            for name in options.only:
+                with closing(CASES[name](database, options)) as cases:
+                    for case in cases:
+                        result["cases"].append(_compared(database, small, case, options))
+            memory["load"] = small.memory()
+            if options.hour:
+                memory["hour"] = _memory_over_time(small, options)
+    _show(result)
+    options.result.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"Written to {options.result}")
+
+
+def _options() -> Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.growth", description=__doc__)
+    add = parser.add_argument
+    add("--rounds", type=int, default=5, help="of each side of a case")
+    add("--seconds", type=float, default=5.0, help="that a round lasts")
+    add("--dead", type=int, default=10_000_000, help="rows that a purge would delete")
+    add("--living", type=int, default=1_000_000, help="rows that it would not")
+    add("--tenants", type=int, default=1000)
+    add("--services", type=int, default=5, help="of each tenant")
+    add("--keys", type=int, default=10, help="of each tenant")
+    add("--many-keys", type=int, default=200, help="of one tenant")
+    add(
+        "--hour",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="watch the memory for so long, such as 3600",
+    )
+    add("--rate", type=float, default=200.0, help="requests a second meanwhile")
+    add("--only", nargs="*", choices=CASES, default=list(CASES), help="which cases")
+    add("--result", type=Path, default=RESULT)
+    return parser.parse_args()
+
+
+def _compared(database: PostgreSQL, small: Side, case: Case, options: Namespace) -> dict[str, Any]:
+    """Ask both sides in turn, A B B A, so that what drifts meets both."""
+    print(case.name, flush=True)
+    small.sql("TRUNCATE ags_sessions_sessiontoken")
+    baseline = Case.of("baseline", small)
+    taken: dict[str, list[rounds.Round]] = {"baseline": [], "grown": []}
+    most = 2000.0
+    turn = [("baseline", baseline), ("grown", case)]
+    for side, asked in itertools.islice(itertools.cycle([*turn, *reversed(turn)]), 2 * options.rounds):
+        try:
+            one = _round(database, asked, int(most * options.seconds * 1.5), options.seconds)
+        except Ended as end:
+            if not taken[side]:
+                raise
+            print(f"  {end}: too little for it to do")
+            break
+        most = max(most, one.per_second)
+        taken[side].append(one)
+        print(f"  {side:8} {one}", flush=True)
+    medians = {side: rounds.median(each) for side, each in taken.items()}
+    a, b = medians["baseline"], medians["grown"]
+    ratios = {
+        name: getattr(b, name) / getattr(a, name)
+        for name in ("per_second", "p50", "p99", "server", "postgresql")
+    }
+    flat = ratios["per_second"] >= 1 - BOUND and ratios["p99"] <= 1 + BOUND
+    return {
+        "case": case.name,
+        "flat": flat,
+        "ratios": ratios,
+        **{side: asdict(each) for side, each in medians.items()},
+        "rounds": {side: [asdict(one) for one in each] for side, each in taken.items()},
+        "memory": case.side.memory(),
+        "told": case.told,
+    }
+
+
+def _round(database: PostgreSQL, case: Case, number: int, seconds: float) -> rounds.Round:
+    running = case.side.running
+    asked = conversations(case.ready(number), CONNECTIONS)
+    with case.during():
+        apart = case.apart()
+        taken, _ = rounds.measure(database, [running.pid], running.port, asked, seconds, apart=apart)
+    return taken
+
+
+def _memory_over_time(side: Side, options: Namespace) -> dict[str, Any]:
+    """Watch the memory under a modest load; the slope is that of the second half, in bytes an hour."""
+    samples: list[dict[str, float]] = []
+    began = time.monotonic()
+    while (at := time.monotonic() - began) < options.hour:
+        samples.append({"seconds": at, **side.memory()})
+        ready = requests([HeadEnd()], int(options.rate * SAMPLED_EVERY), jti=True)
+        load.run(side.running.port, conversations(paced(ready, options.rate), CONNECTIONS), SAMPLED_EVERY)
+    samples.append({"seconds": time.monotonic() - began, **side.memory()})
+    half = samples[len(samples) // 2 :]
+    seconds = [sample["seconds"] for sample in half]
+    summary: dict[str, Any] = {"samples": samples}
+    for kind in ("resident", "own"):
+        held = [sample[kind] for sample in half]
+        slope = statistics.linear_regression(seconds, held).slope * 3600 if len(half) > 1 else None
+        most = max(sample[kind] for sample in samples)
+        summary[kind] = {"first": samples[0][kind], "largest": most, "slope_per_hour": slope}
+    return summary
+
+
+def _show(result: dict[str, Any]) -> None:
+    print(f"\n{'':58}{'baseline':>10}{'grown':>10}{'ratio':>8}")
+    for case in result["cases"]:
+        print(f"{case['case']}: {'flat' if case['flat'] else 'NOT FLAT'}")
+        for name, what in (
+            ("per_second", "issues per second, at least 0.85"),
+            ("p50", "p50, ms"),
+            ("p99", "p99, ms, at most 1.15"),
+            ("server", "CPU of the server for each, µs"),
+            ("postgresql", "CPU of PostgreSQL for each, µs"),
+            ("wal", "WAL for each, bytes"),
+        ):
+            a, b = case["baseline"][name], case["grown"][name]
+            print(f"    {what:54}{a:10.1f}{b:10.1f}{b / a:8.2f}")
+        for name, value in case["told"].items():
+            print(f"    {name}: {value:,.0f}")
+        print(f"    memory of the largest process: {_megabytes(case['memory'])}")
+    memory = result["memory"]
+    print(f"memory when ready: {_megabytes(memory['ready'])}; after the load: {_megabytes(memory['load'])}")
+    for kind in ("resident", "own") if "hour" in memory else ():
+        told = memory["hour"][kind]
+        slope = "" if told["slope_per_hour"] is None else f", {told['slope_per_hour'] / 1e6:+.2f} MB an hour"
+        print(f"  {kind}: first {told['first'] / 1e6:.1f}, largest {told['largest'] / 1e6:.1f} MB{slope}")
+    most = max(side["resident"] for side in (memory["load"], *(case["memory"] for case in result["cases"])))
+    print(f"at most {most / 1e6:.0f} MB of {MEMORY_WITHIN / 1e6:.0f}", _verdict(most <= MEMORY_WITHIN))
+    ready = statistics.median(result["ready"])
+    print(f"ready after {ready:.2f} s of {READY_WITHIN:.0f}", _verdict(ready <= READY_WITHIN))
+
+
+def _megabytes(held: dict[str, int]) -> str:
+    return f"{held['resident'] / 1e6:.1f} MB, of which {held['own'] / 1e6:.1f} its own"
+
+
+def _verdict(good: bool) -> str:
+    return "" if good else "TOO MUCH"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""The load: conversations over kept connections, each sending its next request when it has its answer."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import select
+import socket
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+
+Conversation = Generator[bytes, "Answer", None]
+"""Yields each request as it goes over the wire, and is sent its answer. Raises `Wrong`."""
+
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+
+
+class Wrong(Exception):
+    """An answer is not what it should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came over the wire."""
+
+    status: int
+    body: bytes
+
+    def demand(self, status: int, pattern: bytes) -> re.Match[bytes]:
+        """Return what the pattern finds in the body. Raises `Wrong` if nothing, or at another status."""
+        found = re.search(pattern, self.body) if self.status == status else None
+        if found is None:
+            raise Wrong(f"{self.status} {self.body[:300]!r}")
+        return found
+
+
+@dataclass(slots=True)
+class Taken:
+    """What a run took: seconds in all, and of each answer."""
+
+    seconds: float
+    each: list[float] = field(default_factory=list)
+
+    @property
+    def per_second(self) -> float:
+        """Answers per second."""
+        return len(self.each) / self.seconds
+
+    def percentile(self, share: float) -> float:
+        """Return that percentile, in milliseconds."""
+        return sorted(self.each)[int(len(self.each) * share)] * 1000
+
+
+class _Wire:
+    __slots__ = ("began", "conversation", "received", "socket")
+
+    def __init__(self, port: int, conversation: Conversation) -> None:
+        self.conversation = conversation
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.received = b""
+        self.began = 0.0
+
+    def send(self, request: bytes) -> None:
+        self.began = time.perf_counter()
+        self.socket.sendall(request)
+
+    def receive(self) -> Answer | None:
+        """Return the answer once all of it is here."""
+        data = self.socket.recv(65536)
+        if not data:
+            raise Wrong(f"hung up after {self.received[:300]!r}")
+        received = self.received = self.received + data if self.received else data
+        end = received.find(b"\r\n\r\n")
+        if end < 0:
+            return None
+        length = _LENGTH.search(received, 0, end)
+        if length is None:
+            raise Wrong(f"no Content-Length: {received[:300]!r}")
+        body = received[end + 4 :]
+        if len(body) < int(length[1]):
+            return None
+        self.received = b""
+        return Answer(int(received[9:12]), body)
+
+
+def run(port: int | Sequence[int], conversations: Sequence[Conversation], seconds: float) -> Taken:
+    """Hold each conversation over a connection of its own for so long; return what it took.
+
+    Several ports are given to the conversations in turn. Ends early when a conversation has nothing more to
+    ask. Raises `Wrong`, and OSError.
+    """
+    ports = itertools.cycle([port] if isinstance(port, int) else port)
+    wires = {}
+    poll = select.epoll()
+    for conversation in conversations:
+        wire = _Wire(next(ports), conversation)
+        wires[wire.socket.fileno()] = wire
+        poll.register(wire.socket.fileno(), select.EPOLLIN)
+    each: list[float] = []
+    began = time.perf_counter()
+    ends = began + seconds
+    waiting = 0
+    try:
+        for wire in wires.values():
+            first = next(wire.conversation, None)
+            if first is not None:
+                wire.send(first)
+                waiting += 1
+        while waiting:
+            for number, _ in poll.poll(30) or _nothing():
+                wire = wires[number]
+                answer = wire.receive()
+                if answer is None:
+                    continue
+                now = time.perf_counter()
+                each.append(now - wire.began)
+                waiting -= 1
+                try:
+                    following = wire.conversation.send(answer)
+                except StopIteration:
+                    ends = now
+                if now < ends:
+                    wire.send(following)
+                    waiting += 1
+        return Taken(time.perf_counter() - began, each)
+    finally:
+        poll.close()
+        for wire in wires.values():
+            wire.socket.close()
+
+
+def _nothing() -> list[tuple[int, int]]:
+    raise Wrong("no answer in 30 s")
+
+
+def post(path: str, body: bytes, headers: dict[str, str], content_type: str = "application/json") -> bytes:
+    """Return a POST request as it goes over the wire."""
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    head = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", f"Content-Type: {content_type}", *lines]
+    return "\r\n".join([*head, f"Content-Length: {len(body)}", "", ""]).encode() + body
+
+
+def get(path: str, headers: dict[str, str]) -> bytes:
+    """Return a GET request as it goes over the wire."""
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([f"GET {path} HTTP/1.1", "Host: 127.0.0.1", *lines, "", ""]).encode()

@@ -1,0 +1,87 @@
+"""Rounds of load: what a system answers in one, and what that takes of its machine and its database."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import psycopg
+
+from bench import load, machine
+from bench.postgresql import PostgreSQL
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Latencies in milliseconds; of CPU, microseconds for each answer; of WAL, bytes for each answer."""
+
+    per_second: float
+    p50: float
+    p99: float
+    server: float
+    postgresql: float
+    load: float
+    wal: float
+    idle: float  # the share of the machine's CPU that nobody used
+
+    def __str__(self) -> str:
+        return (
+            f"{self.per_second:6.0f}/s  p50 {self.p50:6.1f} ms  p99 {self.p99:6.1f} ms  "
+            f"CPU µs: server {self.server:4.0f}, PostgreSQL {self.postgresql:4.0f}, load {self.load:3.0f}  "
+            f"WAL {self.wal:6.0f} bytes  idle {self.idle:4.0%}"
+        )
+
+
+def median(rounds: Collection[Round]) -> Round:
+    """Return the median of each figure."""
+    return Round(
+        **{each.name: statistics.median(getattr(r, each.name) for r in rounds) for each in fields(Round)}
+    )
+
+
+def measure(
+    database: PostgreSQL,
+    servers: Sequence[int],
+    ports: int | Sequence[int],
+    conversations: Sequence[load.Conversation],
+    seconds: float,
+    *,
+    apart: Collection[int] = (),
+) -> tuple[Round, load.Taken]:
+    """Hold the conversations, and return what they took.
+
+    `servers` are the first processes of what answers. `apart` are processes of PostgreSQL that work for
+    somebody else.
+    """
+    at, posts = wal_position(database), machine.cpu(database.pid)
+    before = [machine.cpu(pid) for pid in servers]
+    mine, idle = time.process_time(), machine.idle()
+    taken = load.run(ports, conversations, seconds)
+    idle, mine = machine.idle() - idle, time.process_time() - mine
+    after, posts_after = [machine.cpu(pid) for pid in servers], machine.cpu(database.pid)
+    answers = len(taken.each)
+    micro = 1e6 / answers
+    return Round(
+        per_second=taken.per_second,
+        p50=taken.percentile(0.5),
+        p99=taken.percentile(0.99),
+        server=sum(map(spent, before, after)) * micro,
+        postgresql=spent(posts, {pid: had for pid, had in posts_after.items() if pid not in apart}) * micro,
+        load=mine * micro,
+        wal=(wal_position(database) - at) / answers,
+        idle=idle / taken.seconds / machine.CPUS,
+    ), taken
+
+
+def spent(before: Mapping[int, float], after: Mapping[int, float]) -> float:
+    """Return the seconds of CPU that the processes which are still there have had in between."""
+    return sum(had - before.get(pid, 0.0) for pid, had in after.items())
+
+
+def wal_position(database: PostgreSQL) -> int:
+    """Return how many bytes of WAL were ever written."""
+    with psycopg.connect(database.url("postgres")) as connection:
+        row = connection.execute("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn").fetchone()
+        return int(row[0]) if row else 0

@@ -1,0 +1,112 @@
+"""AGS, as `make serve` ships it: its production server, its log at its usual level, its migrations."""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.systems import ROOT, WORKERS, Running, System, asking, free_port, prepared, process
+from bench.systems.asking import KID, RESOURCE_SECRET, RESOURCE_SERVER, SECRET, SERVICE, TENANT
+
+MAKE_RESOURCE_SERVER = f"""
+import os
+from tenants.models.resource_server import ResourceServer, hash_of_secret
+ResourceServer(
+    tenant_id="{TENANT}", client_id="{RESOURCE_SERVER}", name="Platform",
+    secret_hash=hash_of_secret(os.environ["BENCH_RESOURCE_SECRET"]),
+).save()
+"""
+"""In the admin, staff make one; no command does."""
+
+
+def configuration(**more: Any) -> dict[str, Any]:
+    """Return the operator, as a file of `manage.py apply`."""
+    secret = {"env": "BENCH_SECRET", "encoding": "base64"}
+    service = {"name": SERVICE, "strategy": "operator_token", "enabled": True, "display_name": "Operator"}
+    key = {"kid": KID, "algorithm": "HS256", "state": "active", "secret": secret}
+    return {"tenants": [{"id": TENANT, "name": "Bench", "services": [service], "keys": [key], **more}]}
+
+
+def environment(database: str, port: int, **more: str) -> dict[str, str]:
+    """Return what a deployment sets."""
+    return {
+        "DATABASE_URL": database,
+        "SECRET_KEY": secrets.token_urlsafe(48),
+        "AGS_ENCRYPTION_KEYS": base64.b64encode(secrets.token_bytes(32)).decode(),
+        "AGS_ALLOWED_HOSTS": "127.0.0.1",
+        "AGS_TRUSTED_PROXIES": "0",
+        "AGS_BIND": f"127.0.0.1:{port}",
+        "AGS_WORKERS": str(WORKERS),
+        "BENCH_SECRET": base64.b64encode(SECRET).decode(),
+        "BENCH_RESOURCE_SECRET": RESOURCE_SECRET,
+        **more,
+    }
+
+
+def manage(settings: Mapping[str, str], *words: str) -> str:
+    """Run a command of `manage.py` and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "manage.py", *words],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], **settings},
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return done.stdout
+
+
+def apply(settings: Mapping[str, str], wanted: dict[str, Any]) -> None:
+    """Migrate, and bring the configuration in."""
+    manage(settings, "migrate", "--verbosity=0")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "bench.yaml"
+        file.write_text(yaml.safe_dump(wanted))
+        manage(settings, "apply", str(file))
+
+
+def prepare(settings: Mapping[str, str]) -> None:
+    """Set the operator up, and a resource server of his."""
+    apply(settings, configuration())
+    manage(settings, "shell", "--no-imports", "--command", MAKE_RESOURCE_SERVER)
+
+
+@contextmanager
+def start(database: str) -> Iterator[Running]:
+    """Start it."""
+    port = free_port()
+    settings = environment(database, port)
+    prepare(settings)
+    with process([sys.executable, "manage.py", "serve"], settings, port) as running:
+        yield running
+
+
+WORK = {
+    "getSessionToken": prepared(asking.head_ends, asking.head_end),
+    "signOnWithSessionToken": asking.signing_on,
+    "refresh": asking.staying_signed_on,
+    "introspection": prepared(asking.resource_servers, asking.resource_server),
+    "discovery": prepared(asking.discoveries, asking.discovery),
+}
+
+AGS = System(
+    name="AGS",
+    version=lambda: f"this checkout; Django {version('django')}, gunicorn {version('gunicorn')}",
+    start=start,
+    work=WORK,
+    rows=(
+        "SELECT (SELECT count(*) FROM ags_sessions_sessiontoken)"
+        " + (SELECT count(*) + coalesce(sum(generation), 0) FROM ags_sessions_device)"
+    ),
+)

@@ -1,0 +1,53 @@
+"""The floor: a bare WSGI function on gunicorn (bench/floor_wsgi.py)."""
+
+from __future__ import annotations
+
+import base64
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+
+import psycopg
+
+from bench import floor_schema
+from bench.systems import WORKERS, Running, System, ags, asking, free_port, process
+
+THREADS = 8
+
+
+def environment(database: str) -> dict[str, str]:
+    """Return what bench/floor_wsgi.py reads, once its database is prepared."""
+    with psycopg.connect(database) as connection:
+        connection.execute(floor_schema.SCHEMA)
+    return {
+        "FLOOR_DATABASE_URL": database,
+        "BENCH_SECRET": base64.b64encode(asking.SECRET).decode(),
+        "BENCH_RESOURCE_SERVER": asking.RESOURCE_SERVER,
+        "BENCH_RESOURCE_SECRET": asking.RESOURCE_SECRET,
+    }
+
+
+@contextmanager
+def start(database: str) -> Iterator[Running]:
+    """Start it."""
+    port = free_port()
+    words = [
+        *(sys.executable, "-m", "gunicorn", "bench.floor_wsgi:application", f"--bind=127.0.0.1:{port}"),
+        *(f"--workers={WORKERS}", f"--threads={THREADS}", "--worker-class=gthread", "--keep-alive=75"),
+        "--no-control-socket",
+    ]
+    with process(words, environment(database), port) as running:
+        yield running
+
+
+FLOOR = System(
+    name="floor",
+    version=lambda: f"PyJWT {version('pyjwt')}, psycopg {version('psycopg')}, gunicorn {version('gunicorn')}",
+    start=start,
+    work={name: work for name, work in ags.WORK.items() if name != "discovery"},
+    rows=(
+        "SELECT (SELECT count(*) FROM session_token)"
+        " + (SELECT count(*) + coalesce(sum(generation), 0) FROM device)"
+    ),
+)

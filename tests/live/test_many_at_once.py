@@ -1,0 +1,119 @@
+"""Many head-ends at once: nobody is left out, and what is stored together is answered to each for itself."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from django.db import connection
+
+from ags.operations.management.commands.serve import THREADS
+from ags.sessions.models import SessionToken
+from ags.sessions.tokens import hash_of
+from tests.conftest import HeadEnd
+from tests.live.conftest import warm
+from tests.live.server import PATIENCE, Client, ServerProcess, exchange
+
+pytestmark = pytest.mark.xdist_group("live")
+
+MANY = 3 * THREADS
+"""Connections, so that not each finds a thread of its own."""
+
+
+def test_a_connection_that_never_pauses_leaves_no_other_out(server: ServerProcess) -> None:
+    answers = Counter(dict.fromkeys(range(MANY), 0))
+    done = threading.Event()
+
+    def never_pause(number: int) -> None:
+        client = Client(server.port)
+        while not done.is_set():
+            assert client.get("/healthz").status_code == 200
+            answers[number] += 1
+        client.close()
+
+    threads = [threading.Thread(target=never_pause, args=[number]) for number in range(MANY)]
+    for thread in threads:
+        thread.start()
+    ends = time.monotonic() + PATIENCE
+    while min(answers.values()) < 10 and time.monotonic() < ends:
+        time.sleep(0.05)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert min(answers.values()) >= 10, answers
+
+
+def test_a_small_answer_comes_in_one_piece(server: ServerProcess) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as wire:
+        for _ in range(3):  # the thread of the first is still there for the next
+            wire.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            received = wire.recv(65536)
+            assert received.startswith(b"HTTP/1.1 200 ")
+            assert received.endswith(b'\r\n\r\n{"status":"alive"}')
+
+
+def test_an_answer_that_is_larger_than_a_packet_comes_whole(server: ServerProcess) -> None:
+    request = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    (answer,) = exchange(server.port, request)
+    assert answer.status_code == 200
+    assert answer.json()["openapi"].startswith("3.")
+
+
+@pytest.mark.postgresql
+def test_each_of_many_at_once_is_given_its_own_token_and_none_before_its_row(
+    server: ServerProcess, nagra: HeadEnd
+) -> None:
+    head_end = warm(server, nagra)
+    before = SessionToken.objects.for_tenant(nagra.tenant_id).count()
+
+    def ask(number: int) -> tuple[str, bytes]:
+        account = f"one-of-many-{number}"
+        answer = head_end.present(nagra.token(OpfAccountId=account))
+        assert answer.status_code == 200
+        return account, hash_of(answer.json()["sessionToken"])
+
+    with ThreadPoolExecutor(MANY) as pool:
+        answered = dict(pool.map(ask, range(20 * MANY)))
+    stored = dict(SessionToken.objects.for_tenant(nagra.tenant_id).values_list("account_id", "token_hash"))
+    assert {account: bytes(stored[account]) for account in answered} == answered
+    assert SessionToken.objects.for_tenant(nagra.tenant_id).count() == before + len(answered)
+
+
+@pytest.mark.postgresql
+def test_of_many_at_once_a_replay_and_a_stranger_are_refused_and_the_others_are_not(
+    server: ServerProcess, nagra: HeadEnd
+) -> None:
+    head_end = warm(server, nagra)
+    once = nagra.token(jti="once")
+    foreign = nagra.token(OpfTenantId="somebody-else")
+
+    def ask(token: str) -> tuple[str, int]:
+        return token, head_end.present(token).status_code
+
+    good = [nagra.token(OpfAccountId=f"account-{number}", jti=f"jti-{number}") for number in range(5 * MANY)]
+    with ThreadPoolExecutor(MANY) as pool:
+        answered = list(pool.map(ask, [*good, *[once, foreign] * MANY]))
+    statuses = Counter(
+        (("once", status) if token == once else ("foreign", status) if token == foreign else ("good", status))
+        for token, status in answered
+    )
+    assert statuses == {
+        ("good", 200): len(good),
+        ("once", 200): 1,
+        ("once", 401): MANY - 1,
+        ("foreign", 403): MANY,
+    }
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_the_statement_that_stores_a_token_is_planned_once_for_a_connection(nagra: HeadEnd) -> None:
+    assert nagra.present(nagra.token()).status_code == 200
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT statement FROM pg_prepared_statements")
+        prepared = [statement for (statement,) in cursor.fetchall()]
+    assert sum("INSERT INTO ags_sessions_sessiontoken" in statement for statement in prepared) == 1
