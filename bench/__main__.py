@@ -14,9 +14,9 @@ from typing import Any
 
 import psycopg
 
-from bench import postgresql, summary
+from bench import machine, postgresql, summary
 from bench.load import Wrong
-from bench.measuring import CORES, Round, Started, measure
+from bench.measuring import Round, Started, measure
 from bench.plot import draw
 from bench.systems import ROOT, Missing, System
 from bench.systems.ags import AGS
@@ -165,7 +165,7 @@ def _machine() -> dict[str, Any]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "cpu": ", ".join(sorted(models)) or platform.machine(),
-        "cores": CORES,
+        "cores": machine.CPUS,
         "memory_gib": round(memory / 2**30),
         "kernel": platform.release(),
     }

@@ -26,26 +26,18 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import jwt
 import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
+from bench.systems import ROOT, free_port
+
 HEAD_ENDS, CLIENT_APPS = 16, 32
 TENANT, FAST, SLOW = "bench", "Fast", "Hanging"
 SECRET, KID = secrets.token_bytes(32), "bench-key"
 AT_MOST = 2.0
 """How many times its usual a percentile may become."""
-
-
-def free_port() -> int:
-    """Return a port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

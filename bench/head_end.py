@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import json
 import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from uuid import uuid4
 
-import jwt
-
-from bench.load import Conversation, post
-from bench.systems.ags import KID, SECRET, SERVICE, TENANT
+from bench.load import Conversation
+from bench.systems.asking import KID, SERVICE, TENANT, get_session_token, operator_token
 
 ISSUED = rb'^\{"sessionToken": ?"[a-z2-7]{26}"\}$'
 
@@ -28,23 +25,9 @@ class HeadEnd:
 
     def request(self, *, jti: bool = False) -> bytes:
         """Return a request for a session token of an account that nobody has named yet."""
-        claims = {
-            "typ": "GetSessionTokenAuthN",
-            "aud": "ags",
-            "exp": int(time.time()) + 300,
-            "OpfTenantId": self.tenant,
-            "OpfAccountId": str(uuid4()),
-        }
-        if jti:
-            claims["jti"] = str(uuid4())
-        proof = jwt.encode(claims, SECRET, "HS256", {"kid": self.kid})
-        body = json.dumps({"parameters": [{"name": "OperatorAuthToken", "value": proof}]}).encode()
-        headers = {
-            "nv-tenant-id": self.tenant,
-            "x-auth-service-id": self.service,
-            "x-correlation-id": str(uuid4()),
-        }
-        return post("/ags/getSessionToken", body, headers)
+        more = {"jti": str(uuid4())} if jti else {}
+        proof = operator_token(str(uuid4()), self.tenant, self.kid, **more)
+        return get_session_token(self.tenant, self.service, proof)
 
 
 def requests(of: Sequence[HeadEnd], number: int, *, jti: bool = False) -> list[bytes]:

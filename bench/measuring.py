@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from statistics import median
@@ -13,8 +12,6 @@ from bench import machine
 from bench.load import Wrong
 from bench.postgresql import PostgreSQL
 from bench.systems import Conversations, Running, System
-
-CORES = os.cpu_count() or 1
 
 NEARLY_ALL = 0.9
 """From this share on, something has run out."""
@@ -107,7 +104,7 @@ def measure(
     database = after.postgresql - before.postgresql
     generator = after.generator - before.generator
     idle, disk = after.idle - before.idle, after.disk - before.disk
-    whole = CORES * taken.seconds
+    whole = machine.CPUS * taken.seconds
     each = 1e6 / answers
     return Round(
         answers=answers,

@@ -66,7 +66,8 @@ class Together:
                 for wish in told:
                     wish.error = error
                     wish.wake()
-            wishes, self._waiting = self._waiting[: self._at_most()], self._waiting[self._at_most() :]
+            number = self._at_most()
+            wishes, self._waiting = self._waiting[:number], self._waiting[number:]
             self._running = bool(wishes)
         if wishes:
             wishes[0].to_store = wishes

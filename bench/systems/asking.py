@@ -65,16 +65,17 @@ ACTIVE = _object(
 OFFERED = rb'^\{"availableServices": ?\[\{"authServiceName": ?"Operator".*"path": ?"/signOut".*\}\]\}$'
 
 
-def operator_token(account: str, tenant: str = TENANT, kid: str = KID, secret: bytes = SECRET) -> str:
-    """Return what a head-end signs."""
+def operator_token(account: str, tenant: str = TENANT, kid: str = KID, **more: str) -> str:
+    """Return what a head-end signs; `more` are other claims."""
     claims = {
         "typ": "GetSessionTokenAuthN",
         "aud": "ags",
         "exp": int(time.time()) + 300,
         "OpfTenantId": tenant,
         "OpfAccountId": account,
+        **more,
     }
-    return jwt.encode(claims, secret, "HS256", {"kid": kid})
+    return jwt.encode(claims, SECRET, "HS256", {"kid": kid})
 
 
 def _headers(tenant: str, service: str = SERVICE) -> dict[str, str]:
