@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Any
 
@@ -20,8 +21,9 @@ def close() -> None:
     sys.addaudithook(_refuse)
 
 
-def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
-    place = _PLACES.get(event)
+def _refuse(event: str, arguments: tuple[Any, ...], places: Mapping[str, int] = _PLACES) -> None:
+    # An argument, for when the process ends this is called after the variables of the module have gone.
+    place = places.get(event)
     if place is None:
         return
     address = arguments[place]

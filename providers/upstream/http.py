@@ -181,6 +181,10 @@ class _Stream(httpcore2.NetworkStream):
     ) -> httpcore2.NetworkStream:
         try:
             return _Stream(self._wire.start_tls(ssl_context, server_hostname, _left()))
+        except httpcore2.TimeoutException:
+            # For the library it is no connection before TLS has begun, so nobody else closes it.
+            self.close()
+            raise
         except httpcore2.ConnectError as error:
             match error.__cause__:
                 case ssl.SSLCertVerificationError():

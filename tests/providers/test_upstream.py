@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import logging
 import socket
 import threading
 import time
@@ -19,7 +21,7 @@ from providers.upstream.http import LIMIT, host_and_port
 from tests.upstream.authority import authority, stranger
 from tests.upstream.https import HTTPSServer, Reply, as_json
 
-SETTINGS = {"deadline": 3.0, "ca_certificates": authority().certificate}
+SETTINGS: dict[str, Any] = {"deadline": 3.0, "ca_certificates": authority().certificate}
 HASTY = {**SETTINGS, "deadline": 0.3}
 
 
@@ -268,6 +270,26 @@ def test_an_address_that_does_not_answer_leaves_time_for_the_next(
             socket, "getaddrinfo", lambda host, *a, **k: resolved if k == {"type": 1} else real(host, *a, **k)
         )
         assert ask("GET", f"{server.url}/", {**SETTINGS, "deadline": 2.0}).body == b"here"
+
+
+def test_a_connection_that_there_is_no_time_left_to_use_is_closed(caplog: pytest.LogCaptureFixture) -> None:
+    def stall(record: logging.LogRecord) -> bool:
+        if record.getMessage().startswith("start_tls.started"):
+            time.sleep(HASTY["deadline"])
+        return True
+
+    log = "httpcore2.connection"
+    caplog.set_level(logging.DEBUG, log)
+    with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
+        # The library writes a line between connecting and TLS: there it waits, as on a busy machine.
+        logging.getLogger(log).addFilter(stall)
+        stack.callback(logging.getLogger(log).removeFilter, stall)
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/"
+        assert outage(lambda: ask("GET", url, HASTY)) is Outage.SLOW
+        wire = stack.enter_context(listener.accept()[0])
+        wire.settimeout(10)
+        assert wire.recv(1) == b"", "it has hung up"
+    gc.collect()  # or what is not closed fails another test, later
 
 
 def test_a_private_address_is_refused_before_anything_is_sent(server: HTTPSServer, settings: Any) -> None:
