@@ -26,11 +26,14 @@ from ags.sessions.models import (
 )
 from tenants import health
 
-BATCH = 1000
+BATCH = 200
 """Rows that one statement deletes: short enough that nobody waits for it."""
 
-REST = 2.0
+REST = 5.0
 """Times that it rests for as long as a batch took: most of a CPU and of the disk is left to the requests."""
+
+REST_MOST = 2.0
+"""Seconds that it rests at most: a batch may have waited for somebody else."""
 
 EVENTS_KEPT = timedelta(days=90)
 """How long a security event is kept after it has last happened: long enough to look into a stolen token."""
@@ -49,22 +52,28 @@ class AlreadyRunning(Exception):
 def purge(batch: int = BATCH) -> Iterator[tuple[str, int]]:
     """Delete what is dead; yield of each batch what it was, and how many. Each kind has at least one batch.
 
-    Raises `AlreadyRunning` before anything is deleted.
+    The kinds take turns, for of one there may be no end. Raises `AlreadyRunning` before anything is deleted.
     """
     with _only_one():
-        for kind, dead in _dead().items():
-            count = batch
-            while count == batch:
+        dead = _dead()
+        left = dict(dead)
+        while left:
+            for kind, rows in list(left.items()):
+                (order,) = rows.query.order_by
                 began = time.monotonic()
-                ids = list(dead.values_list("pk", flat=True)[:batch])
-                count = len(ids)
+                found = list(rows.values_list("pk", order)[:batch])
                 # By primary key, committed at once. That they are dead is asked again, for a failed login may
                 # have been repeated meanwhile.
-                deleted, _ = dead.filter(pk__in=ids).delete()
+                deleted, _ = dead[kind].filter(pk__in=[pk for pk, _ in found]).delete()
                 took = time.monotonic() - began
                 yield kind, deleted
-                if count == batch:
-                    time.sleep(REST * took)
+                if len(found) < batch:
+                    del left[kind]
+                    continue
+                if connection.vendor == "postgresql":
+                    # What is deleted stays in its index until it is vacuumed.
+                    left[kind] = dead[kind].filter(**{f"{order}__gte": found[-1][1]})
+                time.sleep(min(REST * took, REST_MOST))
 
 
 def _dead() -> dict[str, QuerySet[Any]]:
