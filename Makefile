@@ -58,7 +58,7 @@ bench: $(VENV)/bench.stamp $(VENV)/glewlwyd.stamp $(PEER)/node_modules/.package-
 	@$(BIN)/python -m bench $(ARGS)
 
 bench-check: $(VENV)/dev.stamp ## Check that no request takes more CPU time than it did
-	@$(BIN)/python -m bench.check $(ARGS)
+	@PYTHONHASHSEED=0 $(BIN)/python -m bench.check $(ARGS)
 
 fix: $(VENV)/dev.stamp ## Correct what the linters can correct
 	$(BIN)/ruff check --fix .
@@ -109,9 +109,12 @@ $(OIDC)/node_modules/.package-lock.json $(PEER)/node_modules/.package-lock.json:
   %/node_modules/.package-lock.json: %/package-lock.json
 	@! command -v npm >/dev/null || npm ci --prefix $* --silent --no-audit --no-fund || true
 
-# These two may fail. Then there is no stamp, and the next run tries again.
+# These two may fail. Then there is no stamp, and the next run tries again. freeradius wants to register a script
+# to be started by, so it finds one that does nothing.
 $(VENV)/packages.stamp: | $(VENV)/bin/python
-	@dpkg --status $(PACKAGES) >/dev/null 2>&1 || { test "$$(id -u)" = 0 && apt-get update --quiet=2 && \
+	@dpkg --status $(PACKAGES) >/dev/null 2>&1 || { test "$$(id -u)" = 0 && \
+	  { test -e /etc/init.d/freeradius || echo '#!/bin/sh' | install -m 755 /dev/stdin /etc/init.d/freeradius; } && \
+	  apt-get update --quiet=2 && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 --no-install-recommends $(NO_SERVICE) \
 	    $(PACKAGES) >/dev/null; } && touch $@ || true
 

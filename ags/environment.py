@@ -54,6 +54,13 @@ def switch(name: str, default: bool) -> bool:
     return value in _TRUE
 
 
+def cpus() -> list[int]:
+    """Return the CPUs that this process may use (`--cpuset-cpus` of a container); a quota does not show."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
 def whole_number(name: str, default: int, least: int, most: int) -> int:
     """Return a bounded integer variable. Raises ImproperlyConfigured."""
     value = text(name, str(default))

@@ -1,6 +1,5 @@
 """Django's settings. What a deployment decides comes from the environment; all else is decided here."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -24,7 +23,7 @@ AGS_DEFAULT_TENANT = env.matching(
 AGS_ADMIN = env.switch("AGS_ADMIN", default=True)
 AGS_BIND = env.bind("AGS_BIND", "127.0.0.1:8000")
 AGS_OPERATIONS_BIND = env.second_bind("AGS_OPERATIONS_BIND", AGS_BIND)
-AGS_WORKERS = env.whole_number("AGS_WORKERS", os.cpu_count() or 1, 1, 512)
+AGS_WORKERS = env.whole_number("AGS_WORKERS", len(env.cpus()), 1, 512)
 # Unset is not zero: a check tells a deployment that it has not said how many proxies it has.
 AGS_TRUSTED_PROXIES_SET = env.is_set("AGS_TRUSTED_PROXIES")
 AGS_TRUSTED_PROXIES = env.whole_number("AGS_TRUSTED_PROXIES", 0, 0, 10)

@@ -2,8 +2,11 @@
 
 import os
 
-from django.core.wsgi import get_wsgi_application
+import django
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ags.settings")
+django.setup(set_prefix=False)
 
-application = get_wsgi_application()
+from ags.api.application import Application  # noqa: E402 - Django has to be set up before
+
+application = Application()

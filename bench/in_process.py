@@ -122,14 +122,10 @@ def ags(environment: dict[str, str]) -> InProcess:
         del os.environ[name]
     os.environ.update(environment)
     os.environ["DJANGO_SETTINGS_MODULE"] = "ags.settings"
-    from ags.operations.database import (  # Django reads the environment
-        bound_all_statements,
-        leave_connections_alone,
-    )
-    from ags.wsgi import application
+    from ags.operations.database import bound_all_statements
+    from ags.wsgi import application  # reads the environment, and sets Django up
 
     bound_all_statements()
-    leave_connections_alone()
     return InProcess(PORT, os.getpid(), application)
 
 

@@ -11,6 +11,9 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 CPUS = os.cpu_count() or 1
 """Of the whole machine."""
 
+MEMORY = os.sysconf("SC_PHYS_PAGES") * _PAGE
+"""Bytes, of the whole machine."""
+
 
 def tree(root: int) -> list[int]:
     """Return a process and all that descend from it."""

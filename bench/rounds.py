@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import psycopg
 
@@ -38,6 +39,13 @@ def median(rounds: Collection[Round]) -> Round:
     """Return the median of each figure."""
     return Round(
         **{each.name: statistics.median(getattr(r, each.name) for r in rounds) for each in fields(Round)}
+    )
+
+
+def ratio(mine: Sequence[Any], other: Sequence[Any], figure: str) -> float:
+    """Return the median of the ratios round by round: what slows a round down, slows both."""
+    return statistics.median(
+        getattr(one, figure) / getattr(beside, figure) for one, beside in zip(mine, other, strict=True)
     )
 
 

@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from bench.measuring import Round, ran_out
+from bench.rounds import ratio
 
 STORING = {"getSessionToken", "signOnWithSessionToken", "refresh"}
 """The kinds of work whose answers are worth nothing unless something is stored."""
@@ -83,12 +84,7 @@ def _figures(rounds: Rounds, name: str, best: str | None, connections: int) -> d
 
 
 def _ratio(mine: list[Round], other: list[Round] | None, figure: str) -> float | None:
-    """Return the median of the ratios round by round: what slows a round down, slows both."""
-    if not other:
-        return None
-    return median(
-        getattr(one, figure) / getattr(beside, figure) for one, beside in zip(mine, other, strict=True)
-    )
+    return ratio(mine, other, figure) if other else None
 
 
 def judged(work: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The immutable view of a tenant that requests read: prepared once, shared by all threads.
+"""The tenants as this process last saw them, one immutable view of each (`tenants/view.py`).
 
 A view may be a little old. That is safe, for what is granted is granted by a statement that asks the rows
 themselves and names the version the view was read at; an old view costs a second look, never a wrong yes.
@@ -6,88 +6,25 @@ themselves and names the version the view was read at; an old view costs a secon
 
 from __future__ import annotations
 
-import logging
-import secrets
+import copy
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Sequence
+from concurrent.futures import Future
 
-from django.core.exceptions import ValidationError
-
-from providers.contract import KeyRing, Strategy, TrustedKey
-from providers.jose import HMAC_BYTES
-from providers.registry import strategies
-from tenants.encryption import Unsealable
-from tenants.models import IN_FORCE, Key, KeyState, ResourceServer, Service, SigningKey, Tenant
-from tenants.settings_form import validated
+from tenants.models import Tenant
+from tenants.view import TenantView, read
 
 FRESH_FOR = 1.0
 """Seconds for which the versions of the tenants are believed without asking the database again."""
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ServiceView:
-    """An enabled service, its strategy resolved and its settings cleaned."""
-
-    id: int
-    name: str
-    display_name: str
-    logo: str
-    strategy: Strategy
-    settings: Mapping[str, Any] = field(repr=False)  # secrets are among them
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TokenRules:
-    """What the tokens of a tenant say, and how long they are good, in seconds."""
-
-    issuer: str
-    audience: str
-    access_token_ttl: int
-    refresh_token_ttl: int
-    sign_on_ttl: int
-    refresh_grace: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Signer:
-    """The key that signs the access tokens of a tenant: a private key, or the bytes of a secret."""
-
-    kid: str
-    algorithm: str
-    material: Any = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
-class TenantView:
-    """An enabled tenant as of `version`: its enabled services by name, in order, and all its keys.
-
-    `keys` are those that it signs with; `signer` signs for it, `own_keys` verify what was signed for it, and
-    `key_set` is what of them is published. `resource_servers` has the hash of a secret by client ID.
-    """
-
-    id: str
-    version: int
-    services: Mapping[str, ServiceView]
-    keys: KeyRing
-    rules: TokenRules
-    signer: Signer | None
-    own_keys: KeyRing
-    key_set: tuple[Mapping[str, str], ...]
-    resource_servers: Mapping[str, bytes]
 
 
 class Snapshot:
     """All tenants as this process last saw them.
 
     Once in `FRESH_FOR` seconds one query asks for the version of every tenant; a tenant is read again only
-    when its version moved. An unknown tenant id costs no query, however many are tried.
+    when its version moved, and by one thread: the others wait for what that one has read. An unknown tenant
+    id costs no query, however many are tried.
     """
 
     def __init__(self) -> None:
@@ -95,7 +32,9 @@ class Snapshot:
         self._origins: dict[str, list[str]] = {}
         self._all_origins: frozenset[str] = frozenset()
         self._views: dict[str, TenantView] = {}
-        self._asked_at = float("-inf")
+        self._reading: dict[str, Future[TenantView | None]] = {}
+        self._asked_at = self._failed_at = float("-inf")
+        self._failure: Exception | None = None
         self._lock = threading.Lock()
 
     def tenant(self, tenant_id: str) -> TenantView | None:
@@ -105,20 +44,27 @@ class Snapshot:
         if version is None:
             return None
         view = self._views.get(tenant_id)
-        if view is None or view.version != version:
-            view = _read(tenant_id)
-            if view is None:
-                self._versions.pop(tenant_id, None)
-                self._views.pop(tenant_id, None)
-                return None
-            self._views[tenant_id] = view
-            self._versions[tenant_id] = view.version
+        while view is None or view.version != version:
+            mine: Future[TenantView | None] = Future()
+            reading = self._reading.setdefault(tenant_id, mine)
+            if reading is mine:
+                self._read(tenant_id, mine)
+                return mine.result()
+            view = _outcome(reading)
+            if view is None or view.version > version:
+                return view
         return view
 
-    def reread(self, tenant_id: str) -> None:
-        """Forget what was read of that tenant, whatever version it bears, and ask anew."""
-        self._views.pop(tenant_id, None)
-        self.refresh()
+    def reread(self, tenant_id: str, seen: TenantView | None = None, since: float | None = None) -> None:
+        """Forget what was read of that tenant, whatever version it bears, and ask anew.
+
+        What another thread has read after the view that was `seen` stays, if it is of the version of now.
+        What was asked after `since`, a moment of `time.monotonic()`, is not asked again, so that the threads
+        which a change has met at once ask together.
+        """
+        if seen is None or self._views.get(tenant_id) is seen:
+            self._views.pop(tenant_id, None)
+        self._ask(time.monotonic() if since is None else since)
 
     def lists_origin(self, origin: str) -> bool:
         """Whether any enabled tenant lists that origin. Raises Django's database errors."""
@@ -130,17 +76,30 @@ class Snapshot:
         return self._origins.get(tenant_id, ())
 
     def _refresh_in_time(self) -> None:
-        if time.monotonic() - self._asked_at >= FRESH_FOR:
-            self.refresh()
+        oldest = time.monotonic() - FRESH_FOR
+        if self._asked_at < oldest:
+            self._ask(oldest)
 
     def refresh(self) -> None:
         """Ask which versions the enabled tenants have now: no answer from before this call is believed."""
+        self._ask(time.monotonic())
+
+    def _ask(self, since: float) -> None:
         called_at = time.monotonic()
         with self._lock:
-            if self._asked_at >= called_at:  # another thread asked while this one waited
+            if self._asked_at >= since:  # another thread asked while this one waited
                 return
+            if self._failure is not None and self._failed_at >= called_at:  # or tried to, and waited for that
+                raise copy.copy(self._failure) from self._failure.__cause__
             asked_at = time.monotonic()
-            rows = list(Tenant.objects.filter(enabled=True).values_list("id", "version", "allowed_origins"))
+            try:
+                rows = list(
+                    Tenant.objects.filter(enabled=True).values_list("id", "version", "allowed_origins")
+                )
+            except Exception as error:
+                self._failed_at, self._failure = time.monotonic(), error
+                raise
+            self._failure = None
             versions = {tenant_id: version for tenant_id, version, _ in rows}
             origins = {tenant_id: listed for tenant_id, _, listed in rows if listed}
             if origins != self._origins:
@@ -151,114 +110,32 @@ class Snapshot:
             self._versions = versions
             self._asked_at = asked_at
 
+    def _read(self, tenant_id: str, reading: Future[TenantView | None]) -> None:
+        """Read the tenant for all who wait for that."""
+        try:
+            view = read(tenant_id)
+            if view is None:
+                self._versions.pop(tenant_id, None)
+                self._views.pop(tenant_id, None)
+            else:
+                self._views[tenant_id] = view
+                if view.version > self._versions.get(tenant_id, 0):  # a newer one may have been heard of
+                    self._versions[tenant_id] = view.version
+        except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait are told
+            del self._reading[tenant_id]
+            reading.set_exception(error)
+        else:
+            del self._reading[tenant_id]
+            reading.set_result(view)
+
 
 snapshot = Snapshot()
 """The one of this process."""
 
 
-def _read(tenant_id: str) -> TenantView | None:
-    # Five statements, five moments. The version comes first: a change in between then shows as a version
-    # gone by, which no grant accepts.
-    tenant = Tenant.objects.filter(pk=tenant_id, enabled=True).first()
-    if tenant is None:
-        return None
-    services = Service.objects.for_tenant(tenant).filter(enabled=True).order_by("name")
-    views = (_service_view(service) for service in services)
-    published = [KeyState.STAGED, KeyState.ACTIVE, KeyState.RETIRING]
-    signing = list(
-        SigningKey.objects.for_tenant(tenant).filter(state__in=published).order_by("-published_at")
-    )
-    signers = {key.kid: _signer(key) for key in signing}
-    servers = ResourceServer.objects.for_tenant(tenant).filter(enabled=True)
-    ring = key_ring(tenant.id)
-    offered = [view for view in views if view is not None]
-    for view in offered:
-        view.strategy.prepare(view.settings, ring)
-    return TenantView(
-        id=tenant.id,
-        version=tenant.version,
-        services=MappingProxyType({view.name: view for view in offered}),
-        keys=ring,
-        rules=TokenRules(
-            issuer=tenant.issuer,
-            audience=tenant.audience or tenant.id,
-            access_token_ttl=tenant.access_token_ttl,
-            refresh_token_ttl=tenant.refresh_token_ttl,
-            sign_on_ttl=tenant.sign_on_ttl,
-            refresh_grace=tenant.refresh_grace,
-        ),
-        signer=next((signers[key.kid] for key in signing if key.state == KeyState.ACTIVE), None),
-        own_keys=KeyRing(
-            tenant.id,
-            MappingProxyType({kid: _own(signer) for kid, signer in signers.items() if signer is not None}),
-        ),
-        key_set=tuple(MappingProxyType(key.public_jwk) for key in signing if key.public_jwk),
-        resource_servers=MappingProxyType(
-            {server.client_id: bytes(server.secret_hash) for server in servers}
-        ),
-    )
-
-
-def key_ring(tenant_id: str) -> KeyRing:
-    """Return the keys that the tenant signs with, as strategies see them."""
-    keys = Key.objects.for_tenant(tenant_id)
-    return KeyRing(tenant_id, MappingProxyType({key.kid: _trusted(key) for key in keys}))
-
-
-def _service_view(service: Service) -> ServiceView | None:
-    """A service whose provider is gone, or whose settings no longer fit it, is not offered; the rest is."""
-    strategy = strategies().get(service.strategy)
-    try:
-        if strategy is None:
-            raise ValidationError("its provider is not installed")
-        _, settings = validated(strategy, service.clear_settings())
-    except ValidationError as problem:
-        log.error(
-            "service not offered: %s",
-            "; ".join(problem.messages),
-            extra={"tenant": service.tenant_id, "service": service.name},
-        )
-        return None
-    return ServiceView(service.pk, service.name, service.display_name, service.logo, strategy, settings)
-
-
-# Stands in for the secret of a key that is not in force, which stays sealed: nobody can sign with this.
-_NOBODY_KNOWS = secrets.token_bytes(64)
-
-
-def _trusted(key: Key) -> TrustedKey:
-    in_force = key.state in IN_FORCE and key.algorithm in HMAC_BYTES
-    secret: bytes | None = _NOBODY_KNOWS
-    if in_force:
-        try:
-            secret = key.secret()
-        except Unsealable:
-            secret = None
-            log.error("key cannot be decrypted", extra={"tenant": key.tenant_id, "kid": key.kid})
-    return TrustedKey(
-        id=key.pk,
-        kid=key.kid,
-        algorithm=key.algorithm,
-        material=secret,
-        in_force=in_force,
-        not_before=_seconds(key.not_before),
-        not_after=_seconds(key.not_after),
-    )
-
-
-def _signer(key: SigningKey) -> Signer | None:
-    try:
-        return Signer(key.kid, key.algorithm, key.secret())
-    except Unsealable:
-        log.error("signing key cannot be decrypted", extra={"tenant": key.tenant_id, "kid": key.kid})
-        return None
-
-
-def _own(signer: Signer) -> TrustedKey:
-    shared = isinstance(signer.material, bytes)
-    material = signer.material if shared else signer.material.public_key()
-    return TrustedKey(id=None, kid=signer.kid, algorithm=signer.algorithm, material=material)
-
-
-def _seconds(moment: datetime | None) -> float | None:
-    return None if moment is None else moment.timestamp()
+def _outcome(reading: Future[TenantView | None]) -> TenantView | None:
+    error = reading.exception()
+    if error is not None:
+        # Several threads raise it: to each its own, with its own traceback.
+        raise copy.copy(error) from error.__cause__
+    return reading.result()

@@ -10,7 +10,7 @@ from providers.contract import Finding, Unavailable
 from providers.registry import strategies
 from tenants.models import Service
 from tenants.settings_form import validated
-from tenants.snapshot import key_ring
+from tenants.view import key_ring
 
 
 def try_service(service: Service) -> Iterator[Finding]:

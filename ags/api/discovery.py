@@ -17,7 +17,8 @@ from ags.api.record import record_of
 from ags.api.schema import CORRELATION_ID, TENANT_ID, refusals
 from ags.api.view import GateView
 from providers.contract import Declaration, Endpoint
-from tenants.snapshot import ServiceView, TenantView, snapshot
+from tenants.snapshot import snapshot
+from tenants.view import ServiceView, TenantView
 
 # The names on the wire are camelCase.
 # ruff: noqa: N815

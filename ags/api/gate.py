@@ -27,7 +27,7 @@ PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked by machines that know this process by its address only."""
 
 
-# No address of the API has a part that varies, and what does not resolve is not kept: the cache stays small.
+# The addresses are few, and what does not resolve is not kept: the cache stays small.
 _resolved = lru_cache(maxsize=64)(resolve)
 
 
@@ -85,7 +85,10 @@ def answer(request: HttpRequest, record: Record) -> HttpResponse:
     question = cors.preflight(request, ", ".join(view_class.http_method_names).upper())
     if question is not None:
         return question
-    response: HttpResponse = match.func(request, *match.args, **match.kwargs)
+    # No address of the API has a part that varies.
+    view = view_class(**match.func.view_initkwargs)  # type: ignore[attr-defined]
+    view.setup(request)
+    response: HttpResponse = view.dispatch(request)
     return response
 
 

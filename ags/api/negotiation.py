@@ -1,4 +1,4 @@
-"""Content negotiation of the API: none."""
+"""Content negotiation of the reference page: none."""
 
 from collections.abc import Iterable
 

@@ -22,7 +22,8 @@ from ags.sessions.denial import Denied
 from ags.sessions.introspect import is_active
 from ags.sessions.revoke import end_sign_on, revoke_access_token
 from tenants.models.resource_server import SEPARATOR, hash_of_secret
-from tenants.snapshot import TenantView, snapshot
+from tenants.snapshot import snapshot
+from tenants.view import TenantView
 
 
 class TokenRequestSerializer(serializers.Serializer[Any]):

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 from ags.api.errors import SERVICE_NOT_AVAILABLE, UNAVAILABLE, ApiError
 from ags.sessions.denial import Stale
 from providers.contract import Choice, Endpoint, Identity
-from tenants.snapshot import ServiceView, TenantView, snapshot
+from tenants.snapshot import snapshot
+from tenants.view import ServiceView, TenantView
 
 _T = TypeVar("_T")
 
@@ -53,12 +54,12 @@ class Judge:
         return self._verdict
 
 
-def twice_at_most(attempt: Callable[[], _T], tenant_id: str) -> _T:
+def twice_at_most(attempt: Callable[[], _T]) -> _T:
     """Judge once more, on what the database says now, when the tenant changed in between."""
     try:
         return attempt()
-    except Stale:
-        snapshot.reread(tenant_id)
+    except Stale as stale:
+        snapshot.reread(stale.seen.id, stale.seen, stale.since)
     try:
         return attempt()
     except Stale:

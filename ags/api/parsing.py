@@ -98,7 +98,7 @@ def _read(request: HttpRequest) -> bytes:
         length = meta.get("CONTENT_LENGTH") or "0"
         if not length.isdecimal() or int(length) > MAX_BYTES:
             raise ApiError(BODY_TOO_LARGE)
-        raw = request.body
+        raw = request.read(int(length))
     if len(raw) > MAX_BYTES:
         raise ApiError(BODY_TOO_LARGE)
     return raw

@@ -41,4 +41,4 @@ class Refresh(GateView):
             demand_signer(tenant)
             return bundle(tenant, refresh(tenant, read_refresh_token(tenant, token), record.correlation_id))
 
-        return Response(twice_at_most(attempt, tenant_id))
+        return Response(twice_at_most(attempt))

@@ -60,4 +60,4 @@ class GetSessionToken(GateView):
                 raise Refused(Refusal.ACCOUNT_AMBIGUOUS)
             return issue(tenant, service, identity, record.correlation_id)
 
-        return Response({"sessionToken": twice_at_most(attempt, tenant_id)})
+        return Response({"sessionToken": twice_at_most(attempt)})

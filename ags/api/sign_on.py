@@ -93,7 +93,7 @@ class SignOn(GateView):
             tokens = offer(tenant, service, proven, device, record.correlation_id)
             return Response(_to_choose_from(proven, tokens), status=300)
 
-        return twice_at_most(attempt, tenant_id)
+        return twice_at_most(attempt)
 
 
 def _to_choose_from(choice: Choice, tokens: list[str]) -> dict[str, Any]:

@@ -70,4 +70,4 @@ class SignOnWithSessionToken(GateView):
             sign_on = redeem(tenant, service, given["sessionToken"], device, record.correlation_id)
             return bundle(tenant, sign_on)
 
-        return Response(twice_at_most(attempt, tenant_id), status=201)
+        return Response(twice_at_most(attempt), status=201)

@@ -59,4 +59,4 @@ class SubsequentSignOn(GateView):
             demand_signer(tenant)
             return bundle(tenant, choose(tenant, service, token, record.correlation_id))
 
-        return Response(twice_at_most(attempt, tenant_id), status=201)
+        return Response(twice_at_most(attempt), status=201)

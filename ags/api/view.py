@@ -18,7 +18,7 @@ class Response(HttpResponse):
     """JSON: the one form in which this API answers."""
 
     def __init__(self, data: Any, status: int = 200) -> None:
-        super().__init__(_written(data), status=status, content_type="application/json")
+        super().__init__(_written(data).encode(), status=status, content_type="application/json")
 
 
 class GateView(APIView):
@@ -29,13 +29,13 @@ class GateView(APIView):
     them (docs/decisions/0018-what-a-request-costs.md).
     """
 
-    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    def dispatch(self, request: HttpRequest, *_: Any, **__: Any) -> HttpResponse:
         """Call the method of the view that answers the request's."""
         name = str(request.method).lower()
         try:
             if name not in self.http_method_names or not hasattr(self, name):
                 raise MethodNotAllowed(name)
-            answer: HttpResponse = getattr(self, name)(request, *args, **kwargs)
+            answer: HttpResponse = getattr(self, name)(request)
         except Exception as error:  # noqa: BLE001 - whatever it is, it has an answer
             return exception_handler(error, {"request": request, "view": self})
         return answer

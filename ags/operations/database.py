@@ -7,10 +7,7 @@ import time
 from typing import Any
 
 import psycopg
-from django.conf import settings
-from django.core.cache import close_caches
-from django.core.signals import request_finished, request_started
-from django.db import DEFAULT_DB_ALIAS, close_old_connections, connections, reset_queries
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.postgresql.base import DatabaseWrapper
 from django.db.backends.signals import connection_created
@@ -84,19 +81,6 @@ def _connect(self: DatabaseWrapper, parameters: dict[str, Any]) -> Any:
 
     pg.wait = wait_a_while
     return pg
-
-
-def leave_connections_alone() -> None:
-    """Have Django not look at connections and caches at both ends of each request.
-
-    `drop_dead_connection` looks once, and there is nothing else to tidy up: a connection has no age, a query
-    log is there in debugging only, and no cache has a connection.
-    """
-    request_started.disconnect(close_old_connections)
-    request_finished.disconnect(close_old_connections)
-    request_finished.disconnect(close_caches)
-    if not settings.DEBUG:
-        request_started.disconnect(reset_queries)
 
 
 def drop_dead_connection() -> None:

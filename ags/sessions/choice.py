@@ -16,7 +16,7 @@ from ags.sessions.issue import accepted_by, accepted_for, why_not
 from ags.sessions.models import SecurityEvent
 from ags.sessions.tokens import LENGTH, USER_ACCOUNT_TOKEN, hash_of, hashes_of, new_token
 from providers.contract import Choice
-from tenants.snapshot import ServiceView, TenantView
+from tenants.view import ServiceView, TenantView
 
 # Statements are put together from constants.
 # ruff: noqa: S608

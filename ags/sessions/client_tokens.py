@@ -20,7 +20,7 @@ from ags.sessions.denial import Denial, Denied, NoSigner
 from providers.contract import KeyRing, Refused, TrustedKey
 from providers.jose import prove
 from tenants.encryption import derived_keys, name_of
-from tenants.snapshot import TenantView
+from tenants.view import TenantView
 
 ID_LENGTH = 32
 """Characters of what names a sign-on, a device or an access token."""

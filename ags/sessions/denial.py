@@ -1,12 +1,11 @@
-"""Why the gate does not give a client app what it asks for.
-
-No model is imported here: gunicorn loads the worker, and with it the table of refusals, before Django is
-set up.
-"""
+"""Why the gate does not give a client app what it asks for."""
 
 from __future__ import annotations
 
+import time
 from enum import StrEnum
+
+from tenants.view import TenantView
 
 
 class Fault(StrEnum):
@@ -45,7 +44,15 @@ class Denied(Exception):
 
 
 class Stale(Exception):
-    """The tenant has changed since it was read: read it again and judge again."""
+    """The tenant has changed since that view of it was read: read it again and judge again.
+
+    `since`: the moment of `time.monotonic()` at which the database showed it, now if it is not given.
+    """
+
+    def __init__(self, seen: TenantView, since: float | None = None) -> None:
+        super().__init__()
+        self.seen = seen
+        self.since = time.monotonic() if since is None else since
 
 
 class NoSigner(Exception):

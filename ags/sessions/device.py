@@ -11,7 +11,7 @@ from ags.sessions import dialect
 from ags.sessions.client_tokens import SignOn
 from ags.sessions.denial import Denial, Denied, Fault
 from ags.sessions.models import AccountStatus, Device, DeviceStatus
-from tenants.snapshot import TenantView
+from tenants.view import TenantView
 
 # Statements are put together from constants.
 # ruff: noqa: S608

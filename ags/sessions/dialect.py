@@ -38,9 +38,14 @@ _WORDS = {
 }
 
 
+@cache
+def _vendor() -> str:
+    return connection.vendor
+
+
 def now() -> str:
     """The moment of the statement."""
-    return _WORDS[connection.vendor]["now"]
+    return _WORDS[_vendor()]["now"]
 
 
 PARAMETER = "%({})s"
@@ -64,12 +69,12 @@ def epoch(expression: str) -> str:
 
 def later(*expressions: str) -> str:
     """The latest of several moments."""
-    return f"{_WORDS[connection.vendor]['later']}({', '.join(expressions)})"
+    return f"{_WORDS[_vendor()]['later']}({', '.join(expressions)})"
 
 
 def earlier(*expressions: str) -> str:
     """The earliest of several moments."""
-    return f"{_WORDS[connection.vendor]['earlier']}({', '.join(expressions)})"
+    return f"{_WORDS[_vendor()]['earlier']}({', '.join(expressions)})"
 
 
 def json(parameter: str) -> str:
@@ -79,7 +84,7 @@ def json(parameter: str) -> str:
 
 def element(array: str, place: str) -> str:
     """Return the string at that place of a JSON array, counted from 0; NULL where the array is shorter."""
-    return _WORDS[connection.vendor]["element"].format(name=array, place=place)
+    return _WORDS[_vendor()]["element"].format(name=array, place=place)
 
 
 def numbered(name: str, values: Iterable[Any]) -> dict[str, Any]:
@@ -101,23 +106,23 @@ def written_once(write: Callable[[*_Ts], str]) -> Callable[[*_Ts], str]:
 
     @wraps(write)
     def text(*arguments: *_Ts) -> str:
-        return written(connection.vendor, *arguments)
+        return written(_vendor(), *arguments)
 
     return text
 
 
 def _word(word: str, value: str) -> str:
-    return _WORDS[connection.vendor][word].format(value=value)
+    return _WORDS[_vendor()][word].format(value=value)
 
 
 def rows_at_once() -> int:
     """How many rows `given` may be given."""
-    return {"postgresql": 8, "sqlite": 1}[connection.vendor]
+    return {"postgresql": 8, "sqlite": 1}[_vendor()]
 
 
 def given(**columns: str) -> str:
     """Rows that a statement is given, as a table: its columns, each with its type in PostgreSQL."""
-    if connection.vendor == "sqlite":
+    if _vendor() == "sqlite":
         return f"(SELECT {', '.join(f'{PARAMETER.format(name)} AS {name}' for name in columns)})"
     listed = [f"decode({name}, 'hex') AS {name}" if columns[name] == "bytea" else name for name in columns]
     types = [f"{name} {'text' if kind == 'bytea' else kind}" for name, kind in columns.items()]
@@ -128,7 +133,7 @@ def given(**columns: str) -> str:
 
 def giving(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """Return the parameters of `given`."""
-    if connection.vendor == "sqlite":
+    if _vendor() == "sqlite":
         (row,) = rows
         return row
     return {"rows": jsonlib.dumps(rows, default=bytes.hex)}

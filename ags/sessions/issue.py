@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from django.db import connection
+from django.db import Error, connection
 from django.db.models import Q
 from django.db.models.functions import Now
 
@@ -18,8 +20,8 @@ from ags.sessions.standing import KEY_STATES
 from ags.sessions.together import Row, Together
 from ags.sessions.tokens import hash_of, new_token
 from providers.contract import Identity, Refusal, Refused
-from tenants.models import Key
-from tenants.snapshot import ServiceView, TenantView
+from tenants.models import Key, Tenant
+from tenants.view import ServiceView, TenantView
 
 _LATEST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 
@@ -33,8 +35,10 @@ def issue(tenant: TenantView, service: ServiceView, identity: Identity, correlat
     ttl: int = service.settings["session_token_ttl"]
     row = _row(tenant, service, identity, correlation_id, token=token, ttl=ttl)
     # Whoever is in a transaction stores in it, and not for others, who would be answered before its commit.
-    stored = _store([row])[0] if connection.in_atomic_block else _together.put(row)
-    if not stored:
+    outcome = _store([row])[0] if connection.in_atomic_block else _together.put(row)
+    if outcome.stale_since is not None:
+        raise Stale(tenant, outcome.stale_since)
+    if not outcome.is_stored:
         raise why_not(tenant, service, identity.key_id, identity.jti)
     return token
 
@@ -53,10 +57,34 @@ def accept(tenant: TenantView, service: ServiceView, identity: Identity, correla
     return Proof(identity.account_id, service.id, identity.key_id, stored[0][1])
 
 
-def _store(rows: Sequence[Row]) -> list[bool]:
-    """Store session tokens; return of each whether it was."""
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What came of a row. `stale_since`: since when the tenant is known to have changed (`Stale`)."""
+
+    is_stored: bool
+    stale_since: float | None
+
+
+def _store(rows: Sequence[Row]) -> list[_Outcome]:
+    """Store session tokens; return of each what came of it."""
     stored = {bytes(row[0]) for row in dialect.several(_storing(False), dialect.giving(rows))}
-    return [row["token_hash"] in stored for row in rows]
+    at = time.monotonic()
+    refused = [row for row in rows if row["token_hash"] not in stored]
+    stale = _stale(refused) if refused else ()
+    return [_Outcome(row["token_hash"] in stored, at if row["token_hash"] in stale else None) for row in rows]
+
+
+def _stale(refused: Sequence[Row]) -> set[bytes]:
+    """Return the hashes of those whose tenant has another version by now.
+
+    A change meets all that is under way at once: this is one question for what each would have to ask.
+    """
+    enabled = Tenant.objects.filter(pk__in={row["tenant"] for row in refused}, enabled=True)
+    try:
+        versions = dict(enabled.values_list("id", "version"))
+    except Error:
+        return set()  # for others may be stored; each of these asks by itself then, and is told so
+    return {row["token_hash"] for row in refused if versions.get(row["tenant"]) != row["version"]}
 
 
 _together = Together(_store, dialect.rows_at_once)
@@ -90,7 +118,7 @@ def why_not(
         return Refused(Refusal.REPLAYED, "jti")
     if key_id is not None and _out_of_time(tenant, key_id):
         return Refused(Refusal.KEY_NOT_IN_FORCE)
-    return Stale()
+    return Stale(tenant)
 
 
 def _seen(tenant: TenantView, service: ServiceView, key_id: int | None, jti: str) -> bool:

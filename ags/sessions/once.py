@@ -8,7 +8,7 @@ from typing import Any
 from ags.sessions import events
 from ags.sessions.denial import Denial, Denied, Fault, Stale
 from ags.sessions.models import SecurityEvent
-from tenants.snapshot import ServiceView, TenantView
+from tenants.view import ServiceView, TenantView
 
 
 def why_not(
@@ -37,4 +37,4 @@ def why_not(
         return Denied(Denial.TOKEN_UNKNOWN)
     if fault is not None:
         return Denied(Fault(fault))
-    return Stale()
+    return Stale(tenant)

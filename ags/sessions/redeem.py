@@ -9,7 +9,7 @@ from ags.sessions.client_tokens import SignOn
 from ags.sessions.device import KnownDevice, NewDevice, Proof, admit
 from ags.sessions.models import SecurityEvent
 from ags.sessions.tokens import hashes_of
-from tenants.snapshot import ServiceView, TenantView
+from tenants.view import ServiceView, TenantView
 
 # Statements are put together from constants.
 # ruff: noqa: S608

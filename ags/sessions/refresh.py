@@ -10,7 +10,7 @@ from ags.sessions.client_tokens import RefreshToken, SignOn
 from ags.sessions.denial import Denial, Denied, Fault, Stale
 from ags.sessions.models import SecurityEvent
 from ags.sessions.revoke import end_sign_on
-from tenants.snapshot import TenantView
+from tenants.view import TenantView
 
 # Statements are put together from constants.
 # ruff: noqa: S608
@@ -33,7 +33,7 @@ def refresh(tenant: TenantView, token: RefreshToken, correlation_id: str) -> Sig
             return rotated
         found = _Found.of(tenant, token)  # somebody was faster, or something has just been revoked
         if found.is_current(token):
-            raise Stale
+            raise Stale(tenant)
     if not found.was_used_within(tenant.rules.refresh_grace, token):
         if found.may_have_forgotten(tenant.rules.refresh_grace):
             raise Denied(Denial.TOKEN_SPENT)

@@ -8,7 +8,7 @@ from ags.sessions.client_tokens import SignOn
 from ags.sessions.device import KnownDevice, NewDevice, admit
 from ags.sessions.issue import accept
 from providers.contract import Identity
-from tenants.snapshot import ServiceView, TenantView
+from tenants.view import ServiceView, TenantView
 
 
 def sign_on(

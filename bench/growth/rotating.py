@@ -32,6 +32,7 @@ def kid(number: int) -> str:
 
 def main() -> None:
     """Rotate until somebody ends it."""
+    os.nice(19)  # automation has a machine of its own
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ags.settings")
     django.setup()
     from tenants.configuration.changes import apply

@@ -34,7 +34,12 @@ def start(database: str) -> Iterator[Running]:
     port = free_port()
     words = [
         *(sys.executable, "-m", "gunicorn", "bench.floor_wsgi:application", f"--bind=127.0.0.1:{port}"),
-        *(f"--workers={WORKERS}", f"--threads={THREADS}", "--worker-class=gthread", "--keep-alive=75"),
+        *(
+            f"--workers={WORKERS}",
+            f"--threads={THREADS}",
+            "--worker-class=bench.systems.even.Worker",
+            "--keep-alive=75",
+        ),
         "--no-control-socket",
     ]
     with process(words, environment(database), port) as running:

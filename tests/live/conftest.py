@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -12,6 +13,18 @@ from tests.conftest import SERVICE, HeadEnd, operator
 from tests.live.server import ServerProcess, wait_until
 
 _numbers = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def threads_are_not_traced() -> Iterator[None]:
+    """Leave the threads of these tests out of coverage: the servers are other processes.
+
+    Where many threads begin to be traced at once, CPython refuses one now and then.
+    """
+    trace = threading.gettrace()
+    threading.settrace(None)  # type: ignore[arg-type]
+    yield
+    threading.settrace(trace)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="package")

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
+import psutil
 from django.conf import settings
 from django.db import connection
 
@@ -27,6 +28,9 @@ from tests.settings import ENVIRONMENT
 
 PATIENCE = 30.0
 """Seconds in which a server must be up, and down. Reached only when something is broken."""
+
+IDLE = 60.0
+"""Seconds after which a connection is not used again: after 75 the server hangs up (`manage.py serve`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +47,11 @@ class Answer:
 
 
 class Client:
-    """One persistent connection. Belongs to one thread; a broken connection is an error and stays one."""
+    """One persistent connection. Belongs to one thread; a connection that breaks in use is an error."""
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        self._used = time.monotonic()
 
     def get(self, path: str, *, headers: Mapping[str, str] | None = None) -> Answer:
         """GET."""
@@ -65,9 +70,13 @@ class Client:
         return self._ask(method, path, data, {"Content-Type": content_type, **(headers or {})})
 
     def _ask(self, method: str, path: str, body: str | bytes | None, headers: Mapping[str, str]) -> Answer:
+        if time.monotonic() - self._used > IDLE:
+            self.close()
         self._connection.request(method, path, body, dict(headers))
         response = self._connection.getresponse()
-        return Answer(response.status, response.headers, response.read())
+        answer = Answer(response.status, response.headers, response.read())
+        self._used = time.monotonic()
+        return answer
 
     def close(self) -> None:
         """Hang up. The next request connects anew."""
@@ -222,6 +231,15 @@ class ServerProcess:
     def generic(self, method: str, path: str, data: str | bytes, *args: Any, **options: Any) -> Answer:
         """Any method, with a body, over the connection of the calling thread."""
         return self.own_client().generic(method, path, data, *args, **options)
+
+    @property
+    def pid(self) -> int:
+        """The process that minds those that answer."""
+        return self._process.pid
+
+    def workers(self) -> list[int]:
+        """The processes that answer."""
+        return [child.pid for child in psutil.Process(self.pid).children()]
 
     def terminate(self) -> None:
         """Ask it to stop, and do not wait."""

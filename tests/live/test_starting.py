@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import signal
 import socket
 import threading
 import time
@@ -17,7 +19,7 @@ from django.db import connection
 
 from tests.conftest import HeadEnd
 from tests.live.conftest import at, warm
-from tests.live.server import ServerProcess, database_url, manage, wait_until
+from tests.live.server import PATIENCE, ServerProcess, database_url, manage, wait_until
 from tests.live.test_manners import body_with, posting
 
 pytestmark = pytest.mark.xdist_group("live")
@@ -131,3 +133,76 @@ def test_two_workers_serve_as_one(nagra: HeadEnd) -> None:
 
         with ThreadPoolExecutor(8) as pool:
             assert set(pool.map(ask, range(100))) == {200}
+
+
+def cpus_of_workers(server: ServerProcess) -> dict[int, set[int]]:
+    """The CPUs that the threads of each worker process may use."""
+    return {
+        worker: set.union(
+            *(os.sched_getaffinity(int(thread.name)) for thread in Path(f"/proc/{worker}/task").iterdir())
+        )
+        for worker in server.workers()
+    }
+
+
+def test_where_there_is_a_worker_for_each_cpu_each_has_its_own_and_its_successor_has_it_then(
+    transactional_db: None,
+) -> None:
+    cpus = os.sched_getaffinity(0)
+    with ServerProcess(AGS_WORKERS=str(len(cpus))) as server:
+
+        def each_has_its_own() -> bool:
+            return sorted(cpus_of_workers(server).values(), key=min) == [{cpu} for cpu in sorted(cpus)]
+
+        wait_until(each_has_its_own, 10, "not one for each")
+        gone = max(server.workers())
+        os.kill(gone, signal.SIGKILL)
+        wait_until(lambda: gone not in server.workers(), 10, "it is still there")
+        wait_until(each_has_its_own, 10, "the successor has no CPU, or another's")
+
+
+def test_a_thread_that_no_worker_would_have_is_told_of(transactional_db: None, tmp_path: Path) -> None:
+    """One that a provider starts when it is loaded, and not when a request needs it."""
+    early = "threading.Thread(target=time.sleep, args=[1e6], name='early', daemon=True).start()"
+    (tmp_path / "sitecustomize.py").write_text(f"import threading, time\n{early}\n")
+    with ServerProcess(PYTHONPATH=str(tmp_path)) as server:
+        (line,) = [json.loads(line) for line in server.log.splitlines() if "threads were started" in line]
+        assert (line["level"], line["names"]) == ("WARNING", ["early"])
+    with ServerProcess() as server:
+        assert "threads were started" not in server.log
+
+
+@pytest.mark.postgresql
+def test_the_parent_of_the_workers_keeps_no_connection_that_they_would_have_too(
+    transactional_db: None,
+) -> None:
+    with ServerProcess() as server:
+        files = [str(file.readlink()) for file in Path(f"/proc/{server.pid}/fd").iterdir()]
+        assert len([file for file in files if file.startswith("socket:")]) == 1, "that on which it listens"
+
+
+def test_a_hangup_replaces_the_workers(transactional_db: None) -> None:
+    with ServerProcess() as server:
+        before = server.workers()
+        os.kill(server.pid, signal.SIGHUP)
+        wait_until(lambda: not set(before) & set(server.workers()), PATIENCE, "the old one is still there")
+        wait_until(lambda: len(server.workers()) == 1, PATIENCE, "none is new")
+        assert server.get("/readyz").status_code == 200
+
+
+def test_of_workers_there_are_as_many_as_cpus_that_the_server_may_use(transactional_db: None) -> None:
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cpus)})  # which a process that is started inherits
+    try:
+        with ServerProcess(AGS_WORKERS="") as server:
+            assert list(cpus_of_workers(server).values()) == [{min(cpus)}]
+    finally:
+        os.sched_setaffinity(0, cpus)
+
+
+def test_where_there_are_more_workers_than_cpus_the_system_chooses(transactional_db: None) -> None:
+    cpus = os.sched_getaffinity(0)
+    workers = len(cpus) + 1
+    with ServerProcess(AGS_WORKERS=str(workers)) as server:
+        wait_until(lambda: len(server.workers()) == workers, 10, "not all are up")
+        assert list(cpus_of_workers(server).values()) == [cpus] * workers

@@ -5,25 +5,28 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import time_machine
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import F
 from django.db.models.functions import Now
+from django.db.utils import InterfaceError, OperationalError
 from django.test.utils import CaptureQueriesContext
 
-from ags.sessions.issue import CLOCK_MARGIN, issue
+from ags.sessions.issue import CLOCK_MARGIN, _row, _store, issue
 from ags.sessions.models import SessionToken
-from ags.sessions.tokens import hashes_of
+from ags.sessions.tokens import hashes_of, new_token
 from providers.claims import MAX_CLOCK_SKEW
 from providers.contract import Identity, Refusal, Refused
 from tenants import snapshot as tenants_snapshot
 from tenants.models import Key, KeyState, Service, Tenant
 from tests.api.test_refusals import ID, NOT_AUTHENTICATED, NOT_AVAILABLE, whole
 from tests.conftest import SERVICE, HeadEnd, add_key
+from tests.live.server import PATIENCE, wait_until
 
 TOKEN = re.compile(r"[a-z0-9]{26}")
 
@@ -218,8 +221,8 @@ def test_a_tenant_that_changed_otherwise_is_looked_at_again_and_served(
     tenant.save()
     with CaptureQueriesContext(connection) as captured:
         assert nagra.present(nagra.token(jti="once")).status_code == 200
-    # Refused; a replay? no; out of time? no; versions, and the tenant in five; granted.
-    assert verbs(captured) == ["INSERT", *["SELECT"] * 2, *["SELECT"] * 6, "INSERT"]
+    # Refused; changed? yes; versions, and the tenant in five; granted.
+    assert verbs(captured) == ["INSERT", "SELECT", *["SELECT"] * 6, "INSERT"]
     assert len(stored()) == 2
     with CaptureQueriesContext(connection) as captured:
         assert nagra.present(nagra.token()).status_code == 200
@@ -374,6 +377,73 @@ def test_a_jti_that_no_key_proves_counts_once_for_each_service(nagra: HeadEnd) -
         with pytest.raises(Refused) as refused:
             issue(tenant, tenant.services[name], identity, ID)
         assert refused.value.refusal is Refusal.REPLAYED
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_statements_that_store_the_same_assertions_wait_for_each_other_one_way_round(nagra: HeadEnd) -> None:
+    """A third one holds an assertion in the middle until both have come to it, or behind each other."""
+    tenant = tenants_snapshot.snapshot.tenant("nagra")
+    assert tenant is not None
+    until = time.time() + 60
+    proofs = [Identity("somebody", jti=jti, replayable_until=until) for jti in "abcdefg"]
+    rows = [_row(tenant, tenant.services[SERVICE], proof, ID, token=new_token(), ttl=60) for proof in proofs]
+
+    def store(rows: list[Any]) -> list[bool]:
+        try:
+            return [outcome.is_stored for outcome in _store(rows)]
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor() as pool:
+        with transaction.atomic():
+            assert _store(rows[3:4])[0].is_stored
+            both = [pool.submit(store, ordered) for ordered in (rows, rows[::-1])]
+            wait_until(lambda: blocked(2), PATIENCE, "they do not wait")
+            transaction.set_rollback(True)
+        one, other = (future.result(PATIENCE) for future in both)
+    assert {tuple(one), tuple(other)} == {(True,) * 7, (False,) * 7}
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("error", [OperationalError, InterfaceError])
+def test_what_is_stored_stays_so_where_the_question_about_the_others_fails(
+    nagra: HeadEnd, error: type[Exception]
+) -> None:
+    tenant = tenants_snapshot.snapshot.tenant("nagra")
+    assert tenant is not None
+    until = time.time() + 60
+    proofs = [Identity("somebody", jti=jti, replayable_until=until) for jti in ("same", "same", "other")]
+    first, again, other = (
+        _row(tenant, tenant.services[SERVICE], proof, ID, token=new_token(), ttl=60) for proof in proofs
+    )
+
+    def away(execute: Any, sql: str, *arguments: Any) -> Any:
+        if sql.startswith("SELECT"):
+            raise error("away")
+        return execute(sql, *arguments)
+
+    _store([first])
+    with connection.execute_wrapper(away):
+        outcomes = _store([again, other])
+    assert [(outcome.is_stored, outcome.stale_since) for outcome in outcomes] == [(False, None), (True, None)]
+
+
+def test_a_replay_is_asked_about_in_two_statements(nagra: HeadEnd) -> None:
+    token = nagra.token(jti="once")
+    assert nagra.present(token).status_code == 200
+    with CaptureQueriesContext(connection) as captured:
+        assert nagra.present(token).json()["reason"] == "replayed"
+    assert verbs(captured) == ["INSERT", "SELECT", "SELECT"]
+
+
+def blocked(number: int) -> bool:
+    """Whether so many statements wait for another transaction."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype IN ('transactionid', 'spectoken')"
+        )
+        return bool(cursor.fetchone()[0] == number)
 
 
 @pytest.mark.parametrize("account", ["", "x" * 256, "a\nb", "a\x00", "\x7f", "\x9f"])

@@ -6,17 +6,19 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 
 from providers.contract import Refusal
 from tenants import snapshot as module
 from tenants.models import Key, Service, Tenant
-from tenants.snapshot import FRESH_FOR, TenantView, snapshot
+from tenants.snapshot import FRESH_FOR, snapshot
+from tenants.view import TenantView
 from tests.conftest import SERVICE, HeadEnd, add_key
 
 
@@ -238,7 +240,7 @@ def test_a_key_that_cannot_be_decrypted_is_refused_and_logged_and_the_others_wor
     Key.objects.for_tenant("nagra").filter(kid=nagra.kid).update(sealed_secret=b"\x01 no such thing")
     with caplog.at_level(logging.ERROR):
         assert nagra.present(nagra.token()).status_code == 401
-    (record,) = [record for record in caplog.records if record.name == "tenants.snapshot"]
+    (record,) = [record for record in caplog.records if record.name == "tenants.view"]
     assert (record.getMessage(), record.__dict__["tenant"], record.__dict__["kid"]) == (
         "key cannot be decrypted",
         "nagra",
@@ -267,3 +269,121 @@ def test_a_service_that_cannot_be_offered_is_left_out_and_logged_and_the_rest_wo
     assert caplog.messages == [f"service not offered: {why}"]
     assert nagra.present(nagra.token()).status_code == 200
     assert nagra.present(nagra.token(), x_auth_service_id="Second").status_code == 403
+
+
+def at_once(number: int, work: Callable[[], None]) -> None:
+    """Have so many threads do it at the same time, each with a connection of its own."""
+    together = threading.Barrier(number)
+
+    def begin() -> None:
+        together.wait(5)
+        work()
+        connection.close()
+
+    threads = [threading.Thread(target=begin) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+
+
+class Away:
+    """A database that fails each statement after a while, and counts them."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.told: list[Exception] = []
+
+    def __call__(self, *_: Any) -> Any:
+        self.asked += 1
+        time.sleep(0.3)
+        raise OperationalError("away")
+
+    def read(self) -> None:
+        try:
+            with connection.execute_wrapper(self):
+                snapshot.tenant("nagra")
+        except OperationalError as error:
+            self.told.append(error)
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_a_tenant_that_has_changed_is_read_once_for_all_threads_that_met_the_old_one(nagra: HeadEnd) -> None:
+    old = view()
+    rename()
+    asked: list[str] = []
+    seen: list[TenantView | None] = []
+
+    def slowly(execute: Any, sql: str, *arguments: Any) -> Any:
+        asked.append(sql)
+        time.sleep(0.05)  # so that all of them come while the first one reads
+        return execute(sql, *arguments)
+
+    def judge_again() -> None:
+        with connection.execute_wrapper(slowly):
+            snapshot.reread("nagra", old, refused_at)
+            seen.append(snapshot.tenant("nagra"))
+
+    refused_at = time.monotonic()
+    at_once(8, judge_again)
+    assert [found.version for found in seen if found] == [old.version + 1] * 8
+    assert [table_of(sql) for sql in asked] == [
+        "tenant",  # the versions
+        "tenant",
+        "service",
+        "signingkey",
+        "key",
+        "resourceserver",
+    ]
+
+
+def table_of(sql: str) -> str:
+    return sql.partition('FROM "tenants_')[2].partition('"')[0]
+
+
+def test_what_was_asked_before_a_refusal_says_nothing_of_it(nagra: HeadEnd) -> None:
+    old = view()
+    snapshot.refresh()
+    rename()
+    snapshot.reread("nagra", old, time.monotonic())
+    assert view().version == old.version + 1
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("versions_are_known", [True, False])
+def test_those_that_wait_for_a_thread_fail_with_it_and_not_in_turn(
+    nagra: HeadEnd, versions_are_known: bool
+) -> None:
+    if versions_are_known:
+        snapshot.refresh()
+    away = Away()
+    at_once(4, away.read)
+    assert len({id(error) for error in away.told}) == 4, "each has an error of its own"
+    assert away.asked == 1
+    assert view().id == "nagra", "and who comes later asks again"
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_who_was_slow_to_read_does_not_take_the_version_back(nagra: HeadEnd) -> None:
+    snapshot.refresh()
+    changed = False
+
+    def change_meanwhile(execute: Any, sql: str, *arguments: Any) -> Any:
+        nonlocal changed
+        if 'FROM "tenants_key"' in sql and not changed:
+            changed = True
+            with ThreadPoolExecutor() as pool:
+                pool.submit(elsewhere).result(5)
+        return execute(sql, *arguments)
+
+    def elsewhere() -> None:
+        rename()
+        snapshot.refresh()
+        connection.close()
+
+    with connection.execute_wrapper(change_meanwhile):
+        old = view()
+    assert view().version == old.version + 1

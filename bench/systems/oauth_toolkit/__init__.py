@@ -67,7 +67,7 @@ def start(database: str) -> Iterator[Running]:
     words = [
         *(sys.executable, "-m", "gunicorn", "django.core.wsgi:get_wsgi_application()"),
         *(f"--bind=127.0.0.1:{port}", f"--workers={WORKERS}", f"--threads={THREADS}"),
-        *("--worker-class=gthread", "--keep-alive=75", "--no-control-socket"),
+        *("--worker-class=bench.systems.even.Worker", "--keep-alive=75", "--no-control-socket"),
     ]
     with process(words, settings, port) as running:
         yield running

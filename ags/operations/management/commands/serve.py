@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import logging
-import os
-import shutil
-import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand
+from django.db import connections
+from gunicorn.app.base import BaseApplication
+from gunicorn.util import import_app
 
 from providers.contract import UpstreamSettings
 from providers.registry import strategies
@@ -27,21 +29,29 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where gunicorn makes a file of 
 log = logging.getLogger("ags.serve")
 
 
+class Server(BaseApplication):  # type: ignore[misc]
+    """gunicorn, within the process that has checked everything: what that has loaded its workers share."""
+
+    def load_config(self) -> None:
+        """Set what differs from gunicorn's defaults. No file and no variable of gunicorn's own is read."""
+        for name, value in _gunicorn_settings().items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        """Return the application, in each worker."""
+        return import_app("ags.wsgi:application")
+
+
 class Command(BaseCommand):
-    """Check everything, then become the server."""
+    """Check everything, then be the server."""
 
     help = "Run the production server on AGS_BIND with AGS_WORKERS processes. Migrates nothing."
     requires_system_checks = "__all__"
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Replace this process by gunicorn."""
+        """Serve until told to stop; gunicorn ends it by SystemExit."""
         # The checks of the database come last, for they are the only ones that need it.
-        self.check(databases=["default"], include_deployment_checks=False)
-        program = shutil.which("gunicorn", path=str(Path(sys.executable).parent)) or shutil.which("gunicorn")
-        if program is None:
-            raise CommandError(
-                "gunicorn is not installed: pip install --require-hashes -r requirements/runtime.txt"
-            )
+        self.check(databases=["default"])
         log.info(
             "starting",
             extra={
@@ -54,8 +64,12 @@ class Command(BaseCommand):
                 "debug": settings.DEBUG,
             },
         )
-        sys.stderr.flush()
-        os.execv(program, [program, *_arguments(), "ags.wsgi:application"])  # noqa: S606 - no shell is wanted
+        others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+        if others:
+            log.warning("threads were started that no worker has", extra={"names": others})
+        connections.close_all()  # or each worker would have it, too
+        gc.freeze()  # what is loaded stays: no worker need look at it, which would copy it
+        Server().run()
 
 
 def _threads() -> int:
@@ -63,22 +77,21 @@ def _threads() -> int:
     return THREADS + PLACES if asks else THREADS
 
 
-def _arguments() -> list[str]:
-    arguments = [
-        f"--bind={settings.AGS_BIND}",
-        *([f"--bind={settings.AGS_OPERATIONS_BIND}"] if settings.AGS_OPERATIONS_BIND else []),
-        f"--workers={settings.AGS_WORKERS}",
-        f"--threads={_threads()}",
-        "--worker-class=ags.api.worker.Worker",
-        "--logger-class=ags.api.worker.Log",
-        "--keep-alive=75",
-        "--graceful-timeout=20",
-        "--log-level=error",
-        "--no-control-socket",
-        "--no-sendfile",  # else the head of an answer would go by itself
+def _gunicorn_settings() -> dict[str, Any]:
+    found = {
+        "bind": [address for address in (settings.AGS_BIND, settings.AGS_OPERATIONS_BIND) if address],
+        "workers": settings.AGS_WORKERS,
+        "threads": _threads(),
+        "worker_class": "ags.api.worker.Worker",
+        "logger_class": "ags.api.worker.Log",
+        "keepalive": 75,
+        "graceful_timeout": 20,
+        "loglevel": "error",
+        "control_socket_disable": True,
+        "sendfile": False,  # else the head of an answer would go by itself
         # No peer may set SCRIPT_NAME or the scheme; how many proxies to believe, the application decides.
-        "--forwarded-allow-ips=",
-    ]
+        "forwarded_allow_ips": "",
+    }
     if SHARED_MEMORY.is_dir():
-        arguments.append(f"--worker-tmp-dir={SHARED_MEMORY}")  # a heartbeat that no disk can delay
-    return arguments
+        found["worker_tmp_dir"] = str(SHARED_MEMORY)  # a heartbeat that no disk can delay
+    return found
