@@ -9,6 +9,12 @@ import pytest
 NEEDS_POSTGRESQL = "only PostgreSQL can show it"
 """Why a test is left out on SQLite."""
 
+RUN_ONCE = "once"
+"""The marker of tests that use no database; `python -m tests` runs them with those on PostgreSQL only."""
+
+FULL = "full"
+"""The marker of tests that take too long for `make test`; `make test-full` runs them."""
+
 NOT_HERE = "not on this machine: "
 """How the reason begins where something cannot be installed. There is no third."""
 

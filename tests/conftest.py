@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
+import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlencode
 
 import jwt
 import pytest
 from django.contrib.auth.models import Group, User
-from django.db import connection
+from django.db import connection, transaction
+from django.db.models.base import ModelState
 from django.test import Client
 
 from providers.upstream import document
 from tenants import snapshot as tenants_snapshot
-from tenants.models import Assignment, Key, ResourceServer, Service, Tenant
+from tenants.models import Assignment, Key, ResourceServer, Service, SigningKey, Tenant
 from tenants.snapshot import snapshot
-from tests import NEEDS_POSTGRESQL, network
+from tests import NEEDS_POSTGRESQL, RUN_ONCE, network
 
 SERVICE = "Customer Auth Service"
 TRIAL = "Trial"
+DATABASE_FIXTURES = {"db", "transactional_db", "django_db_setup"}
 
 network.close()
+# Who starts the tests may ignore interrupts (a shell's `&`, nohup). Children would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass
@@ -245,12 +251,14 @@ def add_key(head_end: HeadEnd, **fields: Any) -> Key:
     return key
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest selects tests by their markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out on SQLite what only PostgreSQL can show; `python -m tests` says how many these are."""
-    if connection.vendor != "postgresql":
-        for item in items:
-            if item.get_closest_marker("postgresql"):
-                item.add_marker(pytest.mark.skip(reason=NEEDS_POSTGRESQL))
+    """Skip on SQLite what only PostgreSQL can show, and mark what uses no database."""
+    for item in items:
+        if connection.vendor != "postgresql" and item.get_closest_marker("postgresql"):
+            item.add_marker(pytest.mark.skip(reason=NEEDS_POSTGRESQL))
+        if not (item.get_closest_marker("django_db") or DATABASE_FIXTURES & {*item.fixturenames}):
+            item.add_marker(RUN_ONCE)
 
 
 @pytest.fixture(autouse=True)
@@ -266,16 +274,57 @@ def stays_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tenants_snapshot, "FRESH_FOR", 3600.0)
 
 
+class SavedOperator:
+    """The rows of an operator as `operator` saves them, to be inserted again without their validation."""
+
+    def __init__(self, head_end: HeadEnd) -> None:
+        self.head_end = head_end
+        self._tenant = Tenant.objects.get(pk=head_end.tenant_id)
+        self._rows = [
+            (row, list(row.history.all()))
+            for model in (SigningKey, Service, Key)
+            for row in model.objects.for_tenant(self._tenant)
+        ]
+        self._rows.insert(0, (self._tenant, list(self._tenant.history.all())))
+
+    def insert(self) -> HeadEnd:
+        """Insert the rows and their history under new primary keys."""
+        for saved, history in self._rows:
+            row = _unsaved(saved, pk=saved.pk if saved is self._tenant else None)
+            row.save_base(raw=True, force_insert=True)
+            records = [_unsaved(record, pk=None, id=row.pk) for record in history]
+            type(history[0]).objects.bulk_create(records)
+        return replace(self.head_end, client=Client(raise_request_exception=False))
+
+
+def _unsaved(row: Any, **changes: Any) -> Any:
+    row = copy.copy(row)
+    row._state = ModelState()
+    for name, value in changes.items():
+        setattr(row, name, value)
+    return row
+
+
+@pytest.fixture(scope="session")
+def operators(django_db_setup: None, django_db_blocker: Any) -> dict[str, SavedOperator]:
+    """The two operators, saved and rolled back once: each test that needs one inserts its rows."""
+    secrets = {"nagra": bytes(range(1, 33)), "sunrise": bytes(range(101, 133))}
+    with django_db_blocker.unblock(), transaction.atomic():
+        saved = {name: SavedOperator(operator(name, secret)) for name, secret in secrets.items()}
+        transaction.set_rollback(True)
+    return saved
+
+
 @pytest.fixture
-def nagra(db: None) -> HeadEnd:
+def nagra(db: None, operators: dict[str, SavedOperator]) -> HeadEnd:
     """The operator of the tests."""
-    return operator("nagra", bytes(range(1, 33)))
+    return operators["nagra"].insert()
 
 
 @pytest.fixture
-def sunrise(db: None) -> HeadEnd:
+def sunrise(db: None, operators: dict[str, SavedOperator]) -> HeadEnd:
     """The other operator."""
-    return operator("sunrise", bytes(range(101, 133)))
+    return operators["sunrise"].insert()
 
 
 @pytest.fixture
