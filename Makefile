@@ -13,15 +13,12 @@ CODE := ags tenants providers examples manage.py
 # Requirements of single providers. Where the machine does not allow one, `make test` says what did not run.
 OPTIONAL := ldap radius
 OPTIONAL_STAMPS := $(OPTIONAL:%=$(VENV)/%.stamp)
-# The servers that they ask in the tests, and what python-ldap is built with.
-PACKAGES := slapd freeradius gcc python3-dev libldap-dev libsasl2-dev
-# Debian starts a server as it installs it. Without these files it cannot, then or later.
-NO_SERVICE := $(foreach path,/etc/init.d/slapd /etc/init.d/freeradius */systemd/system/freeradius.service \
-  /etc/init.d/glewlwyd */systemd/system/glewlwyd.service, \
-  --option 'DPkg::Options::=--path-exclude=$(path)')
+# Debian packages: the servers that they ask in the tests, what python-ldap is built with, and a browser.
+PACKAGES := slapd freeradius gcc python3-dev libldap-dev libsasl2-dev \
+  $(if $(AGS_TEST_CHROMIUM)$(shell command -v chromium),,chromium)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test lint bench bench-check bench-growth bench-machines fix lock openapi migrate serve
+.PHONY: help install prepare demo run check lint test coverage test-full bench bench-check bench-growth bench-machines fix lock openapi migrate serve
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -34,13 +31,25 @@ demo: install ## Show the whole way once: server, session token, QR code, sign-o
 run: install ## The same set-up, kept running, with the admin
 	@$(BIN)/python examples/demo.py --keep-serving
 
-test: $(VENV)/dev.stamp $(OPTIONAL_STAMPS) $(OIDC)/node_modules/.package-lock.json ## Run all tests, on SQLite and on PostgreSQL
-	@# The browser tests need Chromium. Where it cannot be installed they fail, and say so.
-	@command -v chromium >/dev/null || test -n "$$AGS_TEST_CHROMIUM" || test "$$(id -u)" != 0 || \
-	  { apt-get update --quiet=2 && apt-get install --yes --quiet=2 chromium >/dev/null; } || true
+prepare: $(VENV)/dev.stamp $(OPTIONAL_STAMPS) $(OIDC)/node_modules/.package-lock.json ## Install what the commands below need
+
+check: prepare ## Before a commit: form, lint, types, layers, and the tests of what has changed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(CODE)
+	$(BIN)/lint-imports --no-logo
+	@$(BIN)/python -m tests.changed $(ARGS)
+
+test: prepare ## Run the tests, on SQLite and on PostgreSQL
 	@$(BIN)/python -m tests $(ARGS)
 
-lint: $(VENV)/dev.stamp $(OPTIONAL_STAMPS) ## Check form, types, layers, dependencies, migrations, OpenAPI, documents, containers
+coverage: prepare ## Run all tests on PostgreSQL, and measure which code they execute
+	@$(BIN)/python -m tests --coverage $(ARGS)
+
+test-full: prepare ## Run all tests on both, also those that take long, and measure coverage
+	@$(BIN)/python -m tests --full $(ARGS)
+
+lint: prepare ## Check form, types, layers, dependencies, migrations, OpenAPI, documents, containers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(CODE)
@@ -109,25 +118,19 @@ $(OIDC)/node_modules/.package-lock.json $(PEER)/node_modules/.package-lock.json:
   %/node_modules/.package-lock.json: %/package-lock.json
 	@! command -v npm >/dev/null || npm ci --prefix $* --silent --no-audit --no-fund || true
 
-# These two may fail. Then there is no stamp, and the next run tries again. freeradius wants to register a script
-# to be started by, so it finds one that does nothing.
+# The rest may fail. Then there is no stamp, what is missing is named, and the next run tries again.
 $(VENV)/packages.stamp: | $(VENV)/bin/python
-	@dpkg --status $(PACKAGES) >/dev/null 2>&1 || { test "$$(id -u)" = 0 && \
-	  { test -e /etc/init.d/freeradius || echo '#!/bin/sh' | install -m 755 /dev/stdin /etc/init.d/freeradius; } && \
-	  apt-get update --quiet=2 && \
-	  DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 --no-install-recommends $(NO_SERVICE) \
-	    $(PACKAGES) >/dev/null; } && touch $@ || true
+	@tests/packages.sh $(PACKAGES) && touch $@ || echo "Tests that need these packages do not run."
 
-# A server that `make bench` compares with. It may fail as well; then the benchmark says what it leaves out.
-# Debian is to set up no database: the benchmark brings its own. The package reads one of its documents as it is
-# installed, which images that leave out all documents lack.
+# A server that `make bench` compares with. Debian is to set up no database: the benchmark brings its own.
 $(VENV)/glewlwyd.stamp: | $(VENV)/bin/python
-	@command -v glewlwyd >/dev/null || { test "$$(id -u)" = 0 && apt-get update --quiet=2 && \
-	  echo glewlwyd glewlwyd/config_type select No configuration | debconf-set-selections && \
-	  DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 --no-install-recommends $(NO_SERVICE) \
-	    --option 'DPkg::Options::=--path-include=/usr/share/doc/glewlwyd/*' \
-	    glewlwyd dbconfig-no-thanks >/dev/null; } && touch $@ || true
+	@{ command -v glewlwyd >/dev/null || \
+	  { echo glewlwyd glewlwyd/config_type select No configuration | debconf-set-selections && \
+	    tests/packages.sh glewlwyd dbconfig-no-thanks; }; } && touch $@ || echo "The benchmark leaves Glewlwyd out."
 
-$(OPTIONAL_STAMPS): $(VENV)/%.stamp: requirements/%.txt $(VENV)/runtime.stamp | $(VENV)/packages.stamp
+$(OPTIONAL_STAMPS): $(VENV)/%.stamp: requirements/%.txt $(VENV)/dev.stamp | $(VENV)/packages.stamp
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $< && touch $@ || \
 	  echo "The provider $* lacks what $< names, so its tests do not run."
+
+# One pip at a time in an environment, also with `make --jobs`.
+$(VENV)/radius.stamp: | $(VENV)/ldap.stamp
