@@ -66,7 +66,7 @@ lint: prepare ## Check form, types, layers, dependencies, migrations, OpenAPI, d
 bench: $(VENV)/bench.stamp $(VENV)/glewlwyd.stamp $(PEER)/node_modules/.package-lock.json ## Compare AGS with its floor and its peers, on this machine
 	@$(BIN)/python -m bench $(ARGS)
 
-bench-check: $(VENV)/dev.stamp ## Check that no request takes more CPU time than it did
+bench-check: $(VENV)/dev.stamp ## Check that no request needs more function calls, SQL statements or bytes
 	@PYTHONHASHSEED=0 $(BIN)/python -m bench.check $(ARGS)
 
 fix: $(VENV)/dev.stamp ## Correct what the linters can correct

@@ -1,9 +1,8 @@
-"""`make bench-check`: no request of the hot paths takes more CPU time than it did, measured by the floor's.
+"""`make bench-check`: no request of the hot paths does more work than the committed figures say.
 
-AGS and the floor answer in this process, in short turns, and the ratio of their cheapest requests is compared
-with the committed one. Wall time would tell of the machine. CPU time tells of it, too, as soon as a request
-waits: whoever has the CPU meanwhile leaves cold caches behind. So this process and PostgreSQL share one CPU,
-and nothing waits for the disk: then it is PostgreSQL that has it, on a busy machine as on a quiet one.
+Counts Python function calls, SQL statements, and bytes of the request and of the answer. These do not depend
+on the machine or its load, only on the code, the Python version and the locked requirements. What runs
+inside a function is not counted: `make bench` measures CPU time.
 """
 
 from __future__ import annotations
@@ -11,127 +10,308 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
+import re
 import statistics
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
+from types import FrameType
+from typing import Any, BinaryIO, TypeVar
 
 import psycopg
 
 from bench import in_process
-from bench.in_process import InProcess, Talk
-from bench.systems import ags, floor
+from bench.in_process import InProcess, Response, exchanges
+from bench.systems import ags
 
 COMMITTED = Path(__file__).with_suffix(".json")
 
 HOT = tuple(ags.WORK)
-MEASURED_BY = {"discovery": "getSessionToken"}
-"""The work of the floor that a path is measured by, where it has none of its own."""
 
-MARGIN = 1.15
-"""A ratio may be as many times the committed one."""
+MARGIN = 3
+"""Per cent by which a figure may rise."""
 
-ATTEMPTS = 3
-"""As often is measured what seems to be worse. What is worse, is so each time."""
+WARM_UP, REQUESTS = 20, 20
+"""Requests of each path before counting, and counted. The first ones fill caches and prepare statements."""
 
-TURNS, TURN, WARM_UP = 100, 10, 50
-"""How many turns each has, of how many requests; and how many requests come before."""
+TOP_FUNCTIONS, TOP_MODULES = 20, 5
+"""How many changes the output names."""
 
-CHEAP = 0.01
-"""The share of the requests that nothing has disturbed, even on a busy machine."""
+PYTHON = "{}.{}".format(*sys.version_info)
+
+CALLS, STATEMENTS = "calls", "statements"
+LABELS = {
+    CALLS: "Python calls",
+    STATEMENTS: "SQL statements",
+    "request_bytes": "request bytes",
+    "answer_bytes": "answer bytes",
+}
+
+DATABASE = "ags"
+
+LOGGING = {
+    "log_statement": "all",
+    "log_line_prefix": "%d ",
+    "log_parameter_max_length": "0",
+    "lc_messages": "C",
+    # This one saves time, and changes no figure.
+    "synchronous_commit": "off",
+}
+"""PostgreSQL logs each statement before it runs it, with the database and without parameters."""
+
+_STATEMENT = re.compile(rf"^{DATABASE} LOG:  (?:statement|execute [^:]*): (.*(?:\n\t.*)*)", re.MULTILINE)
+
+_Key = TypeVar("_Key")
+
+Functions = Mapping[str, Mapping[str, int]]
+"""Module, qualified name of a function, calls of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """The work for one request."""
+
+    calls: int
+    statements: int
+    request_bytes: int
+    answer_bytes: int
+    functions: Functions
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The figures of each path, and the Python version that they were counted with."""
+
+    python: str
+    paths: Mapping[str, Figures]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    functions: Counter[tuple[str, str]]
+    sql: list[str]
+    request_bytes: int
+    answer_bytes: int
 
 
 def main() -> int:
-    """Measure, and print the table; return 1 if a path has become worse."""
+    """Count, and print the table; return 1 if a figure has risen."""
     parser = argparse.ArgumentParser(prog="python -m bench.check", description=__doc__.partition("\n")[0])
-    parser.add_argument("--write", action="store_true", help="what is measured now is to be compared with")
+    parser.add_argument("--write", action="store_true", help=f"write the figures to {COMMITTED.name}")
     write: bool = parser.parse_args().write
-    if write:
-        with _both() as (bare, full):
-            found = [measure(bare, full, HOT) for _ in range(ATTEMPTS)]
-        ratios = {path: round(statistics.median(one[path] for one in found), 2) for path in HOT}
-        COMMITTED.write_text(json.dumps(ratios, indent=2) + "\n")
-        print(table(ratios, ratios))
-        return 0
-    committed: dict[str, float] = json.loads(COMMITTED.read_text())
-    with _both() as (bare, full):
-        now = measure(bare, full, HOT)
-        for _ in range(ATTEMPTS - 1):
-            if suspects := worse(now, committed):
-                again = measure(bare, full, suspects)
-                now |= {path: min(now[path], ratio) for path, ratio in again.items()}
+    committed = load(COMMITTED.read_text()) if COMMITTED.exists() else Counts(PYTHON, {})
+    paths: dict[str, Figures] = {}
+    sql: dict[str, list[str]] = {}
+    with _server() as (running, log):
+        for path in HOT:
+            paths[path], sql[path] = count(running, log, path)
+    now = Counts(PYTHON, paths)
     print(table(now, committed))
-    if better := [path for path in now if path in worse(committed, now)]:
-        print(f"Much better: {', '.join(better)}. `python -m bench.check --write` makes it last.")
-    if found_worse := worse(now, committed):
+    if write:
+        COMMITTED.write_text(dump(now))
+        print(f"\nWrote {COMMITTED.name}.")
+        return 0
+    return report(now, committed, sql)
+
+
+def report(now: Counts, committed: Counts, sql: Mapping[str, list[str]]) -> int:
+    """Print what has changed by more than the margin, and why; return 1 if a figure has risen."""
+    if now.python != committed.python:
         print(
-            f"Worse by more than {MARGIN - 1:.0%}: {', '.join(found_worse)}. "
-            "If that is meant to be, commit what `python -m bench.check --write` writes."
+            f"\nThe committed figures are of Python {committed.python}, this is Python {now.python}: "
+            "calls are not compared."
         )
-    return 1 if found_worse else 0
+    if fallen := rises(committed, now):
+        print(
+            f"\nFallen by more than {MARGIN} %: {_list(fallen)}.\n"
+            "Run `python -m bench.check --write` and commit the result to keep the improvement."
+        )
+    risen = rises(now, committed)
+    if not risen:
+        return 0
+    if missing := [path for path in now.paths if path not in committed.paths]:
+        print(f"\nNot committed yet: {', '.join(missing)}.")
+    if changed := [(path, figure) for path, figure in risen if path in committed.paths]:
+        print(f"\nRisen by more than {MARGIN} %: {_list(changed)}.")
+    for path, figure in changed:
+        if figure == CALLS:
+            print(f"\n{path}, functions that are called more often:")
+            print("\n".join(explain(now.paths[path].functions, committed.paths[path].functions)))
+        if figure == STATEMENTS:
+            print(f"\n{path}, SQL statements of one request:")
+            print("\n".join(f"  {statement:.100}" for statement in sql[path]))
+    print("\nIf this is intended, run `python -m bench.check --write` and commit the result.")
+    return 1
 
 
-def worse(now: Mapping[str, float], committed: Mapping[str, float]) -> list[str]:
-    """Return the paths that cost more than the margin allows; one that was never committed has none."""
-    return [path for path, ratio in now.items() if ratio > committed.get(path, 0.0) * MARGIN]
+def rises(now: Counts, committed: Counts) -> list[tuple[str, str]]:
+    """Return the path and the figure of each rise by more than the margin.
+
+    Every figure of a path that is not committed is one. Calls compare only within one Python version.
+    """
+    compared = [figure for figure in LABELS if figure != CALLS or now.python == committed.python]
+    return [
+        (path, figure)
+        for path, figures in now.paths.items()
+        for figure in compared
+        if path not in committed.paths
+        or getattr(figures, figure) * 100 > getattr(committed.paths[path], figure) * (100 + MARGIN)
+    ]
 
 
-def table(now: Mapping[str, float], committed: Mapping[str, float]) -> str:
-    """Return the ratios, side by side."""
-    lines = [f"{'CPU time of AGS / of the floor':32} {'now':>6} {'committed':>10} {'change':>8}"]
-    for path, ratio in now.items():
-        before = committed.get(path)
-        beside = "" if before is None else f"{before:10.2f} {ratio / before - 1:+8.0%}"
-        lines.append(f"{path:32} {ratio:6.2f} {beside}")
+def explain(now: Functions, committed: Functions) -> list[str]:
+    """Return lines on the functions that are called more often, by module.
+
+    New functions come first, then those with the most additional calls.
+    """
+    before, after = _flatten(committed), _flatten(now)
+    more = after - before
+    modules: dict[str, list[str]] = {}
+    for module, name in sorted(more, key=lambda key: (key in before, -more[key], key))[:TOP_FUNCTIONS]:
+        modules.setdefault(module, []).append(name)
+    lines = []
+    for module, names in modules.items():
+        lines.append(f"  {module}: {_modules(now)[module]} in total, before {_modules(committed)[module]}")
+        for name in names:
+            was = before[module, name]
+            lines.append(f"    {name}: {after[module, name]}, {f'before {was}' if was else 'new'}")
+    if (omitted := len(more) - TOP_FUNCTIONS) > 0:
+        lines.append(f"  and {omitted} more functions")
+    return lines
+
+
+def table(now: Counts, committed: Counts) -> str:
+    """Return all figures beside the committed ones, with the modules whose calls changed most."""
+    lines = [f"{'path':24}{'figure':38}{'now':>8}{'committed':>11}{'change':>9}"]
+    for path, figures in now.paths.items():
+        before = committed.paths.get(path)
+        for figure, label in LABELS.items():
+            lines.append(_row(path, label, getattr(figures, figure), getattr(before, figure, None)))
+            if figure == CALLS and before is not None and now.python == committed.python:
+                lines += _module_rows(figures.functions, before.functions)
+            path = ""  # noqa: PLW2901 - only the first row names it
     return "\n".join(lines)
 
 
-def measure(bare: InProcess, full: InProcess, paths: Collection[str]) -> dict[str, float]:
-    """Return what a request costs AGS, for each path, in requests of the floor."""
-    number = WARM_UP + TURNS * TURN
-    talks = {
-        path: (
-            Talk(bare.application, *ags.WORK[MEASURED_BY.get(path, path)](bare, 1, number)),
-            Talk(full.application, *ags.WORK[path](full, 1, number)),
-        )
-        for path in paths
-    }
-    for talk in (talk for pair in talks.values() for talk in pair):
-        for _ in range(WARM_UP):
-            talk.spend()
-    spent: dict[str, tuple[list[float], list[float]]] = {path: ([], []) for path in paths}
-    gc.collect()
-    gc.freeze()
-    for _ in range(TURNS):
-        for path, pair in talks.items():
-            for talk, seconds in zip(pair, spent[path], strict=True):
-                seconds += [talk.spend() for _ in range(TURN)]
-    return {path: _cheap(mine) / _cheap(floors) for path, (floors, mine) in spent.items()}
+def _module_rows(now: Functions, committed: Functions) -> list[str]:
+    after, before = _modules(now), _modules(committed)
+    changed = sorted(after.keys() | before.keys(), key=lambda name: (-abs(after[name] - before[name]), name))
+    return [
+        _row("", f"  in {module}", after[module], before[module])
+        for module in changed[:TOP_MODULES]
+        if after[module] != before[module]
+    ]
 
 
-def _cheap(seconds: list[float]) -> float:
-    return sorted(seconds)[int(len(seconds) * CHEAP)]
+def _row(path: str, label: str, now: int, committed: int | None) -> str:
+    if committed is None:
+        return f"{path:24}{label:38}{now:8}"
+    new = "new" if now else "+0.0%"
+    change = f"{now / committed - 1:+.1%}" if committed else new
+    return f"{path:24}{label:38}{now:8}{committed:11}{change:>9}"
+
+
+def _list(changes: Iterable[tuple[str, str]]) -> str:
+    return ", ".join(f"{path} ({LABELS[figure]})" for path, figure in changes)
+
+
+def _flatten(functions: Functions) -> Counter[tuple[str, str]]:
+    return Counter(
+        {(module, name): number for module, names in functions.items() for name, number in names.items()}
+    )
+
+
+def _modules(functions: Functions) -> Counter[str]:
+    return Counter({module: sum(names.values()) for module, names in functions.items()})
+
+
+def load(text: str) -> Counts:
+    """Return the counts that `dump` wrote."""
+    counts = json.loads(text)
+    return Counts(counts["python"], {path: Figures(**figures) for path, figures in counts["paths"].items()})
+
+
+def dump(counts: Counts) -> str:
+    """Return the counts as JSON, with a line for the functions of each module."""
+    text = json.dumps(asdict(counts), indent=2)
+    return re.sub(r"\{[^{}]+\}", lambda innermost: json.dumps(json.loads(innermost[0])), text) + "\n"
+
+
+def count(running: InProcess, log: BinaryIO, path: str) -> tuple[Figures, list[str]]:
+    """Return the figures of a path, and the SQL statements of one request.
+
+    Each figure is a median, which leaves out what happens only once a second. `log` is PostgreSQL's.
+    """
+    [conversation] = ags.WORK[path](running, 1, WARM_UP + REQUESTS)
+    functions: Counter[tuple[str, str]] = Counter()
+
+    def profile(frame: FrameType, event: str, _arg: Any) -> None:
+        module: str = frame.f_globals.get("__name__", "?")
+        if event == "call" and not module.startswith("bench."):
+            functions[module, frame.f_code.co_qualname] += 1
+
+    def respond(request: bytes) -> Response:
+        functions.clear()
+        log.read()
+        return running.respond(request, profile)
+
+    samples = [
+        _Sample(functions.copy(), parse_statements(log.read().decode()), len(request), response.size())
+        for request, response in islice(exchanges(conversation, respond), WARM_UP + REQUESTS)
+    ][WARM_UP:]
+    if len(samples) != REQUESTS:
+        raise RuntimeError("too few requests were prepared")
+    calls = _medians([sample.functions for sample in samples])
+    statements = statistics.median_low(len(sample.sql) for sample in samples)
+    figures = Figures(
+        calls=sum(calls.values()),
+        statements=statements,
+        request_bytes=statistics.median_low(sample.request_bytes for sample in samples),
+        answer_bytes=statistics.median_low(sample.answer_bytes for sample in samples),
+        functions=_by_module(calls),
+    )
+    return figures, next(sample.sql for sample in samples if len(sample.sql) == statements)
+
+
+def _medians(counters: list[Counter[_Key]]) -> dict[_Key, int]:
+    keys = {key for counter in counters for key in counter}
+    return {key: statistics.median_low(counter[key] for counter in counters) for key in keys}
+
+
+def _by_module(calls: Mapping[tuple[str, str], int]) -> Functions:
+    functions: dict[str, dict[str, int]] = {}
+    for (module, name), number in sorted(calls.items()):
+        if number:
+            functions.setdefault(module, {})[name] = number
+    return functions
+
+
+def parse_statements(log: str) -> list[str]:
+    """Return the SQL statements in a log of PostgreSQL, each on one line."""
+    return [" ".join(text.split()) for text in _STATEMENT.findall(log)]
 
 
 @contextmanager
-def _both() -> Iterator[tuple[InProcess, InProcess]]:
-    """Yield the floor and AGS, in this process."""
-    # Imported, it warns where nobody has logged in; to the tests, which import this file, that is an error.
+def _server() -> Iterator[tuple[InProcess, BinaryIO]]:
+    """Yield AGS in this process, and the log of its PostgreSQL."""
+    # The import warns if XDG_RUNTIME_DIR is not set, and the tests, which import this file, fail on warnings.
     from bench import postgresql
 
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # and PostgreSQL, which inherits it
     with postgresql.server() as server:
-        databases = {name: server.create(name) for name in ("floor", "ags")}
         with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-            connection.execute("ALTER SYSTEM SET synchronous_commit = 'off'")
+            for name, value in LOGGING.items():
+                connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
             connection.execute("SELECT pg_reload_conf()")
-        settings = ags.environment(databases["ags"], in_process.PORT)
+        settings = ags.environment(server.create(DATABASE), in_process.PORT)
         ags.prepare(settings)
-        bare = in_process.floor(floor.environment(databases["floor"]))
-        with in_process.log_thrown_away():
-            yield bare, in_process.ags(settings)
+        gc.collect()
+        gc.disable()  # a finalizer must not run in one request and not in another
+        with in_process.discard_stderr(), server.log.open("rb") as log:
+            yield in_process.ags(settings), log
 
 
 if __name__ == "__main__":

@@ -1,83 +1,92 @@
-"""An application that answers in this process, so that its CPU time is known to the microsecond."""
+"""An application that answers in this process and this thread, so that its function calls can be counted."""
 
 from __future__ import annotations
 
 import io
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 from bench.load import Answer, Conversation, Taken
 from bench.systems import Running
 
 PORT = 8000
-"""At which nobody listens; it has to have one."""
+"""Part of the settings; nothing listens on it."""
 
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+Profile = Callable[[FrameType, str, Any], None]
+"""A function for `sys.setprofile`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A response as the application hands it to its server, which adds headers of its own."""
+
+    status: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def size(self) -> int:
+        """Return its bytes on the wire, without the server's headers."""
+        fields = "".join(f"{name}: {value}\r\n" for name, value in self.headers)
+        return len(f"HTTP/1.1 {self.status}\r\n{fields}\r\n") + len(self.body)
 
 
 @dataclass(frozen=True, slots=True)
 class InProcess(Running):
-    """A WSGI application that is asked without a wire."""
+    """A WSGI application that is called directly, without a server."""
 
     application: WSGI
 
     def hold(self, conversations: Sequence[Conversation], seconds: float = float("inf")) -> Taken:
-        """Hold one conversation after the other to its end; seconds are those of CPU, and have no limit."""
-        each: list[float] = []
+        """Hold one conversation after the other to its end. Measures no time and has no limit."""
         for conversation in conversations:
-            talk = Talk(self.application, conversation)
-            while talk.goes_on:
-                each.append(talk.spend())
-        return Taken(sum(each), each)
+            for _ in exchanges(conversation, self.respond):
+                pass
+        return Taken(0.0)
 
-
-class Talk:
-    """A conversation with an application, held request by request."""
-
-    def __init__(self, application: WSGI, conversation: Conversation) -> None:
-        self._application = application
-        self._conversation = conversation
-        self._request = next(conversation, None)
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether there is something left to ask."""
-        return self._request is not None
-
-    def spend(self) -> float:
-        """Send the next request; return the seconds of CPU until its answer is complete. Raises `Wrong`."""
-        if self._request is None:
-            raise RuntimeError("too few requests were prepared")
-        environ, said = environ_of(self._request), _Said()
-        began = time.process_time()
-        parts = self._application(environ, said)
-        body = b"".join(parts)
-        if (close := getattr(parts, "close", None)) is not None:
-            close()
-        seconds = time.process_time() - began
+    def respond(self, request: bytes, profile: Profile | None = None) -> Response:
+        """Return the response to a request as it goes over the wire; `profile` sees the application run."""
+        environ, start_response = make_environ(request), _StartResponse()
+        sys.setprofile(profile)
         try:
-            self._request = self._conversation.send(Answer(said.status, body))
+            parts = self.application(environ, start_response)
+            body = b"".join(parts)
+            if (close := getattr(parts, "close", None)) is not None:
+                close()
+        finally:
+            sys.setprofile(None)
+        return Response(start_response.status, start_response.headers, body)
+
+
+def exchanges(
+    conversation: Conversation, respond: Callable[[bytes], Response]
+) -> Iterator[tuple[bytes, Response]]:
+    """Hold a conversation; yield each request and its response, once it is checked. Raises `Wrong`."""
+    following = next(conversation, None)
+    while following is not None:
+        request = following
+        response = respond(request)
+        try:
+            following = conversation.send(Answer(int(response.status[:3]), response.body))
         except StopIteration:
-            self._request = None
-        return seconds
+            following = None
+        yield request, response
 
 
-class _Said:
-    """What an application calls to start its response."""
-
-    __slots__ = ("status",)
+class _StartResponse:
+    __slots__ = ("headers", "status")
 
     def __call__(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> None:
-        self.status = int(status[:3])
+        self.status, self.headers = status, headers
 
 
-def environ_of(request: bytes) -> dict[str, Any]:
-    """Return what the server makes of a request."""
+def make_environ(request: bytes) -> dict[str, Any]:
+    """Return the WSGI environ that the server makes of a request."""
     head, _, body = request.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
     method, path, protocol = first.split(" ")
@@ -108,16 +117,8 @@ def environ_of(request: bytes) -> dict[str, Any]:
     return environ
 
 
-def floor(environment: dict[str, str]) -> InProcess:
-    """Return the floor; it finds its environment in that of this process."""
-    os.environ.update(environment)
-    from bench import floor_wsgi  # reads the environment
-
-    return InProcess(PORT, os.getpid(), floor_wsgi.application)
-
-
 def ags(environment: dict[str, str]) -> InProcess:
-    """Return AGS as its worker runs it; it finds its environment in that of this process, and no other."""
+    """Return AGS as its worker runs it. Replaces the AGS settings in the environment of this process."""
     for name in [name for name in os.environ if name.startswith("AGS_")]:
         del os.environ[name]
     os.environ.update(environment)
@@ -130,11 +131,11 @@ def ags(environment: dict[str, str]) -> InProcess:
 
 
 @contextmanager
-def log_thrown_away() -> Iterator[None]:
-    """Let all that is written to standard error be written to nowhere, so that it costs what it costs."""
+def discard_stderr() -> Iterator[None]:
+    """Write standard error, to which AGS logs, to /dev/null."""
     kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a descriptor is wanted
-        os.dup2(nowhere.fileno(), 2)
+    with open(os.devnull, "wb") as null:  # noqa: PTH123 - a descriptor is wanted
+        os.dup2(null.fileno(), 2)
     try:
         yield
     finally:

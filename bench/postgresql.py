@@ -33,10 +33,11 @@ SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class PostgreSQL:
-    """A running server: the folder of its socket, and its first process."""
+    """A running server: the folder of its socket, its first process, and the file it logs to."""
 
     socket: str
     pid: int
+    log: Path
     user: str = "postgres"
 
     def url(self, database: str) -> str:
@@ -69,12 +70,12 @@ def server() -> Iterator[PostgreSQL]:
                 connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
         pgexec(
             "pg_ctl",
-            ("-D", str(folder), "-w", "restart"),
+            ("-D", str(folder), "-w", "-l", str(running.log), "restart"),
             bin_path=running.bin_path,
             user=running.system_user,
         )
         lines = (folder / "postmaster.pid").read_text().splitlines()
-        yield PostgreSQL(lines[4], int(lines[0]))
+        yield PostgreSQL(lines[4], int(lines[0]), running.log)
     finally:
         stop = ("-D", str(folder), "-w", "-m", "fast", "stop")
         pgexec("pg_ctl", stop, bin_path=running.bin_path, user=running.system_user)
