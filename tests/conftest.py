@@ -261,6 +261,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(RUN_ONCE)
 
 
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print the seed of the order in which the tests ran; `--no-header` leaves it out at the start."""
+    if seed := config.getoption("randomly_seed", None):
+        terminalreporter.write_line(f"Repeat this order with --randomly-seed={seed}")
+
+
 @pytest.fixture(autouse=True)
 def _first_look() -> None:
     """Each test starts as a fresh process would: having seen no tenant, and fetched no document."""

@@ -54,6 +54,7 @@ def test_the_command_that_it_shows_listens_where_the_published_port_leads() -> N
     assert "-e AGS_BIND=0.0.0.0:8000 -p 127.0.0.1:8000:8000 " in command
 
 
+@pytest.mark.full
 def test_the_steps_of_the_image_work_in_a_fresh_environment(tmp_path: Path) -> None:
     for folder in (tmp_path, *tmp_path.parents):
         if folder.is_relative_to(tempfile.gettempdir()) and folder != Path(tempfile.gettempdir()):

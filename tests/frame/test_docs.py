@@ -36,8 +36,8 @@ def test_every_command_and_file_that_is_named_exists(page: Path) -> None:
     from django.core.management import get_commands
 
     text = page.read_text()
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    for target in re.findall(r"`make ([a-z]+)", text) + re.findall(r"^\$ make ([a-z]+)", text, re.MULTILINE):
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for target in re.findall(r"(?:`|^\$ )make ([a-z-]+)", text, re.MULTILINE):
         assert target in targets, f"make {target}"
     for command in re.findall(r"manage\.py ([a-z_]+)", text):
         assert command in get_commands(), f"manage.py {command}"

@@ -27,6 +27,7 @@ COMMANDS = [
 pytestmark = pytest.mark.xdist_group("newcomer")
 
 
+@pytest.mark.full
 @pytest.mark.timeout(400)  # mypy reads Django anew
 def test_a_provider_is_written_from_the_guide_alone(tmp_path: Path) -> None:
     project = copied_to(tmp_path / "project")
