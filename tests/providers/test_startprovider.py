@@ -24,7 +24,7 @@ def checkout(tmp_path: Path, settings: Any) -> Path:
         (folder / part).mkdir(parents=True)
     for part in ("providers", "tests/upstream"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-    for part in ("mkdocs.yml", "pyproject.toml"):
+    for part in ("mkdocs.yml", "pyproject.toml", "tests/waiting.py"):
         shutil.copy(ROOT / part, folder / part)
     settings.BASE_DIR = folder
     return folder
