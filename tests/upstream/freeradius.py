@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import program
+from tests.upstream.deadlines import LONGEST
 from tests.upstream.process import free_port, running
 
 SECRET = "a secret that the two share"
@@ -19,8 +20,8 @@ PASSWORD = "right, and with ünïcode"
 class FreeRADIUS:
     """Where it listens. `log` says what it was asked."""
 
-    def __init__(self, folder: Path, port: int) -> None:
-        self.folder, self.port = folder, port
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, 0
         self.log_file = folder / "log"
 
     @property
@@ -29,7 +30,7 @@ class FreeRADIUS:
 
     def settings(self, **changes: Any) -> dict[str, Any]:
         """Those of a service that asks it."""
-        return settings_at(self.port, **{"deadline": 10, **changes})
+        return settings_at(self.port, **{"deadline": LONGEST, **changes})
 
 
 def settings_at(port: int, /, **changes: Any) -> dict[str, Any]:
@@ -41,14 +42,18 @@ def settings_at(port: int, /, **changes: Any) -> dict[str, Any]:
 def freeradius(users: str) -> Iterator[FreeRADIUS]:
     """Run one with these users, in the form of its module `files`."""
     with tempfile.TemporaryDirectory(prefix="ags-freeradius-") as name:
-        server = FreeRADIUS(Path(name), free_port(socket.SOCK_DGRAM))
+        server = FreeRADIUS(Path(name))
         (server.folder / "users").write_text(users)
-        words = {"folder": name, "port": server.port, "secret": SECRET}
-        (server.folder / "radiusd.conf").write_text(_CONFIGURATION % words)
         path = program("freeradius") or program("radiusd")
         assert path is not None
-        command = [path, "-f", "-X", "-d", name]
-        with running(command, server.log_file, lambda: "Ready to process requests" in server.log):
+
+        def prepare() -> list[str]:
+            server.port = free_port(socket.SOCK_DGRAM)
+            words = {"folder": name, "port": server.port, "secret": SECRET}
+            (server.folder / "radiusd.conf").write_text(_CONFIGURATION % words)
+            return [path, "-f", "-X", "-d", name]
+
+        with running(prepare, server.log_file, lambda: "Ready to process requests" in server.log):
             yield server
 
 

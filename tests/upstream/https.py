@@ -7,6 +7,7 @@ import json
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +15,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.upstream.authority import Authority, authority
+from tests.upstream.deadlines import LONGEST
+from tests.waiting import PATIENCE
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Reply:
-    """What is answered, once `wait` is set. `body` is sent as it is, or piece by piece."""
+    """What is answered, once `wait` is set. `body` is sent as it is, or piece by piece.
+
+    It is sent after PATIENCE in any case. A caller that ignores its deadline gets it, and its test fails.
+    """
 
     status: int = 200
     body: Any = b""
@@ -72,12 +78,12 @@ class HTTPSServer:
         self.closing.set()
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join()
+        self._thread.join(PATIENCE)
 
     @property
     def settings(self) -> dict[str, Any]:
         """The settings by which a service trusts it."""
-        return {"ca_certificates": authority().certificate}
+        return {"ca_certificates": authority().certificate, "deadline": LONGEST}
 
 
 class _Server(ThreadingHTTPServer):
@@ -87,6 +93,7 @@ class _Server(ThreadingHTTPServer):
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         # In the thread of the connection: a client that stalls in the handshake stalls nobody else.
+        request.settimeout(PATIENCE)
         try:
             wire = self.context.wrap_socket(request, server_side=True)
         except OSError:
@@ -115,6 +122,7 @@ def socket_server_bind(server: ThreadingHTTPServer) -> None:
 def _handler(server: HTTPSServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        timeout = PATIENCE
 
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -128,7 +136,8 @@ def _handler(server: HTTPSServer) -> type[BaseHTTPRequestHandler]:
 
         def send(self, reply: Reply) -> None:
             if reply.wait is not None:
-                while not (reply.wait.wait(0.02) or server.closing.is_set()):
+                limit = time.monotonic() + PATIENCE
+                while not (reply.wait.wait(0.02) or server.closing.is_set()) and time.monotonic() < limit:
                     pass
             self.send_response_only(reply.status)
             whole = isinstance(reply.body, bytes)

@@ -11,7 +11,9 @@ from typing import Any
 
 from tests import program
 from tests.upstream.authority import Authority, authority
+from tests.upstream.deadlines import LONGEST
 from tests.upstream.process import accepts, free_port, running
+from tests.waiting import PATIENCE
 
 BASE = "ou=people,dc=operator,dc=example"
 SERVICE = "cn=ags,dc=operator,dc=example"
@@ -24,7 +26,7 @@ class Slapd:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.clear, self.tls = free_port(), free_port()
+        self.clear = self.tls = 0
         self.log_file = folder / "log"
 
     @property
@@ -47,7 +49,7 @@ def settings_at(port: int, /, **changes: Any) -> dict[str, Any]:
         "bind_password": SERVICE_PASSWORD,
         "search_base": BASE,
         "account_attribute": "employeeNumber",
-        "deadline": 10,
+        "deadline": LONGEST,
         **changes,
     }
 
@@ -97,12 +99,21 @@ def slapd(entries: str, *, vouched_for_by: Authority | None = None, tls: bool = 
             input=(base + entries).encode(),
             check=True,
             capture_output=True,
+            timeout=PATIENCE,
         )
-        addresses = f"ldap://127.0.0.1:{server.clear}/"
-        if tls:
-            addresses += f" ldaps://127.0.0.1:{server.tls}/"
-        command = [path, "-f", str(configuration), "-h", addresses, "-d", "stats"]
-        with running(command, server.log_file, lambda: accepts(server.clear)):
+
+        def prepare() -> list[str]:
+            server.clear, server.tls = free_port(), free_port()
+            addresses = f"ldap://127.0.0.1:{server.clear}/"
+            if tls:
+                addresses += f" ldaps://127.0.0.1:{server.tls}/"
+            return [path, "-f", str(configuration), "-h", addresses, "-d", "stats"]
+
+        def is_ready() -> bool:
+            # Before it has bound its ports, another process may answer there.
+            return "slapd starting" in server.log and accepts(server.clear)
+
+        with running(prepare, server.log_file, is_ready):
             yield server
 
 

@@ -14,6 +14,7 @@ import pytest
 from tests.upstream import oidc_provider
 from tests.upstream.authority import authority
 from tests.upstream.oidc_provider import FOLDER, OidcProvider
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def provider() -> Iterator[OidcProvider]:
 
 def get(url: str) -> Any:
     context = ssl.create_default_context(cafile=str(authority().file))
-    with urlopen(url, timeout=10, context=context) as answer:
+    with urlopen(url, timeout=PATIENCE, context=context) as answer:
         return json.load(answer)
 
 

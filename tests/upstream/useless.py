@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import select
@@ -13,6 +14,8 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
 from tests.upstream.https import Asked, HTTPSServer, Reply
+from tests.upstream.process import ATTEMPTS
+from tests.waiting import PATIENCE
 
 Server = Callable[[], AbstractContextManager[int]]
 """Runs on a port of loopback, which it yields."""
@@ -21,26 +24,34 @@ Server = Callable[[], AbstractContextManager[int]]
 @contextmanager
 def closed() -> Iterator[int]:
     """Nobody listens. The port is taken, so that nobody else begins to."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield taken.getsockname()[1]
+    with _pair() as (_, datagrams):
+        # Connected, a socket for UDP hears its peer alone: for everybody else there is nobody.
+        datagrams.connect(datagrams.getsockname())
+        yield datagrams.getsockname()[1]
 
 
 @contextmanager
 def listening() -> Iterator[tuple[socket.socket, socket.socket]]:
     """Sockets for TCP and UDP on the same port, which nobody reads."""
-    while True:
-        stream = socket.create_server(("127.0.0.1", 0))
-        datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        try:
-            datagrams.bind(stream.getsockname())
-        except OSError:  # somebody else has this port for UDP
-            stream.close()
-            datagrams.close()
-        else:
-            break
-    with stream, datagrams:
+    with _pair() as (stream, datagrams):
+        stream.listen()
         yield stream, datagrams
+
+
+@contextmanager
+def _pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Sockets for TCP and UDP that are bound to the same port."""
+    for attempt in range(1, ATTEMPTS + 1):
+        with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
+            stream.bind(("127.0.0.1", 0))
+            try:
+                datagrams.bind(stream.getsockname())
+            except OSError:  # another process has this port for UDP
+                if attempt == ATTEMPTS:
+                    raise
+                continue
+            yield stream, datagrams
+            return
 
 
 @contextmanager
@@ -68,8 +79,8 @@ def talking(words: bytes) -> Iterator[int]:
                     datagrams.sendto(words[:4096], datagrams.recvfrom(65536)[1])
                 if stream in ready:
                     client, _ = stream.accept()
-                    with client:
-                        client.settimeout(5)
+                    with client, contextlib.suppress(OSError):  # it may have hung up
+                        client.settimeout(PATIENCE)
                         client.sendall(words)
 
         thread = threading.Thread(target=talk)
@@ -78,7 +89,7 @@ def talking(words: bytes) -> Iterator[int]:
             yield stream.getsockname()[1]
         finally:
             done.set()
-            thread.join()
+            thread.join(PATIENCE)
 
 
 @contextmanager

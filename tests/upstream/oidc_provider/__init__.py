@@ -11,6 +11,8 @@ import shutil
 import ssl
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +23,8 @@ import pytest
 
 from tests import NOT_HERE
 from tests.upstream.authority import authority
+from tests.upstream.process import Lines, end
+from tests.waiting import PATIENCE
 
 FOLDER = Path(__file__).resolve().parent
 NODE = 20
@@ -32,7 +36,9 @@ def missing() -> str:
     node = shutil.which("node")
     if node is None:
         return "node"
-    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
+    version = subprocess.run(
+        [node, "--version"], capture_output=True, text=True, check=True, timeout=PATIENCE
+    ).stdout
     if int(version.removeprefix("v").partition(".")[0]) < NODE:
         return f"node {NODE} or newer"
     return "" if (FOLDER / "node_modules" / "oidc-provider").is_dir() else "oidc-provider (npm)"
@@ -60,9 +66,11 @@ class OidcProvider:
             stderr=self._told,
             text=True,
         )
+        assert self._process.stdout
+        self._lines = Lines(self._process.stdout)
         try:
             self.issuer: str = self._answer()["issuer"]
-        except RuntimeError:
+        except BaseException:
             self.stop()
             raise
         self._context = ssl.create_default_context(cafile=str(vouched.file))
@@ -76,11 +84,13 @@ class OidcProvider:
     def stop(self) -> None:
         """End it; it may have ended before."""
         assert self._process.stdin
-        assert self._process.stdout
         self._process.stdin.close()
-        self._process.wait(10)
-        self._process.stdout.close()
-        self._told.close()
+        try:
+            self._process.wait(PATIENCE)
+        finally:
+            end(self._process)
+            self._lines.close()
+            self._told.close()
 
     # Its clients: two applications, and a resource server in two ways of proving who it is.
 
@@ -131,8 +141,20 @@ class OidcProvider:
 
     def rotate(self, *, keep: bool) -> None:
         """Sign with new keys from now on; `keep` publishing those before, or not."""
+        self._command("rotate", keep=keep)
+
+    @contextmanager
+    def clock_ahead(self, seconds: int) -> Iterator[None]:
+        """Put its clock forward (below zero: back) for as long as the context lasts."""
+        self._command("clock", ahead=seconds)
+        try:
+            yield
+        finally:
+            self._command("clock", ahead=0)
+
+    def _command(self, command: str, **words: Any) -> None:
         assert self._process.stdin
-        self._process.stdin.write(json.dumps({"command": "rotate", "keep": keep}) + "\n")
+        self._process.stdin.write(json.dumps({"command": command, **words}) + "\n")
         self._process.stdin.flush()
         self._answer()
 
@@ -140,12 +162,12 @@ class OidcProvider:
         pair = f"{self.client_id(algorithm)}:{quote_plus(self.secret)}"
         headers = {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
         request = Request(f"{self.issuer}{path}", urlencode(form).encode(), headers)
-        with urlopen(request, timeout=10, context=self._context) as answer:
+        with urlopen(request, timeout=PATIENCE, context=self._context) as answer:
             return answer.read()  # type: ignore[no-any-return]
 
     def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout
-        if line := self._process.stdout.readline():
-            return json.loads(line)  # type: ignore[no-any-return]
+        while line := self._lines.next():
+            if line.startswith("{"):  # oidc-provider writes notices there, too
+                return json.loads(line)  # type: ignore[no-any-return]
         self._told.seek(0)
         raise RuntimeError(self._told.read().decode()[-2000:])
