@@ -10,13 +10,14 @@ from providers.upstream import documents
 
 
 class Clock:
-    """Runs as any other, `ahead` seconds in front."""
+    """Stands still, `ahead` seconds in front of when it was made."""
 
     def __init__(self) -> None:
         self.ahead = 0.0
+        self._made = time.monotonic()
 
     def monotonic(self) -> float:
-        return time.monotonic() + self.ahead
+        return self._made + self.ahead
 
     time = staticmethod(time.time)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +16,9 @@ from providers.upstream import Document, Source, document, documents, room
 from providers.upstream.documents import fetched
 from tests.providers.conftest import Clock
 from tests.upstream.authority import authority
+from tests.upstream.deadlines import LONG, hasty_if_slow
 from tests.upstream.https import HTTPSServer, Reply
+from tests.waiting import PATIENCE, wait_until
 
 
 def read(body: bytes) -> list[str]:
@@ -40,15 +42,8 @@ def keys(server: HTTPSServer) -> Document[list[str]]:
 
 
 def source(server: HTTPSServer, **changes: Any) -> Source:
-    given = {"deadline": 3.0, "ca_certificates": authority().certificate, **changes}
+    given = {"deadline": LONG, "ca_certificates": authority().certificate, **changes}
     return Source("nagra", f"{server.url}/keys", **given)
-
-
-def eventually(happens: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 10
-    while not happens():
-        assert time.monotonic() < limit
-        time.sleep(0.005)
 
 
 def outage(call: Callable[[], Any]) -> Outage:
@@ -72,7 +67,7 @@ def test_the_same_source_is_the_same_document_and_another_tenants_is_another(ser
 
 def test_prepared_it_is_there_before_it_is_asked_for(server: HTTPSServer, keys: Document[list[str]]) -> None:
     keys.prepare()
-    eventually(lambda: keys.health.good_at is not None)
+    wait_until(lambda: keys.health.good_at is not None, "it is not fetched")
     keys.prepare()
     assert keys.current() == ["one"]
     assert len(server.asked) == 1
@@ -90,7 +85,7 @@ def test_in_use_it_is_renewed_in_the_background_before_it_is_too_old(
     clock.ahead = documents.EARLY + 1
     assert keys.current() == ["one"], "nobody waits for the new one"
     released.set()
-    eventually(lambda: keys.current() == ["two"])
+    wait_until(lambda: keys.current() == ["two"], "it is not renewed")
     assert len(server.asked) == 2
 
 
@@ -119,15 +114,15 @@ FAILURES = {
 def test_while_the_upstream_fails_the_last_good_copy_serves_for_its_time_and_no_longer(
     server: HTTPSServer, case: str, clock: Clock
 ) -> None:
-    keys = document(source(server, deadline=0.3), read)
+    keys = document(source(server), read)
     keys.current()
     server.replies["/keys"], expected = FAILURES[case]
+    keys.source = replace(keys.source, deadline=hasty_if_slow(expected))
     clock.ahead = documents.FRESH_FOR + 1
     assert keys.current() == ["one"]
-    eventually(lambda: keys.health.outage is expected)
-    asked = len(server.asked)
+    wait_until(lambda: keys.health.outage is expected, "the outage is not noticed")
     assert [keys.current() for _ in range(5)] == [["one"]] * 5
-    assert len(server.asked) == asked, "within the gap nobody asks again"
+    assert len(server.asked) <= 2, "within the gap nobody asks again"
     clock.ahead = documents.KEPT_FOR + 1
     assert outage(keys.current) is expected
 
@@ -136,13 +131,14 @@ def test_while_the_upstream_fails_the_last_good_copy_serves_for_its_time_and_no_
 def test_where_there_never_was_a_copy_the_outage_is_told_and_is_over_once_the_upstream_is_well(
     server: HTTPSServer, case: str, clock: Clock
 ) -> None:
-    keys = document(source(server, deadline=0.3), read)
     server.replies["/keys"], expected = FAILURES[case]
+    keys = document(source(server, deadline=hasty_if_slow(expected)), read)
     assert outage(keys.current) is expected
-    eventually(lambda: keys.health.outage is expected)
+    wait_until(lambda: keys.health.outage is expected, "the outage is not noticed")
     assert [outage(keys.current) for _ in range(5)] == [expected] * 5
-    assert len(server.asked) == 1, "within the gap nobody asks again"
+    assert len(server.asked) <= 1, "within the gap nobody asks again"
     server.replies["/keys"] = Reply(200, b"one")
+    keys.source = replace(keys.source, deadline=LONG)
     clock.ahead = documents.GAP + 1
     assert keys.current() == ["one"]
     assert keys.health.outage is None
@@ -182,7 +178,8 @@ def test_where_there_was_no_room_for_a_fetch_the_next_comes_soon(
         for _ in range(room.PLACES_OF_ONE):
             full.enter_context(room.background.place(server.address))
         keys.prepare()
-        eventually(lambda: keys.health.outage is Outage.BUSY)
+        wait_until(lambda: keys._fetch is None, "the fetch does not end")
+    assert keys.health.outage is Outage.BUSY
     clock.ahead = documents.BUSY_GAP + 0.1
     assert keys.current() == ["one"]
 
@@ -211,11 +208,11 @@ def test_a_flood_of_unknown_keys_makes_one_fetch_and_few_wait_for_it(
     threads = [threading.Thread(target=lambda: found.append(keys.newer(old))) for _ in range(40)]
     for thread in threads:
         thread.start()
-    eventually(lambda: len(found) >= 30)
+    wait_until(lambda: len(found) >= 30, "more wait than may")
     assert all(one is old for one in found), "whoever has no place to wait hears at once"
     released.set()
     for thread in threads:
-        thread.join()
+        thread.join(PATIENCE)
     assert ["two"] in found
     assert len(server.asked) == 2
 
@@ -233,7 +230,7 @@ def test_while_the_upstream_is_away_an_unknown_key_stays_unknown(
 def test_a_caller_who_has_less_time_waits_less(server: HTTPSServer, keys: Document[list[str]]) -> None:
     released = threading.Event()
     server.replies["/keys"] = Reply(200, b"one", wait=released)
-    assert outage(lambda: keys.current(wait=0.05)) is Outage.SLOW
+    assert outage(lambda: keys.current(wait=0.05)) is Outage.SLOW, "while the upstream has not answered"
     released.set()
     assert keys.current() == ["one"]
 
@@ -250,11 +247,11 @@ def test_whoever_listens_hears_of_each_fetch_good_or_bad(
     fetched.connect(listen)
     try:
         keys.current()
-        eventually(lambda: len(heard) == 1)  # nobody waits for those who listen
+        wait_until(lambda: len(heard) == 1, "it does not hear")  # nobody waits for those who listen
         server.replies["/keys"] = Reply(500)
         clock.ahead = documents.GAP + 1
         keys.newer(keys.current())
-        eventually(lambda: len(heard) == 2)
+        wait_until(lambda: len(heard) == 2, "it does not hear of the second")
     finally:
         fetched.disconnect(listen)
     assert heard == [("nagra", None), ("nagra", Outage.WRONG)]

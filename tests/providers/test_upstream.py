@@ -9,20 +9,34 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import ip_network
 from typing import Any
 
 import pytest
 
 from providers.contract import Outage, Unavailable
-from providers.upstream import addresses_of, ask, room, within
+from providers.upstream import addresses_of, ask, http, room, within
 from providers.upstream.http import LIMIT, host_and_port
+from tests.providers.conftest import Clock
 from tests.upstream.authority import authority, stranger
+from tests.upstream.deadlines import HASTY, LONG, hasty_if_slow, patiently
 from tests.upstream.https import HTTPSServer, Reply, as_json
+from tests.upstream.useless import closed
+from tests.waiting import PATIENCE, wait_until
 
-SETTINGS: dict[str, Any] = {"deadline": 3.0, "ca_certificates": authority().certificate}
-HASTY = {**SETTINGS, "deadline": 0.3}
+SETTINGS: dict[str, Any] = {"deadline": LONG, "ca_certificates": authority().certificate}
+IN_HASTE = {**SETTINGS, "deadline": HASTY}
+
+
+def all_places_are_free() -> None:
+    """Wait for the calls to end that nobody waits for any more."""
+    wait_until(lambda: not room.requests._taken, "a call does not end")
+
+
+@pytest.fixture(autouse=True)
+def _free_places() -> None:
+    all_places_are_free()
 
 
 @pytest.fixture
@@ -47,12 +61,20 @@ def test_an_answer_comes_back_whole_and_what_was_sent_has_arrived(server: HTTPSS
     assert asked.headers["host"] == server.address
 
 
-def test_the_connection_is_kept_for_the_next_call(server: HTTPSServer) -> None:
-    ports = []
-    server.replies["/"] = lambda _: ports.append(threading.get_ident()) or Reply()
+def test_the_connection_is_kept_for_the_next_call(
+    server: HTTPSServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "IDLE", LONG)
+    its_own = {
+        **SETTINGS,
+        "ca_certificates": f"{authority().certificate}\n",
+    }  # or the pool of another test is used
+    threads = []
+    server.replies["/"] = lambda _: threads.append(threading.get_ident()) or Reply()
     for _ in range(3):
-        ask("GET", f"{server.url}/", SETTINGS)
-    assert len(set(ports)) == 1, "one thread of the server per connection"
+        ask("GET", f"{server.url}/", its_own)
+    assert len(set(threads)) == 1, "one thread of the server per connection"
+    http._pool(its_own["ca_certificates"]).close()
 
 
 def drip() -> Iterator[bytes]:
@@ -76,8 +98,13 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_an_upstream_that_misbehaves_is_an_outage_with_a_name(server: HTTPSServer, case: str) -> None:
     server.replies["/"], expected = BAD[case]
-    assert outage(lambda: ask("GET", f"{server.url}/", HASTY)) is expected
-    assert [asked.path for asked in server.asked] == ["/"], "it is asked once, and nothing is followed"
+    settings = {**SETTINGS, "deadline": hasty_if_slow(expected)}
+    assert outage(lambda: ask("GET", f"{server.url}/", settings)) is expected
+    all_places_are_free()  # also while the upstream goes on
+    asked = [asked.path for asked in server.asked]
+    assert asked == ["/"] or (expected is Outage.SLOW and not asked), (
+        "it is asked once, and nothing is followed"
+    )
 
 
 def test_an_answer_of_just_the_limit_is_taken(server: HTTPSServer) -> None:
@@ -114,6 +141,7 @@ def test_a_certificate_of_a_stranger_is_not_trusted() -> None:
 def test_a_certificate_for_another_name_is_not_trusted(server: HTTPSServer) -> None:
     url = f"https://127.0.0.2:{server.port}/"
     with socket.create_server(("127.0.0.2", 0)) as other:
+        other.settimeout(PATIENCE)
         port = other.getsockname()[1]
         threading.Thread(target=relay, args=[other, server.port], daemon=True).start()
         assert outage(lambda: ask("GET", url.replace(str(server.port), str(port)), SETTINGS)) is (
@@ -125,7 +153,8 @@ def test_a_certificate_for_another_name_is_not_trusted(server: HTTPSServer) -> N
 def relay(listener: socket.socket, port: int) -> None:
     """Pass one connection on to that port."""
     client, _ = listener.accept()
-    wire = socket.create_connection(("127.0.0.1", port))
+    client.settimeout(PATIENCE)
+    wire = socket.create_connection(("127.0.0.1", port), PATIENCE)
 
     def pump(source: socket.socket, target: socket.socket) -> None:
         try:
@@ -138,7 +167,7 @@ def relay(listener: socket.socket, port: int) -> None:
     back = threading.Thread(target=pump, args=[wire, client], daemon=True)
     back.start()
     pump(client, wire)
-    back.join()
+    back.join(PATIENCE)
     client.close()
     wire.close()
 
@@ -155,24 +184,28 @@ def speaking(words: bytes) -> Iterator[str]:
                     client, _ = listener.accept()
                 except OSError:
                     return
-                client.sendall(words)
                 kept.append(client)
+                with suppress(OSError):  # it may have hung up
+                    client.sendall(words)
 
         thread = threading.Thread(target=serve)
         thread.start()
-        yield f"https://127.0.0.1:{listener.getsockname()[1]}/"
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
-        for client in kept:
-            client.close()
+        try:
+            yield f"https://127.0.0.1:{listener.getsockname()[1]}/"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(PATIENCE)
+            for client in kept:
+                client.close()
 
 
 def test_what_speaks_no_tls_is_wrong_what_says_nothing_is_slow_what_is_not_there_is_away() -> None:
     with speaking(b"HTTP/1.1 200 OK\r\n\r\n") as url:
         assert outage(lambda: ask("GET", url, SETTINGS)) is Outage.WRONG
     with speaking(b"") as url:
-        assert outage(lambda: ask("GET", url, HASTY)) is Outage.SLOW
-    assert outage(lambda: ask("GET", url, SETTINGS)) is Outage.AWAY
+        assert outage(lambda: ask("GET", url, IN_HASTE)) is Outage.SLOW
+    with closed() as port:
+        assert outage(lambda: ask("GET", f"https://127.0.0.1:{port}/", SETTINGS)) is Outage.AWAY
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1/", "ftp://127.0.0.1/", "https:///", "127.0.0.1"])
@@ -250,13 +283,16 @@ def black_hole(port: int) -> Iterator[str]:
     """An address on which whoever connects to that port hears nothing: the queue of the listener is full."""
     with ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
-        listener.bind(("127.0.0.2", port))
+        for number in range(2, 12):
+            with suppress(OSError):  # another process has that port there
+                listener.bind((f"127.0.0.{number}", port))
+                break
         listener.listen(0)
         for _ in range(4):
             client = stack.enter_context(socket.socket())
             client.setblocking(False)
             client.connect_ex(listener.getsockname())
-        yield "127.0.0.2"
+        yield listener.getsockname()[0]
 
 
 def test_an_address_that_does_not_answer_leaves_time_for_the_next(
@@ -269,25 +305,32 @@ def test_an_address_that_does_not_answer_leaves_time_for_the_next(
         monkeypatch.setattr(
             socket, "getaddrinfo", lambda host, *a, **k: resolved if k == {"type": 1} else real(host, *a, **k)
         )
-        assert ask("GET", f"{server.url}/", {**SETTINGS, "deadline": 2.0}).body == b"here"
+        answer = patiently(lambda deadline: ask("GET", f"{server.url}/", {**SETTINGS, "deadline": deadline}))
+        assert answer.body == b"here"
 
 
-def test_a_connection_that_there_is_no_time_left_to_use_is_closed(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_connection_that_there_is_no_time_left_to_use_is_closed(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(http, "time", clock)
+
     def stall(record: logging.LogRecord) -> bool:
         if record.getMessage().startswith("start_tls.started"):
-            time.sleep(HASTY["deadline"])
+            clock.ahead = LONG
         return True
 
     log = "httpcore2.connection"
     caplog.set_level(logging.DEBUG, log)
     with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
-        # The library writes a line between connecting and TLS: there it waits, as on a busy machine.
+        # The library writes a line between connecting and TLS: there the deadline passes.
         logging.getLogger(log).addFilter(stall)
         stack.callback(logging.getLogger(log).removeFilter, stall)
         url = f"https://127.0.0.1:{listener.getsockname()[1]}/"
-        assert outage(lambda: ask("GET", url, HASTY)) is Outage.SLOW
+        assert outage(lambda: ask("GET", url, SETTINGS)) is Outage.SLOW
+        listener.settimeout(PATIENCE)
         wire = stack.enter_context(listener.accept()[0])
-        wire.settimeout(10)
+        wire.settimeout(PATIENCE)
         assert wire.recv(1) == b"", "it has hung up"
     gc.collect()  # or what is not closed fails another test, later
 
@@ -300,9 +343,9 @@ def test_a_private_address_is_refused_before_anything_is_sent(server: HTTPSServe
 
 def test_a_resolver_that_hangs_costs_no_more_than_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: released.wait(30) and [])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: released.wait(PATIENCE) and [])
     try:
-        assert outage(lambda: ask("GET", "https://slow.example/", HASTY)) is Outage.SLOW
+        assert outage(lambda: ask("GET", "https://slow.example/", IN_HASTE)) is Outage.SLOW
     finally:
         released.set()
 
@@ -312,22 +355,25 @@ def test_as_many_wait_as_may_and_the_next_hears_at_once_that_it_is_busy() -> Non
 
     def hang() -> None:
         waiting.release()
-        released.wait(30)
+        released.wait(PATIENCE)
 
     def wait_for(upstream: str) -> threading.Thread:
-        thread = threading.Thread(target=lambda: within(30, upstream, hang))
+        thread = threading.Thread(target=lambda: within(LONG, upstream, hang))
         thread.start()
-        waiting.acquire()
+        assert waiting.acquire(timeout=PATIENCE)
         return thread
 
-    threads = [wait_for("one:443") for _ in range(room.PLACES_OF_ONE)]
-    assert outage(lambda: within(30, "one:443", hang)) is Outage.BUSY
-    threads += [wait_for("two:443") for _ in range(room.PLACES - room.PLACES_OF_ONE)]
-    assert outage(lambda: within(30, "three:443", hang)) is Outage.BUSY
-    released.set()
+    try:
+        threads = [wait_for("one:443") for _ in range(room.PLACES_OF_ONE)]
+        assert outage(lambda: within(LONG, "one:443", hang)) is Outage.BUSY
+        threads += [wait_for("two:443") for _ in range(room.PLACES - room.PLACES_OF_ONE)]
+        assert outage(lambda: within(LONG, "three:443", hang)) is Outage.BUSY
+    finally:
+        released.set()
     for thread in threads:
-        thread.join()
-    assert within(30, "one:443", lambda: 5) == 5
+        thread.join(PATIENCE)
+    all_places_are_free()
+    assert within(LONG, "one:443", lambda: 5) == 5
 
 
 def test_a_machine_without_a_thread_to_spare_is_busy_and_keeps_no_place(
@@ -339,8 +385,8 @@ def test_a_machine_without_a_thread_to_spare_is_busy_and_keeps_no_place(
     with monkeypatch.context() as patched:
         patched.setattr(room.requests._threads, "submit", refuse)
         for _ in range(room.PLACES_OF_ONE):
-            assert outage(lambda: within(30, "one:443", bool)) is Outage.BUSY
-    assert within(30, "one:443", lambda: 5) == 5
+            assert outage(lambda: within(LONG, "one:443", bool)) is Outage.BUSY
+    assert within(LONG, "one:443", lambda: 5) == 5
 
 
 def test_a_fetch_in_the_background_finds_room_where_requests_find_none(server: HTTPSServer) -> None:
@@ -359,16 +405,11 @@ def test_one_server_is_one_upstream_however_its_address_is_written(url: str) -> 
 
 def test_a_call_that_outlives_its_deadline_keeps_its_place_until_it_ends() -> None:
     released = threading.Event()
-    for _ in range(room.PLACES_OF_ONE):
-        assert outage(lambda: within(0.01, "one:443", lambda: released.wait(30))) is Outage.SLOW
-    assert outage(lambda: within(30, "one:443", bool)) is Outage.BUSY
-    released.set()
-    limit = time.monotonic() + 10
-    while time.monotonic() < limit:
-        try:
-            assert within(30, "one:443", lambda: 5) == 5
-        except Unavailable:
-            time.sleep(0.01)
-        else:
-            return
-    pytest.fail("the places were not given back")
+    try:
+        for _ in range(room.PLACES_OF_ONE):
+            assert outage(lambda: within(0.01, "one:443", lambda: released.wait(PATIENCE))) is Outage.SLOW
+        assert outage(lambda: within(LONG, "one:443", bool)) is Outage.BUSY
+    finally:
+        released.set()
+    all_places_are_free()
+    assert within(LONG, "one:443", lambda: 5) == 5
