@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from tenants.settings_form import validated
 from tests.conftest import HeadEnd
 from tests.providers.conftest import Clock
 from tests.upstream.authority import authority
+from tests.upstream.deadlines import LONG, LONGEST
 from tests.upstream.oidc_provider import OidcProvider
 
 RING = KeyRing("nagra", {})
@@ -34,12 +34,13 @@ def stored(provider: OidcProvider, algorithm: str = "RS256", **changes: Any) -> 
         "client_id": provider.client_id(algorithm),
         "algorithms": [algorithm],
         "ca_certificates": authority().certificate,
+        "deadline": LONGEST,
     }
     return good | changes
 
 
 def settings_of(provider: OidcProvider, algorithm: str = "RS256", **changes: Any) -> Mapping[str, Any]:
-    return validated(OIDCIDToken(), stored(provider, algorithm, **changes))[1]
+    return {**validated(OIDCIDToken(), stored(provider, algorithm, **changes))[1], "deadline": LONG}
 
 
 def verify(made: str, settings: Mapping[str, Any], nonce: str = "n") -> Identity:
@@ -70,9 +71,9 @@ def test_what_it_says_otherwise_is_refused(provider: OidcProvider) -> None:
     assert verify(others, settings_of(provider, trusted_clients="another"))
     other_tenant = provider.id_token("account-1", nonce="n", claims={"tenant": "sunrise"})
     assert why(other_tenant, settings_of(provider, tenant_claim="tenant")) is Refusal.TENANT_MISMATCH
-    brief = provider.id_token("account-1", nonce="n", expires_in=1)
-    time.sleep(1.1)
-    assert why(brief, settings_of(provider, clock_skew=0)) is Refusal.TOKEN_EXPIRED
+    with provider.clock_ahead(-60):
+        brief = provider.id_token("account-1", nonce="n", expires_in=1)
+    assert why(brief, settings_of(provider)) is Refusal.TOKEN_EXPIRED
 
 
 def test_its_access_token_is_no_id_token(provider: OidcProvider) -> None:
@@ -84,9 +85,9 @@ def test_an_id_token_is_nothing_where_access_tokens_are_wanted(provider: OidcPro
     client = given.pop("client_id")
     keys = {"key_set_address": f"{provider.issuer}/jwks", "audience": client}
     made = provider.id_token("account-1", nonce="n")
-    any_jwt = validated(SignedJWT(), given | keys)[1]
+    any_jwt = {**validated(SignedJWT(), given | keys)[1], "deadline": LONG}
     assert SignedJWT().verify({"Token": made}, any_jwt, RING).account_id == "account-1"
-    access = validated(SignedJWT(), given | keys | {"header_type": "at+jwt"})[1]
+    access = {**any_jwt, "header_type": "at+jwt"}
     with pytest.raises(Refused) as refused:
         SignedJWT().verify({"Token": made}, access, RING)
     assert refused.value.refusal is Refusal.MALFORMED

@@ -40,7 +40,9 @@ from tenants.models import Service
 from tenants.settings_form import validated
 from tests.conftest import HeadEnd
 from tests.upstream.authority import authority
+from tests.upstream.deadlines import LONG, LONGEST
 from tests.upstream.https import Asked, HTTPSServer, Reply, as_json
+from tests.upstream.process import Lines, end
 
 ROOT = Path(__file__).resolve().parents[2]
 RING = KeyRing("nagra", {})
@@ -68,12 +70,16 @@ def server() -> Iterator[HTTPSServer]:
 
 def stored(**settings: Any) -> dict[str, Any]:
     good = {"address": "https://localhost/login", "user": "ags", "secret": SECRET}
-    return good | {"ca_certificates": authority().certificate} | settings
+    return good | {"ca_certificates": authority().certificate, "deadline": LONGEST} | settings
+
+
+def cleaned_of(**settings: Any) -> Any:
+    return {**validated(OperatorLogin(), stored(**settings))[1], "deadline": LONG}
 
 
 def verify(server: HTTPSServer, username: str, password: str, **settings: Any) -> Identity | Choice:
     strategy = OperatorLogin()
-    cleaned = validated(strategy, stored(address=f"{server.url}/login", **settings))[1]
+    cleaned = cleaned_of(address=f"{server.url}/login", **settings)
     return strategy.verify({"Username": username, "Password": password}, cleaned, RING)
 
 
@@ -361,7 +367,7 @@ def test_checking_logs_in_as_nobody(
 ) -> None:
     server.replies["/login"] = reply
     strategy = OperatorLogin()
-    cleaned = validated(strategy, stored(address=f"{server.url}/login", **settings))[1]
+    cleaned = cleaned_of(address=f"{server.url}/login", **settings)
     found: list[Finding] = list(strategy.check(cleaned, RING))
     for finding, (good, told) in zip(found, expected, strict=True):
         assert finding.good is good
@@ -376,7 +382,7 @@ def test_checking_logs_in_as_nobody(
 def test_checking_says_when_the_endpoint_refuses_the_gate(server: HTTPSServer) -> None:
     server.replies["/login"] = Reply(401)
     strategy = OperatorLogin()
-    cleaned = validated(strategy, stored(address=f"{server.url}/login"))[1]
+    cleaned = cleaned_of(address=f"{server.url}/login")
     with pytest.raises(Unavailable, match="does not accept the credentials that AGS has"):
         list(strategy.check(cleaned, RING))
 
@@ -393,8 +399,12 @@ def example() -> Iterator[str]:
         text=True,
     ) as process:
         assert process.stdout
-        yield process.stdout.readline().strip()
-        process.terminate()
+        lines = Lines(process.stdout)
+        try:
+            yield lines.next().strip()
+        finally:
+            end(process)
+            lines.close()
 
 
 EXAMPLES: dict[tuple[str, str], Any] = {
@@ -410,14 +420,14 @@ EXAMPLES: dict[tuple[str, str], Any] = {
 @pytest.mark.parametrize(("pair", "expected"), EXAMPLES.items(), ids=map(" ".join, EXAMPLES))
 def test_the_example_of_an_endpoint_judges(example: str, pair: tuple[str, str], expected: Any) -> None:
     strategy = OperatorLogin()
-    cleaned = validated(strategy, stored(address=example, secret="of the example"))[1]
+    cleaned = cleaned_of(address=example, secret="of the example")
     try:
         told: Any = strategy.verify(dict(zip(("Username", "Password"), pair, strict=True)), cleaned, RING)
     except Refused as refused:
         told = refused.refusal
     assert told == expected
     assert [finding.good for finding in strategy.check(cleaned, RING)] == [True]
-    stranger = validated(strategy, stored(address=example, secret="another"))[1]
+    stranger = cleaned_of(address=example, secret="another")
     with pytest.raises(Unavailable, match="does not accept"):
         strategy.verify(dict(zip(("Username", "Password"), pair, strict=True)), stranger, RING)
 

@@ -9,7 +9,6 @@ import pytest
 
 from tenants.models import Service
 from tests.conftest import ClientApp, HeadEnd
-from tests.upstream.authority import authority
 from tests.upstream.https import HTTPSServer, Reply, as_json
 
 ONE = {"accountId": "account-1", "accountInformation": "Home"}
@@ -25,7 +24,7 @@ def endpoint(nagra: HeadEnd) -> Iterator[HTTPSServer]:
             "address": f"{server.url}/login",
             "user": "ags",
             "secret": "x",
-            "ca_certificates": authority().certificate,
+            **server.settings,
         }
         Service(
             tenant_id=nagra.tenant_id,
