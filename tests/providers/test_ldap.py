@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import threading
@@ -22,7 +23,9 @@ from tenants.settings_form import validated
 from tests import needs
 from tests.conftest import ClientApp, HeadEnd
 from tests.upstream.authority import authority, stranger
+from tests.upstream.deadlines import HASTY, LONG
 from tests.upstream.slapd import BASE, PASSWORD, SERVICE_PASSWORD, Slapd, entry, person, settings_at, slapd
+from tests.waiting import PATIENCE, wait_until
 
 pytestmark = needs(
     programs={"slapd": "apt-get install slapd"},
@@ -72,18 +75,20 @@ def directory() -> Iterator[Slapd]:
         yield server
 
 
-def cleaned(settings: dict[str, Any]) -> Any:
-    return validated(strategies()["ldap"], settings)[1]
+def cleaned(settings: dict[str, Any], deadline: float = LONG) -> Any:
+    return {**validated(strategies()["ldap"], settings)[1], "deadline": deadline}
 
 
-def verify(username: str, password: str, settings: dict[str, Any]) -> Identity | Choice:
+def verify(
+    username: str, password: str, settings: dict[str, Any], deadline: float = LONG
+) -> Identity | Choice:
     parameters = {"Username": username, "Password": password}
-    return strategies()["ldap"].verify(parameters, cleaned(settings), RING)
+    return strategies()["ldap"].verify(parameters, cleaned(settings, deadline), RING)
 
 
-def outage(settings: dict[str, Any], username: str = "alice") -> Unavailable:
+def outage(settings: dict[str, Any], username: str = "alice", deadline: float = LONG) -> Unavailable:
     with pytest.raises(Unavailable) as raised:
-        verify(username, PASSWORD, settings)
+        verify(username, PASSWORD, settings, deadline)
     return raised.value
 
 
@@ -167,15 +172,28 @@ def test_nobody_else_is(
     assert refused.value.refusal is refusal
 
 
+def of_the_last_connection(directory: Slapd, since: int) -> list[str]:
+    """What the log has of the connection that was accepted last, once that is closed."""
+    lines: list[str] = []
+
+    def is_closed() -> bool:
+        log = directory.log[since:]
+        accepted = re.findall(r"(conn=\d+) fd=\d+ ACCEPT", log)
+        # On others nobody binds: they looked whether the server is ready.
+        ours = [number for number in accepted if f"{number} op=0 BIND" in log]
+        lines[:] = [line for line in log.splitlines() if ours and f" {ours[-1]} " in line]
+        return any(" closed" in line for line in lines)
+
+    wait_until(is_closed, "the directory does not log that the connection is closed")
+    return lines
+
+
 def asked(directory: Slapd, username: str, password: str) -> list[str]:
     """What the directory was asked meanwhile, and what came of it: the words that do not name anybody."""
     before = len(directory.log)
     with pytest.raises(Refused):
         verify(username, password, directory.settings())
-    limit = time.monotonic() + 10
-    while "closed" not in directory.log[before:] and time.monotonic() < limit:
-        time.sleep(0.02)
-    lines = [line.split() for line in directory.log[before:].splitlines()]
+    lines = [line.split() for line in of_the_last_connection(directory, before)]
     kinds = {"BIND", "SRCH", "RESULT", "SEARCH"}
     return [
         " ".join(word for word in line if word in kinds or word.startswith(("err=", "op=")))
@@ -192,11 +210,13 @@ def test_an_unknown_user_costs_the_directory_what_a_wrong_password_does(director
 
 
 def test_no_password_is_refused_before_the_directory_is_asked(directory: Slapd) -> None:
-    before = directory.log
+    first = asked(directory, "alice", "wrong")
+    before = len(directory.log)
     with pytest.raises(Refused):
         verify("alice", "", directory.settings())
-    time.sleep(0.1)
-    assert directory.log == before
+    # Connections are accepted, and logged, in the order in which they are made.
+    assert asked(directory, "alice", "wrong") == first
+    assert directory.log[before:].count("ACCEPT") == 1
 
 
 # settings that differ, the username, the outage and a word of what staff are told
@@ -284,10 +304,10 @@ def fake(behave: Behave) -> Iterator[dict[str, Any]]:
 
         def serve(wire: socket.socket) -> None:
             with wire:
-                wire.settimeout(10)
+                wire.settimeout(PATIENCE)
                 try:
                     behave(wire)
-                    ended.wait(10)
+                    ended.wait(PATIENCE)
                 except OSError:
                     pass
 
@@ -301,7 +321,7 @@ def fake(behave: Behave) -> Iterator[dict[str, Any]]:
 
         threading.Thread(target=accept, daemon=True).start()
         try:
-            yield settings_at(listener.getsockname()[1], deadline=0.5)
+            yield settings_at(listener.getsockname()[1])
         finally:
             ended.set()
             listener.shutdown(socket.SHUT_RDWR)
@@ -311,7 +331,8 @@ def under_tls(behave: Callable[[ssl.SSLSocket], None]) -> Behave:
     def serve(wire: socket.socket) -> None:
         with authority().server_context().wrap_socket(wire, server_side=True) as secured:
             behave(secured)
-            time.sleep(0.6)
+            while secured.recv(65536):  # until the caller hangs up
+                pass
 
     return serve
 
@@ -347,9 +368,10 @@ def answering(*answers: bytes) -> Callable[[ssl.SSLSocket], None]:
 
 
 def dripping(wire: ssl.SSLSocket) -> None:
+    wire.sendall(b"\x30\x84\x00\x00\xff\xff")  # the beginning of a long message
     while True:
-        wire.sendall(b"\x30")
         time.sleep(0.05)
+        wire.sendall(b"\x00")
 
 
 ACCOUNT = text(text(text(b"employeeNumber") + text(text(b"A-1"), 0x31), 0x30), 0x30)
@@ -357,12 +379,16 @@ ALICE = message(2, SEARCH_ENTRY, text(b"cn=alice"), ACCOUNT)
 NAMELESS = message(2, SEARCH_ENTRY, text(b""), ACCOUNT)
 LATIN = message(2, SEARCH_ENTRY, text(b"cn=\xe9"), text(b"", 0x30))
 
+NEVER_ANSWERS: dict[str, Behave] = {
+    "says nothing": lambda wire: None,
+    "says nothing under TLS": under_tls(lambda wire: None),
+    "sends a byte now and then": under_tls(dripping),
+    "answers another question": under_tls(answering(result(7, BIND), b"", b"")),
+}
+
 USELESS: dict[str, tuple[Behave, Outage]] = {
-    "says nothing": (lambda wire: None, Outage.SLOW),
     "speaks no TLS": (lambda wire: wire.sendall(b"SSH-2.0-x\r\n"), Outage.WRONG),
     "hangs up": (lambda wire: wire.close(), Outage.AWAY),
-    "says nothing under TLS": (under_tls(lambda wire: None), Outage.SLOW),
-    "sends a byte now and then": (under_tls(dripping), Outage.SLOW),
     "says no LDAP": (under_tls(answering(b"\x30\x03no!")), Outage.WRONG),
     "promises a gigabyte": (
         under_tls(answering(b"\x30\x84\x40\x00\x00\x00" + b"x" * 70_000)),
@@ -371,7 +397,6 @@ USELESS: dict[str, tuple[Behave, Outage]] = {
     "hangs up after the bind": (under_tls(answering(result(1, BIND))), Outage.AWAY),
     "is busy": (under_tls(answering(result(1, BIND, 51))), Outage.AWAY),
     "says what there is not": (under_tls(answering(result(1, BIND, 99))), Outage.WRONG),
-    "answers another question": (under_tls(answering(result(7, BIND), b"", b"")), Outage.SLOW),
     "refers elsewhere": (under_tls(answering(result(1, BIND, 10))), Outage.WRONG),
     "takes too long to search": (
         under_tls(answering(result(1, BIND), result(2, SEARCH_DONE, 3))),
@@ -389,11 +414,20 @@ USELESS: dict[str, tuple[Behave, Outage]] = {
 
 
 @pytest.mark.parametrize(("behave", "expected"), USELESS.values(), ids=USELESS)
-def test_a_server_of_no_use_lets_nobody_in_and_costs_no_more_than_the_deadline(
-    behave: Behave, expected: Outage
-) -> None:
+def test_a_server_of_no_use_lets_nobody_in(behave: Behave, expected: Outage) -> None:
     with fake(behave) as settings:
         assert outage(settings).outage is expected
+
+
+def all_places_are_free() -> None:
+    wait_until(lambda: not room.requests._taken, "a call does not end")
+
+
+@pytest.mark.parametrize("behave", NEVER_ANSWERS.values(), ids=NEVER_ANSWERS)
+def test_a_server_that_never_answers_costs_no_more_than_the_deadline(behave: Behave) -> None:
+    with fake(behave) as settings:
+        assert outage(settings, deadline=HASTY).outage is Outage.SLOW
+        all_places_are_free()  # the call has ended, and the server goes on
 
 
 def test_what_is_said_before_tls_answers_nothing_that_is_asked_under_it() -> None:
@@ -406,7 +440,7 @@ def test_what_is_said_before_tls_answers_nothing_that_is_asked_under_it() -> Non
         under_tls(lambda secured: None)(wire)
 
     with fake(behave) as settings:
-        assert outage({**settings, "transport": "starttls"}).outage in {
+        assert outage({**settings, "transport": "starttls"}, deadline=HASTY).outage in {
             Outage.SLOW,
             Outage.AWAY,
             Outage.WRONG,
@@ -417,19 +451,20 @@ def test_one_that_knows_alice_lets_her_in() -> None:
     """Or what the servers of no use have in common would prove nothing."""
     good = under_tls(answering(result(1, BIND), ALICE + result(2, SEARCH_DONE), result(3, BIND)))
     with fake(good) as settings:
-        assert verify("alice", PASSWORD, {**settings, "deadline": 10}) == Identity("A-1")
+        assert verify("alice", PASSWORD, settings) == Identity("A-1")
 
 
 def test_an_entry_without_a_name_is_not_bound_as_for_that_would_prove_nothing() -> None:
     lax = under_tls(answering(result(1, BIND), NAMELESS + result(2, SEARCH_DONE), result(3, BIND)))
     with fake(lax) as settings, pytest.raises(Refused):
-        verify("alice", "wrong", {**settings, "deadline": 10})
+        verify("alice", "wrong", settings)
 
 
 def test_the_place_of_a_call_that_was_given_up_is_free_again() -> None:
     with fake(under_tls(dripping)) as settings:
         for _ in range(room.PLACES_OF_ONE + 1):
-            assert outage({**settings, "deadline": 0.1}).outage is Outage.SLOW
+            assert outage(settings, deadline=0.1).outage is Outage.SLOW
+            all_places_are_free()
 
 
 def test_trying_it_says_what_works(directory: Slapd) -> None:
