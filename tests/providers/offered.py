@@ -17,9 +17,7 @@ from providers.contract import (
     Unavailable,
 )
 from tests.upstream.authority import authority
-
-HASTY = 0.4
-"""The deadline of the tried services, in seconds: none of their upstreams is worth waiting for."""
+from tests.upstream.deadlines import HASTY
 
 _PLACEHOLDER = re.compile(r"\{(?:upstream|host|port)\}")
 
@@ -31,7 +29,7 @@ def asks(strategy: Strategy) -> bool:
 
 
 def settings_at(strategy: Strategy, port: int) -> dict[str, Any]:
-    """What staff would enter for an upstream on that port of loopback."""
+    """What staff would enter for an upstream on that port of loopback, with a short deadline."""
     words = {"{upstream}": f"127.0.0.1:{port}", "{host}": "127.0.0.1", "{port}": str(port)}
 
     def filled(value: Any) -> Any:

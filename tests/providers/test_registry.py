@@ -19,6 +19,7 @@ from providers.dummy.strategy import Dummy
 from providers.registry import provider_configs, strategies
 from tests.frame.project import ROOT, copied_to
 from tests.settings import ENVIRONMENT
+from tests.waiting import PATIENCE
 
 
 def test_every_folder_of_a_provider_is_in_the_registry() -> None:
@@ -30,6 +31,7 @@ def test_every_folder_of_a_provider_is_in_the_registry() -> None:
     assert slugs <= set(strategies()), "a shipped strategy has the name of its folder"
 
 
+@pytest.mark.timeout(4 * PATIENCE)  # it runs pytest
 def test_a_new_folder_is_held_to_the_contract_without_another_change(tmp_path: Path) -> None:
     project = copied_to(tmp_path / "project")
     parrot = shutil.copytree(project / "providers" / "dummy", project / "providers" / "parrot")
@@ -52,7 +54,7 @@ def test_a_new_folder_is_held_to_the_contract_without_another_change(tmp_path: P
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=3 * PATIENCE,
     )
     assert done.returncode == 1, done.stdout
     assert "test_it_meets_rubbish_without_a_crash_and_without_the_database[0-parrot]" in done.stdout
