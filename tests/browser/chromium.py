@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import ConsoleMessage, Page, Request, expect, sync_playwright
+
+from tests.waiting import PATIENCE
 
 ARGUMENTS = [
     "--no-sandbox",  # tests may run as root, where Chromium's sandbox refuses to
@@ -19,6 +21,11 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+LIMIT = 1000 * PATIENCE
+"""Milliseconds that each step of a visit may take."""
+
+expect.set_options(timeout=LIMIT)
 
 
 def path_of_chromium() -> str:
@@ -68,9 +75,11 @@ def visit(origin: str, script: Callable[[Page], None]) -> Visit:
 def _visit(origin: str, script: Callable[[Page], None]) -> Visit:
     seen = Visit(origin)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path_of_chromium(), args=ARGUMENTS)
+        browser = playwright.chromium.launch(
+            executable_path=path_of_chromium(), args=ARGUMENTS, timeout=LIMIT
+        )
         page = browser.new_page(base_url=origin, viewport={"width": 1300, "height": 850})
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(LIMIT)
         seen.watch(page)
         script(page)
         browser.close()

@@ -13,6 +13,7 @@ from playwright.sync_api import Page
 from tenants.models import Tenant
 from tests.browser.chromium import visit
 from tests.conftest import SERVICE, ClientApp, HeadEnd
+from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.django_db(transaction=True)]
 
@@ -24,7 +25,8 @@ JOURNEY = """async ({gate, tenant, service, sessionToken}) => {
     "accept-language": "de", "cache-control": "no-cache", "pragma": "no-cache", "expires": "0",
   };
   const call = async (path, headers, body) => {
-    const answer = await fetch(gate + path, {method: "POST", headers: {...common, ...headers}, body});
+    const signal = AbortSignal.timeout(60000);
+    const answer = await fetch(gate + path, {method: "POST", headers: {...common, ...headers}, body, signal});
     return [answer.status, answer.headers.get("x-correlation-id"), await answer.json()];
   };
   const json = {"content-type": "application/json", "x-auth-service-id": service};
@@ -62,9 +64,11 @@ def site() -> Iterator[str]:
     with HTTPServer(("127.0.0.1", 0), _EmptyPage) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join(PATIENCE)
 
 
 def journey(gate: str, site: str, nagra: HeadEnd) -> Any:
