@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 STAFF = "staff"
 TENANT = "nagra"  # that of demo.yaml, and its key
 KID = "70646948-d6fb-4ce8-a433-52a14ee2fa0a"
-START_LIMIT = 30  # seconds
+START_LIMIT = 60  # seconds
 
 
 class Demo:
@@ -151,13 +151,18 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, default=ROOT / "var", help="where database and secrets are kept"
     )
-    parser.add_argument("--port", type=int, default=8000, help="where to keep serving, if it is free")
+    parser.add_argument("--port", type=int, help="where to serve, if it is free (8000 to keep serving)")
     arguments = parser.parse_args()
+    # A shell starts what it runs in the background with interrupts ignored. Being ended is being interrupted:
+    # either way the server is stopped, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    wanted = arguments.port
+    if wanted is None:
+        wanted = 8000 if arguments.keep_serving else 0
     demo = Demo(arguments.folder.resolve())
     demo.prepare()
-    # Being ended is being interrupted: either way the server is stopped, too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    port = free_port(arguments.port if arguments.keep_serving else 0)
+    port = free_port(wanted)
     try:
         with demo.server(port, quiet=not arguments.keep_serving) as url:
             demo.tell(url)

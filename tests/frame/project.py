@@ -7,8 +7,6 @@ import json
 import os
 import shlex
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -18,8 +16,9 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from tests.live.server import PATIENCE, wait_until
 from tests.settings import ENVIRONMENT
+from tests.upstream.process import end
+from tests.waiting import PATIENCE, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,7 +38,7 @@ def python_files(project: Path) -> dict[str, str]:
     }
 
 
-def run(folder: Path, *words: str, seconds: float = 100, **environment: str) -> str:
+def run(folder: Path, *words: str, seconds: float = 5 * PATIENCE, **environment: str) -> str:
     """Run a command in that folder, and return all that it says. Fails when it fails."""
     done = subprocess.run(
         words,
@@ -61,10 +60,8 @@ SERVE = ".venv/bin/python manage.py serve"
 class Newcomer:
     """Somebody in a shell, in a checkout of his own, with the environment of a server."""
 
-    def __init__(self, project: Path, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
+    def __init__(self, project: Path, folder: Path, port: int) -> None:
+        self.address = f"127.0.0.1:{port}"
         self.project = project
         self._log = folder / "server.log"
         self.environment = without(os.environ, *ENVIRONMENT, "DJANGO_SETTINGS_MODULE", "PYTHONPATH") | {
@@ -91,7 +88,7 @@ class Newcomer:
             capture_output=True,
             text=True,
             check=False,
-            timeout=100,
+            timeout=5 * PATIENCE,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
         return done.stdout
@@ -129,16 +126,15 @@ class Newcomer:
                 stderr=log,
             )
         try:
-            wait_until(lambda: self._is_ready(process), PATIENCE, "the server is not ready")
+            wait_until(lambda: self._is_ready(process), "the server is not ready")
             yield
         finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(PATIENCE)
+            end(process)
 
     def _is_ready(self, process: subprocess.Popen[bytes]) -> bool:
         assert process.poll() is None, self._log.read_text()
         try:
-            with urlopen(f"http://{self.address}/readyz", timeout=5) as answer:
+            with urlopen(f"http://{self.address}/readyz", timeout=PATIENCE) as answer:
                 return bool(answer.status == 200)
         except (URLError, ConnectionError):
             return False

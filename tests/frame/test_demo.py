@@ -16,10 +16,13 @@ from typing import Any
 import jwt
 import pytest
 
+from tests.upstream.process import end
+from tests.waiting import PATIENCE, wait_until
+
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = [sys.executable, str(ROOT / "examples" / "demo.py")]
 
-pytestmark = pytest.mark.xdist_group("live")
+pytestmark = [pytest.mark.xdist_group("live"), pytest.mark.timeout(6 * PATIENCE)]
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +38,18 @@ def shell() -> dict[str, str]:
 
 
 @pytest.fixture
-def demo(folder: Path, shell: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def demo(folder: Path, shell: dict[str, str], port: int) -> subprocess.CompletedProcess[str]:
+    return run_demo(folder, shell, port)
+
+
+def run_demo(folder: Path, shell: dict[str, str], port: int) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*DEMO, f"--folder={folder}"], env=shell, capture_output=True, text=True, check=False, timeout=60
+        [*DEMO, f"--folder={folder}", f"--port={port}"],
+        env=shell,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=2 * PATIENCE,
     )
 
 
@@ -59,14 +71,12 @@ def test_the_demo_shows_the_whole_way_and_ends_well(demo: subprocess.CompletedPr
 
 
 def test_its_secrets_are_kept_and_readable_by_their_owner_only(
-    folder: Path, demo: subprocess.CompletedProcess[str], shell: dict[str, str]
+    folder: Path, demo: subprocess.CompletedProcess[str], shell: dict[str, str], port: int
 ) -> None:
     kept = folder / "demo.env"
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     before = kept.read_text()
-    again = subprocess.run(
-        [*DEMO, f"--folder={folder}"], env=shell, capture_output=True, text=True, check=False, timeout=60
-    )
+    again = run_demo(folder, shell, port)
     assert again.returncode == 0
     assert kept.read_text() == before
     for line in before.splitlines():
@@ -74,38 +84,40 @@ def test_its_secrets_are_kept_and_readable_by_their_owner_only(
 
 
 @pytest.fixture
-def running(folder: Path, shell: dict[str, str]) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def running(
+    folder: Path, shell: dict[str, str], port: int, tmp_path: Path
+) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """`make run`, and what it has printed once it serves."""
-    process = subprocess.Popen(
-        [*DEMO, f"--folder={folder}", "--keep-serving", "--port=0"],
-        env=shell,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    printed = ""
-    for line in process.stdout:
-        printed += line
-        if "until interrupted" in line:
-            break
-    assert "until interrupted" in printed, printed
-    yield process, printed
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=30)
-    process.stdout.close()
+    output = tmp_path / "printed"
+    with output.open("wb") as log:
+        process = subprocess.Popen(
+            [*DEMO, f"--folder={folder}", "--keep-serving", f"--port={port}"],
+            env=shell,
+            stdout=log,
+            stderr=log,
+        )
+
+    def serves() -> bool:
+        assert process.poll() is None, output.read_text()
+        return "until interrupted" in output.read_text()
+
+    try:
+        wait_until(serves, "it does not serve", 2 * PATIENCE)
+        yield process, output.read_text()
+    finally:
+        end(process)
 
 
 def pasted(line: str, shell: dict[str, str]) -> dict[str, Any]:
     """What a line answers when it is pasted into a shell."""
-    done = subprocess.run(["sh", "-c", line], env=shell, capture_output=True, text=True, check=True)
+    words = ["sh", "-c", line]
+    done = subprocess.run(words, env=shell, capture_output=True, text=True, check=True, timeout=PATIENCE)
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 
 
 def test_the_printed_lines_work_when_pasted_into_a_shell(
-    running: tuple[subprocess.Popen[str], str], shell: dict[str, str]
+    running: tuple[subprocess.Popen[bytes], str], shell: dict[str, str]
 ) -> None:
     _, printed = running
     lines = re.findall(r"^ +(curl .+)$", printed, re.MULTILINE)
@@ -124,7 +136,7 @@ def test_the_printed_lines_work_when_pasted_into_a_shell(
 
 
 def test_the_examples_work_each_by_itself(
-    running: tuple[subprocess.Popen[str], str], folder: Path, shell: dict[str, str]
+    running: tuple[subprocess.Popen[bytes], str], folder: Path, shell: dict[str, str]
 ) -> None:
     _, printed = running
     url = re.search(r"(http://127\.0\.0\.1:\d+)/admin/", printed)
@@ -140,6 +152,7 @@ def test_the_examples_work_each_by_itself(
             capture_output=True,
             text=True,
             check=False,
+            timeout=PATIENCE,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -157,7 +170,7 @@ def test_the_examples_work_each_by_itself(
 
 
 def test_the_client_app_to_copy_signs_on_afresh_where_its_device_is_unknown(
-    running: tuple[subprocess.Popen[str], str], shell: dict[str, str]
+    running: tuple[subprocess.Popen[bytes], str], shell: dict[str, str]
 ) -> None:
     _, printed = running
     lines = re.findall(r"^ +(curl .+)$", printed, re.MULTILINE)
@@ -175,6 +188,7 @@ print(app.sign_on({token!r})["client_id"] == app.client_id != "{"0" * 32}")
         capture_output=True,
         text=True,
         check=False,
+        timeout=PATIENCE,
     )
     assert (done.stdout, done.stderr) == ("True\n", ""), "with the same session token"
 
@@ -185,7 +199,7 @@ def test_the_client_app_to_copy_uses_the_standard_library_alone() -> None:
     assert imported <= sys.stdlib_module_names
 
 
-def test_the_login_it_names_opens_the_admin(running: tuple[subprocess.Popen[str], str]) -> None:
+def test_the_login_it_names_opens_the_admin(running: tuple[subprocess.Popen[bytes], str]) -> None:
     from http.cookiejar import CookieJar
     from urllib.parse import urlencode
     from urllib.request import HTTPCookieProcessor, Request, build_opener
@@ -196,20 +210,21 @@ def test_the_login_it_names_opens_the_admin(running: tuple[subprocess.Popen[str]
     url, user, password = admin.groups()
     cookies = CookieJar()
     browser = build_opener(HTTPCookieProcessor(cookies))
-    browser.open(f"{url}login/").read()
+    browser.open(f"{url}login/", timeout=PATIENCE).read()
     csrf = next(cookie.value for cookie in cookies if cookie.name == "csrftoken")
     form = urlencode({"username": user, "password": password, "csrfmiddlewaretoken": csrf, "next": "/admin/"})
-    page = browser.open(Request(f"{url}login/", form.encode(), {"Referer": f"{url}login/"}))
+    request = Request(f"{url}login/", form.encode(), {"Referer": f"{url}login/"})
+    page = browser.open(request, timeout=PATIENCE)
     assert page.url == url, "not back at the login"
     assert "Site administration" in page.read().decode()
 
 
-def test_interrupting_it_leaves_no_process_behind(running: tuple[subprocess.Popen[str], str]) -> None:
+def test_interrupting_it_leaves_no_process_behind(running: tuple[subprocess.Popen[bytes], str]) -> None:
     process, printed = running
     address = re.search(r"http://127\.0\.0\.1:(\d+)/admin/", printed)
     assert address is not None
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) == 0
+    assert process.wait(PATIENCE) == 0
     import socket
 
     with socket.socket() as probe:

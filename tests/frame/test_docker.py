@@ -6,17 +6,16 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 
 from tests.settings import ENVIRONMENT
+from tests.waiting import PATIENCE, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text()
@@ -55,7 +54,8 @@ def test_the_command_that_it_shows_listens_where_the_published_port_leads() -> N
 
 
 @pytest.mark.full
-def test_the_steps_of_the_image_work_in_a_fresh_environment(tmp_path: Path) -> None:
+@pytest.mark.timeout(15 * PATIENCE)  # it installs all that the image has
+def test_the_steps_of_the_image_work_in_a_fresh_environment(tmp_path: Path, port: int) -> None:
     for folder in (tmp_path, *tmp_path.parents):
         if folder.is_relative_to(tempfile.gettempdir()) and folder != Path(tempfile.gettempdir()):
             folder.chmod(0o755)
@@ -64,7 +64,9 @@ def test_the_steps_of_the_image_work_in_a_fresh_environment(tmp_path: Path) -> N
     venv, code, data = tmp_path / "venv", tmp_path / "code", tmp_path / "data"
     python = _python_of_everybody(tmp_path) if as_nobody else sys.executable
     libraries = {"LD_LIBRARY_PATH": str(Path(python).parents[1] / "lib")}  # of a copied interpreter
-    subprocess.run([python, "-m", "venv", str(venv)], env=os.environ | libraries, check=True)
+    subprocess.run(
+        [python, "-m", "venv", str(venv)], env=os.environ | libraries, check=True, timeout=5 * PATIENCE
+    )
     install = next(line for line in _joined(DOCKERFILE) if "--require-hashes" in line).split("-m pip ")[1]
     words = install.replace("--no-cache-dir ", "").replace(
         "/tmp/runtime.txt", str(ROOT / "requirements/runtime.txt")
@@ -73,7 +75,7 @@ def test_the_steps_of_the_image_work_in_a_fresh_environment(tmp_path: Path) -> N
         [str(venv / "bin" / "python"), "-m", "pip", "--quiet", *shlex.split(words)],
         env=os.environ | libraries,
         check=True,
-        timeout=300,
+        timeout=5 * PATIENCE,
     )
     # COPY: the second stage, read-only
     code.mkdir()
@@ -83,15 +85,12 @@ def test_the_steps_of_the_image_work_in_a_fresh_environment(tmp_path: Path) -> N
             shutil.copytree(source, code / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, code / name)
-    subprocess.run(["chmod", "-R", "a-w,a+rX", str(code)], check=True)
+    subprocess.run(["chmod", "-R", "a-w,a+rX", str(code)], check=True, timeout=PATIENCE)
     data.mkdir()
     # USER
     if as_nobody:
         os.chown(data, NOBODY, NOBODY)
     identity = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if as_nobody else {}
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     environment = {
         **ENVIRONMENT,
         "AGS_PROVIDERS": "providers.operator_token",
@@ -106,7 +105,12 @@ def test_the_steps_of_the_image_work_in_a_fresh_environment(tmp_path: Path) -> N
     python = str(venv / "bin" / "python")
     # The migration, a step of its own
     subprocess.run(
-        [python, "manage.py", "migrate", "--verbosity=0"], cwd=code, env=environment, check=True, **identity
+        [python, "manage.py", "migrate", "--verbosity=0"],
+        cwd=code,
+        env=environment,
+        check=True,
+        timeout=2 * PATIENCE,
+        **identity,
     )
     # CMD
     server = subprocess.Popen(
@@ -117,12 +121,22 @@ def test_the_steps_of_the_image_work_in_a_fresh_environment(tmp_path: Path) -> N
         start_new_session=True,
         **identity,
     )
+    answers: list[bytes] = []
+
+    def answered() -> bool:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=PATIENCE) as response:
+                answers.append(response.read())
+        except OSError:
+            return server.poll() is not None
+        return True
+
     try:
-        answer = _first_answer(f"http://127.0.0.1:{port}/readyz", server)
+        wait_until(answered, "the server does not answer")
     finally:
         server.terminate()
-        _, log = server.communicate(timeout=30)
-    assert answer == b'{"status":"ready"}', log.decode()[-2000:]
+        _, log = server.communicate(timeout=PATIENCE)
+    assert answers == [b'{"status":"ready"}'], log.decode()[-2000:]
 
 
 def _python_of_everybody(folder: Path) -> str:
@@ -134,15 +148,3 @@ def _python_of_everybody(folder: Path) -> str:
         home, folder / "python", symlinks=True, ignore=shutil.ignore_patterns("test", "site-packages", "*.a")
     )
     return str(folder / "python" / "bin" / "python3")
-
-
-def _first_answer(url: str, server: subprocess.Popen[bytes]) -> bytes:
-    end = time.monotonic() + 20
-    while server.poll() is None and time.monotonic() < end:
-        try:
-            with urlopen(url, timeout=2) as response:
-                body: bytes = response.read()
-                return body
-        except OSError:
-            time.sleep(0.1)
-    return b""

@@ -13,8 +13,9 @@ import pytest
 import yaml
 
 from tests.frame.project import ROOT, Newcomer, run
+from tests.waiting import PATIENCE
 
-pytestmark = pytest.mark.xdist_group("newcomer")
+pytestmark = [pytest.mark.xdist_group("newcomer"), pytest.mark.timeout(15 * PATIENCE)]
 
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
 SECRET = "a secret of the operator, 34 bytes"
@@ -48,10 +49,10 @@ TENANT: dict[str, Any] = {
 }
 
 
-def test_it_is_offered_by_one_entry_in_the_environment(tmp_path: Path) -> None:
+def test_it_is_offered_by_one_entry_in_the_environment(tmp_path: Path, port: int) -> None:
     site = installed(written(tmp_path / "source"), tmp_path)
     (tmp_path / "tenant.yaml").write_text(yaml.safe_dump({"tenants": [TENANT]}))
-    newcomer = Newcomer(ROOT, tmp_path)
+    newcomer = Newcomer(ROOT, tmp_path, port)
     newcomer.types(f"export PYTHONPATH={site}")
     newcomer.types("export AGS_PROVIDERS=providers.operator_token,coupon")
     for words in ("check", "makemigrations --check", "migrate", f"apply {tmp_path / 'tenant.yaml'}"):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.frame.project import ROOT, SERVE, Newcomer, copied_to, python_files, run
+from tests.waiting import PATIENCE
 
 GUIDE = (ROOT / "docs" / "adding-a-provider.md").read_text()
 BLOCK = re.compile(r'^```(\w+)(?: title="([\w/.]+)")?\n(.+?)^```$', re.DOTALL | re.MULTILINE)
@@ -28,10 +29,10 @@ pytestmark = pytest.mark.xdist_group("newcomer")
 
 
 @pytest.mark.full
-@pytest.mark.timeout(400)  # mypy reads Django anew
-def test_a_provider_is_written_from_the_guide_alone(tmp_path: Path) -> None:
+@pytest.mark.timeout(15 * PATIENCE)  # mypy reads Django anew
+def test_a_provider_is_written_from_the_guide_alone(tmp_path: Path, port: int) -> None:
     project = copied_to(tmp_path / "project")
-    newcomer = Newcomer(project, tmp_path)
+    newcomer = Newcomer(project, tmp_path, port)
     before = python_files(project)
 
     start, commands = COMMANDS[:2], COMMANDS[2:]
