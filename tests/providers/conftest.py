@@ -1,10 +1,13 @@
-"""What tests of several providers share: the clock of the documents, which they can put forward."""
+"""What tests of several providers share: clocks that stand still."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
+import time_machine
 
 from providers.upstream import documents
 
@@ -27,3 +30,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     own = Clock()
     monkeypatch.setattr(documents, "time", own)
     return own
+
+
+@pytest.fixture
+def frozen_time() -> Iterator[None]:
+    """Stop the time of day, for tokens that are as old, or as young, as may be."""
+    with time_machine.travel(datetime.now(UTC), tick=False):
+        yield

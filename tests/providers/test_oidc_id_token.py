@@ -162,6 +162,7 @@ REFUSED: Any = {
 }  # fmt: skip
 
 
+@pytest.mark.usefixtures("frozen_time")
 @pytest.mark.parametrize(("changes", "settings", "nonce"), ACCEPTED.values(), ids=ACCEPTED)
 def test_it_accepts(
     steady: HTTPSServer, changes: dict[str, Any], settings: dict[str, Any], nonce: str | None
@@ -170,6 +171,7 @@ def test_it_accepts(
     assert (identity.account_id, identity.key_id) == ("account-1", None)
 
 
+@pytest.mark.usefixtures("frozen_time")
 @pytest.mark.parametrize(("changes", "settings", "nonce", "word", "claim"), REFUSED.values(), ids=REFUSED)
 def test_it_refuses(
     steady: HTTPSServer,

@@ -118,6 +118,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.usefixtures("frozen_time")
 @pytest.mark.parametrize(("claims", "settings"), ACCEPTED.values(), ids=ACCEPTED)
 def test_it_accepts(claims: dict[str, Any], settings: dict[str, Any]) -> None:
     identity = verify(token(claims), **settings)
@@ -125,6 +126,7 @@ def test_it_accepts(claims: dict[str, Any], settings: dict[str, Any]) -> None:
     assert identity.key_id == 7
 
 
+@pytest.mark.usefixtures("frozen_time")
 @pytest.mark.parametrize(("claims", "settings", "refusal", "claim"), REFUSED.values(), ids=REFUSED)
 def test_it_refuses(claims: dict[str, Any], settings: dict[str, Any], refusal: Refusal, claim: str) -> None:
     with pytest.raises(Refused) as refused:

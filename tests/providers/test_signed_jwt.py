@@ -119,6 +119,7 @@ REFUSED: Any = {
 }
 
 
+@pytest.mark.usefixtures("frozen_time")
 @pytest.mark.parametrize(("changes", "settings"), ACCEPTED.values(), ids=ACCEPTED)
 def test_it_accepts(changes: dict[str, Any], settings: dict[str, Any]) -> None:
     identity = verify(EC.token(claims(**changes)), **settings)
@@ -127,6 +128,7 @@ def test_it_accepts(changes: dict[str, Any], settings: dict[str, Any]) -> None:
     assert identity.key_id is None
 
 
+@pytest.mark.usefixtures("frozen_time")
 @pytest.mark.parametrize(("changes", "settings", "word", "claim"), REFUSED.values(), ids=REFUSED)
 def test_it_refuses(changes: dict[str, Any], settings: dict[str, Any], word: Refusal, claim: str) -> None:
     assert refusal(EC.token(claims(**changes)), **settings) == (word, claim)

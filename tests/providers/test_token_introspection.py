@@ -226,12 +226,14 @@ def says(members: dict[str, Any]) -> Reply:
     return as_json({name: value for name, value in said.items() if value is not None})
 
 
+@pytest.mark.usefixtures("frozen_time")
 @pytest.mark.parametrize(("members", "settings"), ACCEPTED.values(), ids=ACCEPTED)
 def test_it_accepts(server: HTTPSServer, members: dict[str, Any], settings: dict[str, Any]) -> None:
     server.replies["/i"] = says(members)
     assert verify("t", address=f"{server.url}/i", **settings) == Identity(members.get("sub", "account-1"))
 
 
+@pytest.mark.usefixtures("frozen_time")
 @pytest.mark.parametrize(
     ("members", "settings", "expected", "claim"), WRONG_MEMBERS.values(), ids=WRONG_MEMBERS
 )
