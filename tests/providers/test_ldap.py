@@ -25,7 +25,7 @@ from tests.conftest import ClientApp, HeadEnd
 from tests.upstream.authority import authority, stranger
 from tests.upstream.deadlines import HASTY, LONG
 from tests.upstream.slapd import BASE, PASSWORD, SERVICE_PASSWORD, Slapd, entry, person, settings_at, slapd
-from tests.waiting import PATIENCE, wait_until
+from tests.waiting import wait_until
 
 pytestmark = needs(
     programs={"slapd": "apt-get install slapd"},
@@ -304,10 +304,10 @@ def fake(behave: Behave) -> Iterator[dict[str, Any]]:
 
         def serve(wire: socket.socket) -> None:
             with wire:
-                wire.settimeout(PATIENCE)
+                wire.settimeout(LONG)  # longer than a test waits for the caller to hang up
                 try:
                     behave(wire)
-                    ended.wait(PATIENCE)
+                    ended.wait(LONG)
                 except OSError:
                     pass
 

@@ -277,7 +277,6 @@ def test_both_documents_are_fetched_once_for_many_tokens(server: HTTPSServer) ->
 
 def test_prepared_both_are_there_before_the_first_token(server: HTTPSServer) -> None:
     settings = settings_of(server)
-    assert OIDCIDToken().documents(settings, RING) == {"discovery document": f"{server.url}{WELL_KNOWN}"}
     OIDCIDToken().prepare(settings, RING)
     wait_until(lambda: len(server.asked) == 2, "they are not fetched")
     assert verify(RSA.token(claims(server)), settings)
@@ -286,6 +285,12 @@ def test_prepared_both_are_there_before_the_first_token(server: HTTPSServer) -> 
         "discovery document": f"{server.url}{WELL_KNOWN}",
         "key set": f"{server.url}/keys",
     }
+
+
+def test_before_it_is_prepared_the_address_of_the_key_set_is_not_known(server: HTTPSServer) -> None:
+    server.replies[WELL_KNOWN] = replace(discovery(server), wait=NEVER)
+    known = OIDCIDToken().documents(settings_of(server), RING)
+    assert known == {"discovery document": f"{server.url}{WELL_KNOWN}"}
 
 
 def test_an_issuer_with_a_path_or_a_slash_has_its_document_below_it(server: HTTPSServer) -> None:

@@ -63,6 +63,9 @@ class HTTPSServer:
         context = (vouched_for_by or authority()).server_context()
         self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._server.context = context
+        self.connections: list[Any] = []
+        """The addresses of clients, one for each TLS connection."""
+        self._server.connections = self.connections
         self.port: int = self._server.server_address[1]
         self.address = f"127.0.0.1:{self.port}"
         self.url = f"https://{self.address}"
@@ -90,6 +93,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
     context: ssl.SSLContext
+    connections: list[Any]
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         # In the thread of the connection: a client that stalls in the handshake stalls nobody else.
@@ -98,6 +102,7 @@ class _Server(ThreadingHTTPServer):
             wire = self.context.wrap_socket(request, server_side=True)
         except OSError:
             return
+        self.connections.append(client_address)
         try:
             super().finish_request(wire, client_address)
         finally:
