@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -20,6 +21,7 @@ from tenants.models import Key, Service, Tenant
 from tenants.snapshot import FRESH_FOR, snapshot
 from tenants.view import TenantView
 from tests.conftest import SERVICE, HeadEnd, add_key
+from tests.waiting import PATIENCE, wait_until
 
 
 @contextmanager
@@ -29,20 +31,61 @@ def queries(number: int) -> Iterator[CaptureQueriesContext]:
     assert len(captured) == number, [query["sql"] for query in captured]
 
 
+class Clock:
+    """The clock of the snapshot: a test moves it, and it moves by a microsecond when it is read."""
+
+    def __init__(self) -> None:
+        self._now = time.monotonic()
+        self._read = itertools.count(1)
+
+    def monotonic(self) -> float:
+        return self._now + next(self._read) / 1_000_000
+
+    def pass_time(self, seconds: float) -> None:
+        self._now += seconds
+
+
 @pytest.fixture
-def pass_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Only the test decides what is fresh, however long it takes."""
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def pass_time(clock: Clock) -> Callable[[float], None]:
     """Let seconds go by for the snapshot, and for nobody else."""
-    gone = 0.0
+    return clock.pass_time
 
-    def let(seconds: float) -> None:
-        nonlocal gone
-        gone += seconds
 
-    class Clock:
-        monotonic = staticmethod(lambda: time.monotonic() + gone)
+class Comers:
+    """The threads that have come to where they may have to wait: the lock, or what another one reads."""
 
-    monkeypatch.setattr(module, "time", Clock)
-    return let
+    def __init__(self) -> None:
+        self.at_the_lock: list[int] = []
+        self.at_a_reader: list[int] = []
+        self._lock = threading.Lock()
+        self._outcome = module._outcome
+
+    def __enter__(self) -> None:
+        self.at_the_lock.append(threading.get_ident())
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def outcome(self, reading: Any) -> Any:
+        self.at_a_reader.append(threading.get_ident())
+        return self._outcome(reading)
+
+
+@pytest.fixture
+def comers(monkeypatch: pytest.MonkeyPatch) -> Comers:
+    comers = Comers()
+    monkeypatch.setattr(snapshot, "_lock", comers)
+    monkeypatch.setattr(module, "_outcome", comers.outcome)
+    return comers
 
 
 def view(tenant_id: str = "nagra") -> TenantView:
@@ -51,7 +94,9 @@ def view(tenant_id: str = "nagra") -> TenantView:
     return found
 
 
-def test_a_tenant_is_read_in_six_queries_and_then_in_none(nagra: HeadEnd, sunrise: HeadEnd) -> None:
+def test_a_tenant_is_read_in_six_queries_and_then_in_none(
+    nagra: HeadEnd, sunrise: HeadEnd, clock: Clock
+) -> None:
     with queries(6):  # the versions of all, the tenant, its services, keys, signing keys, resource servers
         first = view()
     with queries(0):
@@ -135,7 +180,7 @@ def test_a_disabled_tenant_is_gone_and_comes_back(nagra: HeadEnd, pass_time: Cal
         assert (snapshot.tenant("nagra") is not None) is enabled
 
 
-def test_a_tenant_that_disappears_while_it_is_read_is_no_tenant(nagra: HeadEnd) -> None:
+def test_a_tenant_that_disappears_while_it_is_read_is_no_tenant(nagra: HeadEnd, clock: Clock) -> None:
     snapshot.refresh()
     Tenant.objects.filter(pk="nagra").update(enabled=False)
     with queries(1):
@@ -144,7 +189,7 @@ def test_a_tenant_that_disappears_while_it_is_read_is_no_tenant(nagra: HeadEnd) 
         assert snapshot.tenant("nagra") is None
 
 
-def test_an_unknown_tenant_costs_nothing_however_many_are_tried(nagra: HeadEnd) -> None:
+def test_an_unknown_tenant_costs_nothing_however_many_are_tried(nagra: HeadEnd, clock: Clock) -> None:
     view()
     held = len(snapshot._views), len(snapshot._versions)
     with queries(0):
@@ -160,33 +205,26 @@ def test_an_answer_from_before_is_not_believed_when_somebody_must_know(nagra: He
     assert view().version == before.version + 1
 
 
-def test_only_one_of_many_threads_asks(nagra: HeadEnd) -> None:
+def test_only_one_of_many_threads_asks(nagra: HeadEnd, comers: Comers) -> None:
     """Those that wait while one asks take its answer, if it was asked for after they came."""
     asked = 0
-    entered, go_on = threading.Event(), threading.Event()
 
     def count(execute: Any, *arguments: Any) -> Any:
         nonlocal asked
         asked += 1
         return execute(*arguments)
 
-    snapshot._lock.acquire()
-
     def ask() -> None:
-        entered.set()
         with connection.execute_wrapper(count):
             snapshot.refresh()
         connection.close()
-        go_on.set()
 
-    thread = threading.Thread(target=ask)
-    thread.start()
-    assert entered.wait(5)
-    time.sleep(0.05)  # it has noted when it came, and waits for the lock
-    snapshot._asked_at = time.monotonic()
-    snapshot._lock.release()
-    assert go_on.wait(5)
-    thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        with comers:
+            thread = pool.submit(ask)
+            wait_until(lambda: len(comers.at_the_lock) == 2, "it does not come")
+            snapshot._asked_at = time.monotonic()
+        thread.result(PATIENCE)
     assert asked == 0
 
 
@@ -276,28 +314,33 @@ def at_once(number: int, work: Callable[[], None]) -> None:
     together = threading.Barrier(number)
 
     def begin() -> None:
-        together.wait(5)
-        work()
-        connection.close()
+        together.wait(PATIENCE)
+        try:
+            work()
+        finally:
+            connection.close()
 
-    threads = [threading.Thread(target=begin) for _ in range(number)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(10)
+    with ThreadPoolExecutor(number) as pool:
+        for thread in [pool.submit(begin) for _ in range(number)]:
+            thread.result(PATIENCE)
 
 
 class Away:
-    """A database that fails each statement after a while, and counts them."""
+    """A database that fails the first statement when so many threads wait for it, and counts statements."""
 
-    def __init__(self) -> None:
+    def __init__(self, comers: Comers, waiting: int) -> None:
         self.asked = 0
         self.told: list[Exception] = []
+        self._comers, self._waiting = comers, waiting
 
     def __call__(self, *_: Any) -> Any:
         self.asked += 1
-        time.sleep(0.3)
+        wait_until(self._others_wait, "the others do not come")
         raise OperationalError("away")
+
+    def _others_wait(self) -> bool:
+        # Who asks came to the lock as well.
+        return max(len(self._comers.at_the_lock) - 1, len(self._comers.at_a_reader)) == self._waiting
 
     def read(self) -> None:
         try:
@@ -309,15 +352,21 @@ class Away:
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
-def test_a_tenant_that_has_changed_is_read_once_for_all_threads_that_met_the_old_one(nagra: HeadEnd) -> None:
+def test_a_tenant_that_has_changed_is_read_once_for_all_threads_that_met_the_old_one(
+    nagra: HeadEnd, clock: Clock, comers: Comers
+) -> None:
     old = view()
     rename()
     asked: list[str] = []
     seen: list[TenantView | None] = []
+    comers.at_the_lock.clear()
 
     def slowly(execute: Any, sql: str, *arguments: Any) -> Any:
         asked.append(sql)
-        time.sleep(0.05)  # so that all of them come while the first one reads
+        if len(asked) == 1:
+            wait_until(lambda: len(comers.at_the_lock) == 8, "not all ask for the versions")
+        elif len(asked) == 2:
+            wait_until(lambda: len(comers.at_a_reader) == 7, "not all others wait for the tenant")
         return execute(sql, *arguments)
 
     def judge_again() -> None:
@@ -325,7 +374,7 @@ def test_a_tenant_that_has_changed_is_read_once_for_all_threads_that_met_the_old
             snapshot.reread("nagra", old, refused_at)
             seen.append(snapshot.tenant("nagra"))
 
-    refused_at = time.monotonic()
+    refused_at = clock.monotonic()
     at_once(8, judge_again)
     assert [found.version for found in seen if found] == [old.version + 1] * 8
     assert [table_of(sql) for sql in asked] == [
@@ -354,11 +403,12 @@ def test_what_was_asked_before_a_refusal_says_nothing_of_it(nagra: HeadEnd) -> N
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("versions_are_known", [True, False])
 def test_those_that_wait_for_a_thread_fail_with_it_and_not_in_turn(
-    nagra: HeadEnd, versions_are_known: bool
+    nagra: HeadEnd, clock: Clock, comers: Comers, versions_are_known: bool
 ) -> None:
     if versions_are_known:
         snapshot.refresh()
-    away = Away()
+        comers.at_the_lock.clear()
+    away = Away(comers, 3)
     at_once(4, away.read)
     assert len({id(error) for error in away.told}) == 4, "each has an error of its own"
     assert away.asked == 1
@@ -376,7 +426,7 @@ def test_who_was_slow_to_read_does_not_take_the_version_back(nagra: HeadEnd) -> 
         if 'FROM "tenants_key"' in sql and not changed:
             changed = True
             with ThreadPoolExecutor() as pool:
-                pool.submit(elsewhere).result(5)
+                pool.submit(elsewhere).result(PATIENCE)
         return execute(sql, *arguments)
 
     def elsewhere() -> None:
