@@ -7,6 +7,7 @@ import copy
 import json
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlencode
@@ -23,6 +24,7 @@ from tenants import snapshot as tenants_snapshot
 from tenants.models import Assignment, Key, ResourceServer, Service, SigningKey, Tenant
 from tenants.snapshot import snapshot
 from tests import NEEDS_POSTGRESQL, RUN_ONCE, network
+from tests.upstream.process import reserved_port
 
 SERVICE = "Customer Auth Service"
 TRIAL = "Trial"
@@ -272,6 +274,13 @@ def _first_look() -> None:
     """Each test starts as a fresh process would: having seen no tenant, and fetched no document."""
     snapshot.__init__()  # type: ignore[misc]
     document.cache_clear()
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A port of loopback for a server to bind, which no other process gets meanwhile."""
+    with reserved_port() as reserved:
+        yield reserved
 
 
 @pytest.fixture

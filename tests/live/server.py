@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,7 @@ from django.conf import settings
 from django.db import connection
 
 from tests.settings import ENVIRONMENT
+from tests.upstream.process import reserved_port
 
 PATIENCE = 30.0
 """Seconds in which a server must be up, and down. Reached only when something is broken."""
@@ -152,9 +154,8 @@ class ServerProcess:
     """
 
     def __init__(self, **changes: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self._held = ExitStack()
+        self.port = self._held.enter_context(reserved_port())
         self.url = f"http://127.0.0.1:{self.port}"
         self._environment = environment(
             **{
@@ -268,6 +269,7 @@ class ServerProcess:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(PATIENCE)
         self._log.unlink(missing_ok=True)
+        self._held.close()
 
     def _processes_left(self) -> bool:
         try:

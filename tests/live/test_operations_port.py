@@ -12,15 +12,7 @@ from tests.live.server import Client, ServerProcess, manage
 pytestmark = pytest.mark.xdist_group("live")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def test_metrics_are_told_on_the_operations_port_alone(transactional_db: None) -> None:
-    port = free_port()
+def test_metrics_are_told_on_the_operations_port_alone(transactional_db: None, port: int) -> None:
     with ServerProcess(AGS_OPERATIONS_BIND=f"127.0.0.1:{port}") as server:
         operations = Client(port)
         assert operations.get("/metrics").status_code == 200
@@ -32,9 +24,9 @@ def test_metrics_are_told_on_the_operations_port_alone(transactional_db: None) -
 
 
 def test_a_socket_in_the_file_system_does_not_take_the_host_header_for_its_port(
-    transactional_db: None, tmp_path: Path
+    transactional_db: None, tmp_path: Path, port: int
 ) -> None:
-    port, path = free_port(), str(tmp_path / "ags.sock")
+    path = str(tmp_path / "ags.sock")
     server = ServerProcess(AGS_BIND=f"unix:{path}", AGS_OPERATIONS_BIND=f"127.0.0.1:{port}")
     server.port = port
     with server, socket.socket(socket.AF_UNIX) as wire:
