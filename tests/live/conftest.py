@@ -10,7 +10,8 @@ from dataclasses import replace
 import pytest
 
 from tests.conftest import SERVICE, HeadEnd, operator
-from tests.live.server import ServerProcess, wait_until
+from tests.live.server import ServerProcess
+from tests.waiting import wait_until
 
 _numbers = itertools.count(1)
 
@@ -27,9 +28,12 @@ def threads_are_not_traced() -> Iterator[None]:
     threading.settrace(trace)  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def running(django_db_setup: None, django_db_blocker: object) -> Iterator[list[ServerProcess]]:
-    """The servers that are up, shared by all tests of this folder."""
+    """The servers that are up, shared by all tests of this folder that run in this process.
+
+    For a whole session, because the tests of other folders may run in between.
+    """
     servers: list[ServerProcess] = []
     yield servers
     for server in servers:
@@ -52,7 +56,7 @@ def two_servers(server: ServerProcess, running: list[ServerProcess]) -> tuple[Se
     return running[0], running[1]
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def running_with_dummy(django_db_setup: None, django_db_blocker: object) -> Iterator[list[ServerProcess]]:
     """Those that offer the dummy as well, which a production server refuses."""
     servers: list[ServerProcess] = []
@@ -89,7 +93,6 @@ def warm(server: ServerProcess, head_end: HeadEnd) -> HeadEnd:
     here = at(server, head_end)
     wait_until(
         lambda: here.present(here.token()).status_code == 200,
-        5,
         f"{SERVICE} does not come up on {server.url}",
     )
     return here

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +27,7 @@ from django.db import connection
 
 from tests.settings import ENVIRONMENT
 from tests.upstream.process import reserved_port
-
-PATIENCE = 30.0
-"""Seconds in which a server must be up, and down. Reached only when something is broken."""
+from tests.waiting import PATIENCE, wait_until
 
 IDLE = 60.0
 """Seconds after which a connection is not used again: after 75 the server hangs up (`manage.py serve`)."""
@@ -170,7 +168,11 @@ class ServerProcess:
 
     def __enter__(self) -> Self:
         self.start()
-        wait_until(lambda: self._answers("/readyz"), PATIENCE, f"{self.url} is not ready")
+        try:
+            wait_until(lambda: self._answers("/readyz"), f"{self.url} is not ready")
+        except BaseException:
+            self.kill()
+            raise
         return self
 
     def start(self) -> None:
@@ -186,7 +188,7 @@ class ServerProcess:
                 start_new_session=True,  # a process group of its own: all of it can be ended, and looked for
             )
         try:
-            wait_until(lambda: self._answers("/healthz"), PATIENCE, f"{self.url} does not answer")
+            wait_until(lambda: self._answers("/healthz"), f"{self.url} does not answer")
         except BaseException:
             self.kill()
             raise
@@ -240,7 +242,16 @@ class ServerProcess:
 
     def workers(self) -> list[int]:
         """The processes that answer."""
-        return [child.pid for child in psutil.Process(self.pid).children()]
+        return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+
+    def connections(self) -> dict[int, str]:
+        """The states of the TCP connections that the workers hold, by the port of the client."""
+        return {
+            one.raddr.port: one.status
+            for worker in self.workers()
+            for one in psutil.Process(worker).net_connections("tcp4")
+            if one.raddr
+        }
 
     def terminate(self) -> None:
         """Ask it to stop, and do not wait."""
@@ -277,11 +288,3 @@ class ServerProcess:
         except ProcessLookupError:
             return False
         return True
-
-
-def wait_until(happens: Callable[[], bool], seconds: float, otherwise: str) -> None:
-    """Ask again and again until it happens; fail when it has not after that many seconds."""
-    limit = time.monotonic() + seconds
-    while not happens():
-        assert time.monotonic() < limit, otherwise
-        time.sleep(0.01)

@@ -16,8 +16,9 @@ from tests.live.conftest import at, warm
 from tests.live.server import ServerProcess
 from tests.upstream.authority import authority
 from tests.upstream.https import HTTPSServer, Reply, as_json
+from tests.waiting import PATIENCE, wait_until
 
-pytestmark = pytest.mark.xdist_group("live")
+pytestmark = pytest.mark.once
 
 PROVIDERS = "providers.operator_token,providers.token_introspection"
 CALLERS = 3 * PLACES_OF_ONE
@@ -30,11 +31,22 @@ def upstream() -> Iterator[HTTPSServer]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def asking_one(django_db_setup: None, django_db_blocker: object) -> Iterator[list[ServerProcess]]:
+    """The server that `asking` has started, if it has."""
+    servers: list[ServerProcess] = []
+    yield servers
+    for server in servers:
+        server.stop()
+
+
 @pytest.fixture
-def asking(transactional_db: None) -> Iterator[ServerProcess]:
+def asking(transactional_db: None, asking_one: list[ServerProcess]) -> ServerProcess:
     """A server of one process, with a provider that asks upstreams."""
-    with ServerProcess(AGS_PROVIDERS=PROVIDERS, AGS_LOG_LEVEL="INFO") as server:
-        yield server
+    if not asking_one:
+        server = ServerProcess(AGS_PROVIDERS=PROVIDERS, AGS_LOG_LEVEL="INFO")
+        asking_one.append(server.__enter__())
+    return asking_one[0]
 
 
 def service(head_end: HeadEnd, upstream: HTTPSServer, deadline: float) -> None:
@@ -71,13 +83,18 @@ def test_while_callers_wait_for_it_every_other_request_is_answered(
     with ThreadPoolExecutor(CALLERS) as callers:
         waiting = [callers.submit(present, at(asking, nagra)) for _ in range(CALLERS)]
         try:
-            for _ in range(200):
+            wait_until(lambda: len(upstream.asked) == PLACES_OF_ONE, "as many wait as may")
+            wait_until(
+                lambda: sum(one.done() for one in waiting) == CALLERS - PLACES_OF_ONE,
+                "the rest hear at once, while the first still wait",
+            )
+            for _ in range(3):
                 assert here.present(here.token()).status_code == 200
             refused = [one.result() for one in waiting if one.done()]
-            assert len(refused) == CALLERS - PLACES_OF_ONE, "as many wait as may, and the rest hear at once"
+            assert len(refused) == CALLERS - PLACES_OF_ONE, "those that wait still do"
         finally:
             others_are_done.set()
-        answered = [one.result() for one in waiting]
+        answered = [one.result(PATIENCE) for one in waiting]
     assert {one.status_code for one in refused} == {503}
     assert {one.headers["Retry-After"] for one in refused} == {"1"}
     assert sorted(one.status_code for one in answered) == [200] * PLACES_OF_ONE + [503] * len(refused)

@@ -17,13 +17,14 @@ from tenants.models.signing_key import PUBLISHED_BEFORE
 from tests.api.test_key_set import kid_of, let_pass
 from tests.conftest import ClientApp, HeadEnd
 from tests.live.conftest import at, warm
-from tests.live.server import ServerProcess, manage, wait_until
+from tests.live.server import ServerProcess, manage
+from tests.waiting import PATIENCE, wait_until
 
-pytestmark = pytest.mark.xdist_group("live")
+pytestmark = pytest.mark.once
 
 
 def key_set_of(server: ServerProcess, tenant_id: str, **options: Any) -> PyJWKClient:
-    return PyJWKClient(f"{server.url}/.well-known/jwks.json?tenant={tenant_id}", timeout=10, **options)
+    return PyJWKClient(f"{server.url}/.well-known/jwks.json?tenant={tenant_id}", timeout=PATIENCE, **options)
 
 
 def test_access_tokens_verify_before_during_and_after_a_rotation(
@@ -53,21 +54,21 @@ def test_access_tokens_verify_before_during_and_after_a_rotation(
     assert verified(before) == "account-1"
 
     _, new = rotation.advance(tenant)
-    wait_until(lambda: published() == {old, new.kid}, 5, "the new key is not published")
+    wait_until(lambda: published() == {old, new.kid}, "the new key is not published")
     remembering = key_set_of(server, tenant, lifespan=3600)
     assert verified(before, remembering) == "account-1"
     assert kid_at_work() == old
 
     let_pass(PUBLISHED_BEFORE)
     rotation.advance(tenant)
-    wait_until(lambda: kid_at_work() == new.kid, 5, "the new key does not sign")
+    wait_until(lambda: kid_at_work() == new.kid, "the new key does not sign")
     during = app.tokens["access_token"]
     for client in (asking, remembering):
         assert [verified(token, client) for token in (before, during)] == ["account-1"] * 2
 
     let_pass(timedelta(hours=2))
     rotation.advance(tenant)
-    wait_until(lambda: published() == {new.kid}, 5, "the old key is not withdrawn")
+    wait_until(lambda: published() == {new.kid}, "the old key is not withdrawn")
     kid_at_work()
     after = app.tokens["access_token"]
     for client in (asking, remembering):
@@ -76,9 +77,7 @@ def test_access_tokens_verify_before_during_and_after_a_rotation(
         verified(before)
 
 
-def test_a_key_that_is_revoked_in_an_emergency_is_replaced_within_two_seconds(
-    server: ServerProcess, nagra: HeadEnd
-) -> None:
+def test_a_key_that_is_revoked_in_an_emergency_is_replaced(server: ServerProcess, nagra: HeadEnd) -> None:
     app = ClientApp(warm(server, nagra))
     app.sign_on()
     before = app.tokens["access_token"]
@@ -87,7 +86,6 @@ def test_a_key_that_is_revoked_in_an_emergency_is_replaced_within_two_seconds(
     rotation.revoke(SigningKey.objects.for_tenant(nagra.tenant_id).get())
     wait_until(
         lambda: app.refresh().status_code == 200 and kid_of(app.tokens["access_token"]) != kid_of(before),
-        2,
         "the new key does not sign",
     )
     assert app.sign_out(before).status_code == 401

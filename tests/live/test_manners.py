@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
+import psutil
 import pytest
+from gunicorn.workers.gthread import DEFAULT_WORKER_DATA_TIMEOUT
 
+from ags.operations.management.commands.serve import THREADS
 from ags.sessions.models import SessionToken
 from tests.conftest import SERVICE, HeadEnd
 from tests.live.conftest import at, warm
 from tests.live.server import Answer, ServerProcess, exchange
+from tests.waiting import PATIENCE, wait_until
 
-pytestmark = pytest.mark.xdist_group("live")
+pytestmark = pytest.mark.once
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 GOODBYE = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
@@ -269,7 +273,7 @@ def test_a_client_that_waits_to_be_asked_for_its_body_is_asked(server: ServerPro
     warm(server, nagra)
     body = body_with(nagra.token())
     head = posting(nagra, "Expect: 100-continue", f"Content-Length: {len(body)}", "Connection: close")
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as wire:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as wire:
         wire.sendall(head)
         assert wire.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
         wire.sendall(body)
@@ -291,11 +295,11 @@ TOO_LARGE = {
 def test_a_body_over_the_limit_is_413_unread_and_ends_the_connection(
     server: ServerProcess, nagra: HeadEnd, head: str, body: bytes
 ) -> None:
-    asked = time.monotonic()
-    (answer,) = exchange(server.port, posting(nagra, head) + body + GOODBYE)
-    refused(answer, 413, "body_too_large")
-    assert last_answer(answer)
-    assert time.monotonic() - asked < 1, "it does not wait for what it will not read"
+    # All of it, and all but its end, which is never sent: who waited for that would answer 400.
+    for sent in (body + GOODBYE, body[:-1]):
+        (answer,) = exchange(server.port, posting(nagra, head) + sent)
+        refused(answer, 413, "body_too_large")
+        assert last_answer(answer)
 
 
 def test_a_form_over_the_limit_is_413_unread_and_ends_the_connection(server: ServerProcess) -> None:
@@ -339,23 +343,38 @@ def test_head_tells_the_length_and_sends_nothing(server: ServerProcess, nagra: H
 
 
 def test_connections_on_which_nothing_is_sent_keep_nobody_waiting(server: ServerProcess) -> None:
+    """gunicorn's own worker waits for the first byte in a thread: then the answer comes after the limit."""
+    many = math.ceil(2 * PATIENCE / DEFAULT_WORKER_DATA_TIMEOUT) * THREADS
     with ExitStack() as open_ones:
-        for _ in range(40):
-            open_ones.enter_context(socket.create_connection(("127.0.0.1", server.port)))
-        asked = time.monotonic()
+        idle = [
+            open_ones.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE))
+            for _ in range(many)
+        ]
         assert server.get("/readyz").status_code == 200
-        assert time.monotonic() - asked < 1
+        for wire in idle:
+            wire.setblocking(False)
+            with pytest.raises(BlockingIOError):  # neither answered nor closed
+                wire.recv(1)
 
 
 def test_a_client_that_never_hangs_up_keeps_nobody_waiting(server: ServerProcess) -> None:
-    with ExitStack() as open_ones:
-        for _ in range(4):
-            wire = open_ones.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=10))
-            wire.sendall(GOODBYE)
-            assert wire.recv(12) == b"HTTP/1.1 200"
-        asked = time.monotonic()
-        assert server.get("/readyz").status_code == 200
-        assert time.monotonic() - asked < 0.5
+    """The server has ended these connections and waits for the clients to do so: it answers others."""
+
+    def answers_meanwhile() -> bool:
+        with ExitStack() as open_ones:
+            ports = []
+            for _ in range(2):
+                wire = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)
+                open_ones.enter_context(wire)
+                wire.sendall(GOODBYE)
+                assert wire.recv(12) == b"HTTP/1.1 200"
+                ports.append(wire.getsockname()[1])
+            assert server.get("/readyz").status_code == 200
+            states = server.connections()
+            return all(states.get(port) in {psutil.CONN_FIN_WAIT1, psutil.CONN_FIN_WAIT2} for port in ports)
+
+    # On a slow machine the time for one of them may have passed before the answer.
+    wait_until(answers_meanwhile, "others are answered only after those that do not hang up")
 
 
 def test_requests_that_never_end_are_given_up(server: ServerProcess, nagra: HeadEnd) -> None:
@@ -363,16 +382,15 @@ def test_requests_that_never_end_are_given_up(server: ServerProcess, nagra: Head
     with ExitStack() as open_ones:
 
         def begin(sent: bytes) -> socket.socket:
-            wire = open_ones.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=15))
+            wire = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)
+            open_ones.enter_context(wire)
             wire.sendall(sent)
             return wire
 
         # One for each thread of the server.
-        heads = [begin(b"GET /healthz HTTP/1.1\r\nHost: loc") for _ in range(4)]
-        bodies = [begin(posting(nagra, "Content-Length: 100") + b"{") for _ in range(4)]
-        asked = time.monotonic()
+        heads = [begin(b"GET /healthz HTTP/1.1\r\nHost: loc") for _ in range(THREADS // 2)]
+        bodies = [begin(posting(nagra, "Content-Length: 100") + b"{") for _ in range(THREADS // 2)]
         assert here.present(here.token()).status_code == 200
-        assert time.monotonic() - asked < 12
         for wire in heads:
             assert wire.recv(100) == b""
         for wire in bodies:

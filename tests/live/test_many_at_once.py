@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,9 +15,8 @@ from ags.sessions.models import SessionToken
 from ags.sessions.tokens import hash_of
 from tests.conftest import HeadEnd
 from tests.live.conftest import warm
-from tests.live.server import PATIENCE, Client, ServerProcess, exchange
-
-pytestmark = pytest.mark.xdist_group("live")
+from tests.live.server import Client, ServerProcess, exchange
+from tests.waiting import PATIENCE, wait_until
 
 MANY = 3 * THREADS
 """Connections, so that not each finds a thread of its own."""
@@ -35,16 +33,14 @@ def test_a_connection_that_never_pauses_leaves_no_other_out(server: ServerProces
             answers[number] += 1
         client.close()
 
-    threads = [threading.Thread(target=never_pause, args=[number]) for number in range(MANY)]
-    for thread in threads:
-        thread.start()
-    ends = time.monotonic() + PATIENCE
-    while min(answers.values()) < 10 and time.monotonic() < ends:
-        time.sleep(0.05)
-    done.set()
-    for thread in threads:
-        thread.join()
-    assert min(answers.values()) >= 10, answers
+    with ThreadPoolExecutor(MANY) as pool:
+        running = [pool.submit(never_pause, number) for number in range(MANY)]
+        try:
+            wait_until(lambda: min(answers.values()) >= 10, f"a connection is left out: {answers}")
+        finally:
+            done.set()
+        for thread in running:
+            thread.result(PATIENCE)
 
 
 def test_a_small_answer_comes_in_one_piece(server: ServerProcess) -> None:

@@ -16,10 +16,15 @@ from ags.api.documents import OPENAPI_FILE
 from tests.conftest import SERVICE, TRIAL, ClientApp, HeadEnd, add_trial
 from tests.live.conftest import warm
 from tests.live.server import ServerProcess
+from tests.waiting import PATIENCE
 
-pytestmark = pytest.mark.xdist_group("live")
+LIMIT = 9 * PATIENCE
+"""Seconds for all calls together."""
+
+pytestmark = [pytest.mark.once, pytest.mark.timeout(10 * PATIENCE)]
 
 CONFIGURATION = """
+request-timeout = {patience}
 generation = {{ max-examples = 100, deterministic = true, database = "none" }}
 continue-on-failure = true
 
@@ -77,7 +82,9 @@ def test_it_answers_as_openapi_says_to_what_that_allows_and_to_what_it_forbids(
     known = {"tenant": nagra.tenant_id, "service": SERVICE, "trial": TRIAL, "token": nagra.token()}
     configuration.write_text(
         CONFIGURATION.format(
-            **{name: json.dumps(its) for name, its in known.items()}, users=json.dumps(users)[1:-1]
+            **{name: json.dumps(its) for name, its in known.items()},
+            users=json.dumps(users)[1:-1],
+            patience=PATIENCE,
         )
     )
     program = [Path(sys.executable).with_name("schemathesis"), f"--config-file={configuration}"]
@@ -88,7 +95,7 @@ def test_it_answers_as_openapi_says_to_what_that_allows_and_to_what_it_forbids(
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=LIMIT,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     answers = Counter(

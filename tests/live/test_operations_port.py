@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.live.server import Client, ServerProcess, manage
+from tests.waiting import PATIENCE
 
-pytestmark = pytest.mark.xdist_group("live")
+pytestmark = pytest.mark.once
 
 
 def test_metrics_are_told_on_the_operations_port_alone(transactional_db: None, port: int) -> None:
@@ -30,15 +31,14 @@ def test_a_socket_in_the_file_system_does_not_take_the_host_header_for_its_port(
     server = ServerProcess(AGS_BIND=f"unix:{path}", AGS_OPERATIONS_BIND=f"127.0.0.1:{port}")
     server.port = port
     with server, socket.socket(socket.AF_UNIX) as wire:
-        wire.settimeout(10)
+        wire.settimeout(PATIENCE)
         wire.connect(path)
         wire.sendall(b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: close\r\n\r\n" % port)
         assert wire.recv(65536).startswith(b"HTTP/1.1 404 ")
 
 
-def test_without_one_there_are_no_metrics(transactional_db: None) -> None:
-    with ServerProcess() as server:
-        assert server.get("/metrics").status_code == 404
+def test_without_one_there_are_no_metrics(server: ServerProcess) -> None:
+    assert server.get("/metrics").status_code == 404
 
 
 def test_an_operations_port_that_is_none_is_said_so() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
+import subprocess
 import tempfile
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,14 +18,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 
+from ags.operations.management.commands.serve import THREADS
 from ags.sessions.tokens import hash_of
+from tenants.snapshot import FRESH_FOR
 from tests.conftest import HeadEnd
-from tests.live.server import Answer, ServerProcess, manage, wait_until
+from tests.live.server import Answer, ServerProcess, manage
+from tests.waiting import PATIENCE, wait_until
 
-pytestmark = [pytest.mark.postgresql, pytest.mark.xdist_group("live")]
+pytestmark = pytest.mark.postgresql
 
 OPERATOR = "from tests.conftest import operator; operator('nagra', bytes(range(1, 33)))"
 
@@ -52,6 +59,12 @@ class PostgreSQL:
             except ProcessLookupError:  # it left with its parent
                 continue
 
+    def stands_still(self) -> bool:
+        """Whether every process of it is stopped."""
+        postmaster = self._server.get_postmaster_info().process
+        processes = [postmaster, *postmaster.children(recursive=True)]
+        return all(process.status() == psutil.STATUS_STOPPED for process in processes)
+
     def gone(self) -> bool:
         """Whether nothing of it runs."""
         return not self._server.get_postmaster_info().is_running()
@@ -59,14 +72,30 @@ class PostgreSQL:
     def accepts(self) -> bool:
         """Whether it serves."""
         try:
-            psycopg.connect(self.url, connect_timeout=2).close()
+            psycopg.connect(self.url, connect_timeout=int(PATIENCE)).close()
         except psycopg.OperationalError:
             return False
         return True
 
     def start(self) -> None:
-        """Start it again."""
-        self._server.ensure_postgres_running()
+        """Start it again. The library gives up after ten seconds, though what it has started goes on."""
+        wait_until(self._starts, "PostgreSQL does not start")
+
+    def _starts(self) -> bool:
+        try:
+            self._server.ensure_postgres_running()
+        except subprocess.SubprocessError:
+            return False
+        return True
+
+    def connections(self) -> int:
+        """How many connections the servers of these tests have."""
+        with psycopg.connect(self.url) as its:
+            row = its.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ags'"
+            ).fetchone()
+        assert row is not None
+        return int(row[0])
 
     def hashes(self) -> set[bytes]:
         """The hashes of all session tokens that it holds."""
@@ -106,36 +135,40 @@ def head_end(fragile: ServerProcess) -> HeadEnd:
 
 @dataclass
 class Load:
-    """What a number of clients saw: when each sent, when it was answered, and what."""
+    """What a number of clients saw: which of them, when it sent, when it was answered, and what."""
 
-    answers: list[tuple[float, float, Answer]] = field(default_factory=list)
+    clients: int
+    answers: list[tuple[int, float, float, Answer]] = field(default_factory=list)
     probes: list[Answer] = field(default_factory=list)
 
-    def between(self, start: float, end: float) -> list[Answer]:
+    def between(self, start: float, end: float = math.inf) -> list[Answer]:
         """The answers to what was sent and answered in that time."""
-        return [answer for sent, answered, answer in self.answers if sent > start and answered < end]
+        return [
+            answer for _, sent, answered, answer in self.answers.copy() if sent > start and answered < end
+        ]
 
-    def slowest(self) -> float:
-        """The longest that anybody waited."""
-        return max(answered - sent for sent, answered, _ in self.answers)
+    def each_was_answered(self, times: int, *, after: float) -> bool:
+        """Whether each client was answered so often what it had sent after that moment."""
+        counts = Counter(client for client, sent, *_ in self.answers.copy() if sent > after)
+        return len(counts) == self.clients and min(counts.values()) >= times
 
 
 @contextmanager
 def load(server: ServerProcess, head_end: HeadEnd, clients: int) -> Iterator[Load]:
     """Present tokens all the while; every second client hangs up after each answer. Nothing may break off."""
-    seen = Load()
+    seen = Load(clients)
     enough = threading.Event()
 
-    def present(hangs_up: bool) -> None:
+    def present(number: int) -> None:
         client = server.client()
         here = replace(head_end, client=client)
         while not enough.is_set():
             sent = time.monotonic()
             answer = here.present(here.token())
-            seen.answers.append((sent, time.monotonic(), answer))
+            seen.answers.append((number, sent, time.monotonic(), answer))
             if answer.status_code != 200:
                 time.sleep(0.01)
-            if hangs_up:
+            if number % 2 == 0:
                 client.close()
 
     def probe() -> None:
@@ -145,14 +178,14 @@ def load(server: ServerProcess, head_end: HeadEnd, clients: int) -> Iterator[Loa
             time.sleep(0.02)
 
     with ThreadPoolExecutor(clients + 1) as pool:
-        running = [pool.submit(present, number % 2 == 0) for number in range(clients)]
+        running = [pool.submit(present, number) for number in range(clients)]
         running.append(pool.submit(probe))
         try:
             yield seen
         finally:
             enough.set()
         for thread in running:
-            thread.result()
+            thread.result(PATIENCE)
 
 
 def refused_as_unavailable(answer: Answer) -> bool:
@@ -184,34 +217,32 @@ def test_without_postgresql_each_answer_is_503_and_nothing_granted_is_lost(
     end: Callable[[PostgreSQL], None],
 ) -> None:
     with load(fragile, head_end, clients=6) as seen:
-        wait_until(lambda: len(seen.answers) > 50, 10, "nothing runs")
+        wait_until(lambda: seen.each_was_answered(5, after=0), "nothing runs")
         end(postgresql)
-        wait_until(postgresql.gone, 10, "PostgreSQL does not go")
+        wait_until(postgresql.gone, "PostgreSQL does not go")
         gone = time.monotonic()
-        time.sleep(1.2)  # longer than a snapshot is believed
+        # Nobody waits for it to come back: each is answered while a snapshot is still believed, and later.
+        wait_until(lambda: seen.each_was_answered(3, after=gone + FRESH_FOR), "somebody waits")
         assert refused_as_unavailable(fragile.get("/readyz"))
         returning = time.monotonic()
         starter = threading.Thread(target=postgresql.start)
         starter.start()
-        wait_until(postgresql.accepts, 20, "PostgreSQL does not come back")
+        wait_until(postgresql.accepts, "PostgreSQL does not come back")
         back = time.monotonic()
         wait_until(
-            lambda: any(answer.status_code == 200 for answer in seen.between(back, time.monotonic())),
-            2,
-            "no service two seconds after PostgreSQL is back",
+            lambda: any(answer.status_code == 200 for answer in seen.between(back)),
+            "no service though PostgreSQL is back",
         )
         assert fragile.get("/readyz").status_code == 200
         served = time.monotonic()
-        wait_until(lambda: len(seen.between(served, time.monotonic())) > 50, 10, "nothing runs again")
-        starter.join()
+        wait_until(lambda: seen.each_was_answered(5, after=served), "nothing runs again")
+        starter.join(PATIENCE)
+        assert not starter.is_alive()
 
-    outage = seen.between(gone, returning)
-    assert len(outage) > 20
-    assert all(refused_as_unavailable(answer) for answer in outage)
-    for _, _, answer in seen.answers:
+    assert all(refused_as_unavailable(answer) for answer in seen.between(gone, returning))
+    for *_, answer in seen.answers:
         assert answer.status_code == 200 or refused_as_unavailable(answer)
-    assert seen.slowest() < 2
-    assert {answer.status_code for answer in seen.between(served, time.monotonic())} == {200}
+    assert {answer.status_code for answer in seen.between(served)} == {200}
     assert {probe.status_code for probe in seen.probes} == {200}
     granted = {
         hash_of(answer.json()["sessionToken"]) for *_, answer in seen.answers if answer.status_code == 200
@@ -229,41 +260,40 @@ def test_a_connection_that_idled_through_an_outage_is_served_at_once(
         with ThreadPoolExecutor(len(clients)) as pool:
             return set(pool.map(lambda here: here.present(here.token()).status_code, clients))
 
-    wait_until(lambda: all_present() == {200}, 5, "not served before")
-    for _ in range(3):  # until each thread of the server has its database connection
-        assert all_present() == {200}
+    wait_until(
+        lambda: all_present() == {200} and postgresql.connections() == THREADS,
+        "not each thread of the server has its database connection",
+    )
     postgresql.signal_all(signal.SIGKILL)
-    wait_until(postgresql.gone, 10, "PostgreSQL does not go")
+    wait_until(postgresql.gone, "PostgreSQL does not go")
     postgresql.start()
-    wait_until(postgresql.accepts, 20, "PostgreSQL does not come back")
+    wait_until(postgresql.accepts, "PostgreSQL does not come back")
     assert all_present() == {200}
 
 
-def test_a_frozen_postgresql_is_503_for_everybody_in_about_two_seconds(
+def test_a_frozen_postgresql_is_503_for_everybody(
     postgresql: PostgreSQL, fragile: ServerProcess, head_end: HeadEnd
 ) -> None:
     # More clients than the server has threads: nobody waits for somebody who waits.
     with load(fragile, head_end, clients=24) as seen:
-        wait_until(lambda: len(seen.answers) > 100, 10, "nothing runs")
+        wait_until(lambda: seen.each_was_answered(4, after=0), "nothing runs")
         postgresql.signal_all(signal.SIGSTOP)
         try:
+            wait_until(postgresql.stands_still, "PostgreSQL goes on")
             frozen = time.monotonic()
-            time.sleep(4)
+            # Each is answered while PostgreSQL is frozen, also what it sends after that answer.
+            wait_until(lambda: seen.each_was_answered(2, after=frozen), "somebody waits for PostgreSQL")
             thawing = time.monotonic()
         finally:
             postgresql.signal_all(signal.SIGCONT)
         wait_until(
-            lambda: any(answer.status_code == 200 for answer in seen.between(thawing, time.monotonic())),
-            2,
-            "no service two seconds after PostgreSQL is back",
+            lambda: any(answer.status_code == 200 for answer in seen.between(thawing)),
+            "no service though PostgreSQL goes on",
         )
         served = time.monotonic()
-        wait_until(lambda: len(seen.between(served, time.monotonic())) > 50, 10, "nothing runs again")
+        wait_until(lambda: seen.each_was_answered(2, after=served), "nothing runs again")
 
-    outage = seen.between(frozen + 0.1, thawing)
-    assert len(outage) > 24
-    assert all(refused_as_unavailable(answer) for answer in outage)
-    for _, _, answer in seen.answers:
+    assert all(refused_as_unavailable(answer) for answer in seen.between(frozen, thawing))
+    for *_, answer in seen.answers:
         assert answer.status_code == 200 or refused_as_unavailable(answer)
-    assert seen.slowest() < 2.5
     assert {probe.status_code for probe in seen.probes} == {200}

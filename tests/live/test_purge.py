@@ -13,11 +13,12 @@ from ags.sessions.models import SessionToken
 from tenants.models import Service
 from tests.conftest import HeadEnd
 from tests.live.conftest import warm
-from tests.live.server import ServerProcess, manage, wait_until
+from tests.live.server import ServerProcess, manage
 from tests.live.test_two_servers import Servers, hammering
 from tests.sessions.test_purge import deleted
+from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.postgresql, pytest.mark.xdist_group("live")]
+pytestmark = pytest.mark.postgresql
 
 
 def dead_rows(head_end: HeadEnd, number: int) -> None:
@@ -53,7 +54,7 @@ def somebody_purges() -> bool:
 
 
 def test_of_two_purges_at_a_time_one_works_and_the_other_says_so(nagra: HeadEnd) -> None:
-    dead_rows(nagra, 2500)
+    dead_rows(nagra, 500)
 
     def purge() -> subprocess.CompletedProcess[str]:
         return manage("purge")
@@ -65,11 +66,11 @@ def test_of_two_purges_at_a_time_one_works_and_the_other_says_so(nagra: HeadEnd)
                 :1
             ].get()
             first = pool.submit(purge)
-            wait_until(somebody_purges, 10, "the first does not begin")
+            wait_until(somebody_purges, "the first does not begin")
             second = purge()
             assert not first.done()
         assert (second.returncode, second.stdout) == (0, "another purge is running\n")
-        assert (first.result().returncode, first.result().stdout) == (0, deleted(2500))
+        assert (first.result().returncode, first.result().stdout) == (0, deleted(500))
     assert dead(nagra) == 0
     assert manage("purge").stdout == deleted(0)
 
@@ -77,10 +78,10 @@ def test_of_two_purges_at_a_time_one_works_and_the_other_says_so(nagra: HeadEnd)
 def test_a_purge_disturbs_nobody_who_is_given_a_token_meanwhile(two_servers: Servers, nagra: HeadEnd) -> None:
     for server in two_servers:
         warm(server, nagra)
-    dead_rows(nagra, 4_000)
+    dead_rows(nagra, 1_000)
     with hammering(two_servers, nagra) as noted:
         purge = manage("purge", "--batch", "100")
-    assert (purge.returncode, purge.stdout) == (0, deleted(4000))
+    assert (purge.returncode, purge.stdout) == (0, deleted(1000))
     assert dead(nagra) == 0
     assert {(status, reason) for _, _, status, reason in noted.answers} == {(200, None)}
     kept = SessionToken.objects.for_tenant(nagra.tenant_id).count()
@@ -95,7 +96,7 @@ def test_a_purge_leaves_the_row_that_guards_a_jti(server: ServerProcess, nagra: 
     token = nagra.token(jti="once")
     assert here.present(token).status_code == 200
     row = SessionToken.objects.for_tenant(nagra.tenant_id).filter(jti="once", expires_at__lt=Now())
-    wait_until(row.exists, 5, "it does not expire")
+    wait_until(row.exists, "it does not expire")
     assert manage("purge").stdout == deleted(1), "that of warming up, which guards nothing"
     again = here.present(token)
     assert (again.status_code, again.json()["reason"]) == (401, "replayed")

@@ -17,9 +17,10 @@ from ags.sessions.refresh import USED_KEPT
 from tenants.models import Tenant
 from tests.conftest import ClientApp, HeadEnd, platform
 from tests.live.conftest import warm
-from tests.live.server import ServerProcess, wait_until
+from tests.live.server import ServerProcess
+from tests.waiting import PATIENCE, wait_until
 
-pytestmark = [pytest.mark.postgresql, pytest.mark.xdist_group("live")]
+pytestmark = pytest.mark.postgresql
 
 Servers = tuple[ServerProcess, ServerProcess]
 T = TypeVar("T")
@@ -39,6 +40,10 @@ def deadlocks_so_far() -> int:
         cursor.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
         (number,) = cursor.fetchone()
     return int(number)
+
+
+LONGEST_GRACE = 60
+"""Seconds. Within it even a slow machine has all clients answered that refresh at once."""
 
 
 def change(head_end: HeadEnd, **fields: Any) -> None:
@@ -62,7 +67,7 @@ def race(
         app = ClientApp(replace(head_end, client=server.client()))  # type: ignore[arg-type]
         answers = []
         for one in rounds:
-            ready.wait(60)
+            ready.wait(PATIENCE)
             answers.append(run(app, one))
         return answers
 
@@ -88,25 +93,26 @@ def devices(head_end: HeadEnd) -> list[Device]:
 # Redeeming
 
 
-@pytest.mark.timeout(300)
-def test_of_64_clients_that_redeem_one_token_one_is_signed_on_200_times_over(
-    two_servers: Servers, nagra: HeadEnd
+@pytest.mark.timeout(5 * PATIENCE)
+@pytest.mark.parametrize("times", [20, pytest.param(200, marks=pytest.mark.full)])
+def test_of_64_clients_that_redeem_one_token_one_is_signed_on_each_time(
+    two_servers: Servers, nagra: HeadEnd, times: int
 ) -> None:
     here = warm_both(two_servers, nagra)
     app = ClientApp(here)
-    tokens = [app.session_token(f"account-{number % 20}") for number in range(200)]
+    tokens = [app.session_token(f"account-{number % 20}") for number in range(times)]
     rounds = race(two_servers, nagra, 64, tokens, lambda app, token: app.redeem(token))
-    assert len(rounds) == 200
+    assert len(rounds) == times
     for answers in rounds:
         assert statuses(answers) == {201: 1, 401: 63}
         assert {answer.json()["reason"] for answer in answers if answer.status_code == 401} == {
             "not_authenticated"
         }
-    assert len(devices(nagra)) == 200
+    assert len(devices(nagra)) == times
     redeemed = SessionToken.objects.for_tenant(nagra.tenant_id).filter(redeemed_at__isnull=False)
-    assert redeemed.count() == 200
+    assert redeemed.count() == times
     events = SecurityEvent.objects.for_tenant(nagra.tenant_id)
-    assert Counter(events.values_list("kind", "times")) == {("session_token_reused", 63): 200}
+    assert Counter(events.values_list("kind", "times")) == {("session_token_reused", 63): times}
 
 
 def test_of_16_clients_that_come_back_with_one_token_one_is_signed_on(
@@ -155,7 +161,7 @@ def test_of_first_sign_ons_that_race_for_the_last_places_of_a_limit_as_many_win(
     here = warm_both(two_servers, nagra)
     app = ClientApp(here)
     clients = 8
-    accounts = [f"account-{number}" for number in range(50)]
+    accounts = [f"account-{number}" for number in range(15)]
     if known:
         for account in accounts:
             Account(tenant_id=nagra.tenant_id, account_id=account).save()
@@ -173,7 +179,7 @@ def test_of_first_sign_ons_that_race_for_the_last_places_of_a_limit_as_many_win(
     assert len(devices(nagra)) == free * len(accounts)
     change(nagra, device_limit=None)
     losers = [token for answers in rounds for token, answer in answers if answer.status_code == 403]
-    wait_until(lambda: app.redeem(losers[0]).status_code == 201, 5, "its token was spent by the refusal")
+    wait_until(lambda: app.redeem(losers[0]).status_code == 201, "its token was spent by the refusal")
     assert statuses(app.redeem(token) for token in losers[1:]) == {201: len(losers) - 1}
 
 
@@ -183,6 +189,7 @@ def test_of_first_sign_ons_that_race_for_the_last_places_of_a_limit_as_many_win(
 def test_16_clients_that_refresh_with_one_token_are_one_family_and_all_go_on(
     two_servers: Servers, nagra: HeadEnd
 ) -> None:
+    change(nagra, refresh_grace=LONGEST_GRACE)
     here = warm_both(two_servers, nagra)
     app = ClientApp(here)
     app.sign_on()
@@ -193,9 +200,9 @@ def test_16_clients_that_refresh_with_one_token_are_one_family_and_all_go_on(
 
     def refresh(app: ClientApp, _: int) -> Any:
         answer = app.refresh(current[0])
-        if turn.wait(60) == 0 and answer.status_code == 200:
+        if turn.wait(PATIENCE) == 0 and answer.status_code == 200:
             current[0] = answer.json()["refresh_token"]
-        turn.wait(60)
+        turn.wait(PATIENCE)
         return answer
 
     for number, answers in enumerate(race(two_servers, nagra, 16, list(range(generations)), refresh), 1):
@@ -206,14 +213,13 @@ def test_16_clients_that_refresh_with_one_token_are_one_family_and_all_go_on(
     assert (device.generation, device.ended_at) == (generations, None)
     assert not SecurityEvent.objects.for_tenant(nagra.tenant_id).exists()
     resource_server = replace(platform(nagra.tenant_id), client=here.client)
-    wait_until(
-        lambda: resource_server.introspect("x").status_code == 200, 5, "the resource server is not known"
-    )
+    wait_until(lambda: resource_server.introspect("x").status_code == 200, "the resource server is not known")
     assert all(resource_server.sees(answer.json()["access_token"]) for answer in answers), "all are signed on"
 
 
 def test_clients_that_each_go_on_by_themselves_stay_signed_on(two_servers: Servers, nagra: HeadEnd) -> None:
     """Four threads of one app refresh five times, each with what it was given last."""
+    change(nagra, refresh_grace=LONGEST_GRACE)
     here = warm_both(two_servers, nagra)
     app = ClientApp(here)
     app.sign_on()
@@ -230,7 +236,7 @@ def test_clients_that_each_go_on_by_themselves_stay_signed_on(two_servers: Serve
     assert devices(nagra)[0].ended_at is None
 
 
-@pytest.mark.parametrize("grace", [0, 1])
+@pytest.mark.parametrize("grace", [0, LONGEST_GRACE])
 def test_after_the_grace_a_race_with_a_used_token_ends_the_family_once(
     two_servers: Servers, nagra: HeadEnd, grace: int
 ) -> None:
@@ -242,7 +248,9 @@ def test_after_the_grace_a_race_with_a_used_token_ends_the_family_once(
     assert app.refresh().status_code == 200
     if grace:
         assert app.refresh(stolen).status_code == 200, "within the grace"
-        threading.Event().wait(grace + 0.2)
+        (device,) = devices(nagra)
+        device.used = [[generation, at - grace] for generation, at in device.used]
+        device.save()
     (answers,) = race(two_servers, nagra, 16, [stolen], lambda app, token: app.refresh(token))
     assert statuses(answers) == {401: 16}
     assert app.refresh().status_code == 401, "the honest one is signed out, too: he signs on afresh"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 import uuid
@@ -19,9 +20,10 @@ from ags.sessions.models import SessionToken
 from tenants.models import Key, Service, Tenant
 from tests.conftest import SERVICE, HeadEnd, add_key, operator
 from tests.live.conftest import at, warm
-from tests.live.server import ServerProcess, wait_until
+from tests.live.server import ServerProcess
+from tests.waiting import PATIENCE, wait_until
 
-pytestmark = [pytest.mark.postgresql, pytest.mark.xdist_group("live")]
+pytestmark = pytest.mark.postgresql
 
 Servers = tuple[ServerProcess, ServerProcess]
 
@@ -36,7 +38,7 @@ class Noted:
         """The answers of that server to what was sent after that moment."""
         return Counter(
             (status, reason)
-            for where, sent, status, reason in self.answers
+            for where, sent, status, reason in self.answers.copy()
             if where is server and sent > after
         )
 
@@ -62,7 +64,7 @@ def hammering(servers: Servers, head_end: HeadEnd) -> Iterator[Noted]:
         finally:
             enough.set()
         for thread in running:
-            thread.result()
+            thread.result(PATIENCE)
 
 
 def revoke_key(head_end: HeadEnd) -> None:
@@ -132,17 +134,18 @@ def test_what_is_withdrawn_issues_nothing_from_its_commit_on(
     for server in two_servers:
         warm(server, nagra)
     with hammering(two_servers, nagra) as noted:
-        wait_until(lambda: len(noted.answers) > 30, 10, "nothing runs")
+        for server in two_servers:
+            wait_until(lambda server=server: noted.of(server, after=0)[200, None] > 10, "nothing runs")
         with transaction.atomic():
             withdraw(nagra)
         committed = time.monotonic()
         with connection.cursor() as cursor:
             cursor.execute("SELECT clock_timestamp()")
             (moment,) = cursor.fetchone()
-        # Longer than a snapshot is believed: first the statement alone refuses, then the new snapshot too.
-        time.sleep(1.3)
+        # First the statement alone refuses, then a snapshot that is newer than the commit, too.
+        have_answered(two_servers, noted, after=committed)
+        have_answered(two_servers, noted, after=have_looked_again(two_servers))
     for server in two_servers:
-        assert noted.of(server, after=0)[200, None], "it was issuing before"
         assert set(noted.of(server, after=committed)) == {answered}
     assert not SessionToken.objects.for_tenant(nagra.tenant_id).filter(created_at__gt=moment).exists()
     granted = sum(noted.of(server, after=0)[200, None] for server in two_servers)
@@ -150,29 +153,45 @@ def test_what_is_withdrawn_issues_nothing_from_its_commit_on(
     assert issued == granted + len(two_servers), "a row for each token granted, those of warming up included"
 
 
-def works_within_two_seconds(servers: Servers, works: Callable[[ServerProcess], bool]) -> None:
-    committed = time.monotonic()
+def have_answered(servers: Servers, noted: Noted, *, after: float) -> None:
+    """Wait until each server has answered some of what was sent after that moment."""
     for server in servers:
-        left = committed + 2 - time.monotonic()
-        wait_until(lambda server=server: works(server), left, f"not within two seconds on {server.url}")
+        wait_until(
+            lambda server=server: noted.of(server, after=after).total() > 10, f"{server.url} does not answer"
+        )
 
 
-def test_a_new_key_works_within_two_seconds(two_servers: Servers, nagra: HeadEnd) -> None:
+_newcomers = itertools.count(1)
+
+
+def have_looked_again(servers: Servers) -> float:
+    """Wait until each server has asked the database for its tenants; return a moment after that."""
+    newcomer = operator(f"newcomer-{next(_newcomers)}", bytes(range(32)))
+    works_on_each(servers, lambda server: at(server, newcomer).discover().status_code == 200)
+    return time.monotonic()
+
+
+def works_on_each(servers: Servers, works: Callable[[ServerProcess], bool]) -> None:
+    """Wait until it works on each server, and check that it goes on to work."""
+    for server in servers:
+        wait_until(lambda server=server: works(server), f"it does not work on {server.url}")
+        assert all(works(server) for _ in range(5)), f"it works on {server.url} now and then"
+
+
+def test_a_new_key_works_on_each(two_servers: Servers, nagra: HeadEnd) -> None:
     for server in two_servers:
         warm(server, nagra)
     newer = replace(nagra, kid="newer", secret=bytes(range(50, 82)))
     assert at(two_servers[0], newer).present(newer.token()).status_code == 401
     add_key(newer)
-    works_within_two_seconds(
-        two_servers, lambda server: at(server, newer).present(newer.token()).status_code == 200
-    )
+    works_on_each(two_servers, lambda server: at(server, newer).present(newer.token()).status_code == 200)
 
 
-def test_a_new_tenant_is_served_within_two_seconds(two_servers: Servers, nagra: HeadEnd) -> None:
+def test_a_new_tenant_is_served_by_each(two_servers: Servers, nagra: HeadEnd) -> None:
     for server in two_servers:
         warm(server, nagra)
     sunrise = operator(f"sunrise-of-{nagra.tenant_id}", bytes(range(101, 133)))
-    works_within_two_seconds(
+    works_on_each(
         two_servers,
         lambda server: (
             at(server, sunrise).discover().status_code == 200
@@ -185,22 +204,20 @@ def names(answer: Any) -> list[str]:
     return [service["authServiceName"] for service in answer.json().get("availableServices", [])]
 
 
-def test_a_new_service_and_one_enabled_again_are_discovered_within_two_seconds(
+def test_a_new_service_and_one_enabled_again_are_discovered_on_each(
     two_servers: Servers, nagra: HeadEnd
 ) -> None:
     disable_service(nagra)
-    works_within_two_seconds(two_servers, lambda server: at(server, nagra).discover().status_code == 404)
+    works_on_each(two_servers, lambda server: at(server, nagra).discover().status_code == 404)
     service = Service.objects.for_tenant(nagra.tenant_id).get()
     service.enabled = True
     service.save()
-    works_within_two_seconds(two_servers, lambda server: names(at(server, nagra).discover()) == [SERVICE])
+    works_on_each(two_servers, lambda server: names(at(server, nagra).discover()) == [SERVICE])
     Service(
         tenant_id=nagra.tenant_id, name="Another", strategy="operator_token", display_name="A", enabled=True
     ).save()
-    works_within_two_seconds(
-        two_servers, lambda server: names(at(server, nagra).discover()) == ["Another", SERVICE]
-    )
-    works_within_two_seconds(
+    works_on_each(two_servers, lambda server: names(at(server, nagra).discover()) == ["Another", SERVICE])
+    works_on_each(
         two_servers,
         lambda server: (
             at(server, nagra).present(nagra.token(), x_auth_service_id="Another").status_code == 200
@@ -218,7 +235,7 @@ def test_32_clients_with_one_jti_get_exactly_one_token(two_servers: Servers, nag
         here = replace(nagra, client=server.client())
         seen = []
         for token in rounds:
-            ready.wait(30)
+            ready.wait(PATIENCE)
             answer = here.present(token)
             seen.append((answer.status_code, answer.json().get("reason")))
         return seen
@@ -246,11 +263,14 @@ def test_a_jti_spent_on_one_service_is_spent_on_another_that_allows_more_skew(
         settings={"clock_skew": 300},
     ).save()
     first, second = (warm(server, nagra) for server in two_servers)
-    token = nagra.token(jti="once", exp=time.time() + 1)
-    assert first.present(token).status_code == 200
-    wait_until(
-        lambda: first.present(token).json()["reason"] == "token_expired", 5, "the token does not expire"
-    )
+    for life in (1, 2, 4, 8, 16, 32):  # seconds, of which the first may be too few for a slow machine
+        token = nagra.token(jti=f"once, for {life} seconds", exp=time.time() + life)
+        answer = first.present(token)
+        if answer.status_code == 200:
+            break
+        assert answer.json()["reason"] == "token_expired"
+    assert answer.status_code == 200
+    wait_until(lambda: first.present(token).json()["reason"] == "token_expired", "the token does not expire")
     again = second.present(token, x_auth_service_id="Lenient")
     assert (again.status_code, again.json()["reason"]) == (401, "replayed")
     fresh = nagra.token(jti="another", exp=time.time() - 1)

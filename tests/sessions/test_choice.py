@@ -28,6 +28,7 @@ from tenants.models import Key, KeyState, Service, SigningKey, Tenant
 from tenants.snapshot import snapshot
 from tests.api.test_refusals import BODIES, ID, NOT_AVAILABLE, UNAVAILABLE, database_away, refusal, whole
 from tests.conftest import SERVICE, TRIAL, ClientApp, HeadEnd, add_trial, operator
+from tests.sessions.database_clock import database_now
 from tests.sessions.test_redeem import (
     DISABLED,
     INFORMATION,
@@ -81,13 +82,14 @@ def test_several_accounts_are_a_300_to_choose_from_and_no_device(app: ClientApp)
 
 
 def test_the_row_remembers_who_asked_and_holds_no_token(app: ClientApp, trial: Service) -> None:
+    before = database_now()
     answer = app.prove("a-1,a-2", deviceInformation=INFORMATION)
     token = answer.json()["accounts"][0]["userAccountToken"]
-    row = AccountChoice.objects.for_tenant("nagra").annotate(now=Now()).get()
+    row = AccountChoice.objects.for_tenant("nagra").get()
     assert (row.service_id, row.key_id, row.used_at) == (trial.pk, None, None)
     assert (row.accounts, row.information, row.client_id) == (["a-1", "a-2"], INFORMATION, None)
     assert row.correlation_id == answer.headers["x-correlation-id"]
-    assert timedelta() <= row.now - row.created_at < timedelta(seconds=10)
+    assert before <= row.created_at <= database_now()
     # SQLite counts milliseconds.
     assert abs(row.expires_at - row.created_at - timedelta(minutes=10)) <= timedelta(milliseconds=2)
     secret = token.partition(".")[0]

@@ -30,6 +30,7 @@ from tenants.models import Key, KeyState, Service, SigningKey, Tenant
 from tenants.snapshot import snapshot
 from tests.api.test_refusals import ID, NOT_AVAILABLE, UNAVAILABLE, database_away, refusal, whole
 from tests.conftest import SERVICE, ClientApp, HeadEnd, operator
+from tests.sessions.database_clock import database_now
 
 NOT_ACCEPTED = refusal(
     401, 40100, "not_authenticated", "What was presented proves nothing, or nothing any more."
@@ -81,7 +82,9 @@ def change(model: Any, **fields: Any) -> None:
 
 
 def test_the_bundle_is_what_the_contract_shows(app: ClientApp) -> None:
+    before = database_now().timestamp()
     answer = app.sign_on("Kühn 7")
+    after = database_now().timestamp()
     assert answer.status_code == 201
     assert answer.headers["Content-Type"] == "application/json"
     assert answer.headers["Cache-Control"] == "no-store"
@@ -99,7 +102,6 @@ def test_the_bundle_is_what_the_contract_shows(app: ClientApp) -> None:
     assert all(type(given[name]) is int for name in given if name.endswith("_in"))
     assert re.fullmatch("[0-9a-f]{32}", device.client_id)
 
-    now = datetime.now(UTC).timestamp()
     claims = jwt.decode(access, options={"verify_signature": False})
     common = {
         "ver": "1.0",
@@ -109,8 +111,9 @@ def test_the_bundle_is_what_the_contract_shows(app: ClientApp) -> None:
         "deviceId": device.client_id,
     }
     assert [type(claims[name]) for name in ("iat", "exp", "jti")] == [int, int, str]
-    assert claims.pop("iat") == pytest.approx(now, abs=10)
-    assert claims.pop("exp") == pytest.approx(now + 3600, abs=10)
+    issued = claims.pop("iat")
+    assert int(before) <= issued <= after
+    assert claims.pop("exp") == issued + 3600
     assert len(claims.pop("jti")) == 32
     assert claims == common | {"typ": "DevAuthN", "iss": "ags", "aud": "nagra", "sid": device.sign_on}
     assert jwt.get_unverified_header(access) == {
@@ -121,8 +124,8 @@ def test_the_bundle_is_what_the_contract_shows(app: ClientApp) -> None:
 
     claims = jwt.decode(refresh, options={"verify_signature": False})
     assert [type(claims[name]) for name in ("exp", "fixed_exp", "jti")] == [int, int, str]
-    assert claims.pop("exp") == pytest.approx(now + 172_800, abs=10)
-    assert claims.pop("fixed_exp") == pytest.approx(now + 7_776_000, abs=10)
+    for name, seconds in (("exp", 172_800), ("fixed_exp", 7_776_000)):
+        assert int(before) <= claims.pop(name) - seconds <= after
     assert claims.pop("jti")
     assert claims == common | {"typ": "RefreshAuthN"}
 

@@ -20,6 +20,7 @@ from tenants import snapshot as tenants_snapshot
 from tenants.models import Key, Service, SigningKey, Tenant
 from tests.api.test_refusals import ID, NOT_AVAILABLE, whole
 from tests.conftest import ClientApp, HeadEnd, Platform, add_key, operator, platform
+from tests.sessions.database_clock import let_clock_move
 from tests.sessions.test_redeem import NOT_ACCEPTED, change, events, redeem, verbs
 from tests.sessions.test_refresh import by_the_tenants_key, claims
 
@@ -134,7 +135,7 @@ def cast(nagra: HeadEnd, sunrise: HeadEnd) -> dict[str, Held]:
     }
     for held in cast.values():
         held.take()
-    time.sleep(0.002)  # SQLite counts milliseconds
+    let_clock_move()
     return cast
 
 
@@ -153,7 +154,7 @@ def test_a_cut_kills_what_was_granted_up_to_it_and_nothing_else(
     if cut is session_token:  # his other device holds one of the same account
         cast.pop("another device")
     cut(he)
-    time.sleep(0.002)
+    let_clock_move()
     good = {name for name, is_good in he.is_good().items() if is_good}
     assert good == ALL - dies
     for name, held in cast.items():
@@ -177,7 +178,7 @@ def test_a_refresh_does_not_make_a_sign_on_younger_than_its_proof(
     assert he.app.redeem(he.session_token).status_code == 201
     he.app.refresh()
     cut(he)
-    time.sleep(0.002)
+    let_clock_move()
     assert whole(he.app.refresh(x_correlation_id=ID)) == NOT_ACCEPTED
     assert whole(he.app.sign_out(x_correlation_id=ID)) == NOT_ACCEPTED
     he.take()
@@ -191,9 +192,9 @@ def test_the_newest_cut_off_wins(
 ) -> None:
     he = cast["he"]
     older(he)
-    time.sleep(0.002)
+    let_clock_move()
     he.take()
-    time.sleep(0.002)
+    let_clock_move()
     newer(he)
     assert set(he.is_good().values()) == {False}
 
@@ -202,7 +203,7 @@ def test_a_cut_off_never_goes_back(cast: dict[str, Held]) -> None:
     """Somebody who has read the row long ago cuts off now: it is now that counts."""
     rows = [Key.objects.for_tenant("nagra").get(kid="nagra-key-1") for _ in range(2)]
     cut_off(rows[0])
-    time.sleep(0.002)
+    let_clock_move()
     cut_off(rows[1])
     assert rows[0].revoked_before < rows[1].revoked_before
     assert Key.unscoped.get(pk=rows[0].pk).revoked_before == rows[1].revoked_before

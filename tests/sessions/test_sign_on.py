@@ -40,6 +40,7 @@ from tests.sessions.test_redeem import (
     events,
     verbs,
 )
+from tests.waiting import PATIENCE
 
 AMBIGUOUS = refusal(
     403, 40303, "account_ambiguous", "The proof names several accounts, and nobody can choose one here."
@@ -484,7 +485,7 @@ def test_of_8_devices_that_present_one_proof_at_once_one_signs_on_or_all_are_tol
     def go(proof: str) -> int:
         mine = ClientApp(replace(app.head_end, client=Client()))
         try:
-            ready.wait(60)
+            ready.wait(PATIENCE)
             status: int = present(mine, proof).status_code
             return status
         finally:

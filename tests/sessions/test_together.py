@@ -11,8 +11,7 @@ import pytest
 from django.db.utils import DataError, OperationalError
 
 from ags.sessions.together import Row, Together
-
-PATIENCE = 30.0
+from tests.waiting import PATIENCE, wait_until
 
 
 class Table:
@@ -36,10 +35,12 @@ class Table:
         """Have a thread want each of these, in this order, while a statement runs."""
         futures = []
         for name in names:
-            before = len(self._together._waiting)
+            waiting = len(self._together._waiting) + 1
             futures.append(pool.submit(self._together.put, {"name": name}))
-            while name != "first" and len(self._together._waiting) == before:
-                pass
+            if name != "first":
+                wait_until(
+                    lambda so_many=waiting: len(self._together._waiting) == so_many, "it does not wait"
+                )
         return futures
 
 

@@ -15,8 +15,6 @@ from ags.sessions.models import Account, Device, SecurityEvent
 from tenants.models import Assignment, Key, ResourceServer, Service, SigningKey, Tenant
 from tests.conftest import SavedOperator
 
-pytestmark = pytest.mark.xdist_group("crowd")
-
 MANY = 1500
 LISTS = [
     "tenants/tenant",
