@@ -10,7 +10,8 @@ NEEDS_POSTGRESQL = "only PostgreSQL can show it"
 """Why a test is left out on SQLite."""
 
 RUN_ONCE = "once"
-"""The marker of tests that use no database; `python -m tests` runs them with those on PostgreSQL only."""
+"""The marker of tests whose result does not depend on the database: `python -m tests` runs them on PostgreSQL
+only."""
 
 FULL = "full"
 """The marker of tests that take too long for `make test`; `make test-full` runs them."""

@@ -1,6 +1,6 @@
 """Run the tests on SQLite and on PostgreSQL: `python -m tests [--full | --coverage] [pytest arguments]`.
 
-Tests that use no database run once, with those on PostgreSQL. PostgreSQL is the server of DATABASE_URL if
+Tests marked `once` run on PostgreSQL only. PostgreSQL is the server of DATABASE_URL if
 that is set, otherwise a throw-away one from a wheel.
 
 `--full` also runs the tests marked `full`, and measures on PostgreSQL which code the tests and the servers

@@ -17,6 +17,8 @@ from tenants.snapshot import snapshot
 from tests.api.test_refusals import ID, UNAVAILABLE, database_away, whole
 from tests.conftest import ClientApp, HeadEnd, platform
 
+pytestmark = pytest.mark.once
+
 SITE = "https://tv.nagra.example"
 PORT = "http://localhost:8080"
 THEIRS = "https://tv.sunrise.example"

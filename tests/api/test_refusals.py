@@ -137,6 +137,7 @@ BODIES = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("body", "expected"), BODIES.values(), ids=BODIES)
 def test_a_body_that_is_not_what_discovery_declares(
     nagra: HeadEnd, body: Any, expected: dict[str, Any]
@@ -247,6 +248,7 @@ HEADERS = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("headers", "expected"), HEADERS.values(), ids=HEADERS)
 def test_a_header_that_is_missing_malformed_or_repeated(
     nagra: HeadEnd, headers: dict[str, str | None], expected: dict[str, Any]
@@ -491,6 +493,7 @@ def ask(browser: Client, method: str, path: str) -> Any:
     return answer
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("path", ALLOWED)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_that_an_address_does_not_answer(db: None, client: Client, path: str, method: str) -> None:
@@ -512,6 +515,7 @@ def test_a_method_that_an_address_does_not_answer(db: None, client: Client, path
     assert seen == expected
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "path",
     [
@@ -546,6 +550,7 @@ def test_an_address_where_there_is_nothing(
 HOST = refusal(400, 40004, "host_invalid", "The Host header names no host of this service.")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "host", ["evil.example", "a b", "127.0.0.1:x", "localhost@evil.example", "", "a,b", "[::1"]
 )
@@ -699,6 +704,7 @@ STAFF_PATHS = [
 ]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("path", STAFF_PATHS)
 @pytest.mark.parametrize("debug", [False, True])
 def test_whoever_asks_for_a_page_of_staff_in_whatever_way_is_refused_in_json(

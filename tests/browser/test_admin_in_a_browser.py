@@ -12,7 +12,7 @@ from tenants.models import Key, KeyState, ResourceServer, Service, Tenant
 from tests.browser.chromium import path_of_chromium, visit
 from tests.conftest import ClientApp, HeadEnd
 
-pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.once, pytest.mark.django_db(transaction=True)]
 
 
 def log_in(page: Page) -> None:

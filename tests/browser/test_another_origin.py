@@ -15,7 +15,7 @@ from tests.browser.chromium import visit
 from tests.conftest import SERVICE, ClientApp, HeadEnd
 from tests.waiting import PATIENCE
 
-pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.once, pytest.mark.django_db(transaction=True)]
 
 # With every header that the contract lets a page send.
 JOURNEY = """async ({gate, tenant, service, sessionToken}) => {

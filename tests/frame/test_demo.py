@@ -22,7 +22,7 @@ from tests.waiting import PATIENCE, wait_until
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = [sys.executable, str(ROOT / "examples" / "demo.py")]
 
-pytestmark = [pytest.mark.xdist_group("live"), pytest.mark.timeout(6 * PATIENCE)]
+pytestmark = pytest.mark.timeout(6 * PATIENCE)
 
 
 @pytest.fixture(scope="module")

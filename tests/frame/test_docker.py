@@ -21,8 +21,6 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text()
 NOBODY = 65534
 
-pytestmark = pytest.mark.xdist_group("live")
-
 
 def _joined(text: str) -> list[str]:
     return re.sub(r"\\\n\s*", "", text).splitlines()

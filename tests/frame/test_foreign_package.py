@@ -15,7 +15,7 @@ import yaml
 from tests.frame.project import ROOT, Newcomer, run
 from tests.waiting import PATIENCE
 
-pytestmark = [pytest.mark.xdist_group("newcomer"), pytest.mark.timeout(15 * PATIENCE)]
+pytestmark = pytest.mark.timeout(15 * PATIENCE)
 
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
 SECRET = "a secret of the operator, 34 bytes"
@@ -73,7 +73,13 @@ def test_it_is_offered_by_one_entry_in_the_environment(tmp_path: Path, port: int
         assert refused["reason"] == "not_authenticated"
 
 
-@pytest.mark.parametrize("options", [[], ["--upstream"]], ids=["code", "upstream"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param([], id="code"),
+        pytest.param(["--upstream"], id="upstream", marks=pytest.mark.full),
+    ],
+)
 def test_it_is_held_to_what_every_provider_must_keep(tmp_path: Path, options: list[str]) -> None:
     source = written(tmp_path / "source", *options)
     its_own = {"PYTHONPATH": str(source), "AGS_PROVIDERS": "coupon"}

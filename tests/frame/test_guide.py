@@ -25,8 +25,6 @@ COMMANDS = [
     if command
 ]
 
-pytestmark = pytest.mark.xdist_group("newcomer")
-
 
 @pytest.mark.full
 @pytest.mark.timeout(15 * PATIENCE)  # mypy reads Django anew

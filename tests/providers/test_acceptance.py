@@ -38,6 +38,8 @@ from tests.upstream.deadlines import HASTY
 from tests.upstream.useless import HTTPS_SERVERS, SERVERS, Server, closed, listening, reached
 from tests.waiting import PATIENCE
 
+pytestmark = pytest.mark.once
+
 OPENAPI = json.loads(Path(OPENAPI_FILE).read_text())
 ROOT = Path(__file__).resolve().parents[2]
 
