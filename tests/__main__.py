@@ -74,7 +74,9 @@ def run(database: str, url: str | None, arguments: list[str], data: Path | None 
     if data is not None:
         environment["COVERAGE_FILE"] = str(data)
     pytest = ["pytest"] if data is None else ["coverage", "run", "-m", "pytest"]
-    with tempfile.TemporaryDirectory() as folder:
+    # Also what a killed server or browser leaves is in this folder.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        environment["TMPDIR"] = folder
         report = Path(folder) / "report.xml"
         print(f"== {database}", flush=True)
         began = time.monotonic()

@@ -31,7 +31,7 @@ INSTALLED_APPS = [*INSTALLED_APPS, "django_migration_linter"]
 
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # A file, not memory: the server processes of the tests open it too.
-    DATABASES["default"]["TEST"] = {"NAME": str(Path(tempfile.mkdtemp(prefix="ags-tests-")) / "test.sqlite3")}
+    DATABASES["default"]["TEST"] = {"NAME": f"{tempfile.gettempdir()}/ags-tests-{os.getpid()}.sqlite3"}
 
 # Hashing staff passwords slowly is not what is tested.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
