@@ -225,6 +225,19 @@ def test_many_live_tokens_are_not_all_counted(admin_client: Client, nagra: HeadE
     assert "LIMIT 1001" in count
 
 
+@pytest.mark.postgresql
+def test_what_would_stop_is_counted_without_compiling_the_statement(
+    admin_client: Client, nagra: HeadEnd
+) -> None:
+    """Just-in-time compilation takes longer than the limit on counting, so no number would be shown."""
+    with CaptureQueriesContext(connection) as queries:
+        admin_client.get(f"{LIST}{Key.unscoped.get().pk}/revoke/")
+    statements = [query["sql"] for query in queries]
+    (count,) = [number for number, sql in enumerate(statements) if "ags_sessions_sessiontoken" in sql]
+    assert "SET LOCAL jit = off" in statements[count - 1]
+    assert "SET LOCAL jit TO DEFAULT" in statements[count + 1]
+
+
 def test_a_revoked_key_cannot_be_brought_back(admin_client: Client, nagra: HeadEnd) -> None:
     key = Key.unscoped.get()
     admin_client.post(f"{LIST}{key.pk}/revoke/")
