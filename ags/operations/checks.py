@@ -1,11 +1,35 @@
 """System checks of the deployment: `manage.py check --deploy`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Tags, Warning, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import connection
 from django.db.utils import DatabaseError
+
+
+@register(Tags.database)
+def check_encoding(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Refuse a PostgreSQL database that cannot store every character, in `migrate` and `serve`."""
+    if not databases or "default" not in databases or connection.vendor != "postgresql":
+        return []
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW server_encoding")
+            (encoding,) = cursor.fetchone()
+    except DatabaseError:
+        return []
+    if encoding == "UTF8":
+        return []
+    return [
+        Error(
+            f"The encoding of the database is {encoding}, not UTF8: it cannot store every account ID.",
+            hint="Move the data to a database that was made with: "
+            "CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0",
+            id="operations.E001",
+        )
+    ]
 
 
 @register(Tags.security, deploy=True)

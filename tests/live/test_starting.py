@@ -53,6 +53,27 @@ def test_on_a_database_that_was_not_migrated_it_lives_and_is_not_ready(empty_dat
         server.stop()
 
 
+@pytest.mark.postgresql
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_of_another_encoding_than_utf8_is_refused(transactional_db: None, encoding: str) -> None:
+    name = f"{connection.settings_dict['NAME']}_{encoding.lower()}"
+    url = database_url().replace(f"/{connection.settings_dict['NAME']}", f"/{name}")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+        )
+        try:
+            for command in ("migrate", "serve"):
+                done = manage(command, DATABASE_URL=url, AGS_BIND="127.0.0.1:1")
+                assert done.returncode == 1
+                assert (
+                    f"(operations.E001) The encoding of the database is {encoding}, not UTF8" in done.stderr
+                )
+                assert "Traceback" not in done.stderr
+        finally:
+            cursor.execute(f"DROP DATABASE {name}")
+
+
 def test_it_says_in_one_json_line_how_it_starts_and_one_for_each_request(transactional_db: None) -> None:
     with ServerProcess(AGS_LOG_LEVEL="INFO") as server:
         assert server.get("/nowhere", headers={"x-correlation-id": "looked-for"}).status_code == 404
