@@ -192,7 +192,8 @@ def database() -> dict[str, Any]:
         if scheme not in _OPTIONS or (scheme == "sqlite" and urlsplit(url).netloc):
             raise ValueError
         config = dict(environ.Env.db_url_config(url))
-        if not config["NAME"]:
+        # `one,two:5432,5433` is read as three hosts, the last of which is a number.
+        if not config["NAME"] or any(host.isdecimal() for host in config["HOST"].split(",")):
             raise ValueError
     except ValueError:
         raise ImproperlyConfigured(

@@ -10,6 +10,7 @@ from ags.api.errors import UNAVAILABLE, ApiError
 from ags.api.schema import refusals
 from ags.api.view import GateView, Response
 from ags.operations import migrations
+from ags.operations.database import is_read_only
 
 STATUS = inline_serializer("Status", {"status": serializers.CharField()})
 
@@ -32,7 +33,9 @@ class Ready(GateView):
 
     @extend_schema(operation_id="readyz", summary="Can it serve?", responses={200: STATUS, **refusals(503)})
     def get(self, request: HttpRequest) -> Response:
-        """Send no requests here while this answers 503: the database is away, or not migrated."""
+        """Send no requests here on 503: the database is unavailable, read-only or not migrated."""
         if migrations.missing():
             raise ApiError(UNAVAILABLE, why="database_not_migrated")
+        if is_read_only():
+            raise ApiError(UNAVAILABLE, why="database_read_only")
         return Response({"status": "ready"})

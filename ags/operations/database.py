@@ -19,6 +19,12 @@ STATEMENT_LIMIT = "1500ms"
 ANSWER_LIMIT = 1.8
 """Seconds after which this side hangs up: reached only by a PostgreSQL too stuck to keep its own limit."""
 
+LOST = frozenset({"25006", "57P01", "57P02", "57P03", "57P04", "57P05"})
+"""SQLSTATEs after which a connection is closed: read only, or the server ends it.
+
+After a failover, a kept connection may lead to a standby for ever. It answers, so asking does not show it.
+"""
+
 PAUSE = 1.0
 """Seconds in which a PostgreSQL that was stuck is not asked: else requests wait for it in turn."""
 
@@ -73,14 +79,37 @@ def _connect(self: DatabaseWrapper, parameters: dict[str, Any]) -> Any:
         options.setdefault("timeout", ANSWER_LIMIT)
         try:
             return wait(generator, **options)
-        except psycopg.OperationalError:
+        except psycopg.Error as error:
             if pg.info.transaction_status == TransactionStatus.ACTIVE:  # no answer came, not even an error
                 _pause.begin()
                 pg.close()
+            elif _is_lost(error.sqlstate):
+                self.close()  # the next statement connects anew
             raise
 
     pg.wait = wait_a_while
     return pg
+
+
+def _is_lost(sqlstate: str | None) -> bool:
+    """Whether the connection is of no more use. Class 08 is that of failed connections."""
+    return sqlstate is not None and (sqlstate in LOST or sqlstate.startswith("08"))
+
+
+def is_read_only() -> bool:
+    """Ask whether this thread's connection leads to a database that cannot be written to.
+
+    Such a connection is closed, so that the next question finds the new primary. Raises Django's errors.
+    """
+    database = connections[DEFAULT_DB_ALIAS]
+    if database.vendor != "postgresql":
+        return False
+    with database.cursor() as cursor:
+        cursor.execute("SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean")
+        (read_only,) = cursor.fetchone()
+    if read_only and not database.in_atomic_block:
+        database.close()
+    return bool(read_only)
 
 
 def drop_dead_connection() -> None:

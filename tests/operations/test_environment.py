@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 
+from ags import environment
 from tests.settings import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -165,6 +167,18 @@ WRONG = {
     "AGS_ALLOWED_HOSTS only a comma": ("AGS_ALLOWED_HOSTS", ","),
     "DEBUG": ("DEBUG", "perhaps"),
 }
+
+
+def test_several_hosts_of_a_database_have_a_port_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "DATABASE_URL", "postgres://ags:x@one:5432,two:5433/ags?target_session_attrs=read-write"
+    )
+    found = environment.database()
+    assert (found["HOST"], found["PORT"]) == ("one,two", "5432,5433")
+    assert found["OPTIONS"]["target_session_attrs"] == "read-write"
+    monkeypatch.setenv("DATABASE_URL", "postgres://ags:x@one,two:5432,5433/ags")
+    with pytest.raises(ImproperlyConfigured):
+        environment.database()
 
 
 @pytest.mark.parametrize("command", ["check", "serve"])

