@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django import forms
@@ -11,7 +11,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 
 from providers.apps import ProviderConfig
-from providers.contract import Endpoint, Parameter, Strategy
+from providers.contract import Endpoint, Parameter, SecretField, Strategy
 from providers.registry import provider_configs
 
 SLUG = re.compile(r"[a-z][a-z0-9_]{0,62}")
@@ -73,7 +73,16 @@ def _problems(strategy: Strategy) -> Iterable[tuple[str, str]]:
     settings_form: type = strategy.Settings
     if not issubclass(settings_form, forms.Form):
         yield "Settings must be a Django form", "providers.E006"
+    else:
+        yield from _destinations(strategy.Settings.base_fields)
     if type(strategy).verify is Strategy.verify:
         yield "does not define verify()", "providers.E007"
     if strategy.debug_only and not settings.DEBUG:
         yield "is for development and refuses to run with DEBUG off", "providers.E008"
+
+
+def _destinations(declared: Mapping[str, forms.Field]) -> Iterable[tuple[str, str]]:
+    for name, field in declared.items():
+        sent_to = (field.sent_to or ()) if isinstance(field, SecretField) else ()
+        for unknown in sorted(set(sent_to) - (declared.keys() - {name})):
+            yield f"{name} is sent_to {unknown!r}, which is no other setting", "providers.E009"

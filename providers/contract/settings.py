@@ -18,10 +18,15 @@ CERTIFICATES_MAX_LENGTH = 64 * 1024
 class SecretField(forms.CharField):
     """A setting that is a secret, of at most 1,024 characters: encrypted at rest, entered and never shown.
 
+    `sent_to` names the other settings that decide who receives the secret, or what it decrypts: address,
+    host, port, trusted certificates, user name. When one of them changes, the secret must be entered again.
+    `()` declares that it never leaves AGS. Without a declaration, every other setting counts.
+
     `lines`: whether it has several, such as a private key in PEM.
     """
 
-    def __init__(self, *, lines: bool = False, **kwargs: Any) -> None:
+    def __init__(self, *, sent_to: tuple[str, ...] | None = None, lines: bool = False, **kwargs: Any) -> None:
+        self.sent_to = sent_to
         own = {"autocomplete": "new-password"}
         widget = SecretLines(attrs=own) if lines else forms.PasswordInput(render_value=False, attrs=own)
         super().__init__(**{"max_length": 1024, "strip": False, "widget": widget, **kwargs})

@@ -55,7 +55,9 @@ class DummySettings(SessionTokenSettings):
         max_length=255,
         help_text="An account that cannot be asked about, to try what happens when an upstream is away.",
     )
-    passphrase = SecretField(required=False, help_text="With one, whoever signs on must send it, too.")
+    passphrase = SecretField(
+        sent_to=(), required=False, help_text="With one, whoever signs on must send it, too."
+    )
 
 
 class Dummy(Strategy):

@@ -49,7 +49,10 @@ class LDAPSettings(UpstreamSettings):
         help_text="The DN by which AGS searches. Empty: it searches without an account.",
     )
     bind_password = SecretField(
-        required=False, label="Password of the service account", help_text="Goes with the service account."
+        sent_to=("host", "port", "transport", "ca_certificates", "bind_dn"),
+        required=False,
+        label="Password of the service account",
+        help_text="Goes with the service account.",
     )
     search_base = DNField(help_text="The DN below which the entries of subscribers are.")
     user_filter = forms.CharField(

@@ -31,7 +31,11 @@ class OperatorLoginSettings(UpstreamSettings):
         help_text="How AGS proves to the endpoint who it is.",
     )
     user = forms.CharField(required=False, max_length=255, initial="", help_text="Needed for Basic.")
-    secret = SecretField(required=False, help_text="Needed for Basic and Bearer.")
+    secret = SecretField(
+        sent_to=("address", "ca_certificates", "user"),
+        required=False,
+        help_text="Needed for Basic and Bearer.",
+    )
     encryption = forms.ChoiceField(
         choices=[
             ("none", "Passwords come as they are typed"),
@@ -52,6 +56,8 @@ class OperatorLoginSettings(UpstreamSettings):
         help_text="How client apps pad what they encrypt. Looked at only where AGS decrypts.",
     )
     private_key = SecretField(
+        # The key stays here; the passwords that it decrypts are sent there.
+        sent_to=("address", "ca_certificates"),
         required=False,
         lines=True,
         max_length=8192,

@@ -25,6 +25,7 @@ class RADIUSSettings(SessionTokenSettings, UpstreamSettings):
     host = HostField(help_text="The name or the address of the server.")
     port = forms.IntegerField(min_value=1, max_value=65535, initial=1812, help_text="Its UDP port.")
     shared_secret = SecretField(
+        sent_to=("host", "port"),
         min_length=16,
         max_length=128,
         help_text="What the server knows AGS by, of at least 16 characters: make it random.",
@@ -49,6 +50,7 @@ class RADIUSSettings(SessionTokenSettings, UpstreamSettings):
         help_text="What names the account. As it was sent: only where the server minds capitals.",
     )
     line_secret = SecretField(
+        sent_to=(),
         required=False,
         min_length=16,
         max_length=128,
@@ -56,6 +58,8 @@ class RADIUSSettings(SessionTokenSettings, UpstreamSettings):
         "The ID of a line is no secret, so something else must be.",
     )
     line_password = SecretField(
+        # Whoever knows the shared secret can read it on its way.
+        sent_to=("host", "port", "shared_secret"),
         required=False,
         max_length=128,
         help_text="For lines: the password that the server expects with every line.",

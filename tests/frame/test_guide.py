@@ -93,10 +93,12 @@ def assert_the_session_token_signs_on(newcomer: Newcomer, session_token: str) ->
 
 
 def test_what_the_guide_quotes_is_what_startprovider_writes(tmp_path: Path) -> None:
-    (quoted,) = [text for _, title, text in BLOCKS if title == "providers/line/strategy.py"]
+    quoted = [text for _, title, text in BLOCKS if title == "providers/line/strategy.py"]
+    assert quoted
     manage = [sys.executable, "manage.py", "startprovider", "line", "--upstream", "--package", str(tmp_path)]
     run(ROOT, *manage, DJANGO_SETTINGS_MODULE="tests.settings")
-    assert quoted in (tmp_path / "line" / "strategy.py").read_text()
+    written = (tmp_path / "line" / "strategy.py").read_text()
+    assert not [text for text in quoted if text not in written]
 
 
 def test_what_the_guide_names_is_there() -> None:

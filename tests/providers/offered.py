@@ -24,8 +24,7 @@ _PLACEHOLDER = re.compile(r"\{(?:upstream|host|port)\}")
 
 def asks(strategy: Strategy) -> bool:
     """Whether its example names an upstream."""
-    texts = [value for value in strategy.example.settings.values() if isinstance(value, str)]
-    return any(map(_PLACEHOLDER.search, texts))
+    return bool(placeholders(strategy))
 
 
 def settings_at(strategy: Strategy, port: int) -> dict[str, Any]:
@@ -48,6 +47,12 @@ def cleaned(strategy: Strategy, port: int = 1) -> Mapping[str, Any]:
     form = strategy.Settings(defaults | settings_at(strategy, port))
     assert form.is_valid(), form.errors
     return form.cleaned_data
+
+
+def placeholders(strategy: Strategy) -> set[str]:
+    """The settings of its example that name an upstream."""
+    texts = {name: value for name, value in strategy.example.settings.items() if isinstance(value, str)}
+    return {name for name, text in texts.items() if _PLACEHOLDER.search(text)}
 
 
 def tried(

@@ -25,6 +25,7 @@ from providers.contract import (
     KeyRing,
     Parameter,
     Refused,
+    SecretField,
     Strategy,
     Unavailable,
     UpstreamSettings,
@@ -33,7 +34,7 @@ from providers.registry import provider_configs, strategies
 from tenants.models import Service
 from tenants.snapshot import snapshot
 from tests.conftest import HeadEnd
-from tests.providers.offered import asks, body, cleaned, proofs, secrets_of, settings_at, tried
+from tests.providers.offered import asks, body, cleaned, placeholders, proofs, secrets_of, settings_at, tried
 from tests.upstream.deadlines import HASTY
 from tests.upstream.useless import HTTPS_SERVERS, SERVERS, Server, closed, listening, reached
 from tests.waiting import PATIENCE
@@ -122,6 +123,19 @@ def test_each_setting_is_explained_and_has_a_bound(strategy: Strategy) -> None:
         bounds = ("max_length", "max_value", "choices")
         is_bound = isinstance(field, forms.BooleanField) or any(getattr(field, b, None) for b in bounds)
         assert is_bound, f"{name} may be of any size"
+
+
+@EVERY
+def test_each_secret_declares_where_it_is_sent(strategy: Strategy) -> None:
+    fields = strategy.Settings.base_fields
+    for name, field in fields.items():
+        if not isinstance(field, SecretField):
+            continue
+        assert field.sent_to is not None, f"{name} declares no sent_to; () if it never leaves AGS"
+        if field.sent_to:
+            where = placeholders(strategy) | ({"ca_certificates"} & fields.keys())
+            missing = sorted(where - set(field.sent_to) - {name})
+            assert not missing, f"{name} is sent to what {missing} names, and does not declare it"
 
 
 # What staff and callers see of it

@@ -14,7 +14,7 @@ from django.core.checks import CheckMessage, run_checks
 from rest_framework import serializers
 
 from providers import apps as provider_apps
-from providers.contract import Endpoint, Parameter, SessionTokenSettings, Strategy
+from providers.contract import Endpoint, Parameter, SecretField, SessionTokenSettings, Strategy
 from providers.dummy.strategy import Dummy
 from providers.registry import provider_configs, strategies
 from tests.frame.project import ROOT, copied_to
@@ -190,6 +190,14 @@ def strategy(**changes: Any) -> type[Strategy]:
     return Fine
 
 
+class SentNowhere(SessionTokenSettings):
+    secret = SecretField(sent_to=("adress",))
+
+
+class SentToItself(SessionTokenSettings):
+    secret = SecretField(sent_to=("session_token_ttl", "secret"))
+
+
 BROKEN = {
     "providers.E002": strategy(slug="operator_token"),
     "providers.E003": strategy(slug="Not A Slug"),
@@ -199,6 +207,8 @@ BROKEN = {
     "providers.E005 empty": strategy(Parameters=Empty),
     "providers.E006": strategy(Settings=Plain),
     "providers.E007": strategy(verify=Strategy.verify),
+    "providers.E009 unknown": strategy(Settings=SentNowhere),
+    "providers.E009 itself": strategy(Settings=SentToItself),
 }
 
 
