@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+from django.forms.utils import pretty_name
+from django.utils.text import get_text_list
 
 from providers.contract import SecretField, Strategy
 from tenants import encryption
@@ -30,6 +33,40 @@ def secrets_of(strategy: Strategy | None, settings: Any) -> dict[str, Any]:
     if not isinstance(settings, dict):
         return {}
     return {name: settings[name] for name in secret_names(strategy) if settings.get(name)}
+
+
+def destination_of(strategy: Strategy, secret: str) -> dict[str, str]:
+    """Return the labels of the settings that decide where that secret is sent, by their names."""
+    declared = strategy.Settings.base_fields
+    sent_to = cast("SecretField", declared[secret]).sent_to
+    names = [name for name in declared if name != secret and (sent_to is None or name in sent_to)]
+    return {name: str(declared[name].label or pretty_name(name)) for name in names}
+
+
+def why_moved(
+    strategy: Strategy, kept: Iterable[str], before: Mapping[str, Any], after: Mapping[str, Any]
+) -> dict[str, str]:
+    """Return which of the secrets that are kept would be sent elsewhere, and why.
+
+    `before` and `after` are cleaned settings. One that is missing in `before` was not valid, and counts as
+    changed; one that is missing in `after` is not valid, and is not stored.
+    """
+    reasons = {}
+    for secret in kept:
+        changed = [
+            label
+            for name, label in destination_of(strategy, secret).items()
+            if name in after and (name not in before or _unbroken(before[name]) != _unbroken(after[name]))
+        ]
+        if changed:
+            have = "has" if len(changed) == 1 else "have"
+            reasons[secret] = f"{get_text_list(changed, 'and')} {have} changed. Enter the secret again."
+    return reasons
+
+
+def _unbroken(value: Any) -> Any:
+    # A browser ends each line of a text with CRLF.
+    return value.replace("\r\n", "\n") if isinstance(value, str) else value
 
 
 def new_mark() -> str:

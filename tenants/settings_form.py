@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from django import forms
 from django.core.exceptions import ValidationError
 
 from providers.contract import Strategy
@@ -21,10 +22,21 @@ def validated(strategy: Strategy, stored: Any) -> tuple[dict[str, Any], Mapping[
     fields = strategy.Settings.base_fields
     if unknown := sorted(stored.keys() - fields.keys()):
         raise ValidationError({"settings": f"{unknown[0]}: {strategy.slug} has no such setting."})
-    given = {name: field.initial for name, field in fields.items()} | stored
-    form = strategy.Settings(given)
+    form = _form(strategy, stored)
     if not form.is_valid():
         raise ValidationError(
             {"settings": [f"{name}: {message}" for name, found in form.errors.items() for message in found]}
         )
     return {name: form.cleaned_data[name] for name in fields}, MappingProxyType(form.cleaned_data)
+
+
+def valid_part(strategy: Strategy, stored: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the settings that are valid, cleaned, where others may not be."""
+    form = _form(strategy, stored)
+    form.full_clean()
+    return form.cleaned_data
+
+
+def _form(strategy: Strategy, stored: Mapping[str, Any]) -> forms.Form:
+    defaults = {name: field.initial for name, field in strategy.Settings.base_fields.items()}
+    return strategy.Settings(defaults | dict(stored))

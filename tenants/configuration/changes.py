@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
@@ -59,20 +60,35 @@ def _apply_service(entry: Entry, tenant: Tenant, folder: Path, changes: list[str
     strategy = strategies().get(service.strategy)
     stored = service.settings if isinstance(service.settings, dict) else {}
     secret = {*secret_names(strategy), *(name for name, value in stored.items() if is_mark(value))}
+    shown = service.settings
     if "settings" in given:
-        told = {
-            name: _secret_setting(value, f"{entry.path}.settings.{name}", stored.get(name), folder)
-            for name, value in given["settings"].items()
-            if name in secret
-        }
-        given["settings"] = service.marked(given["settings"] | told)
-    if strategy is not None and given.get("settings", service.settings) != service.settings:
-        # With the defaults filled in, as they are stored: otherwise they would differ each time. What is
-        # stored already is not judged again, so that a disabled service whose provider moved on can stay.
-        enabled = given.get("enabled", service.enabled)
-        with _located(entry):
-            given["settings"] = service.judged(strategy, given["settings"], enabled=enabled)
-    _store(service, entry, given, f"service {tenant.pk}/{entry.name}", changes, secret=secret)
+        given["settings"] = _settings(entry, service, secret, folder)
+        shown = service.marked(given["settings"])
+        if shown == service.settings:
+            del given["settings"]
+    what = f"service {tenant.pk}/{entry.name}"
+    _store(service, entry, given, what, changes, shown={"settings": shown}, secret=secret)
+
+
+def _settings(entry: Entry, service: Service, secret: Collection[str], folder: Path) -> dict[str, Any]:
+    """Return the settings of the file as they are stored, but with the secrets that it gives in the clear."""
+    given: dict[str, Any] = entry.given["settings"]
+    stored = service.settings if isinstance(service.settings, dict) else {}
+    told = {
+        name: _secret_setting(value, f"{entry.path}.settings.{name}", stored.get(name), folder)
+        for name, value in given.items()
+        if name in secret
+    }
+    settings = given | told
+    strategy = strategies().get(service.strategy)
+    if strategy is None or service.marked(settings) == service.settings:
+        # What is stored already is not judged again, so that a disabled service whose provider moved on can
+        # stay.
+        return settings
+    # With the defaults filled in, as they are stored: otherwise they would differ each time.
+    enabled = entry.given.get("enabled", service.enabled)
+    with _located(entry):
+        return service.judged(strategy, settings, enabled=enabled)
 
 
 def _secret_setting(value: Any, path: str, stored: Any, folder: Path) -> Any:
@@ -135,9 +151,13 @@ def _store(
     what: str,
     changes: list[str],
     *,
+    shown: Mapping[str, Any] = MappingProxyType({}),
     secret: Collection[str] = (),
 ) -> None:
-    """Save what differs, and say so; of a member of that name that it was changed, and no more."""
+    """Save what differs, and say so; of a member named in `secret` that it was changed, and no more.
+
+    `shown` is what is said in place of what is given.
+    """
     new = row._state.adding
     differing = {name: value for name, value in given.items() if new or getattr(row, name) != value}
     if not new and not differing:
@@ -145,7 +165,7 @@ def _store(
     told = [
         line
         for name, value in differing.items()
-        for line in _difference(name, getattr(row, name), value, secret)
+        for line in _difference(name, getattr(row, name), shown.get(name, value), secret)
     ]
     for name, value in differing.items():
         setattr(row, name, value)

@@ -97,6 +97,9 @@ class ServiceForm(forms.ModelForm):  # type: ignore[type-arg] # not generic at r
             field = setting_name(name) if name in judge.fields else None
             if field not in self.errors:
                 self.add_error(field, messages)
+        for name, why in self.instance.secrets_to_reenter(self.strategy, kept, judge.cleaned_data).items():
+            if setting_name(name) not in self.errors:
+                self.add_error(setting_name(name), why)
         if not self.errors:
             self.instance.settings = {name: judge.cleaned_data[name] for name in judge.fields} | kept
         return self.cleaned_data

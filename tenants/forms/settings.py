@@ -10,6 +10,7 @@ from django import forms
 from django.contrib.admin.utils import display_for_value
 from django.core.validators import RegexValidator
 from django.forms.utils import pretty_name
+from django.utils.text import get_text_list
 from unfold.widgets import (
     CHECKBOX_CLASSES,
     INPUT_CLASSES,
@@ -23,7 +24,7 @@ from unfold.widgets import (
 
 from providers.contract import SecretField, SecretLines, Strategy
 from tenants.models import Service
-from tenants.secret_settings import MARK, secrets_of
+from tenants.secret_settings import MARK, destination_of, secrets_of
 
 PREFIX = "settings"
 EMPTY = "-"
@@ -49,7 +50,7 @@ def settings_fields(service: Service, strategy: Strategy) -> dict[str, forms.Fie
     for name, declared in declared_settings(strategy).items():
         field = fields[setting_name(name)] = _dressed(name, declared)
         if isinstance(field, SecretField):
-            _keep_secret(field, is_set=name in given)
+            _keep_secret(field, is_set=name in given, sent_to=list(destination_of(strategy, name).values()))
             if name in given and not declared.required:
                 fields[removal_of(name)] = _dressed(
                     f"Remove the {str(field.label).lower()}", forms.BooleanField(required=False)
@@ -82,7 +83,7 @@ def shown_setting(name: str, field: forms.Field) -> Callable[[Service], Any]:
     return shown
 
 
-def _keep_secret(field: forms.Field, *, is_set: bool) -> None:
+def _keep_secret(field: forms.Field, *, is_set: bool, sent_to: list[str]) -> None:
     """Let it be entered and never rendered, not even when the form comes back with an error."""
     if not isinstance(field.widget, SecretLines):
         field.widget = UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}, render_value=False)
@@ -91,7 +92,8 @@ def _keep_secret(field: forms.Field, *, is_set: bool) -> None:
     field.required = field.required and not is_set
     field.validators.append(_NO_MARK)
     standing = "It is set, and never shown: leave this empty to keep it." if is_set else "Never shown again."
-    field.help_text = f"{field.help_text} {standing}".strip()
+    again = f"If you change {get_text_list(sent_to)}, enter it again." if is_set and sent_to else ""
+    field.help_text = f"{field.help_text} {standing} {again}".strip()
 
 
 def _dressed(name: str, field: forms.Field) -> forms.Field:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 from django.core.exceptions import ValidationError
@@ -17,8 +18,16 @@ from tenants.encryption import Unsealable
 from tenants.models.configuration import Configuration
 from tenants.models.tenant import Tenant
 from tenants.scoping import TenantScoped
-from tenants.secret_settings import NOTHING_STORED, UNOPENED, is_mark, new_mark, secret_names, secrets_of
-from tenants.settings_form import validated
+from tenants.secret_settings import (
+    NOTHING_STORED,
+    UNOPENED,
+    is_mark,
+    new_mark,
+    secret_names,
+    secrets_of,
+    why_moved,
+)
+from tenants.settings_form import valid_part, validated
 
 # What fits a header line as it is; no comma, for that is how a header sent twice arrives.
 SERVICE_NAME = re.compile(r"\A[!-+\--~]([ -+\--~]{0,126}[!-+\--~])?\Z")
@@ -59,6 +68,9 @@ class Service(TenantScoped, Configuration):
         A disabled service is let through with the settings that it has: one whose provider is gone must still
         be editable.
         """
+        fixed = self.was("tenant_id"), self.was("strategy")
+        if not self._state.adding and (self.tenant_id, self.strategy) != fixed:
+            raise ValidationError("Tenant and strategy never change: make a new service.")
         if not self.enabled and not self._state.adding and self.settings == self.was("settings"):
             return
         strategy = self._how()
@@ -69,14 +81,32 @@ class Service(TenantScoped, Configuration):
     def judged(self, strategy: Strategy, settings: Any, *, enabled: bool) -> dict[str, Any]:
         """Return `settings` with the defaults filled in, once the form of the strategy accepts them.
 
-        Marks stay marks. Raises ValidationError, whose `settings` messages name the setting.
+        Marks stay marks. Raises ValidationError, whose `settings` messages name the setting; also where a
+        secret is kept and would be sent elsewhere.
         """
         secrets = secrets_of(strategy, settings)
         marks = {name: value for name, value in secrets.items() if is_mark(value)}
         # What is switched off may stay as it is, even if nothing opens it any more.
         lenient = not enabled and marks == secrets
-        stored, _ = validated(strategy, self.clear(settings, lenient=lenient))
+        stored, cleaned = validated(strategy, self.clear(settings, lenient=lenient))
+        before = secrets_of(strategy, self.was("settings"))
+        # One that was no secret when it was stored has no mark.
+        kept = [name for name, value in secrets.items() if name in marks or value == before.get(name)]
+        if problems := self.secrets_to_reenter(strategy, kept, cleaned):
+            raise ValidationError({"settings": [f"{name}: {why}" for name, why in problems.items()]})
         return stored | marks
+
+    def secrets_to_reenter(
+        self, strategy: Strategy, kept: Iterable[str], cleaned: Mapping[str, Any]
+    ) -> dict[str, str]:
+        """Return which of the secrets that are kept must be entered again for these settings, and why."""
+        stored = self.was("settings")
+        before = secrets_of(strategy, stored)
+        reasons = {name: NOTHING_STORED for name in kept if name not in before}
+        if still := [name for name in kept if name in before]:
+            old = valid_part(strategy, self.clear(stored, lenient=True))
+            reasons |= why_moved(strategy, still, old, cleaned)
+        return reasons
 
     # Secrets among the settings: in the clear on their way in, until they are stored, and on their way out
 
@@ -85,7 +115,13 @@ class Service(TenantScoped, Configuration):
         return secret_settings.unseal(self.sealed_secrets, self.tenant_id, self.strategy)
 
     def clear_settings(self) -> Any:
-        """Return the settings with the secrets in the clear. Raises ValidationError."""
+        """Return the settings with the secrets in the clear. Raises ValidationError.
+
+        Settings that are not stored yet get no secret that `save` would refuse to keep for them.
+        """
+        how = self._how()
+        if how is not None and self.settings != self.was("settings"):
+            self.judged(how, self.settings, enabled=True)
         return self.clear(self.settings)
 
     def clear(self, settings: Any, *, lenient: bool = False) -> Any:
@@ -115,7 +151,7 @@ class Service(TenantScoped, Configuration):
             secrets = {}
         return settings | {
             name: mark
-            for name, mark in secrets_of(self._how(), self.settings).items()
+            for name, mark in secrets_of(self._how(), self.was("settings")).items()
             if name in given and (is_mark(given[name]) or given[name] == secrets.get(name))
         }
 
@@ -143,7 +179,9 @@ class Service(TenantScoped, Configuration):
             mine, was = secrets_of(how, self.settings), secrets_of(how, self.was("settings"))
             now = secrets_of(how, stored.settings)
             untouched = {name: now.get(name) for name in secret_names(how) if mine.get(name) == was.get(name)}
-            self.settings = stored.marked(self.settings | untouched)
+            self.settings = self.settings | untouched
+        # What must stay, and where secrets are sent, is judged by the row as it is now.
+        self._read = self._read | {name: stored.was(name) for name in ("tenant_id", "strategy", "settings")}
         return stored
 
     def _settle(self, others: set[str]) -> None:
@@ -151,9 +189,13 @@ class Service(TenantScoped, Configuration):
         if "settings" in others or (how := self._how()) is None:
             return
         given = secrets_of(how, self.settings)
-        entered = {name: value for name, value in given.items() if not is_mark(value)}
-        if not entered and not self._state.adding and "settings" not in self.changed:
+        untouched = not self._state.adding and "settings" not in self.changed
+        if untouched and all(map(is_mark, given.values())):
             return
+        # The same secret, entered again, keeps its mark.
+        self.settings = self.marked(self.settings)
+        given = secrets_of(how, self.settings)
+        entered = {name: value for name, value in given.items() if not is_mark(value)}
         try:
             texts = self.secrets()
         except Unsealable:

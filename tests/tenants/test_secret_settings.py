@@ -86,8 +86,8 @@ def two_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     """A strategy with a secret that it needs and one that it can do without."""
 
     class Settings(SessionTokenSettings):
-        needed = SecretField(min_length=4)
-        spare = SecretField(required=False)
+        needed = SecretField(sent_to=(), min_length=4)
+        spare = SecretField(sent_to=(), required=False)
         plain = forms.CharField(required=False)
 
     monkeypatch.setattr(strategies()["dummy"], "Settings", Settings)
