@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 
 MAX_DEPTH = 32
 
-UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-"""Characters that neither UTF-8 nor PostgreSQL can hold."""
+_ESCAPED_PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
+_UNSTORABLE_ESCAPE = re.compile(r"\\u(0000|[dD][89a-fA-F])")
 
 
 class NotStrictJSON(ValueError):
@@ -29,7 +29,7 @@ def parse(raw: bytes, max_depth: int = MAX_DEPTH) -> Any:
         raise NotStrictJSON("it is not UTF-8") from None
     # Each level opens with a bracket: few brackets need no closer look, many are counted before the
     # recursive parser meets them.
-    if text.count("[") + text.count("{") > max_depth and _depth(text) > max_depth:
+    if text.count("[") + text.count("{") > max_depth and _is_deeper(text, max_depth):
         raise NotStrictJSON(f"it is nested deeper than {max_depth} levels")
     try:
         value = _decode(text)
@@ -39,7 +39,7 @@ def parse(raw: bytes, max_depth: int = MAX_DEPTH) -> Any:
         # ValueError: malformed, or an integer of more digits than Python converts.
         raise NotStrictJSON("it is not well-formed JSON") from None
     # Only an escape can smuggle these in: the decoding above and the parser refuse them in the clear.
-    if "\\u" in text and _holds_unstorable(value):
+    if "\\u" in text and _escapes_unstorable(text):
         raise NotStrictJSON("it holds a NUL or half of a surrogate pair")
     return value
 
@@ -65,25 +65,23 @@ def _finite(digits: str) -> float:
 _decode = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_constant, parse_float=_finite).decode
 
 
-def _depth(text: str) -> int:
-    """Count the deepest nesting of brackets outside strings, without recursion."""
-    depth = deepest = 0
-    for token in re.finditer(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', text, re.DOTALL):
-        if token[0] in "[{":
+def _is_deeper(text: str, most: int) -> bool:
+    """Whether brackets outside strings nest deeper than `most`. A string that never ends hides the rest."""
+    # Without escapes, each quotation mark begins or ends a string: every other part is outside.
+    outside = "".join(text.replace("\\\\", "").replace('\\"', "").split('"')[::2])
+    depth = 0
+    for character in outside:
+        if character in "[{":
             depth += 1
-            deepest = max(deepest, depth)
-        elif token[0] in "]}":
+            if depth > most:
+                return True
+        elif character in "]}":
             depth -= 1
-    return deepest
+    return False
 
 
-def _holds_unstorable(value: Any) -> bool:
-    match value:
-        case str():
-            return UNSTORABLE.search(value) is not None
-        case dict():
-            return any(_holds_unstorable(k) or _holds_unstorable(v) for k, v in value.items())
-        case list():
-            return any(map(_holds_unstorable, value))
-        case _:
-            return False
+def _escapes_unstorable(text: str) -> bool:
+    """Whether an escape in this JSON, which is well-formed, stands for NUL or for half of a pair."""
+    # An escaped backslash begins no other escape, and must not bring two halves together by its absence.
+    escapes = text.replace("\\\\", " ")
+    return _UNSTORABLE_ESCAPE.search(_ESCAPED_PAIR.sub("", escapes)) is not None
