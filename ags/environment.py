@@ -90,7 +90,7 @@ def hosts(name: str, default: str) -> list[str]:
     found = words_required(name, default)
     for word in found:
         # Anything else (an address with scheme or port, a path) would match no request at all; and "*" all.
-        if not re.fullmatch(r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]", word):
+        if not re.fullmatch(r"\.?[A-Za-z0-9_-]++(\.[A-Za-z0-9_-]++)*+|\[[0-9A-Fa-f:.]++\]", word):
             raise ImproperlyConfigured(f"{name}: {word!r} is no host name.")
     return found
 
@@ -131,7 +131,7 @@ def _exists(app: str) -> bool:
 def bind(name: str, default: str) -> str:
     """Return where a server listens: HOST:PORT or unix:PATH. Raises ImproperlyConfigured."""
     value = text(name, default)
-    return value if re.fullmatch(r"unix:.+", value) else _host_and_port(name, value, "HOST:PORT or unix:PATH")
+    return value if re.fullmatch("unix:.++", value) else _host_and_port(name, value, "HOST:PORT or unix:PATH")
 
 
 def second_bind(name: str, first: str) -> str:
@@ -144,7 +144,7 @@ def second_bind(name: str, first: str) -> str:
 
 
 def _host_and_port(name: str, value: str, meaning: str) -> str:
-    if not re.fullmatch(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}", value):
+    if not re.fullmatch(r"([A-Za-z0-9._-]++|\[[0-9A-Fa-f:.]++\]):[0-9]{1,5}", value):
         raise ImproperlyConfigured(f"{name}: {value!r} is not {meaning}.")
     if not 1 <= int(value.rpartition(":")[2]) <= 65535:
         raise ImproperlyConfigured(f"{name}: a port is a number from 1 to 65535.")

@@ -39,7 +39,7 @@ HEADER_MEMBERS = frozenset({"alg", "kid", "typ"})
 THUMBPRINTS = frozenset({"x5t", "x5t#S256"})
 """Header members that name a certificate and bring none (RFC 7515, section 4.1.7): harmless if ignored."""
 
-_COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+_COMPACT = re.compile(r"[A-Za-z0-9_-]++\.[A-Za-z0-9_-]++\.[A-Za-z0-9_-]++")
 _PART_DEPTH = 8
 _MATERIAL: dict[str, type] = {**dict.fromkeys(HMAC_BYTES, bytes), **PUBLIC_KEYS}
 _ALGORITHMS = {name: get_default_algorithms()[name] for name in _MATERIAL}

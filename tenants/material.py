@@ -13,8 +13,8 @@ from providers.jose import HMAC_BYTES
 
 MAX_BYTES = 1024
 
-_BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
-_BASE64URL = re.compile(r"[A-Za-z0-9_-]*={0,2}")
+_BASE64 = re.compile(r"[A-Za-z0-9+/]*+={0,2}")
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]*+={0,2}")
 
 
 def decode(text: str, encoding: str) -> bytes:

@@ -8,7 +8,7 @@ import re
 from django.conf import settings
 from django.http import HttpRequest
 
-_WITH_PORT = re.compile(r"\[(?P<ipv6>[^\]]+)\](:\d+)?|(?P<ipv4>[^:]+):\d+")
+_WITH_PORT = re.compile(r"\[(?P<ipv6>[^\]]++)\](:\d++)?|(?P<ipv4>[^:]++):\d++")
 
 
 def client_address(request: HttpRequest) -> str | None:

@@ -84,7 +84,7 @@ class HTTPSField(forms.CharField):
         return text
 
 
-_URL = re.compile(r"https://[A-Za-z0-9.:\[\]_-]+([/?][!-~]*)?")
+_URL = re.compile(r"https://[A-Za-z0-9.:\[\]_-]++([/?][!-~]*+)?")
 
 
 def _is_https(text: str) -> bool:
@@ -105,7 +105,7 @@ class HostField(forms.CharField):
 
 
 _HOST = RegexValidator(
-    r"\A[A-Za-z0-9.:_-]+\Z", "Enter a name such as login.example, or an address, in ASCII."
+    r"\A[A-Za-z0-9.:_-]++\Z", "Enter a name such as login.example, or an address, in ASCII."
 )
 
 

@@ -19,7 +19,7 @@ from providers.key_set.jwk import Unusable, is_secret, trusted
 from providers.key_set.key_set import DEPTH, KeySet, key_set, ring
 from providers.strict_json import NotStrictJSON, parse
 
-_PEM = re.compile(r"-----BEGIN (PUBLIC KEY|CERTIFICATE)-----[A-Za-z0-9+/=\s]+-----END \1-----")
+_PEM = re.compile(r"-----BEGIN (PUBLIC KEY|CERTIFICATE)-----[A-Za-z0-9+/=\s]++-----END \1-----")
 _READERS: dict[str, Callable[[bytes], Any]] = {
     "PUBLIC KEY": load_pem_public_key,
     "CERTIFICATE": lambda text: load_pem_x509_certificate(text).public_key(),
@@ -92,6 +92,7 @@ def _is_secret(text: str) -> bool:
         value = parse(text.strip().encode("utf-8", "replace"), DEPTH)
     except NotStrictJSON:
         # Not read, it is not given back if it looks like one.
-        return re.search(r'"(d|k)"\s*:', text) is not None
+        written = "".join(text.split())
+        return '"d":' in written or '"k":' in written
     listed = value.get("keys", [value]) if isinstance(value, dict) else []
     return isinstance(listed, list) and any(is_secret(jwk) for jwk in listed if isinstance(jwk, dict))

@@ -14,7 +14,7 @@ from providers.ldap.directory import STARTTLS, is_filter
 
 USERNAME = "{username}"
 
-_ATTRIBUTE = RegexValidator(r"\A[A-Za-z][A-Za-z0-9-]*\Z", "Enter the name of an attribute, such as uid.")
+_ATTRIBUTE = RegexValidator(r"\A[A-Za-z][A-Za-z0-9-]*+\Z", "Enter the name of an attribute, such as uid.")
 
 
 class DNField(forms.CharField):

@@ -10,10 +10,10 @@ from django import forms
 from providers.contract import HTTPSField, SecretField, UpstreamSettings
 from providers.operator_login.encrypted import private_key
 
-_USER, _SECRET = re.compile("[^\x00-\x1f\x7f:]+"), re.compile("[^\x00-\x1f\x7f]+")
+_USER, _SECRET = re.compile("[^\x00-\x1f\x7f:]++"), re.compile("[^\x00-\x1f\x7f]++")
 """Those of Basic (RFC 7617, section 2)."""
 
-_BEARER = re.compile("[!-~]+")
+_BEARER = re.compile("[!-~]++")
 """What fits the header as one word: RFC 6750, section 2.1, and what else operators take for a secret."""
 
 

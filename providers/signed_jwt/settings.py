@@ -44,7 +44,7 @@ class SignedJWTSettings(UpstreamSettings, ClaimSettings, TokenSettings):
         max_length=255, help_text="What aud must be, or have among others where it is an array."
     )
     header_type = forms.RegexField(
-        r"\A[A-Za-z0-9.+-]+\Z",
+        r"\A[A-Za-z0-9.+-]++\Z",
         max_length=64,
         initial="JWT",
         help_text="What typ of the header must be. JWT: it may also be absent. "

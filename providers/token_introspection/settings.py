@@ -81,6 +81,6 @@ class TokenIntrospectionSettings(UpstreamSettings, SessionTokenSettings):
         """Both of VSCHAR alone (RFC 6749, appendices A.1 and A.2)."""
         cleaned: dict[str, Any] = super().clean() or {}
         for name in ("client_id", "client_secret"):
-            if not re.fullmatch("[ -~]*", cleaned.get(name, "")):
+            if not re.fullmatch("[ -~]*+", cleaned.get(name, "")):
                 self.add_error(name, "Letters, digits and signs of ASCII only.")
         return cleaned

@@ -27,7 +27,7 @@ from providers.token_introspection.rules import judge
 from providers.token_introspection.settings import TokenIntrospectionSettings
 from providers.upstream import ask
 
-_TOKEN = re.compile("[ -~]+")
+_TOKEN = re.compile("[ -~]++")
 """VSCHAR, of which an access token consists (RFC 6749, appendix A.12)."""
 
 

@@ -208,7 +208,7 @@ def _located(entry: Entry) -> Iterator[None]:
         name, messages = next(iter(problem.message_dict.items()))
         message = messages[0]
         # A message on the settings begins with the name of the setting.
-        setting = re.match(r"(\w+): ", message) if name == "settings" else None
+        setting = re.match(r"(\w++): ", message) if name == "settings" else None
         if setting:
             raise Mistake(f"{entry.path}.settings.{setting[1]}", message[setting.end() :]) from None
         where = entry.path if name == NON_FIELD_ERRORS else f"{entry.path}.{name}"

@@ -103,7 +103,7 @@ def _key(key: Key) -> Mapping[str, Any]:
     }
 
 
-_PLAIN = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_PLAIN = re.compile(r"[a-z0-9]++(-[a-z0-9]++)*+")
 
 
 def _variable(*names: str) -> str:

@@ -19,7 +19,7 @@ TENANT_ID = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _TENANT_ID = RegexValidator(TENANT_ID, "1 to 64 letters, digits, '.', '_' or '-', a letter or digit first.")
 
 MAX_ORIGINS = 100
-_ORIGIN = re.compile(r"\Ahttps?://([a-z0-9-]+(\.[a-z0-9-]+)*|\[[0-9a-f:]+\])(:[0-9]{1,5})?\Z")
+_ORIGIN = re.compile(r"\Ahttps?://([a-z0-9-]++(\.[a-z0-9-]++)*+|\[[0-9a-f:]++\])(:[0-9]{1,5})?\Z")
 
 
 def check_origins(value: Any) -> None:

@@ -20,7 +20,7 @@ from providers.registry import strategies
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "startprovider"
 
-NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+NAME = re.compile(r"[a-z][a-z0-9]*+(_[a-z0-9]++)*+")
 NAME_MAX_LENGTH = 30
 """Longer names would not fit into the lines of the templates."""
 
