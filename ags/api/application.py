@@ -9,6 +9,9 @@ from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
 
 from ags.api.gate import STAFF_PATHS, Gate
 
+CONTENT_TYPE_MAX_LENGTH = 255
+"""Characters of a Content-Type that is read. Python takes quadratic time to find its parameters."""
+
 
 class Application(WSGIHandler):
     """Django's handler, which a request of the API does not go through.
@@ -24,6 +27,8 @@ class Application(WSGIHandler):
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         """Return what the server sends, as PEP 3333 has it."""
+        if len(environ.get("CONTENT_TYPE", "")) > CONTENT_TYPE_MAX_LENGTH:
+            environ["CONTENT_TYPE"] = ""
         if environ.get("PATH_INFO", "").startswith(STAFF_PATHS):
             return super().__call__(environ, start_response)
         response = self._gate(WSGIRequest(environ))

@@ -39,6 +39,9 @@ So long it also stays with a connection for the next request.
 SENT_AT_ONCE = 32 * 1024
 """Bytes of an answer that the kernel takes without waiting for the client."""
 
+HEAD_LIMIT = 64 * 1024
+"""Bytes that the headers of a request have at most, together."""
+
 DRAIN_LIMIT = 32 * 1024
 """Bytes of an unread body that are worth reading to keep the connection."""
 
@@ -124,6 +127,11 @@ class Unreader(SocketUnreader):
 
 class Head(Request):
     """The head of a request, in which nobody may speak for another."""
+
+    def parse(self, unreader: Any) -> Any:
+        """Read it. Whatever comes by a packet, gunicorn looks through all that has come before it."""
+        self.max_buffer_headers = HEAD_LIMIT
+        return super().parse(unreader)
 
     def _peer_trusted_for_forwarded(self) -> tuple[dict[str, str], list[str]]:
         return {}, []

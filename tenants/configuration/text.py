@@ -14,6 +14,8 @@ import yaml
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 16
+MAX_NAME = 255
+"""Characters of a name. It is part of the path of all that is below it."""
 
 
 class Mistake(Exception):
@@ -105,6 +107,8 @@ def _mapping(pairs: list[tuple[yaml.Node, yaml.Node]], path: str) -> dict[str, A
     for key, value in pairs:
         if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
             raise Mistake(path or "file", f"a name is not text, at {_line(key.start_mark)}")
+        if len(key.value) > MAX_NAME:
+            raise Mistake(_line(key.start_mark), f"a name of more than {MAX_NAME} characters")
         name = _storable(key.value, path)
         if name in found:
             raise Mistake(below(path, name), f"given twice, the second time at {_line(key.start_mark)}")

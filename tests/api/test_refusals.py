@@ -765,6 +765,24 @@ def test_a_form_that_is_too_large_or_malformed(
     assert whole(answer) == expected
 
 
+@pytest.mark.parametrize(
+    ("cookies", "status"),
+    [
+        ("{name}={key}", 200),
+        ('{name}="{key}"', 200),
+        ('other="\\"x"; {name}={key}; another=\\', 200),
+        ('{name}="\\{octal}{rest}"', 302),  # it is left out: nobody is signed on
+    ],
+)
+def test_a_cookie_with_a_backslash_is_left_out_on_the_pages_of_staff(
+    admin_client: Client, settings: Any, cookies: str, status: int
+) -> None:
+    key = admin_client.cookies[settings.SESSION_COOKIE_NAME].value
+    octal, rest = f"{ord(key[0]):03o}", key[1:]
+    header = cookies.format(name=settings.SESSION_COOKIE_NAME, key=key, octal=octal, rest=rest)
+    assert Client().get("/admin/", headers={"cookie": header}).status_code == status
+
+
 def test_a_range_that_a_file_does_not_have_is_refused_in_json(client: Client) -> None:
     headers = {"range": "bytes=99999999-", "x-correlation-id": ID}
     answer = client.get("/static/admin/css/base.css", headers=headers)

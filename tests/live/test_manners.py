@@ -80,6 +80,11 @@ NOT_HTTP = {
     ),
     "a large header": (HEALTH[:-2] + b"X-A: " + b"a" * 9000 + b"\r\n\r\n", 431, "headers_too_large"),
     "many headers": (HEALTH[:-2] + b"X-A: a\r\n" * 200 + b"\r\n", 431, "headers_too_large"),
+    "large headers together": (
+        HEALTH[:-2] + b"".join(b"X-%d: %b\r\n" % (number, b"a" * 8000) for number in range(9)) + b"\r\n",
+        431,
+        "headers_too_large",
+    ),
     "Host twice": (HEALTH[:-2] + b"Host: localhost\r\n\r\n", 400, "request_malformed"),
     "Content-Type twice": (
         TOKEN + JSON + JSON + b"Content-Length: 2\r\n\r\n{}",

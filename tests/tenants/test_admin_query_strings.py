@@ -61,3 +61,12 @@ def test_no_list_filters_by_a_table(db: None) -> None:
 )
 def test_what_no_column_can_hold_is_no_crash(admin_client: Client, nagra: HeadEnd, address: str) -> None:
     assert admin_client.get(f"/admin/{address}", follow=True).status_code in {200, 400, 404}
+
+
+@pytest.mark.parametrize(("words", "found"), [(42, True), (43, False)])
+def test_a_search_for_a_text_of_more_than_255_characters_finds_nothing(
+    admin_client: Client, nagra: HeadEnd, words: int, found: bool
+) -> None:
+    page = admin_client.get("/admin/tenants/tenant/", {"q": " ".join(["nagra"] * words)})
+    assert page.status_code == 200
+    assert (page.context["cl"].result_count == 1) is found

@@ -268,6 +268,7 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     "a tag": ("tenants: !!python/object/apply:os.system [x]", "line 1: tags are not allowed"),
     "a name that is no text": ("tenants: [{1: x}]", "tenants[0]: a name is not text, at line 1"),
     "a name that is a list": ("? [a]\n: 1", "file: a name is not text, at line 1"),
+    "a long name": (f"? {'a' * 256}\n: []", "line 1: a name of more than 255 characters"),
     "a member twice": (
         "tenants:\n  - id: nagra\n    name: a\n    name: b",
         "tenants[0].name: given twice, the second time at line 4",
