@@ -141,6 +141,7 @@ AXES_COOLOFF_TIME = 0.25  # hours
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_CLIENT_IP_CALLABLE = "ags.api.address.client_address"
 AXES_VERBOSE = False
+AXES_CLIENT_STR_CALLABLE = "ags.api.address.for_log"
 AXES_ENABLE_ADMIN = False  # its pages count whole tables
 FAVICON = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
@@ -222,9 +223,11 @@ LOGGING = {
     "loggers": {
         # Django's own handlers and levels give way: one place, one form, nothing twice.
         "django": {"handlers": [], "level": "WARNING", "propagate": True},
-        "django.server": {"handlers": [], "level": "WARNING", "propagate": True},
-        # The gate logs every answer itself.
-        "django.request": {"handlers": [], "level": "CRITICAL", "propagate": True},
+        # The gate logs every answer itself. These would add what the caller sent: path, host, origin.
+        **{
+            name: {"handlers": [], "level": "CRITICAL", "propagate": True}
+            for name in ("django.request", "django.security", "django.server")
+        },
         "axes": {"level": "WARNING"},
         # The worker tells of refused requests itself, without repeating what they held.
         "gunicorn.error": {"handlers": [], "level": "ERROR", "propagate": True},

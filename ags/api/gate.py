@@ -13,10 +13,11 @@ from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
 from django.core.signals import got_request_exception
 from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse
+from django.http.multipartparser import MultiPartParserError
 from django.http.response import HttpResponseBase
 from django.urls import resolve
 
-from ags.api import cors, errors, headers
+from ags.api import cors, errors, headers, parsing
 from ags.api.record import Record, record_of
 from ags.operations.database import drop_dead_connection
 
@@ -25,7 +26,6 @@ STAFF_PATHS = ("/admin/", "/docs/", "/static/")
 
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked by machines that know this process by its address only."""
-
 
 # The addresses are few, and what does not resolve is not kept: the cache stays small.
 _resolved = lru_cache(maxsize=64)(resolve)
@@ -58,7 +58,7 @@ class Gate:
         if not is_staff_page:
             cors.allow(request, response, record.tenant)
         if refused or not is_staff_page:
-            _finish(request, cast("HttpResponse", response))
+            _finish(record, cast("HttpResponse", response))
         response.headers["x-correlation-id"] = record.correlation_id
         record.write(response.status_code)
         return response
@@ -66,15 +66,43 @@ class Gate:
     def _staff_page(self, request: HttpRequest, record: Record) -> HttpResponseBase:
         record.route = "/" + request.path_info.split("/", 2)[1] + "/"
         _drop_escaped_cookies(request)
-        if "\x00" in request.path_info or "%00" in request.META.get("QUERY_STRING", ""):
-            # The admin looks up what an address holds, and no column of PostgreSQL can hold NUL.
-            raise SuspiciousOperation
-        length = request.META.get("CONTENT_LENGTH") or "0"
-        if not length.isdecimal() or int(length) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+        if parsing.content_length(request.META) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
             # Django would not count files; no form of staff has any.
             raise RequestDataTooBig
-        request.POST  # noqa: B018 - read here, so that what is wrong with a form is answered here
+        if _is_unfit(request):
+            raise SuspiciousOperation
+        _read_form(request)
         return self.staff_pages(request)
+
+
+def _is_unfit(request: HttpRequest) -> bool:
+    """Whether a request to a page of staff holds what Django, or a column of PostgreSQL, cannot."""
+    meta = request.META
+    return (
+        parsing.media_type(meta.get("CONTENT_TYPE", ""))[1] not in parsing.UTF8
+        or "\x00" in request.path_info
+        or "%00" in meta.get("QUERY_STRING", "")
+    )
+
+
+def _read_form(request: HttpRequest) -> None:
+    """Read the form here, so that what is wrong with it is answered here."""
+    try:
+        request.POST  # noqa: B018
+    except (SuspiciousOperation, MultiPartParserError, OSError):
+        raise
+    except Exception:  # noqa: BLE001 - Django's parser raises on some parameters of a part
+        raise SuspiciousOperation from None
+
+
+def refuse(environ: dict[str, Any], error: Exception) -> HttpResponse:
+    """Answer what the gate never got to see, and write its log line."""
+    record = Record(headers.correlation_id(environ), str(environ.get("REQUEST_METHOD"))[:16])
+    response = errors.respond(error, record)
+    _finish(record, response)
+    response.headers["x-correlation-id"] = record.correlation_id
+    record.write(response.status_code)
+    return response
 
 
 def answer(request: HttpRequest, record: Record) -> HttpResponse:
@@ -93,13 +121,13 @@ def answer(request: HttpRequest, record: Record) -> HttpResponse:
     return response
 
 
-def _finish(request: HttpRequest, response: HttpResponse) -> None:
+def _finish(record: Record, response: HttpResponse) -> None:
     """Add the headers of every answer that is not a page or a file; to HEAD, send only those."""
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     if response.status_code != HTTPStatus.NOT_MODIFIED:
         response.headers["Content-Length"] = str(len(response.content))
-        if request.method == "HEAD":
+        if record.method == "HEAD":
             response.content = b""
 
 

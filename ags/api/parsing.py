@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from email.message import Message
 from typing import Any
 from urllib.parse import parse_qsl
@@ -23,7 +25,11 @@ from providers.strict_json import NotStrictJSON, parse
 MAX_BYTES = 64 * 1024
 FORM_MEMBERS = 20
 
-_UTF8 = {"utf-8", "utf8"}
+CONTENT_TYPE_MAX_LENGTH = 255
+"""Characters of a Content-Type that is read. Python takes quadratic time to find its parameters."""
+
+UTF8 = {"utf-8", "utf8"}
+"""What a charset may be called."""
 
 
 def read_object(request: HttpRequest) -> dict[str, Any]:
@@ -64,6 +70,28 @@ def read_form(request: HttpRequest) -> dict[str, str]:
     return members
 
 
+def media_type(content_type: str) -> tuple[str, str]:
+    """Return media type and charset of a Content-Type, in lower case.
+
+    The extended parameters of RFC 2231 belong to mail, and are no charset that is known.
+    """
+    if len(content_type) > CONTENT_TYPE_MAX_LENGTH or "*" in content_type:
+        return "", ""
+    header = Message()
+    header["Content-Type"] = content_type
+    return header.get_content_type(), str(header.get_param("charset", "utf-8")).lower()
+
+
+def content_length(meta: Mapping[str, Any]) -> int:
+    """Return the length of the body as announced. Raises ApiError (400)."""
+    length: str = meta.get("CONTENT_LENGTH") or "0"
+    if not length.isdecimal():
+        raise ApiError(REQUEST_MALFORMED)
+    # Python converts no number of thousands of digits.
+    digits = length.lstrip("0")
+    return int(digits or "0") if len(digits) < 20 else sys.maxsize
+
+
 def _object(raw: bytes) -> dict[str, Any]:
     try:
         value = parse(raw)
@@ -75,12 +103,10 @@ def _object(raw: bytes) -> dict[str, Any]:
 
 
 def _demand(meta: dict[str, Any], wanted: str, otherwise: Error) -> None:
-    content_type = meta.get("CONTENT_TYPE", "")
-    if content_type != wanted:  # which is what nearly everybody sends
-        header = Message()
-        header["Content-Type"] = content_type
-        charset = header.get_param("charset", "utf-8")
-        if header.get_content_type() != wanted or str(charset).lower() not in _UTF8:
+    given = meta.get("CONTENT_TYPE", "")
+    if given != wanted:  # which is what nearly everybody sends
+        found, charset = media_type(given)
+        if found != wanted or charset not in UTF8:
             raise ApiError(otherwise)
     if meta.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
         raise ApiError(otherwise)
@@ -95,10 +121,10 @@ def _read(request: HttpRequest) -> bytes:
         except Exception:  # noqa: BLE001 - each server has exceptions of its own for chunks that are none
             raise ApiError(REQUEST_MALFORMED, why="body_unreadable") from None
     else:
-        length = meta.get("CONTENT_LENGTH") or "0"
-        if not length.isdecimal() or int(length) > MAX_BYTES:
+        length = content_length(meta)
+        if length > MAX_BYTES:
             raise ApiError(BODY_TOO_LARGE)
-        raw = request.read(int(length))
+        raw = request.read(length)
     if len(raw) > MAX_BYTES:
         raise ApiError(BODY_TOO_LARGE)
     return raw

@@ -44,6 +44,10 @@ class Log(gunicorn.glogging.Logger):
         for handler in self.error_log.handlers:
             handler.setFormatter(ReadableLines() if sys.stderr.isatty() else JSONLines())
 
+    def exception(self, msg: str, *_: Any, **options: Any) -> None:
+        """Log a crash without what gunicorn would add: the address of the request."""
+        super().exception(msg.partition(" %")[0], **options)
+
 
 class Worker(gthread.ThreadWorker):
     """A worker process whose database statements are bounded, and whose threads no client can hold.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -13,8 +14,19 @@ from typing import Any
 logging._srcfile = None  # noqa: SLF001 - the documented way
 logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
+CHAIN_LIMIT = 10
+"""The most exceptions of a chain that a line holds."""
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_written = json.JSONEncoder(default=str).encode
+
+
+def _type(value: object) -> str:
+    """Return what a line holds of an object: its text may repeat what a caller sent."""
+    return type(value).__qualname__
+
+
+_written = json.JSONEncoder(default=_type).encode
+_plain = (str, int, float, list, tuple, dict)
 
 
 def _added(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
@@ -22,7 +34,21 @@ def _added(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
     return ((name, value) for name, value in vars(record).items() if name not in _STANDARD)
 
 
-class JSONLines(logging.Formatter):
+class Lines(logging.Formatter):
+    """Lines that hold the stack and type of an exception, and not its message: it may be a caller's text."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the base class's name
+        """Return stack and type of each, the first cause first."""
+        error: BaseException | None = ei[1]
+        found: list[str] = []
+        while error is not None and len(found) < CHAIN_LIMIT:
+            stack = "".join(traceback.format_tb(error.__traceback__))
+            found.insert(0, f"{stack}{type(error).__qualname__}")
+            error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        return "\n".join(found)
+
+
+class JSONLines(Lines):
     """One JSON object a line: time in UTC, level, logger, message, what the call adds, and its exception."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -42,7 +68,7 @@ class JSONLines(logging.Formatter):
         return _written(line)
 
 
-class ReadableLines(logging.Formatter):
+class ReadableLines(Lines):
     """Time, level, message, then what the call adds as name=value."""
 
     def __init__(self) -> None:
@@ -50,5 +76,9 @@ class ReadableLines(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class's name
         """Append what the call added."""
-        extra = (f"{name}={value}" for name, value in _added(record) if value is not None)
+        extra = (
+            f"{name}={value if isinstance(value, _plain) else _type(value)}"
+            for name, value in _added(record)
+            if value is not None
+        )
         return " ".join([super().formatMessage(record), *extra])

@@ -215,7 +215,7 @@ def read_content_type(text: str) -> None:
     """Have the whole application answer, for the framework reads this header, too."""
     statuses: list[str] = []
     request = environ(CONTENT_TYPE=text, HTTP_HOST="localhost", PATH_INFO="/oauth/introspect", body=b"{}")
-    application(request, lambda status, _headers: statuses.append(status))
+    application(request, lambda status, *_: statuses.append(status))
     assert statuses == ["415 Unsupported Media Type"]
 
 

@@ -12,8 +12,11 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import gunicorn.config
 import pytest
+from django.test import Client, RequestFactory
 
+from ags.api.worker import Log
 from ags.operations.logs import JSONLines, ReadableLines
 from tests.operations.test_environment import GOOD, ROOT
 
@@ -109,3 +112,65 @@ def test_no_value_can_make_a_second_line_or_break_one(text: str, tmp_path: Path)
 def test_a_readable_line_holds_what_the_call_added() -> None:
     line = ReadableLines().format(record("told", tenant="nagra", service=None, number=0))
     assert line.endswith("ERROR   told tenant=nagra number=0")
+
+
+MARKER = "marker-0815"
+FORMATTERS = pytest.mark.parametrize("formatter", [JSONLines(), ReadableLines()])
+
+
+def crashed(how: str) -> BaseException:
+    """An exception behind which there is another, each with a caller's text."""
+    text = "mark" + "er-0815"  # no line of the stack below holds it
+    try:
+        try:
+            raise LookupError(text)
+        except LookupError as error:
+            if how == "cause":
+                raise ValueError(text) from error
+            raise ValueError(text)  # noqa: B904 - the other way to chain
+    except ValueError as error:
+        return error
+
+
+@FORMATTERS
+@pytest.mark.parametrize("how", ["cause", "context"])
+def test_a_crash_is_logged_without_any_message_of_its_chain(formatter: logging.Formatter, how: str) -> None:
+    error = crashed(how)
+    line = logging.LogRecord("x", 40, "x", 1, "crash", None, (type(error), error, error.__traceback__))
+    written = formatter.format(line)
+    assert MARKER not in written
+    assert written.index("LookupError") < written.index("ValueError")
+    assert written.count("in crashed") == 2
+
+
+@FORMATTERS
+def test_an_object_is_logged_by_its_type(formatter: logging.Formatter) -> None:
+    written = formatter.format(record("refused", request=RequestFactory().get(f"/{MARKER}")))
+    assert MARKER not in written
+    assert "WSGIRequest" in written
+
+
+def test_a_crash_in_the_server_is_logged_without_the_address_of_the_request(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    log = Log(gunicorn.config.Config())
+    try:
+        raise ValueError("mark" + "er-0815")
+    except ValueError:
+        log.exception("Error handling request %s %s", "GET", f"/{MARKER}")
+    finally:
+        log.error_log.handlers.clear()
+    line = json.loads(capsys.readouterr().err)
+    assert line["message"] == "Error handling request"
+    assert line["exc_info"].endswith("ValueError")
+    assert MARKER not in str(line)
+
+
+def test_whoever_is_locked_out_is_logged_by_address_alone(
+    db: None, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(5):
+        client.post("/admin/login/", {"username": MARKER, "password": MARKER})
+    lines = [line.getMessage() for line in caplog.records if line.name.startswith("axes")]
+    assert any("127.0.0.1" in line for line in lines)
+    assert MARKER not in "".join(lines)
