@@ -191,17 +191,18 @@ class Platform:
             headers={name: value for name, value in given.items() if value is not None},
         )
 
-    def introspect(self, token: str, **headers: str | None) -> Any:
+    def introspect(self, token: str, *, hint: str | None = None, **headers: str | None) -> Any:
         """Ask whether that token is active."""
-        return self.post("/oauth/introspect", {"token": token}, **headers)
+        form = {"token": token} | ({} if hint is None else {"token_type_hint": hint})
+        return self.post("/oauth/introspect", form, **headers)
 
     def revoke(self, token: str, **headers: str | None) -> Any:
         """Revoke that token."""
         return self.post("/oauth/revoke", {"token": token}, **headers)
 
     def sees(self, token: str) -> bool:
-        """Whether that token is active."""
-        active: bool = self.introspect(token).json()["active"]
+        """Whether that token is active, of whichever type it is."""
+        active: bool = self.introspect(token, hint="refresh_token").json()["active"]
         return active
 
 

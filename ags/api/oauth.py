@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -30,7 +30,10 @@ class TokenRequestSerializer(serializers.Serializer[Any]):
     """What a resource server posts, as a form."""
 
     token = serializers.CharField(min_length=1, help_text="An access token or a refresh token.")
-    token_type_hint = serializers.CharField(required=False, help_text="Not needed: a token says what it is.")
+    token_type_hint = serializers.CharField(
+        required=False,
+        help_text="To introspect a refresh token: refresh_token. Not needed to revoke one.",
+    )
     client_id = serializers.CharField(required=False, help_text="Where HTTP Basic is not used.")
     client_secret = serializers.CharField(required=False, help_text="Where HTTP Basic is not used.")
 
@@ -47,6 +50,10 @@ ACTIVE = inline_serializer(
 
 TOLD = ("typ", "ver", "sid", "jti", "iat", "exp", "fixed_exp", "iss", "aud")
 """Claims that are told as they are signed; whose token it is, is told from the database."""
+
+Reader = Callable[[TenantView, str], AccessToken | RefreshToken]
+
+READERS: tuple[Reader, ...] = (read_access_token, read_refresh_token)
 
 FORM = {"application/x-www-form-urlencoded": TokenRequestSerializer}
 
@@ -65,9 +72,14 @@ class Introspect(GateView):
         auth=[{"resourceServer": []}, {}],  # or in the form
     )
     def post(self, request: HttpRequest) -> Response:
-        """Answer for tokens of the resource server's own tenant; any other is not active."""
+        """Answer for tokens of the resource server's own tenant; any other is not active.
+
+        A refresh token is active only with the hint refresh_token: services accept any active token as an
+        access token.
+        """
         tenant, form = _authenticated(request)
-        token = _read(tenant, form["token"])
+        asks_for_any = form.get("token_type_hint") == "refresh_token"
+        token = _read(tenant, form["token"], READERS if asks_for_any else READERS[:1])
         whose = None if token is None else is_active(tenant.id, token)
         if token is None or whose is None:
             return Response({"active": False})
@@ -106,7 +118,7 @@ class Revoke(GateView):
         200 also where there is nothing to revoke, as the standard wants it.
         """
         tenant, form = _authenticated(request)
-        match _read(tenant, form["token"]):
+        match _read(tenant, form["token"], READERS):
             case AccessToken() as token:
                 revoke_access_token(tenant.id, token)
             case RefreshToken() as token:
@@ -114,8 +126,8 @@ class Revoke(GateView):
         return Response({})
 
 
-def _read(tenant: TenantView, token: str) -> AccessToken | RefreshToken | None:
-    for read in (read_access_token, read_refresh_token):
+def _read(tenant: TenantView, token: str, readers: Iterable[Reader]) -> AccessToken | RefreshToken | None:
+    for read in readers:
         try:
             return read(tenant, token)
         except Denied:

@@ -80,7 +80,7 @@ def test_an_active_access_token_is_told_of_in_full(server: Platform, tokens: dic
 
 def test_an_active_refresh_token_is_told_of_as_what_it_is(server: Platform, tokens: dict[str, Any]) -> None:
     said = jwt.decode(tokens["refresh_token"], options={"verify_signature": False})
-    assert server.introspect(tokens["refresh_token"]).json() == said | {
+    assert server.introspect(tokens["refresh_token"], hint="refresh_token").json() == said | {
         "active": True,
         "token_type": "refresh_token",
         "client_id": tokens["client_id"],
@@ -94,10 +94,10 @@ def test_nothing_but_that_it_is_inactive_is_told_of_any_other(
     app.refresh()
     used = tokens["refresh_token"]
     current = app.tokens["access_token"]
-    assert server.introspect(used).json() == {"active": False}
+    assert server.introspect(used, hint="refresh_token").json() == {"active": False}
     app.sign_out()
     for token in (current, app.tokens["refresh_token"], "unknown", "a.b.c", " ", "\u00e4", "x" * 9000):
-        answer = server.introspect(token)
+        answer = server.introspect(token, hint="refresh_token")
         assert (answer.status_code, answer.json()) == (200, {"active": False})
 
 
@@ -105,21 +105,30 @@ def test_a_refresh_token_is_inactive_once_it_has_expired(server: Platform, token
     let_pass(172_790)
     assert server.sees(tokens["refresh_token"])
     let_pass(20)
-    assert server.introspect(tokens["refresh_token"]).json() == {"active": False}
+    assert server.introspect(tokens["refresh_token"], hint="refresh_token").json() == {"active": False}
 
 
-@pytest.mark.parametrize("hint", ["access_token", "refresh_token", "something", ""])
-def test_a_hint_changes_nothing(server: Platform, tokens: dict[str, Any], hint: str) -> None:
-    for token in ("access_token", "refresh_token"):
-        form = {"token": tokens[token], "token_type_hint": hint}
-        assert server.post("/oauth/introspect", form).json()["active"] is True
+@pytest.mark.parametrize("hint", [None, "access_token", "refresh_token", "REFRESH_TOKEN", "something", ""])
+def test_a_refresh_token_is_active_only_with_its_hint(
+    server: Platform, tokens: dict[str, Any], hint: str | None
+) -> None:
+    assert server.introspect(tokens["access_token"], hint=hint).json()["active"] is True
+    told = server.introspect(tokens["refresh_token"], hint=hint).json()
+    assert told == {"active": False} if hint != "refresh_token" else told["active"]
+
+
+@pytest.mark.parametrize("hint", ["access_token", "refresh_token", "something"])
+def test_a_hint_does_not_change_what_is_revoked(server: Platform, tokens: dict[str, Any], hint: str) -> None:
+    form = {"token": tokens["refresh_token"], "token_type_hint": hint}
+    assert server.post("/oauth/revoke", form).status_code == 200
+    assert not server.sees(tokens["access_token"])
 
 
 def test_introspection_is_one_statement(server: Platform, tokens: dict[str, Any], stays_stale: None) -> None:
     server.introspect("x")
     for token, expected in ((tokens["access_token"], 1), (tokens["refresh_token"], 1), ("garbage", 0)):
         with CaptureQueriesContext(connection) as captured:
-            assert server.introspect(token).status_code == 200
+            assert server.introspect(token, hint="refresh_token").status_code == 200
         assert verbs(captured) == ["SELECT"] * expected
 
 
@@ -157,7 +166,7 @@ def test_a_revoked_refresh_token_ends_its_sign_on(
         answer = server.revoke(tokens["refresh_token"])
         assert (answer.status_code, answer.json()) == (200, {})
     for token in ("access_token", "refresh_token"):
-        assert server.introspect(tokens[token]).json() == {"active": False}
+        assert server.introspect(tokens[token], hint="refresh_token").json() == {"active": False}
     assert whole(app.refresh(x_correlation_id=ID)) == NOT_ACCEPTED
     assert Device.objects.for_tenant("nagra").get().end_reason == "revoked"
 
@@ -270,14 +279,14 @@ def test_a_client_learns_nothing_of_another_tenant(
 ) -> None:
     theirs = platform("sunrise")
     for token in (tokens["access_token"], tokens["refresh_token"]):
-        assert whole(theirs.introspect(token, x_correlation_id=ID)) == whole(
+        assert whole(theirs.introspect(token, hint="refresh_token", x_correlation_id=ID)) == whole(
             theirs.introspect("unknown", x_correlation_id=ID)
         )
         assert whole(theirs.revoke(token, x_correlation_id=ID)) == whole(
             theirs.revoke("unknown", x_correlation_id=ID)
         )
         for name in ("nv_tenant_id", "tenantId"):
-            assert not theirs.introspect(token, **{name: "nagra"}).json()["active"]
+            assert not theirs.introspect(token, hint="refresh_token", **{name: "nagra"}).json()["active"]
         assert server.sees(token)
 
 

@@ -150,7 +150,7 @@ def introspect(both: Both) -> None:
     """To sunrise's platform, a token of nagra is one that never was."""
     unknown = both.their_platform.introspect("unknown").content
     for token in (both.ours.tokens["access_token"], both.ours.tokens["refresh_token"]):
-        assert both.their_platform.introspect(token).content == unknown
+        assert both.their_platform.introspect(token, hint="refresh_token").content == unknown
         assert both.our_platform.sees(token)
     renamed = replace(both.their_platform, client_id=both.our_platform.client_id)
     moved = replace(both.their_platform, client_id=both.their_platform.client_id.replace("sunrise", "nagra"))

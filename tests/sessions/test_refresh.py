@@ -605,7 +605,7 @@ def test_a_token_that_is_something_else_opens_no_door(
     if "sign-out" in doors:
         assert whole(signed_on.sign_out(token, x_correlation_id=ID)) == NOT_ACCEPTED
     if "introspection" in doors:
-        answer = resource_server.introspect(token)
+        answer = resource_server.introspect(token, hint="refresh_token")
         assert (answer.status_code, answer.json()) == (200, {"active": False})
         assert resource_server.revoke(token).status_code == 200
     assert resource_server.sees(signed_on.tokens["access_token"]), "it has changed nothing"
@@ -622,7 +622,7 @@ def test_a_token_of_another_tenant_opens_no_door(signed_on: ClientApp, sunrise: 
     assert whole(signed_on.refresh(theirs.tokens["refresh_token"], x_correlation_id=ID)) == NOT_ACCEPTED
     assert whole(signed_on.sign_out(theirs.tokens["access_token"], x_correlation_id=ID)) == NOT_ACCEPTED
     for token in (theirs.tokens["access_token"], theirs.tokens["refresh_token"]):
-        assert resource_server.introspect(token).json() == {"active": False}
+        assert resource_server.introspect(token, hint="refresh_token").json() == {"active": False}
         assert resource_server.revoke(token).status_code == 200
     assert theirs.refresh().status_code == 200
     assert theirs.sign_out().status_code == 200
