@@ -96,6 +96,12 @@ SIGN_ON_MALFORMED = _error(
     "The body must have either clientId (a string) or deviceInformation (an object).",
 )
 FORM_MALFORMED = _error(40012, "form_malformed", "The body must be a form with one token.", "invalid_request")
+CLIENT_AUTHENTICATION_REPEATED = _error(
+    40013,
+    "client_authentication_repeated",
+    "The client must authenticate either by the Authorization header or by client_secret in the form.",
+    "invalid_request",
+)
 NOT_AUTHENTICATED = _error(
     40100, "not_authenticated", "What was presented proves nothing, or nothing any more."
 )
@@ -281,7 +287,7 @@ def respond(exception: BaseException, record: Record) -> RefusalResponse:
     record.reason = refusal.why
     body: dict[str, Any] = {"code": error.code, "reason": error.reason, "message": refusal.message}
     if error.oauth:
-        body["error"] = error.oauth
+        body |= {"error": error.oauth, "error_description": refusal.message}
     if refusal.parameter is not None:
         body["parameter"] = refusal.parameter
     body["correlationId"] = record.correlation_id

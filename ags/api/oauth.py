@@ -13,7 +13,12 @@ from drf_spectacular.utils import extend_schema, inline_serializer
 from rest_framework import serializers
 
 from ags.api import parsing
-from ags.api.errors import CLIENT_NOT_AUTHENTICATED, FORM_MALFORMED, ApiError
+from ags.api.errors import (
+    CLIENT_AUTHENTICATION_REPEATED,
+    CLIENT_NOT_AUTHENTICATED,
+    FORM_MALFORMED,
+    ApiError,
+)
 from ags.api.record import record_of
 from ags.api.schema import CORRELATION_ID, refusals
 from ags.api.view import GateView, Response
@@ -34,7 +39,9 @@ class TokenRequestSerializer(serializers.Serializer[Any]):
         required=False,
         help_text="To introspect a refresh token: refresh_token. Not needed to revoke one.",
     )
-    client_id = serializers.CharField(required=False, help_text="Where HTTP Basic is not used.")
+    client_id = serializers.CharField(
+        required=False, help_text="Where HTTP Basic is not used; beside it, the same client ID."
+    )
     client_secret = serializers.CharField(required=False, help_text="Where HTTP Basic is not used.")
 
 
@@ -152,13 +159,25 @@ def _authenticated(request: HttpRequest) -> tuple[TenantView, Mapping[str, str]]
 
 
 def _credentials(meta: Mapping[str, Any], form: Mapping[str, str]) -> tuple[str, str]:
-    """Return client ID and secret, from HTTP Basic or from the form, but not from both."""
+    """Return client ID and secret, from HTTP Basic or from the form. Raises ApiError.
+
+    RFC 6749, section 2.3: a client uses one method in a request. Naming itself in the form is none.
+    """
     header: str = meta.get("HTTP_AUTHORIZATION", "")
-    in_form = form.get("client_id", ""), form.get("client_secret", "")
-    scheme, _, encoded = header.partition(" ")
+    named, secret = form.get("client_id", ""), form.get("client_secret", "")
     if not header:
-        return in_form
-    if any(in_form) or scheme.lower() != "basic":
+        return named, secret
+    if secret:
+        raise ApiError(CLIENT_AUTHENTICATION_REPEATED)
+    client_id, secret = _basic(header)
+    if named and named != client_id:
+        raise ApiError(CLIENT_NOT_AUTHENTICATED)
+    return client_id, secret
+
+
+def _basic(header: str) -> tuple[str, str]:
+    scheme, _, encoded = header.partition(" ")
+    if scheme.lower() != "basic":
         raise ApiError(CLIENT_NOT_AUTHENTICATED)
     try:
         text = base64.b64decode(encoded.strip(), validate=True).decode("utf-8")

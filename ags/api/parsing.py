@@ -34,8 +34,11 @@ UTF8 = {"utf-8", "utf8"}
 
 def read_object(request: HttpRequest) -> dict[str, Any]:
     """Return the JSON object in the body. Raises ApiError: 400, 413 or 415."""
+    raw = _read(request)
+    if not raw:  # the content type of nothing does not matter
+        raise ApiError(BODY_MALFORMED, problem="it is missing")
     _demand(request.META, "application/json", UNSUPPORTED_MEDIA_TYPE)
-    return _object(_read(request))
+    return _object(raw)
 
 
 def read_object_if_any(request: HttpRequest) -> dict[str, Any]:
@@ -56,9 +59,12 @@ def demand_empty(request: HttpRequest) -> None:
 
 def read_form(request: HttpRequest) -> dict[str, str]:
     """Return the members of a form, each given once. Raises ApiError: 400, 413 or 415."""
+    raw = _read(request)
+    if not raw:
+        raise ApiError(FORM_MALFORMED)
     _demand(request.META, "application/x-www-form-urlencoded", FORM_EXPECTED)
     try:
-        text = _read(request).decode("ascii")
+        text = raw.decode("ascii")
         pairs = parse_qsl(
             text, keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=FORM_MEMBERS
         )

@@ -17,6 +17,8 @@ class ErrorSerializer(serializers.Serializer[Any]):
     reason = serializers.CharField(help_text="The same as a machine word.")
     message = serializers.CharField(help_text="The same as a sentence.")
     parameter = serializers.CharField(required=False, help_text="The parameter at fault, where it is one.")
+    error = serializers.CharField(required=False, help_text="Under /oauth: the word of RFC 6749 section 5.2.")
+    error_description = serializers.CharField(required=False, help_text="With error: the same as message.")
     correlationId = serializers.CharField(help_text="The x-correlation-id of this request.")  # noqa: N815
 
 

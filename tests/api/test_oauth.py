@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,9 +26,11 @@ DOORS = ("/oauth/introspect", "/oauth/revoke")
 
 
 def standard(status: int, code: int, reason: str, message: str, error: str, **headers: str) -> dict[str, Any]:
-    """A refusal with the member `error` of RFC 6749, section 5.2."""
+    """A refusal with the members of RFC 6749, section 5.2, which allows these characters."""
+    assert re.fullmatch(r"[ !#-\[\]-~]+", message)
     expected = refusal(status, code, reason, message, **headers)
-    told = {"code": code, "reason": reason, "message": message, "error": error, "correlationId": ID}
+    own = {"error": error, "error_description": message}
+    told = {"code": code, "reason": reason, "message": message, **own, "correlationId": ID}
     raw = json.dumps(told).encode()
     return {**expected, **headers, "body": raw, "Content-Length": str(len(raw))}
 
@@ -37,6 +40,13 @@ MALFORMED = standard(
 )
 FORM_EXPECTED = standard(
     415, 41501, "form_expected", "The body must be an uncompressed form in UTF-8.", "invalid_request"
+)
+TWICE = standard(
+    400,
+    40013,
+    "client_authentication_repeated",
+    "The client must authenticate either by the Authorization header or by client_secret in the form.",
+    "invalid_request",
 )
 NO_CLIENT = standard(
     401,
@@ -193,6 +203,8 @@ def test_the_credentials_may_be_in_the_header_or_in_the_form(
         (token, server.basic.replace("Basic", "bAsIc")),
         (token, f"Basic {as_the_standard_says}"),
         (token | in_form, None),
+        (token | {"client_id": server.client_id}, server.basic),
+        (token | {"client_id": server.client_id, "client_secret": ""}, server.basic),
     ):
         assert server.post(door, form, authorization=header).status_code == 200
 
@@ -222,8 +234,8 @@ def wrong_credentials(server: Platform) -> dict[str, tuple[str | None, dict[str,
         "a bad percent-encoding": (basic(f"{server.client_id}:%ff%zz"), {}),
         "the scheme alone": ("Basic", {}),
         "another scheme": (server.basic.replace("Basic", "Bearer"), {}),
-        "header and form": (server.basic, good),
-        "header, and an id in the form": (server.basic, {"client_id": server.client_id}),
+        "header, and another id in the form": (server.basic, {"client_id": f"{server.client_id}x"}),
+        "another scheme, and an id in the form": ("Bearer x", {"client_id": server.client_id}),
         "another secret in the form": (None, good | {"client_secret": "x"}),
         "the id alone in the form": (None, {"client_id": server.client_id}),
         "the secret alone in the form": (None, {"client_secret": server.secret}),
@@ -239,6 +251,16 @@ def test_whoever_does_not_prove_who_he_is_is_told_one_thing(
             answer = server.post(door, {"token": token, **members}, authorization=header, x_correlation_id=ID)
             assert whole(answer) == NO_CLIENT, name
     assert server.sees(tokens["access_token"]), "nothing was revoked"
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_two_methods_at_once_are_refused_whether_they_are_good_or_not(server: Platform, door: str) -> None:
+    good = {"client_id": server.client_id, "client_secret": server.secret}
+    wrong = basic(f"{server.client_id}:wrong")
+    for header in (server.basic, wrong, basic("nobody~x:y"), "Basic !", "Bearer x"):
+        for members in (good, good | {"client_secret": "wrong"}, {"client_secret": "x"}):
+            answer = server.post(door, {"token": "x", **members}, authorization=header, x_correlation_id=ID)
+            assert whole(answer) == TWICE
 
 
 def test_a_wrong_client_costs_no_statement(server: Platform, stays_stale: None) -> None:
@@ -294,6 +316,9 @@ def test_a_client_learns_nothing_of_another_tenant(
 
 
 FORMS: dict[str, tuple[bytes | str, dict[str, str], dict[str, Any]]] = {
+    "nothing": ("", {}, MALFORMED),
+    "nothing, of no type": ("", {"content_type": ""}, MALFORMED),
+    "nothing, of another type": ("", {"content_type": "application/json"}, MALFORMED),
     "empty": ("&", {}, MALFORMED),
     "no token": ("a=b", {}, MALFORMED),
     "an empty token": ("token=", {}, MALFORMED),

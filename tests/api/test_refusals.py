@@ -76,7 +76,9 @@ def one(name: Any, value: Any) -> dict[str, Any]:
     return {"parameters": [{"name": name, "value": value}]}
 
 
+MISSING = body_malformed("it is missing")
 BODIES = {
+    "nothing": (b"", MISSING),
     "nothing but a space": (b" ", NOT_JSON),
     "an array": (b"[]", NOT_AN_OBJECT),
     "a string": (b'"x"', NOT_AN_OBJECT),
@@ -202,6 +204,13 @@ def test_a_body_of_another_type(nagra: HeadEnd, content_type: str) -> None:
     raw = json.dumps(one(NAME, nagra.token())).encode()
     answer = nagra.post(raw, content_type=content_type, x_correlation_id=ID)
     assert whole(answer) == UNSUPPORTED
+
+
+@pytest.mark.parametrize("path", ["/ags/getSessionToken", "/ags/signOn", "/ags/signOnWithSessionToken"])
+@pytest.mark.parametrize("content_type", ["", "application/x-www-form-urlencoded"])
+def test_a_missing_body_is_missing_whatever_its_type(nagra: HeadEnd, path: str, content_type: str) -> None:
+    headers = nagra.headers(x_correlation_id=ID)
+    assert whole(nagra.client.generic("POST", path, b"", content_type, headers=headers)) == MISSING
 
 
 @pytest.mark.parametrize(
