@@ -35,7 +35,9 @@ class Demo:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        os.umask(0o077)  # for the server and the commands of manage.py as well
         folder.mkdir(parents=True, exist_ok=True)
+        self._tighten()
         self.kept = self._kept_secrets()
         # Nothing of the surrounding shell decides here, least of all its DATABASE_URL.
         inherited = {
@@ -53,6 +55,13 @@ class Demo:
         }
         self.environment.pop("DATABASE_URL_FILE", None)
 
+    def _tighten(self) -> None:
+        """Keep others from what an earlier run made under another umask."""
+        if (self.folder / "demo.env").exists():
+            self.folder.chmod(0o700)
+        for path in (*self.folder.glob("demo.*"), *self.folder.glob("staff")):
+            path.chmod(0o600)
+
     def _kept_secrets(self) -> dict[str, str]:
         path = self.folder / "demo.env"
         if not path.exists():
@@ -62,9 +71,8 @@ class Demo:
                 "NAGRA_SECRET": secrets.token_urlsafe(32),
                 "DJANGO_SUPERUSER_PASSWORD": secrets.token_urlsafe(12),
             }
-            # Readable by its owner from the first moment; whole, or not there.
+            # Whole, or not there.
             draft = path.with_suffix(".new")
-            draft.touch(mode=0o600)
             draft.write_text("".join(f"{name}={value}\n" for name, value in made.items()))
             draft.rename(path)
         lines = path.read_text().splitlines()

@@ -50,7 +50,13 @@ def run_demo(folder: Path, shell: dict[str, str], port: int) -> subprocess.Compl
         text=True,
         check=False,
         timeout=2 * PATIENCE,
+        umask=0,
     )
+
+
+def modes(folder: Path) -> dict[str, int]:
+    """The permissions of the folder and of all that is in it."""
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.iterdir())}
 
 
 def test_the_demo_shows_the_whole_way_and_ends_well(demo: subprocess.CompletedProcess[str]) -> None:
@@ -74,13 +80,18 @@ def test_its_secrets_are_kept_and_readable_by_their_owner_only(
     folder: Path, demo: subprocess.CompletedProcess[str], shell: dict[str, str], port: int
 ) -> None:
     kept = folder / "demo.env"
-    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    tight = modes(folder)
+    assert tight.keys() >= {"var", "demo.env", "demo.log", "demo.sqlite3", "staff"}
+    assert tight == {name: 0o700 if name == "var" else 0o600 for name in tight}
     before = kept.read_text()
+    for path in (*folder.iterdir(), folder):
+        path.chmod(0o777)
     again = run_demo(folder, shell, port)
     assert again.returncode == 0
     assert kept.read_text() == before
     for line in before.splitlines():
         assert line.split("=", 1)[1] not in demo.stdout + again.stdout
+    assert modes(folder) == tight, "and what was open to others no longer is"
 
 
 @pytest.fixture
@@ -95,6 +106,7 @@ def running(
             env=shell,
             stdout=log,
             stderr=log,
+            umask=0,
         )
 
     def serves() -> bool:
@@ -106,6 +118,14 @@ def running(
         yield process, output.read_text()
     finally:
         end(process)
+
+
+def test_what_the_running_server_writes_is_readable_by_its_owner_only(
+    running: tuple[subprocess.Popen[bytes], str], folder: Path
+) -> None:
+    found = modes(folder)
+    assert found.keys() >= {"demo.sqlite3-wal", "demo.sqlite3-shm"}
+    assert found == {name: 0o700 if name == "var" else 0o600 for name in found}
 
 
 def pasted(line: str, shell: dict[str, str]) -> dict[str, Any]:
