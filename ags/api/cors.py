@@ -11,7 +11,7 @@ REQUEST_HEADERS = (
     "content-type, authorization, accept-language, cache-control, pragma, expires, nagra-device-type, "
     "nagra-target, nv-tenant-id, x-auth-service-id, x-correlation-id, user-token"
 )
-RESPONSE_HEADERS = "x-correlation-id"
+RESPONSE_HEADERS = "x-correlation-id, retry-after"
 MAX_AGE = "600"
 """Seconds for which a browser need not ask again; after that, an origin that was taken away is refused."""
 

@@ -81,7 +81,7 @@ def cors(answer: Any) -> dict[str, str]:
 
 READABLE = {
     "Access-Control-Allow-Origin": SITE,
-    "Access-Control-Expose-Headers": "x-correlation-id",
+    "Access-Control-Expose-Headers": "x-correlation-id, retry-after",
 }
 
 
