@@ -169,6 +169,11 @@ EXPECTATION_FAILED = _error(
 TOO_MANY_LOGINS = _error(
     42900, "too_many_logins", f"Too many logins have failed. Try again in {LOCKED_OUT // 60} minutes."
 )
+TOO_MANY_REFRESHES = _error(
+    42901,
+    "too_many_refreshes",
+    "Too many refreshes in a short time. Retry after the seconds in the Retry-After header.",
+)
 HEADERS_TOO_LARGE = _error(43100, "headers_too_large", "The headers are too large, or too many.")
 INTERNAL_ERROR = _error(50000, "internal_error", "Something went wrong on our side.")
 NOT_IMPLEMENTED = _error(50100, "not_implemented", "The transfer coding is not known here.")
@@ -227,6 +232,7 @@ DENIED: Mapping[Denial | Fault, Error] = {
     Fault.DEVICE_DISABLED: DEVICE_DISABLED,
     Denial.DEVICE_UNKNOWN: DEVICE_UNKNOWN,
     Denial.DEVICE_LIMIT_REACHED: DEVICE_LIMIT_REACHED,
+    Denial.TOO_MANY_REFRESHES: TOO_MANY_REFRESHES,
     Fault.TENANT_NOT_AVAILABLE: SERVICE_NOT_AVAILABLE,
     Fault.SERVICE_NOT_AVAILABLE: SERVICE_NOT_AVAILABLE,
 }
@@ -236,16 +242,23 @@ class ApiError(Exception):
     """Raised by the API for a refusal of the registry.
 
     `parameter` names the parameter at fault; `why` is the precise reason for the log, where it may
-    not be told; `words` fill the message.
+    not be told; `retry_after` replaces the seconds of the status; `words` fill the message.
     """
 
     def __init__(
-        self, error: Error, *, parameter: str | None = None, why: str | None = None, **words: str
+        self,
+        error: Error,
+        *,
+        parameter: str | None = None,
+        why: str | None = None,
+        retry_after: int | None = None,
+        **words: str,
     ) -> None:
         super().__init__(error.reason)
         self.error = error
         self.parameter = parameter
         self.why = why or error.reason
+        self.retry_after = retry_after
         self.message = error.message.format(**words)
 
 
@@ -261,8 +274,9 @@ def as_api_error(exception: BaseException) -> ApiError:
             return ApiError(UNAVAILABLE, why=outage.value)
         case NoSigner():
             return ApiError(UNAVAILABLE, why="no_signing_key")
-        case Denied(reason=reason):
-            return ApiError(DENIED.get(reason, NOT_AUTHENTICATED), why=reason.value)
+        case Denied(reason=reason, retry_after=retry_after):
+            error = DENIED.get(reason, NOT_AUTHENTICATED)
+            return ApiError(error, why=reason.value, retry_after=retry_after)
         case DatabaseError() if _is_away(exception):
             return ApiError(UNAVAILABLE, why="database_unavailable")
     for kinds, error in RAISED.items():
@@ -296,6 +310,8 @@ def respond(exception: BaseException, record: Record) -> RefusalResponse:
     response = RefusalResponse(body, status=error.status, headers=HEADERS.get(error.status))
     if error is CLIENT_NOT_AUTHENTICATED:
         response["WWW-Authenticate"] = BASIC_CHALLENGE
+    if refusal.retry_after is not None:
+        response["Retry-After"] = str(refusal.retry_after)
     return response
 
 

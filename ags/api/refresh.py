@@ -27,7 +27,7 @@ class Refresh(GateView):
         parameters=[TENANT_ID, AUTHORIZATION, CORRELATION_ID],
         request=None,
         auth=[{"refreshToken": []}],
-        responses={200: BundleSerializer, **refusals(400, 401, 403, 413, 503)},
+        responses={200: BundleSerializer, **refusals(400, 401, 403, 413, 429, 503)},
     )
     def post(self, request: HttpRequest) -> Response:
         """Stay signed on. Both tokens are replaced; the one that was sent is good for a moment longer."""

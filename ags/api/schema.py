@@ -86,6 +86,7 @@ _DESCRIPTIONS = {
     404: "There is no such tenant, or it offers no service.",
     413: "The body is larger than 64 KiB.",
     415: "The body is compressed, or not of the media type above in UTF-8.",
+    429: "Too many refreshes in a short time. Retry-After holds the seconds to wait.",
     503: "The service is away for a moment; Retry-After tells for how long.",
 }
 

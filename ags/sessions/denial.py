@@ -33,14 +33,19 @@ class Denial(StrEnum):
     TOKEN_REUSED = "token_reused"  # noqa: S105 - a word
     DEVICE_UNKNOWN = "device_unknown"
     DEVICE_LIMIT_REACHED = "device_limit_reached"
+    TOO_MANY_REFRESHES = "too_many_refreshes"
 
 
 class Denied(Exception):
-    """Raised by what redeems, refreshes and signs out when the answer is no."""
+    """Raised by what redeems, refreshes and signs out when the answer is no.
 
-    def __init__(self, reason: Denial | Fault) -> None:
+    `retry_after`: seconds after which the same request can succeed, where that is known.
+    """
+
+    def __init__(self, reason: Denial | Fault, retry_after: int | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.retry_after = retry_after
 
 
 class Stale(Exception):

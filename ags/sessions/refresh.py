@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from ags.sessions import dialect, events, standing
@@ -16,7 +17,7 @@ from tenants.view import TenantView
 # ruff: noqa: S608
 
 USED_KEPT = 16
-"""Used refresh tokens that are remembered for the grace. Whoever rotates faster than that is not a client."""
+"""Used refresh tokens that are remembered. A refresh that would forget one within its grace is refused."""
 
 
 def refresh(tenant: TenantView, token: RefreshToken, correlation_id: str) -> SignOn:
@@ -35,8 +36,6 @@ def refresh(tenant: TenantView, token: RefreshToken, correlation_id: str) -> Sig
         if found.is_current(token):
             raise Stale(tenant)
     if not found.was_used_within(tenant.rules.refresh_grace, token):
-        if found.may_have_forgotten(tenant.rules.refresh_grace):
-            raise Denied(Denial.TOKEN_SPENT)
         end_sign_on(tenant.id, token.sign_on, "refresh_token_reused")
         kind = SecurityEvent.Kind.REFRESH_TOKEN_REUSED
         events.record(tenant.id, kind, token.sign_on, found.sign_on.account_id, correlation_id)
@@ -73,14 +72,13 @@ class _Found:
         """Whether it was used, but only just."""
         return any(number == token.generation and self.now < at + grace for number, at in self.used)
 
-    def may_have_forgotten(self, grace: int) -> bool:
-        """Whether more tokens were used within the grace than are remembered: then nobody is accused."""
-        return len(self.used) >= USED_KEPT and self.now < self.used[0][1] + grace
-
 
 def _rotate(tenant: TenantView, token: RefreshToken, found: _Found) -> SignOn | None:
-    lately = [one for one in found.used if found.now < one[1] + tenant.rules.refresh_grace]
-    used = [*lately, [token.generation, found.now]][-USED_KEPT:]
+    grace = tenant.rules.refresh_grace
+    used = [one for one in found.used if found.now < one[1] + grace]
+    if len(used) >= USED_KEPT:
+        raise Denied(Denial.TOO_MANY_REFRESHES, math.ceil(used[0][1] + grace - found.now))
+    used.append([token.generation, found.now])
     row = dialect.one(
         _rotating(),
         tenant=tenant.id,

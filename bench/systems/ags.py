@@ -35,7 +35,11 @@ def configuration(**more: Any) -> dict[str, Any]:
     secret = {"env": "BENCH_SECRET", "encoding": "base64"}
     service = {"name": SERVICE, "strategy": "operator_token", "enabled": True, "display_name": "Operator"}
     key = {"kid": KID, "algorithm": "HS256", "state": "active", "secret": secret}
-    return {"tenants": [{"id": TENANT, "name": "Bench", "services": [service], "keys": [key], **more}]}
+    # A device refreshes as fast as it is answered; within a grace, that is refused after a few times.
+    rules = {"refresh_grace": 0}
+    return {
+        "tenants": [{"id": TENANT, "name": "Bench", **rules, "services": [service], "keys": [key], **more}]
+    }
 
 
 def environment(database: str, port: int, **more: str) -> dict[str, str]:

@@ -306,18 +306,59 @@ def test_after_the_grace_a_used_token_ends_the_sign_on(signed_on: ClientApp, gra
     assert signed_on.refresh().status_code == 200
 
 
-def test_whoever_uses_up_tokens_faster_than_is_remembered_is_refused_and_not_taken_for_a_thief(
-    signed_on: ClientApp,
+def fill_history(app: ClientApp) -> list[str]:
+    """Refresh until no further used token can be remembered; return the used ones. The grace is a minute."""
+    tenant = Tenant.objects.get(pk="nagra")
+    tenant.refresh_grace = 60
+    tenant.save()
+    snapshot.reread("nagra")
+    used = []
+    for _ in range(USED_KEPT):
+        used.append(app.tokens["refresh_token"])
+        assert app.refresh().status_code == 200
+    return used
+
+
+def test_a_refresh_that_would_forget_a_token_within_its_grace_is_refused_and_harms_nothing(
+    signed_on: ClientApp, stays_stale: None
 ) -> None:
-    kept = []
-    for _ in range(USED_KEPT + 1):
-        kept.append(signed_on.tokens["refresh_token"])
-        signed_on.refresh()
-    assert len(device().used) == USED_KEPT
-    assert [signed_on.refresh(token).status_code for token in kept[1:]] == [200] * USED_KEPT
-    assert signed_on.refresh(kept[0]).status_code == 401
+    used = fill_history(signed_on)
+    before = Device.unscoped.values().get()
+    leaves = before["used"][0][1] + 60
+    earliest = leaves - time.time()
+    with CaptureQueriesContext(connection) as captured:
+        answer = signed_on.refresh(x_correlation_id=ID)
+    assert (answer.status_code, verbs(captured)) == (429, ["SELECT"])
+    assert answer.json() == {
+        "code": 42901,
+        "reason": "too_many_refreshes",
+        "message": "Too many refreshes in a short time. Retry after the seconds in the Retry-After header.",
+        "correlationId": ID,
+    }
+    wait = int(answer.headers["Retry-After"])
+    assert leaves - time.time() <= wait <= earliest + 1.1, "until the oldest one leaves its grace"
+    assert Device.unscoped.values().get() == before
+    last = signed_on.tokens["refresh_token"]
+    for token in used:
+        assert signed_on.refresh(token).json()["refresh_token"] == last, "a retry uses nothing up"
+    let_pass(wait)
+    assert signed_on.refresh().status_code == 200
     assert events() == []
-    assert signed_on.refresh().status_code == 200, "the sign-on goes on"
+
+
+@pytest.mark.parametrize("reused", [0, 1, USED_KEPT - 1])
+@pytest.mark.parametrize("refused", [False, True])
+def test_however_many_tokens_were_used_the_reuse_of_any_ends_the_sign_on(
+    signed_on: ClientApp, reused: int, refused: bool
+) -> None:
+    used = fill_history(signed_on)
+    if refused:
+        assert signed_on.refresh().status_code == 429
+    let_pass(61)
+    assert whole(signed_on.refresh(used[reused], x_correlation_id=ID)) == NOT_ACCEPTED
+    assert device().end_reason == "refresh_token_reused"
+    assert events() == [("refresh_token_reused", "account-1", 1)]
+    assert whole(signed_on.refresh(x_correlation_id=ID)) == NOT_ACCEPTED
 
 
 def test_a_used_token_is_forgotten_once_its_grace_is_over(signed_on: ClientApp) -> None:
