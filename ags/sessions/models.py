@@ -127,6 +127,7 @@ class Device(TenantScoped):
     generation = models.PositiveIntegerField(default=0)
     refresh_expires_at = models.DateTimeField()
     # The refresh tokens that were used lately: [[generation, seconds since the epoch], …], newest last.
+    # One missing in between counts as used with the next: the database was behind, and has not seen it.
     used = models.JSONField(default=list)
 
     class Meta:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ags.sessions import dialect, events, standing
 from ags.sessions.client_tokens import RefreshToken, SignOn
+from ags.sessions.database_behind import database_behind
 from ags.sessions.denial import Denial, Denied, Fault, Stale
 from ags.sessions.models import SecurityEvent
 from ags.sessions.revoke import end_sign_on
@@ -25,22 +26,33 @@ def refresh(tenant: TenantView, token: RefreshToken, correlation_id: str) -> Sig
 
     A token that was used a moment ago gets the same successor: the answer was lost, or two of the client's
     own threads asked at once. One that was used before that is stolen, or its thief was faster: the sign-on
-    ends. Raises `Denied`, `Stale`, and Django's database errors.
+    ends. One that the database has not reached moves it forward: only AGS can have signed it, so the database
+    has lost what it had committed. Raises `Denied`, `Stale`, and Django's database errors.
     """
-    found = _Found.of(tenant, token)
-    if found.is_current(token):
+    found = _find(tenant, token, correlation_id)
+    if found.is_unused(token):
         rotated = _rotate(tenant, token, found)
         if rotated is not None:
+            if token.generation > found.sign_on.generation:
+                database_behind.report(tenant.id, correlation_id)
             return rotated
-        found = _Found.of(tenant, token)  # somebody was faster, or something has just been revoked
-        if found.is_current(token):
+        found = _find(tenant, token, correlation_id)  # somebody was faster, or something was just revoked
+        if found.is_unused(token):
             raise Stale(tenant)
-    if not found.was_used_within(tenant.rules.refresh_grace, token):
+    return found.sign_on
+
+
+def _find(tenant: TenantView, token: RefreshToken, correlation_id: str) -> _Found:
+    """Return the sign-on of a token that is unused, or was used within the grace. Raises `Denied`."""
+    found = _Found.of(tenant, token)
+    if found.has_expired(token):
+        raise Denied(Denial.TOKEN_EXPIRED)
+    if not (found.is_unused(token) or found.was_used_within(tenant.rules.refresh_grace, token)):
         end_sign_on(tenant.id, token.sign_on, "refresh_token_reused")
         kind = SecurityEvent.Kind.REFRESH_TOKEN_REUSED
         events.record(tenant.id, kind, token.sign_on, found.sign_on.account_id, correlation_id)
         raise Denied(Denial.TOKEN_REUSED)
-    return found.sign_on
+    return found
 
 
 class _Found:
@@ -59,31 +71,42 @@ class _Found:
             raise Denied(Denial.TOKEN_UNKNOWN)
         if row[8] is not None:
             raise Denied(Fault(row[8]))
-        found = cls(row)
-        if min(token.expires_at, found.sign_on.refresh_expires_at) <= found.now:
-            raise Denied(Denial.TOKEN_EXPIRED)
-        return found
+        return cls(row)
 
-    def is_current(self, token: RefreshToken) -> bool:
-        """Whether the token has not been used."""
-        return token.generation == self.sign_on.generation
+    def has_expired(self, token: RefreshToken) -> bool:
+        """Whether the token is too old. The row knows the end of its own generation, and of none after it."""
+        if token.generation > self.sign_on.generation:
+            return token.expires_at <= self.now
+        return min(token.expires_at, self.sign_on.refresh_expires_at) <= self.now
+
+    def is_unused(self, token: RefreshToken) -> bool:
+        """Whether the database has seen no use of the token."""
+        return token.generation >= self.sign_on.generation
 
     def was_used_within(self, grace: int, token: RefreshToken) -> bool:
-        """Whether it was used, but only just."""
-        return any(number == token.generation and self.now < at + grace for number, at in self.used)
+        """Whether it was used, but only just: no later than the first generation kept that is not older."""
+        if not self.used or token.generation < self.used[0][0]:
+            return False
+        used_at = next((at for number, at in self.used if number >= token.generation), -math.inf)
+        return self.now < used_at + grace
 
 
 def _rotate(tenant: TenantView, token: RefreshToken, found: _Found) -> SignOn | None:
     grace = tenant.rules.refresh_grace
+    current = found.sign_on.generation
     used = [one for one in found.used if found.now < one[1] + grace]
-    if len(used) >= USED_KEPT:
-        raise Denied(Denial.TOO_MANY_REFRESHES, math.ceil(used[0][1] + grace - found.now))
-    used.append([token.generation, found.now])
+    # Two where the database is behind. When those in between were used, it has lost: they count as used now.
+    used_now = sorted({current, token.generation})
+    too_many = len(used) + len(used_now) - USED_KEPT
+    if too_many > 0:
+        raise Denied(Denial.TOO_MANY_REFRESHES, math.ceil(used[too_many - 1][1] + grace - found.now))
+    used += [[generation, found.now] for generation in used_now]
     row = dialect.one(
         _rotating(),
         tenant=tenant.id,
         version=tenant.version,
         sign_on=token.sign_on,
+        current=current,
         generation=token.generation,
         refresh_ttl=tenant.rules.refresh_token_ttl,
         used=json.dumps(used),
@@ -110,9 +133,9 @@ def _rotating() -> str:
     ends = dialect.epoch("refresh_expires_at"), dialect.epoch("fixed_expires_at")
     return f"""
 UPDATE ags_sessions_device AS d
-   SET generation = d.generation + 1, refresh_expires_at = {refreshed}, used = {dialect.json("used")}
- WHERE d.tenant_id = %(tenant)s AND d.sign_on = %(sign_on)s AND d.generation = %(generation)s
-   AND d.refresh_expires_at > {dialect.now()}
+   SET generation = %(generation)s + 1, refresh_expires_at = {refreshed}, used = {dialect.json("used")}
+ WHERE d.tenant_id = %(tenant)s AND d.sign_on = %(sign_on)s AND d.generation = %(current)s
+   AND (d.generation < %(generation)s OR d.refresh_expires_at > {dialect.now()})
    AND EXISTS (SELECT 1 FROM {standing.OF_SIGN_ON}
                 WHERE t.id = d.tenant_id AND t.version = %(version)s AND ({standing.SIGN_ON}) IS NULL)
 RETURNING generation, {", ".join(ends)}

@@ -8,7 +8,9 @@ import hmac
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import jwt
@@ -19,6 +21,8 @@ from django.db import OperationalError, connection
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
+from ags.sessions import database_behind as module
+from ags.sessions import refresh as refreshing
 from ags.sessions.models import Account, Device, SecurityEvent
 from ags.sessions.refresh import USED_KEPT
 from tenants import snapshot as tenants_snapshot
@@ -306,12 +310,17 @@ def test_after_the_grace_a_used_token_ends_the_sign_on(signed_on: ClientApp, gra
     assert signed_on.refresh().status_code == 200
 
 
-def fill_history(app: ClientApp) -> list[str]:
-    """Refresh until no further used token can be remembered; return the used ones. The grace is a minute."""
+def take_a_minute_of_grace() -> None:
+    """Let no test depend on how fast it runs."""
     tenant = Tenant.objects.get(pk="nagra")
     tenant.refresh_grace = 60
     tenant.save()
     snapshot.reread("nagra")
+
+
+def fill_history(app: ClientApp) -> list[str]:
+    """Refresh until no further used token can be remembered; return the used ones."""
+    take_a_minute_of_grace()
     used = []
     for _ in range(USED_KEPT):
         used.append(app.tokens["refresh_token"])
@@ -368,6 +377,206 @@ def test_a_used_token_is_forgotten_once_its_grace_is_over(signed_on: ClientApp) 
     let_pass(11)
     signed_on.refresh()
     assert [generation for generation, _ in device().used] == [3]
+
+
+def test_the_grace_of_a_used_token_is_its_own_and_not_that_of_the_next(
+    signed_on: ClientApp, lines: Callable[[], list[Any]]
+) -> None:
+    take_a_minute_of_grace()
+    first = signed_on.tokens["refresh_token"]
+    for _ in range(2):
+        signed_on.refresh()
+        let_pass(31)
+    assert [generation for generation, _ in device().used] == [0, 1]
+    assert whole(signed_on.refresh(first, x_correlation_id=ID)) == NOT_ACCEPTED
+    assert events() == [("refresh_token_reused", "account-1", 1)]
+    assert lines() == [], "the database is not behind"
+
+
+# A database that went back in time
+
+
+@dataclass
+class Behind:
+    """A sign-on with tokens of generations 0 to 5, whose row the database remembers as it was at first."""
+
+    app: ClientApp
+    tokens: list[str]
+    restored: dict[str, Any]
+
+    def restore(self, **changes: Any) -> None:
+        """Put the row back, as a restore does."""
+        Device.unscoped.update(**(self.restored | changes))
+
+    def refresh(self, generation: int) -> Any:
+        """Refresh with the token of that generation."""
+        return self.app.refresh(self.tokens[generation])
+
+
+@pytest.fixture
+def behind(signed_on: ClientApp) -> Behind:
+    take_a_minute_of_grace()
+    row = Device.unscoped.values().get()
+    tokens = [signed_on.tokens["refresh_token"]]
+    tokens += [signed_on.refresh().json()["refresh_token"] for _ in range(5)]
+    behind = Behind(signed_on, tokens, row)
+    behind.restore()
+    return behind
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Callable[[], list[Any]]:
+    """What is logged of a database that is behind, by a process that has logged nothing yet."""
+    monkeypatch.setattr(refreshing, "database_behind", module.DatabaseBehind())
+    return lambda: [record for record in caplog.records if record.name == "ags.database"]
+
+
+@pytest.mark.parametrize("generation", [1, 3, 5])
+def test_a_token_that_the_database_has_not_reached_is_accepted_and_moves_it_forward(
+    behind: Behind, generation: int, lines: Callable[[], list[Any]], stays_stale: None
+) -> None:
+    with CaptureQueriesContext(connection) as captured:
+        answer = behind.refresh(generation)
+    assert (answer.status_code, verbs(captured)) == (200, ["SELECT", "UPDATE"])
+    successor = answer.json()["refresh_token"]
+    row = device()
+    assert row.generation == generation + 1
+    assert claims(successor)["jti"] == f"{row.sign_on}.{generation + 1}"
+    again = behind.refresh(generation)
+    assert (again.status_code, again.json()["refresh_token"]) == (200, successor), "a retry as any other"
+    assert [line.getMessage() for line in lines()] == ["database_behind"]
+    assert behind.app.refresh(successor).status_code == 200
+    assert (device().generation, events()) == (generation + 2, [])
+
+
+def test_a_database_that_is_behind_is_logged_once_a_minute(
+    behind: Behind, lines: Callable[[], list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(module, "time", clock)
+    for clock.now, expected in [(1000.0, 1), (1001.0, 1), (1059.9, 1), (1060.0, 2), (1119.9, 2), (1120.0, 3)]:
+        behind.restore()
+        assert behind.app.refresh(behind.tokens[2], x_correlation_id=ID).status_code == 200
+        assert len(lines()) == expected
+    (line, *_) = lines()
+    assert (line.levelname, line.tenant, line.correlation_id) == ("ERROR", "nagra", ID)
+
+
+def test_a_copy_with_a_still_newer_token_goes_on_too(behind: Behind) -> None:
+    here = behind.refresh(2).json()["refresh_token"]
+    there = behind.refresh(5).json()["refresh_token"]
+    assert claims(there)["jti"].endswith(".6")
+    for token in (*behind.tokens, here):
+        assert behind.app.refresh(token).json()["refresh_token"] == there, "within the grace of the moment"
+    assert behind.app.refresh(there).status_code == 200
+    assert events() == []
+
+
+@pytest.mark.parametrize("generation", range(6))
+def test_a_database_that_was_behind_knows_a_used_token_after_the_grace(
+    behind: Behind, generation: int
+) -> None:
+    behind.refresh(2)
+    behind.refresh(5)
+    let_pass(61)
+    assert whole(behind.app.refresh(behind.tokens[generation], x_correlation_id=ID)) == NOT_ACCEPTED
+    assert device().end_reason == "refresh_token_reused"
+    assert events() == [("refresh_token_reused", "account-1", 1)]
+
+
+def test_what_was_used_before_the_database_went_back_gets_no_new_grace(signed_on: ClientApp) -> None:
+    first = signed_on.tokens["refresh_token"]
+    signed_on.refresh()
+    let_pass(11)
+    row = Device.unscoped.values().get()
+    for _ in range(2):
+        signed_on.refresh()
+    Device.unscoped.update(**row)
+    assert signed_on.refresh().status_code == 200
+    assert whole(signed_on.refresh(first, x_correlation_id=ID)) == NOT_ACCEPTED
+    assert events() == [("refresh_token_reused", "account-1", 1)]
+
+
+def test_a_newer_token_is_good_until_its_own_end(behind: Behind) -> None:
+    said = claims(behind.tokens[5])
+    behind.restore(refresh_expires_at=datetime.now(UTC) - timedelta(hours=1))
+    past = as_ags_would(said | {"exp": int(time.time()) - 1})
+    assert whole(behind.app.refresh(past, x_correlation_id=ID)) == NOT_ACCEPTED
+    assert whole(behind.app.refresh(behind.tokens[0], x_correlation_id=ID)) == NOT_ACCEPTED
+    assert device().generation == 0
+    given = behind.refresh(5).json()
+    assert 172_000 < given["refresh_expires_in"] <= 172_800
+    assert events() == []
+
+
+def ended(behind: Behind) -> None:
+    behind.restore(ended_at=datetime.now(UTC), end_reason="revoked")
+
+
+def over(behind: Behind) -> None:
+    behind.restore(fixed_expires_at=datetime.now(UTC) - timedelta(seconds=1))
+
+
+def replaced(behind: Behind) -> None:
+    behind.restore(sign_on="0" * 32)
+
+
+@pytest.mark.parametrize(
+    ("fall", "expected"),
+    [
+        (ended, NOT_ACCEPTED),
+        (over, NOT_ACCEPTED),
+        (replaced, NOT_ACCEPTED),
+        (lambda behind: behind.restore(status="deleted"), UNKNOWN),
+        (lambda behind: behind.restore(status="disabled"), DISABLED),
+        (lambda behind: change(Account, status="suspended"), SUSPENDED),
+        (lambda behind: change(Account, revoked_before=datetime.now(UTC)), NOT_ACCEPTED),
+        (lambda behind: Device.unscoped.all().delete(), NOT_ACCEPTED),
+    ],
+    ids=["ended", "over", "replaced", "deleted", "disabled", "suspended", "revoked", "gone"],
+)
+def test_a_newer_token_of_what_does_not_stand_is_refused_and_moves_nothing(
+    behind: Behind, fall: Callable[[Behind], None], expected: Any, lines: Callable[[], list[Any]]
+) -> None:
+    fall(behind)
+    rows = list(Device.unscoped.values())
+    assert whole(behind.app.refresh(behind.tokens[5], x_correlation_id=ID)) == expected
+    assert list(Device.unscoped.values()) == rows
+    assert (events(), lines()) == ([], [])
+
+
+def test_a_newer_token_is_refused_where_the_history_has_no_room_for_what_it_skips(
+    signed_on: ClientApp,
+) -> None:
+    fill_history(signed_on)
+    row = device()
+    Device.unscoped.update(generation=USED_KEPT - 1, used=row.used[:-1])
+    answer = signed_on.refresh()
+    assert (answer.status_code, answer.json()["reason"]) == (429, "too_many_refreshes")
+    let_pass(int(answer.headers["Retry-After"]))
+    assert signed_on.refresh().status_code == 200
+    assert events() == []
+
+
+@pytest.mark.parametrize(("slower", "faster"), [(2, 5), (5, 2), (5, 4), (0, 5), (5, 0)])
+def test_two_copies_that_find_the_database_behind_at_once_both_go_on(
+    behind: Behind, slower: int, faster: int
+) -> None:
+    """The faster one comes in between the reading and the deciding."""
+    first: list[Any] = []
+
+    def overtaken(execute: Any, sql: str, *rest: Any) -> Any:
+        if sql.lstrip().startswith("UPDATE ags_sessions_device") and not first:
+            first.append(None)
+            first[0] = behind.refresh(faster)
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(overtaken):
+        second = behind.refresh(slower)
+    assert [first[0].status_code, second.status_code] == [200, 200]
+    assert device().generation == 6
+    assert behind.app.refresh(second.json()["refresh_token"]).status_code == 200
+    assert events() == []
 
 
 # What stands behind it is asked each time
@@ -679,8 +888,10 @@ def test_a_platform_that_shares_the_secret_cannot_make_a_refresh_token(app: Clie
     key.save()
     app.sign_on()
     said = claims(app.tokens["refresh_token"])
+    newer = said | {"jti": said["jti"].replace(".0", ".7")}
     for made in (
         jwt.encode(said, secret, "HS256", {"kid": key.kid}),
+        jwt.encode(newer, secret, "HS256", {"kid": key.kid}),
         jwt.encode(
             said, secret, "HS256", {"kid": jwt.get_unverified_header(app.tokens["refresh_token"])["kid"]}
         ),
