@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ags.sessions import dialect, standing
 from ags.sessions.client_tokens import AccessToken, RefreshToken
 
@@ -14,14 +16,14 @@ def is_active(tenant_id: str, token: AccessToken | RefreshToken) -> tuple[str, s
 
     Those are told from the row: a platform that shares an HS256 secret could have signed others.
     """
-    known_by: str | int
+    known_by: dict[str, Any]
     if isinstance(token, AccessToken):
-        statement, known_by = _of_access_token(), token.jti
+        statement = _of_access_token()
+        known_by = {"jti": token.jti}
     else:
-        statement, known_by = _of_refresh_token(), token.generation
-    row: tuple[str, str] | None = dialect.one(
-        statement, tenant=tenant_id, sign_on=token.sign_on, jti=known_by
-    )
+        statement = _of_refresh_token()
+        known_by = {"generation": token.generation, "expires": token.expires_at}
+    row: tuple[str, str] | None = dialect.one(statement, tenant=tenant_id, sign_on=token.sign_on, **known_by)
     return row
 
 
@@ -32,7 +34,11 @@ def _of_access_token() -> str:
 
 @dialect.written_once
 def _of_refresh_token() -> str:
-    unused = f"d.generation = %(jti)s AND d.refresh_expires_at > {dialect.now()}"
+    # One that the row has not reached is refreshed, too. The row has the end of its own generation only.
+    unused = f"""
+   {dialect.moment("expires")} > {dialect.now()}
+   AND (d.generation < %(generation)s
+        OR d.generation = %(generation)s AND d.refresh_expires_at > {dialect.now()})"""
     return _asking(f"({standing.SIGN_ON}) IS NULL AND {unused}")
 
 

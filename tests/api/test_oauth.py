@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,7 +21,7 @@ from tenants.snapshot import snapshot
 from tests.api.test_refusals import ID, TOO_LARGE, UNAVAILABLE, database_away, refusal, whole
 from tests.conftest import ClientApp, HeadEnd, Platform, platform
 from tests.sessions.test_redeem import NOT_ACCEPTED, verbs
-from tests.sessions.test_refresh import let_pass
+from tests.sessions.test_refresh import as_ags_would, claims, let_pass
 
 DOORS = ("/oauth/introspect", "/oauth/revoke")
 
@@ -132,6 +133,22 @@ def test_a_hint_does_not_change_what_is_revoked(server: Platform, tokens: dict[s
     form = {"token": tokens["refresh_token"], "token_type_hint": hint}
     assert server.post("/oauth/revoke", form).status_code == 200
     assert not server.sees(tokens["access_token"])
+
+
+@pytest.mark.parametrize(("age", "active"), [(-3600, True), (1, False)])
+def test_a_refresh_token_newer_than_the_database_is_active_until_its_own_end(
+    server: Platform, tokens: dict[str, Any], age: int, active: bool
+) -> None:
+    said = claims(tokens["refresh_token"])
+    newer = {"jti": said["jti"].replace(".0", ".3"), "exp": int(time.time()) - age}
+    let_pass(180_000)
+
+    def is_active(said: dict[str, Any]) -> Any:
+        form = {"token": as_ags_would(said), "token_type_hint": "refresh_token"}
+        return server.post("/oauth/introspect", form).json()["active"]
+
+    assert is_active(said | newer) is active
+    assert is_active(said | {"exp": newer["exp"]}) is False, "the row's own has expired"
 
 
 def test_introspection_is_one_statement(server: Platform, tokens: dict[str, Any], stays_stale: None) -> None:
