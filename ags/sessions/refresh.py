@@ -45,13 +45,14 @@ def refresh(tenant: TenantView, token: RefreshToken, correlation_id: str) -> Sig
 def _find(tenant: TenantView, token: RefreshToken, correlation_id: str) -> _Found:
     """Return the sign-on of a token that is unused, or was used within the grace. Raises `Denied`."""
     found = _Found.of(tenant, token)
-    if found.has_expired(token):
-        raise Denied(Denial.TOKEN_EXPIRED)
     if not (found.is_unused(token) or found.was_used_within(tenant.rules.refresh_grace, token)):
         end_sign_on(tenant.id, token.sign_on, "refresh_token_reused")
         kind = SecurityEvent.Kind.REFRESH_TOKEN_REUSED
         events.record(tenant.id, kind, token.sign_on, found.sign_on.account_id, correlation_id)
         raise Denied(Denial.TOKEN_REUSED)
+    # After reuse: a client that was offline while its token was stolen shows it when it has expired.
+    if found.has_expired(token):
+        raise Denied(Denial.TOKEN_EXPIRED)
     return found
 
 

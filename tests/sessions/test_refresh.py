@@ -310,6 +310,20 @@ def test_after_the_grace_a_used_token_ends_the_sign_on(signed_on: ClientApp, gra
     assert signed_on.refresh().status_code == 200
 
 
+def test_the_reuse_of_a_token_that_has_expired_ends_the_sign_on_too(signed_on: ClientApp) -> None:
+    """The thief goes on while the honest client is offline."""
+    stolen = claims(signed_on.tokens["refresh_token"])
+    thief = signed_on.refresh().json()["refresh_token"]
+    past = as_ags_would(stolen | {"exp": int(time.time()) - 1})
+    assert whole(signed_on.refresh(past, x_correlation_id=ID)) == NOT_ACCEPTED
+    assert events() == [], "within the grace it has only expired"
+    let_pass(11)
+    assert whole(signed_on.refresh(past, x_correlation_id=ID)) == NOT_ACCEPTED
+    assert device().end_reason == "refresh_token_reused"
+    assert events() == [("refresh_token_reused", "account-1", 1)]
+    assert signed_on.refresh(thief).status_code == 401
+
+
 def take_a_minute_of_grace() -> None:
     """Let no test depend on how fast it runs."""
     tenant = Tenant.objects.get(pk="nagra")
