@@ -34,19 +34,62 @@ def _is_allowed(text: str) -> bool:
     address = _reached(ip_address(text.partition("%")[0]))
     if any(address in network for network in settings.AGS_PRIVATE_UPSTREAMS):
         return True
-    # To Python, the site-local ones of old (RFC 3879) are global.
-    inside = isinstance(address, IPv6Address) and address.is_site_local
-    return address.is_global and not (inside or address.is_multicast or address.is_reserved)
+    return not (_is_isatap(address) or any(address in network for network in _PRIVATE))
 
 
-_NAT64 = ip_network("64:ff9b::/96")
+_MAPPED, _NAT64 = ip_network("::ffff:0:0/96"), ip_network("64:ff9b::/96")
 
 
 def _reached(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """An IPv4 address that is written as IPv6, or that a gateway or a tunnel leads to, is itself."""
-    if isinstance(address, IPv4Address):
-        return address
-    if address in _NAT64:
+    """Return the IPv4 address that an IPv6 address stands for (RFC 4291, section 2.5.5.2; RFC 6052)."""
+    if address in _MAPPED or address in _NAT64:
         return IPv4Address(int(address) & 0xFFFFFFFF)
-    tunnelled = address.teredo[1] if address.teredo else address.sixtofour
-    return address.ipv4_mapped or tunnelled or address
+    return address
+
+
+def _is_isatap(address: IPv4Address | IPv6Address) -> bool:
+    """Return whether the interface identifier leads to an IPv4 address of the site (RFC 5214, section 6.1).
+
+    Two bits of it are not compared: universal or local, individual or group.
+    """
+    return address.version == 6 and int(address) >> 32 & 0xFCFFFFFF == 0x5EFE
+
+
+_PRIVATE = [
+    ip_network(network)
+    for network in (
+        "0.0.0.0/8",  # this network
+        "10.0.0.0/8",  # private use
+        "100.64.0.0/10",  # carrier-grade NAT; Alibaba Cloud's metadata server
+        "127.0.0.0/8",  # loopback
+        "168.63.129.16/32",  # Azure's wire server: a public address, in no registry
+        "169.254.0.0/16",  # link-local; metadata servers of most clouds
+        "172.16.0.0/12",  # private use
+        "192.0.0.0/24",  # IETF protocol assignments; Oracle Cloud's metadata server
+        "192.0.2.0/24",  # documentation
+        "192.31.196.0/24",  # AS112
+        "192.52.193.0/24",  # multicast tunnels
+        "192.88.99.0/24",  # 6to4 relays
+        "192.168.0.0/16",  # private use
+        "192.175.48.0/24",  # AS112
+        "198.18.0.0/15",  # benchmarks
+        "198.51.100.0/24",  # documentation
+        "203.0.113.0/24",  # documentation
+        "224.0.0.0/3",  # multicast, reserved, broadcast
+        # Only 2000::/3 is assigned as public (RFC 4291, section 2.4). All else is private: local and
+        # multicast addresses, metadata servers at fd00:ec2::254 and fd20:ce::254, local NAT64 (RFC 8215).
+        "::/3",
+        "2001::/23",  # IETF protocol assignments: Teredo, ORCHID, benchmarks
+        "2001:db8::/32",  # documentation
+        "2002::/16",  # 6to4, which leads to any IPv4 address
+        "2620:4f:8000::/48",  # AS112
+        "3fff::/20",  # documentation
+        "4000::/2",
+        "8000::/1",
+    )
+]
+"""The IANA registries of special-purpose IPv4 and IPv6 addresses, and what clouds serve to their machines.
+
+A network is here as a whole even where the registry calls a part of it globally reachable: no operator's
+server is in one. `ipaddress.is_global` is not used, for its answer differs between versions of Python.
+"""
