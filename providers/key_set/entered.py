@@ -15,8 +15,9 @@ from django import forms
 from django.core.exceptions import ValidationError
 
 from providers.contract import TrustedKey
-from providers.key_set.jwk import Unusable, is_secret, trusted
+from providers.key_set.jwk import is_secret, trusted
 from providers.key_set.key_set import DEPTH, KeySet, key_set, ring
+from providers.key_set.strength import Unusable
 from providers.strict_json import NotStrictJSON, parse
 
 _PEM = re.compile(r"-----BEGIN (PUBLIC KEY|CERTIFICATE)-----[A-Za-z0-9+/=\s]++-----END \1-----")

@@ -6,25 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import (
-    SECP256R1,
-    EllipticCurvePublicKey,
-    EllipticCurvePublicNumbers,
-)
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicNumbers
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
 
 from providers.contract import TrustedKey
 from providers.jose import FOREIGN_KID, PUBLIC_KEYS, canonical
+from providers.key_set.strength import RSA_BITS, Unusable, demand_strength
 
-RSA_BITS = range(2048, 8192 + 1)
-_RSA_EXPONENT_BELOW = 2**32
 _COORDINATE = 32
 _SECRETS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
-
-
-class Unusable(ValueError):
-    """A key is not relied on. The message ends a sentence that begins "a key", and repeats nothing of it."""
 
 
 def key_of(jwk: Any, algorithms: Sequence[str]) -> TrustedKey:
@@ -52,7 +43,7 @@ def trusted(kid: str, material: Any, algorithm: Any, algorithms: Sequence[str]) 
 
     Raises `Unusable`.
     """
-    _demand_strength(material)
+    demand_strength(material)
     fitting = [name for name in algorithms if isinstance(material, PUBLIC_KEYS[name])]
     if algorithm is not None:
         fitting = [name for name in fitting if name == algorithm]
@@ -61,16 +52,6 @@ def trusted(kid: str, material: Any, algorithm: Any, algorithms: Sequence[str]) 
     if len(fitting) > 1:
         raise Unusable(f"without alg, for the service allows {' and '.join(fitting)}")
     return TrustedKey(id=None, kid=kid, algorithm=fitting[0], material=material)
-
-
-def _demand_strength(material: Any) -> None:
-    match material:
-        case RSAPublicKey():
-            exponent = material.public_numbers().e
-            if material.key_size not in RSA_BITS or not 3 <= exponent < _RSA_EXPONENT_BELOW:
-                raise Unusable("of RSA with other than 2048 to 8192 bits, or an unusual exponent")
-        case EllipticCurvePublicKey() if not isinstance(material.curve, SECP256R1):
-            raise Unusable("on another curve than P-256")
 
 
 def _material(jwk: Mapping[str, Any]) -> Any:

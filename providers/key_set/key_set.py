@@ -10,7 +10,8 @@ from types import MappingProxyType
 from typing import Any
 
 from providers.contract import Finding, KeyRing, Outage, TrustedKey, Unavailable
-from providers.key_set.jwk import Unusable, key_of
+from providers.key_set.jwk import key_of
+from providers.key_set.strength import Unusable
 from providers.strict_json import NotStrictJSON, parse
 
 KEYS_AT_MOST = 100

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from django.core.exceptions import ValidationError
 
 from providers.contract import Outage, Refusal, Refused, TrustedKey, Unavailable
@@ -31,6 +34,30 @@ def why(keys: Any, algorithms: tuple[str, ...] = ALL) -> str:
     return str(raised.value)
 
 
+# y of the points of order 4, 1, 8, 8 and 2, as libsodium lists them; then those of 4 and 1 plus 2^255 - 19.
+LOW_ORDER_POINTS = [
+    "0000000000000000000000000000000000000000000000000000000000000000",
+    "0100000000000000000000000000000000000000000000000000000000000000",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+]
+
+
+def rsa_times(factor: int) -> dict[str, Any]:
+    """A key whose modulus has that factor beside large ones."""
+    modulus = RSA.private.public_key().public_numbers().n * factor
+    return RSA.jwk(n=b64(modulus.to_bytes((modulus.bit_length() + 7) // 8)))
+
+
+def ed25519(text: str, *, sign: bool = False) -> dict[str, Any]:
+    raw = bytearray.fromhex(text)
+    raw[31] |= sign << 7
+    return OKP.jwk(x=b64(bytes(raw)))
+
+
 # key, algorithms of the service, what it is then for
 USED = {
     "RSA": (RSA.jwk(), ALL, "RS256"),
@@ -38,6 +65,7 @@ USED = {
     "RSA that does not say, where RS256 is allowed": (RSA.jwk(alg=ABSENT), ALL, "RS256"),
     "RSA that does not say, where PS256 is allowed": (RSA.jwk(alg=ABSENT), ("PS256", "ES256"), "PS256"),
     "RSA of 3072 bits": (signer("RS256", bits=3072).jwk(), ALL, "RS256"),
+    "RSA with a factor of 4099": (rsa_times(4099), ALL, "RS256"),
     "P-256": (EC.jwk(), ALL, "ES256"),
     "P-256 that does not say": (EC.jwk(alg=ABSENT, use=ABSENT), ALL, "ES256"),
     "Ed25519": (OKP.jwk(), ALL, "EdDSA"),
@@ -50,11 +78,15 @@ USED = {
     ),
 }
 
+
 NO_KID = "without a kid of"
 SECRET = "private or shared"
 PURPOSE = "not meant for signatures"
 NOT_ALLOWED = "for none of the algorithms"
 MALFORMED = "with malformed members"
+FACTOR = "of RSA with a modulus that is even or has another factor below 4096"
+LOW_ORDER = "of Ed25519 with a point of low order"
+NO_POINT = "of Ed25519 with octets that encode no point"
 OTHER_KIND = "of another kind than"
 UNUSED = {
     "a number": (5, "written as something else than an object"),
@@ -84,9 +116,10 @@ UNUSED = {
     "RSA of 8200 bits": (RSA.jwk(n=b64(b"\xff" * 1025)), MALFORMED),
     "RSA of a million bits": (RSA.jwk(n=b64(b"\xff" * 131072)), MALFORMED),
     "e of 1": (RSA.jwk(e="AQ"), MALFORMED),
-    "e even": (RSA.jwk(e="Ag"), MALFORMED),
+    "e even": (RSA.jwk(e="BA"), MALFORMED),
     "e of zero": (RSA.jwk(e="AA"), MALFORMED),
-    "e of 33 bits": (RSA.jwk(e=b64(b"\x01\x00\x00\x00\x01")), "of RSA with other than 2048"),
+    "e of 33 bits": (RSA.jwk(e=b64(b"\x01\x00\x00\x00\x01")), "of RSA with an exponent"),
+    **{f"n with the factor {factor}": (rsa_times(factor), FACTOR) for factor in (2, 3, 751, 4093)},
     "n with a zero in front": (RSA.jwk(n="AA" + RSA.jwk()["n"]), MALFORMED),
     "n empty": (RSA.jwk(n=""), MALFORMED),
     "n a number": (RSA.jwk(n=5), MALFORMED),
@@ -96,7 +129,15 @@ UNUSED = {
     "n in letters of another script": (RSA.jwk(n="\u0430" * 300), MALFORMED),
     "another curve": (signer("ES256", curve=ec.SECP384R1).jwk(), OTHER_KIND),
     "a point that is not on the curve": (EC.jwk(x=b64(bytes(31) + b"\x05")), MALFORMED),
+    "the point at infinity": (EC.jwk(x=b64(bytes(32)), y=b64(bytes(32))), MALFORMED),
     "a coordinate too short": (EC.jwk(x=b64(bytes(31))), MALFORMED),
+    **{
+        f"a point of low order, {text[:4]} and sign {sign}": (ed25519(text, sign=sign), LOW_ORDER)
+        for text in LOW_ORDER_POINTS
+        for sign in (False, True)
+    },
+    "Ed25519 that is not on the curve": (ed25519(f"02{0:062x}"), NO_POINT),
+    "Ed25519 that is not in its one encoding": (ed25519(f"f0{'ff' * 30}7f"), NO_POINT),
     "Ed25519 of 31 bytes": (OKP.jwk(x=b64(bytes(31))), MALFORMED),
     "Ed448": (OKP.jwk(crv="Ed448", x=b64(bytes(57))), OTHER_KIND),
     "X25519": (OKP.jwk(crv="X25519"), OTHER_KIND),
@@ -231,6 +272,10 @@ def test_a_key_whose_material_is_not_of_its_algorithm_proves_nothing() -> None:
         assert refused.value.refusal is Refusal.KEY_UNREADABLE
 
 
+def pem(key: Any) -> str:
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
 # text, key ID, kid and algorithm of the keys
 ENTERED = {
     "RSA in PEM": (RSA.pem, "k1", {"k1": "RS256"}),
@@ -255,6 +300,13 @@ NOT_ENTERED = {
     "PEM cut": (EC.pem.replace("M", "", 1), "k1", "is malformed"),
     "PEM of another curve": (signer("ES256", curve=ec.SECP384R1).pem, "k1", "is a key on another curve"),
     "PEM of 1024 bits": (signer("RS256", bits=1024).pem, "k1", "is a key of RSA with"),
+    "PEM with a factor": (pem(RSAPublicNumbers(65537, 3 << 2046).public_key()), "k1", f"is a key {FACTOR}"),
+    "PEM of low order": (
+        pem(Ed25519PublicKey.from_public_bytes(bytes(32))),
+        "k1",
+        f"is a key {LOW_ORDER}",
+    ),
+    "a JWK with a factor": (json.dumps(rsa_times(3)), "", f"has no usable key: 1 key {FACTOR}"),
     "a certificate cut": (EC.certificate.replace("M", "", 1), "k1", "is malformed"),
     "PKCS#1": (EC.pem.replace("PUBLIC", "RSA PUBLIC"), "k1", "is neither"),
     "a JWK with a key ID beside it": (json.dumps(EC.jwk()), "k1", "has its own key ID"),

@@ -1,0 +1,63 @@
+"""What a public key must be so that only who has the private one can sign, wherever the key comes from."""
+
+from __future__ import annotations
+
+from math import gcd, isqrt, prod
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
+
+RSA_BITS = range(2048, 8192 + 1)
+_RSA_EXPONENTS = range(3, 2**32, 2)
+_FACTORS_BELOW = 4096
+_SMALL_PRIMES = prod(n for n in range(2, _FACTORS_BELOW) if all(n % d for d in range(2, isqrt(n) + 1)))
+
+
+class Unusable(ValueError):
+    """A key is not relied on. The message ends a sentence that begins "a key", and repeats nothing of it."""
+
+
+def demand_strength(material: Any) -> None:
+    """Raise `Unusable` for a weak public key. `cryptography` itself refuses EC points off the curve."""
+    match material:
+        case RSAPublicKey():
+            _demand_rsa(material.public_numbers())
+        case EllipticCurvePublicKey() if not isinstance(material.curve, SECP256R1):
+            raise Unusable("on another curve than P-256")
+        case Ed25519PublicKey():
+            _demand_ed25519(material.public_bytes_raw())
+
+
+def _demand_rsa(numbers: RSAPublicNumbers) -> None:
+    """Demand what NIST SP 800-89, section 5.3.3, does, which looks for factors below 752.
+
+    Larger factors are not looked for: a key whose primes can be guessed (ROCA, shared primes) passes.
+    """
+    if numbers.n.bit_length() not in RSA_BITS:
+        raise Unusable(f"of RSA with other than {RSA_BITS[0]} to {RSA_BITS[-1]} bits")
+    if numbers.e not in _RSA_EXPONENTS:
+        raise Unusable("of RSA with an exponent that is even or not from 3 to 4294967295")
+    if gcd(numbers.n, _SMALL_PRIMES) != 1:
+        raise Unusable(f"of RSA with a modulus that is even or has another factor below {_FACTORS_BELOW}")
+
+
+# The curve of RFC 8032, section 5.1: -x² + y² = 1 + d·x²·y².
+_P = 2**255 - 19
+_D = -121665 * pow(121666, -1, _P) % _P
+
+
+def _demand_ed25519(raw: bytes) -> None:
+    """Demand a point that decodes (RFC 8032, section 5.1.3) and is not of low order.
+
+    With a key of low order, one signature fits many messages (Chalkias and others, "Taming the many EdDSAs",
+    2020). The eight points whose order divides 8 have y = ±1, y = 0, or d·y⁴ + 2y² = 1: doubled, y = 0.
+    """
+    y = int.from_bytes(raw, "little") & (2**255 - 1)
+    y2 = y * y % _P
+    if y * (y2 - 1) * (_D * y2 * y2 + 2 * y2 - 1) % _P == 0:
+        raise Unusable("of Ed25519 with a point of low order")
+    # x² = (y² - 1) / (d·y² + 1) must be a square: Euler's criterion, for the product instead of the quotient.
+    if y >= _P or pow((y2 - 1) * (_D * y2 + 1), (_P - 1) // 2, _P) != 1:
+        raise Unusable("of Ed25519 with octets that encode no point of the curve")
