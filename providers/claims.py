@@ -15,6 +15,9 @@ from providers.contract import TEXT, Identity, Refusal, Refused, SessionTokenSet
 MAX_CLOCK_SKEW = 300
 """Seconds."""
 
+LIFETIME_AT_MOST = (10 * 365 + 3) * 24 * 3600
+"""Seconds from now, ten years. What expires later has its `exp` in another unit, such as milliseconds."""
+
 
 class TokenSettings(SessionTokenSettings):
     """What staff configure for any service that is handed a JWT."""
@@ -38,7 +41,7 @@ class TokenSettings(SessionTokenSettings):
         required=False,
         min_value=1,
         max_value=366 * 24 * 3600,
-        help_text="Refuse a token that expires more than this many seconds from now. Empty: no limit.",
+        help_text="Refuse a token that expires more than this many seconds from now. Empty: ten years.",
     )
 
 
@@ -174,8 +177,7 @@ def expiry(claims: Mapping[str, Any], settings: Mapping[str, Any], now: float) -
     for claim in ("nbf", "iat"):
         if claim in claims and moment(claims, claim) - skew > now:
             raise Refused(Refusal.TOKEN_NOT_YET_VALID, claim)
-    longest = settings["max_lifetime"]
-    if longest is not None and expires > now + longest:
+    if expires > now + (settings["max_lifetime"] or LIFETIME_AT_MOST):
         raise Refused(Refusal.LIFETIME_TOO_LONG, "exp")
     return expires
 

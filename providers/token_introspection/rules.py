@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from providers.claims import LIFETIME_AT_MOST
 from providers.contract import TEXT, Refusal, Refused
 
 
@@ -41,8 +42,12 @@ def _check_kind(said: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
 
 def _check_times(said: Mapping[str, Any], skew: int, now: float) -> None:
     """Judge `exp` and `nbf`, where they are, once more: whoever calls a token active may be mistaken."""
-    if "exp" in said and _number(said, "exp") + skew <= now:
-        raise Refused(Refusal.TOKEN_EXPIRED, "exp")
+    if "exp" in said:
+        expires = _number(said, "exp")
+        if expires + skew <= now:
+            raise Refused(Refusal.TOKEN_EXPIRED, "exp")
+        if expires > now + LIFETIME_AT_MOST:
+            raise Refused(Refusal.LIFETIME_TOO_LONG, "exp")
     if "nbf" in said and _number(said, "nbf") - skew > now:
         raise Refused(Refusal.TOKEN_NOT_YET_VALID, "nbf")
 

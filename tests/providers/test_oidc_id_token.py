@@ -148,6 +148,7 @@ REFUSED: Any = {
     "iat a string": ({"iat": "1"}, {}, "n", Refusal.CLAIM_INVALID, "iat"),
     "iat to come": ({"iat": lambda now: now + 60}, {}, "n", Refusal.TOKEN_NOT_YET_VALID, "iat"),
     "issued too long ago": ({"iat": lambda now: now - 640}, {}, "n", Refusal.TOKEN_EXPIRED, "iat"),
+    "exp in milliseconds": ({"exp": lambda now: now * 1000}, {}, "n", Refusal.LIFETIME_TOO_LONG, "exp"),
     "a lifetime too long": ({}, {"max_lifetime": 60}, "n", Refusal.LIFETIME_TOO_LONG, "exp"),
     "sub missing": ({"sub": ABSENT}, {}, "n", Refusal.CLAIM_MISSING, "sub"),
     "sub a number": ({"sub": 5}, {}, "n", Refusal.CLAIM_INVALID, "sub"),

@@ -98,6 +98,7 @@ REFUSED: Any = {
     "expired, no skew": ({"exp": lambda now: now - 1}, {"clock_skew": 0}, Refusal.TOKEN_EXPIRED, "exp"),
     "nbf to come": ({"nbf": lambda now: now + 60}, {}, Refusal.TOKEN_NOT_YET_VALID, "nbf"),
     "iat to come": ({"iat": lambda now: now + 60}, {}, Refusal.TOKEN_NOT_YET_VALID, "iat"),
+    "exp in milliseconds": ({"exp": lambda now: now * 1000}, {}, Refusal.LIFETIME_TOO_LONG, "exp"),
     "a lifetime too long": ({}, {"max_lifetime": 60}, Refusal.LIFETIME_TOO_LONG, "exp"),
     "account missing": ({"sub": ABSENT}, {}, Refusal.CLAIM_MISSING, "sub"),
     "account empty": ({"sub": ""}, {}, Refusal.CLAIM_INVALID, "sub"),

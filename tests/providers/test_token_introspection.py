@@ -186,6 +186,7 @@ WRONG_MEMBERS: dict[str, tuple[dict[str, Any], dict[str, Any], Refusal, str | No
     "a key to hold": ({"cnf": {"jkt": "x"}}, {}, Refusal.TYPE_MISMATCH, "cnf"),
     "expired": ({"exp": moment(-60)}, {}, Refusal.TOKEN_EXPIRED, "exp"),
     "expired, no skew": ({"exp": moment(-1)}, {"clock_skew": 0}, Refusal.TOKEN_EXPIRED, "exp"),
+    "exp in milliseconds": ({"exp": moment(1e12)}, {}, Refusal.LIFETIME_TOO_LONG, "exp"),
     "exp in quotes": ({"exp": "2000000000"}, {}, Refusal.CLAIM_INVALID, "exp"),
     "exp true": ({"exp": True}, {}, Refusal.CLAIM_INVALID, "exp"),
     "exp of 400 digits": ({"exp": 10**400}, {}, Refusal.CLAIM_INVALID, "exp"),

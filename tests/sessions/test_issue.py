@@ -325,12 +325,15 @@ def test_a_row_that_guards_a_jti_stays_until_neither_token_nor_assertion_is_good
     assert row.dead_after == max(row.expires_at, replayable_until)
 
 
-@pytest.mark.parametrize("exp", [1e15, 253402300799, 10**300])
-def test_an_assertion_that_never_expires_is_guarded_to_the_end_of_time(nagra: HeadEnd, exp: float) -> None:
-    assert nagra.present(nagra.token(jti="once", exp=exp)).status_code == 200
+@pytest.mark.parametrize("until", [1e15, 253402300799, 1e300])
+def test_a_proof_that_a_provider_calls_good_for_ever_is_guarded_to_the_end_of_time(
+    nagra: HeadEnd, until: float
+) -> None:
+    tenant = tenants_snapshot.snapshot.tenant("nagra")
+    assert tenant is not None
+    issue(tenant, tenant.services[SERVICE], Identity("a", jti="once", replayable_until=until), ID)
     (row,) = stored()
     assert row.dead_after.year == 9999
-    assert nagra.present(nagra.token(jti="once", exp=exp)).json()["reason"] == "replayed"
 
 
 def test_a_jti_counts_once_for_each_key_and_tenant(nagra: HeadEnd, sunrise: HeadEnd) -> None:

@@ -1,0 +1,70 @@
+"""What identity providers in the field send, from the reports in tests/cases, as a client app meets it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ags.sessions.models import SessionToken
+from tenants.models import Service
+from tests.conftest import ClientApp, HeadEnd
+from tests.upstream.https import HTTPSServer, as_json
+from tests.upstream.signer import signer
+
+CASES = Path(__file__).parent.parent / "cases"
+ISSUER = "https://idp.example"
+RSA = signer("RS256", "k1")
+
+
+def case(path: str) -> Any:
+    return json.loads((CASES / path).read_text())
+
+
+def claims(**changes: Any) -> dict[str, Any]:
+    return {"iss": ISSUER, "aud": "ags", "sub": "a1", "exp": int(time.time()) + 300, **changes}
+
+
+@pytest.fixture
+def idp(nagra: HeadEnd) -> Iterator[HTTPSServer]:
+    """An identity provider of nagra with one key; `serve` adds a service that relies on it."""
+    with HTTPSServer() as server:
+        server.replies["/keys"] = as_json({"keys": [RSA.jwk()]})
+        yield server
+
+
+def serve(idp: HTTPSServer, strategy: str, **settings: Any) -> None:
+    Service(
+        tenant_id="nagra",
+        name="Field",
+        strategy=strategy,
+        display_name="x",
+        enabled=True,
+        settings={**idp.settings, **settings},
+    ).save()
+
+
+def serve_signed_jwt(idp: HTTPSServer, **settings: Any) -> None:
+    rules = {"key_set_address": f"{idp.url}/keys", "issuer": ISSUER, "audience": "ags"}
+    serve(idp, "signed_jwt", **rules, **settings)
+
+
+def sign_on(app: ClientApp, **parameters: str) -> tuple[int, str]:
+    """Return the status, and the account or the reason."""
+    pairs = [{"name": name, "value": value} for name, value in parameters.items()]
+    body = {"parameters": pairs, "deviceInformation": {"deviceType": "Android"}}
+    answer = app.call("/ags/signOn", body, x_auth_service_id="Field")
+    return answer.status_code, answer.json()["accountId" if answer.status_code == 201 else "reason"]
+
+
+def test_16_an_exp_in_milliseconds_is_refused_and_leaves_nothing_behind(
+    idp: HTTPSServer, app: ClientApp
+) -> None:
+    serve_signed_jwt(idp)
+    made = RSA.token(claims(**case("16-exp-in-milliseconds/claims.json")))
+    assert sign_on(app, Token=made) == (401, "lifetime_too_long")
+    assert not SessionToken.unscoped.exists()
