@@ -61,13 +61,13 @@ def prove(
     keys: KeyRing,
     now: float,
     *,
-    types: tuple[str, ...] = ("JWT",),
+    media_type: str = "JWT",
     ignored: frozenset[str] = frozenset(),
     kids: re.Pattern[str] = KID,
 ) -> Proven:
     """Return the claims of `token` if a key of the ring signed it. `now` is in seconds since the epoch.
 
-    The header's `typ` must be one of `types`; an absent one counts as JWT. Header members beside `alg`, `kid`
+    The header's `typ` must be `media_type`; an absent one counts as JWT. Header members beside `alg`, `kid`
     and `typ` are refused, but for those `ignored`. The `kid` must be of the form `kids`.
 
     Raises `Refused` with one of the refusals that come before a signature is proven, or with
@@ -82,7 +82,9 @@ def prove(
     if not header.keys() <= HEADER_MEMBERS | ignored:
         raise Refused(Refusal.HEADER_MEMBER_FORBIDDEN)
     kid = header.get("kid")
-    if header.get("typ", "JWT") not in types or not isinstance(kid, str) or not kids.fullmatch(kid):
+    typ = header.get("typ", "JWT")
+    is_right_type = typ == media_type or _is_same_type(typ, media_type)
+    if not is_right_type or not isinstance(kid, str) or not kids.fullmatch(kid):
         raise Refused(Refusal.MALFORMED)
 
     key = keys.get(kid)
@@ -111,6 +113,14 @@ def canonical(part: str) -> bytes:
     if urlsafe_b64encode(raw).rstrip(b"=").decode() != part:
         raise ValueError("not the canonical spelling")
     return raw
+
+
+def _is_same_type(typ: Any, media_type: str) -> bool:
+    """Compare media types without case; "application/" may be left out (RFC 7515, section 4.1.9)."""
+    if not isinstance(typ, str) or not typ.isascii():
+        return False
+    one, other = (name.lower().removeprefix("application/") for name in (typ, media_type))
+    return one == other
 
 
 def _is_whole(key: TrustedKey) -> bool:

@@ -75,9 +75,7 @@ class SignedJWT(Strategy):
 
 
 def _proven(token: str, settings: Mapping[str, Any], tenant: str, now: float) -> Proven:
-    name = settings["header_type"]
-    # RFC 7515, section 4.1.9: "application/" may be left out.
-    rules: Any = {"types": (name, f"application/{name}"), "ignored": THUMBPRINTS}
+    rules: Any = {"media_type": settings["header_type"], "ignored": THUMBPRINTS}
     if settings["keys_from"] == "entered":
         return prove(token, _entered(settings, tenant).ring, now, kids=FOREIGN_KID, **rules)
     return prove_by(_document(settings, tenant), token, now, settings["deadline"], **rules)

@@ -61,6 +61,16 @@ def sign_on(app: ClientApp, **parameters: str) -> tuple[int, str]:
     return answer.status_code, answer.json()["accountId" if answer.status_code == 201 else "reason"]
 
 
+@pytest.mark.parametrize(
+    "header", case("05-typ-in-other-case/headers.json"), ids=lambda header: header["typ"]
+)
+def test_05_a_media_type_is_compared_without_case(
+    idp: HTTPSServer, app: ClientApp, header: dict[str, str]
+) -> None:
+    serve_signed_jwt(idp, header_type="at+jwt" if "at" in header["typ"] else "JWT")
+    assert sign_on(app, Token=RSA.token(claims(), **header)) == (201, "a1")
+
+
 def test_16_an_exp_in_milliseconds_is_refused_and_leaves_nothing_behind(
     idp: HTTPSServer, app: ClientApp
 ) -> None:

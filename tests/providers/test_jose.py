@@ -61,6 +61,8 @@ HEAD, BODY, SIGNATURE = TOKEN.split(".")
 ACCEPTED = {
     "without typ": TOKEN,
     "with typ JWT": signed({**GOOD, "typ": "JWT"}),
+    "with typ in lower case": signed({**GOOD, "typ": "jwt"}),
+    "with typ in full": signed({**GOOD, "typ": "Application/JWT"}),
     "HS384": signed({"alg": "HS384", "kid": "k384"}, algorithm="HS384"),
     "HS512": signed({"alg": "HS512", "kid": "k512"}, algorithm="HS512"),
     "a key within its dates": signed({"alg": "HS256", "kid": "dated"}),
@@ -102,7 +104,10 @@ REFUSED = {
     "a kid of 129 characters": (signed({"alg": "HS256", "kid": "k" * 129}), Refusal.MALFORMED),
     "a kid with a line break": (signed({"alg": "HS256", "kid": "k\n"}), Refusal.MALFORMED),
     "another typ": (signed({**GOOD, "typ": "at+jwt"}), Refusal.MALFORMED),
-    "typ in lower case": (signed({**GOOD, "typ": "jwt"}), Refusal.MALFORMED),
+    "typ in two forms": (signed({**GOOD, "typ": "application/application/jwt"}), Refusal.MALFORMED),
+    "typ of another tree": (signed({**GOOD, "typ": "text/jwt"}), Refusal.MALFORMED),
+    "typ in a list": (signed({**GOOD, "typ": ["JWT"]}), Refusal.MALFORMED),
+    "an empty typ": (signed({**GOOD, "typ": ""}), Refusal.MALFORMED),
     "a null typ": (signed({**GOOD, "typ": None}), Refusal.MALFORMED),
     **{
         f"the header member {name}": (signed({**GOOD, name: value}), Refusal.HEADER_MEMBER_FORBIDDEN)

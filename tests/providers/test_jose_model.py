@@ -28,7 +28,7 @@ values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3), max_le
 kids = st.sampled_from(["a", "b", "c", "", "../a", "a\n"]) | scalars
 headers = st.fixed_dictionaries(
     {"alg": st.sampled_from([*HASHES, "none", "RS256", "hs256"]) | scalars, "kid": kids},
-    optional={"typ": st.sampled_from(["JWT", "jwt", "at+jwt"]) | scalars},
+    optional={"typ": st.sampled_from(["JWT", "jwt", "application/jwt", "at+jwt"]) | scalars},
 ) | st.dictionaries(st.sampled_from(["alg", "kid", "typ", "crit", "jku", "b64", "zip"]), values, max_size=4)
 good_headers = st.sampled_from(["a", "b"]).map(lambda kid: {"alg": ALGORITHMS[kid], "kid": kid})
 claims = st.dictionaries(st.text(max_size=5), values, max_size=4)
@@ -84,7 +84,7 @@ def model(token: str) -> dict[str, Any] | None:
     header, payload = _plain_object(raw[0]), _plain_object(raw[1])
     if header is None or payload is None or set(header) - {"alg", "kid", "typ"}:
         return None
-    if header.get("typ", "JWT") != "JWT":
+    if header.get("typ", "JWT") not in ("JWT", "jwt", "application/jwt"):
         return None
     kid = header.get("kid")
     if not isinstance(kid, str) or kid not in SECRETS or header.get("alg") != ALGORITHMS[kid]:

@@ -159,6 +159,8 @@ HEADERS_ACCEPTED: Any = {
     "with typ in full": ({"typ": "application/JWT"}, {}),
     "an access token where these are wanted": ({"typ": "at+jwt"}, {"header_type": "at+jwt"}),
     "one in full": ({"typ": "application/at+jwt"}, {"header_type": "at+jwt"}),
+    "one in other letters": ({"typ": "AT+JWT"}, {"header_type": "at+jwt"}),
+    "one that staff wrote in other letters": ({"typ": "at+jwt"}, {"header_type": "At+Jwt"}),
     "thumbprints of a certificate": ({"x5t": "abc", "x5t__S256": "abc"}, {}),
 }
 HEADERS_REFUSED: Any = {
@@ -167,6 +169,7 @@ HEADERS_REFUSED: Any = {
     "any JWT where access tokens are wanted": ({"typ": "JWT"}, {"header_type": "at+jwt"}, Refusal.MALFORMED),
     "no typ where one is wanted": ({}, {"header_type": "at+jwt"}, Refusal.MALFORMED),
     "typ a list": ({"typ": ["JWT"]}, {}, Refusal.MALFORMED),
+    "typ a sign that is k in lower case": ({"typ": "\u212a"}, {"header_type": "k"}, Refusal.MALFORMED),
     "no kid": ({"kid": ABSENT}, {}, Refusal.MALFORMED),
     **{
         f"the member {name}": ({name: value}, {}, Refusal.HEADER_MEMBER_FORBIDDEN)
