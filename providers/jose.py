@@ -34,10 +34,8 @@ KID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 FOREIGN_KID = re.compile("[!-~]{1,128}")
 """A key ID that somebody else has given: some identity providers write them in base64."""
 
-HEADER_MEMBERS = frozenset({"alg", "kid", "typ"})
-
-THUMBPRINTS = frozenset({"x5t", "x5t#S256"})
-"""Header members that name a certificate and bring none (RFC 7515, section 4.1.7): harmless if ignored."""
+_CRITICAL = frozenset({"crit", "b64"})
+"""Header members that change what a token means to whoever understands them (RFC 7515, 4.1.11; RFC 7797)."""
 
 _COMPACT = re.compile(r"[A-Za-z0-9_-]++\.[A-Za-z0-9_-]++\.[A-Za-z0-9_-]++")
 _PART_DEPTH = 8
@@ -62,13 +60,13 @@ def prove(
     now: float,
     *,
     media_type: str = "JWT",
-    ignored: frozenset[str] = frozenset(),
     kids: re.Pattern[str] = KID,
 ) -> Proven:
     """Return the claims of `token` if a key of the ring signed it. `now` is in seconds since the epoch.
 
-    The header's `typ` must be `media_type`; an absent one counts as JWT. Header members beside `alg`, `kid`
-    and `typ` are refused, but for those `ignored`. The `kid` must be of the form `kids`.
+    The header's `typ` must be `media_type`; an absent one counts as JWT. The `kid` must be of the form
+    `kids`. `crit` and `b64` are refused; all other members, such as `jwk` and `jku`, are ignored and never
+    used (RFC 7515, section 4).
 
     Raises `Refused` with one of the refusals that come before a signature is proven, or with
     PAYLOAD_MALFORMED when the signature holds over something that is no strict JSON object.
@@ -79,7 +77,7 @@ def prove(
     header = _object(_part(header_part), Refusal.MALFORMED)
     payload = _part(payload_part)
     signature = _part(signature_part)
-    if not header.keys() <= HEADER_MEMBERS | ignored:
+    if not _CRITICAL.isdisjoint(header):
         raise Refused(Refusal.HEADER_MEMBER_FORBIDDEN)
     kid = header.get("kid")
     typ = header.get("typ", "JWT")

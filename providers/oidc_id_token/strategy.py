@@ -34,7 +34,7 @@ from providers.contract import (
     Strategy,
     Unavailable,
 )
-from providers.jose import THUMBPRINTS, Proven
+from providers.jose import Proven
 from providers.key_set import prove_by
 from providers.oidc_id_token.discovery import address_of, discovery
 from providers.oidc_id_token.settings import OIDCIDTokenSettings
@@ -104,7 +104,7 @@ def _proven(token: str, settings: Mapping[str, Any], tenant: str, now: float) ->
     ends = time.monotonic() + settings["deadline"]
     key_set = discovery(settings, tenant).current(settings["deadline"])
     left = max(ends - time.monotonic(), 0.0)
-    return prove_by(key_set, token, now, left, ignored=THUMBPRINTS)
+    return prove_by(key_set, token, now, left)
 
 
 def _demand_party(claims: Mapping[str, Any], settings: Mapping[str, Any]) -> None:

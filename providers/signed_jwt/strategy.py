@@ -11,7 +11,7 @@ from rest_framework import serializers
 
 from providers.claims import account, audiences, demand_issuer, demand_no_events, expiry, identity, jti
 from providers.contract import Endpoint, Example, Finding, Identity, KeyRing, Parameter, Strategy
-from providers.jose import FOREIGN_KID, THUMBPRINTS, Proven, prove
+from providers.jose import FOREIGN_KID, Proven, prove
 from providers.key_set import KeySet, KeySetReader, entered, prove_by
 from providers.signed_jwt.settings import SignedJWTSettings
 from providers.upstream import Document, Source, document
@@ -75,10 +75,10 @@ class SignedJWT(Strategy):
 
 
 def _proven(token: str, settings: Mapping[str, Any], tenant: str, now: float) -> Proven:
-    rules: Any = {"media_type": settings["header_type"], "ignored": THUMBPRINTS}
+    media_type = settings["header_type"]
     if settings["keys_from"] == "entered":
-        return prove(token, _entered(settings, tenant).ring, now, kids=FOREIGN_KID, **rules)
-    return prove_by(_document(settings, tenant), token, now, settings["deadline"], **rules)
+        return prove(token, _entered(settings, tenant).ring, now, kids=FOREIGN_KID, media_type=media_type)
+    return prove_by(_document(settings, tenant), token, now, settings["deadline"], media_type=media_type)
 
 
 def _entered(settings: Mapping[str, Any], tenant: str) -> KeySet:

@@ -330,7 +330,7 @@ def unproven(nagra: HeadEnd, sunrise: HeadEnd) -> dict[str, tuple[str, str]]:
         "garbage": ("garbage", "malformed"),
         "nothing": ("", "malformed"),
         "no signature": (f"{head}.{payload}.", "malformed"),
-        "a forbidden header member": (nagra.token(headers={"jku": "https://x"}), "header_member_forbidden"),
+        "a forbidden header member": (nagra.token(headers={"crit": ["exp"]}), "header_member_forbidden"),
         "the key of another operator": (sunrise.token(), "key_unknown"),
         "the vendor's own sample": (SEED_SAMPLE, "signature_invalid"),
     }

@@ -104,7 +104,7 @@ KEY: dict[str, tuple[Callable[[Any], str], Refusal]] = {
             lambda claims, member=member, brought=brought: OTHER_EC.token(
                 claims, kid="ES256", **{member: brought}
             ),
-            Refusal.HEADER_MEMBER_FORBIDDEN,
+            Refusal.SIGNATURE_INVALID,
         )
         for member, brought in {
             "jwk": OTHER_EC.jwk(kid="ES256"),

@@ -71,6 +71,26 @@ def test_05_a_media_type_is_compared_without_case(
     assert sign_on(app, Token=RSA.token(claims(), **header)) == (201, "a1")
 
 
+HEADERS = case("04-token-header-not-critical/headers.json")
+
+
+@pytest.mark.parametrize("header", HEADERS, ids=lambda header: str([*header][3:]))
+def test_04_header_members_are_ignored_unless_they_are_critical(
+    idp: HTTPSServer, app: ClientApp, header: dict[str, Any]
+) -> None:
+    serve_signed_jwt(idp)
+    expected = (401, "not_authenticated") if "crit" in header else (201, "a1")
+    assert sign_on(app, Token=RSA.token(claims(), **header)) == expected
+    assert {asked.path for asked in idp.asked} == {"/keys"}
+
+
+@pytest.mark.parametrize("header", HEADERS, ids=lambda header: str([*header][3:]))
+def test_04_header_members_of_an_operator_token(nagra: HeadEnd, header: dict[str, Any]) -> None:
+    members = {name: value for name, value in header.items() if name not in {"alg", "kid"}}
+    answer = nagra.present(nagra.token(headers=members))
+    assert answer.status_code == (401 if "crit" in header else 200)
+
+
 def test_16_an_exp_in_milliseconds_is_refused_and_leaves_nothing_behind(
     idp: HTTPSServer, app: ClientApp
 ) -> None:

@@ -82,7 +82,7 @@ def model(token: str) -> dict[str, Any] | None:
     if any(part is None for part in raw):
         return None
     header, payload = _plain_object(raw[0]), _plain_object(raw[1])
-    if header is None or payload is None or set(header) - {"alg", "kid", "typ"}:
+    if header is None or payload is None or set(header) & {"crit", "b64"}:
         return None
     if header.get("typ", "JWT") not in ("JWT", "jwt", "application/jwt"):
         return None

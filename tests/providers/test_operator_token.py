@@ -221,13 +221,13 @@ MISTAKEN = {
     "the secret in base64": (said({}, shared(b"AQIDBAUGBwgJCgsMDQ4PEA==")), Refusal.SIGNATURE_INVALID),
     "a key that comes along": (
         said({"jwk": {"kty": "oct", "k": "AAAA"}}, shared(bytes(3))),
-        Refusal.HEADER_MEMBER_FORBIDDEN,
+        Refusal.SIGNATURE_INVALID,
     ),
     "an address that comes along": (
         said({"jku": "https://evil.example/keys"}, shared(OTHERS)),
-        Refusal.HEADER_MEMBER_FORBIDDEN,
+        Refusal.SIGNATURE_INVALID,
     ),
-    "a thumbprint, which has no place here": (said({"x5t": "a"}), Refusal.HEADER_MEMBER_FORBIDDEN),
+    "what is critical": (said({"crit": ["exp"]}), Refusal.HEADER_MEMBER_FORBIDDEN),
     # A token of another purpose
     "an access token of AGS": (said({}, typ="DevAuthN"), Refusal.TYPE_MISMATCH),
     "a refresh token of AGS": (said({}, typ="RefreshAuthN"), Refusal.TYPE_MISMATCH),

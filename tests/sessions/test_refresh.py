@@ -757,10 +757,10 @@ def by_the_tenants_key(said: dict[str, Any], **header: Any) -> str:
     return jwt.encode(said, key.secret(), key.algorithm, {"kid": key.kid, **header})
 
 
-def by_another_key(said: dict[str, Any]) -> str:
+def by_another_key(said: dict[str, Any], **header: str) -> str:
     kid = SigningKey.objects.for_tenant("nagra").get().kid
     key = SigningKey.generate(Tenant(id="nagra"))
-    return jwt.encode(said, key.secret(), "ES256", {"kid": kid})
+    return jwt.encode(said, key.secret(), "ES256", {"kid": kid, **header})
 
 
 def by_the_head_end(app: ClientApp, said: dict[str, Any]) -> str:
@@ -820,7 +820,11 @@ CONFUSED: dict[str, tuple[Make, tuple[str, ...]]] = {
     ),
     "another key under the same kid": (lambda app, a, r: by_another_key(claims(a)), BOTH),
     "an unknown kid": (lambda app, a, r: by_the_tenants_key(claims(a), kid="unknown"), BOTH),
-    "the header names a key set": (lambda app, a, r: by_the_tenants_key(claims(a), jku="https://x"), BOTH),
+    "the header has crit": (lambda app, a, r: by_the_tenants_key(claims(a), crit=["exp"]), BOTH),
+    "another key, at an address that the header names": (
+        lambda app, a, r: by_another_key(claims(a), jku="https://x"),
+        BOTH,
+    ),
     "another account": (lambda app, a, r: tampered(a, accountId="another"), BOTH),
     "a later end": (lambda app, a, r: tampered(a, exp=9_999_999_999), BOTH),
     "a refresh token with a later end": (lambda app, a, r: tampered(r, exp=9_999_999_999), BOTH),
