@@ -22,6 +22,7 @@ def key_of(jwk: Any, algorithms: Sequence[str]) -> TrustedKey:
     """Return the key that a JWK holds, if it is for one of the `algorithms`. Raises `Unusable`."""
     if not isinstance(jwk, dict):
         raise Unusable("written as something else than an object")
+    jwk = _given(jwk)
     if is_secret(jwk):
         raise Unusable("private or shared, which nobody should publish")
     kid = jwk.get("kid")
@@ -35,7 +36,12 @@ def key_of(jwk: Any, algorithms: Sequence[str]) -> TrustedKey:
 
 def is_secret(jwk: Mapping[str, Any]) -> bool:
     """Whether a JWK holds what its owner alone should know (RFC 7518, sections 6.2.2, 6.3.2 and 6.4)."""
-    return jwk.get("kty") == "oct" or not jwk.keys().isdisjoint(_SECRETS)
+    return jwk.get("kty") == "oct" or not _given(jwk).keys().isdisjoint(_SECRETS)
+
+
+def _given(jwk: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the members that are set: some libraries write null or an empty array for those that are not."""
+    return {name: value for name, value in jwk.items() if value is not None and value != []}
 
 
 def trusted(kid: str, material: Any, algorithm: Any, algorithms: Sequence[str]) -> TrustedKey:

@@ -61,6 +61,22 @@ def sign_on(app: ClientApp, **parameters: str) -> tuple[int, str]:
     return answer.status_code, answer.json()["accountId" if answer.status_code == 201 else "reason"]
 
 
+def with_own_modulus(path: str) -> dict[str, Any]:
+    """Return the key set of that case with the modulus of `RSA` in each of its keys."""
+    return {"keys": [{**jwk, "n": RSA.jwk()["n"]} for jwk in case(path)["keys"]]}
+
+
+@pytest.mark.parametrize("file", ["jwks.json", "jwks-null.json"])
+@pytest.mark.parametrize("keys_from", ["address", "entered"])
+def test_01_null_and_an_empty_array_mean_that_a_member_of_a_key_is_absent(
+    idp: HTTPSServer, app: ClientApp, file: str, keys_from: str
+) -> None:
+    key_set = with_own_modulus(f"01-jwks-unset-members/{file}")
+    idp.replies["/keys"] = as_json(key_set)
+    serve_signed_jwt(idp, keys_from=keys_from, public_keys=json.dumps(key_set))
+    assert sign_on(app, Token=RSA.token(claims())) == (201, "a1")
+
+
 @pytest.mark.parametrize(
     "header", case("05-typ-in-other-case/headers.json"), ids=lambda header: header["typ"]
 )
