@@ -65,11 +65,11 @@ def _material(jwk: Mapping[str, Any]) -> Any:
     try:
         match jwk:
             case {"kty": "RSA"}:
-                return RSAPublicNumbers(_number(jwk, "e"), _number(jwk, "n")).public_key()
+                e, n = (_number(jwk, member, RSA_BITS[-1] // 8) for member in "en")
+                return RSAPublicNumbers(e, n).public_key()
             case {"kty": "EC", "crv": "P-256"}:
-                return EllipticCurvePublicNumbers(
-                    _coordinate(jwk, "x"), _coordinate(jwk, "y"), SECP256R1()
-                ).public_key()
+                x, y = (_number(jwk, member, _COORDINATE) for member in "xy")
+                return EllipticCurvePublicNumbers(x, y, SECP256R1()).public_key()
             case {"kty": "OKP", "crv": "Ed25519"}:
                 return Ed25519PublicKey.from_public_bytes(_octets(jwk, "x"))
     except (ValueError, UnsupportedAlgorithm):
@@ -84,16 +84,9 @@ def _octets(jwk: Mapping[str, Any], member: str) -> bytes:
     raise ValueError(member)
 
 
-def _number(jwk: Mapping[str, Any], member: str) -> int:
-    """Return a number, which has no zeros in front and is no longer than that of any key that is used."""
+def _number(jwk: Mapping[str, Any], member: str, octets_at_most: int) -> int:
+    """Return a number. Some libraries write a zero octet in front, or leave out those of a coordinate."""
     octets = _octets(jwk, member)
-    if not 0 < len(octets) <= RSA_BITS[-1] // 8 or not octets[0]:
-        raise ValueError(member)
-    return int.from_bytes(octets)
-
-
-def _coordinate(jwk: Mapping[str, Any], member: str) -> int:
-    octets = _octets(jwk, member)
-    if len(octets) != _COORDINATE:
+    if not octets or len(octets.lstrip(b"\0")) > octets_at_most:
         raise ValueError(member)
     return int.from_bytes(octets)

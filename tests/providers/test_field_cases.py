@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from ags.sessions.models import SessionToken
+from providers.jose import canonical
 from tenants.models import Service
 from tests.conftest import ClientApp, HeadEnd
 from tests.upstream.https import HTTPSServer, as_json
-from tests.upstream.signer import signer
+from tests.upstream.signer import Signer, b64, signer
 
 CASES = Path(__file__).parent.parent / "cases"
 ISSUER = "https://idp.example"
@@ -75,6 +77,38 @@ def test_01_null_and_an_empty_array_mean_that_a_member_of_a_key_is_absent(
     idp.replies["/keys"] = as_json(key_set)
     serve_signed_jwt(idp, keys_from=keys_from, public_keys=json.dumps(key_set))
     assert sign_on(app, Token=RSA.token(claims())) == (201, "a1")
+
+
+def short_coordinate() -> Signer:
+    """Return a key whose x begins with a zero octet, as one of 256 does."""
+    for _ in range(10_000):
+        key = ec.generate_private_key(ec.SECP256R1())
+        if not key.public_key().public_numbers().x >> 248:
+            return Signer("k1", "ES256", key)
+    raise AssertionError("no such key")
+
+
+def octets(jwk: dict[str, Any], member: str) -> bytes:
+    return canonical(jwk[member])
+
+
+EC, SHORT = signer("ES256", "k1"), short_coordinate()
+NUMBERS = {
+    "n with a zero in front": (RSA, {"n": b64(b"\0" + octets(RSA.jwk(), "n"))}),
+    "e with a zero in front": (RSA, {"e": b64(b"\0" + octets(RSA.jwk(), "e"))}),
+    "a coordinate with a zero in front": (EC, {"x": b64(b"\0" + octets(EC.jwk(), "x"))}),
+    "a coordinate without its zero": (SHORT, {"x": b64(octets(SHORT.jwk(), "x").lstrip(b"\0"))}),
+}
+
+
+@pytest.mark.parametrize(("key", "members"), NUMBERS.values(), ids=NUMBERS)
+def test_02_the_same_number_is_the_same_key_whatever_zeros_it_begins_with(
+    idp: HTTPSServer, app: ClientApp, key: Signer, members: dict[str, str]
+) -> None:
+    idp.replies["/keys"] = as_json({"keys": [key.jwk(**members)]})
+    serve_signed_jwt(idp)
+    assert key.jwk() != key.jwk(**members)
+    assert sign_on(app, Token=key.token(claims())) == (201, "a1")
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ UNUSED = {
     "e of zero": (RSA.jwk(e="AA"), MALFORMED),
     "e of 33 bits": (RSA.jwk(e=b64(b"\x01\x00\x00\x00\x01")), "of RSA with an exponent"),
     **{f"n with the factor {factor}": (rsa_times(factor), FACTOR) for factor in (2, 3, 751, 4093)},
-    "n with a zero in front": (RSA.jwk(n="AA" + RSA.jwk()["n"]), MALFORMED),
+    "n of zeros": (RSA.jwk(n=b64(bytes(256))), MALFORMED),
     "n empty": (RSA.jwk(n=""), MALFORMED),
     "n a number": (RSA.jwk(n=5), MALFORMED),
     "n missing": (RSA.jwk(n=ABSENT), MALFORMED),
@@ -138,6 +138,9 @@ UNUSED = {
     "another curve": (signer("ES256", curve=ec.SECP384R1).jwk(), OTHER_KIND),
     "a point that is not on the curve": (EC.jwk(x=b64(bytes(31) + b"\x05")), MALFORMED),
     "the point at infinity": (EC.jwk(x=b64(bytes(32)), y=b64(bytes(32))), MALFORMED),
+    "a coordinate of 33 octets": (EC.jwk(x=b64(b"\1" + bytes(32))), MALFORMED),
+    "a coordinate of 48 octets": (EC.jwk(x=b64(b"\1" * 48)), MALFORMED),
+    "an empty coordinate": (EC.jwk(x=""), MALFORMED),
     "a coordinate too short": (EC.jwk(x=b64(bytes(31))), MALFORMED),
     **{
         f"a point of low order, {text[:4]} and sign {sign}": (ed25519(text, sign=sign), LOW_ORDER)
