@@ -60,8 +60,8 @@ class KeySetReader:
 def key_set(tenant: str, value: Any, algorithms: Sequence[str]) -> KeySet:
     """Return the keys of a JWK Set that can be relied on.
 
-    A `kid` that two of them have is nobody's: which of the two was meant would be a guess. Raises `Unusable`,
-    whose message then follows "the key set", when there is none.
+    A `kid` that two different ones have is nobody's: which of the two was meant would be a guess. Raises
+    `Unusable`, whose message then follows "the key set", when there is none.
     """
     listed = value.get("keys") if isinstance(value, dict) else None
     if not isinstance(listed, list):
@@ -76,7 +76,9 @@ def key_set(tenant: str, value: Any, algorithms: Sequence[str]) -> KeySet:
         except Unusable as reason:
             unused[str(reason)] += 1
         else:
-            found.setdefault(key.kid, []).append(key)
+            same = found.setdefault(key.kid, [])
+            if key not in same:
+                same.append(key)
     keys = {kid: same[0] for kid, same in found.items() if len(same) == 1}
     if ambiguous := sum(len(same) for same in found.values() if len(same) > 1):
         unused["with a kid that another one has, too"] = ambiguous

@@ -111,6 +111,18 @@ def test_02_the_same_number_is_the_same_key_whatever_zeros_it_begins_with(
     assert sign_on(app, Token=key.token(claims())) == (201, "a1")
 
 
+def test_03_one_key_that_is_listed_twice_is_used(idp: HTTPSServer, app: ClientApp) -> None:
+    idp.replies["/keys"] = as_json(with_own_modulus("03-jwks-same-key-twice/jwks.json"))
+    serve_signed_jwt(idp)
+    assert sign_on(app, Token=RSA.token(claims())) == (201, "a1")
+
+
+def test_03_of_two_keys_under_one_kid_none_is_used(idp: HTTPSServer, app: ClientApp) -> None:
+    idp.replies["/keys"] = as_json({"keys": [RSA.jwk(), signer("RS256", "other").jwk(kid="k1")]})
+    serve_signed_jwt(idp)
+    assert sign_on(app, Token=RSA.token(claims()))[0] == 503
+
+
 @pytest.mark.parametrize(
     "header", case("05-typ-in-other-case/headers.json"), ids=lambda header: header["typ"]
 )

@@ -205,8 +205,22 @@ def test_a_kid_that_two_usable_keys_have_is_nobodys() -> None:
     found = read(double)
     assert list(found.ring.keys) == ["b"]
     assert dict(found.unused) == {"with a kid that another one has, too": 2}
+    twice = [RSA.jwk(kid="a"), RSA.jwk(kid="a"), signer("RS256", "other").jwk(kid="a"), EC.jwk(kid="b")]
+    found = read(twice)
+    assert list(found.ring.keys) == ["b"]
+    assert dict(found.unused) == {"with a kid that another one has, too": 2}, (
+        "two keys, one of them listed twice"
+    )
     # One that is for something else takes no kid away.
     assert list(read([RSA.jwk(use="enc", kid="a"), signer("ES256", "a").jwk()]).ring.keys) == ["a"]
+
+
+def test_one_key_that_is_listed_twice_is_one_key() -> None:
+    found = read([RSA.jwk(), RSA.jwk(alg=ABSENT), RSA.jwk(use=ABSENT), EC.jwk()])
+    assert list(found.ring.keys) == ["RS256", "ES256"]
+    assert not found.unused
+    for_both = [RSA.jwk(alg=name) for name in ("RS256", "PS256")]
+    assert "kid that another one has" in why(for_both, ("RS256", "PS256")), "it is for one algorithm"
 
 
 def test_it_says_in_words_what_is_used_and_what_is_not_and_why() -> None:
