@@ -44,8 +44,8 @@ class PublicKeysField(forms.CharField):
         super().__init__(**{"max_length": 32 * 1024, "widget": widget, **kwargs})
 
     def clean(self, value: Any) -> str:
-        """Return the text."""
-        text: str = super().clean(value) or ""
+        """Return the text, without the byte order mark of the file that it was pasted from."""
+        text = _bare(super().clean(value) or "")
         if _is_secret(text):
             raise ValidationError(_IS_SECRET)
         return text
@@ -85,12 +85,16 @@ def _pem(text: str, key_id: str, algorithms: tuple[str, ...]) -> TrustedKey:
         raise Unusable(f"is a key {reason}") from None
 
 
+def _bare(text: str) -> str:
+    return text.strip().removeprefix("\ufeff")
+
+
 def _is_secret(text: str) -> bool:
     """Whether somebody has pasted what should have stayed where it was."""
     if "PRIVATE KEY" in text:
         return True
     try:
-        value = parse(text.strip().encode("utf-8", "replace"), DEPTH)
+        value = parse(_bare(text).encode("utf-8", "replace"), DEPTH)
     except NotStrictJSON:
         # Not read, it is not given back if it looks like one.
         written = "".join(text.split())

@@ -15,7 +15,7 @@ DEPTH = 8
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an upstream has answered. Names of headers are in lower case."""
+    """What an upstream has answered. Names of headers are in lower case; `body` begins after a UTF-8 BOM."""
 
     status: int
     headers: Mapping[str, str]

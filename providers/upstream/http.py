@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import threading
 import time
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -103,7 +104,8 @@ class _Call:
             # Kept, the connection would answer the next request, of somebody else, with what is left over.
             response.extensions["network_stream"].close()
             raise Unavailable(Outage.WRONG, "its answer is longer than it says")
-        return Answer(response.status, headers, bytes(body))
+        # RFC 8259, section 8.1, lets a reader ignore a byte order mark.
+        return Answer(response.status, headers, bytes(body).removeprefix(BOM_UTF8))
 
 
 def _has_more(response: httpcore2.Response) -> bool:

@@ -15,7 +15,7 @@ from ags.sessions.models import SessionToken
 from providers.jose import canonical
 from tenants.models import Service
 from tests.conftest import ClientApp, HeadEnd
-from tests.upstream.https import HTTPSServer, as_json
+from tests.upstream.https import HTTPSServer, Reply, as_json
 from tests.upstream.signer import Signer, b64, signer
 
 CASES = Path(__file__).parent.parent / "cases"
@@ -131,6 +131,46 @@ def test_05_a_media_type_is_compared_without_case(
 ) -> None:
     serve_signed_jwt(idp, header_type="at+jwt" if "at" in header["typ"] else "JWT")
     assert sign_on(app, Token=RSA.token(claims(), **header)) == (201, "a1")
+
+
+BOM = "\ufeff"
+
+
+def behind(mark: str, reply: Reply) -> Reply:
+    return Reply(reply.status, mark.encode() + reply.body)
+
+
+@pytest.mark.parametrize(("mark", "status"), [(BOM, 201), (BOM * 2, 503)], ids=["one", "two"])
+def test_12_a_key_set_may_stand_behind_a_byte_order_mark(
+    idp: HTTPSServer, app: ClientApp, mark: str, status: int
+) -> None:
+    idp.replies["/keys"] = behind(mark, idp.replies["/keys"])
+    serve_signed_jwt(idp)
+    assert sign_on(app, Token=RSA.token(claims()))[0] == status
+
+
+def test_12_a_discovery_document_may(idp: HTTPSServer, app: ClientApp) -> None:
+    told = {"issuer": idp.url, "jwks_uri": f"{idp.url}/keys"}
+    idp.replies["/.well-known/openid-configuration"] = behind(BOM, as_json(told))
+    serve(idp, "oidc_id_token", issuer=idp.url, client_id="ags", nonce="off")
+    made = RSA.token(claims(iss=idp.url, iat=int(time.time())))
+    assert sign_on(app, IdToken=made) == (201, "a1")
+
+
+def test_12_the_answer_of_a_login_may(idp: HTTPSServer, app: ClientApp) -> None:
+    idp.replies["/login"] = Reply(200, (CASES / "12-upstream-json-with-bom/bom-login.json").read_bytes())
+    serve(idp, "operator_login", address=f"{idp.url}/login", user="ags", secret="x")
+    assert sign_on(app, Username="anna", Password="p") == (201, "a1")
+
+
+def test_12_an_introspection_may(idp: HTTPSServer, app: ClientApp) -> None:
+    idp.replies["/i"] = behind(BOM, as_json({"active": True, "token_type": "Bearer", "sub": "a1"}))
+    serve(idp, "token_introspection", address=f"{idp.url}/i", client_id="ags", client_secret="x")
+    assert sign_on(app, AccessToken="t") == (201, "a1")
+
+
+def test_12_the_body_of_a_request_may_not(nagra: HeadEnd) -> None:
+    assert nagra.post(BOM + json.dumps({"parameters": []})).status_code == 400
 
 
 HEADERS = case("04-token-header-not-critical/headers.json")

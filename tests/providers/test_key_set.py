@@ -309,6 +309,7 @@ ENTERED = {
     "lines that end as on Windows": (RSA.pem.replace("\n", "\r\n"), "k1", {"k1": "RS256"}),
     "a certificate": (RSA.certificate, "k1", {"k1": "RS256"}),
     "a certificate with EC": (EC.certificate, "k1", {"k1": "ES256"}),
+    "a JWK behind a byte order mark": ("\ufeff" + json.dumps(EC.jwk()), "", {"ES256": "ES256"}),
     "a JWK": (json.dumps(EC.jwk()), "", {"ES256": "ES256"}),
     "a JWK Set": (json.dumps({"keys": [EC.jwk(), OKP.jwk()]}), "", {"ES256": "ES256", "EdDSA": "EdDSA"}),
     "a JWK Set of which one is used": (
@@ -353,6 +354,7 @@ PRIVATE = {
     "a JWK of RSA": json.dumps(RSA.private_jwk),
     "a JWK Set": json.dumps({"keys": [EC.jwk(), OKP.private_jwk]}),
     "a shared one": json.dumps({"kty": "oct", "k": "c2VjcmV0", "kid": "k"}),
+    "a JWK behind a byte order mark": "\ufeff" + json.dumps(EC.private_jwk).replace('"d"', '"\\u0064"'),
     "a JWK that is cut": json.dumps(EC.private_jwk)[:-1],
     "a member spelt with an escape": json.dumps(EC.private_jwk).replace('"d"', '"\\u0064"'),
 }
