@@ -10,7 +10,7 @@ from typing import Any
 from django import forms
 from django.core.exceptions import ValidationError
 
-from providers.contract import TEXT, Identity, Refusal, Refused, SessionTokenSettings
+from providers.contract import TEXT, Identity, Refusal, Refused, SessionTokenSettings, account_id_of
 
 MAX_CLOCK_SKEW = 300
 """Seconds."""
@@ -156,7 +156,10 @@ def account(claims: Mapping[str, Any], settings: Mapping[str, Any], tenant: str)
     claim = settings["tenant_claim"]
     if claim and text(claims, claim) != tenant:
         raise Refused(Refusal.TENANT_MISMATCH, claim)
-    return text(claims, settings["account_claim"])
+    claim = settings["account_claim"]
+    if (account_id := account_id_of(present(claims, claim))) is None:
+        raise Refused(Refusal.CLAIM_INVALID, claim)
+    return account_id
 
 
 _BOOLEANS = {"true": True, "false": False}

@@ -27,6 +27,7 @@ from providers.contract.verdict import (
     Refusal,
     Refused,
     Unavailable,
+    account_id_of,
 )
 
 VERSION = 1
@@ -60,4 +61,5 @@ __all__ = [
     "TrustedKey",
     "Unavailable",
     "UpstreamSettings",
+    "account_id_of",
 ]

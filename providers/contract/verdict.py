@@ -5,10 +5,22 @@ from __future__ import annotations
 import enum
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 TEXT = re.compile("[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
 """An account ID, a jti or what a person reads of an account: 1 to 255 characters, and none that controls
 something or cannot be stored."""
+
+
+def account_id_of(value: Any) -> str | None:
+    """Return the account ID that a JSON value is: text, or the digits of an integer from 0 to 2^53 - 1.
+
+    Of larger integers two readers may read different ones (RFC 8259, section 6). None: it is no account ID.
+    """
+    if type(value) is int and 0 <= value < 2**53:
+        return str(value)
+    return value if isinstance(value, str) and TEXT.fullmatch(value) else None
+
 
 ACCOUNTS_AT_MOST = 50
 """Accounts that one proof may leave to choose from."""

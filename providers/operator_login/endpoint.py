@@ -18,6 +18,7 @@ from providers.contract import (
     Refusal,
     Refused,
     Unavailable,
+    account_id_of,
 )
 from providers.upstream import Answer, ask
 
@@ -78,14 +79,12 @@ def _accounts(answer: Answer) -> tuple[Account, ...]:
 def _account(told: Any) -> Account:
     if not isinstance(told, dict):
         raise Unavailable(Outage.WRONG, "one of its accounts is no object")
-    identifier = _text(told, "accountId")
-    return Account(
-        identifier, _text(told, "accountInformation") if "accountInformation" in told else identifier
-    )
-
-
-def _text(told: Mapping[str, Any], member: str) -> str:
-    value = told.get(member)
-    if not isinstance(value, str) or not TEXT.fullmatch(value):
-        raise Unavailable(Outage.WRONG, f"one of its accounts has no {member} of 1 to 255 characters")
-    return value
+    identifier = account_id_of(told.get("accountId"))
+    if identifier is None:
+        raise Unavailable(Outage.WRONG, "one of its accounts has no accountId of 1 to 255 characters")
+    information = told.get("accountInformation", identifier)
+    if not isinstance(information, str) or not TEXT.fullmatch(information):
+        raise Unavailable(
+            Outage.WRONG, "one of its accounts has no accountInformation of 1 to 255 characters"
+        )
+    return Account(identifier, information)

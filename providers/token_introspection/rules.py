@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from providers.claims import LIFETIME_AT_MOST
-from providers.contract import TEXT, Refusal, Refused
+from providers.contract import Refusal, Refused, account_id_of
 
 
 def judge(said: Mapping[str, Any], settings: Mapping[str, Any], tenant: str, now: float) -> str:
@@ -21,13 +21,13 @@ def judge(said: Mapping[str, Any], settings: Mapping[str, Any], tenant: str, now
         raise Refused(Refusal.CLAIM_MISMATCH, "scope")
     if settings["tenant_member"] and _text(said, settings["tenant_member"]) != tenant:
         raise Refused(Refusal.TENANT_MISMATCH, settings["tenant_member"])
-    account = _text(said, settings["account_member"])
+    account = account_id_of(_present(said, settings["account_member"]))
+    if account is None:
+        raise Refused(Refusal.CLAIM_INVALID, settings["account_member"])
     # A token that a client got for itself names the client. No client may pass for a subscriber by choosing
     # its name (RFC 9700, section 4.15).
-    if account == said.get("client_id"):
+    if account == account_id_of(said.get("client_id")):
         raise Refused(Refusal.CLAIM_MISMATCH, settings["account_member"])
-    if not TEXT.fullmatch(account):
-        raise Refused(Refusal.CLAIM_INVALID, settings["account_member"])
     return account
 
 

@@ -193,6 +193,30 @@ def test_04_header_members_of_an_operator_token(nagra: HeadEnd, header: dict[str
     assert answer.status_code == (401 if "crit" in header else 200)
 
 
+@pytest.mark.parametrize("claim", case("15-numeric-account/claims.json"))
+def test_15_an_account_may_be_a_number_in_a_claim(idp: HTTPSServer, app: ClientApp, claim: str) -> None:
+    serve_signed_jwt(idp, account_claim=claim)
+    made = RSA.token(claims(**case("15-numeric-account/claims.json")))
+    assert sign_on(app, Token=made) == (201, "4711")
+
+
+def test_15_in_the_answer_of_a_login(idp: HTTPSServer, app: ClientApp) -> None:
+    idp.replies["/login"] = as_json({"accounts": [{"accountId": 4711}]})
+    serve(idp, "operator_login", address=f"{idp.url}/login", user="ags", secret="x")
+    assert sign_on(app, Username="anna", Password="p") == (201, "4711")
+
+
+def test_15_in_an_introspection(idp: HTTPSServer, app: ClientApp) -> None:
+    idp.replies["/i"] = as_json({"active": True, "token_type": "Bearer", "sub": 4711})
+    serve(idp, "token_introspection", address=f"{idp.url}/i", client_id="ags", client_secret="x")
+    assert sign_on(app, AccessToken="t") == (201, "4711")
+
+
+def test_15_but_not_in_an_operator_token(nagra: HeadEnd) -> None:
+    answer = nagra.present(nagra.token(OpfAccountId=4711))
+    assert (answer.status_code, answer.json()["reason"]) == (401, "claim_invalid")
+
+
 def test_16_an_exp_in_milliseconds_is_refused_and_leaves_nothing_behind(
     idp: HTTPSServer, app: ClientApp
 ) -> None:

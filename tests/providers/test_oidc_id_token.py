@@ -151,7 +151,7 @@ REFUSED: Any = {
     "exp in milliseconds": ({"exp": lambda now: now * 1000}, {}, "n", Refusal.LIFETIME_TOO_LONG, "exp"),
     "a lifetime too long": ({}, {"max_lifetime": 60}, "n", Refusal.LIFETIME_TOO_LONG, "exp"),
     "sub missing": ({"sub": ABSENT}, {}, "n", Refusal.CLAIM_MISSING, "sub"),
-    "sub a number": ({"sub": 5}, {}, "n", Refusal.CLAIM_INVALID, "sub"),
+    "sub a negative number": ({"sub": -5}, {}, "n", Refusal.CLAIM_INVALID, "sub"),
     "another tenant": ({"t": "sunrise"}, {"tenant_claim": "t"}, "n", Refusal.TENANT_MISMATCH, "t"),
     "a required claim otherwise": (
         {"acr": "low"}, {"required_claims": "acr=high"}, "n", Refusal.CLAIM_MISMATCH, "acr",

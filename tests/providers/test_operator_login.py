@@ -106,6 +106,7 @@ def numbered(count: int) -> list[dict[str, str]]:
 
 ACCEPTED = {
     "one account": (accounts(ONE), Identity("account-1")),
+    "a number": (accounts({"accountId": 4711}), Identity("4711")),
     "one without information": (accounts({"accountId": "account-1"}), Identity("account-1")),
     "other members": (as_json({"accounts": [ONE | {"x": [1]}], "y": {}}), Identity("account-1")),
     "two": (accounts(ONE, TWO), Choice((Account("account-1", "Home"), Account("account-2", "Cabin")))),
@@ -154,7 +155,11 @@ OUTAGES = {
     "an account in an array": (accounts(["account-1"]), Outage.WRONG),
     "an account as text": (accounts("account-1"), Outage.WRONG),
     "an account without ID": (accounts({"accountInformation": "Home"}), Outage.WRONG),
-    "an ID that is a number": (accounts({"accountId": 1}), Outage.WRONG),
+    **{
+        f"an ID of {value}": (accounts({"accountId": value}), Outage.WRONG)
+        for value in (2**53, -1, 1.5, True, None)
+    },
+    "a number and the same number as text": (accounts({"accountId": 1}, {"accountId": "1"}), Outage.WRONG),
     "an empty ID": (accounts({"accountId": ""}), Outage.WRONG),
     "an ID of 256 characters": (accounts({"accountId": "a" * 256}), Outage.WRONG),
     "an ID with a line break": (accounts({"accountId": "a\nb"}), Outage.WRONG),

@@ -165,6 +165,7 @@ ACCEPTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "times that hold within the skew": ({"exp": moment(-20), "nbf": moment(20)}, {}),
     "another client": ({"client_id": "television"}, {}),
     "an account of 255 characters": ({"sub": "ä" * 255}, {}),
+    "an account that is a number": ({"sub": 5}, {}),
     "an account of signs": ({"sub": " a/b=c'; -- é 😀"}, {}),
     "anything else": ({"anything": {"at": ["all"]}}, {}),
 }
@@ -212,7 +213,21 @@ WRONG_MEMBERS: dict[str, tuple[dict[str, Any], dict[str, Any], Refusal, str | No
     "no tenant": ({}, {"tenant_member": "t"}, Refusal.CLAIM_MISSING, "t"),
     "a tenant that is a number": ({"t": 1}, {"tenant_member": "t"}, Refusal.CLAIM_INVALID, "t"),
     "no account": ({"sub": None}, {}, Refusal.CLAIM_MISSING, "sub"),
-    "an account that is a number": ({"sub": 5}, {}, Refusal.CLAIM_INVALID, "sub"),
+    "an account that is true": ({"sub": True}, {}, Refusal.CLAIM_INVALID, "sub"),
+    "an account that is too large a number": ({"sub": 2**53}, {}, Refusal.CLAIM_INVALID, "sub"),
+    "the client for an account, both numbers": (
+        {"sub": 5, "client_id": 5},
+        {},
+        Refusal.CLAIM_MISMATCH,
+        "sub",
+    ),
+    "the client for an account, as text": ({"sub": 5, "client_id": "5"}, {}, Refusal.CLAIM_MISMATCH, "sub"),
+    "the client for an account, as a number": (
+        {"sub": "5", "client_id": 5},
+        {},
+        Refusal.CLAIM_MISMATCH,
+        "sub",
+    ),
     "an empty account": ({"sub": ""}, {}, Refusal.CLAIM_INVALID, "sub"),
     "an account of 256 characters": ({"sub": "a" * 256}, {}, Refusal.CLAIM_INVALID, "sub"),
     "an account with a line break": ({"sub": "a\nb"}, {}, Refusal.CLAIM_INVALID, "sub"),
@@ -231,7 +246,9 @@ def says(members: dict[str, Any]) -> Reply:
 @pytest.mark.parametrize(("members", "settings"), ACCEPTED.values(), ids=ACCEPTED)
 def test_it_accepts(server: HTTPSServer, members: dict[str, Any], settings: dict[str, Any]) -> None:
     server.replies["/i"] = says(members)
-    assert verify("t", address=f"{server.url}/i", **settings) == Identity(members.get("sub", "account-1"))
+    assert verify("t", address=f"{server.url}/i", **settings) == Identity(
+        str(members.get("sub", "account-1"))
+    )
 
 
 @pytest.mark.usefixtures("frozen_time")
