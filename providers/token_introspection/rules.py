@@ -10,14 +10,18 @@ from providers.contract import Refusal, Refused, account_id_of
 
 
 def judge(said: Mapping[str, Any], settings: Mapping[str, Any], tenant: str, now: float) -> str:
-    """Return the account. `now` is in seconds since the epoch. Raises `Refused`."""
+    """Return the account. `now` is in seconds since the epoch. Raises `Refused`.
+
+    A member that is null is absent: so do some servers write one that is not set.
+    """
+    said = {member: value for member, value in said.items() if value is not None}
     _check_kind(said, settings)
     _check_times(said, settings["clock_skew"], now)
     if settings["issuer"] and _text(said, "iss") != settings["issuer"]:
         raise Refused(Refusal.ISSUER_MISMATCH, "iss")
     if settings["audience"] and settings["audience"] not in _audience(said):
         raise Refused(Refusal.AUDIENCE_MISMATCH, "aud")
-    if settings["scope"] and not {*settings["scope"].split()} <= {*_text(said, "scope").split(" ")}:
+    if settings["scope"] and not {*settings["scope"].split()} <= _scopes(said):
         raise Refused(Refusal.CLAIM_MISMATCH, "scope")
     if settings["tenant_member"] and _text(said, settings["tenant_member"]) != tenant:
         raise Refused(Refusal.TENANT_MISMATCH, settings["tenant_member"])
@@ -41,9 +45,11 @@ def _check_kind(said: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
 
 
 def _check_times(said: Mapping[str, Any], skew: int, now: float) -> None:
-    """Judge `exp` and `nbf`, where they are, once more: whoever calls a token active may be mistaken."""
-    if "exp" in said:
-        expires = _number(said, "exp")
+    """Judge `exp` and `nbf`, where they are, once more: whoever calls a token active may be mistaken.
+
+    An `exp` of 0 is how some servers write that a token does not expire.
+    """
+    if "exp" in said and (expires := _number(said, "exp")) != 0:
         if expires + skew <= now:
             raise Refused(Refusal.TOKEN_EXPIRED, "exp")
         if expires > now + LIFETIME_AT_MOST:
@@ -68,10 +74,19 @@ def _text(said: Mapping[str, Any], member: str) -> str:
 
 def _audience(said: Mapping[str, Any]) -> list[str]:
     value = _present(said, "aud")
-    audience = [value] if isinstance(value, str) else value
-    if not isinstance(audience, list) or not all(isinstance(one, str) for one in audience):
-        raise Refused(Refusal.CLAIM_INVALID, "aud")
-    return audience
+    return [value] if isinstance(value, str) else _texts(value, "aud")
+
+
+def _scopes(said: Mapping[str, Any]) -> set[str]:
+    """Return the scopes: words in a string (RFC 7662, section 2.2), or the array that some servers write."""
+    value = _present(said, "scope")
+    return {*(value.split(" ") if isinstance(value, str) else _texts(value, "scope"))}
+
+
+def _texts(value: Any, member: str) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise Refused(Refusal.CLAIM_INVALID, member)
+    return value
 
 
 def _number(said: Mapping[str, Any], member: str) -> float:

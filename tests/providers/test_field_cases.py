@@ -193,6 +193,26 @@ def test_04_header_members_of_an_operator_token(nagra: HeadEnd, header: dict[str
     assert answer.status_code == (401 if "crit" in header else 200)
 
 
+ANSWERS = case("09-introspection-null-and-zero/answers.json")
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        *[(answer, 201) for answer in ANSWERS[:5]],
+        ({**ANSWERS[0], "exp": 0}, 201),
+        *[(answer, 401) for answer in ANSWERS[5:]],
+    ],
+)
+def test_09_in_an_introspection_null_is_absent_zero_is_no_end_and_scopes_may_be_an_array(
+    idp: HTTPSServer, app: ClientApp, answer: dict[str, Any], status: int
+) -> None:
+    idp.replies["/i"] = as_json(answer)
+    rules = {"client_id": "ags", "client_secret": "x", "token_type": "if_present", "scope": "tv"}
+    serve(idp, "token_introspection", address=f"{idp.url}/i", **rules)
+    assert sign_on(app, AccessToken="t")[0] == status
+
+
 @pytest.mark.parametrize("claim", case("15-numeric-account/claims.json"))
 def test_15_an_account_may_be_a_number_in_a_claim(idp: HTTPSServer, app: ClientApp, claim: str) -> None:
     serve_signed_jwt(idp, account_claim=claim)

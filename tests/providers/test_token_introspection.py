@@ -151,6 +151,8 @@ def moment(seconds: float) -> Any:
     return lambda now: now + seconds
 
 
+NULL: Any = object()
+
 GOOD = {"active": True, "token_type": "Bearer", "sub": "account-1"}
 
 # What the server says beside the good, and the settings.
@@ -161,6 +163,11 @@ ACCEPTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "an audience among others": ({"aud": ["tv", "ags"]}, {"audience": "ags"}),
     "an audience that nobody asks for": ({"aud": 5}, {}),
     "times that hold": ({"exp": moment(60), "nbf": moment(-60)}, {}),
+    "an end of zero, which is none": ({"exp": 0}, {}),
+    "an end of zero in another spelling": ({"exp": 0.0}, {}),
+    "members of null": ({"exp": NULL, "nbf": NULL, "cnf": NULL, "client_id": NULL, "aud": NULL}, {}),
+    "a type of null that need not be": ({"token_type": NULL}, {"token_type": "if_present"}),
+    "scopes in an array": ({"scope": ["openid", "tv"]}, {"scope": "tv openid"}),
     "fractions": ({"exp": moment(60.5), "nbf": moment(-60.5)}, {}),
     "times that hold within the skew": ({"exp": moment(-20), "nbf": moment(20)}, {}),
     "another client": ({"client_id": "television"}, {}),
@@ -207,7 +214,22 @@ WRONG_MEMBERS: dict[str, tuple[dict[str, Any], dict[str, Any], Refusal, str | No
     "an audience that is an object": ({"aud": {"ags": 1}}, {"audience": "ags"}, Refusal.CLAIM_INVALID, "aud"),
     "a part of a scope": ({"scope": "tv2"}, {"scope": "tv"}, Refusal.CLAIM_MISMATCH, "scope"),
     "one scope of two": ({"scope": "tv"}, {"scope": "tv vod"}, Refusal.CLAIM_MISMATCH, "scope"),
-    "scopes in an array": ({"scope": ["tv"]}, {"scope": "tv"}, Refusal.CLAIM_INVALID, "scope"),
+    "a scope in an array, and a number": (
+        {"scope": ["tv", 1]},
+        {"scope": "tv"},
+        Refusal.CLAIM_INVALID,
+        "scope",
+    ),
+    "an array without the scope": ({"scope": ["a tv"]}, {"scope": "tv"}, Refusal.CLAIM_MISMATCH, "scope"),
+    "a scope that is an object": ({"scope": {"tv": 1}}, {"scope": "tv"}, Refusal.CLAIM_INVALID, "scope"),
+    "a scope of null": ({"scope": NULL}, {"scope": "tv"}, Refusal.CLAIM_MISSING, "scope"),
+    "an account of null": ({"sub": NULL}, {}, Refusal.CLAIM_MISSING, "sub"),
+    "a type of null that must be": ({"token_type": NULL}, {}, Refusal.CLAIM_MISSING, "token_type"),
+    "active null": ({"active": NULL}, {}, Refusal.TOKEN_INACTIVE, None),
+    "no key to hold, but an object for one": ({"cnf": {}}, {}, Refusal.TYPE_MISMATCH, "cnf"),
+    "exp false": ({"exp": False}, {}, Refusal.CLAIM_INVALID, "exp"),
+    "exp of one second": ({"exp": 1}, {}, Refusal.TOKEN_EXPIRED, "exp"),
+    "exp before the epoch": ({"exp": -1}, {}, Refusal.TOKEN_EXPIRED, "exp"),
     "another tenant": ({"t": "sunrise"}, {"tenant_member": "t"}, Refusal.TENANT_MISMATCH, "t"),
     "a tenant in capitals": ({"t": "NAGRA"}, {"tenant_member": "t"}, Refusal.TENANT_MISMATCH, "t"),
     "no tenant": ({}, {"tenant_member": "t"}, Refusal.CLAIM_MISSING, "t"),
@@ -236,10 +258,11 @@ WRONG_MEMBERS: dict[str, tuple[dict[str, Any], dict[str, Any], Refusal, str | No
 
 
 def says(members: dict[str, Any]) -> Reply:
-    """What the server says; a member of None is left out."""
+    """What the server says; a member of None is left out, and one of NULL is null."""
     now = int(time.time())
     said = {name: value(now) if callable(value) else value for name, value in (GOOD | members).items()}
-    return as_json({name: value for name, value in said.items() if value is not None})
+    given = {name: value for name, value in said.items() if value is not None}
+    return as_json({name: None if value is NULL else value for name, value in given.items()})
 
 
 @pytest.mark.usefixtures("frozen_time")
