@@ -67,6 +67,17 @@ def test_the_table_of_errors_is_the_registry() -> None:
         assert f"| {error.status.value} | {error.code} | `{error.reason}` |" in page()
 
 
+REASONS = {error.reason: error.status.value for error in REGISTRY}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_reason_stands_beside_its_status(page: Path) -> None:
+    """Such as 401 `not_authenticated`, or 403 `account_suspended`, `account_cancelled`."""
+    said = re.findall(r"\b([45]\d\d),? \(?(`[a-z_]+`(?:, `[a-z_]+`)*)", page.read_text())
+    pairs = [(status, reason) for status, reasons in said for reason in re.findall(r"\w+", reasons)]
+    assert [(reason, status) for status, reason in pairs if REASONS.get(reason) != int(status)] == []
+
+
 def test_every_proof_that_a_call_wants_is_described() -> None:
     document = json.loads((ROOT / "openapi.json").read_text())
     wanted = {

@@ -376,6 +376,12 @@ def test_a_head_end_gets_a_session_token_for_a_line(server: FreeRADIUS, nagra: H
     assert (signed_on.status_code, signed_on.json()["accountId"]) == (201, LINE)
 
 
+def test_two_values_where_one_names_the_account_are_ambiguous(server: FreeRADIUS, nagra: HeadEnd) -> None:
+    offer(server, **CLASS)
+    answer = nagra.post(proof("twice", PASSWORD), x_auth_service_id="Lines")
+    assert (answer.status_code, answer.json()["reason"]) == (403, "account_ambiguous")
+
+
 def test_a_wrong_password_and_an_unknown_user_get_the_same_answer(server: FreeRADIUS, nagra: HeadEnd) -> None:
     offer(server)
     told = []
