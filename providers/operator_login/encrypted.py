@@ -44,9 +44,9 @@ def decrypted(password: str, key: RSAPrivateKey, padding: str) -> str:
     nobodys = secrets.token_urlsafe(24)
     try:
         # Some clients break the lines of base64.
-        return (
-            key.decrypt(b64decode("".join(password.split()), validate=True), PADDINGS[padding]).decode()
-            or nobodys
-        )
+        sent = b64decode("".join(password.split()), validate=True)
+        # Others send it as a number, without its leading zero octets (RFC 8017, section 7).
+        whole = sent.rjust((key.key_size + 7) // 8, b"\0")
+        return key.decrypt(whole, PADDINGS[padding]).decode() or nobodys
     except ValueError:
         return nobodys

@@ -253,6 +253,25 @@ def test_an_encrypted_password_is_decrypted_and_passed_on(server: HTTPSServer, p
         assert verify(server, "anna", spelling, **settings) == Identity("account-1")
 
 
+def beginning_with_zero(password: bytes, padding: str) -> bytes:
+    """Return a ciphertext whose first octet is zero, as one of some 200 is."""
+    for _ in range(20_000):
+        if (sent := base64.b64decode(encrypted(password, padding)))[0] == 0:
+            return sent
+    raise AssertionError("no such ciphertext")
+
+
+@pytest.mark.parametrize("padding", PADDED)
+def test_an_encrypted_password_may_lack_the_zero_octets_that_it_begins_with(
+    server: HTTPSServer, padding: str
+) -> None:
+    server.replies["/login"] = knows_anna
+    settings = {"encryption": "decrypt", "padding": padding, "private_key": PEM}
+    sent = beginning_with_zero("ännas password".encode(), padding)
+    for octets in (sent, sent.lstrip(b"\0")):
+        assert verify(server, "anna", base64.b64encode(octets).decode(), **settings) == Identity("account-1")
+
+
 def test_an_encrypted_password_is_passed_on_as_it_is_where_the_operator_decrypts(server: HTTPSServer) -> None:
     server.replies["/login"] = accounts(ONE)
     sent = encrypted(b"p", "pkcs1v15")
@@ -274,6 +293,9 @@ UNDECIPHERABLE = {
     "zero": lambda _: base64.b64encode(bytes(256)).decode(),
     "more than the modulus": lambda _: base64.b64encode(b"\xff" * 256).decode(),
     "too short": lambda _: base64.b64encode(b"p").decode(),
+    "without its last octet": lambda padding: base64.b64encode(
+        base64.b64decode(encrypted("ännas password".encode(), padding))[:-1]
+    ).decode(),
     "too long": lambda padding: longer(encrypted(b"p", padding)),
     "in the clear": lambda _: "ännas password",
     "no base64": lambda padding: encrypted(b"p", padding)[:-3],
