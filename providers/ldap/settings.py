@@ -79,8 +79,8 @@ class LDAPSettings(UpstreamSettings):
     def clean_user_filter(self) -> str:
         """Return the filter, once libldap has encoded it with a username."""
         text: str = self.cleaned_data["user_filter"]
-        if text.count(USERNAME) != 1:
-            raise ValidationError(f"It must hold {USERNAME}, and once.")
+        if USERNAME not in text:
+            raise ValidationError(f"It must hold {USERNAME}, once or more.")
         # An escaped character is good in a value, and nowhere else: what is typed must not name an attribute.
         if not is_filter(text.replace(USERNAME, r"\2a")):
             raise ValidationError(f"Enter a filter such as (uid={USERNAME}).")

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,6 +55,16 @@ ENTRIES = "".join(
         person("huge", description="x" * 100_000),
         person("crowd", carLicense=[f"A-{number}" for number in range(51)]),
         person("no password", employeeNumber="A-15", userPassword=None),
+        person("mail of another", employeeNumber="A-16"),
+        person("other", employeeNumber="A-17", mail="mail of another"),
+        person(
+            "frank",
+            "user",
+            employeeNumber="A-18",
+            mail="frank*",
+            sAMAccountName="frank",
+            userPrincipalName="frank@corp.example",
+        ),
         entry(
             f"ou=referral,{BASE}",
             "referral",
@@ -496,10 +507,15 @@ BAD_SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "no base": ("search_base", {"search_base": ""}),
     "a base that is no DN": ("search_base", {"search_base": "people"}),
     "a filter for everybody": ("user_filter", {"user_filter": "(uid=alice)"}),
-    "a filter with two usernames": ("user_filter", {"user_filter": "(|(uid={username})(mail={username}))"}),
     "a filter without an end": ("user_filter", {"user_filter": "(uid={username}"}),
     "a filter and more": ("user_filter", {"user_filter": "(uid={username})(x=y)"}),
     "a filter in which the username is an attribute": ("user_filter", {"user_filter": "({username}=x)"}),
+    "a filter in which one of two usernames is": (
+        "user_filter",
+        {"user_filter": "(|(uid={username})({username}=x))"},
+    ),
+    "two usernames without an end": ("user_filter", {"user_filter": "(|(uid={username})(mail={username})"}),
+    "a filter of 501 characters": ("user_filter", {"user_filter": f"(uid={{username}}{'x' * 485})"}),
     "a filter with NUL": ("user_filter", {"user_filter": "(uid={username}\0)"}),
     "an attribute with a star": ("account_attribute", {"account_attribute": "*"}),
     "a status without a value": ("suspended_value", {"status_attribute": "x"}),
@@ -517,15 +533,7 @@ def test_settings_that_would_fail_later_are_refused_now(field: str, changes: dic
 def test_a_service_of_it_is_discovered_and_tried(
     directory: Slapd, nagra: HeadEnd, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    service = Service(
-        tenant_id="nagra",
-        name="Directory",
-        strategy="ldap",
-        display_name="x",
-        enabled=True,
-        settings=directory.settings(),
-    )
-    service.save()
+    offer(directory.settings())
     listed = {
         one["authServiceName"]: one["endpoints"] for one in nagra.discover().json()["availableServices"]
     }
@@ -538,15 +546,7 @@ def test_a_service_of_it_is_discovered_and_tried(
 
 
 def test_a_subscriber_signs_on_and_chooses_an_account_on_the_way(directory: Slapd, nagra: HeadEnd) -> None:
-    settings = directory.settings(account_attribute="carLicense")
-    Service(
-        tenant_id="nagra",
-        name="Directory",
-        strategy="ldap",
-        display_name="x",
-        enabled=True,
-        settings=settings,
-    ).save()
+    offer(directory.settings(account_attribute="carLicense"))
     told = {"x_auth_service_id": "Directory"}
     app = ClientApp(nagra)
     answers = [app.call("/ags/signOn", proof("carol", word), **told) for word in ("wrong", "", PASSWORD)]
@@ -558,6 +558,53 @@ def test_a_subscriber_signs_on_and_chooses_an_account_on_the_way(directory: Slap
     assert (first["accountInformation"], second["accountInformation"]) == ("A-3a", "A-3b")
     chosen = app.call("/ags/subsequentSignOn", {}, user_token=second["userAccountToken"], **told)
     assert (chosen.status_code, chosen.json()["accountId"]) == (201, "A-3b")
+
+
+CASES = Path(__file__).parent.parent / "cases"
+EITHER, OF_AD = (CASES / "07-ldap-two-places-for-the-name/filters.txt").read_text().splitlines()
+BY_EITHER: dict[str, tuple[str, str, tuple[int, str]]] = {
+    "the name": (EITHER, "frank", (201, "A-18")),
+    "the mail address, which is escaped": (EITHER, "frank*", (201, "A-18")),
+    "a star that would stand for anything": (EITHER, "fran*", (401, "not_authenticated")),
+    "what one entry has for a name, another for an address": (
+        EITHER,
+        "mail of another",
+        (401, "not_authenticated"),
+    ),
+    "the longest name in the most places": (
+        f"(|{'(a={username})' * 35})",
+        "😀" * 255,
+        (401, "not_authenticated"),
+    ),
+    "the name in Active Directory": (OF_AD, "FRANK", (201, "A-18")),
+    "the address in Active Directory": (OF_AD, "frank@corp.example", (201, "A-18")),
+    "one of another class": (OF_AD, "alice", (401, "not_authenticated")),
+}
+
+
+@pytest.mark.parametrize(("user_filter", "username", "expected"), BY_EITHER.values(), ids=BY_EITHER)
+def test_07_every_place_of_the_username_in_a_filter_is_filled(
+    directory: Slapd, nagra: HeadEnd, user_filter: str, username: str, expected: tuple[int, str]
+) -> None:
+    offer(directory.settings(user_filter=user_filter))
+    answer = sign_on(nagra, username)
+    told = answer.json()["accountId" if answer.status_code == 201 else "reason"]
+    assert (answer.status_code, told) == expected
+
+
+def offer(settings: dict[str, Any]) -> None:
+    Service(
+        tenant_id="nagra",
+        name="Directory",
+        strategy="ldap",
+        display_name="x",
+        enabled=True,
+        settings=settings,
+    ).save()
+
+
+def sign_on(nagra: HeadEnd, username: str) -> Any:
+    return ClientApp(nagra).call("/ags/signOn", proof(username, PASSWORD), x_auth_service_id="Directory")
 
 
 def proof(username: str, password: str) -> dict[str, Any]:

@@ -66,12 +66,12 @@ def entry(dn: str, *classes: str, **attributes: str | bytes | list[str | bytes])
     return "\n".join(lines) + "\n\n"
 
 
-def person(name: str, **attributes: Any) -> str:
+def person(name: str, kind: str = "inetOrgPerson", **attributes: Any) -> str:
     """A subscriber, as LDIF, with `PASSWORD` unless another is given."""
     given = {"uid": name, "cn": name, "sn": name, "userPassword": PASSWORD, **attributes}
     left = {name: value for name, value in given.items() if value is not None}
     escaped = name.replace("\\", r"\\")
-    return entry(f"cn={escaped},{BASE}", "inetOrgPerson", **left)
+    return entry(f"cn={escaped},{BASE}", kind, **left)
 
 
 @contextmanager
@@ -121,6 +121,10 @@ _CONFIGURATION = """
 include /etc/ldap/schema/core.schema
 include /etc/ldap/schema/cosine.schema
 include /etc/ldap/schema/inetorgperson.schema
+attributetype ( 1.2.840.113556.1.4.221 NAME 'sAMAccountName' SUP name SINGLE-VALUE )
+attributetype ( 1.2.840.113556.1.4.656 NAME 'userPrincipalName' SUP name SINGLE-VALUE )
+objectclass ( 1.2.840.113556.1.5.9 NAME 'user' SUP inetOrgPerson STRUCTURAL
+  MAY ( sAMAccountName $ userPrincipalName ) )
 modulepath /usr/lib/ldap
 moduleload back_mdb
 {secured}
