@@ -82,10 +82,10 @@ class Directory:
         except ldap.LDAPError:
             raise Unavailable(Outage.WRONG, "it refuses StartTLS") from None
 
-    def introduce(self, dn: str, password: str) -> None:
+    def introduce(self, name: str, password: str) -> None:
         """Bind as the service account."""
         with _outages():
-            self._ask(lambda library: library.simple_bind(dn, password))
+            self._ask(lambda library: library.simple_bind(name, password))
 
     def is_right(self, dn: str, password: str) -> bool:
         """Whether that is the password of that entry. It must not be empty (RFC 4513, section 5.1.2)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import ldap.dn
@@ -15,6 +16,9 @@ from providers.ldap.directory import STARTTLS, is_filter
 USERNAME = "{username}"
 
 _ATTRIBUTE = RegexValidator(r"\A[A-Za-z][A-Za-z0-9-]*+\Z", "Enter the name of an attribute, such as uid.")
+
+_WORD = r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff@\\]++"
+_NAME_OF_AD = re.compile(rf"{_WORD}[@\\]{_WORD}")  # user@domain, DOMAIN\user
 
 
 class DNField(forms.CharField):
@@ -31,6 +35,23 @@ class DNField(forms.CharField):
         return text
 
 
+class BindNameField(forms.CharField):
+    """A distinguished name, or a name that Active Directory binds: of at most 500 characters."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"max_length": 500, **kwargs})
+
+    def clean(self, value: Any) -> str:
+        """Return the text as it is, once it has one of these forms."""
+        text: str = super().clean(value) or ""
+        if text and not (_NAME_OF_AD.fullmatch(text) or ldap.dn.is_dn(text)):
+            raise ValidationError(
+                r"Enter a distinguished name such as cn=ags,dc=operator,dc=example, or for Active Directory "
+                r"user@domain or DOMAIN\user."
+            )
+        return text
+
+
 class LDAPSettings(UpstreamSettings):
     """What staff configure."""
 
@@ -43,10 +64,11 @@ class LDAPSettings(UpstreamSettings):
         initial="ldaps",
         help_text="How TLS begins. Nothing secret is ever sent in clear text.",
     )
-    bind_dn = DNField(
+    bind_dn = BindNameField(
         required=False,
         label="Service account",
-        help_text="The DN by which AGS searches. Empty: it searches without an account.",
+        help_text=r"The DN by which AGS searches; for Active Directory, also user@domain or DOMAIN\user. "
+        "Empty: it searches without an account.",
     )
     bind_password = SecretField(
         sent_to=("host", "port", "transport", "ca_certificates", "bind_dn"),

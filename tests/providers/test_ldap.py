@@ -503,7 +503,14 @@ BAD_SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "clear text": ("transport", {"transport": "ldap"}),
     "an account without a password": ("bind_password", {"bind_password": ""}),
     "a password without an account": ("bind_password", {"bind_dn": ""}),
-    "an account that is no DN": ("bind_dn", {"bind_dn": "ags"}),
+    "an account that is a mere word": ("bind_dn", {"bind_dn": "ags"}),
+    "an account without a domain": ("bind_dn", {"bind_dn": "ags@"}),
+    "an account of a domain without a name": ("bind_dn", {"bind_dn": "CORP\\"}),
+    "an account of two domains": ("bind_dn", {"bind_dn": "CORP\\ags@corp.example"}),
+    "an account with a line break": ("bind_dn", {"bind_dn": "ags@corp.example\nx"}),
+    "an account with NUL": ("bind_dn", {"bind_dn": "ags\0@corp.example"}),
+    "an account of half a character": ("bind_dn", {"bind_dn": "\ud800@corp.example"}),
+    "an account of 501 characters": ("bind_dn", {"bind_dn": f"{'x' * 488}@corp.example"}),
     "no base": ("search_base", {"search_base": ""}),
     "a base that is no DN": ("search_base", {"search_base": "people"}),
     "a filter for everybody": ("user_filter", {"user_filter": "(uid=alice)"}),
@@ -590,6 +597,27 @@ def test_07_every_place_of_the_username_in_a_filter_is_filled(
     answer = sign_on(nagra, username)
     told = answer.json()["accountId" if answer.status_code == 201 else "reason"]
     assert (answer.status_code, told) == expected
+
+
+BIND_NAMES = (CASES / "08-ldap-service-account-of-ad/bind-names.txt").read_text().splitlines()
+
+
+@pytest.mark.parametrize("name", [*BIND_NAMES, f"{'x' * 487}@corp.example"], ids=lambda name: name[:20])
+def test_08_the_name_of_a_service_account_reaches_the_directory_as_it_is(nagra: HeadEnd, name: str) -> None:
+    heard: list[bytes] = []
+
+    def serve(wire: ssl.SSLSocket) -> None:
+        heard.append(wire.recv(65536))
+        wire.sendall(result(1, BIND))
+        answering(ALICE + result(2, SEARCH_DONE), result(3, BIND))(wire)
+
+    with fake(under_tls(serve)) as settings:
+        offer({**settings, "bind_dn": name})
+        answer = sign_on(nagra, "alice")
+    assert (answer.status_code, answer.json()["accountId"]) == (201, "A-1")
+    # A simple bind (RFC 4511, section 4.2): the name as an octet string, then the password.
+    length = bytes([len(name)]) if len(name) < 128 else b"\x82" + len(name).to_bytes(2, "big")
+    assert b"\x04" + length + name.encode() + b"\x80" in heard[0]
 
 
 def offer(settings: dict[str, Any]) -> None:
