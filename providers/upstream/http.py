@@ -19,6 +19,7 @@ from providers.contract import Outage, Unavailable
 from providers.upstream.address import addresses_of
 from providers.upstream.answer import Answer
 from providers.upstream.room import PLACES, Room, requests
+from providers.upstream.tls import trusting
 
 LIMIT = 64 * 1024
 """Bytes of an answer, unless a call says otherwise."""
@@ -131,9 +132,8 @@ def _outages() -> Iterator[None]:
 @lru_cache(maxsize=256)
 def _pool(authorities: str) -> httpcore2.ConnectionPool:
     """The kept connections to all servers that the same authorities vouch for."""
-    context = ssl.create_default_context(cadata=authorities or None)
     return httpcore2.ConnectionPool(
-        context, max_connections=PLACES, keepalive_expiry=IDLE, network_backend=_Network()
+        trusting(authorities), max_connections=PLACES, keepalive_expiry=IDLE, network_backend=_Network()
     )
 
 

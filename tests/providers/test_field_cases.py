@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ags.sessions.models import SessionToken
 from providers.jose import canonical
 from tenants.models import Service
 from tests.conftest import ClientApp, HeadEnd
+from tests.upstream.authority import Authority, authority
 from tests.upstream.https import HTTPSServer, Reply, as_json
 from tests.upstream.signer import Signer, b64, signer
 
@@ -121,6 +122,28 @@ def test_03_of_two_keys_under_one_kid_none_is_used(idp: HTTPSServer, app: Client
     idp.replies["/keys"] = as_json({"keys": [RSA.jwk(), signer("RS256", "other").jwk(kid="k1")]})
     serve_signed_jwt(idp)
     assert sign_on(app, Token=RSA.token(claims()))[0] == 503
+
+
+# of the one that vouches for the server: whether it sends its certificate; who is trusted; the status
+LONE = {
+    "itself, of which the server sends nothing": (False, lambda lone: lone.certificate, 201),
+    "itself": (True, lambda lone: lone.certificate, 201),
+    "its issuer": (True, lambda lone: authority().certificate, 201),
+    "its issuer alone, which knows nothing of it": (False, lambda lone: authority().certificate, 503),
+    "another one of its issuer": (True, lambda lone: Authority(authority()).certificate, 503),
+}
+
+
+@pytest.mark.parametrize(("sends_itself", "trusted", "status"), LONE.values(), ids=LONE)
+def test_an_intermediate_authority_may_be_trusted_alone(
+    app: ClientApp, sends_itself: bool, trusted: Callable[[Authority], str], status: int
+) -> None:
+    lone = Authority(authority(), sends_itself=sends_itself)
+    with HTTPSServer(lone) as idp:
+        idp.replies["/keys"] = as_json({"keys": [RSA.jwk()]})
+        serve_signed_jwt(idp, ca_certificates=trusted(lone))
+        assert sign_on(app, Token=RSA.token(claims()))[0] == status
+        assert len(idp.asked) == (status == 201)
 
 
 @pytest.mark.parametrize(

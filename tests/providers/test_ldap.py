@@ -23,7 +23,7 @@ from tenants.models import Service
 from tenants.settings_form import validated
 from tests import needs
 from tests.conftest import ClientApp, HeadEnd
-from tests.upstream.authority import authority, stranger
+from tests.upstream.authority import Authority, authority, stranger
 from tests.upstream.deadlines import HASTY, LONG
 from tests.upstream.slapd import BASE, PASSWORD, SERVICE_PASSWORD, Slapd, entry, person, settings_at, slapd
 from tests.waiting import wait_until
@@ -285,6 +285,14 @@ def test_the_certificate_of_a_stranger_is_not_trusted(transport: str) -> None:
     with slapd(ENTRIES, vouched_for_by=stranger()) as directory:
         assert outage(directory.settings(transport=transport)).outage is Outage.UNTRUSTED
         assert "BIND" not in directory.log
+
+
+def test_an_intermediate_authority_may_be_trusted_alone() -> None:
+    lone = Authority(authority())
+    with slapd(ENTRIES, vouched_for_by=lone) as directory:
+        for transport in ("ldaps", "starttls"):
+            trusting = {"transport": transport, "ca_certificates": lone.certificate}
+            assert verify("alice", PASSWORD, directory.settings(**trusting)) == Identity("A-1")
 
 
 def test_the_certificate_must_be_for_the_name_and_not_for_the_address(

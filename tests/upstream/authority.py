@@ -17,14 +17,19 @@ from cryptography.x509.oid import NameOID
 
 
 class Authority:
-    """Vouches for `localhost` and the loopback addresses; its files are what other programs need."""
+    """Vouches for `localhost` and the loopback addresses; its files are what other programs need.
 
-    def __init__(self) -> None:
+    With an `issuer` it is an intermediate one, whose server sends its certificate along if `sends_itself`.
+    """
+
+    def __init__(self, issuer: Authority | None = None, *, sends_itself: bool = False) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ags-tests-authority-"))
         self._key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Authority of the tests")])
+        kind = "Intermediate authority" if issuer else "Authority"
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{kind} of the tests")])
+        above = issuer._certificate.subject if issuer else name
         constraints = x509.BasicConstraints(ca=True, path_length=None)
-        own = _builder(name, name, self._key.public_key()).add_extension(constraints, critical=True)
+        own = _builder(above, name, self._key.public_key()).add_extension(constraints, critical=True)
         usage = x509.KeyUsage(
             digital_signature=True,
             content_commitment=False,
@@ -38,11 +43,17 @@ class Authority:
         )
         identifier = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
         own = own.add_extension(usage, critical=True).add_extension(identifier, critical=False)
-        self._certificate = own.sign(self._key, hashes.SHA256())
+        if issuer:
+            vouching = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer._key.public_key())
+            own = own.add_extension(vouching, critical=False)
+        self._certificate = own.sign((issuer or self)._key, hashes.SHA256())
         self.certificate: str = self._certificate.public_bytes(Encoding.PEM).decode()
         self.file = self.folder / "authority.pem"
         self.file.write_text(self.certificate)
         self.server_certificate, self.server_key = self._issue()
+        if sends_itself:
+            with self.server_certificate.open("a") as chain:
+                chain.write(self.certificate)
 
     def _issue(self) -> tuple[Path, Path]:
         key = ec.generate_private_key(ec.SECP256R1())
