@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -43,7 +43,10 @@ class SecretLines(forms.Textarea):
 
 
 class CertificatesField(forms.CharField):
-    """Certificates of authorities as PEM; empty: those of the operating system are trusted."""
+    """Certificates of authorities as PEM; empty: those of the operating system are trusted.
+
+    Only the certificates are kept: not what a file has before, between and behind them.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
         options = {
@@ -57,17 +60,31 @@ class CertificatesField(forms.CharField):
         super().__init__(**{**options, **kwargs})
 
     def clean(self, value: Any) -> str:
-        """Return the text, once OpenSSL has read it."""
+        """Return the certificates, once OpenSSL has read them."""
         text: str = super().clean(value) or ""
-        if text:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            try:
-                context.load_verify_locations(cadata=text)
-            except (ssl.SSLError, ValueError):
-                raise ValidationError("This is no certificate in PEM.") from None
-            if not context.get_ca_certs():
-                raise ValidationError("None of these is the certificate of an authority.")
-        return text
+        if not text:
+            return ""
+        certificates = "\n".join(_certificates(text))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            context.load_verify_locations(cadata=certificates)
+        except (ssl.SSLError, TypeError, ValueError):  # TypeError: it is not ASCII
+            raise ValidationError("This is no certificate in PEM.") from None
+        if not context.get_ca_certs():
+            raise ValidationError("None of these is the certificate of an authority.")
+        return certificates
+
+
+_CERTIFICATES = ("CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE")
+"""The labels that OpenSSL knows."""
+
+
+def _certificates(text: str) -> Iterator[str]:
+    for block in text.split("-----BEGIN ")[1:]:
+        label, _, rest = block.partition("-----")
+        if label in _CERTIFICATES:
+            body, end, _ = rest.partition(f"-----END {label}-----")
+            yield f"-----BEGIN {label}-----{body}{end}"
 
 
 class HTTPSField(forms.CharField):

@@ -86,7 +86,7 @@ def _pem(text: str, key_id: str, algorithms: tuple[str, ...]) -> TrustedKey:
 
 
 def _bare(text: str) -> str:
-    return text.strip().removeprefix("\ufeff")
+    return text.strip().removeprefix("\ufeff").lstrip()
 
 
 def _is_secret(text: str) -> bool:

@@ -40,7 +40,7 @@ from ags.sessions.choice import _TOKEN
 from ags.sessions.denial import Denied
 from ags.wsgi import application
 from providers import claims, jose, strict_json
-from providers.contract import HTTPSField, KeyRing, Refused, TrustedKey, Unavailable
+from providers.contract import CertificatesField, HTTPSField, KeyRing, Refused, TrustedKey, Unavailable
 from providers.key_set import KeySetReader, PublicKeysField, Unusable, entered
 from providers.oidc_id_token.discovery import DiscoveryReader
 from providers.operator_login import endpoint
@@ -414,6 +414,7 @@ def origins(size: int) -> list[str]:
 
 refuse_file = refuses(read_file, Mistake)
 refuse_entered = refuses(read_entered, Unusable)
+refuse_certificates = refuses(CertificatesField(max_length=None).clean, ValidationError)
 refuse_secret = refuses(partial(material.decode, encoding="base64"), ValidationError)
 ENTERED: Shapes = {
     "PEM: no end": (repeated("A", "-----BEGIN PUBLIC KEY-----"), refuse_entered),
@@ -422,6 +423,8 @@ ENTERED: Shapes = {
         repeated("A\n", "-----BEGIN PUBLIC KEY-----", "-----END PUBLIC KEY-----"),
         refuse_entered,
     ),
+    "certificates: beginnings": (repeated("-----BEGIN CERTIFICATE-----"), refuse_certificates),
+    "certificates: of another label": (repeated("-----BEGIN "), refuse_certificates),
     "a JWK Set that never ends": (repeated('"d"  ', '{"keys":['), PublicKeysField().clean),
     "an address": (repeated("[", "https://"), refuses(HTTPSField(max_length=None).clean, ValidationError)),
     "claims": (many("a#=b", "", "", "\n"), claims.RequiredClaimsField(max_length=None).clean),
