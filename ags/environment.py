@@ -24,13 +24,13 @@ _FALSE = {"0", "false", "no", "off"}
 
 def text(name: str, default: str | None = None) -> str:
     """Return the variable, or `default`. Raises ImproperlyConfigured when there is neither."""
-    value = os.environ.get(name, "").strip()
+    value = _trimmed(os.environ.get(name, ""))
     path = os.environ.get(f"{name}_FILE", "").strip() if name in SECRETS else ""
     if value and path:
         raise ImproperlyConfigured(f"{name}: set {name} or {name}_FILE, not both.")
     if path:
         try:
-            value = Path(path).read_text(encoding="utf-8").strip()
+            value = _trimmed(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8 text"
             raise ImproperlyConfigured(f"{name}_FILE: cannot read {path}: {reason}.") from None
@@ -39,6 +39,11 @@ def text(name: str, default: str | None = None) -> str:
     if default is None:
         raise ImproperlyConfigured(f"{name}: missing. See .env.example.")
     return default
+
+
+def _trimmed(text: str) -> str:
+    # A file that an editor of Windows has written begins with a byte order mark, which is no white space.
+    return text.removeprefix("\ufeff").strip()
 
 
 def is_set(name: str) -> bool:

@@ -17,8 +17,14 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/]*+={0,2}")
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*+={0,2}")
 
 
+def trim(text: str) -> str:
+    """Return a secret without what editors and shells add: a byte order mark, and line ends behind it."""
+    return text.removeprefix("\ufeff").rstrip("\r\n")
+
+
 def decode(text: str, encoding: str) -> bytes:
     """Return the bytes of a secret given as `text`, `base64` or `base64url`. Raises ValidationError."""
+    text = trim(text)
     if encoding == "text":
         try:
             return text.encode()

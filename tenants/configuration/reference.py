@@ -65,7 +65,7 @@ def found(reference: Reference, folder: Path) -> bytes | None:
     match reference.source:
         case "env":
             text = os.environ.get(reference.value, "")
-            if not text:
+            if not material.trim(text):
                 return None
         case "file":
             try:
@@ -74,7 +74,6 @@ def found(reference: Reference, folder: Path) -> bytes | None:
             except (OSError, ValueError) as error:
                 why = getattr(error, "strerror", None) or "not UTF-8 text"
                 raise Mistake(f"{reference.path}.file", f"cannot read {reference.value}: {why}") from None
-            text = text.removesuffix("\n").removesuffix("\r")
         case _:
             text = reference.value
     with located_at(reference.path):

@@ -194,6 +194,13 @@ def test_a_missing_or_bad_value_stops_start_up_with_one_line_that_names_it(
     assert SAMPLE_SECRET not in line
 
 
+def test_a_byte_order_mark_is_no_part_of_a_value(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_text(f"\ufeff{GOOD['DATABASE_URL']}\r\n\r\n")
+    changed = {name: f"\ufeff{value}\n" for name, value in GOOD.items() if name != "DATABASE_URL"}
+    assert manage("check", **changed, DATABASE_URL_FILE=str(path)).returncode == 0
+
+
 @pytest.mark.parametrize("name", ["SECRET_KEY", "AGS_ENCRYPTION_KEYS", "DATABASE_URL"])
 def test_each_secret_can_be_a_file(name: str, tmp_path: Path) -> None:
     path = tmp_path / "secret"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from collections.abc import Callable
@@ -32,6 +33,14 @@ Enter = Callable[..., str]
 """Enters settings of a service of that strategy, and returns what is wrong with them, or nothing."""
 
 
+def apply(folder: Path, **of_nagra: Any) -> str:
+    """Apply a file that says this of nagra, and return what has changed."""
+    file, out = folder / "tenants.yaml", io.StringIO()
+    file.write_text(yaml.safe_dump({"tenants": [{"id": "nagra", **of_nagra}]}))
+    call_command("apply", str(file), stdout=out)
+    return out.getvalue()
+
+
 @pytest.fixture(params=["admin", "apply"])
 def enter(request: Any, nagra: HeadEnd, admin_client: Client, tmp_path: Path) -> Enter:
     def in_the_admin(strategy: str, **settings: Any) -> str:
@@ -48,15 +57,11 @@ def enter(request: Any, nagra: HeadEnd, admin_client: Client, tmp_path: Path) ->
     def by_a_file(strategy: str, **settings: Any) -> str:
         service = {"name": "Field", "strategy": strategy, "display_name": "x", "enabled": True}
         service["settings"] = {**NEEDED[strategy], **settings}
-        file = tmp_path / "tenants.yaml"
-        file.write_text(yaml.safe_dump({"tenants": [{"id": "nagra", "services": [service]}]}))
         try:
-            call_command("apply", str(file))
+            apply(tmp_path, services=[service])
         except CommandError as mistake:
             return str(mistake)
-        again = io.StringIO()
-        call_command("apply", str(file), stdout=again)
-        assert again.getvalue() == "nothing to do\n"
+        assert apply(tmp_path, services=[service]) == "nothing to do\n"
         return ""
 
     return in_the_admin if request.param == "admin" else by_a_file
@@ -121,3 +126,77 @@ def test_06_a_private_key_may_be_pasted_with_what_surrounds_it(enter: Enter, pas
 def test_06_so_may_public_keys(enter: Enter, pasted: str) -> None:
     key_set = json.dumps({"keys": [signer("RS256", "k1").jwk()]})
     assert enter("signed_jwt", public_keys=pasted.replace("{}", key_set)) == ""
+
+
+SECRETS = CASES / "11-secret-with-newline"
+SECRET = (SECRETS / "secret.txt").read_text()
+VARIABLES = {
+    "MARK": f"\ufeff{SECRET}",
+    "LINE": f"{SECRET}\n",
+    "LINES": f"{SECRET}\r\n\n",
+    "BASE64": f"\ufeff{base64.b64encode(SECRET.encode()).decode()}\n",
+    "EMPTY": "\ufeff\r\n",
+}
+WAYS: dict[str, dict[str, str]] = {
+    **{path.name: {"file": str(path)} for path in sorted(SECRETS.glob("*.txt"))},
+    **{name: {"env": name} for name in ("MARK", "LINE", "LINES")},
+    "BASE64": {"env": "BASE64", "encoding": "base64"},
+    "text": {"text": f"\ufeff{SECRET}\n"},
+}
+
+
+@pytest.fixture
+def variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in VARIABLES.items():
+        monkeypatch.setenv(name, value)
+
+
+def key(secret: dict[str, str]) -> dict[str, Any]:
+    return {"kid": "field", "state": "active", "secret": secret}
+
+
+def login(**settings: Any) -> dict[str, Any]:
+    given = {"address": "https://idp.example/login", "authentication": "basic", "user": "ags", **settings}
+    return {"name": "Field", "strategy": "operator_login", "display_name": "x", "settings": given}
+
+
+@pytest.mark.usefixtures("variables")
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_11_a_byte_order_mark_and_line_ends_are_no_part_of_the_secret_of_a_key(
+    nagra: HeadEnd, tmp_path: Path, way: dict[str, str]
+) -> None:
+    assert apply(tmp_path, keys=[key(way)]) == "+ key nagra/field\n"
+    assert apply(tmp_path, keys=[key(way)]) == "nothing to do\n"
+    operator = HeadEnd("nagra", "field", SECRET.encode())
+    assert operator.present(operator.token()).status_code == 200
+
+
+@pytest.mark.usefixtures("variables")
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_11_nor_of_a_secret_setting(nagra: HeadEnd, tmp_path: Path, way: dict[str, str]) -> None:
+    assert apply(tmp_path, services=[login(secret=way)]) == "+ service nagra/Field\n"
+    assert apply(tmp_path, services=[login(secret=way)]) == "nothing to do\n"
+    assert Service.objects.for_tenant("nagra").get(name="Field").clear_settings()["secret"] == SECRET
+
+
+@pytest.mark.usefixtures("variables")
+def test_11_a_variable_with_nothing_else_is_not_set(nagra: HeadEnd, tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="the variable EMPTY is not set"):
+        apply(tmp_path, keys=[key({"env": "EMPTY"})])
+
+
+def test_11_nor_are_they_where_staff_enter_the_secret(admin_client: Client, nagra: HeadEnd) -> None:
+    form = {"tenant": "nagra", "kid": "field", "algorithm": "HS256", "state": "active", "source": "enter"}
+    entered = {"encoding": "text", "secret": f"\ufeff{SECRET}\r\n"}
+    assert admin_client.post("/admin/tenants/key/add/", {**form, **entered}).status_code == 302
+    operator = HeadEnd("nagra", "field", SECRET.encode())
+    assert operator.present(operator.token()).status_code == 200
+
+
+def test_11_what_looks_like_a_stored_secret_in_front_of_them_moves_none(
+    nagra: HeadEnd, tmp_path: Path
+) -> None:
+    apply(tmp_path, services=[login(secret=SECRET)])
+    moved = login(address="https://elsewhere.example/", secret={"text": "sealed:00000000\n"})
+    with pytest.raises(CommandError, match="Enter the secret again"):
+        apply(tmp_path, services=[moved])
