@@ -8,7 +8,7 @@ from django import forms
 from unfold.widgets import UnfoldAdminTextareaWidget
 
 from tenants.models import Tenant
-from tenants.models.tenant import MAX_ORIGINS
+from tenants.models.tenant import MAX_ORIGINS, ORIGIN_MAX_LENGTH
 
 
 class Lines(forms.CharField):
@@ -29,10 +29,10 @@ class TenantForm(forms.ModelForm):  # type: ignore[type-arg] # not generic at ru
 
     allowed_origins = Lines(
         required=False,
-        max_length=MAX_ORIGINS * 300,
+        max_length=MAX_ORIGINS * (ORIGIN_MAX_LENGTH + len("\r\n")),
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 4}),
         help_text="Web sites whose pages may call the API from a browser: one origin on each line, such as "
-        "https://tv.example.",
+        "https://tv.example, or capacitor://localhost of an app.",
     )
 
     class Meta:

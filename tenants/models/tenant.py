@@ -19,7 +19,8 @@ TENANT_ID = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _TENANT_ID = RegexValidator(TENANT_ID, "1 to 64 letters, digits, '.', '_' or '-', a letter or digit first.")
 
 MAX_ORIGINS = 100
-_ORIGIN = re.compile(r"\Ahttps?://([a-z0-9-]++(\.[a-z0-9-]++)*+|\[[0-9a-f:]++\])(:[0-9]{1,5})?\Z")
+ORIGIN_MAX_LENGTH = 300
+_ORIGIN = re.compile(r"\A[a-z][a-z0-9+.-]*+://([a-z0-9-]++(\.[a-z0-9-]++)*+|\[[0-9a-f:]++\])(:[0-9]{1,5})?\Z")
 
 
 def check_origins(value: Any) -> None:
@@ -27,15 +28,24 @@ def check_origins(value: Any) -> None:
     if not isinstance(value, list) or len(value) > MAX_ORIGINS:
         raise ValidationError(f"This is a list of at most {MAX_ORIGINS} origins.")
     for origin in value:
-        if not isinstance(origin, str) or not _ORIGIN.fullmatch(origin) or not _has_port(origin):
-            raise ValidationError(f"{origin!r} is no origin: write it as https://host or https://host:port.")
+        if not isinstance(origin, str) or len(origin) > ORIGIN_MAX_LENGTH:
+            raise ValidationError(f"An origin is text of at most {ORIGIN_MAX_LENGTH} characters.")
+        if origin == "null" or origin.startswith("file:"):
+            raise ValidationError(
+                f"{origin!r} cannot be listed: any page of a file or a sandbox has it, whoever made it. "
+                "Serve the page from an origin of its own, such as https://host or capacitor://localhost."
+            )
+        if not _ORIGIN.fullmatch(origin) or not _has_port(origin):
+            raise ValidationError(
+                f"{origin!r} is no origin: write it as scheme://host or scheme://host:port."
+            )
 
 
 def _has_port(origin: str) -> bool:
     """Whether a browser would name the port so: there is such a one, and it is not the usual one."""
     try:
         parts = urlsplit(origin)
-        return parts.port != {"http": 80, "https": 443}[parts.scheme]
+        return parts.port != {"http": 80, "https": 443}.get(parts.scheme, 0)
     except ValueError:
         return False
 

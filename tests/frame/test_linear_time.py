@@ -51,7 +51,6 @@ from providers.upstream import Answer
 from tenants import material
 from tenants.configuration import form
 from tenants.configuration.text import Mistake
-from tenants.models.tenant import MAX_ORIGINS, check_origins
 from tests import needs
 from tests.work import work_of
 
@@ -408,10 +407,6 @@ def read_file(text: str) -> Any:
     return form.read(text.encode())
 
 
-def origins(size: int) -> list[str]:
-    return [f"https://{'a-' * (size // MAX_ORIGINS)}a.example"] * MAX_ORIGINS
-
-
 refuse_file = refuses(read_file, Mistake)
 refuse_entered = refuses(read_entered, Unusable)
 refuse_certificates = refuses(CertificatesField(max_length=None).clean, ValidationError)
@@ -428,7 +423,6 @@ ENTERED: Shapes = {
     "a JWK Set that never ends": (repeated('"d"  ', '{"keys":['), PublicKeysField().clean),
     "an address": (repeated("[", "https://"), refuses(HTTPSField(max_length=None).clean, ValidationError)),
     "claims": (many("a#=b", "", "", "\n"), claims.RequiredClaimsField(max_length=None).clean),
-    "origins": (origins, check_origins),
     "base64": (repeated("A"), partial(material.decode, encoding="base64")),
     "base64: padding": (repeated("="), refuse_secret),
     "an encrypted password": (

@@ -200,3 +200,41 @@ def test_11_what_looks_like_a_stored_secret_in_front_of_them_moves_none(
     moved = login(address="https://elsewhere.example/", secret={"text": "sealed:00000000\n"})
     with pytest.raises(CommandError, match="Enter the secret again"):
         apply(tmp_path, services=[moved])
+
+
+*APPS, NULL, FILE, LOCAL = (CASES / "13-origins-of-apps/origins.txt").read_text().split()
+
+
+def list_origins(way: str, admin_client: Client, folder: Path, *origins: str) -> str:
+    """List these origins of nagra, and return what is wrong with them, or nothing."""
+    if way == "apply":
+        try:
+            apply(folder, allowed_origins=[*origins])
+        except CommandError as mistake:
+            return str(mistake)
+        return ""
+    page = "/admin/tenants/tenant/nagra/change/"
+    form = admin_client.get(page).context["adminform"].form
+    kept = {name: form[name].value() for name in form.fields if form[name].value() is not None}
+    answer = admin_client.post(page, {**kept, "allowed_origins": "\r\n".join(origins)})
+    return "" if answer.status_code == 302 else str(answer.context["adminform"].form.errors.get_json_data())
+
+
+@pytest.mark.parametrize("way", ["admin", "apply"])
+def test_13_pages_of_apps_may_call(nagra: HeadEnd, admin_client: Client, tmp_path: Path, way: str) -> None:
+    assert list_origins(way, admin_client, tmp_path, *APPS, LOCAL, "http://[::1]:8080", "app.x+1://a") == ""
+    for origin in (*APPS, LOCAL):
+        asked = {"origin": origin, "access-control-request-method": "POST"}
+        answer = Client().options("/ags/signOn", headers=asked)
+        assert (answer.status_code, answer["Access-Control-Allow-Origin"]) == (204, origin)
+        assert nagra.discover(origin=origin)["Access-Control-Allow-Origin"] == origin
+
+
+@pytest.mark.parametrize("way", ["admin", "apply"])
+@pytest.mark.parametrize("origin", [NULL, FILE])
+def test_13_an_origin_that_any_page_may_have_is_refused_and_it_is_said_why(
+    nagra: HeadEnd, admin_client: Client, tmp_path: Path, way: str, origin: str
+) -> None:
+    told = list_origins(way, admin_client, tmp_path, *APPS, origin)
+    assert "allowed_origins" in told
+    assert f"'{origin}' cannot be listed: any page of a file or a sandbox has it" in told
