@@ -68,7 +68,9 @@ def postgresql() -> Iterator[str]:
 
 def run(database: str, url: str | None, arguments: list[str], data: Path | None = None) -> Part:
     """Run pytest on one database. With `data`, measure coverage into files of that name and a suffix."""
-    environment = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+    # Each process of the tests would compile all modules again.
+    left_out = {"DATABASE_URL", "PYTHONDONTWRITEBYTECODE"}
+    environment = {name: value for name, value in os.environ.items() if name not in left_out}
     if url is not None:
         environment["DATABASE_URL"] = url
     if data is not None:

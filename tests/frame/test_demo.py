@@ -6,17 +6,19 @@ import json
 import os
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
 
-from tests.upstream.process import end
+from tests.upstream.process import end, reserved_port
 from tests.waiting import PATIENCE, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("demo") / "var"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def shell() -> dict[str, str]:
     """A newcomer's shell: no variable of ours, and one of another project that must not matter."""
     bare = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG"}}
@@ -94,12 +96,12 @@ def test_its_secrets_are_kept_and_readable_by_their_owner_only(
     assert modes(folder) == tight, "and what was open to others no longer is"
 
 
-@pytest.fixture
-def running(
-    folder: Path, shell: dict[str, str], port: int, tmp_path: Path
+@contextmanager
+def run_server(
+    folder: Path, shell: dict[str, str], port: int
 ) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """`make run`, and what it has printed once it serves."""
-    output = tmp_path / "printed"
+    """Yield the process of `make run`, and what it has printed once it serves."""
+    output = folder.parent / "printed"
     with output.open("wb") as log:
         process = subprocess.Popen(
             [*DEMO, f"--folder={folder}", "--keep-serving", f"--port={port}"],
@@ -120,10 +122,21 @@ def running(
         end(process)
 
 
-def test_what_the_running_server_writes_is_readable_by_its_owner_only(
-    running: tuple[subprocess.Popen[bytes], str], folder: Path
-) -> None:
-    found = modes(folder)
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the server that runs."""
+    return tmp_path_factory.mktemp("served") / "var"
+
+
+@pytest.fixture(scope="module")
+def printed(served: Path, shell: dict[str, str]) -> Iterator[str]:
+    """What `make run` has printed. It serves until the tests of this module have ended."""
+    with reserved_port() as port, run_server(served, shell, port) as (_, text):
+        yield text
+
+
+def test_what_the_running_server_writes_is_readable_by_its_owner_only(printed: str, served: Path) -> None:
+    found = modes(served)
     assert found.keys() >= {"demo.sqlite3-wal", "demo.sqlite3-shm"}
     assert found == {name: 0o700 if name == "var" else 0o600 for name in found}
 
@@ -136,10 +149,7 @@ def pasted(line: str, shell: dict[str, str]) -> dict[str, Any]:
     return answer
 
 
-def test_the_printed_lines_work_when_pasted_into_a_shell(
-    running: tuple[subprocess.Popen[bytes], str], shell: dict[str, str]
-) -> None:
-    _, printed = running
+def test_the_printed_lines_work_when_pasted_into_a_shell(printed: str, shell: dict[str, str]) -> None:
     lines = re.findall(r"^ +(curl .+)$", printed, re.MULTILINE)
     discovery, session_token, sign_on, key_set, refresh, sign_out = lines
     assert "availableServices" in pasted(discovery, shell)
@@ -155,18 +165,21 @@ def test_the_printed_lines_work_when_pasted_into_a_shell(
     assert pasted(refresh, shell)["reason"] == "not_authenticated", "it is signed out"
 
 
-def test_the_examples_work_each_by_itself(
-    running: tuple[subprocess.Popen[bytes], str], folder: Path, shell: dict[str, str]
-) -> None:
-    _, printed = running
-    url = re.search(r"(http://127\.0\.0\.1:\d+)/admin/", printed)
-    secret = re.search(r"^NAGRA_SECRET=(.+)$", (folder / "demo.env").read_text(), re.MULTILINE)
-    assert url is not None
+@pytest.fixture
+def example(printed: str, served: Path, shell: dict[str, str]) -> Callable[..., str]:
+    """Run an example against the server: its name, its words and its input; return what it prints."""
+    secret = re.search(r"^NAGRA_SECRET=(.+)$", (served / "demo.env").read_text(), re.MULTILINE)
     assert secret is not None
 
-    def example(name: str, *words: str, stdin: str = "") -> str:
+    def run(name: str, *words: str, stdin: str = "") -> str:
         done = subprocess.run(
-            [sys.executable, str(ROOT / "examples" / name), f"--url={url[1]}", "--tenant=nagra", *words],
+            [
+                sys.executable,
+                str(ROOT / "examples" / name),
+                f"--url={address(printed)}",
+                "--tenant=nagra",
+                *words,
+            ],
             env=shell | {"NAGRA_SECRET": secret[1]},
             input=stdin,
             capture_output=True,
@@ -177,11 +190,26 @@ def test_the_examples_work_each_by_itself(
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    return run
+
+
+def address(printed: str) -> str:
+    url = re.search(r"(http://127\.0\.0\.1:\d+)/admin/", printed)
+    assert url is not None
+    return url[1]
+
+
+def session_token(example: Callable[..., str]) -> str:
     kid = "--kid=70646948-d6fb-4ce8-a433-52a14ee2fa0a"
     shown = example("headend.py", kid, "--secret-env=NAGRA_SECRET", "--account=account-7")
     token = re.search(r'"sessionToken": "([a-z0-9]{26})"', shown)
     assert token is not None
-    shown = example("client_app.py", "--service=Customer Auth Service", f"--session-token={token[1]}")
+    return token[1]
+
+
+def test_the_examples_work_each_by_itself(example: Callable[..., str]) -> None:
+    service = "--service=Customer Auth Service"
+    shown = example("client_app.py", service, f"--session-token={session_token(example)}")
     assert '"accountId": "account-7"' in shown
     assert shown.endswith("Signed out.\n")
     access_token = re.search(r'"access_token": "(\S+)"', shown)
@@ -190,16 +218,12 @@ def test_the_examples_work_each_by_itself(
 
 
 def test_the_client_app_to_copy_signs_on_afresh_where_its_device_is_unknown(
-    running: tuple[subprocess.Popen[bytes], str], shell: dict[str, str]
+    printed: str, shell: dict[str, str], example: Callable[..., str]
 ) -> None:
-    _, printed = running
-    lines = re.findall(r"^ +(curl .+)$", printed, re.MULTILINE)
-    token = pasted(lines[1], shell)["sessionToken"]
-    url = lines[1].split()[4].removesuffix("/ags/getSessionToken")
     program = f"""
 from client_app import ClientApp
-app = ClientApp({url!r}, "nagra", "Customer Auth Service", client_id="{"0" * 32}")
-print(app.sign_on({token!r})["client_id"] == app.client_id != "{"0" * 32}")
+app = ClientApp({address(printed)!r}, "nagra", "Customer Auth Service", client_id="{"0" * 32}")
+print(app.sign_on({session_token(example)!r})["client_id"] == app.client_id != "{"0" * 32}")
 """
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -219,12 +243,11 @@ def test_the_client_app_to_copy_uses_the_standard_library_alone() -> None:
     assert imported <= sys.stdlib_module_names
 
 
-def test_the_login_it_names_opens_the_admin(running: tuple[subprocess.Popen[bytes], str]) -> None:
+def test_the_login_it_names_opens_the_admin(printed: str) -> None:
     from http.cookiejar import CookieJar
     from urllib.parse import urlencode
     from urllib.request import HTTPCookieProcessor, Request, build_opener
 
-    _, printed = running
     admin = re.search(r"Admin +(http://\S+)\s+user (\S+), password (\S+)", printed)
     assert admin is not None
     url, user, password = admin.groups()
@@ -239,13 +262,10 @@ def test_the_login_it_names_opens_the_admin(running: tuple[subprocess.Popen[byte
     assert "Site administration" in page.read().decode()
 
 
-def test_interrupting_it_leaves_no_process_behind(running: tuple[subprocess.Popen[bytes], str]) -> None:
-    process, printed = running
-    address = re.search(r"http://127\.0\.0\.1:(\d+)/admin/", printed)
-    assert address is not None
-    process.send_signal(signal.SIGINT)
-    assert process.wait(PATIENCE) == 0
-    import socket
-
+def test_interrupting_it_leaves_no_process_behind(folder: Path, shell: dict[str, str], port: int) -> None:
+    with run_server(folder, shell, port) as (process, text):
+        assert f"http://127.0.0.1:{port}/admin/" in text
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 0
     with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", int(address[1]))) != 0, "nobody listens any more"
+        assert probe.connect_ex(("127.0.0.1", port)) != 0, "nobody listens any more"

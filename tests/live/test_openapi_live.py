@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.once, pytest.mark.timeout(10 * PATIENCE)]
 
 CONFIGURATION = """
 request-timeout = {patience}
-generation = {{ max-examples = 100, deterministic = true, database = "none" }}
+generation = {{ max-examples = {examples}, deterministic = true, database = "none" }}
 continue-on-failure = true
 
 # The schema cannot know whom the server knows. Most calls hold what the test has set up, so that they come as
@@ -70,8 +70,9 @@ checks.negative_data_rejection.expected-statuses = ["400", "401", "403", "405", 
 """
 
 
+@pytest.mark.parametrize("examples", [50, pytest.param(200, marks=pytest.mark.full)])
 def test_it_answers_as_openapi_says_to_what_that_allows_and_to_what_it_forbids(
-    two_with_dummy: tuple[ServerProcess, ServerProcess], nagra: HeadEnd, tmp_path: Path
+    two_with_dummy: tuple[ServerProcess, ServerProcess], nagra: HeadEnd, tmp_path: Path, examples: int
 ) -> None:
     server, _ = two_with_dummy
     add_trial(nagra.tenant_id)
@@ -85,6 +86,7 @@ def test_it_answers_as_openapi_says_to_what_that_allows_and_to_what_it_forbids(
             **{name: json.dumps(its) for name, its in known.items()},
             users=json.dumps(users)[1:-1],
             patience=PATIENCE,
+            examples=examples,
         )
     )
     program = [Path(sys.executable).with_name("schemathesis"), f"--config-file={configuration}"]

@@ -23,6 +23,8 @@ from tests.live.server import ServerProcess, database_url, manage
 from tests.live.test_manners import body_with, posting
 from tests.waiting import PATIENCE, wait_until
 
+pytestmark = pytest.mark.once  # on SQLite, tests/frame/test_demo.py starts the server
+
 OTHER_KEY = base64.b64encode(bytes(range(32, 64))).decode()
 
 
@@ -54,8 +56,10 @@ def test_on_a_database_that_was_not_migrated_it_lives_and_is_not_ready(empty_dat
 
 
 @pytest.mark.postgresql
-@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
-def test_a_database_of_another_encoding_than_utf8_is_refused(transactional_db: None, encoding: str) -> None:
+@pytest.mark.parametrize(("encoding", "command"), [("LATIN1", "migrate"), ("SQL_ASCII", "serve")])
+def test_a_database_of_another_encoding_than_utf8_is_refused(
+    transactional_db: None, encoding: str, command: str
+) -> None:
     name = f"{connection.settings_dict['NAME']}_{encoding.lower()}"
     url = database_url().replace(f"/{connection.settings_dict['NAME']}", f"/{name}")
     with connection.cursor() as cursor:
@@ -63,13 +67,10 @@ def test_a_database_of_another_encoding_than_utf8_is_refused(transactional_db: N
             f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
         )
         try:
-            for command in ("migrate", "serve"):
-                done = manage(command, DATABASE_URL=url, AGS_BIND="127.0.0.1:1")
-                assert done.returncode == 1
-                assert (
-                    f"(operations.E001) The encoding of the database is {encoding}, not UTF8" in done.stderr
-                )
-                assert "Traceback" not in done.stderr
+            done = manage(command, DATABASE_URL=url, AGS_BIND="127.0.0.1:1")
+            assert done.returncode == 1
+            assert f"(operations.E001) The encoding of the database is {encoding}, not UTF8" in done.stderr
+            assert "Traceback" not in done.stderr
         finally:
             cursor.execute(f"DROP DATABASE {name}")
 

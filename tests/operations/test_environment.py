@@ -181,17 +181,21 @@ def test_several_hosts_of_a_database_have_a_port_each(monkeypatch: pytest.Monkey
         environment.database()
 
 
-@pytest.mark.parametrize("command", ["check", "serve"])
 @pytest.mark.parametrize(("name", "value"), WRONG.values(), ids=WRONG)
-def test_a_missing_or_bad_value_stops_start_up_with_one_line_that_names_it(
-    command: str, name: str, value: str
-) -> None:
-    done = manage(command, **(GOOD | {name: value}))
+def test_a_missing_or_bad_value_stops_start_up_with_one_line_that_names_it(name: str, value: str) -> None:
+    done = manage("serve", **(GOOD | {name: value}))
     assert done.returncode == 1
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"AGS cannot start: {name}: ")
     assert SAMPLE_SECRET not in line
+
+
+@pytest.mark.parametrize("command", ["check", "migrate", "purge"])
+def test_a_bad_value_stops_each_command(command: str) -> None:
+    done = manage(command, **(GOOD | {"AGS_WORKERS": "many"}))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("AGS cannot start: AGS_WORKERS: ")
 
 
 def test_a_byte_order_mark_is_no_part_of_a_value(tmp_path: Path) -> None:
@@ -243,24 +247,25 @@ def test_empty_means_unset() -> None:
     assert (done.returncode, set(re.findall(r"operations\.W\d+", done.stderr))) == (0, {"operations.W002"})
 
 
-GOOD_VALUES = {
-    "a provider by its configuration": (
-        "AGS_PROVIDERS",
-        "providers.operator_token.apps.OperatorTokenConfig",
-    ),
-    "blanks around the commas": ("AGS_ALLOWED_HOSTS", " ags.example , [::1] , .example "),
-    "an address of IPv6": ("AGS_BIND", "[::1]:8000"),
-    "a socket": ("AGS_BIND", "unix:/run/ags/ags.sock"),
-    "a socket of PostgreSQL": ("DATABASE_URL", "postgresql://ags:@/ags?host=/run/postgresql"),
-    "a password of escaped signs": ("DATABASE_URL", "postgres://ags:%40%2F%3A%25@127.0.0.1:1/ags"),
-    "a word in capitals": ("DEBUG", "Off"),
-    "a level in small letters": ("AGS_LOG_LEVEL", "warning"),
-}
+GOOD_VALUES: list[dict[str, str]] = [
+    {
+        "AGS_PROVIDERS": "providers.operator_token.apps.OperatorTokenConfig",
+        "AGS_ALLOWED_HOSTS": " ags.example , [::1] , .example ",
+        "AGS_BIND": "[::1]:8000",
+        "DATABASE_URL": "postgresql://ags:@/ags?host=/run/postgresql",
+        "DEBUG": "Off",
+        "AGS_LOG_LEVEL": "warning",
+    },
+    {
+        "AGS_BIND": "unix:/run/ags/ags.sock",
+        "DATABASE_URL": "postgres://ags:%40%2F%3A%25@127.0.0.1:1/ags",
+    },
+]
 
 
-@pytest.mark.parametrize(("name", "value"), GOOD_VALUES.values(), ids=GOOD_VALUES)
-def test_a_good_value_is_taken(name: str, value: str) -> None:
-    done = manage("check", **(GOOD | {name: value}))
+@pytest.mark.parametrize("values", GOOD_VALUES)
+def test_good_values_are_taken(values: dict[str, str]) -> None:
+    done = manage("check", **(GOOD | values))
     assert (done.returncode, done.stderr) == (0, "")
 
 

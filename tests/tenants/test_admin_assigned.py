@@ -13,6 +13,8 @@ from ags.sessions.models import Account, Device, SecurityEvent, SessionToken
 from tenants.models import Assignment, Key, ResourceServer, Service, SigningKey, Tenant
 from tests.conftest import ClientApp, HeadEnd, person
 
+pytestmark = pytest.mark.once
+
 SECRET = "a secret that is long enough for HS256"
 
 
