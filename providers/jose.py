@@ -35,7 +35,7 @@ FOREIGN_KID = re.compile("[!-~]{1,128}")
 """A key ID that somebody else has given: some identity providers write them in base64."""
 
 _CRITICAL = frozenset({"crit", "b64"})
-"""Header members that change what a token means to whoever understands them (RFC 7515, 4.1.11; RFC 7797)."""
+"""Header members that change what a token means to those that know them (RFC 7515, 4.1.11; RFC 7797)."""
 
 _COMPACT = re.compile(r"[A-Za-z0-9_-]++\.[A-Za-z0-9_-]++\.[A-Za-z0-9_-]++")
 _PART_DEPTH = 8

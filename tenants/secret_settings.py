@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from django.forms.utils import pretty_name
-from django.utils.text import get_text_list
+from django.utils.text import get_text_list, normalize_newlines
 
 from providers.contract import SecretField, Strategy
 from tenants import encryption
@@ -43,7 +43,7 @@ def destination_of(strategy: Strategy, secret: str) -> dict[str, str]:
     return {name: str(declared[name].label or pretty_name(name)) for name in names}
 
 
-def why_moved(
+def changed_destinations(
     strategy: Strategy, kept: Iterable[str], before: Mapping[str, Any], after: Mapping[str, Any]
 ) -> dict[str, str]:
     """Return which of the secrets that are kept would be sent elsewhere, and why.
@@ -56,7 +56,7 @@ def why_moved(
         changed = [
             label
             for name, label in destination_of(strategy, secret).items()
-            if name in after and (name not in before or _unbroken(before[name]) != _unbroken(after[name]))
+            if name in after and (name not in before or _comparable(before[name]) != _comparable(after[name]))
         ]
         if changed:
             have = "has" if len(changed) == 1 else "have"
@@ -64,9 +64,9 @@ def why_moved(
     return reasons
 
 
-def _unbroken(value: Any) -> Any:
+def _comparable(value: Any) -> Any:
     # A browser ends each line of a text with CRLF.
-    return value.replace("\r\n", "\n") if isinstance(value, str) else value
+    return normalize_newlines(value) if isinstance(value, str) else value
 
 
 def new_mark() -> str:

@@ -129,7 +129,7 @@ class Head(Request):
     """The head of a request, in which nobody may speak for another."""
 
     def parse(self, unreader: Any) -> Any:
-        """Read it. Whatever comes by a packet, gunicorn looks through all that has come before it."""
+        """Parse it within HEAD_LIMIT. For each packet, gunicorn searches all that it has received so far."""
         self.max_buffer_headers = HEAD_LIMIT
         return super().parse(unreader)
 

@@ -92,7 +92,7 @@ def _connect(self: DatabaseWrapper, parameters: dict[str, Any]) -> Any:
 
 
 def _is_lost(sqlstate: str | None) -> bool:
-    """Whether the connection is of no more use. Class 08 is that of failed connections."""
+    """Whether to close the connection. Class 08 is "connection exception"."""
     return sqlstate is not None and (sqlstate in LOST or sqlstate.startswith("08"))
 
 

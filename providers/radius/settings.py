@@ -58,7 +58,7 @@ class RADIUSSettings(SessionTokenSettings, UpstreamSettings):
         "The ID of a line is no secret, so something else must be.",
     )
     line_password = SecretField(
-        # Whoever knows the shared secret can read it on its way.
+        # Anyone with the shared secret can read it in transit.
         sent_to=("host", "port", "shared_secret"),
         required=False,
         max_length=128,

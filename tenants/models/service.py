@@ -21,11 +21,11 @@ from tenants.scoping import TenantScoped
 from tenants.secret_settings import (
     NOTHING_STORED,
     UNOPENED,
+    changed_destinations,
     is_mark,
     new_mark,
     secret_names,
     secrets_of,
-    why_moved,
 )
 from tenants.settings_form import valid_part, validated
 
@@ -105,7 +105,7 @@ class Service(TenantScoped, Configuration):
         reasons = {name: NOTHING_STORED for name in kept if name not in before}
         if still := [name for name in kept if name in before]:
             old = valid_part(strategy, self.clear(stored, lenient=True))
-            reasons |= why_moved(strategy, still, old, cleaned)
+            reasons |= changed_destinations(strategy, still, old, cleaned)
         return reasons
 
     # Secrets among the settings: in the clear on their way in, until they are stored, and on their way out

@@ -29,52 +29,46 @@ def threads_are_not_traced() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def running(django_db_setup: None, django_db_blocker: object) -> Iterator[list[ServerProcess]]:
+def servers(django_db_setup: None, django_db_blocker: object) -> Iterator[dict[str, ServerProcess]]:
     """The servers that are up, shared by all tests of this folder that run in this process.
 
     For a whole session, because the tests of other folders may run in between.
     """
-    servers: list[ServerProcess] = []
-    yield servers
-    for server in servers:
+    running: dict[str, ServerProcess] = {}
+    yield running
+    for server in running.values():
         server.stop()
 
 
+def started(servers: dict[str, ServerProcess], name: str, **changes: str) -> ServerProcess:
+    """Return the server of that name. The first test that needs it starts it."""
+    if name not in servers:
+        servers[name] = ServerProcess(**changes).__enter__()
+    return servers[name]
+
+
 @pytest.fixture
-def server(transactional_db: None, running: list[ServerProcess]) -> ServerProcess:
+def server(transactional_db: None, servers: dict[str, ServerProcess]) -> ServerProcess:
     """A live server on the database of the tests."""
-    if not running:
-        running.append(ServerProcess(AGS_TRUSTED_PROXIES="1").__enter__())
-    return running[0]
+    return started(servers, "one", AGS_TRUSTED_PROXIES="1")
 
 
 @pytest.fixture
-def two_servers(server: ServerProcess, running: list[ServerProcess]) -> tuple[ServerProcess, ServerProcess]:
+def two_servers(
+    server: ServerProcess, servers: dict[str, ServerProcess]
+) -> tuple[ServerProcess, ServerProcess]:
     """Two live servers on the database of the tests."""
-    if len(running) < 2:
-        running.append(ServerProcess(AGS_TRUSTED_PROXIES="1").__enter__())
-    return running[0], running[1]
-
-
-@pytest.fixture(scope="session")
-def running_with_dummy(django_db_setup: None, django_db_blocker: object) -> Iterator[list[ServerProcess]]:
-    """Those that offer the dummy as well, which a production server refuses."""
-    servers: list[ServerProcess] = []
-    yield servers
-    for server in servers:
-        server.stop()
+    return server, started(servers, "other", AGS_TRUSTED_PROXIES="1")
 
 
 @pytest.fixture
 def two_with_dummy(
-    transactional_db: None, running_with_dummy: list[ServerProcess]
+    transactional_db: None, servers: dict[str, ServerProcess]
 ) -> tuple[ServerProcess, ServerProcess]:
-    """Two live servers whose tenants may sign on directly, by what they say."""
-    while len(running_with_dummy) < 2:
-        providers = "providers.operator_token,providers.dummy"
-        server = ServerProcess(AGS_TRUSTED_PROXIES="1", AGS_PROVIDERS=providers, DEBUG="on")
-        running_with_dummy.append(server.__enter__())
-    return running_with_dummy[0], running_with_dummy[1]
+    """Two live servers whose tenants may also offer the dummy, which a production server refuses."""
+    providers = "providers.operator_token,providers.dummy"
+    changes = {"AGS_TRUSTED_PROXIES": "1", "AGS_PROVIDERS": providers, "DEBUG": "on"}
+    return started(servers, "one with dummy", **changes), started(servers, "other with dummy", **changes)
 
 
 @pytest.fixture

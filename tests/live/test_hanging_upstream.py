@@ -12,7 +12,7 @@ import pytest
 from providers.upstream.room import PLACES_OF_ONE
 from tenants.models import Service
 from tests.conftest import HeadEnd
-from tests.live.conftest import at, warm
+from tests.live.conftest import at, started, warm
 from tests.live.server import ServerProcess
 from tests.upstream.authority import authority
 from tests.upstream.https import HTTPSServer, Reply, as_json
@@ -31,22 +31,10 @@ def upstream() -> Iterator[HTTPSServer]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def asking_one(django_db_setup: None, django_db_blocker: object) -> Iterator[list[ServerProcess]]:
-    """The server that `asking` has started, if it has."""
-    servers: list[ServerProcess] = []
-    yield servers
-    for server in servers:
-        server.stop()
-
-
 @pytest.fixture
-def asking(transactional_db: None, asking_one: list[ServerProcess]) -> ServerProcess:
+def asking(transactional_db: None, servers: dict[str, ServerProcess]) -> ServerProcess:
     """A server of one process, with a provider that asks upstreams."""
-    if not asking_one:
-        server = ServerProcess(AGS_PROVIDERS=PROVIDERS, AGS_LOG_LEVEL="INFO")
-        asking_one.append(server.__enter__())
-    return asking_one[0]
+    return started(servers, "asking", AGS_PROVIDERS=PROVIDERS, AGS_LOG_LEVEL="INFO")
 
 
 def service(head_end: HeadEnd, upstream: HTTPSServer, deadline: float) -> None:

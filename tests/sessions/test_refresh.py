@@ -7,7 +7,8 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -324,6 +325,21 @@ def test_the_reuse_of_a_token_that_has_expired_ends_the_sign_on_too(signed_on: C
     assert signed_on.refresh(thief).status_code == 401
 
 
+@contextmanager
+def overtaken_by(refresh: Callable[[], Any]) -> Iterator[list[Any]]:
+    """Have another request refresh once between the SELECT and the UPDATE; yield a list of its response."""
+    responses: list[Any] = []
+
+    def overtaken(execute: Any, sql: str, *rest: Any) -> Any:
+        if sql.lstrip().startswith("UPDATE ags_sessions_device") and not responses:
+            responses.append(None)
+            responses[0] = refresh()
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(overtaken):
+        yield responses
+
+
 def take_a_minute_of_grace() -> None:
     """Let no test depend on how fast it runs."""
     tenant = Tenant.objects.get(pk="nagra")
@@ -576,16 +592,7 @@ def test_a_newer_token_is_refused_where_the_history_has_no_room_for_what_it_skip
 def test_two_copies_that_find_the_database_behind_at_once_both_go_on(
     behind: Behind, slower: int, faster: int
 ) -> None:
-    """The faster one comes in between the reading and the deciding."""
-    first: list[Any] = []
-
-    def overtaken(execute: Any, sql: str, *rest: Any) -> Any:
-        if sql.lstrip().startswith("UPDATE ags_sessions_device") and not first:
-            first.append(None)
-            first[0] = behind.refresh(faster)
-        return execute(sql, *rest)
-
-    with connection.execute_wrapper(overtaken):
+    with overtaken_by(lambda: behind.refresh(faster)) as first:
         second = behind.refresh(slower)
     assert [first[0].status_code, second.status_code] == [200, 200]
     assert device().generation == 6
@@ -710,17 +717,8 @@ def test_a_database_that_fails_in_the_middle_uses_nothing_up(signed_on: ClientAp
 
 
 def test_somebody_who_was_faster_between_the_two_statements_gets_the_same(signed_on: ClientApp) -> None:
-    """The other one comes in between the reading and the deciding."""
     token = signed_on.tokens["refresh_token"]
-    faster: list[Any] = []
-
-    def overtaken(execute: Any, sql: str, *rest: Any) -> Any:
-        if sql.lstrip().startswith("UPDATE ags_sessions_device") and not faster:
-            faster.append(None)
-            faster[0] = signed_on.refresh(token)
-        return execute(sql, *rest)
-
-    with connection.execute_wrapper(overtaken):
+    with overtaken_by(lambda: signed_on.refresh(token)) as faster:
         slower = signed_on.refresh(token)
     assert [slower.status_code, faster[0].status_code] == [200, 200]
     assert slower.json()["refresh_token"] == faster[0].json()["refresh_token"]
