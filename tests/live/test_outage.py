@@ -49,21 +49,22 @@ class PostgreSQL:
         os.kill(self._server.get_pid(), number)
 
     def signal_all(self, number: int) -> None:
-        """Signal every process of it, the first one first."""
+        """Signal every process of it. The first is stopped before, so that it starts no other meanwhile."""
         postmaster = self._server.get_postmaster_info().process
-        children = postmaster.children(recursive=True)
-        os.kill(postmaster.pid, number)
-        for child in children:
+        postmaster.suspend()
+        wait_until(lambda: postmaster.status() == psutil.STATUS_STOPPED, "PostgreSQL does not stop")
+        for process in [*postmaster.children(recursive=True), postmaster]:
             try:
-                os.kill(child.pid, number)
-            except ProcessLookupError:  # it left with its parent
+                process.send_signal(number)
+            except psutil.NoSuchProcess:  # it left just now
                 continue
 
     def stands_still(self) -> bool:
-        """Whether every process of it is stopped."""
+        """Whether no process of it runs. One that has ended is a zombie until the first one goes on."""
         postmaster = self._server.get_postmaster_info().process
         processes = [postmaster, *postmaster.children(recursive=True)]
-        return all(process.status() == psutil.STATUS_STOPPED for process in processes)
+        still = {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}
+        return all(process.status() in still for process in processes)
 
     def gone(self) -> bool:
         """Whether nothing of it runs."""
