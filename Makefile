@@ -3,6 +3,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
+# Faster than pip, whose configuration of a machine it does not read: where it fails, pip installs.
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes
 MANAGE := $(BIN)/python manage.py
 # What needs settings but no deployment (lint, the OpenAPI file) runs with those of the tests.
 TEST_MANAGE := DJANGO_SETTINGS_MODULE=tests.settings $(MANAGE)
@@ -74,7 +77,7 @@ fix: $(VENV)/dev.stamp ## Correct what the linters can correct
 	$(BIN)/ruff format .
 
 lock: $(VENV)/dev.stamp ## Compile requirements/*.in to *.txt, with hashes
-	for name in runtime dev bench $(OPTIONAL); do \
+	for name in runtime uv dev bench $(OPTIONAL); do \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	    --no-strip-extras --no-emit-index-url --no-emit-find-links --no-header \
 	    requirements/$$name.in --output-file requirements/$$name.txt || exit 1; \
@@ -101,15 +104,16 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/runtime.stamp: requirements/runtime.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/runtime.txt
+	$(PIP) -r requirements/runtime.txt
 	@touch $@
 
-$(VENV)/dev.stamp: requirements/dev.txt $(VENV)/runtime.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+$(VENV)/dev.stamp: requirements/dev.txt requirements/uv.txt $(VENV)/runtime.stamp
+	$(PIP) -r requirements/uv.txt
+	$(UV) -r requirements/dev.txt || $(PIP) -r requirements/dev.txt
 	@touch $@
 
 $(VENV)/bench.stamp: requirements/bench.txt $(VENV)/dev.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	$(PIP) -r requirements/bench.txt
 	@touch $@
 
 # The authorization server of some tests, and that of the benchmark, for node. Without npm what needs them is left
@@ -129,7 +133,7 @@ $(VENV)/glewlwyd.stamp: | $(VENV)/bin/python
 	    tests/packages.sh glewlwyd dbconfig-no-thanks; }; } && touch $@ || echo "The benchmark leaves Glewlwyd out."
 
 $(OPTIONAL_STAMPS): $(VENV)/%.stamp: requirements/%.txt $(VENV)/dev.stamp | $(VENV)/packages.stamp
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $< && touch $@ || \
+	@$(PIP) -r $< && touch $@ || \
 	  echo "The provider $* lacks what $< names, so its tests do not run."
 
 # One pip at a time in an environment, also with `make --jobs`.

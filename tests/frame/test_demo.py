@@ -39,9 +39,10 @@ def shell() -> dict[str, str]:
     return bare | {"DATABASE_URL": "postgres://somebody:else@127.0.0.1:1/theirs", "LANG": "C.UTF-8"}
 
 
-@pytest.fixture
-def demo(folder: Path, shell: dict[str, str], port: int) -> subprocess.CompletedProcess[str]:
-    return run_demo(folder, shell, port)
+@pytest.fixture(scope="module")
+def demo(folder: Path, shell: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    with reserved_port() as port:
+        return run_demo(folder, shell, port)
 
 
 def run_demo(folder: Path, shell: dict[str, str], port: int) -> subprocess.CompletedProcess[str]:
