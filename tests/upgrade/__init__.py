@@ -1,0 +1,1 @@
+"""Installations that other commits made, on which this commit starts."""
