@@ -1,0 +1,5 @@
+"""The settings of the next version."""
+
+from ags.settings import *  # noqa: F403
+
+MIGRATION_MODULES = {"ags_sessions": "tests.live.next_version"}
