@@ -86,7 +86,7 @@ class LockWaits:
             self._pid = pg.info.backend_pid
         elif pg.info.transaction_status == TransactionStatus.IDLE:
             with database.wrap_database_errors:
-                *_, self._pid = pg.execute(_LIMIT).fetchone()
+                *_, self._pid = pg.execute(_LIMIT, prepare=False).fetchone()
         self._seen = ""
         self._is_running = True
         try:

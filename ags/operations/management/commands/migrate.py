@@ -34,9 +34,9 @@ class Command(migrate.Command):
             "--lock-retries",
             type=_retries,
             default=RETRIES,
-            help="PostgreSQL: how often to try again where others hold a lock, 0 to 10000. Each attempt "
-            f"waits {LOCK_TIMEOUT}, so that requests are not held back; before the next, 1 to {LONGEST_PAUSE} "
-            f"seconds pass. {RETRIES} unless told otherwise, which is five minutes.",
+            help="PostgreSQL: how often to retry while others hold a lock, 0 to 10000 "
+            f"(default: {RETRIES}, five minutes). Each attempt waits {LOCK_TIMEOUT}, so that requests "
+            f"are not held back. Between attempts 1 to {LONGEST_PAUSE} seconds pass.",
         )
 
     def handle(self, *args: Any, lock_retries: int, **options: Any) -> None:
