@@ -200,6 +200,19 @@ class RevokedAccessToken(TenantScoped):
         return self.jti
 
 
+class Lease(models.Model):
+    """A task that one process does at a time, until the lease expires. Rows are written by `lease` alone."""
+
+    name = models.CharField(max_length=32, primary_key=True)
+    token = models.UUIDField(null=True)
+    holder = models.CharField(max_length=128)
+    acquired_at = models.DateTimeField(db_default=Now())
+    expires_at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class SecurityEvent(TenantScoped):
     """Something that points at a stolen token. One row for each token and kind, however often it happens."""
 

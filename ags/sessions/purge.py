@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +15,7 @@ from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from ags.sessions.lease import lease
 from ags.sessions.models import (
     AccountChoice,
     Device,
@@ -42,23 +42,19 @@ CLOCK_MARGIN = timedelta(minutes=1)
 """What is kept beyond its end for a process whose clock is behind the database's: to it, a revoked token may
 not have expired yet."""
 
-_LOCK = 0x4147_5350  # "AGSP", the number under which PostgreSQL knows who purges
-
-
-class AlreadyRunning(Exception):
-    """Another purge is at work."""
-
 
 def purge(batch: int = BATCH) -> Iterator[tuple[str, int]]:
     """Delete what is dead; yield of each batch what it was, and how many. Each kind has at least one batch.
 
-    The kinds take turns, for of one there may be no end. Raises `AlreadyRunning` before anything is deleted.
+    The kinds take turns, for of one there may be no end. Raises `LeaseHeld` if another purge is running:
+    before anything is deleted, or when this one has been stuck for longer than its lease.
     """
-    with _only_one():
+    with lease("purge") as held:
         dead = _dead()
         left = dict(dead)
         while left:
             for kind, rows in list(left.items()):
+                held.keep()
                 (order,) = rows.query.order_by
                 began = time.monotonic()
                 found = list(rows.values_list("pk", order)[:batch])
@@ -97,20 +93,3 @@ def _dead() -> dict[str, QuerySet[Any]]:
         "states of documents": health.forgotten().order_by("pk"),
         "sessions of staff": Session.objects.filter(expire_date__lt=now).order_by("expire_date"),
     }
-
-
-@contextmanager
-def _only_one() -> Iterator[None]:
-    """Hold the lock of the purge. SQLite has one writer at a time anyway, and small batches."""
-    if connection.vendor != "postgresql":
-        yield
-        return
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK])
-        if not cursor.fetchone()[0]:
-            raise AlreadyRunning
-    try:
-        yield
-    finally:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import re
+import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -20,15 +23,18 @@ from django.db.models.functions import Now
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
+from ags.sessions import lease
+from ags.sessions.lease import LeaseHeld
 from ags.sessions.models import (
     Account,
     AccountChoice,
     Device,
+    Lease,
     RevokedAccessToken,
     SecurityEvent,
     SessionToken,
 )
-from ags.sessions.purge import BATCH, AlreadyRunning
+from ags.sessions.purge import BATCH
 from ags.sessions.purge import purge as batches
 from tenants.models import DocumentHealth, ResourceServer, Service
 from tests.conftest import ClientApp, HeadEnd
@@ -471,32 +477,33 @@ def test_the_largest_batch_is_one_that_every_database_takes(nagra: HeadEnd) -> N
     assert purge("--batch", "10000") == deleted(tokens=10000)
 
 
-@pytest.mark.postgresql
-@pytest.mark.django_db(transaction=True)
-def test_a_second_runner_does_nothing_and_says_so(nagra: HeadEnd) -> None:
+def test_a_second_purge_names_the_first_deletes_nothing_and_fails(nagra: HeadEnd) -> None:
     add_rows(nagra, 5, seconds=60)
     first = batches(2)
     assert next(first) == ("session tokens", 2)
-    other = connection.copy()
-    try:
-        with other.cursor() as cursor:
-            cursor.execute(
-                "SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND granted AND database ="
-                " (SELECT oid FROM pg_database WHERE datname = current_database())"
-            )
-            ((number,),) = cursor.fetchall()
-            first.close()
-            cursor.execute("SELECT pg_try_advisory_lock(%s)", [number])
-            assert cursor.fetchone() == (True,), "who is done lets go"
-        assert purge() == "another purge is running\n"
-        with pytest.raises(AlreadyRunning):
-            next(batches(2))
-        assert SessionToken.unscoped.count() == 3
-        with other.cursor() as cursor:  # closing alone would let go a moment later
-            cursor.execute("SELECT pg_advisory_unlock(%s)", [number])
-    finally:
-        other.close()
+    holder = f"process {os.getpid()} on {re.escape(socket.gethostname())}"
+    with pytest.raises(CommandError, match=rf"^Another purge is running: {holder}, since \d{{4}}-.+ UTC\.$"):
+        purge()
+    assert SessionToken.unscoped.count() == 3
+    first.close()
     assert purge() == deleted(tokens=3)
+
+
+def test_a_purge_that_has_died_keeps_others_away_until_its_lease_expires(
+    nagra: HeadEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEWAL", timedelta(0))
+    add_rows(nagra, 7, seconds=60)
+    first = batches(2)
+    assert next(first) == ("session tokens", 2)
+    Lease.objects.update(expires_at=ago(seconds=1))
+    next(first)
+    with pytest.raises(CommandError):  # it was not dead, and has renewed its lease
+        purge()
+    Lease.objects.update(expires_at=ago(seconds=1))
+    assert purge() == deleted(tokens=5)
+    with pytest.raises(LeaseHeld):  # it is not dead, and finds that another one has taken over
+        next(first)
 
 
 @pytest.mark.postgresql

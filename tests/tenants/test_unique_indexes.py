@@ -7,12 +7,13 @@ from django.apps import apps
 from django.db import connection
 from django.db.models import Model
 
+from ags.sessions.models import Lease
 from tenants.models import Tenant
 
 OURS = [
     model
     for model in apps.get_models()
-    if model.__module__.split(".")[0] in ("ags", "tenants", "providers") and model is not Tenant
+    if model.__module__.split(".")[0] in ("ags", "tenants", "providers") and model not in (Tenant, Lease)
 ]
 
 

@@ -6,9 +6,10 @@ import argparse
 from collections import Counter
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ags.sessions.purge import BATCH, EVENTS_KEPT, AlreadyRunning, purge
+from ags.sessions.lease import LIFETIME, LeaseHeld
+from ags.sessions.purge import BATCH, EVENTS_KEPT, purge
 
 
 def _batch(text: str) -> int:
@@ -26,7 +27,8 @@ class Command(BaseCommand):
         "have ended by itself; "
         f"security events, {EVENTS_KEPT.days} days after they have last happened; failed logins of staff, "
         "once they lock out nobody; and sessions of staff that have expired. One purge runs at a time; a "
-        "second one says so and does nothing."
+        "second one names it, does nothing and ends with status 1. A purge that has died keeps others away "
+        f"for {LIFETIME.seconds} seconds."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -39,7 +41,6 @@ class Command(BaseCommand):
         try:
             for kind, count in purge(batch):
                 deleted[kind] += count
-        except AlreadyRunning:
-            self.stdout.write("another purge is running")
-            return
+        except LeaseHeld as error:
+            raise CommandError(f"Another purge is running: {error}.") from None
         self.stdout.write(", ".join(f"{count} {kind}" for kind, count in deleted.items()) + " deleted")
