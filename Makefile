@@ -16,8 +16,8 @@ CODE := ags tenants providers examples manage.py
 # Requirements of single providers. Where the machine does not allow one, `make test` says what did not run.
 OPTIONAL := ldap radius
 OPTIONAL_STAMPS := $(OPTIONAL:%=$(VENV)/%.stamp)
-# Debian packages: the servers that they ask in the tests, what python-ldap is built with, and a browser.
-PACKAGES := slapd freeradius gcc python3-dev libldap-dev libsasl2-dev \
+# Debian packages: the servers that the tests use, what python-ldap is built with, and a browser.
+PACKAGES := slapd freeradius pgbouncer gcc python3-dev libldap-dev libsasl2-dev \
   $(if $(AGS_TEST_CHROMIUM)$(shell command -v chromium),,chromium)
 
 .DEFAULT_GOAL := help

@@ -75,11 +75,12 @@ def whole_number(name: str, default: int, least: int, most: int) -> int:
 
 
 def one_of(name: str, default: str, choices: tuple[str, ...]) -> str:
-    """Return a variable that has one of few values, in upper case. Raises ImproperlyConfigured."""
-    value = text(name, default).upper()
-    if value not in choices:
-        raise ImproperlyConfigured(f"{name}: {value!r} is none of {', '.join(choices)}.")
-    return value
+    """Return a variable that has one of few values, spelled as in `choices`. Raises ImproperlyConfigured."""
+    value = text(name, default)
+    for choice in choices:
+        if choice.lower() == value.lower():
+            return choice
+    raise ImproperlyConfigured(f"{name}: {value!r} is none of {', '.join(choices)}.")
 
 
 def matching(name: str, default: str, pattern: str, meaning: str) -> str:
@@ -188,8 +189,12 @@ def words_required(name: str, default: str | None = None) -> list[str]:
     return found
 
 
-def database() -> dict[str, Any]:
-    """Return Django's settings of the database in DATABASE_URL. Raises ImproperlyConfigured."""
+def database(*, pooled: bool = False) -> dict[str, Any]:
+    """Return Django's settings of the database in DATABASE_URL. Raises ImproperlyConfigured.
+
+    With `pooled`, a transaction may find another connection of PostgreSQL than the one before: nothing that
+    belongs to a connection is used (docs/running.md, "Behind a pooler").
+    """
     url = text("DATABASE_URL")
     try:
         # django-environ warns and guesses on a URL that it does not understand.
@@ -207,8 +212,18 @@ def database() -> dict[str, Any]:
     options = dict(config.get("OPTIONS") or {})
     if str(options.get("prepare_threshold", "")).lower() == "none":
         options["prepare_threshold"] = None
+    defaults = _OPTIONS[scheme]
+    if pooled:
+        if scheme == "sqlite":
+            raise ImproperlyConfigured("AGS_DATABASE_POOLER: there is no pooler for SQLite.")
+        if stays_behind := {"options", "assume_role"} & options.keys():
+            raise ImproperlyConfigured(
+                f"DATABASE_URL: behind a pooler it may not set {min(stays_behind)}. Use ALTER ROLE … SET."
+            )
+        config["DISABLE_SERVER_SIDE_CURSORS"] = True
+        defaults = {**defaults, "prepare_threshold": None}
     # One connection per thread, kept. A dead one is noticed without a question (ags/operations/database.py).
-    return {**config, "CONN_MAX_AGE": None, "OPTIONS": {**_OPTIONS[scheme], **options}}
+    return {**config, "CONN_MAX_AGE": None, "OPTIONS": {**defaults, **options}}
 
 
 _POSTGRES_OPTIONS = {

@@ -13,7 +13,8 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 DEBUG = env.switch("DEBUG", default=False)
 SECRET_KEY = env.secret_key()
 AGS_ENCRYPTION_KEYS = env.encryption_keys()
-DATABASES = {"default": env.database()}
+AGS_DATABASE_POOLER = env.one_of("AGS_DATABASE_POOLER", "none", ("none", "transaction"))
+DATABASES = {"default": env.database(pooled=AGS_DATABASE_POOLER == "transaction")}
 ALLOWED_HOSTS = env.hosts("AGS_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 AGS_PROVIDERS = env.app_paths("AGS_PROVIDERS", "providers.operator_token")
 AGS_PRIVATE_UPSTREAMS = env.networks("AGS_PRIVATE_UPSTREAMS")

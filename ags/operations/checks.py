@@ -3,10 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
+import psycopg
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import connection
 from django.db.utils import DatabaseError
+
+from ags.operations import pooler
+from ags.operations.database import ANSWER_LIMIT
+
+DECLARE = "Set AGS_DATABASE_POOLER=transaction (docs/running.md, Behind a pooler)."
 
 
 @register(Tags.database)
@@ -30,6 +36,56 @@ def check_encoding(databases: Sequence[str] | None = None, **kwargs: Any) -> lis
             id="operations.E001",
         )
     ]
+
+
+@register(Tags.database)
+def check_pooler(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Find a pooler that would break what the server does, before a request does."""
+    if not databases or "default" not in databases or connection.vendor != "postgresql":
+        return []
+    try:
+        pooler.check_options()
+        if not pooler.loses_prepared_statements():
+            return []
+    except pooler.OptionsLost:
+        return [
+            Error(
+                "There is a pooler between AGS and PostgreSQL: it refuses or drops start-up options.",
+                hint=DECLARE,
+                id="operations.E002",
+            )
+        ]
+    except psycopg.Error:
+        return []
+    return [
+        Error(
+            "The pooler between AGS and PostgreSQL does not know prepared statements.",
+            hint=DECLARE
+            if settings.AGS_DATABASE_POOLER == "none"
+            else "Remove prepare_threshold from DATABASE_URL. "
+            "PgBouncer knows them since 1.21, with max_prepared_statements above 0.",
+            id="operations.E003",
+        )
+    ]
+
+
+@register(Tags.security, deploy=True)
+def check_limits(**kwargs: Any) -> list[CheckMessage]:
+    """Behind a pooler, only the role of the server can have limits."""
+    if settings.AGS_DATABASE_POOLER == "none":
+        return []
+    try:
+        missing = pooler.missing_limits()
+    except psycopg.Error:
+        return []
+    return [
+        Warning(
+            f"The role of DATABASE_URL has no {' and no '.join(missing)} below {ANSWER_LIMIT} s: "
+            "a statement that is stuck goes on after its request was answered.",
+            hint="ALTER ROLE … SET (docs/running.md, Behind a pooler).",
+            id="operations.W004",
+        )
+    ] * bool(missing)
 
 
 @register(Tags.security, deploy=True)

@@ -7,14 +7,13 @@ import time
 from typing import Any
 
 import psycopg
+from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connections
-from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.postgresql.base import DatabaseWrapper
-from django.db.backends.signals import connection_created
 from psycopg.pq import TransactionStatus
 
-STATEMENT_LIMIT = "1500ms"
-"""What PostgreSQL itself is told to keep."""
+LIMITS = {"statement_timeout": 1500, "lock_timeout": 1500}
+"""Milliseconds that PostgreSQL itself keeps to. Behind a pooler they belong to the role of the server."""
 
 ANSWER_LIMIT = 1.8
 """Seconds after which this side hangs up: reached only by a PostgreSQL too stuck to keep its own limit."""
@@ -29,20 +28,18 @@ PAUSE = 1.0
 """Seconds in which a PostgreSQL that was stuck is not asked: else requests wait for it in turn."""
 
 
-def bound_statements(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
-    """Give every statement of this process an end, so that a stuck database is a 503 within two seconds."""
-    if connection.vendor == "postgresql":
-        with connection.cursor() as cursor:
-            cursor.execute(
-                f"SET statement_timeout = '{STATEMENT_LIMIT}'; SET lock_timeout = '{STATEMENT_LIMIT}'"
-            )
-
-
 def bound_all_statements() -> None:
-    """Apply `bound_statements` to every connection from now on, and wait for none without end."""
-    connection_created.connect(bound_statements, dispatch_uid="ags.bound_statements")
+    """Give every statement of this process an end: a stuck database is a 503 within two seconds."""
     # Django has a signal for after a connection is made, and no hook before.
     setattr(DatabaseWrapper, "get_new_connection", _connect)  # noqa: B010 - mypy knows no other way
+
+
+def with_limits(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return parameters of a connection with the limits as start-up options, which a pooler would refuse."""
+    if settings.AGS_DATABASE_POOLER != "none":
+        return parameters
+    limits = [f"-c {name}={milliseconds}" for name, milliseconds in LIMITS.items()]
+    return {**parameters, "options": " ".join([parameters.get("options", ""), *limits])}
 
 
 _connect_unbounded = DatabaseWrapper.get_new_connection
@@ -68,7 +65,7 @@ _pause = _Pause()
 def _connect(self: DatabaseWrapper, parameters: dict[str, Any]) -> Any:
     _pause.refuse()
     try:
-        pg = _connect_unbounded(self, parameters)
+        pg = _connect_unbounded(self, with_limits(parameters))
     except psycopg.errors.ConnectionTimeout:
         _pause.begin()
         raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -30,7 +29,7 @@ class _Documents(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Read the health of the documents."""
-        rows = DocumentHealth.unscoped.order_by("tenant_id", "address").iterator(chunk_size=DOCUMENTS_TOLD)
+        rows = DocumentHealth.unscoped.order_by("tenant_id", "address")[:DOCUMENTS_TOLD]
         labels = ["tenant", "document"]
         good = GaugeMetricFamily(
             "ags_document_good",
@@ -43,7 +42,7 @@ class _Documents(Collector):
             labels=labels,
         )
         told: dict[tuple[str, str], tuple[int, float]] = {}
-        for row in islice(rows, DOCUMENTS_TOLD):
+        for row in rows:
             # A query may hold what lets AGS in. Of those that differ in nothing else, the worse is told.
             of = row.tenant_id, row.address.partition("?")[0]
             health = 0 if row.trouble else 1, row.good_at.timestamp() if row.good_at else 0.0

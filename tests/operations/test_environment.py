@@ -142,6 +142,7 @@ WRONG = {
     ),
     "DATABASE_URL without a database": ("DATABASE_URL", f"postgres://a:{SAMPLE_SECRET}@b:5432"),
     "DATABASE_URL of SQLite with a host": ("DATABASE_URL", f"sqlite://{SAMPLE_SECRET}/x.sqlite3"),
+    "AGS_DATABASE_POOLER": ("AGS_DATABASE_POOLER", "session"),
     "AGS_PROVIDERS no module": ("AGS_PROVIDERS", "providers.nothing"),
     "AGS_PROVIDERS no module inside a package": ("AGS_PROVIDERS", "no.such.app"),
     "AGS_PROVIDERS no module around a class": ("AGS_PROVIDERS", "providers.nothing.apps.Config"),
@@ -179,6 +180,31 @@ def test_several_hosts_of_a_database_have_a_port_each(monkeypatch: pytest.Monkey
     monkeypatch.setenv("DATABASE_URL", "postgres://ags:x@one,two:5432,5433/ags")
     with pytest.raises(ImproperlyConfigured):
         environment.database()
+
+
+def test_behind_a_pooler_nothing_belongs_to_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", GOOD["DATABASE_URL"])
+    assert environment.database()["OPTIONS"]["prepare_threshold"] == 5
+    found = environment.database(pooled=True)
+    assert found["OPTIONS"]["prepare_threshold"] is None
+    assert found["DISABLE_SERVER_SIDE_CURSORS"] is True
+
+
+@pytest.mark.parametrize(
+    ("url", "flaw"),
+    [
+        (f"{GOOD['DATABASE_URL']}?options=-c%20work_mem=1MB", "DATABASE_URL: behind a pooler .* options"),
+        (f"{GOOD['DATABASE_URL']}?assume_role=x", "DATABASE_URL: behind a pooler .* assume_role"),
+        ("sqlite:////x", "AGS_DATABASE_POOLER: there is no pooler for SQLite"),
+    ],
+)
+def test_what_would_belong_to_a_connection_is_refused_behind_a_pooler(
+    monkeypatch: pytest.MonkeyPatch, url: str, flaw: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    environment.database()
+    with pytest.raises(ImproperlyConfigured, match=flaw):
+        environment.database(pooled=True)
 
 
 @pytest.mark.parametrize(("name", "value"), WRONG.values(), ids=WRONG)

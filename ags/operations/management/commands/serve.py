@@ -14,6 +14,7 @@ from django.db import connections
 from gunicorn.app.base import BaseApplication
 from gunicorn.util import import_app
 
+from ags.operations.checks import check_limits
 from providers.contract import UpstreamSettings
 from providers.registry import strategies
 from providers.upstream.room import PLACES
@@ -64,6 +65,8 @@ class Command(BaseCommand):
                 "debug": settings.DEBUG,
             },
         )
+        for message in check_limits():
+            log.warning(message.msg, extra={"hint": message.hint})
         others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
         if others:
             log.warning("threads were started that no worker has", extra={"names": others})
