@@ -24,15 +24,17 @@ class OptionsLost(Exception):
 
 def check_options() -> None:
     """Connect as the server does. Raises OptionsLost, or psycopg's errors if the database is not there."""
+    if settings.AGS_DATABASE_POOLER != "none":
+        return
     try:
         with _connection() as one:
             sources = {source for _, source in _limits(one).values()}
-            if settings.AGS_DATABASE_POOLER == "none" and sources != {"client"}:
-                raise OptionsLost
-    except psycopg.OperationalError as error:
-        if "unsupported startup parameter" in str(error):  # PgBouncer
-            raise OptionsLost from None
-        raise
+    except psycopg.OperationalError:
+        # Poolers refuse in words of their own; without the options, they let us in.
+        psycopg.connect(**connection.get_connection_params()).close()
+        raise OptionsLost from None
+    if sources != {"client"}:
+        raise OptionsLost
 
 
 def loses_prepared_statements() -> bool:

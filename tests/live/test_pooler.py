@@ -31,7 +31,7 @@ POOL = 6
 
 @dataclass(frozen=True)
 class Pooler:
-    """A PgBouncer. `ROLE`s are those of docs/running.md: one owns the tables, the other one serves."""
+    """A PgBouncer. The roles are those of docs/running.md: one owns the tables, the other one serves."""
 
     owner: str
     serving: str
@@ -53,7 +53,10 @@ class Pooler:
                 for _ in range(POOL)
             ]
             # Each is in a transaction, so no two of them have the same connection.
-            return [client.execute(query).fetchone() for client in clients]  # type: ignore[call-overload]
+            rows = [client.execute(query).fetchone() for client in clients]  # type: ignore[call-overload]
+            for client in clients:
+                client.rollback()  # else PgBouncer closes what it cannot use again
+            return rows
 
 
 @pytest.fixture
@@ -106,6 +109,8 @@ SELECT current_setting('statement_timeout'),
 """
 """Of a connection: a limit, who has set the limits, and how much of what belongs to a connection there is."""
 
+STATES = {"owner": ("0", ["default"], 0), "serving": ("1500ms", ["user"], 0)}
+"""Of a connection of each role that AGS leaves as it was."""
 
 PURGES = """
 from django.core.management import call_command
@@ -124,12 +129,15 @@ def test_subscribers_are_served_dead_rows_are_purged_and_nothing_stays_behind(
             held.enter_context(closing(psycopg.connect(pooler.url(pooler.owner), autocommit=True)))
             for _ in range(4)
         ]
+        # From now on, each statement finds another connection than the one before.
+        for role, state in STATES.items():
+            assert pooler.connections(getattr(pooler, role), STATE) == [state] * POOL
         before = [client.execute("SHOW statement_timeout").fetchone() for client in idle]
         server = held.enter_context(ServerProcess(**pooler.environment(pooler.serving), AGS_LOG_LEVEL="INFO"))
         app = ClientApp(warm(server, nagra))
         resources = platform(nagra.tenant_id)
         resources.client = server  # type: ignore[assignment]
-        for _ in range(2 * POOL):  # each statement finds another connection than the one before
+        for _ in range(2 * POOL):
             assert app.sign_on().status_code == 201
             assert resources.sees(app.tokens["access_token"])
             assert app.refresh().status_code == 200
@@ -141,8 +149,8 @@ def test_subscribers_are_served_dead_rows_are_purged_and_nothing_stays_behind(
         assert [client.execute("SHOW statement_timeout").fetchone() for client in idle] == before
         assert server.get("/readyz").status_code == 200
         assert "no statement_timeout" not in server.log
-        assert pooler.connections(pooler.serving, STATE) == [("1500ms", ["user"], 0)] * POOL
-        assert pooler.connections(pooler.owner, STATE) == [("0", ["default"], 0)] * POOL
+        for role, state in STATES.items():
+            assert pooler.connections(getattr(pooler, role), STATE) == [state] * POOL
 
 
 def ids(
@@ -173,7 +181,7 @@ def test_checks_find_a_pooler_that_is_not_declared_and_what_it_does_not_know(
         assert ids(each, each.owner, "transaction", monkeypatch) == {"operations.W004"}
         found = ids(each, each.serving, "transaction", monkeypatch, "?prepare_threshold=5")
         assert found == {"operations.E003"}
-        assert each.connections(each.serving, STATE) == [("1500ms", ["user"], 0)] * POOL
+        assert each.connections(each.serving, STATE) == [STATES["serving"]] * POOL
     session = poolers(pool_mode="session", server_round_robin=in_turn)
     assert ids(session, session.serving, "transaction", monkeypatch, "?prepare_threshold=5") == set()
 
@@ -184,6 +192,12 @@ def test_a_server_behind_a_pooler_that_is_not_declared_does_not_start(pooler: Po
     assert "(operations.E002) There is a pooler" in done.stderr
     assert "HINT: Set AGS_DATABASE_POOLER=transaction" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.full
+def test_a_server_whose_role_has_no_limits_says_so_when_it_starts(pooler: Pooler) -> None:
+    with ServerProcess(**pooler.environment(pooler.owner)) as server:
+        assert "has no statement_timeout and no lock_timeout below 1.8 s" in server.log
 
 
 @pytest.mark.full
