@@ -57,7 +57,7 @@ def missing_limits() -> list[str]:
 
 @contextmanager
 def _connection() -> Iterator[psycopg.Connection[Any]]:
-    parameters = with_limits(connection.get_connection_params())
+    parameters = with_limits(connection.get_connection_params()) | {"prepare_threshold": None}
     with closing(psycopg.connect(**parameters, autocommit=True)) as one:
         yield one
 

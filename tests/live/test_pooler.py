@@ -179,7 +179,7 @@ def test_checks_find_a_pooler_that_is_not_declared_and_what_it_does_not_know(
             assert ids(each, each.serving, "none", monkeypatch, query) == {"operations.E002"}
         assert ids(each, each.serving, "transaction", monkeypatch) == set()
         assert ids(each, each.owner, "transaction", monkeypatch) == {"operations.W004"}
-        found = ids(each, each.serving, "transaction", monkeypatch, "?prepare_threshold=5")
+        found = ids(each, each.serving, "transaction", monkeypatch, "?prepare_threshold=1")
         assert found == {"operations.E003"}
         assert each.connections(each.serving, STATE) == [STATES["serving"]] * POOL
     session = poolers(pool_mode="session", server_round_robin=in_turn)
