@@ -23,7 +23,8 @@ from providers.contract import Identity, Refusal, Refused
 from tenants.models import Key, Tenant
 from tenants.view import ServiceView, TenantView
 
-_LATEST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+LATEST = datetime(9999, 12, 31, tzinfo=UTC)
+"""The last moment that Python, and so a row, can have: a `jti` is guarded no longer."""
 
 CLOCK_MARGIN = 60.0
 """Seconds by which the clock of a process may be behind the database's before a replay could pass."""
@@ -106,7 +107,7 @@ def _row(
         "correlation_id": correlation_id,
         "jti": identity.jti,
         "ttl": ttl,
-        "guard": min((identity.replayable_until or 0.0) + CLOCK_MARGIN, _LATEST),
+        "guard": min((identity.replayable_until or 0.0) + CLOCK_MARGIN, LATEST.timestamp()),
     }
 
 

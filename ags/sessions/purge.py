@@ -15,6 +15,7 @@ from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from ags.sessions.issue import LATEST
 from ags.sessions.lease import lease
 from ags.sessions.models import (
     AccountChoice,
@@ -24,6 +25,8 @@ from ags.sessions.models import (
     SecurityEvent,
     SessionToken,
 )
+from providers.claims import TokenSettings
+from providers.registry import strategies
 from tenants import health
 
 BATCH = 200
@@ -92,4 +95,17 @@ def _dead() -> dict[str, QuerySet[Any]]:
         "failed logins": AccessAttempt.objects.filter(attempt_time__lt=now - locked_out).order_by("pk"),
         "states of documents": health.forgotten().order_by("pk"),
         "sessions of staff": Session.objects.filter(expire_date__lt=now).order_by("expire_date"),
+        "guards without end": SessionToken.unscoped.filter(
+            dead_after__gte=LATEST, expires_at__lte=Now(), service__strategy__in=_refusing_endless_tokens()
+        ).order_by("dead_after"),
     }
+
+
+def _refusing_endless_tokens() -> list[str]:
+    """Return the strategies to which a token that expires in the year 9999 is `lifetime_too_long`.
+
+    An earlier release accepted an `exp` in milliseconds, and guarded its `jti` until then. It is refused now,
+    and will be until ten years before that: nothing is left to guard. Another strategy may want a guard
+    without end.
+    """
+    return [slug for slug, strategy in strategies().items() if issubclass(strategy.Settings, TokenSettings)]

@@ -24,6 +24,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from ags.sessions import lease
+from ags.sessions.issue import LATEST, issue
 from ags.sessions.lease import LeaseHeld
 from ags.sessions.models import (
     Account,
@@ -36,8 +37,10 @@ from ags.sessions.models import (
 )
 from ags.sessions.purge import BATCH
 from ags.sessions.purge import purge as batches
+from providers.contract import Identity
 from tenants.models import DocumentHealth, ResourceServer, Service
-from tests.conftest import ClientApp, HeadEnd
+from tenants.snapshot import snapshot
+from tests.conftest import SERVICE, ClientApp, HeadEnd
 
 
 def purge(*options: str) -> str:
@@ -55,12 +58,14 @@ def deleted(
     logins: int = 0,
     states: int = 0,
     sessions: int = 0,
+    guards: int = 0,
 ) -> str:
     """What the command says."""
     return (
         f"{tokens} session tokens, {choices} choices of an account, {access} revoked access tokens, "
         f"{devices} deleted devices, {events} security events, {logins} failed logins, "
-        f"{states} states of documents, {sessions} sessions of staff deleted\n"
+        f"{states} states of documents, {sessions} sessions of staff, "
+        f"{guards} guards without end deleted\n"
     )
 
 
@@ -226,6 +231,27 @@ def test_it_is_guarded_to_the_last_moment_of_the_widest_skew(nagra: HeadEnd) -> 
         assert nagra.present(token).json()["reason"] == "token_expired", "when it goes, the token is no good"
 
 
+def test_a_guard_without_end_goes_where_its_token_is_refused_anyway(nagra: HeadEnd) -> None:
+    """An earlier release stored it for an `exp` in milliseconds, which is in the year 58,000."""
+    milliseconds, year_2100 = int(datetime.now(UTC).timestamp()) * 1000, 4_102_444_800
+    tenant = snapshot.tenant("nagra")
+    assert tenant is not None
+    for exp in (milliseconds, year_2100):
+        assert nagra.present(nagra.token(jti=str(exp), exp=exp)).json()["reason"] == "lifetime_too_long"
+        issue(tenant, tenant.services[SERVICE], Identity("a", jti=str(exp), replayable_until=exp), "x")
+    rows = SessionToken.objects.for_tenant("nagra")
+    assert purge() == deleted(), "its session token can still be redeemed"
+    expire()
+    Service.unscoped.update(strategy="dummy")
+    assert purge() == deleted(), "nobody knows that this strategy refuses its token"
+    Service.unscoped.update(strategy="operator_token")
+    assert purge() == deleted(guards=1)
+    assert rows.get().jti == str(year_2100), "its token is accepted from 2090 on"
+    with time_machine.travel(datetime(9989, 12, 1, tzinfo=UTC), tick=True):
+        answer = nagra.present(nagra.token(jti="new", exp=int(LATEST.timestamp())))
+        assert answer.json()["reason"] == "lifetime_too_long"
+
+
 @pytest.mark.parametrize("hours", [-5, 5])
 def test_the_databases_clock_decides(nagra: HeadEnd, hours: int) -> None:
     add_rows(nagra, 1, seconds=1800)
@@ -241,7 +267,8 @@ def test_each_statement_is_small_and_committed_by_itself(nagra: HeadEnd) -> None
         assert tokens_of(batches(10)) == [10, 10, 5]
     deletes = [query["sql"] for query in captured if query["sql"].startswith("DELETE")]
     assert [ids_of(sql).count(",") + 1 for sql in deletes] == [10, 10, 5]
-    selects = [query["sql"] for query in captured if query["sql"].startswith('SELECT "ags_sessions_session')]
+    by_end = re.compile('SELECT "ags_sessions_session.*"dead_after" <= ')
+    selects = [query["sql"] for query in captured if by_end.match(query["sql"])]
     assert len(selects) == 3
     assert all(sql.endswith("ORDER BY 2 ASC LIMIT 10") for sql in selects), "by dead_after"
     begins_where_the_last_ended = ['"dead_after" >=' in sql for sql in selects]
@@ -254,8 +281,8 @@ def test_no_kind_waits_for_the_end_of_another(nagra: HeadEnd) -> None:
     add_rows(nagra, 100, seconds=60)
     add_choices(nagra, 5, seconds=60)
     done = batches(2)
-    kinds = [kind for kind, _ in islice(done, 12)]
-    assert kinds[:2] == kinds[8:10] == kinds[10:12] == ["session tokens", "choices of an account"]
+    kinds = [kind for kind, _ in islice(done, 13)]
+    assert kinds[:2] == kinds[9:11] == kinds[11:13] == ["session tokens", "choices of an account"]
     assert AccountChoice.unscoped.count() == 0
     assert SessionToken.unscoped.count() == 94
 
@@ -430,6 +457,7 @@ def test_failed_logins_go_a_little_at_a_time_too_the_oldest_first() -> None:
     assert list(done) == [
         ("states of documents", 0),
         ("sessions of staff", 0),
+        ("guards without end", 0),
         ("failed logins", 10),
         ("failed logins", 5),
     ]

@@ -26,7 +26,8 @@ class Command(BaseCommand):
         "of an account and revoked access tokens that have expired; deleted devices whose last sign-on would "
         "have ended by itself; "
         f"security events, {EVENTS_KEPT.days} days after they have last happened; failed logins of staff, "
-        "once they lock out nobody; and sessions of staff that have expired. One purge runs at a time; a "
+        "once they lock out nobody; sessions of staff that have expired; and expired session tokens of "
+        "assertions that expire in the year 9999 or later, which are refused. One purge runs at a time; a "
         "second one names it, does nothing and ends with status 1. A purge that has died keeps others away "
         f"for {LIFETIME.seconds} seconds."
     )
