@@ -6,6 +6,8 @@ import base64
 import binascii
 import os
 import re
+from collections.abc import Iterator
+from difflib import get_close_matches
 from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -18,12 +20,27 @@ from django.core.exceptions import ImproperlyConfigured
 SECRETS = ("SECRET_KEY", "AGS_ENCRYPTION_KEYS", "DATABASE_URL")
 """Variables that can also be given as NAME_FILE, the path of a file that holds the value."""
 
+REMOVED: dict[str, str] = {}
+"""Variables that an earlier release read, each with what to set instead."""
+
+_READ: set[str] = set()
+"""Variables that were looked for: the names of all that there are, once the settings are loaded."""
+
+_OTHERS = ("AGS_SECRET_", "AGS_TEST_")
+"""What the names of variables begin with that no setting has: secrets, as `export` names them, and tests."""
+
+_KUBERNETES = re.compile(
+    r"_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]{1,63})?|PORT(_[0-9]{1,5}_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)\Z"
+)
+"""How the variables end that Kubernetes sets for a service whose name is, or begins with, ags."""
+
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 
 
 def text(name: str, default: str | None = None) -> str:
     """Return the variable, or `default`. Raises ImproperlyConfigured when there is neither."""
+    _READ.update({name, f"{name}_FILE"} if name in SECRETS else {name})
     value = _trimmed(os.environ.get(name, ""))
     path = os.environ.get(f"{name}_FILE", "").strip() if name in SECRETS else ""
     if value and path:
@@ -44,6 +61,18 @@ def text(name: str, default: str | None = None) -> str:
 def _trimmed(text: str) -> str:
     # A file that an editor of Windows has written begins with a byte order mark, which is no white space.
     return text.removeprefix("\ufeff").strip()
+
+
+def unknown() -> Iterator[tuple[str, str]]:
+    """Yield the AGS_ variables that are set and that nothing reads, each with what to do about it."""
+    names = {name for name in os.environ if name.startswith("AGS_")} - _READ
+    for name in sorted(names):
+        if name in REMOVED:
+            yield name, f"Set {REMOVED[name]} instead."
+        elif not name.startswith(_OTHERS) and not _KUBERNETES.search(name):
+            nearest = get_close_matches(name, sorted(_READ), n=1)
+            meant = f"Did you mean {nearest[0]}? " if nearest else ""
+            yield name, f"{meant}If it is a secret for `apply`, begin its name with AGS_SECRET_."
 
 
 def is_set(name: str) -> bool:

@@ -9,10 +9,20 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import connection
 from django.db.utils import DatabaseError
 
+from ags import environment
 from ags.operations import pooler
 from ags.operations.database import ANSWER_LIMIT
 
 DECLARE = "Set AGS_DATABASE_POOLER=transaction (docs/running.md, Behind a pooler)."
+
+
+@register()
+def check_environment(**kwargs: Any) -> list[CheckMessage]:
+    """Name variables that are mistyped, or settings no more. Their values are not repeated."""
+    return [
+        Warning(f"{name} is set, but AGS has no such setting.", hint=hint, id="operations.W005")
+        for name, hint in environment.unknown()
+    ]
 
 
 @register(Tags.database)

@@ -87,8 +87,9 @@ def test_it_says_in_one_json_line_how_it_starts_and_one_for_each_request(transac
 
 
 def test_a_key_that_cannot_be_decrypted_stops_the_start_and_is_named(nagra: HeadEnd) -> None:
-    done = manage("serve", AGS_ENCRYPTION_KEYS=OTHER_KEY, AGS_BIND="127.0.0.1:1")
+    done = manage("serve", AGS_ENCRYPTION_KEYS=OTHER_KEY, AGS_BIND="127.0.0.1:1", AGS_BINDING="x")
     assert done.returncode == 1
+    assert done.stderr.count("(operations.W005) AGS_BINDING is set") == 1, "what is checked is checked once"
     assert f"tenant '{nagra.tenant_id}', key '{nagra.kid}'" in done.stderr
     assert "(tenants.E001)" in done.stderr
     assert "Traceback" not in done.stderr

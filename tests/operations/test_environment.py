@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 
@@ -71,7 +72,7 @@ def test_the_example_explains_every_variable() -> None:
 
 
 READS = {
-    "ags/environment.py": {"name", 'f"{name}_FILE"'},
+    "ags/environment.py": {"name", 'f"{name}_FILE"', ""},  # all names, to find those that nobody reads
     "ags/wsgi.py": {'"DJANGO_SETTINGS_MODULE"'},  # sets it
     "tenants/management/commands/rotate_signing_key.py": {"variable"},  # the secret of a key, named to it
     "tenants/configuration/reference.py": {"reference.value"},  # a secret that a file refers to
@@ -308,3 +309,62 @@ def test_a_database_that_was_not_migrated_is_one_line_of_a_command(tmp_path: Pat
     done = manage("export", **GOOD | {"DATABASE_URL": f"sqlite:///{tmp_path / 'x.sqlite3'}"})
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "The database says: no such table: tenants_tenant\n"
+
+
+def warned_of(command: str, tmp_path: Path, **variables: str) -> dict[str, str]:
+    """The variables that the command warns of, each with the hint; no value may be among them."""
+    done = manage(command, **{**GOOD, "DATABASE_URL": f"sqlite:///{tmp_path / 'x.sqlite3'}"}, **variables)
+    told = done.stdout + done.stderr
+    assert done.returncode == 0, told
+    assert SAMPLE_SECRET not in told
+    return dict(
+        re.findall(r"\(operations\.W004\) (\w+) is set, but AGS has no such setting\.\n\tHINT: (.*)", told)
+    )
+
+
+IF_SECRET = "If it is a secret for `apply`, begin its name with AGS_SECRET_."
+UNKNOWN = {
+    "AGS_TRUSTED_PROXY": f"Did you mean AGS_TRUSTED_PROXIES? {IF_SECRET}",
+    "AGS_BIND_FILE": f"Did you mean AGS_BIND? {IF_SECRET}",  # not one of the secrets, which may be in files
+    "AGS_NAGRA_PASSWORD": IF_SECRET,
+}
+
+
+@pytest.mark.parametrize("command", ["check", "migrate"])
+def test_a_variable_that_nobody_reads_is_told_with_the_one_that_is_meant(
+    tmp_path: Path, command: str
+) -> None:
+    assert warned_of(command, tmp_path, **dict.fromkeys(UNKNOWN, SAMPLE_SECRET)) == UNKNOWN
+
+
+def test_a_variable_that_an_earlier_release_read_is_told_with_its_successor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(environment.REMOVED, "AGS_STRATEGIES", "AGS_PROVIDERS")
+    monkeypatch.setenv("AGS_STRATEGIES", SAMPLE_SECRET)
+    (message,) = (found for found in run_checks() if found.id == "operations.W005")
+    assert message.hint == "Set AGS_PROVIDERS instead."
+    assert message.msg == "AGS_STRATEGIES is set, but AGS has no such setting."
+
+
+def test_none_that_was_removed_is_a_setting() -> None:
+    assert variables_in_the_example().isdisjoint(environment.REMOVED)
+    assert variables_in_the_example() >= {name.removesuffix("_FILE") for name in environment.REMOVED.values()}
+
+
+def test_variables_that_are_settings_or_none_of_ours_are_not_told(tmp_path: Path) -> None:
+    ours = example(SECRET_KEY=GOOD["SECRET_KEY"], DATABASE_URL=f"sqlite:///{tmp_path / 'x.sqlite3'}")
+    keys = tmp_path / "keys"
+    keys.write_text(GOOD["AGS_ENCRYPTION_KEYS"])
+    ours |= {"AGS_ENCRYPTION_KEYS": "", "AGS_ENCRYPTION_KEYS_FILE": str(keys)}
+    secrets = {"AGS_SECRET__NAGRA__KEY": "x", "AGS_SECRET_OF_NAGRA": "x"}
+    tests = {"AGS_TEST_CHROMIUM": "x"}
+    of_kubernetes = {
+        f"AGS_{name}": "x"
+        for name in (
+            *("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "DB_SERVICE_HOST"),
+            *("PORT", "PORT_8000_TCP", "PORT_8000_TCP_PROTO", "PORT_8000_TCP_PORT", "PORT_8000_TCP_ADDR"),
+        )
+    }
+    done = manage("check", **ours, **secrets, **tests, **of_kubernetes)
+    assert (done.returncode, done.stderr) == (0, "")

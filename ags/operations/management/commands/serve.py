@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.core.checks import Tags
 from django.core.management.base import BaseCommand
 from django.db import connections
 from gunicorn.app.base import BaseApplication
@@ -52,7 +53,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Serve until told to stop; gunicorn ends it by SystemExit."""
         # The checks of the database come last, for they are the only ones that need it.
-        self.check(databases=["default"])
+        self.check(tags=[Tags.database], databases=["default"])
         log.info(
             "starting",
             extra={
