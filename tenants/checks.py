@@ -4,27 +4,28 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.checks import CheckMessage, Error, Info, Tags, Warning, register
 from django.core.exceptions import ValidationError
 from django.db import connections
 from django.db.utils import OperationalError, ProgrammingError
 
+from providers.contract import SecretField, Strategy
 from providers.registry import strategies
 from tenants import material
 from tenants.encryption import Unsealable
-from tenants.models import Key, KeyState, Service, SigningKey
+from tenants.models import Key, KeyState, Service, SigningKey, Tenant
 from tenants.settings_form import validated
 
 
 @register(Tags.database)
 def check_stored(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Read every enabled service, and every key that is or may come into force, as a request would."""
+    """Judge by the rules of this version every tenant, enabled service, and key that may come into force."""
     if not databases or "default" not in databases:
         return []
     try:
         if Key._meta.db_table not in connections["default"].introspection.table_names():
             return []
-        return [*_services(), *_keys(), *_signing_keys()]
+        return [*_tenants(), *_services(), *_keys(), *_signing_keys()]
     except (OperationalError, ProgrammingError):
         # Away, or between two migrations: /readyz and migrate tell that better.
         return []
@@ -34,6 +35,23 @@ def check_stored(databases: Sequence[str] | None = None, **kwargs: Any) -> list[
 def check_stored_too(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """Let `check --deploy` read what is stored without being told of the database."""
     return [] if databases else check_stored(["default"])
+
+
+def _tenants() -> list[CheckMessage]:
+    found: list[CheckMessage] = []
+    for tenant in Tenant.objects.order_by("pk").iterator():
+        try:
+            tenant.clean_fields()
+        except ValidationError as problem:
+            found += [
+                Warning(
+                    f"tenant {tenant.pk!r}: {name}: {'; '.join(messages)}",
+                    hint="It works as it is stored. It must be corrected with the next change of the tenant.",
+                    id="tenants.W004",
+                )
+                for name, messages in problem.message_dict.items()
+            ]
+    return found
 
 
 def _services() -> list[CheckMessage]:
@@ -51,13 +69,32 @@ def _services() -> list[CheckMessage]:
             )
             continue
         try:
-            service.secrets()
+            secrets = service.secrets()
             validated(strategy, service.clear_settings())
+            found += [
+                _untrimmed(f"{where}, {name}")
+                for name, text in secrets.items()
+                if name in _lines_of(strategy) and material.trim(text) != text
+            ]
         except Unsealable:
             found.append(_unsealable(where))
         except ValidationError as problem:
             found.append(Warning(f"{where}: not offered: {'; '.join(problem.messages)}", id="tenants.W002"))
     return found
+
+
+def _lines_of(strategy: Strategy) -> set[str]:
+    """Return the secret settings of one line: the others end as a file does."""
+    declared = strategy.Settings.base_fields
+    return {name for name, field in declared.items() if isinstance(field, SecretField) and not field.lines}
+
+
+def _untrimmed(where: str) -> CheckMessage:
+    return Info(
+        f"{where}: the secret begins with a byte order mark or ends with a line end. It is used as it is.",
+        hint="`apply` reads a secret without them: see docs/upgrading.md.",
+        id="tenants.I001",
+    )
 
 
 def _signing_keys() -> list[CheckMessage]:
@@ -83,7 +120,10 @@ def _keys() -> list[CheckMessage]:
     for key in Key.unscoped.exclude(state=KeyState.REVOKED).order_by("tenant", "kid").iterator():
         where = f"tenant {key.tenant_id!r}, key {key.kid!r}"
         try:
-            material.check(key.secret(), key.algorithm)
+            secret = key.secret()
+            material.check(secret, key.algorithm)
+            if material.is_untrimmed(secret):
+                found.append(_untrimmed(where))
         except Unsealable:
             found.append(_unsealable(where))
         except ValidationError as problem:

@@ -22,6 +22,15 @@ def trim(text: str) -> str:
     return text.removeprefix("\ufeff").rstrip("\r\n")
 
 
+def is_untrimmed(secret: bytes) -> bool:
+    """Whether it is a text that `trim` would shorten. Random bytes may end with a line end, and mean it."""
+    try:
+        text = secret.decode()
+    except UnicodeDecodeError:
+        return False
+    return trim(text) != text and trim(text).isprintable()
+
+
 def decode(text: str, encoding: str) -> bytes:
     """Return the bytes of a secret given as `text`, `base64` or `base64url`. Raises ValidationError."""
     text = trim(text)

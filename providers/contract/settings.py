@@ -27,6 +27,7 @@ class SecretField(forms.CharField):
 
     def __init__(self, *, sent_to: tuple[str, ...] | None = None, lines: bool = False, **kwargs: Any) -> None:
         self.sent_to = sent_to
+        self.lines = lines
         own = {"autocomplete": "new-password"}
         widget = SecretLines(attrs=own) if lines else forms.PasswordInput(render_value=False, attrs=own)
         super().__init__(**{"max_length": 1024, "strip": False, "widget": widget, **kwargs})

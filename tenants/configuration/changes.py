@@ -15,6 +15,7 @@ from django.db import transaction
 
 from providers.jose import HMAC_BYTES
 from providers.registry import strategies
+from tenants import material
 from tenants.configuration.form import Entry, KeyEntry, TenantEntry
 from tenants.configuration.reference import Reference, found, located_at, reference
 from tenants.configuration.text import Mistake
@@ -137,10 +138,16 @@ def _compare(key: Key, reference: Reference, folder: Path) -> None:
     if secret is None:
         return
     try:
-        same = secret == key.secret()
+        stored = key.secret()
     except Unsealable:
         raise Mistake(reference.path, "no encryption key opens the stored secret") from None
-    if not same:
+    if material.is_untrimmed(stored) and material.trim(stored.decode()).encode() == secret:
+        raise Mistake(
+            reference.path,
+            "the stored secret has a byte order mark or line ends around this one: give it in base64, "
+            "or make a new key (docs/upgrading.md)",
+        )
+    if secret != stored:
         raise Mistake(reference.path, "another secret than this key has: rotation is a new key")
 
 

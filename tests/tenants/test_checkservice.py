@@ -9,7 +9,7 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 
 from ags.sessions.models import SessionToken
-from tenants.models import Key, Service
+from tenants.models import Key, Service, Tenant
 from tests.conftest import SERVICE, HeadEnd, person
 
 
@@ -36,6 +36,21 @@ def test_what_would_keep_subscribers_out_is_bad_and_fails(nagra: HeadEnd) -> Non
     told, why = check("nagra", SERVICE)
     assert told.endswith("BAD  The tenant has no key in force: no token can be accepted.\n")
     assert why == "1 of these would keep subscribers out."
+
+
+def test_without_a_name_every_enabled_service_is_tried(nagra: HeadEnd, sunrise: HeadEnd) -> None:
+    Service.objects.for_tenant("nagra").update(settings={"clock_skew": 1000})
+    of_sunrise = f"sunrise, {SERVICE}:\n{GOOD.replace('nagra', 'sunrise')}"
+    told, why = check()
+    assert told.startswith(f"nagra, {SERVICE}:\nBAD  Setting clock_skew: ")
+    assert told.endswith(of_sunrise)
+    assert why == "1 of these would keep subscribers out."
+    assert check("sunrise") == (of_sunrise, "")
+    Service.objects.for_tenant("nagra").update(enabled=False)
+    assert check() == (of_sunrise, "")
+    assert check("nagra") == ("", "Tenant nagra has no enabled service.")
+    Tenant.objects.update(enabled=False)
+    assert check() == ("", "There is no enabled service.")
 
 
 def test_it_can_be_tried_before_it_is_enabled(nagra: HeadEnd) -> None:

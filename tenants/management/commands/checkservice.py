@@ -1,4 +1,4 @@
-"""`manage.py checkservice TENANT SERVICE`: try the configuration of a service against its upstream."""
+"""`manage.py checkservice [TENANT [SERVICE]]`: try the configuration of services against their upstreams."""
 
 from __future__ import annotations
 
@@ -15,26 +15,51 @@ MARKS = {True: "ok", None: "note", False: "BAD"}
 class Command(BaseCommand):
     """Print a line for each finding; fail if one of them is bad."""
 
-    help = "Try the configuration of a service against its upstream. Nothing is issued, nothing is changed."
+    help = (
+        "Try the configuration of a service against its upstream, or that of every enabled service. "
+        "Nothing is issued, nothing is changed."
+    )
     requires_system_checks = ["providers"]
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the arguments."""
-        parser.add_argument("tenant", help="tenant ID")
-        parser.add_argument("service", help="name of the service, as discovery lists it")
+        parser.add_argument(
+            "tenant", nargs="?", help="tenant ID; without one, every enabled service is tried"
+        )
+        parser.add_argument(
+            "service",
+            nargs="?",
+            help="its name, as discovery lists it; without one, every enabled service of the tenant",
+        )
 
-    def handle(self, *args: Any, tenant: str, service: str, **options: Any) -> None:
-        """Try it."""
-        found = Service.objects.for_tenant(tenant).select_related("tenant").filter(name=service).first()
-        if found is None:
-            names = Service.objects.for_tenant(tenant).order_by("name").values_list("name", flat=True)
-            raise CommandError(
-                f"Tenant {tenant} has no service {service!r}. It has: {', '.join(names) or 'none'}."
-            )
+    def handle(self, *args: Any, tenant: str | None, service: str | None, **options: Any) -> None:
+        """Try it, or one after the other."""
         bad = 0
-        for finding in try_service(found):
-            bad += finding.good is False
-            self.stdout.write(f"{MARKS[finding.good]:5}{finding.sentence}")
-            self.stdout.flush()
+        for found in [_one(tenant, service)] if tenant and service else _enabled(tenant):
+            if not service:
+                self.stdout.write(f"{found.tenant_id}, {found.name}:")
+            for finding in try_service(found):
+                bad += finding.good is False
+                self.stdout.write(f"{MARKS[finding.good]:5}{finding.sentence}")
+                self.stdout.flush()
         if bad:
             raise CommandError(f"{bad} of these would keep subscribers out.")
+
+
+def _one(tenant: str, service: str) -> Service:
+    found = Service.objects.for_tenant(tenant).select_related("tenant").filter(name=service).first()
+    if found is None:
+        names = Service.objects.for_tenant(tenant).order_by("name").values_list("name", flat=True)
+        raise CommandError(
+            f"Tenant {tenant} has no service {service!r}. It has: {', '.join(names) or 'none'}."
+        )
+    return found
+
+
+def _enabled(tenant: str | None) -> list[Service]:
+    services = Service.objects.for_tenant(tenant) if tenant else Service.unscoped.all()
+    enabled = services.filter(enabled=True, tenant__enabled=True)
+    found = list(enabled.select_related("tenant").order_by("tenant", "name"))
+    if not found:
+        raise CommandError(f"{f'Tenant {tenant} has' if tenant else 'There is'} no enabled service.")
+    return found
