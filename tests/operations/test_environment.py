@@ -319,7 +319,7 @@ def warned_of(command: str, tmp_path: Path, **variables: str) -> dict[str, str]:
     assert done.returncode == 0, told
     assert SAMPLE_SECRET not in told
     return dict(
-        re.findall(r"\(operations\.W004\) (\w+) is set, but AGS has no such setting\.\n\tHINT: (.*)", told)
+        re.findall(r"\(operations\.W005\) (\w+) is set, but AGS has no such setting\.\n\tHINT: (.*)", told)
     )
 
 
