@@ -19,7 +19,14 @@ from django.core.exceptions import (
     TooManyFilesSent,
 )
 from django.db.utils import DatabaseError, InterfaceError, OperationalError
-from django.http import Http404, HttpResponse, JsonResponse, UnreadablePostError
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseForbidden,
+    JsonResponse,
+    UnreadablePostError,
+)
 from django.http.multipartparser import MultiPartParserError
 from django.http.response import HttpResponseBase
 from rest_framework.exceptions import MethodNotAllowed
@@ -139,10 +146,18 @@ TENANT_MISMATCH = _error(40301, "tenant_mismatch", "The token is for another ten
 NOT_PERMITTED = _error(
     40302,
     "not_permitted",
-    "Your account may not do this, or the form is too old: load its page again, and send it once more.",
+    "You do not have permission to do this.",
 )
 ACCOUNT_AMBIGUOUS = _error(
     40303, "account_ambiguous", "The proof names several accounts, and nobody can choose one here."
+)
+FORM_EXPIRED = _error(
+    40304, "form_expired", "The form has expired. Load its page again, and send it once more."
+)
+ORIGIN_MISMATCH = _error(
+    40305,
+    "origin_mismatch",
+    "The form comes from another site, or a proxy changes the Host or X-Forwarded-Proto header.",
 )
 NOT_FOUND = _error(40400, "not_found", "There is nothing at this address.")
 NO_SERVICES = _error(40401, "no_services", "The tenant offers no service.")
@@ -327,6 +342,14 @@ def translated(response: HttpResponseBase, record: Record) -> RefusalResponse:
         if name in response:
             refusal[name] = response[name]
     return refusal
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """Refuse a form without the right CSRF token (Django's setting CSRF_FAILURE_VIEW)."""
+    # `reason` may repeat what the browser sent; only its first word is looked at.
+    is_foreign = reason.startswith(("Origin ", "Referer "))
+    record_of(request).crash = ApiError(ORIGIN_MISMATCH if is_foreign else FORM_EXPIRED)
+    return HttpResponseForbidden()
 
 
 def exception_handler(exception: Exception, context: dict[str, Any]) -> HttpResponse:

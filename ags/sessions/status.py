@@ -11,7 +11,7 @@ from ags.sessions.models import Account, AccountStatus, Device, DeviceStatus
 from ags.sessions.revoke import cut_off
 from tenants.models import Tenant
 
-CHANGED = "It has changed meanwhile."
+CHANGED = "It has changed meanwhile: this is how it is now."
 
 
 def change(row: Account | Device, before: Collection[str], after: str) -> None:

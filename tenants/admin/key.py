@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_post_parameters
@@ -84,6 +85,18 @@ class KeyAdmin(IssuingAdmin):
             return response
         page = reverse("admin:tenants_key_change", args=[obj.pk])
         return self.show_once(request, "Key added: copy its secret now", facts_of(obj), secret_of(obj), page)
+
+    def changeform_view(
+        self, request: HttpRequest, object_id: str | None = None, *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        """Show or store the form. One that was opened before a revocation is no lack of permission."""
+        if request.method == "POST" and object_id is not None and super().has_change_permission(request):
+            key: Key = self.found(request, object_id)
+            if key.state == KeyState.REVOKED:
+                messages.error(request, "Not saved: the key has been revoked meanwhile, and stays revoked.")
+                return redirect(request.get_full_path())
+        response: HttpResponse = super().changeform_view(request, object_id, *args, **kwargs)
+        return response
 
     # What is shown
 

@@ -680,11 +680,15 @@ def test_a_key_that_cannot_be_decrypted_is_a_401_and_an_error_in_the_log(
 # The pages of staff
 
 
-NOT_PERMITTED = refusal(
+NOT_PERMITTED = refusal(403, 40302, "not_permitted", "You do not have permission to do this.")
+FORM_EXPIRED = refusal(
+    403, 40304, "form_expired", "The form has expired. Load its page again, and send it once more."
+)
+ORIGIN_MISMATCH = refusal(
     403,
-    40302,
-    "not_permitted",
-    "Your account may not do this, or the form is too old: load its page again, and send it once more.",
+    40305,
+    "origin_mismatch",
+    "The form comes from another site, or a proxy changes the Host or X-Forwarded-Proto header.",
 )
 MALFORMED = refusal(400, 40000, "request_malformed", "The request is not valid HTTP.")
 CRASH = refusal(500, 50000, "internal_error", "Something went wrong on our side.")
@@ -738,11 +742,17 @@ def test_whoever_asks_for_a_page_of_staff_in_whatever_way_is_refused_in_json(
             assert (told["code"] // 100, told["correlationId"]) == (answer.status_code, ID)
 
 
-def test_what_an_account_may_not_do_and_a_form_without_its_token_are_a_403(admin_client: Client) -> None:
+def test_no_permission_an_expired_form_and_a_foreign_one_are_different_refusals(admin_client: Client) -> None:
     assert whole(admin_client.get(f"{SESSION_TOKENS}add/", headers={"x-correlation-id": ID})) == NOT_PERMITTED
-    without_token = Client(enforce_csrf_checks=True)
-    answer = without_token.post("/admin/login/", {"username": "x"}, headers={"x-correlation-id": ID})
-    assert whole(answer) == NOT_PERMITTED
+    for sent, refused in (
+        ({}, FORM_EXPIRED),
+        ({"origin": "http://testserver"}, FORM_EXPIRED),
+        ({"origin": "https://testserver"}, ORIGIN_MISMATCH),
+    ):
+        answer = Client(enforce_csrf_checks=True).post(
+            "/admin/login/", {"username": "x"}, headers={"x-correlation-id": ID, **sent}
+        )
+        assert whole(answer) == refused
 
 
 FORM = "application/x-www-form-urlencoded"

@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 
 from ags.sessions.models import SessionToken
 from tenants.models import Key, KeyState, Service
-from tests.conftest import HeadEnd, add_key
+from tests.conftest import HeadEnd, add_key, person
 
 LIST = "/admin/tenants/key/"
 ADD = LIST + "add/"
@@ -244,7 +244,10 @@ def test_a_revoked_key_cannot_be_brought_back(admin_client: Client, nagra: HeadE
     page = admin_client.get(f"{LIST}{key.pk}/change/").content.decode()
     assert 'name="state"' not in page
     assert "/revoke/" not in page
-    assert admin_client.post(f"{LIST}{key.pk}/change/", {"state": "active"}).status_code == 403
+    told = admin_client.post(f"{LIST}{key.pk}/change/", {"state": "active"}, follow=True)
+    assert "Not saved: the key has been revoked meanwhile" in told.content.decode()
+    auditor = person("auditor", "nagra")
+    assert auditor.post(f"{LIST}{key.pk}/change/", {"state": "active"}).status_code == 403
     assert Key.unscoped.get().state == KeyState.REVOKED
 
 
