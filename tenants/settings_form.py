@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -12,9 +12,12 @@ from django.core.exceptions import ValidationError
 from providers.contract import Strategy
 
 
-def validated(strategy: Strategy, stored: Any) -> tuple[dict[str, Any], Mapping[str, Any]]:
+def validated(
+    strategy: Strategy, stored: Any, *, unread: Collection[str] = ()
+) -> tuple[dict[str, Any], Mapping[str, Any]]:
     """Return the settings twice: as they are stored (JSON, defaults filled in) and cleaned for `verify`.
 
+    Settings in `unread` are secrets that no encryption key opens: nothing is said of them.
     Raises ValidationError, whose `settings` messages name the setting.
     """
     if not isinstance(stored, dict):
@@ -23,11 +26,15 @@ def validated(strategy: Strategy, stored: Any) -> tuple[dict[str, Any], Mapping[
     if unknown := sorted(stored.keys() - fields.keys()):
         raise ValidationError({"settings": f"{unknown[0]}: {strategy.slug} has no such setting."})
     form = _form(strategy, stored)
-    if not form.is_valid():
+    errors = {name: found for name, found in form.errors.items() if name not in unread}
+    if errors:
         raise ValidationError(
-            {"settings": [f"{name}: {message}" for name, found in form.errors.items() for message in found]}
+            {"settings": [f"{name}: {message}" for name, found in errors.items() for message in found]}
         )
-    return {name: form.cleaned_data[name] for name in fields}, MappingProxyType(form.cleaned_data)
+    given = {name: stored[name] for name in unread}
+    return {n: form.cleaned_data[n] for n in fields if n not in unread} | given, MappingProxyType(
+        form.cleaned_data
+    )
 
 
 def valid_part(strategy: Strategy, stored: Mapping[str, Any]) -> Mapping[str, Any]:

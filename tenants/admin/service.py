@@ -94,11 +94,10 @@ class ServiceAdmin(IssuingAdmin):
         """What the gate offers, then what the strategy's own form declares."""
         service: Service = obj or request.new_service  # type: ignore[attr-defined]
         strategy = strategies().get(service.strategy)
+        # Disabling says what stops, so that an existing one has a button for it.
+        switch = "enabled" if obj is None else "status"
         documents = ["documents"] if obj is not None and health.of_service(obj) else []
-        offer = (
-            None,
-            {"fields": ["owner", "how", "name", "display_name", "logo", "enabled", *documents]},
-        )
+        offer = (None, {"fields": ["owner", "how", "name", "display_name", "logo", switch, *documents]})
         if strategy is None:
             # Said in words, for there is no form to show.
             return [offer, ("Settings", {"fields": [], "description": _gone(service)})]
@@ -114,7 +113,7 @@ class ServiceAdmin(IssuingAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Service | None = None) -> tuple[str, ...]:
         """Tenant and strategy are chosen once; what was fetched is only told."""
-        return ("owner", "how", "documents")
+        return ("owner", "how", "status", "documents")
 
     # What is shown
 

@@ -11,7 +11,7 @@ from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminRadioSelectWidg
 
 from tenants import material
 from tenants.forms.of_tenant import ChoiceOfTenant, NewOfTenant
-from tenants.models import Key, KeyState
+from tenants.models import IN_FORCE, Key, KeyState
 
 GENERATE = "generate"
 ENTER = "enter"
@@ -23,9 +23,11 @@ class KeyForm(forms.ModelForm):  # type: ignore[type-arg] # not generic at run t
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if "state" in self.fields:  # on a page without permission to change it is text
-            # Revoking asks first, so it has a button of its own.
+            # Revoking says what stops, so it has a button of its own. Nor is a key in force staged again.
+            in_force = not self.instance._state.adding and self.instance.state in IN_FORCE
+            left_out = {KeyState.REVOKED, KeyState.STAGED} if in_force else {KeyState.REVOKED}
             state = self.fields["state"]
-            state.choices = [(v, label) for v, label in KeyState.choices if v != KeyState.REVOKED]  # type: ignore[attr-defined]
+            state.choices = [one for one in KeyState.choices if one[0] not in left_out]  # type: ignore[attr-defined]
         for name, help_text in (
             ("not_before", "Refused before this moment, in UTC. Empty: no limit."),
             ("not_after", "Refused from this moment on, in UTC. Empty: no limit."),

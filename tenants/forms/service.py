@@ -15,7 +15,7 @@ from providers.registry import strategies
 from tenants.forms.of_tenant import ChoiceOfTenant, FormOfTenants
 from tenants.forms.settings import PREFIX, removal_of, setting_name, settings_fields
 from tenants.models import Service
-from tenants.secret_settings import secret_names, secrets_of
+from tenants.secret_settings import is_mark, secret_names, secrets_of
 
 if TYPE_CHECKING:
     from tenants.admin.service import ServiceAdmin
@@ -43,7 +43,7 @@ def service_form(
     return forms.modelform_factory(
         Service,
         form=form,
-        fields=["name", "display_name", "logo", "enabled"],
+        fields=["name", "display_name", "logo", *(["enabled"] if service._state.adding else [])],
         # For whoever may only look: there, these are rows of the page and no fields.
         labels={name: str(field.label) for name, field in settings.items()},
         help_texts={setting_name(name): str(field.help_text) for name, field in declared.items()},
@@ -55,6 +55,8 @@ class ServiceForm(forms.ModelForm):  # type: ignore[type-arg] # not generic at r
     """A service and its settings. The strategy's own form is the judge of them."""
 
     strategy: Strategy | None = None
+    enabled: bool
+    """Whether the service is, once the form is stored."""
     new: Service
     """What the form is about when it adds."""
 
@@ -82,26 +84,28 @@ class ServiceForm(forms.ModelForm):  # type: ignore[type-arg] # not generic at r
     def clean(self) -> dict[str, Any]:
         """Take the settings over once the strategy's form accepts them as a whole."""
         super().clean()
+        self.enabled = self.cleaned_data.get("enabled", self.instance.enabled)
         if self.strategy is None:
-            if self.cleaned_data.get("enabled"):
+            if self.enabled:
                 self.add_error(
-                    "enabled", "The provider of this service is not installed: it can only be disabled."
+                    None, "The provider of this service is not installed: disable it before you change it."
                 )
             return self.cleaned_data
         kept = self._kept_secrets(self.strategy)
         data: Any = copy.copy(self.data)
-        for name, text in self._in_the_clear(kept).items():
+        clear = self._in_the_clear(kept)
+        for name, text in clear.items():
             data[setting_name(name)] = text
         judge = self.strategy.Settings(data, prefix=PREFIX)
         for name, messages in judge.errors.items():
             field = setting_name(name) if name in judge.fields else None
-            if field not in self.errors:
+            if field not in self.errors and not is_mark(clear.get(name)):  # a mark says nothing of the secret
                 self.add_error(field, messages)
         for name, why in self.instance.secrets_to_reenter(self.strategy, kept, judge.cleaned_data).items():
             if setting_name(name) not in self.errors:
                 self.add_error(setting_name(name), why)
         if not self.errors:
-            self.instance.settings = {name: judge.cleaned_data[name] for name in judge.fields} | kept
+            self.instance.settings = {n: judge.cleaned_data[n] for n in judge.fields if n not in kept} | kept
         return self.cleaned_data
 
     def _kept_secrets(self, strategy: Strategy) -> dict[str, Any]:
@@ -118,7 +122,7 @@ class ServiceForm(forms.ModelForm):  # type: ignore[type-arg] # not generic at r
     def _in_the_clear(self, kept: dict[str, Any]) -> dict[str, Any]:
         entered = any(self.cleaned_data.get(setting_name(name)) for name in secret_names(self.strategy))
         # What is switched off may stay as it is, even if nothing opens it any more.
-        lenient = not entered and not self.cleaned_data.get("enabled")
+        lenient = not entered and not self.enabled
         try:
             clear: dict[str, Any] = self.instance.clear(kept, lenient=lenient)
         except ValidationError as problem:

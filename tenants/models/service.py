@@ -88,7 +88,9 @@ class Service(TenantScoped, Configuration):
         marks = {name: value for name, value in secrets.items() if is_mark(value)}
         # What is switched off may stay as it is, even if nothing opens it any more.
         lenient = not enabled and marks == secrets
-        stored, cleaned = validated(strategy, self.clear(settings, lenient=lenient))
+        clear = self.clear(settings, lenient=lenient)
+        unread = [name for name, value in secrets_of(strategy, clear).items() if is_mark(value)]
+        stored, cleaned = validated(strategy, clear, unread=unread)
         before = secrets_of(strategy, self.was("settings"))
         # One that was no secret when it was stored has no mark.
         kept = [name for name, value in secrets.items() if name in marks or value == before.get(name)]

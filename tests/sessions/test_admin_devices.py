@@ -132,7 +132,7 @@ def test_a_deleted_device_stays_as_a_row_and_its_client_signs_on_afresh(
     assert Device.objects.for_tenant("nagra").get().status == "deleted"
     for act in ("enable", "disable", "delete-device"):
         assert page_of(device, act) not in told
-        assert "It has changed meanwhile: this is how it is now." in text(admin_client.post(page_of(device, act), follow=True))
+        assert "It has changed meanwhile" in text(admin_client.post(page_of(device, act), follow=True))
     assert app.sign_on().status_code == 201
 
 
@@ -146,7 +146,7 @@ def test_ending_a_sign_on_signs_out_once_and_the_device_may_come_back(
     assert "ended by staff" in told
     assert page_of(device, "end") not in told
     assert app.refresh().status_code == 401
-    assert "It has changed meanwhile: this is how it is now." in text(admin_client.post(page_of(device, "end"), follow=True))
+    assert "It has changed meanwhile" in text(admin_client.post(page_of(device, "end"), follow=True))
     assert app.sign_on(clientId=device.client_id).status_code == 201
     assert page_of(device, "end") in text(admin_client.get(page_of(device)))
 

@@ -193,6 +193,17 @@ def test_state_and_dates_change_and_nothing_else_does(
     assert f"{key.not_after:%Y-%m-%d %H:%M %Z}" == "2099-01-01 12:00 UTC"
 
 
+@pytest.mark.parametrize("state", ["active", "retiring", "staged"])
+def test_the_form_of_a_key_in_force_does_not_stop_it(
+    admin_client: Client, nagra: HeadEnd, state: str
+) -> None:
+    Key.unscoped.update(state=state)
+    admin_client.post(f"{LIST}{Key.unscoped.get().pk}/change/", {"state": "staged"})
+    assert Key.unscoped.get().state == state
+    admin_client.post(f"{LIST}{Key.unscoped.get().pk}/change/", {"state": "retiring"})
+    assert Key.unscoped.get().state == "retiring"
+
+
 def test_revoking_says_what_stops_and_then_stops_it(admin_client: Client, nagra: HeadEnd) -> None:
     key = Key.unscoped.get()
     for _ in range(3):

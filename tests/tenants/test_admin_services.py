@@ -243,6 +243,21 @@ def test_enabling_demands_valid_settings(admin_client: Client, nagra: HeadEnd) -
     assert not Service.unscoped.get().enabled
 
 
+def test_its_form_neither_enables_nor_disables(admin_client: Client, nagra: HeadEnd) -> None:
+    service = Service.unscoped.get()
+    address = f"{LIST}{service.pk}/"
+    sent = {name: value for name, value in GOOD.items() if name != "enabled"} | {"name": SERVICE}
+    for act, box in (("disable", {}), ("enable", {}), ("disable", {"enabled": "on"})):
+        page = _text(admin_client.get(address + "change/"))
+        assert 'name="enabled"' not in page
+        assert f'href="{address}{act}/"' in page
+        before = Service.unscoped.get().enabled
+        assert admin_client.post(address + "change/", sent | box).status_code == 302
+        assert Service.unscoped.get().enabled == before
+        admin_client.post(f"{address}{act}/")
+        assert Service.unscoped.get().enabled != before
+
+
 class TestAServiceWhoseProviderIsNotInstalled:
     @pytest.fixture
     def address(self, nagra: HeadEnd) -> str:
@@ -264,10 +279,11 @@ class TestAServiceWhoseProviderIsNotInstalled:
         assert not after.enabled
         assert after.settings == before
 
-    def test_can_be_disabled_in_its_form_but_not_enabled(self, admin_client: Client, address: str) -> None:
+    def test_is_changed_only_while_it_is_disabled(self, admin_client: Client, address: str) -> None:
         fields = {"name": SERVICE, "display_name": "Changed"}
-        page = admin_client.post(address + "change/", fields | {"enabled": "on"})
-        assert list(page.context["adminform"].form.errors) == ["enabled"]
+        page = admin_client.post(address + "change/", fields)
+        assert "disable it before you change it" in _text(page)
+        admin_client.post(address + "disable/")
         before = Service.unscoped.get().settings
         assert admin_client.post(address + "change/", fields).status_code == 302
         after = Service.unscoped.get()

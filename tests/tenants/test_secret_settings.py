@@ -300,11 +300,13 @@ def test_a_secret_that_does_not_open_can_be_withdrawn_and_is_healed_by_a_new_one
     settings.AGS_ENCRYPTION_KEYS = (NEW,)
     with pytest.raises(ValidationError, match="passphrase: No encryption key opens what is stored"):
         stored().save()
-    page = admin_client.post(change(service), fields(enabled="on"))
+    page = admin_client.post(change(service), fields())
     assert list(errors(page)) == ["settings-passphrase"]
     assert "No encryption key opens what is stored: enter it again." in text_of(page)
-    assert admin_client.post(change(service), fields()).status_code == 302
+    admin_client.post(f"{LIST}{service.pk}/disable/")
     assert not stored().enabled
+    assert admin_client.post(change(service), fields(session_token_ttl="77")).status_code == 302
+    assert stored().settings["session_token_ttl"] == 77
     assert "Not done." in text_of(admin_client.post(f"{LIST}{service.pk}/enable/", follow=True))
     assert admin_client.post(change(service), fields(passphrase=OTHER)).status_code == 302
     assert stored().secrets() == {"passphrase": OTHER}
@@ -314,6 +316,30 @@ def test_a_secret_that_does_not_open_can_be_withdrawn_and_is_healed_by_a_new_one
     set_directly(service, sealed_secrets=b"\x01 no such thing")
     admin_client.post(f"{LIST}{service.pk}/disable/")
     assert not stored().enabled
+
+
+def test_a_secret_that_does_not_open_is_not_measured(
+    nagra: HeadEnd, admin_client: Client, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mark is shorter than some secrets must be."""
+
+    class Settings(SessionTokenSettings):
+        passphrase = SecretField(sent_to=(), min_length=20)
+
+    monkeypatch.setattr(strategies()["dummy"], "Settings", Settings)
+    service = double(enabled=False)
+    mark = service.settings["passphrase"]
+    settings.AGS_ENCRYPTION_KEYS = (NEW,)
+    assert admin_client.post(change(service), fields(session_token_ttl="77")).status_code == 302
+    service = stored()
+    service.settings["session_token_ttl"] += 1
+    service.save()
+    assert stored().settings == {"session_token_ttl": 78, "passphrase": mark}
+    page = admin_client.post(change(service), fields(passphrase="too short"))
+    assert list(errors(page)) == ["settings-passphrase"]
+    service.settings["passphrase"] = "too short"
+    with pytest.raises(ValidationError, match="passphrase: Ensure this value has at least 20"):
+        service.save()
 
 
 def test_a_secret_that_does_not_open_can_be_removed(nagra: HeadEnd, settings: Any) -> None:
