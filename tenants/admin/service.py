@@ -133,7 +133,7 @@ class ServiceAdmin(IssuingAdmin):
         """How fetching the documents of the upstream goes."""
         told = ((capfirst(one.name), one.address, one.sentence) for one in health.of_service(service))
         return format_html_join(
-            "", '<p class="mb-2"><b>{}</b> <span class="break-all">{}</span><br>{}</p>', told
+            "", '<p class="mb-2"><b>{}</b> <span class="break-words">{}</span><br>{}</p>', told
         )
 
     # Trying it

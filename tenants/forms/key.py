@@ -50,7 +50,7 @@ class NewKeyForm(NewOfTenant, KeyForm):
     tenant = ChoiceOfTenant(Key, "Whose key it is. It cannot be changed later.")
     source = forms.ChoiceField(
         choices=[
-            (GENERATE, "Generate it here; it is shown once, on the next page"),
+            (GENERATE, "Generate it here; it is shown once"),
             (ENTER, "Enter one that the operator has made"),
         ],
         widget=UnfoldAdminRadioSelectWidget,

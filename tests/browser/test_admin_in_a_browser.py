@@ -56,6 +56,23 @@ def test_a_service_is_added_in_two_steps(live_server: Any, nagra: HeadEnd, staff
     assert (service.tenant_id, service.enabled, service.settings["session_token_ttl"]) == ("nagra", True, 120)
 
 
+def copy_secret(page: Page, secret: str) -> None:
+    """Copy it on a narrow screen by its button, and where the browser has no clipboard."""
+    wide = page.viewport_size
+    assert wide is not None
+    page.set_viewport_size({"width": 390, "height": 850})
+    assert page.evaluate("document.documentElement.scrollWidth") == 390, "it wraps"
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy the secret").click()
+    expect(page.get_by_role("status")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == secret
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    page.get_by_role("button", name="Copy the secret").click()
+    expect(page.get_by_role("status")).to_have_text("Selected: copy it with the keyboard")
+    assert page.evaluate("getSelection().toString()") == secret
+    page.set_viewport_size(wide)
+
+
 def test_a_key_is_generated_seen_once_and_revoked(live_server: Any, nagra: HeadEnd, staff: User) -> None:
     shown: dict[str, str] = {}
 
@@ -63,10 +80,12 @@ def test_a_key_is_generated_seen_once_and_revoked(live_server: Any, nagra: HeadE
         log_in(page)
         page.goto("/admin/tenants/key/add/?tenant=nagra")
         page.locator("[name=state]").select_option("active")
+        page.locator("[name=algorithm]").select_option("HS512")
         page.get_by_text("Generate it here").click()
         page.get_by_role("button", name="Save", exact=True).click()
         shown["kid"] = page.locator("#kid").inner_text()
         shown["secret"] = page.locator("#secret").inner_text()
+        copy_secret(page, shown["secret"])
         page.get_by_role("link", name="I have copied it").click()
         assert shown["secret"] not in page.content()
         page.goto("/admin/tenants/key/?tenant__id__exact=nagra")

@@ -33,6 +33,7 @@ def test_a_generated_secret_is_shown_and_works(admin_client: Client, nagra: Head
     shown = admin_client.post(ADD, NEW)
     assert shown.status_code == 200
     assert "no-store" in shown["Cache-Control"]
+    assert '<button type="button" hidden data-copies="secret"' in shown.content.decode(), "without scripts"
     secret = base64.b64decode(_shown(shown, "secret"))
     assert len(secret) == 32
     head_end = HeadEnd("nagra", _shown(shown, "kid"), secret)
