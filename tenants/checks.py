@@ -15,6 +15,7 @@ from tenants import material
 from tenants.encryption import Unsealable
 from tenants.models import Key, KeyState, Service, SigningKey, Tenant
 from tenants.settings_form import validated
+from tenants.whitespace import strip_whitespace
 
 
 @register(Tags.database)
@@ -72,9 +73,9 @@ def _services() -> list[CheckMessage]:
             secrets = service.secrets()
             validated(strategy, service.clear_settings())
             found += [
-                _untrimmed(f"{where}, {name}")
+                _white_space(f"{where}, {name}")
                 for name, text in secrets.items()
-                if name in _lines_of(strategy) and material.trim(text) != text
+                if name in _lines_of(strategy) and strip_whitespace(text) != text
             ]
         except Unsealable:
             found.append(_unsealable(where))
@@ -89,10 +90,10 @@ def _lines_of(strategy: Strategy) -> set[str]:
     return {name for name, field in declared.items() if isinstance(field, SecretField) and not field.lines}
 
 
-def _untrimmed(where: str) -> CheckMessage:
+def _white_space(where: str) -> CheckMessage:
     return Info(
-        f"{where}: the secret begins with a byte order mark or ends with a line end. It is used as it is.",
-        hint="`apply` reads a secret without them: see docs/upgrading.md.",
+        f"{where}: there is white space around the secret. It is used as it is.",
+        hint="`apply` reads a secret without it: see docs/upgrading.md.",
         id="tenants.I001",
     )
 
@@ -122,8 +123,8 @@ def _keys() -> list[CheckMessage]:
         try:
             secret = key.secret()
             material.check(secret, key.algorithm)
-            if material.is_untrimmed(secret):
-                found.append(_untrimmed(where))
+            if material.has_white_space_around(secret):
+                found.append(_white_space(where))
         except Unsealable:
             found.append(_unsealable(where))
         except ValidationError as problem:

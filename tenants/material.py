@@ -10,6 +10,7 @@ from base64 import b64decode
 from django.core.exceptions import ValidationError
 
 from providers.jose import HMAC_BYTES
+from tenants.whitespace import strip_whitespace
 
 MAX_BYTES = 1024
 
@@ -17,23 +18,21 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/]*+={0,2}")
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*+={0,2}")
 
 
-def trim(text: str) -> str:
-    """Return a secret without what editors and shells add: a byte order mark, and line ends behind it."""
-    return text.removeprefix("\ufeff").rstrip("\r\n")
-
-
-def is_untrimmed(secret: bytes) -> bool:
-    """Whether it is a text that `trim` would shorten. Random bytes may end with a line end, and mean it."""
+def has_white_space_around(secret: bytes) -> bool:
+    """Whether it is a text that `strip_whitespace` would shorten. Random bytes may end so, and mean it."""
     try:
         text = secret.decode()
     except UnicodeDecodeError:
         return False
-    return trim(text) != text and trim(text).isprintable()
+    return strip_whitespace(text) != text and strip_whitespace(text).isprintable()
 
 
 def decode(text: str, encoding: str) -> bytes:
-    """Return the bytes of a secret given as `text`, `base64` or `base64url`. Raises ValidationError."""
-    text = trim(text)
+    """Return the bytes of a secret given as `text`, `base64` or `base64url`. Raises ValidationError.
+
+    White space around it is no part of it. A secret that has some is given in base64.
+    """
+    text = strip_whitespace(text)
     if encoding == "text":
         try:
             return text.encode()

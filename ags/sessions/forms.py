@@ -12,8 +12,10 @@ from ags.sessions.models import Account, Device, SecurityEvent, SessionToken
 from ags.sessions.tokens import hashes_of
 from providers.contract import TEXT
 from tenants.forms import ChoiceOfTenant, FormOfTenants, NewOfTenant
+from tenants.whitespace import strip_whitespace
 
 EXACTLY = "The whole account ID, exactly as the operator writes it."
+STRIPPED = "White space around it is removed."
 
 
 def _text(label: str, max_length: int, help_text: str, **options: Any) -> forms.CharField:
@@ -26,11 +28,18 @@ def _text(label: str, max_length: int, help_text: str, **options: Any) -> forms.
 
 
 def _account_id(**options: Any) -> forms.CharField:
-    return _text("Account ID", 255, EXACTLY, strip=False, **options)
+    return _text("Account ID", 255, **{"help_text": EXACTLY, "strip": False, **options})
+
+
+def _spellings(account_id: str) -> set[str]:
+    """Return what is looked for: white space may be part of the ID, or come from pasting it."""
+    return {account_id, strip_whitespace(account_id)}
 
 
 class LookUp(FormOfTenants):
     """A tenant, and exactly one thing that is known of what is looked for."""
+
+    unstripped = ("account_id",)
 
     def clean(self) -> dict[str, Any]:
         """Demand one thing besides the tenant."""
@@ -44,7 +53,10 @@ class LookUp(FormOfTenants):
 
     def condition(self) -> dict[str, Any]:
         """Return what the row must match."""
-        return {name: value for name, value in self.cleaned_data.items() if value}
+        condition: dict[str, Any] = {name: value for name, value in self.cleaned_data.items() if value}
+        if account_id := condition.pop("account_id", None):
+            condition["account_id__in"] = _spellings(account_id)
+        return condition
 
 
 class SessionTokenLookUp(LookUp):
@@ -88,8 +100,8 @@ class DeviceLookUp(LookUp):
     def condition(self) -> dict[str, Any]:
         """Return what the row must match."""
         condition = super().condition()
-        if account_id := condition.pop("account_id", None):
-            condition["account__account_id"] = account_id
+        if spellings := condition.pop("account_id__in", None):
+            condition["account__account_id__in"] = spellings
         return condition
 
 
@@ -117,6 +129,7 @@ class NewAccount(NewOfTenant):
     tenant = ChoiceOfTenant(Account, "Whose subscriber it is. It cannot be changed later.")
     account_id = _account_id(
         required=True,
+        help_text=f"{EXACTLY} {STRIPPED}",
         validators=[RegexValidator(rf"\A{TEXT.pattern}\Z", "1 to 255 characters, no control characters.")],
     )
 

@@ -25,6 +25,7 @@ from unfold.views import ChangeList
 
 from tenants.admin.history import changes_of
 from tenants.models import tenants_of
+from tenants.whitespace import strip_whitespace
 
 COUNTED = 1000
 """Rows that a page counts at most."""
@@ -132,6 +133,7 @@ class BoundedAdmin(ModelAdmin):
         """Find nothing by a text that is too long: Django takes quadratic time to find its words."""
         if len(search_term) > SEARCH_MAX_LENGTH:
             return queryset.none(), False
+        search_term = strip_whitespace(search_term)
         found: tuple[QuerySet[Any], bool] = super().get_search_results(request, queryset, search_term)
         return found
 

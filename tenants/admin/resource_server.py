@@ -12,7 +12,7 @@ from unfold.enums import ActionVariant
 
 from tenants.admin.pages import ConfigurationAdmin, Fact, Question
 from tenants.admin.tenant import STATUS, switch, switch_of
-from tenants.forms import NewResourceServerForm, form_for
+from tenants.forms import NewResourceServerForm, StrippedModelForm, form_for
 from tenants.models import ResourceServer, tenants_of
 
 
@@ -32,8 +32,10 @@ class ResourceServerAdmin(ConfigurationAdmin):
         self, request: HttpRequest, obj: ResourceServer | None = None, change: bool = False, **kwargs: Any
     ) -> Any:
         """Return the form of a new one, or of its name."""
-        if obj is None:
-            kwargs["form"] = form_for(NewResourceServerForm, tenants_of(request.user))
+        new = obj is None
+        kwargs["form"] = (
+            form_for(NewResourceServerForm, tenants_of(request.user)) if new else StrippedModelForm
+        )
         return super().get_form(request, obj, change, **kwargs)
 
     def get_fields(self, request: HttpRequest, obj: ResourceServer | None = None) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from tenants.configuration.text import Mistake
 from tenants.encryption import Unsealable
 from tenants.models import Key, Service, Tenant
 from tenants.secret_settings import is_mark, secret_names
+from tenants.whitespace import strip_values, strip_whitespace
 
 
 def apply(tenants: list[TenantEntry], folder: Path, *, dry_run: bool = False) -> list[str]:
@@ -73,7 +74,7 @@ def _apply_service(entry: Entry, tenant: Tenant, folder: Path, changes: list[str
 
 def _settings(entry: Entry, service: Service, secret: Collection[str], folder: Path) -> dict[str, Any]:
     """Return the settings of the file as they are stored, but with the secrets that it gives in the clear."""
-    given: dict[str, Any] = entry.given["settings"]
+    given: dict[str, Any] = strip_values(entry.given["settings"])
     stored = service.settings if isinstance(service.settings, dict) else {}
     told = {
         name: _secret_setting(value, f"{entry.path}.settings.{name}", stored.get(name), folder)
@@ -141,10 +142,10 @@ def _compare(key: Key, reference: Reference, folder: Path) -> None:
         stored = key.secret()
     except Unsealable:
         raise Mistake(reference.path, "no encryption key opens the stored secret") from None
-    if material.is_untrimmed(stored) and material.trim(stored.decode()).encode() == secret:
+    if material.has_white_space_around(stored) and strip_whitespace(stored.decode()).encode() == secret:
         raise Mistake(
             reference.path,
-            "the stored secret has a byte order mark or line ends around this one: give it in base64, "
+            "the stored secret has white space around this one: give it in base64, "
             "or make a new key (docs/upgrading.md)",
         )
     if secret != stored:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from tenants.configuration.reference import Reference, reference
 from tenants.configuration.text import Mistake, below, parse
+from tenants.whitespace import strip_whitespace
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ def _mapping(value: Any, path: str) -> dict[str, Any]:
 def _text(value: Any, path: str) -> str:
     if not isinstance(value, str):
         raise Mistake(path, "must be text; put it in quotes if it looks like something else")
-    return value
+    return strip_whitespace(value)
 
 
 def _boolean(value: Any, path: str) -> bool:

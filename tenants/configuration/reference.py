@@ -14,6 +14,7 @@ from django.core.exceptions import ValidationError
 
 from tenants import material
 from tenants.configuration.text import Mistake
+from tenants.whitespace import strip_whitespace
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,254}")
 ENCODINGS = ("text", "base64", "base64url")
@@ -65,7 +66,7 @@ def found(reference: Reference, folder: Path) -> bytes | None:
     match reference.source:
         case "env":
             text = os.environ.get(reference.value, "")
-            if not material.trim(text):
+            if not strip_whitespace(text):
                 return None
         case "file":
             try:

@@ -5,6 +5,7 @@ from tenants.forms.of_tenant import ChoiceOfTenant, FormOfTenants, NewOfTenant, 
 from tenants.forms.resource_server import NewResourceServerForm
 from tenants.forms.service import ChoiceOfStrategy, service_form
 from tenants.forms.settings import declared_settings, settings_fields, shown_setting
+from tenants.forms.stripped import StrippedModelForm
 from tenants.forms.tenant import TenantForm
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "NewKeyForm",
     "NewOfTenant",
     "NewResourceServerForm",
+    "StrippedModelForm",
     "TenantForm",
     "declared_settings",
     "form_for",

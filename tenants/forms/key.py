@@ -11,13 +11,14 @@ from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminRadioSelectWidg
 
 from tenants import material
 from tenants.forms.of_tenant import ChoiceOfTenant, NewOfTenant
+from tenants.forms.stripped import StrippedModelForm
 from tenants.models import IN_FORCE, Key, KeyState
 
 GENERATE = "generate"
 ENTER = "enter"
 
 
-class KeyForm(forms.ModelForm):  # type: ignore[type-arg] # not generic at run time
+class KeyForm(StrippedModelForm):
     """What both forms of a key say."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -69,10 +70,9 @@ class NewKeyForm(NewOfTenant, KeyForm):
     )
     secret = forms.CharField(
         required=False,
-        strip=False,
         # Written, and never rendered: not even when the form comes back with an error.
         widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}, render_value=False),
-        help_text="Never shown again.",
+        help_text="Never shown again. White space around it is removed.",
     )
 
     class Meta:

@@ -10,6 +10,7 @@ from django.contrib.admin.widgets import AutocompleteSelect
 from django.core.exceptions import ValidationError
 from django.db.models import Model, QuerySet
 
+from tenants.forms.stripped import StrippedForm, StrippedModelForm
 from tenants.models import TENANT_ID, Tenant
 
 
@@ -37,7 +38,7 @@ class TenantSearch(AutocompleteSelect):
         return super().optgroups(name, [one for one in value if TENANT_ID.match(str(one))], attr)
 
 
-class FormOfTenants(forms.Form):
+class FormOfTenants(StrippedForm, forms.Form):
     """A form that asks for a tenant, and takes one of those that the person may work with."""
 
     def __init__(self, tenants: QuerySet[Tenant], *args: Any, **kwargs: Any) -> None:
@@ -49,7 +50,7 @@ def _choice_of_tenant(form: forms.BaseForm) -> ChoiceOfTenant:
     return cast("ChoiceOfTenant", form.fields["tenant"])
 
 
-class NewOfTenant(forms.ModelForm):  # type: ignore[type-arg] # not generic at run time
+class NewOfTenant(StrippedModelForm):
     """Base of the forms that add something to a tenant that the person may work with."""
 
     tenants: QuerySet[Tenant]

@@ -93,7 +93,7 @@ def _keep_secret(field: forms.Field, *, is_set: bool, sent_to: list[str]) -> Non
     field.validators.append(_NO_MARK)
     standing = "It is set, and never shown: leave this empty to keep it." if is_set else "Never shown again."
     again = f"If you change {get_text_list(sent_to)}, enter it again." if is_set and sent_to else ""
-    field.help_text = f"{field.help_text} {standing} {again}".strip()
+    field.help_text = f"{field.help_text} {standing} {again} White space around it is removed.".strip()
 
 
 def _dressed(name: str, field: forms.Field) -> forms.Field:

@@ -7,8 +7,10 @@ from typing import Any
 from django import forms
 from unfold.widgets import UnfoldAdminTextareaWidget
 
+from tenants.forms.stripped import StrippedModelForm
 from tenants.models import Tenant
 from tenants.models.tenant import MAX_ORIGINS, ORIGIN_MAX_LENGTH
+from tenants.whitespace import strip_whitespace
 
 
 class Lines(forms.CharField):
@@ -16,7 +18,7 @@ class Lines(forms.CharField):
 
     def to_python(self, value: Any) -> Any:
         """Return what the lines say, without empty ones."""
-        lines = (line.strip() for line in (super().to_python(value) or "").splitlines())
+        lines = (strip_whitespace(line) for line in (super().to_python(value) or "").splitlines())
         return [line for line in lines if line]
 
     def prepare_value(self, value: Any) -> Any:
@@ -24,7 +26,7 @@ class Lines(forms.CharField):
         return "\n".join(value) if isinstance(value, list) else value
 
 
-class TenantForm(forms.ModelForm):  # type: ignore[type-arg] # not generic at run time
+class TenantForm(StrippedModelForm):
     """A tenant; the model judges."""
 
     allowed_origins = Lines(

@@ -76,7 +76,6 @@ def test_a_token_under_an_older_encryption_key_is_found(
     [
         {"account_id": "account"},
         {"account_id": "ACCOUNT-1"},
-        {"account_id": "account-1 "},
         {"correlation_id": "corr"},
         {"token": "x" * 26},
     ],

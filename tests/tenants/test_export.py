@@ -96,7 +96,7 @@ def crowd(nagra: HeadEnd, sunrise: HeadEnd) -> None:
         tenant_id="sunrise",
         name="no: # 'yes'",
         strategy="operator_token",
-        display_name="\u2028 1:30 \U0001f4fa \x85 é \\ \"'",
+        display_name="1:30 \u2028 \U0001f4fa \x85 é \\ \"'",
         settings={"replay": "off", "max_lifetime": 60},
     ).save()
     Tenant(id="010", name="off", enabled=False).save()

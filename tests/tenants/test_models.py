@@ -179,7 +179,7 @@ def test_material_of_the_least_length_is_taken_and_works(nagra: HeadEnd, algorit
 
 
 ENCODED: dict[str, tuple[str, str, bytes | None]] = {
-    "text": (" a é ", "text", " a é ".encode()),
+    "text": ("\ufeff a é \r\n", "text", "a é".encode()),
     "text that is none": ("\ud800", "text", None),
     "base64": ("+/8=", "base64", b"\xfb\xff"),
     "base64 without padding": ("+/8", "base64", b"\xfb\xff"),

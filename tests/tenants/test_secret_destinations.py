@@ -59,7 +59,7 @@ def test_where_the_secrets_of_what_is_shipped_are_sent(strategy: Strategy) -> No
 @cache
 def private_key() -> str:
     key = rsa.generate_private_key(65537, 2048)
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode().strip()
 
 
 def complete(strategy: Strategy) -> dict[str, Any]:

@@ -1,0 +1,38 @@
+"""White space around what people paste and what editors write: no part of the value, on every way in."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from typing import Any
+
+from django.utils.datastructures import MultiValueDict
+
+# Beside what `str.strip` removes, characters without a width: U+200B, marks of direction, a byte order mark.
+# All of them come along when text is copied from a page, a mail or a file.
+_CHARACTERS = (
+    string.whitespace
+    + "\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000"
+    + "".join(map(chr, range(0x2000, 0x200C)))
+    + "\u200e\u200f\u2060\ufeff"
+)
+
+
+def strip_whitespace(text: str) -> str:
+    """Return the text without white space and invisible characters at either end."""
+    return text.strip(_CHARACTERS)
+
+
+def strip_values(data: Mapping[str, Any], unstripped: tuple[str, ...] = ()) -> Any:
+    """Return form data or settings with every text stripped, but not those named in `unstripped`."""
+    if not isinstance(data, MultiValueDict):
+        return {name: value if name in unstripped else _stripped(value) for name, value in data.items()}
+    copy = data.copy()
+    for name, values in data.lists():
+        if name not in unstripped:
+            copy.setlist(name, [_stripped(value) for value in values])
+    return copy
+
+
+def _stripped(value: Any) -> Any:
+    return strip_whitespace(value) if isinstance(value, str) else value
