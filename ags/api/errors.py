@@ -143,11 +143,7 @@ CLAIM_MISMATCH = _error(
 )
 SERVICE_NOT_AVAILABLE = _error(40300, "service_not_available", "The tenant does not offer this service.")
 TENANT_MISMATCH = _error(40301, "tenant_mismatch", "The token is for another tenant.")
-NOT_PERMITTED = _error(
-    40302,
-    "not_permitted",
-    "You do not have permission to do this.",
-)
+NOT_PERMITTED = _error(40302, "not_permitted", "Your account may not do this.")
 ACCOUNT_AMBIGUOUS = _error(
     40303, "account_ambiguous", "The proof names several accounts, and nobody can choose one here."
 )
@@ -155,9 +151,7 @@ FORM_EXPIRED = _error(
     40304, "form_expired", "The form has expired. Load its page again, and send it once more."
 )
 ORIGIN_MISMATCH = _error(
-    40305,
-    "origin_mismatch",
-    "The form comes from another site, or a proxy changes the Host or X-Forwarded-Proto header.",
+    40305, "origin_mismatch", "The form comes from another address than the Host header names."
 )
 NOT_FOUND = _error(40400, "not_found", "There is nothing at this address.")
 NO_SERVICES = _error(40401, "no_services", "The tenant offers no service.")
@@ -308,6 +302,9 @@ def _is_away(exception: BaseException) -> bool:
 class RefusalResponse(JsonResponse):
     """The one JSON shape of a refusal."""
 
+    error: Error
+    correlation_id: str
+
 
 def respond(exception: BaseException, record: Record) -> RefusalResponse:
     """Answer any exception with the one JSON shape of a refusal, and note the precise reason for the log."""
@@ -321,8 +318,9 @@ def respond(exception: BaseException, record: Record) -> RefusalResponse:
         body["parameter"] = refusal.parameter
     body["correlationId"] = record.correlation_id
     if error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        _log_crash(exception, record)
+        log_crash(exception, record)
     response = RefusalResponse(body, status=error.status, headers=HEADERS.get(error.status))
+    response.error, response.correlation_id = error, record.correlation_id
     if error is CLIENT_NOT_AUTHENTICATED:
         response["WWW-Authenticate"] = BASIC_CHALLENGE
     if refusal.retry_after is not None:
@@ -360,8 +358,8 @@ def exception_handler(exception: Exception, context: dict[str, Any]) -> HttpResp
     return response
 
 
-def _log_crash(exception: BaseException, record: Record) -> None:
-    # The place, but not the message: that may repeat what the caller sent.
+def log_crash(exception: BaseException, record: Record) -> None:
+    """Log the place, but not the message: that may repeat what the caller sent."""
     log.error(
         "crash",
         extra={

@@ -17,7 +17,7 @@ from django.http.multipartparser import MultiPartParserError
 from django.http.response import HttpResponseBase
 from django.urls import resolve
 
-from ags.api import cors, errors, headers, parsing
+from ags.api import cors, error_pages, errors, headers, parsing
 from ags.api.record import Record, record_of
 from ags.operations.database import drop_dead_connection
 
@@ -53,8 +53,8 @@ class Gate:
         except Exception as error:  # noqa: BLE001 - a crash too is answered in JSON
             response = errors.respond(error, record)
         refused = response.status_code >= HTTPStatus.BAD_REQUEST
-        if refused and not isinstance(response, errors.RefusalResponse):
-            response = errors.translated(response, record)
+        if refused:
+            response = _refusal(request, response, record)
         if not is_staff_page:
             cors.allow(request, response, record.tenant)
         if refused or not is_staff_page:
@@ -95,10 +95,22 @@ def _read_form(request: HttpRequest) -> None:
         raise SuspiciousOperation from None
 
 
+def _refusal(request: HttpRequest, response: HttpResponseBase, record: Record) -> HttpResponse:
+    """Return a refusal in the shape that whoever sent the request expects: JSON, or a page of the admin."""
+    refusal = (
+        response if isinstance(response, errors.RefusalResponse) else errors.translated(response, record)
+    )
+    if error_pages.answers(request.path_info):
+        return error_pages.render(refusal, request, response)
+    return refusal
+
+
 def refuse(environ: dict[str, Any], error: Exception) -> HttpResponse:
     """Answer what the gate never got to see, and write its log line."""
     record = Record(headers.correlation_id(environ), str(environ.get("REQUEST_METHOD"))[:16])
-    response = errors.respond(error, record)
+    refusal = errors.respond(error, record)
+    is_page = error_pages.answers(environ.get("PATH_INFO", ""))
+    response = error_pages.render(refusal, None) if is_page else refusal
     _finish(record, response)
     response.headers["x-correlation-id"] = record.correlation_id
     record.write(response.status_code)

@@ -52,7 +52,7 @@ def check(server: Server, body: list[bytes], status: str, reason: str) -> None:
     assert SECRET_TEXT.encode() not in body[0]
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/admin/"])
+@pytest.mark.parametrize("path", ["/healthz", "/docs/"])
 def test_what_cannot_be_constructed_is_a_400(path: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     server = Server()
@@ -60,6 +60,18 @@ def test_what_cannot_be_constructed_is_a_400(path: str, caplog: pytest.LogCaptur
     check(server, body, "400 Bad Request", "request_malformed")
     (line,) = caplog.records
     assert (vars(line)["reason"], vars(line)["status"]) == ("UnicodeDecodeError", 400)
+
+
+def test_under_the_admin_it_is_a_page() -> None:
+    server = Server()
+    (body,) = application(environ("/admin/", SCRIPT_NAME=f"\xff{SECRET_TEXT}"), server)
+    assert server.status == "400 Bad Request"
+    assert server.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert server.headers["x-correlation-id"] == ID
+    assert server.headers["Content-Length"] == str(len(body))
+    assert b">Bad request</h2>" in body
+    assert b'<a href="/admin/"' in body
+    assert SECRET_TEXT.encode() not in body
 
 
 def test_the_refusal_of_a_head_has_no_body() -> None:

@@ -13,6 +13,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 
 from tests.settings import ENVIRONMENT
+from tests.tenants.test_admin_error_pages import ErrorPage
 
 LOGIN = "/admin/login/?next=/admin/"
 WRONG = "wrong-password-marker-8271"
@@ -39,12 +40,11 @@ def test_after_five_failures_the_right_password_is_refused_too(client: Client, s
         locked = client.post(LOGIN, {"username": "staff", "password": RIGHT}, **by)
         assert locked.status_code == 429
         assert locked["Retry-After"] == "900"
-        assert locked.json() == {
-            "code": 42900,
-            "reason": "too_many_logins",
-            "message": "Too many logins have failed. Try again in 15 minutes.",
-            "correlationId": locked["x-correlation-id"],
-        }
+        page = ErrorPage(locked)
+        assert page.title == "Too many failed logins"
+        assert "for 15 minutes after your last attempt" in page.sentences
+        assert page.back == ("Back to the login", "/admin/login/")
+        assert "Access-Control-Allow-Origin" not in locked
     assert client.get("/admin/").status_code == 302
     assert _log_in(client, RIGHT, REMOTE_ADDR="198.51.100.7") == 302, "nobody locks out a colleague elsewhere"
 
