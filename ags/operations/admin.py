@@ -95,7 +95,7 @@ class AssignmentAdmin(AccountAdmin):
     search_fields = ("tenant__id__exact", "user__username__istartswith")
     search_help_text = "A tenant ID, or the start of a user name."
     ordering = ("tenant_id", "user_id")
-    list_select_related = ("user",)
+    list_select_related = ("user", "tenant")
     autocomplete_fields = ("tenant", "user")
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from django import forms
@@ -51,9 +52,15 @@ class LookUp(FormOfTenants):
             raise forms.ValidationError(f"Enter one of {', '.join(labels[:-1])} and {labels[-1]}.")
         return self.cleaned_data
 
-    def condition(self) -> dict[str, Any]:
+    def terms(self) -> dict[str, Any]:
+        """Return what is looked for as the session keeps it, in JSON, without secrets."""
+        known = {name: value for name, value in self.cleaned_data.items() if value}
+        return known | ({"tenant": known["tenant"].pk} if "tenant" in known else {})
+
+    @classmethod
+    def condition(cls, terms: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the row must match."""
-        condition: dict[str, Any] = {name: value for name, value in self.cleaned_data.items() if value}
+        condition = dict(terms)
         if account_id := condition.pop("account_id", None):
             condition["account_id__in"] = _spellings(account_id)
         return condition
@@ -75,11 +82,19 @@ class SessionTokenLookUp(LookUp):
         widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "off"}, render_value=False),
     )
 
-    def condition(self) -> dict[str, Any]:
+    def terms(self) -> dict[str, Any]:
+        """Return what is looked for, of a token only its hashes."""
+        terms = super().terms()
+        if token := terms.pop("token", None):
+            terms["token_hashes"] = [one.hex() for one in hashes_of(token)]
+        return terms
+
+    @classmethod
+    def condition(cls, terms: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the row must match: of a token only the hash is stored."""
-        condition = super().condition()
-        if token := condition.pop("token", None):
-            condition["token_hash__in"] = hashes_of(token)
+        condition = super().condition(terms)
+        if hashes := condition.pop("token_hashes", None):
+            condition["token_hash__in"] = [bytes.fromhex(one) for one in hashes]
         return condition
 
 
@@ -97,9 +112,10 @@ class DeviceLookUp(LookUp):
     account_id = _account_id()
     client_id = _text("Client ID", 32, "The client_id that the app was given; deviceId in its tokens.")
 
-    def condition(self) -> dict[str, Any]:
+    @classmethod
+    def condition(cls, terms: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the row must match."""
-        condition = super().condition()
+        condition = super().condition(terms)
         if spellings := condition.pop("account_id__in", None):
             condition["account__account_id__in"] = spellings
         return condition

@@ -52,13 +52,15 @@ class Example:
 class Strategy:
     """One way of proving who somebody is.
 
-    `slug` is stored with each service and never changes; `label` is what staff read. An instance is shared by
-    all threads and keeps no state of a request.
+    `slug` is stored with each service and never changes; `label` is what staff read. `uses_keys`:
+    whether `verify` looks for a key in `keys`, so that it proves nothing for a tenant that has none. An
+    instance is shared by all threads and keeps no state of a request.
     """
 
     slug: ClassVar[str]
     label: ClassVar[str]
     endpoints: ClassVar[tuple[Endpoint, ...]]
+    uses_keys: ClassVar[bool] = False
     debug_only: ClassVar[bool] = False
     Parameters: ClassVar[type[serializers.Serializer[Any]]]
     Settings: ClassVar[type[forms.Form]]

@@ -40,6 +40,7 @@ class OperatorToken(Strategy):
     slug = "operator_token"
     label = "Operator token (JWT with a shared secret)"
     endpoints = (Endpoint.GET_SESSION_TOKEN, Endpoint.SIGNON_WITH_SESSION_TOKEN, Endpoint.SIGNOUT)
+    uses_keys = True
     Parameters = OperatorTokenParameters
     Settings = TokenSettings
     # Of the right form, and signed by nobody.

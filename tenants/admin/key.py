@@ -14,13 +14,17 @@ from django.views.decorators.debug import sensitive_post_parameters
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
+from providers.registry import strategies
 from tenants.admin.cut_off import IssuingAdmin
 from tenants.admin.pages import Fact, Question
 from tenants.forms import GENERATE, KeyChangeForm, NewKeyForm, form_for
-from tenants.models import IN_FORCE, Key, KeyState, SigningKey, tenants_of
+from tenants.models import IN_FORCE, Key, KeyState, Service, SigningKey, tenants_of
 
 OTHERS_NAMED = 20
 """Other keys that the question before a revocation names."""
+
+SERVICES_NAMED = 20
+"""Services that it names where they are not all."""
 
 STATES = {"staged": "info", "active": "success", "retiring": "warning", "revoked": "danger"}
 """How each is coloured."""
@@ -151,12 +155,28 @@ def revocation(key: Key) -> Question:
             "choose Revoke everything issued afterwards.",
             "This cannot be undone: a revoked key stays revoked.",
         ],
-        warning=""
-        if kids
-        else f"No other key of {key.tenant_id} is in force: without one nobody can sign on there.",
+        warning="" if kids else _left_without_keys(key.tenant_id),
         button="Revoke",
         done=f"Key {key.kid} of {key.tenant_id} is revoked.",
     )
+
+
+def _left_without_keys(tenant_id: str) -> str:
+    """Say which services let nobody in where the tenant has no other key in force."""
+    enabled = Service.objects.for_tenant(tenant_id).filter(enabled=True)
+    with_keys = [strategy.slug for strategy in strategies().values() if strategy.uses_keys]
+    names = list(
+        enabled.filter(strategy__in=with_keys)
+        .order_by("name")
+        .values_list("name", flat=True)[: SERVICES_NAMED + 1]
+    )
+    if not names:
+        return ""
+    warning = f"No other key of {tenant_id} is in force: without one nobody can sign on "
+    if not enabled.exclude(strategy__in=with_keys).exists():
+        return f"{warning}there."
+    named = ", ".join(names[:SERVICES_NAMED]) + (" and others" if len(names) > SERVICES_NAMED else "")
+    return f"{warning}through {named}. Its other services need no key."
 
 
 def _revoke(key: Key) -> None:

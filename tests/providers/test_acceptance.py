@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,32 @@ def test_each_secret_declares_where_it_is_sent(strategy: Strategy) -> None:
             where = placeholders(strategy) | ({"ca_certificates"} & fields.keys())
             missing = sorted(where - set(field.sent_to) - {name})
             assert not missing, f"{name} is sent to what {missing} names, and does not declare it"
+
+
+class WatchedKeys(Mapping[str, Any]):
+    """Keys of a tenant that has none, which notice that somebody looks."""
+
+    looked_at = False
+
+    def __getitem__(self, kid: str) -> Any:
+        self.looked_at = True
+        raise KeyError(kid)
+
+    def __iter__(self) -> Iterator[str]:
+        self.looked_at = True
+        return iter(())
+
+    def __len__(self) -> int:
+        self.looked_at = True
+        return 0
+
+
+@EVERY
+def test_it_looks_at_the_keys_of_the_tenant_only_if_it_says_so(strategy: Strategy) -> None:
+    keys = WatchedKeys()
+    with closed() as port, suppress(Refused, Unavailable):
+        strategy.verify(strategy.example.parameters, cleaned(strategy, port), KeyRing("nagra", keys))
+    assert strategy.uses_keys or not keys.looked_at
 
 
 # What staff and callers see of it

@@ -45,7 +45,7 @@ def status(account: Account) -> str:
 def test_only_tenant_and_whole_account_id_find(
     admin_client: Client, account: Account, sunrise: HeadEnd, known: dict[str, str], rows: int
 ) -> None:
-    found = admin_client.post(LIST, known)
+    found = admin_client.post(LIST, known, follow=True)
     assert len(found.context["table"]["rows"]) == rows
     assert (page_of(account) in text(found)) == bool(rows)
     assert ("No account matches." in text(found)) != bool(rows)

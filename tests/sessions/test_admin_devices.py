@@ -32,7 +32,7 @@ def text(response: Any) -> str:
 
 
 def look_up(client: Client, tenant: str = "nagra", **known: str) -> Any:
-    return client.post(LIST, {"tenant": tenant, **known})
+    return client.post(LIST, {"tenant": tenant, **known}, follow=True)
 
 
 def rows(response: Any) -> list[list[str]]:
@@ -130,6 +130,7 @@ def test_a_deleted_device_stays_as_a_row_and_its_client_signs_on_afresh(
     assert app.refresh().json()["code"] == 20003
     assert app.sign_on(clientId=device.client_id).json()["code"] == 20003
     assert Device.objects.for_tenant("nagra").get().status == "deleted"
+    assert page_of(device, "end") not in told, "there is no sign-on to end"
     for act in ("enable", "disable", "delete-device"):
         assert page_of(device, act) not in told
         assert "It has changed meanwhile" in text(admin_client.post(page_of(device, act), follow=True))

@@ -7,8 +7,8 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from ags.sessions.models import Device, SecurityEvent, SessionToken
-from tenants.models import Tenant
+from ags.sessions.models import AccountChoice, Device, SecurityEvent, SessionToken
+from tenants.models import Service, Tenant
 from tests.conftest import ClientApp, HeadEnd, person
 
 LIST = "/admin/ags_sessions/securityevent/"
@@ -41,16 +41,19 @@ def test_the_newest_are_shown_at_once(admin_client: Client, events: None) -> Non
 def test_the_list_is_narrowed_to_a_tenant_or_to_an_account_of_it(admin_client: Client, events: None) -> None:
     of_nagra = [("nagra", "account-2"), ("nagra", "account-1")]
     assert told(admin_client.get(LIST, {"tenant": "nagra"})) == of_nagra
-    assert told(admin_client.post(LIST, {"tenant": "nagra"})) == of_nagra
-    assert told(admin_client.post(LIST, {"tenant": "nagra", "account_id": "account-1"})) == of_nagra[1:]
-    assert told(admin_client.post(LIST, {"tenant": "nagra", "account_id": "account"})) == []
+    assert told(admin_client.post(LIST, {"tenant": "nagra"}, follow=True)) == of_nagra
+    assert (
+        told(admin_client.post(LIST, {"tenant": "nagra", "account_id": "account-1"}, follow=True))
+        == of_nagra[1:]
+    )
+    assert told(admin_client.post(LIST, {"tenant": "nagra", "account_id": "account"}, follow=True)) == []
 
 
 @pytest.mark.parametrize(
     "known", [{"account_id": "account-1"}, {"tenant": "nobody"}, {"tenant": "a" * 65}, {"tenant": "{}"}]
 )
 def test_what_is_no_tenant_is_told(admin_client: Client, events: None, known: dict[str, str]) -> None:
-    page = admin_client.post(LIST, known)
+    page = admin_client.post(LIST, known, follow=True)
     assert page.context["form"].errors["tenant"]
     assert "table" not in page.context
     assert "account-2" not in page.content.decode()
@@ -85,6 +88,29 @@ def test_a_page_leads_to_what_it_is_about(admin_client: Client, app: ClientApp, 
     assert f"/admin/ags_sessions/device/{device.pk}/change/" in admin_client.get(address).content.decode()
     app.sign_on(clientId=device.client_id)
     assert "has replaced" in admin_client.get(address).content.decode()
+
+
+def test_a_session_token_that_is_purged_is_named_and_not_linked(admin_client: Client, nagra: HeadEnd) -> None:
+    reuse(nagra)
+    event = SecurityEvent.objects.for_tenant("nagra").get()
+    SessionToken.unscoped.all().delete()
+    page = admin_client.get(f"{LIST}{event.pk}/change/").content.decode()
+    assert f"Session token {event.subject}, which is purged" in page
+    assert "/admin/ags_sessions/sessiontoken/" + event.subject not in page
+
+
+def test_a_choice_that_was_used_again_is_named(admin_client: Client, app: ClientApp, trial: Service) -> None:
+    token, _ = app.choices()
+    assert [app.choose(token).status_code for _ in range(2)] == [201, 401]
+    choice, event = AccountChoice.unscoped.get(), SecurityEvent.unscoped.get()
+    address = f"{LIST}{event.pk}/change/"
+    page = admin_client.get(address).content.decode()
+    assert f"Choice of an account {choice.pk}, offered by service Trial at " in page
+    assert f"under the correlation ID {choice.correlation_id}" in page
+    assert token.partition(".")[0] not in page
+    AccountChoice.unscoped.all().delete()
+    page = admin_client.get(address).content.decode()
+    assert f"Choice of an account {choice.pk}, which is purged" in page
 
 
 def test_of_many_the_newest_hundred_are_read(admin_client: Client, nagra: HeadEnd) -> None:

@@ -131,6 +131,21 @@ def test_a_list_asks_for_one_page_and_counts_no_further_than_it_says(
 
 
 @pytest.mark.parametrize("page", LISTS)
+def test_a_list_of_many_rows_takes_as_many_statements_as_one_of_few(
+    admin_client: Client, crowd: None, page: str
+) -> None:
+    address = f"/admin/{page}/"
+    counts = []
+    for query in ({"q": f"crowd-{MANY - 1}"}, {}):
+        with CaptureQueriesContext(connection) as queries:
+            listed = admin_client.get(address, query)
+        counts.append((len(listed.context["cl"].result_list), len(queries)))
+    ((few, statements), (many, statements_of_many)) = counts
+    assert (few, many) == (1, 50)
+    assert statements_of_many <= statements
+
+
+@pytest.mark.parametrize("page", LISTS)
 def test_a_search_is_bounded_too(admin_client: Client, crowd: None, page: str) -> None:
     with CaptureQueriesContext(connection) as queries:
         found = admin_client.get(f"/admin/{page}/", {"q": f"crowd-{MANY - 1}"})
@@ -142,7 +157,7 @@ def test_a_search_is_bounded_too(admin_client: Client, crowd: None, page: str) -
 def test_a_look_up_is_bounded_too(admin_client: Client, crowd: None, model: str) -> None:
     known = {"tenant": "nagra", "account_id": "crowd-0000"}
     with CaptureQueriesContext(connection) as queries:
-        found = admin_client.post(f"/admin/ags_sessions/{model}/", known)
+        found = admin_client.post(f"/admin/ags_sessions/{model}/", known, follow=True)
     bounded(queries)
     assert len(found.context["table"]["rows"]) == (1 if model == "account" else 100)
 

@@ -228,6 +228,37 @@ def test_revoking_says_what_stops_and_then_stops_it(admin_client: Client, nagra:
     assert nagra.present(nagra.token()).json()["reason"] == "not_authenticated"
 
 
+ON_KEYS = ("operator_token", "Customer Auth Service")
+BY_ITSELF = ("dummy", "Trial")
+
+
+@pytest.mark.parametrize(
+    ("services", "warning"),
+    [
+        ([ON_KEYS], "in force: without one nobody can sign on there."),
+        (
+            [ON_KEYS, ("operator_token", "Box"), BY_ITSELF],
+            "nobody can sign on through Box, Customer Auth Service. Its other services need no key.",
+        ),
+        ([BY_ITSELF], None),
+        ([("not_installed", "Old")], None),
+        ([], None),
+    ],
+)
+def test_the_warning_looks_at_the_strategies_of_the_enabled_services(
+    admin_client: Client, nagra: HeadEnd, services: list[tuple[str, str]], warning: str | None
+) -> None:
+    Service.unscoped.update(name="Off", enabled=False)
+    Service.unscoped.bulk_create(
+        Service(tenant_id="nagra", strategy=strategy, name=name, enabled=True) for strategy, name in services
+    )
+    question = admin_client.get(f"{LIST}{Key.unscoped.get().pk}/revoke/")
+    assert question.context["question"].warning == (
+        "" if warning is None else question.context["question"].warning
+    )
+    assert (warning or "Other keys of nagra in force: none.") in question.content.decode()
+
+
 def test_many_live_tokens_are_not_all_counted(admin_client: Client, nagra: HeadEnd) -> None:
     _tokens(nagra, 1500)
     with CaptureQueriesContext(connection) as queries:

@@ -28,11 +28,11 @@ STATUSES = {"enabled": "success", "disabled": "warning", "deleted": "danger"}
 """How each is coloured."""
 
 OFFERED = {
-    DeviceStatus.ENABLED: {"disable", "delete_device"},
-    DeviceStatus.DISABLED: {"enable", "delete_device"},
+    DeviceStatus.ENABLED: {"end", "disable", "delete_device"},
+    DeviceStatus.DISABLED: {"end", "enable", "delete_device"},
     DeviceStatus.DELETED: set(),
 }
-"""What can be done to a device of each status; its sign-on can be ended while it has not."""
+"""What can be done to a device of each status; its sign-on ends only once."""
 
 TOLD = 20_000
 """Characters of the device information that are shown."""
@@ -143,7 +143,7 @@ class DeviceAdmin(LookUpAdmin):
     def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
         """Offer what does something to a device of this status."""
         device: Device = self.found(request, object_id)
-        offered = OFFERED[DeviceStatus(device.status)] | (set() if device.ended_at else {"end"})
+        offered = OFFERED[DeviceStatus(device.status)] - ({"end"} if device.ended_at else set())
         actions: list[Any] = super().get_actions_detail(request, object_id)
         prefix = f"{self.opts.app_label}_{self.opts.model_name}_"
         return [one for one in actions if one.action_name.removeprefix(prefix) in offered]

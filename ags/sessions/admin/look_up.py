@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
+from urllib.parse import urlencode
 
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.crypto import get_random_string
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -21,6 +25,15 @@ from tenants.models import tenants_of
 SHOWN = 100
 """Rows that a look-up shows at most, the newest."""
 
+RESULT = "result"
+"""The parameter of an address that names a look-up of this session."""
+
+LOOK_UPS = "look_ups"
+"""Where the session keeps what was looked for: by name, the model and the terms. The newest come last."""
+
+KEPT = 20
+"""Look-ups that a session keeps, so that the browser can go back to them. Each has at most 2 KiB."""
+
 NOTHING = "—"
 
 STATES = {"live": "success", "expired": "info", "redeemed": "info"}
@@ -28,7 +41,10 @@ STATES = {"live": "success", "expired": "info", "redeemed": "info"}
 
 
 class LookUpAdmin(BoundedAdmin):
-    """Base of the pages. What is known travels in the body of a POST: an account ID is in no address."""
+    """Base of the pages. What is known travels in the body of a POST: an account ID is in no address.
+
+    The session keeps it, so that the page with what was found is a GET, and the browser can go back to it.
+    """
 
     look_up: ClassVar[type[LookUp]]
     title: ClassVar[str]
@@ -57,18 +73,29 @@ class LookUpAdmin(BoundedAdmin):
         """Return what the table says of a row, under `columns`."""
         raise TypeError(f"{type(self).__name__} declares no cells()")
 
-    def asked(self, request: HttpRequest) -> Any:
-        """Return what is looked for; nothing yet, before the form was sent."""
-        return request.POST or None
+    def known_at_once(self, request: HttpRequest) -> Any:
+        """Return what is looked for before the form is sent: nothing."""
+        return None
 
     @method_decorator(sensitive_post_parameters("token"))
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Show the look-up, and what it found."""
+        """Take the form, and lead to what it found, at an address that the browser can go back to."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        form = self.look_up(tenants_of(request.user), self.asked(request))
+        tenants = tenants_of(request.user)
+        terms = _terms_of(request, self.opts.model_name)
+        if request.method == "POST":
+            form = self.look_up(tenants, request.POST)
+            if form.is_valid():
+                name = _keep(request, self.opts.model_name, form.terms())
+                return redirect(f"{request.path}?{urlencode({RESULT: name})}")
+        elif terms is not None:
+            form = self.look_up(tenants, initial=terms)
+        else:
+            form = self.look_up(tenants, self.known_at_once(request))
+            terms = form.terms() if form.is_valid() else None
         context = {
             **self.admin_site.each_context(request),
             "title": self.title,
@@ -77,8 +104,8 @@ class LookUpAdmin(BoundedAdmin):
             "opts": self.opts,
             "has_add_permission": self.has_add_permission(request),
         }
-        if form.is_valid():
-            context |= self.table(self.get_queryset(request).filter(**form.condition()))
+        if terms is not None:  # of whichever tenant, get_queryset() finds only what this person may see
+            context |= self.table(self.get_queryset(request).filter(**self.look_up.condition(terms)))
         return TemplateResponse(request, "ags_sessions/admin/look_up.html", context)
 
     def table(self, rows: QuerySet[Any]) -> dict[str, Any]:
@@ -115,6 +142,20 @@ class LookUpAdmin(BoundedAdmin):
             raise Http404
         response: HttpResponse = super().history_view(request, object_id, extra_context)
         return response
+
+
+def _keep(request: HttpRequest, model_name: str | None, terms: Mapping[str, Any]) -> str:
+    """Keep what was looked for in the session, which ends with it, and return its name there."""
+    kept = dict(list(request.session.get(LOOK_UPS, {}).items())[1 - KEPT :])
+    name = get_random_string(12)
+    request.session[LOOK_UPS] = kept | {name: [model_name, terms]}
+    return name
+
+
+def _terms_of(request: HttpRequest, model_name: str | None) -> dict[str, Any] | None:
+    """Return what was looked for, if this session still knows it, and it was of this kind."""
+    kind, terms = request.session.get(LOOK_UPS, {}).get(request.GET.get(RESULT), (None, None))
+    return terms if kind == model_name else None
 
 
 def moment(when: Any) -> str:

@@ -13,7 +13,7 @@ from unfold.decorators import display
 
 from ags.sessions.admin.look_up import LookUpAdmin, moment
 from ags.sessions.forms import SecurityEventLookUp
-from ags.sessions.models import Device, SecurityEvent
+from ags.sessions.models import AccountChoice, Device, SecurityEvent, SessionToken
 
 
 @admin.register(SecurityEvent)
@@ -36,9 +36,9 @@ class SecurityEventAdmin(LookUpAdmin):
     )
     readonly_fields = ("about",)
 
-    def asked(self, request: HttpRequest) -> Any:
+    def known_at_once(self, request: HttpRequest) -> Any:
         """Show the newest at once; an address may name a tenant."""
-        return request.POST or {"tenant": request.GET.get("tenant", "")}
+        return {"tenant": request.GET.get("tenant", "")}
 
     def cells(self, row: SecurityEvent) -> list[Any]:
         """Return what the table says of an event."""
@@ -54,12 +54,34 @@ class SecurityEventAdmin(LookUpAdmin):
 
     @display(description="What it is about")
     def about(self, event: SecurityEvent) -> SafeString | str:
-        """The session token or the device, and the way to it while it is there."""
-        if event.kind == SecurityEvent.Kind.SESSION_TOKEN_REUSED:
-            page = reverse("admin:ags_sessions_sessiontoken_change", args=[event.subject])
-            return format_html('<a class="text-link" href="{}">Session token {}</a>', page, event.subject)
+        """The session token, the choice of an account or the device, and the way to it while it is there."""
+        match event.kind:
+            case SecurityEvent.Kind.SESSION_TOKEN_REUSED:
+                return _session_token(event)
+            case SecurityEvent.Kind.USER_ACCOUNT_TOKEN_REUSED:
+                return _choice(event)
         device = Device.objects.for_tenant(event.tenant_id).filter(sign_on=event.subject).first()
         if device is None:
-            return "A sign-on that a later one of the same device has replaced"
+            return "A sign-on that a later one of the same device has replaced, or whose device is purged"
         page = reverse("admin:ags_sessions_device_change", args=[device.pk])
         return format_html('<a class="text-link" href="{}">The sign-on of device {}</a>', page, device)
+
+
+def _session_token(event: SecurityEvent) -> SafeString | str:
+    name = f"Session token {event.subject}"
+    if not SessionToken.objects.for_tenant(event.tenant_id).filter(pk=event.subject).exists():
+        return f"{name}, which is purged"
+    page = reverse("admin:ags_sessions_sessiontoken_change", args=[event.subject])
+    return format_html('<a class="text-link" href="{}">{}</a>', page, name)
+
+
+def _choice(event: SecurityEvent) -> str:
+    name = f"Choice of an account {event.subject}"
+    choices = AccountChoice.objects.for_tenant(event.tenant_id).select_related("service")
+    choice = choices.filter(pk=event.subject).first()
+    if choice is None:
+        return f"{name}, which is purged"
+    return (
+        f"{name}, offered by service {choice.service} at {moment(choice.created_at)} UTC under the "
+        f"correlation ID {choice.correlation_id}"
+    )

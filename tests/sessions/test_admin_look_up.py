@@ -1,0 +1,124 @@
+"""Looking up: what is known is sent in a form, kept in the session, and found again by the browser's Back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.contrib.sessions.backends.db import SessionStore
+from django.contrib.sessions.models import Session
+from django.test import Client
+
+from ags.sessions.tokens import hash_of
+from tenants.models import Assignment
+from tests.conftest import ClientApp, HeadEnd, person
+
+TOKENS = "/admin/ags_sessions/sessiontoken/"
+ACCOUNTS = "/admin/ags_sessions/account/"
+EVENTS = "/admin/ags_sessions/securityevent/"
+
+
+def look_up(browser: Client, page: str = ACCOUNTS, **known: str) -> str:
+    """Send the form; return the address that it leads to."""
+    sent = browser.post(page, {"tenant": "nagra", **known})
+    assert sent.status_code == 302
+    address: str = sent["Location"]
+    return address
+
+
+def rows(page: Any) -> list[list[str]]:
+    table = page.context.get("table")
+    return [] if table is None else table["rows"]
+
+
+def kept(browser: Client) -> dict[str, Any]:
+    """The look-ups that the session of that browser keeps."""
+    session = SessionStore(browser.cookies[settings.SESSION_COOKIE_NAME].value)
+    return session.get("look_ups", {})  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def token(app: ClientApp) -> str:
+    """A session token of account-1 of nagra, which has signed on; account-2 has, too."""
+    for account in ("account-1", "account-2"):
+        assert app.sign_on(account).status_code == 201
+    return app.session_token()
+
+
+def test_the_address_of_what_was_found_holds_nothing_of_what_was_looked_for(
+    admin_client: Client, token: str
+) -> None:
+    first = look_up(admin_client, account_id="account-1")
+    second = look_up(admin_client, account_id="account-2")
+    assert first.startswith(f"{ACCOUNTS}?result=")
+    assert "account-1" not in first
+    for address, account in ((first, "account-1"), (second, "account-2"), (first, "account-1")):
+        page = admin_client.get(address)
+        ((link, *_),) = rows(page)
+        assert f">{account}</a>" in link
+        text = page.content.decode()
+        assert f'value="{account}"' in text, "the form shows what was looked for"
+        assert '<option value="nagra" selected>' in text
+    assert not rows(admin_client.get(ACCOUNTS)), "the page itself is empty"
+
+
+def test_of_a_token_the_session_keeps_the_hash(admin_client: Client, token: str) -> None:
+    address = look_up(admin_client, TOKENS, token=token)
+    ((model, terms),) = kept(admin_client).values()
+    assert model == "sessiontoken"
+    assert terms == {"tenant": "nagra", "token_hashes": [hash_of(token).hex()]}
+    page = admin_client.get(address)
+    assert len(rows(page)) == 1
+    assert token not in page.content.decode()
+
+
+def test_a_session_keeps_the_latest_look_ups_and_none_after_the_log_out(
+    admin_client: Client, token: str
+) -> None:
+    addresses = [look_up(admin_client, account_id=f"{number}" * 255) for number in range(9)]
+    addresses += [look_up(admin_client, account_id="account-1") for _ in range(12)]
+    names = [address.partition("=")[2] for address in addresses]
+    assert list(kept(admin_client)) == names[1:]
+    assert admin_client.get(addresses[0]).status_code == 200
+    assert rows(admin_client.get(addresses[-1]))
+    admin_client.post("/admin/logout/")
+    assert not Session.objects.exists()
+
+
+@pytest.mark.parametrize("name", ["", "x", "a%00b", "look_ups", "x" * 9000])
+def test_a_look_up_that_the_session_does_not_know_finds_nothing(
+    admin_client: Client, token: str, name: str
+) -> None:
+    look_up(admin_client, account_id="account-1")
+    page = admin_client.get(f"{ACCOUNTS}?result={name}")
+    assert page.status_code == (400 if "%00" in name else 200)
+    assert not rows(page) if page.status_code == 200 else True
+
+
+def test_a_look_up_is_of_one_page_and_of_one_session(admin_client: Client, token: str) -> None:
+    query = look_up(admin_client, account_id="account-1").partition("?")[2]
+    for page in (TOKENS, "/admin/ags_sessions/device/"):
+        assert not rows(admin_client.get(f"{page}?{query}"))
+    assert rows(person("support", "nagra").get(f"{ACCOUNTS}?{query}")) == []
+
+
+def test_a_tenant_that_is_taken_away_takes_what_was_found_with_it(sunrise: HeadEnd, token: str) -> None:
+    browser = person("support", "nagra", "sunrise")
+    address = look_up(browser, account_id="account-1")
+    assert len(rows(browser.get(address))) == 1
+    Assignment.unscoped.filter(tenant_id="nagra").delete()
+    page = browser.get(address)
+    assert rows(page) == []
+    assert '<option value="nagra"' not in page.content.decode()
+
+
+def test_security_events_of_an_account_are_found_again(admin_client: Client, token: str) -> None:
+    for account in ("account-1", "account-2"):
+        app = ClientApp(HeadEnd("nagra", "nagra-key-1", bytes(range(1, 33))))
+        spent = app.session_token(account)
+        assert [app.redeem(spent).status_code for _ in range(2)] == [201, 401]
+    assert len(rows(admin_client.get(EVENTS))) == 2
+    address = look_up(admin_client, EVENTS, account_id="account-1")
+    assert [row[3] for row in rows(admin_client.get(address))] == ["account-1"]
+    assert len(rows(admin_client.get(look_up(admin_client, EVENTS, tenant="")))) == 2
