@@ -102,7 +102,6 @@ WHITENOISE_AUTOREFRESH = False
 
 # The pages of staff
 LOGIN_URL = "admin:login"
-CSRF_FAILURE_VIEW = "ags.api.error_pages.csrf_failure"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
 CSRF_FAILURE_VIEW = "ags.api.errors.csrf_failure"
 SESSION_COOKIE_AGE = 8 * 3600

@@ -14,7 +14,7 @@ from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import DisallowedHost
-from django.http import HttpRequest, HttpResponse, HttpResponseForbidden
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.template.loader import render_to_string
 from django.urls import reverse
@@ -184,14 +184,6 @@ def _nobody() -> HttpRequest:
     request.user = AnonymousUser()
     request.META["SCRIPT_NAME"] = ""
     return request
-
-
-def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """Note what is wrong with a form, for the gate to answer (the setting CSRF_FAILURE_VIEW)."""
-    other_site = reason.startswith(("Origin checking failed", "Referer checking failed"))
-    error = errors.ORIGIN_MISMATCH if other_site else errors.FORM_EXPIRED
-    record_of(request).crash = errors.ApiError(error)
-    return HttpResponseForbidden()
 
 
 def _claims(request: HttpRequest) -> dict[str, Any]:

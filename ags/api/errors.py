@@ -143,7 +143,11 @@ CLAIM_MISMATCH = _error(
 )
 SERVICE_NOT_AVAILABLE = _error(40300, "service_not_available", "The tenant does not offer this service.")
 TENANT_MISMATCH = _error(40301, "tenant_mismatch", "The token is for another tenant.")
-NOT_PERMITTED = _error(40302, "not_permitted", "Your account may not do this.")
+NOT_PERMITTED = _error(
+    40302,
+    "not_permitted",
+    "You do not have permission to do this.",
+)
 ACCOUNT_AMBIGUOUS = _error(
     40303, "account_ambiguous", "The proof names several accounts, and nobody can choose one here."
 )
@@ -151,7 +155,9 @@ FORM_EXPIRED = _error(
     40304, "form_expired", "The form has expired. Load its page again, and send it once more."
 )
 ORIGIN_MISMATCH = _error(
-    40305, "origin_mismatch", "The form comes from another address than the Host header names."
+    40305,
+    "origin_mismatch",
+    "The form comes from another site, or a proxy changes the Host or X-Forwarded-Proto header.",
 )
 NOT_FOUND = _error(40400, "not_found", "There is nothing at this address.")
 NO_SERVICES = _error(40401, "no_services", "The tenant offers no service.")

@@ -21,7 +21,7 @@ def record_of(request: HttpRequest) -> Record:
 class Record:
     """One request. Holds names that are meant for the log, never a parameter, a token or an account.
 
-    `crash` is what Django caught, or refused a form for, for whoever answers; it is not logged here.
+    `crash` is what Django caught or refused, for whoever answers; it is not logged here.
     """
 
     correlation_id: str

@@ -39,7 +39,7 @@ class ErrorPage:
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["x-correlation-id"] in text
         (self.title,) = re.findall("<h2[^>]*>(.*?)</h2>", text)
-        self.sentences = html.unescape(" ".join(re.findall('<p class="mb-3 [^"]*anywhere">(.*?)</p>', text)))
+        self.sentences = html.unescape(" ".join(re.findall('<p class="mb-3" style[^>]*>(.*?)</p>', text)))
         rest = text.partition("Correlation ID:")[2]
         address, label = re.findall(r'<a href="([^"]*)"\s+class="[^"]*"\s*>([^<]*)</a>', rest)[0]
         self.back = (label.strip(), html.unescape(address))
