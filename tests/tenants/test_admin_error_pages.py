@@ -17,6 +17,8 @@ from django.test import Client
 from tests.api.test_refusals import database_away, reasons
 from tests.conftest import HeadEnd, person
 
+pytestmark = pytest.mark.once
+
 ID = "call-4711"
 LOGIN = "/admin/login/"
 TENANTS = "/admin/tenants/tenant/"
