@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.models import Session
 from django.test import Client
+from django.utils import timezone
 
 from ags.sessions.tokens import hash_of
 from tenants.models import Assignment
@@ -17,6 +20,7 @@ from tests.conftest import ClientApp, HeadEnd, person
 TOKENS = "/admin/ags_sessions/sessiontoken/"
 ACCOUNTS = "/admin/ags_sessions/account/"
 EVENTS = "/admin/ags_sessions/securityevent/"
+FORGOTTEN = "This look-up is no longer kept. Enter it again."
 
 
 def look_up(browser: Client, page: str = ACCOUNTS, **known: str) -> str:
@@ -32,7 +36,7 @@ def rows(page: Any) -> list[list[str]]:
     return [] if table is None else table["rows"]
 
 
-def kept(browser: Client) -> dict[str, Any]:
+def look_ups(browser: Client) -> dict[str, Any]:
     """The look-ups that the session of that browser keeps."""
     session = SessionStore(browser.cookies[settings.SESSION_COOKIE_NAME].value)
     return session.get("look_ups", {})  # type: ignore[no-any-return]
@@ -65,7 +69,7 @@ def test_the_address_of_what_was_found_holds_nothing_of_what_was_looked_for(
 
 def test_of_a_token_the_session_keeps_the_hash(admin_client: Client, token: str) -> None:
     address = look_up(admin_client, TOKENS, token=token)
-    ((model, terms),) = kept(admin_client).values()
+    ((model, terms),) = look_ups(admin_client).values()
     assert model == "sessiontoken"
     assert terms == {"tenant": "nagra", "token_hashes": [hash_of(token).hex()]}
     page = admin_client.get(address)
@@ -79,7 +83,7 @@ def test_a_session_keeps_the_latest_look_ups_and_none_after_the_log_out(
     addresses = [look_up(admin_client, account_id=f"{number}" * 255) for number in range(9)]
     addresses += [look_up(admin_client, account_id="account-1") for _ in range(12)]
     names = [address.partition("=")[2] for address in addresses]
-    assert list(kept(admin_client)) == names[1:]
+    assert list(look_ups(admin_client)) == names[1:]
     assert admin_client.get(addresses[0]).status_code == 200
     assert rows(admin_client.get(addresses[-1]))
     admin_client.post("/admin/logout/")
@@ -93,7 +97,22 @@ def test_a_look_up_that_the_session_does_not_know_finds_nothing(
     look_up(admin_client, account_id="account-1")
     page = admin_client.get(f"{ACCOUNTS}?result={name}")
     assert page.status_code == (400 if "%00" in name else 200)
-    assert not rows(page) if page.status_code == 200 else True
+    if page.status_code == 200:
+        assert "table" not in page.context
+        assert FORGOTTEN in page.content.decode()
+        assert FORGOTTEN not in admin_client.get(ACCOUNTS).content.decode()
+
+
+def test_a_form_with_a_mistake_shows_no_earlier_result(admin_client: Client, token: str) -> None:
+    address = look_up(admin_client, account_id="account-1")
+    page = admin_client.post(address, {"tenant": "", "account_id": "account-2"})
+    assert page.status_code == 200
+    text = page.content.decode()
+    assert 'value="account-2"' in text
+    assert "This field is required." in text
+    assert "table" not in page.context
+    assert "account-1" not in text
+    assert FORGOTTEN not in text
 
 
 def test_a_look_up_is_of_one_page_and_of_one_session(admin_client: Client, token: str) -> None:
@@ -121,4 +140,35 @@ def test_security_events_of_an_account_are_found_again(admin_client: Client, tok
     assert len(rows(admin_client.get(EVENTS))) == 2
     address = look_up(admin_client, EVENTS, account_id="account-1")
     assert [row[3] for row in rows(admin_client.get(address))] == ["account-1"]
+    for name in ("x", address.partition("=")[2] + "x"):
+        page = admin_client.get(f"{EVENTS}?result={name}&tenant=nagra")
+        assert "table" not in page.context, "the newest events are not the result"
+        assert FORGOTTEN in page.content.decode()
     assert len(rows(admin_client.get(look_up(admin_client, EVENTS, tenant="")))) == 2
+
+
+def test_a_session_ends_eight_hours_after_the_log_in_or_with_the_browser(staff: User, token: str) -> None:
+    browser = Client()
+    credentials = {"username": "staff", "password": "a long staff password"}
+    lifetime = timedelta(hours=8)
+
+    before = timezone.now()
+    logged_in = browser.post("/admin/login/", credentials)
+    end = Session.objects.get().expire_date
+    assert before + lifetime <= end <= timezone.now() + lifetime
+    cookie = logged_in.cookies[settings.SESSION_COOKIE_NAME]
+    assert (cookie["max-age"], cookie["expires"]) == ("", "")
+
+    look_up(browser, account_id="account-1")
+    password = "another long staff password"
+    change = {"old_password": credentials["password"], "new_password1": password, "new_password2": password}
+    changed = browser.post("/admin/password_change/", change)
+    assert changed.status_code == 302
+    assert Session.objects.get().expire_date == end
+    cookie = changed.cookies[settings.SESSION_COOKIE_NAME]
+    assert (cookie["max-age"], cookie["expires"]) == ("", "")
+
+    browser.post("/admin/login/", credentials | {"password": password})
+    assert Session.objects.get().expire_date > end
+    Session.objects.update(expire_date=before)
+    assert browser.get(ACCOUNTS).status_code == 302

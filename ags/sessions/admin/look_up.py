@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 
+from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
@@ -31,8 +32,8 @@ RESULT = "result"
 LOOK_UPS = "look_ups"
 """Where the session keeps what was looked for: by name, the model and the terms. The newest come last."""
 
-KEPT = 20
-"""Look-ups that a session keeps, so that the browser can go back to them. Each has at most 2 KiB."""
+MAX_LOOK_UPS = 20
+"""Look-ups that a session keeps, so that the browser can go back to them."""
 
 NOTHING = "—"
 
@@ -85,14 +86,17 @@ class LookUpAdmin(BoundedAdmin):
         if not self.has_view_permission(request):
             raise PermissionDenied
         tenants = tenants_of(request.user)
-        terms = _terms_of(request, self.opts.model_name)
+        terms = None  # the form of a page with a result is sent to the address of that result
         if request.method == "POST":
             form = self.look_up(tenants, request.POST)
             if form.is_valid():
                 name = _keep(request, self.opts.model_name, form.terms())
                 return redirect(f"{request.path}?{urlencode({RESULT: name})}")
-        elif terms is not None:
+        elif RESULT in request.GET:
+            terms = _terms_of(request, self.opts.model_name)
             form = self.look_up(tenants, initial=terms)
+            if terms is None:
+                messages.warning(request, "This look-up is no longer kept. Enter it again.")
         else:
             form = self.look_up(tenants, self.known_at_once(request))
             terms = form.terms() if form.is_valid() else None
@@ -146,9 +150,9 @@ class LookUpAdmin(BoundedAdmin):
 
 def _keep(request: HttpRequest, model_name: str | None, terms: Mapping[str, Any]) -> str:
     """Keep what was looked for in the session, which ends with it, and return its name there."""
-    kept = dict(list(request.session.get(LOOK_UPS, {}).items())[1 - KEPT :])
+    look_ups = dict(list(request.session.get(LOOK_UPS, {}).items())[1 - MAX_LOOK_UPS :])
     name = get_random_string(12)
-    request.session[LOOK_UPS] = kept | {name: [model_name, terms]}
+    request.session[LOOK_UPS] = look_ups | {name: [model_name, terms]}
     return name
 
 
