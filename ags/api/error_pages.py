@@ -16,6 +16,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from django.middleware.csrf import CsrfViewMiddleware
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils.encoding import escape_uri_path
@@ -23,13 +24,16 @@ from django.utils.encoding import escape_uri_path
 from ags.api import errors
 from ags.api.record import record_of
 
-SHOWN = 200
+MAX_CLAIM_LENGTH = 200
 """Characters of a header that a page repeats."""
 
 PROXY = (
     "A proxy in front of AGS must pass on the Host header as the browser sent it. AGS_ALLOWED_HOSTS must "
     "list that host."
 )
+
+
+BACK_TO_START = "Back to the start page"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ class Page:
 
     title: str
     sentences: tuple[str, ...]
-    back: str = "Back to the start page"
+    back: str = BACK_TO_START
     address: str = "index"
 
 
@@ -65,7 +69,7 @@ PAGES: Mapping[errors.Error, Page] = {
     ),
     errors.FORM_EXPIRED: Page(
         "The form has expired",
-        (f"{NOTHING_SAVED} Load the page again, and send the form once more.",),
+        (f"{NOTHING_SAVED} Load the page of the form again, and send the form once more.",),
         *RELOAD,
     ),
     errors.ORIGIN_MISMATCH: Page(
@@ -117,18 +121,20 @@ def answers(path: str) -> bool:
 
 
 def render(
-    refusal: errors.RefusalResponse, request: HttpRequest | None, replaced: HttpResponseBase | None = None
+    refusal: errors.RefusalResponse, request: HttpRequest | None, original: HttpResponseBase | None = None
 ) -> HttpResponse:
     """Return the page for that refusal; `request` is None where it could not be constructed.
 
-    Of the answer that it replaces, the page keeps the cookies.
+    Of the original answer, which it replaces, the page keeps the cookies.
     """
-    told = {name: refusal[name] for name in ("Allow", "Retry-After") if name in refusal}
+    refusal_headers = {name: refusal[name] for name in ("Allow", "Retry-After") if name in refusal}
     policy = {"Content-Security-Policy": build_policy()}
     html = _html(refusal, request)
-    response = HttpResponse(html, status=refusal.status_code, headers=HEADERS | policy | told)
-    if replaced is not None:
-        response.cookies = replaced.cookies
+    response = HttpResponse(html, status=refusal.status_code, headers=HEADERS | policy | refusal_headers)
+    if original is not None:
+        response.cookies = original.cookies
+    if request is not None:  # the middleware saw the original answer, not the token of the log-out form
+        CsrfViewMiddleware(lambda _: response).process_response(request, response)
     return response
 
 
@@ -169,6 +175,8 @@ def _way_back(page: Page, request: HttpRequest | None) -> tuple[str, str]:
     if request is None:
         return page.back, reverse("admin:index")
     if page.address == "same":
+        if request.path == reverse("admin:logout"):  # it answers no GET
+            return BACK_TO_START, reverse("admin:index")
         return page.back, request.get_full_path()
     if (
         page is PAGES[errors.REQUEST_MALFORMED]
@@ -193,7 +201,7 @@ def _claims(request: HttpRequest) -> dict[str, Any]:
     with suppress(DisallowedHost):
         host = request.get_host()
     claims = {"host": host, "seen": f"{scheme}://{host}", "origin": _origin(request.META)}
-    return {name: value[:SHOWN] for name, value in claims.items()}
+    return {name: value[:MAX_CLAIM_LENGTH] for name, value in claims.items()}
 
 
 def _origin(meta: Mapping[str, Any]) -> str:

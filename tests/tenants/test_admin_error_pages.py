@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 from django.db import connection
@@ -106,6 +107,38 @@ def test_a_form_without_its_token_has_expired(admin_client: Client, nagra: HeadE
     assert page.sentences.startswith("Nothing was saved.")
     assert page.back == ("Load the page again", path)
     assert browser.get(page.back[1]).status_code == 200
+
+
+def test_a_log_out_without_its_token_leads_to_a_page_that_can_log_out(admin_client: Client) -> None:
+    browser = Client(enforce_csrf_checks=True)
+    browser.cookies = admin_client.cookies
+    answer = browser.post("/admin/logout/", {"csrfmiddlewaretoken": "x" * 64})
+    page = ErrorPage(answer)
+    assert (answer.status_code, page.title) == (403, "The form has expired")
+    assert page.back == ("Back to the start page", "/admin/")
+    assert page.signed_in
+    assert browser.get(page.back[1]).status_code == 200
+
+
+@pytest.mark.parametrize(("method", "path"), [("get", "/admin/nothing/"), ("post", "/admin/logout/")])
+def test_the_log_out_of_an_error_page_works_without_an_earlier_cookie(
+    admin_client: Client, method: str, path: str
+) -> None:
+    browser = Client(enforce_csrf_checks=True)
+    browser.cookies = admin_client.cookies
+    assert settings.CSRF_COOKIE_NAME not in browser.cookies
+    answer = getattr(browser, method)(path)
+    assert ErrorPage(answer).signed_in
+    token = re.findall('name="csrfmiddlewaretoken" value="([^"]+)"', answer.content.decode())[0]
+    assert browser.post("/admin/logout/", {"csrfmiddlewaretoken": token}).status_code == 200
+    assert not Session.objects.exists()
+
+
+def test_a_page_without_a_form_sends_no_cookie(db: None) -> None:
+    browser = Client(enforce_csrf_checks=True)
+    for answer in (browser.get("/admin/", headers={"host": "internal"}), browser.post(LOGIN)):
+        assert not ErrorPage(answer).signed_in
+        assert not answer.cookies
 
 
 # What the browser says, what AGS sees, and the two as the page names them.
