@@ -163,20 +163,21 @@ def revocation(key: Key) -> Question:
 
 def _left_without_keys(tenant_id: str) -> str:
     """Say which services let nobody in where the tenant has no other key in force."""
-    enabled = Service.objects.for_tenant(tenant_id).filter(enabled=True)
-    with_keys = [strategy.slug for strategy in strategies().values() if strategy.uses_keys]
+    strategy_map = strategies()
+    services = Service.objects.for_tenant(tenant_id).filter(enabled=True, strategy__in=list(strategy_map))
+    with_keys = [slug for slug, strategy in strategy_map.items() if strategy.uses_keys]
     names = list(
-        enabled.filter(strategy__in=with_keys)
+        services.filter(strategy__in=with_keys)
         .order_by("name")
         .values_list("name", flat=True)[: SERVICES_NAMED + 1]
     )
     if not names:
         return ""
     warning = f"No other key of {tenant_id} is in force: without one nobody can sign on "
-    if not enabled.exclude(strategy__in=with_keys).exists():
+    if not services.exclude(strategy__in=with_keys).exists():
         return f"{warning}there."
-    named = ", ".join(names[:SERVICES_NAMED]) + (" and others" if len(names) > SERVICES_NAMED else "")
-    return f"{warning}through {named}. Its other services need no key."
+    name_list = ", ".join(names[:SERVICES_NAMED]) + (" and others" if len(names) > SERVICES_NAMED else "")
+    return f"{warning}through {name_list}. Its other services need no key."
 
 
 def _revoke(key: Key) -> None:

@@ -241,6 +241,7 @@ BY_ITSELF = ("dummy", "Trial")
             "nobody can sign on through Box, Customer Auth Service. Its other services need no key.",
         ),
         ([BY_ITSELF], None),
+        ([ON_KEYS, ("not_installed", "Old")], "in force: without one nobody can sign on there."),
         ([("not_installed", "Old")], None),
         ([], None),
     ],
