@@ -23,16 +23,18 @@ def strip_whitespace(text: str) -> str:
     return text.strip(_CHARACTERS)
 
 
-def strip_values(data: Mapping[str, Any], unstripped: tuple[str, ...] = ()) -> Any:
-    """Return form data or settings with every text stripped, but not those named in `unstripped`."""
+def strip_values(data: Mapping[str, Any], verbatim_fields: tuple[str, ...] = ()) -> Any:
+    """Return form data or settings with every text stripped, but not those named in `verbatim_fields`."""
     if not isinstance(data, MultiValueDict):
-        return {name: value if name in unstripped else _stripped(value) for name, value in data.items()}
+        return {
+            name: value if name in verbatim_fields else _strip_value(value) for name, value in data.items()
+        }
     copy = data.copy()
     for name, values in data.lists():
-        if name not in unstripped:
-            copy.setlist(name, [_stripped(value) for value in values])
+        if name not in verbatim_fields:
+            copy.setlist(name, [_strip_value(value) for value in values])
     return copy
 
 
-def _stripped(value: Any) -> Any:
+def _strip_value(value: Any) -> Any:
     return strip_whitespace(value) if isinstance(value, str) else value

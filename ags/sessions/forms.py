@@ -16,7 +16,7 @@ from tenants.forms import ChoiceOfTenant, FormOfTenants, NewOfTenant
 from tenants.whitespace import strip_whitespace
 
 EXACTLY = "The whole account ID, exactly as the operator writes it."
-STRIPPED = "White space around it is removed."
+WHITESPACE_HELP = "White space around it is removed."
 
 
 def _text(label: str, max_length: int, help_text: str, **options: Any) -> forms.CharField:
@@ -40,7 +40,7 @@ def _spellings(account_id: str) -> set[str]:
 class LookUp(FormOfTenants):
     """A tenant, and exactly one thing that is known of what is looked for."""
 
-    unstripped = ("account_id",)
+    verbatim_fields = ("account_id",)
 
     def clean(self) -> dict[str, Any]:
         """Demand one thing besides the tenant."""
@@ -145,7 +145,7 @@ class NewAccount(NewOfTenant):
     tenant = ChoiceOfTenant(Account, "Whose subscriber it is. It cannot be changed later.")
     account_id = _account_id(
         required=True,
-        help_text=f"{EXACTLY} {STRIPPED}",
+        help_text=f"{EXACTLY} {WHITESPACE_HELP}",
         validators=[RegexValidator(rf"\A{TEXT.pattern}\Z", "1 to 255 characters, no control characters.")],
     )
 

@@ -12,7 +12,7 @@ from unfold.enums import ActionVariant
 
 from tenants.admin.pages import ConfigurationAdmin, Fact, Question
 from tenants.admin.tenant import STATUS, switch, switch_of
-from tenants.forms import NewResourceServerForm, StrippedModelForm, form_for
+from tenants.forms import NewResourceServerForm, WhitespaceStrippingModelForm, form_for
 from tenants.models import ResourceServer, tenants_of
 
 
@@ -34,7 +34,7 @@ class ResourceServerAdmin(ConfigurationAdmin):
         """Return the form of a new one, or of its name."""
         new = obj is None
         kwargs["form"] = (
-            form_for(NewResourceServerForm, tenants_of(request.user)) if new else StrippedModelForm
+            form_for(NewResourceServerForm, tenants_of(request.user)) if new else WhitespaceStrippingModelForm
         )
         return super().get_form(request, obj, change, **kwargs)
 

@@ -5,8 +5,8 @@ from tenants.forms.of_tenant import ChoiceOfTenant, FormOfTenants, NewOfTenant, 
 from tenants.forms.resource_server import NewResourceServerForm
 from tenants.forms.service import ChoiceOfStrategy, service_form
 from tenants.forms.settings import declared_settings, settings_fields, shown_setting
-from tenants.forms.stripped import StrippedModelForm
 from tenants.forms.tenant import TenantForm
+from tenants.forms.whitespace import WhitespaceStrippingModelForm
 
 __all__ = [
     "GENERATE",
@@ -17,8 +17,8 @@ __all__ = [
     "NewKeyForm",
     "NewOfTenant",
     "NewResourceServerForm",
-    "StrippedModelForm",
     "TenantForm",
+    "WhitespaceStrippingModelForm",
     "declared_settings",
     "form_for",
     "service_form",

@@ -11,14 +11,14 @@ from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminRadioSelectWidg
 
 from tenants import material
 from tenants.forms.of_tenant import ChoiceOfTenant, NewOfTenant
-from tenants.forms.stripped import StrippedModelForm
+from tenants.forms.whitespace import WhitespaceStrippingModelForm
 from tenants.models import IN_FORCE, Key, KeyState
 
 GENERATE = "generate"
 ENTER = "enter"
 
 
-class KeyForm(StrippedModelForm):
+class KeyForm(WhitespaceStrippingModelForm):
     """What both forms of a key say."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -10,7 +10,7 @@ from django.contrib.admin.widgets import AutocompleteSelect
 from django.core.exceptions import ValidationError
 from django.db.models import Model, QuerySet
 
-from tenants.forms.stripped import StrippedForm, StrippedModelForm
+from tenants.forms.whitespace import WhitespaceStrippingForm, WhitespaceStrippingModelForm
 from tenants.models import TENANT_ID, Tenant
 
 
@@ -38,7 +38,7 @@ class TenantSearch(AutocompleteSelect):
         return super().optgroups(name, [one for one in value if TENANT_ID.match(str(one))], attr)
 
 
-class FormOfTenants(StrippedForm, forms.Form):
+class FormOfTenants(WhitespaceStrippingForm, forms.Form):
     """A form that asks for a tenant, and takes one of those that the person may work with."""
 
     def __init__(self, tenants: QuerySet[Tenant], *args: Any, **kwargs: Any) -> None:
@@ -50,7 +50,7 @@ def _choice_of_tenant(form: forms.BaseForm) -> ChoiceOfTenant:
     return cast("ChoiceOfTenant", form.fields["tenant"])
 
 
-class NewOfTenant(StrippedModelForm):
+class NewOfTenant(WhitespaceStrippingModelForm):
     """Base of the forms that add something to a tenant that the person may work with."""
 
     tenants: QuerySet[Tenant]

@@ -14,7 +14,7 @@ from providers.contract import Strategy
 from providers.registry import strategies
 from tenants.forms.of_tenant import ChoiceOfTenant, FormOfTenants
 from tenants.forms.settings import PREFIX, removal_of, setting_name, settings_fields
-from tenants.forms.stripped import StrippedModelForm
+from tenants.forms.whitespace import WhitespaceStrippingModelForm
 from tenants.models import Service
 from tenants.secret_settings import is_mark, secret_names, secrets_of
 
@@ -52,7 +52,7 @@ def service_form(
     )
 
 
-class ServiceForm(StrippedModelForm):
+class ServiceForm(WhitespaceStrippingModelForm):
     """A service and its settings. The strategy's own form is the judge of them."""
 
     strategy: Strategy | None = None

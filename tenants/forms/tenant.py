@@ -7,7 +7,7 @@ from typing import Any
 from django import forms
 from unfold.widgets import UnfoldAdminTextareaWidget
 
-from tenants.forms.stripped import StrippedModelForm
+from tenants.forms.whitespace import WhitespaceStrippingModelForm
 from tenants.models import Tenant
 from tenants.models.tenant import MAX_ORIGINS, ORIGIN_MAX_LENGTH
 from tenants.whitespace import strip_whitespace
@@ -26,7 +26,7 @@ class Lines(forms.CharField):
         return "\n".join(value) if isinstance(value, list) else value
 
 
-class TenantForm(StrippedModelForm):
+class TenantForm(WhitespaceStrippingModelForm):
     """A tenant; the model judges."""
 
     allowed_origins = Lines(
