@@ -76,7 +76,6 @@ class LockWaits:
     def _execute(self, execute: Any, sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
         database: BaseDatabaseWrapper = context["connection"]
         pg = database.connection
-        self._is_limited = database.in_atomic_block
         if not database.in_atomic_block:
             if "CONCURRENTLY" not in str(sql).upper():
                 # The limit is set for one transaction: behind a pooler, the next may be somebody else's.
@@ -88,6 +87,7 @@ class LockWaits:
             with database.wrap_database_errors:
                 *_, self._pid = pg.execute(_LIMIT, prepare=False).fetchone()
         self._seen = ""
+        self._is_limited = database.in_atomic_block
         self._is_running = True
         try:
             return execute(sql, params, many, context)
@@ -117,7 +117,7 @@ class LockWaits:
         if not holders:
             return
         ((lock, *_), *_) = holders
-        names = [_name(*holder) for _, *holder in holders[:_SHOWN]]
+        names = [holder_name(*holder) for _, *holder in holders[:_SHOWN]]
         more = [f"{len(holders) - _SHOWN} more"] if len(holders) > _SHOWN else []
         seen = f"a lock on {lock}, held by {', '.join([*names, *more])}"
         if seen != self._seen and not self._is_limited:
@@ -125,10 +125,16 @@ class LockWaits:
         self._seen = seen
 
 
-def _name(pid: int, application: str | None, user: str | None, since: str | None) -> str:
+def holder_name(pid: int, application: str | None, user: str | None, since: str | None) -> str:
+    """Return who holds a lock, by what PostgreSQL shows of it (decision 0020)."""
     if not pid:
         return "a prepared transaction"
-    return f"{application or 'an unnamed process'} (pid {pid}, user {user}, in a transaction since {since})"
+    # Its own processes, such as autovacuum, have no user.
+    name = application or ("an unnamed application" if user else "a process of PostgreSQL")
+    known = [f"pid {pid}"]
+    known += [f"user {user}"] if user else []
+    known += [f"in a transaction since {since}"] if since else []
+    return f"{name} ({', '.join(known)})"
 
 
 def is_lock_timeout(error: DatabaseError) -> bool:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
 from django.core.management import CommandError, call_command, get_commands
 from django.db import IntegrityError, OperationalError, connection, transaction
 
-from ags.operations.lock_waits import LockWaits, drop_invalid_indexes, is_lock_timeout
+from ags.operations.lock_waits import LockWaits, drop_invalid_indexes, holder_name, is_lock_timeout
 from tests.live.server import database_url
 from tests.waiting import wait_until
 
@@ -24,13 +26,34 @@ def run(statement: str) -> list[tuple[object, ...]]:
 
 
 @pytest.fixture
-def waits(transactional_db: None) -> Iterator[LockWaits]:
+def reported() -> list[str]:
+    """What waited for a lock without a limit. Of CONCURRENTLY, that may be anything on a busy machine."""
+    return []
+
+
+@pytest.fixture
+def waits(transactional_db: None, reported: list[str]) -> Iterator[LockWaits]:
     """The limits, around the whole test."""
-    reported: list[str] = []
     waits = LockWaits("default", reported.append)
     with waits.limited():
         yield waits
-    assert not reported
+
+
+@pytest.fixture
+def owner(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A role without privileges that owns the table `of_this_test`, and that new connections have."""
+    name = f"{connection.settings_dict['NAME']}_owner"
+    run(f"DROP ROLE IF EXISTS {name}")  # of a run that was ended
+    run(f"CREATE ROLE {name}")
+    run("CREATE TABLE of_this_test ()")
+    run(f"ALTER TABLE of_this_test OWNER TO {name}")
+    with monkeypatch.context() as patch:
+        patch.setitem(connection.settings_dict["OPTIONS"], "assume_role", name)
+        connection.close()
+        yield name
+    connection.close()
+    run("DROP TABLE of_this_test")
+    run(f"DROP ROLE {name}")
 
 
 def test_migrate_is_ours() -> None:
@@ -44,7 +67,7 @@ def test_the_number_of_retries_has_limits(number: str) -> None:
 
 
 @pytest.mark.postgresql
-def test_a_statement_outside_a_transaction_has_a_limit_too(waits: LockWaits) -> None:
+def test_a_statement_outside_a_transaction_has_a_limit_too(waits: LockWaits, reported: list[str]) -> None:
     with psycopg.connect(database_url(), application_name="a holder") as holder:
         holder.execute(f"LOCK TABLE {TABLE} IN ACCESS SHARE MODE")
         holder.execute("SELECT 'a secret'")
@@ -58,10 +81,44 @@ def test_a_statement_outside_a_transaction_has_a_limit_too(waits: LockWaits) -> 
 
         wait_until(is_named, "the holder is not named")  # a slow machine may look too late
     assert "secret" not in waits.holders
+    assert not reported
 
 
 @pytest.mark.postgresql
-def test_the_limits_end_with_the_transaction(waits: LockWaits) -> None:
+@pytest.mark.parametrize("application", ["pg_dump", ""])
+def test_what_postgresql_does_not_show_is_left_out(application: str, owner: str) -> None:
+    def held(by: str) -> bool:
+        waits = LockWaits("default", print)
+        with waits.limited(), pytest.raises(OperationalError):
+            run("ALTER TABLE of_this_test ADD COLUMN added integer")
+        assert "None" not in waits.holders
+        return re.fullmatch(f"a lock on of_this_test, held by {by}", waits.holders) is not None
+
+    with psycopg.connect(database_url(), application_name=application) as holder:
+        holder.execute("LOCK TABLE of_this_test IN ACCESS SHARE MODE")
+        known = f"pid {holder.info.backend_pid}, user {holder.info.user}"
+        name = application or "an unnamed application"
+        wait_until(lambda: held(rf"{name} \({known}\)"), "the holder is not named")
+        with psycopg.connect(database_url(), autocommit=True) as superuser:
+            superuser.execute(f"GRANT pg_read_all_stats TO {owner}")
+        name = application or "client backend"
+        wait_until(lambda: held(rf"{name} \({known}, in a transaction since .+ UTC\)"), "nor all of it")
+
+
+@pytest.mark.parametrize(
+    ("pid", "known", "name"),
+    [
+        (0, (None, None, None), "a prepared transaction"),
+        (1, (None, None, None), "a process of PostgreSQL (pid 1)"),  # or one that has ended
+        (1, ("autovacuum worker", None, "noon"), "autovacuum worker (pid 1, in a transaction since noon)"),
+    ],
+)
+def test_a_process_of_postgresql_has_no_user(pid: int, known: Any, name: str) -> None:
+    assert holder_name(pid, *known) == name
+
+
+@pytest.mark.postgresql
+def test_the_limits_end_with_the_transaction(waits: LockWaits, reported: list[str]) -> None:
     connection.ensure_connection()
     session = connection.connection  # past the wrapper
     session.execute("SET statement_timeout = '1500ms'; SET lock_timeout = '0'")
@@ -72,6 +129,7 @@ def test_the_limits_end_with_the_transaction(waits: LockWaits) -> None:
                     assert run(TIMEOUTS) == [("0", "100ms")]
                 assert run(TIMEOUTS) == [("0", "100ms")]
             assert session.execute(TIMEOUTS).fetchone() == ("1500ms", "0")
+        assert not reported
     finally:
         connection.close()
 
