@@ -534,6 +534,29 @@ def test_a_purge_that_has_died_keeps_others_away_until_its_lease_expires(
         next(first)
 
 
+def test_a_purge_that_loses_its_lease_says_how_many_it_has_deleted(
+    nagra: HeadEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEWAL", timedelta(0))
+    add_rows(nagra, 7, seconds=60)
+    out = io.StringIO()
+
+    def take_over(execute: Any, sql: str, *rest: Any) -> Any:
+        done = execute(sql, *rest)
+        if sql.startswith('DELETE FROM "ags_sessions_sessiontoken"'):
+            Lease.objects.update(expires_at=ago(seconds=1))
+            lease.HeldLease("purge").acquire()
+        return done
+
+    sentence = (
+        r"^Stopped: it was stuck for longer than 60 seconds, and another purge has begun: process \d+ on "
+    )
+    with connection.execute_wrapper(take_over), pytest.raises(CommandError, match=sentence):
+        call_command("purge", "--batch=2", stdout=out)
+    assert out.getvalue() == "2 session tokens deleted\n"
+    assert SessionToken.unscoped.count() == 5
+
+
 @pytest.mark.postgresql
 @pytest.mark.parametrize(
     ("add", "kind", "table", "index"),

@@ -37,11 +37,19 @@ class Command(BaseCommand):
         parser.add_argument("--batch", type=_batch, default=BATCH, help="rows a statement, 1 to 10000")
 
     def handle(self, *args: Any, batch: int, **options: Any) -> None:
-        """Purge and say how many."""
+        """Purge and say how many, also where it ends early."""
         deleted: Counter[str] = Counter()
         try:
             for kind, count in purge(batch):
                 deleted[kind] += count
         except LeaseHeld as error:
-            raise CommandError(f"Another purge is running: {error}.") from None
-        self.stdout.write(", ".join(f"{count} {kind}" for kind, count in deleted.items()) + " deleted")
+            if not deleted:
+                raise CommandError(f"Another purge is running: {error}.") from None
+            raise CommandError(
+                f"Stopped: it was stuck for longer than {LIFETIME.seconds} seconds, and another purge has "
+                f"begun: {error}."
+            ) from None
+        finally:
+            if deleted:
+                counts = ", ".join(f"{count} {kind}" for kind, count in deleted.items())
+                self.stdout.write(f"{counts} deleted")
