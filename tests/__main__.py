@@ -79,6 +79,7 @@ def run(database: str, url: str | None, arguments: list[str], data: Path | None 
     # Also what a killed server or browser leaves is in this folder.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         environment["TMPDIR"] = folder
+        Path(folder).chmod(0o711)  # a server that refuses to run as root has its folder in it
         report = Path(folder) / "report.xml"
         print(f"== {database}", flush=True)
         began = time.monotonic()
