@@ -81,21 +81,32 @@ def check_pooler(databases: Sequence[str] | None = None, **kwargs: Any) -> list[
 
 @register(Tags.security, deploy=True)
 def check_limits(**kwargs: Any) -> list[CheckMessage]:
-    """Behind a pooler, only the role of the server can have limits."""
+    """Behind a pooler, only the roles can have limits and a time zone."""
     if settings.AGS_DATABASE_POOLER == "none":
         return []
     try:
-        missing = pooler.missing_limits()
+        missing, zone = pooler.missing_limits(), pooler.other_time_zone()
     except psycopg.Error:
         return []
+    lacks = []
+    if missing:
+        lacks.append(
+            f"has no {' and no '.join(missing)} below {ANSWER_LIMIT} s: "
+            "a statement that is stuck goes on after its request was answered."
+        )
+    if zone:
+        lacks.append(
+            f"has the TimeZone {zone}, not {connection.timezone_name}: "
+            "AGS sets it on each connection, and the pooler may leave it there."
+        )
     return [
         Warning(
-            f"The role of DATABASE_URL has no {' and no '.join(missing)} below {ANSWER_LIMIT} s: "
-            "a statement that is stuck goes on after its request was answered.",
+            f"The role of DATABASE_URL {lack}",
             hint="ALTER ROLE … SET (docs/running.md, Behind a pooler).",
             id="operations.W004",
         )
-    ] * bool(missing)
+        for lack in lacks
+    ]
 
 
 @register(Tags.security, deploy=True)

@@ -15,7 +15,7 @@ from psycopg.pq import ExecStatus
 from ags.operations.database import ANSWER_LIMIT, LIMITS, with_limits
 
 LOOKS = 3
-"""How often each of two connections is asked where it leads to."""
+"""How often a pooler is asked the same."""
 
 
 class OptionsLost(Exception):
@@ -26,13 +26,20 @@ def check_options() -> None:
     """Connect as the server does. Raises OptionsLost, or psycopg's errors if the database is not there."""
     if settings.AGS_DATABASE_POOLER != "none":
         return
-    try:
-        with _connection() as one:
-            sources = {source for _, source in _limits(one).values()}
-    except psycopg.OperationalError:
-        # Poolers refuse in words of their own; without the options, they let us in.
-        psycopg.connect(**connection.get_connection_params()).close()
-        raise OptionsLost from None
+    for _ in range(LOOKS):
+        try:
+            with _connection() as one:
+                sources = {source for _, source in _limits(one).values()}
+        except psycopg.errors.ConnectionTimeout:
+            raise
+        except psycopg.OperationalError:
+            # Poolers refuse in words of their own, and libpq tells no SQLSTATE of a connection that fails. A
+            # pooler lets us in without the options, each time; a server that is full or starts up does not.
+            psycopg.connect(**connection.get_connection_params()).close()
+        else:
+            break
+    else:
+        raise OptionsLost
     if sources != {"client"}:
         raise OptionsLost
 
@@ -53,6 +60,13 @@ def missing_limits() -> list[str]:
     with _connection() as one:
         limits = _limits(one)
     return [name for name in LIMITS if not 0 < limits[name][0] < ANSWER_LIMIT * 1000]
+
+
+def other_time_zone() -> str:
+    """Return the time zone of a new connection, unless Django leaves it as it is. Raises psycopg's errors."""
+    with _connection() as one:
+        zone = one.info.parameter_status("TimeZone") or ""
+    return "" if zone == connection.timezone_name else zone
 
 
 @contextmanager

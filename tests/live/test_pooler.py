@@ -69,8 +69,13 @@ def roles(transactional_db: None) -> Iterator[dict[str, str]]:
         cursor.execute(f"CREATE ROLE {serving} LOGIN PASSWORD 'secret' IN ROLE {owner}")
         cursor.execute(f"ALTER ROLE {serving} SET statement_timeout = '1500ms'")
         cursor.execute(f"ALTER ROLE {serving} SET lock_timeout = '1500ms'")
+        cursor.execute(f"ALTER ROLE {serving} SET timezone = 'UTC'")
+        cursor.execute(f"ALTER ROLE {owner} IN DATABASE {its['dbname']} SET timezone = 'UTC'")
+        cursor.execute(f"ALTER DATABASE {its['dbname']} SET timezone = 'Europe/Zurich'")
     yield {owner: str(its.get("password") or ""), serving: "secret"}
     with connection.cursor() as cursor:
+        cursor.execute(f"ALTER DATABASE {its['dbname']} RESET timezone")
+        cursor.execute(f"ALTER ROLE {owner} IN DATABASE {its['dbname']} RESET timezone")
         cursor.execute(f"DROP ROLE {serving}")
 
 
@@ -99,7 +104,7 @@ def pooler(poolers: Any) -> Pooler:
 
 
 STATE = """
-SELECT current_setting('statement_timeout'),
+SELECT current_setting('statement_timeout'), current_setting('TimeZone'),
        (SELECT array_agg(DISTINCT source) FROM pg_settings
          WHERE name IN ('statement_timeout', 'lock_timeout')),
        (SELECT count(*) FROM pg_prepared_statements)
@@ -107,9 +112,12 @@ SELECT current_setting('statement_timeout'),
        + (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid())
        + (SELECT count(*) FROM pg_class WHERE relpersistence = 't')
 """
-"""Of a connection: a limit, who has set the limits, and how much of what belongs to a connection there is."""
+"""Of a connection: a limit, the time zone, who has set the limits, and how much there is that belongs to it.
 
-STATES = {"owner": ("0", ["default"], 0), "serving": ("1500ms", ["user"], 0)}
+The database has another time zone than AGS: that of a connection is from its role.
+"""
+
+STATES = {"owner": ("0", "UTC", ["default"], 0), "serving": ("1500ms", "UTC", ["user"], 0)}
 """Of a connection of each role that AGS leaves as it was."""
 
 PURGES = """
