@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import signal
 import sys
 import time
 from collections import Counter, deque
@@ -33,6 +34,15 @@ GIVE_WAY_MOST = 0.001
 
 CPUS = cpus() if hasattr(os, "sched_setaffinity") else []
 """Those on which a process can be kept."""
+
+STOPS = {signal.SIGTERM, signal.SIGQUIT, signal.SIGINT}
+
+# A worker has the handlers of its parent until it has its own: a signal to stop it would be lost, and its
+# parent would kill it once the graceful time is over. So such a signal waits.
+os.register_at_fork(
+    before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, STOPS),
+    after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS),
+)
 
 
 class Log(gunicorn.glogging.Logger):
@@ -73,6 +83,11 @@ class Worker(gthread.ThreadWorker):
         # gunicorn looks a setting up some twenty times in each request, by a way that is longer than this.
         self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
         super().init_process()
+
+    def init_signals(self) -> None:
+        """Take signals, also those that came since the process was forked."""
+        super().init_signals()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
     def load_wsgi(self) -> None:
         """Load the application, which stays: the garbage collector need not look at it again."""

@@ -269,10 +269,10 @@ class ServerProcess:
             self.terminate()
         try:
             self.wait()
-            left = self._processes_left()
+            left, log = self._processes_left(), self.log
         finally:
             self.kill()
-        assert not left, f"processes of the server outlived it:\n{self.log}"
+        assert not left, f"processes of the server outlived it:\n{log}"
 
     def kill(self) -> None:
         """End whatever is left of it."""

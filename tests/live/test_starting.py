@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -249,6 +250,29 @@ def test_the_parent_of_the_workers_keeps_no_connection_that_they_would_have_too(
 ) -> None:
     files = [str(file.readlink()) for file in Path(f"/proc/{server.pid}/fd").iterdir()]
     assert len([file for file in files if file.startswith("socket:")]) == 1, "that on which it listens"
+
+
+def is_told_to_stop(pid: int) -> bool:
+    """Whether SIGTERM waits for that process."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (pending,) = re.findall(r"^ShdPnd:\t([0-9a-f]+)$", status, re.MULTILINE)
+    return bool(int(pending, 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def test_a_worker_that_has_just_started_stops_when_it_is_told_to(transactional_db: None) -> None:
+    with ServerProcess() as server:
+        (before,) = server.workers()
+        os.kill(before, signal.SIGKILL)
+        limit = time.monotonic() + PATIENCE
+        while not (new := set(server.workers()) - {before}):  # `wait_until` looks too seldom
+            assert time.monotonic() < limit, "no worker starts"
+        (worker,) = new
+        os.kill(worker, signal.SIGSTOP)  # it has not looked for signals yet
+        server.terminate()
+        wait_until(lambda: is_told_to_stop(worker), "nobody tells it")
+        os.kill(worker, signal.SIGCONT)
+        assert server.wait() == 0
+        assert server.log.count("SIGKILL") == 1, "it had to be killed, too"
 
 
 def test_a_hangup_replaces_the_workers(transactional_db: None) -> None:
