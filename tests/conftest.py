@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import copy
+import gc
 import json
 import signal
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,7 +21,7 @@ from django.db import connection, transaction
 from django.db.models.base import ModelState
 from django.test import Client
 
-from providers.upstream import document
+from providers.upstream import document, http
 from tenants import snapshot as tenants_snapshot
 from tenants.models import Assignment, Key, ResourceServer, Service, SigningKey, Tenant
 from tenants.snapshot import snapshot
@@ -319,6 +321,15 @@ def _unsaved(row: Any, **changes: Any) -> Any:
     for name, value in changes.items():
         setattr(row, name, value)
     return row
+
+
+@pytest.fixture(scope="session", autouse=True)
+def upstream_connections() -> Iterator[None]:
+    """Close at the end, without a warning for each, what is kept of connections to servers that are gone."""
+    yield
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+        http._pool.cache_clear()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
