@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
+from tenants.whitespace import strip_whitespace
+
 SECRETS = ("SECRET_KEY", "AGS_ENCRYPTION_KEYS", "DATABASE_URL")
 """Variables that can also be given as NAME_FILE, the path of a file that holds the value."""
 
@@ -41,13 +43,13 @@ _FALSE = {"0", "false", "no", "off"}
 def text(name: str, default: str | None = None) -> str:
     """Return the variable, or `default`. Raises ImproperlyConfigured when there is neither."""
     _READ.update({name, f"{name}_FILE"} if name in SECRETS else {name})
-    value = _trimmed(os.environ.get(name, ""))
+    value = strip_whitespace(os.environ.get(name, ""))
     path = os.environ.get(f"{name}_FILE", "").strip() if name in SECRETS else ""
     if value and path:
         raise ImproperlyConfigured(f"{name}: set {name} or {name}_FILE, not both.")
     if path:
         try:
-            value = _trimmed(Path(path).read_text(encoding="utf-8"))
+            value = strip_whitespace(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8 text"
             raise ImproperlyConfigured(f"{name}_FILE: cannot read {path}: {reason}.") from None
@@ -56,11 +58,6 @@ def text(name: str, default: str | None = None) -> str:
     if default is None:
         raise ImproperlyConfigured(f"{name}: missing. See .env.example.")
     return default
-
-
-def _trimmed(text: str) -> str:
-    # A file that an editor of Windows has written begins with a byte order mark, which is no white space.
-    return text.removeprefix("\ufeff").strip()
 
 
 def unknown() -> Iterator[tuple[str, str]]:

@@ -75,7 +75,7 @@ def _services() -> list[CheckMessage]:
             found += [
                 _white_space(f"{where}, {name}")
                 for name, text in secrets.items()
-                if name in _lines_of(strategy) and strip_whitespace(text) != text
+                if name in _single_line_secrets(strategy) and strip_whitespace(text) != text
             ]
         except Unsealable:
             found.append(_unsealable(where))
@@ -84,7 +84,7 @@ def _services() -> list[CheckMessage]:
     return found
 
 
-def _lines_of(strategy: Strategy) -> set[str]:
+def _single_line_secrets(strategy: Strategy) -> set[str]:
     """Return the secret settings of one line: the others end as a file does."""
     declared = strategy.Settings.base_fields
     return {name for name, field in declared.items() if isinstance(field, SecretField) and not field.lines}

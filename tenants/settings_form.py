@@ -31,10 +31,8 @@ def validated(
         raise ValidationError(
             {"settings": [f"{name}: {message}" for name, found in errors.items() for message in found]}
         )
-    given = {name: stored[name] for name in unread}
-    return {n: form.cleaned_data[n] for n in fields if n not in unread} | given, MappingProxyType(
-        form.cleaned_data
-    )
+    values = form.cleaned_data | {name: stored[name] for name in unread}
+    return {name: values[name] for name in fields}, MappingProxyType(form.cleaned_data)
 
 
 def valid_part(strategy: Strategy, stored: Mapping[str, Any]) -> Mapping[str, Any]:

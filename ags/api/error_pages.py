@@ -115,7 +115,7 @@ HEADERS = {
 """Set by the middleware on other pages; an error may come from outside it."""
 
 
-def answers(path: str) -> bool:
+def is_admin_path(path: str) -> bool:
     """Whether an error at this path is a page."""
     return bool(settings.AGS_ADMIN) and (path == "/admin" or path.startswith("/admin/"))
 

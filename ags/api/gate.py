@@ -100,7 +100,7 @@ def _refusal(request: HttpRequest, response: HttpResponseBase, record: Record) -
     refusal = (
         response if isinstance(response, errors.RefusalResponse) else errors.translated(response, record)
     )
-    if error_pages.answers(request.path_info):
+    if error_pages.is_admin_path(request.path_info):
         return error_pages.render(refusal, request, response)
     return refusal
 
@@ -109,7 +109,7 @@ def refuse(environ: dict[str, Any], error: Exception) -> HttpResponse:
     """Answer what the gate never got to see, and write its log line."""
     record = Record(headers.correlation_id(environ), str(environ.get("REQUEST_METHOD"))[:16])
     refusal = errors.respond(error, record)
-    is_page = error_pages.answers(environ.get("PATH_INFO", ""))
+    is_page = error_pages.is_admin_path(environ.get("PATH_INFO", ""))
     response = error_pages.render(refusal, None) if is_page else refusal
     _finish(record, response)
     response.headers["x-correlation-id"] = record.correlation_id

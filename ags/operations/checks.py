@@ -85,7 +85,7 @@ def check_limits(**kwargs: Any) -> list[CheckMessage]:
     if settings.AGS_DATABASE_POOLER == "none":
         return []
     try:
-        missing, zone = pooler.missing_limits(), pooler.other_time_zone()
+        missing, time_zone = pooler.role_defaults()
     except psycopg.Error:
         return []
     lacks = []
@@ -94,9 +94,9 @@ def check_limits(**kwargs: Any) -> list[CheckMessage]:
             f"has no {' and no '.join(missing)} below {ANSWER_LIMIT} s: "
             "a statement that is stuck goes on after its request was answered."
         )
-    if zone:
+    if time_zone != connection.timezone_name:
         lacks.append(
-            f"has the TimeZone {zone}, not {connection.timezone_name}: "
+            f"has the TimeZone {time_zone}, not {connection.timezone_name}: "
             "AGS sets it on each connection, and the pooler may leave it there."
         )
     return [

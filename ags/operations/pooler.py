@@ -52,21 +52,14 @@ def loses_prepared_statements() -> bool:
         return _is_pooled(one, other) and not _keeps_prepared_statements(one)
 
 
-def missing_limits() -> list[str]:
-    """Return the limits that PostgreSQL does not keep for the server. Raises psycopg's errors.
+def role_defaults() -> tuple[list[str], str]:
+    """Return which limits a new connection lacks, and its time zone. Raises psycopg's errors.
 
     A limit that is longer than the server waits is none: the statement would go on without it.
     """
     with _connection() as one:
-        limits = _limits(one)
-    return [name for name in LIMITS if not 0 < limits[name][0] < ANSWER_LIMIT * 1000]
-
-
-def other_time_zone() -> str:
-    """Return the time zone of a new connection, unless Django leaves it as it is. Raises psycopg's errors."""
-    with _connection() as one:
-        zone = one.info.parameter_status("TimeZone") or ""
-    return "" if zone == connection.timezone_name else zone
+        limits, time_zone = _limits(one), one.info.parameter_status("TimeZone") or ""
+    return [name for name in LIMITS if not 0 < limits[name][0] < ANSWER_LIMIT * 1000], time_zone
 
 
 @contextmanager

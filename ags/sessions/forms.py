@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 from django.core.validators import RegexValidator
@@ -41,6 +41,8 @@ class LookUp(FormOfTenants):
     """A tenant, and exactly one thing that is known of what is looked for."""
 
     verbatim_fields = ("account_id",)
+    account_field: ClassVar[str] = "account_id"
+    """Where the row has the account ID."""
 
     def clean(self) -> dict[str, Any]:
         """Demand one thing besides the tenant."""
@@ -62,7 +64,7 @@ class LookUp(FormOfTenants):
         """Return what the row must match."""
         condition = dict(terms)
         if account_id := condition.pop("account_id", None):
-            condition["account_id__in"] = _spellings(account_id)
+            condition[f"{cls.account_field}__in"] = _spellings(account_id)
         return condition
 
 
@@ -111,14 +113,7 @@ class DeviceLookUp(LookUp):
     tenant = ChoiceOfTenant(Device, "Whose subscriber's it is.")
     account_id = _account_id()
     client_id = _text("Client ID", 32, "The client_id that the app was given; deviceId in its tokens.")
-
-    @classmethod
-    def condition(cls, terms: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what the row must match."""
-        condition = super().condition(terms)
-        if spellings := condition.pop("account_id__in", None):
-            condition["account__account_id__in"] = spellings
-        return condition
+    account_field = "account__account_id"
 
 
 class SecurityEventLookUp(LookUp):

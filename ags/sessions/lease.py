@@ -22,21 +22,21 @@ LIFETIME = timedelta(minutes=1)
 RENEWAL = LIFETIME / 4
 
 
-class LeaseHeld(Exception):
+class LeaseNotAvailable(Exception):
     """Another process has the lease. The message names it."""
 
 
-class HeldLease:
-    """A lease of this process, which loses it after `LIFETIME` without a call of `keep`."""
+class LeaseHolder:
+    """A lease of this process, which loses it after `LIFETIME` without a call of `renew`."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._token = uuid.uuid4()
 
     def acquire(self) -> None:
-        """Take the lease if it has expired. Raises LeaseHeld."""
+        """Take the lease if it has expired. Raises LeaseNotAvailable."""
         Lease.objects.bulk_create([Lease(name=self._name)], ignore_conflicts=True)
-        self._acquired = time.monotonic()
+        self._renewed_at = time.monotonic()
         acquired = Lease.objects.filter(name=self._name, expires_at__lte=Now()).update(
             token=self._token,
             holder=f"process {os.getpid()} on {socket.gethostname()}"[:128],
@@ -44,16 +44,16 @@ class HeldLease:
             expires_at=Now() + LIFETIME,
         )
         if not acquired:
-            raise self._held()
+            raise self._not_available()
 
-    def keep(self) -> None:
-        """Renew the lease if it is time. Raises LeaseHeld if another process has taken it."""
+    def renew(self) -> None:
+        """Renew the lease if it is time. Raises LeaseNotAvailable if another process has taken it."""
         now = time.monotonic()
-        if now - self._acquired < RENEWAL.total_seconds():
+        if now - self._renewed_at < RENEWAL.total_seconds():
             return
         if not self._own().update(expires_at=Now() + LIFETIME):
-            raise self._held()
-        self._acquired = now
+            raise self._not_available()
+        self._renewed_at = now
 
     def release(self) -> None:
         """Let the next process have it at once."""
@@ -62,19 +62,19 @@ class HeldLease:
     def _own(self) -> models.QuerySet[Lease]:
         return Lease.objects.filter(name=self._name, token=self._token)
 
-    def _held(self) -> LeaseHeld:
+    def _not_available(self) -> LeaseNotAvailable:
         row = Lease.objects.get(name=self._name)
-        return LeaseHeld(f"{row.holder}, since {row.acquired_at:%Y-%m-%d %H:%M:%S} UTC")
+        return LeaseNotAvailable(f"{row.holder}, since {row.acquired_at:%Y-%m-%d %H:%M:%S} UTC")
 
 
 @contextmanager
-def lease(name: str) -> Iterator[HeldLease]:
-    """Hold the lease of that name. Raises LeaseHeld."""
-    held = HeldLease(name)
-    held.acquire()
+def lease(name: str) -> Iterator[LeaseHolder]:
+    """Hold the lease of that name. Raises LeaseNotAvailable."""
+    holder = LeaseHolder(name)
+    holder.acquire()
     try:
-        yield held
+        yield holder
     finally:
         # Where the database is away, it expires.
         with contextlib.suppress(Error):
-            held.release()
+            holder.release()

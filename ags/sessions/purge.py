@@ -49,15 +49,15 @@ not have expired yet."""
 def purge(batch: int = BATCH) -> Iterator[tuple[str, int]]:
     """Delete what is dead; yield of each batch what it was, and how many. Each kind has at least one batch.
 
-    The kinds take turns, for of one there may be no end. Raises `LeaseHeld` if another purge is running:
-    before anything is deleted, or when this one has been stuck for longer than its lease.
+    The kinds take turns, for of one there may be no end. Raises LeaseNotAvailable if another purge is
+    running: before anything is deleted, or when this one has been stuck for longer than its lease.
     """
-    with lease("purge") as held:
+    with lease("purge") as holder:
         dead = _dead()
         left = dict(dead)
         while left:
             for kind, rows in list(left.items()):
-                held.keep()
+                holder.renew()
                 (order,) = rows.query.order_by
                 began = time.monotonic()
                 found = list(rows.values_list("pk", order)[:batch])

@@ -13,8 +13,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 import psutil
+import psycopg
 from django.conf import settings
 from django.db import connection
 
@@ -115,6 +116,19 @@ def database_url() -> str:
     if socket_folder:
         return f"postgresql://{login}@/{its['NAME']}?host={socket_folder}"
     return f"postgresql://{login}@{its['HOST']}:{its['PORT'] or 5432}/{its['NAME']}"
+
+
+@contextmanager
+def empty_database(suffix: str, options: str = "") -> Iterator[str]:
+    """Create a database on the PostgreSQL of the tests, yield its address, and drop it."""
+    name = f"{connection.settings_dict['NAME']}_{suffix}"
+    with psycopg.connect(database_url(), autocommit=True) as its:
+        its.execute(f'DROP DATABASE IF EXISTS "{name}"')  # of a run that was ended
+        its.execute(f'CREATE DATABASE "{name}" {options}')
+        try:
+            yield database_url().replace(f"/{connection.settings_dict['NAME']}", f"/{name}")
+        finally:
+            its.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 def environment(**changes: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ from ags import environment
 from tests import needs
 from tests.conftest import ClientApp, HeadEnd, platform
 from tests.live.conftest import warm
-from tests.live.server import ServerProcess, database_url, manage
+from tests.live.server import ServerProcess, database_url, empty_database, manage
 from tests.live.test_purge import dead_rows
 from tests.sessions.test_purge import deleted
 from tests.upstream.pgbouncer import pgbouncer
@@ -210,12 +210,7 @@ def test_a_server_whose_role_has_no_limits_says_so_when_it_starts(pooler: Pooler
 
 @pytest.mark.full
 def test_a_migration_may_take_longer_than_a_request(pooler: Pooler) -> None:
-    name = f"{connection.settings_dict['NAME']}_pooled"
-    with connection.cursor() as cursor:
-        cursor.execute(f"DROP DATABASE IF EXISTS {name}")  # of a run that was ended
-        cursor.execute(f"CREATE DATABASE {name}")
-    try:
-        url = database_url().replace(f"/{connection.settings_dict['NAME']}", f"/{name}")
+    with empty_database("pooled") as url:
         with closing(psycopg.connect(url, autocommit=True)) as its:
             its.execute("""
                 CREATE SEQUENCE statements;
@@ -224,10 +219,8 @@ def test_a_migration_may_take_longer_than_a_request(pooler: Pooler) -> None:
                 CREATE EVENT TRIGGER slow ON ddl_command_start WHEN TAG IN ('CREATE TABLE')
                 EXECUTE FUNCTION slow()
             """)
+        name = str(conninfo_to_dict(url)["dbname"])
         done = manage("migrate", "-v0", **pooler.environment(pooler.owner, name))
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         with closing(psycopg.connect(url, autocommit=True)) as its:
             assert its.execute("SELECT last_value > 9 FROM statements").fetchone() == (True,)
-    finally:
-        with connection.cursor() as cursor:
-            cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")

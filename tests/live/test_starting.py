@@ -13,7 +13,6 @@ import subprocess
 import threading
 import time
 import warnings
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -24,7 +23,7 @@ from django.db import connection
 
 from tests.conftest import HeadEnd
 from tests.live.conftest import at, warm
-from tests.live.server import ServerProcess, database_url, manage
+from tests.live.server import ServerProcess, database_url, empty_database, manage
 from tests.live.test_manners import body_with, posting
 from tests.waiting import PATIENCE, wait_until
 
@@ -34,51 +33,28 @@ ROOT = Path(__file__).resolve().parents[2]
 OTHER_KEY = base64.b64encode(bytes(range(32, 64))).decode()
 
 
-@pytest.fixture
-def empty_database(transactional_db: None, tmp_path: Path) -> Iterator[str]:
-    """A database in which nothing was ever migrated."""
-    if connection.vendor == "sqlite":
-        yield f"sqlite:///{tmp_path}/empty.sqlite3"
-        return
-    name = connection.settings_dict["NAME"]
-    with connection.cursor() as cursor:
-        cursor.execute(f"DROP DATABASE IF EXISTS {name}_empty")  # of a run that was ended
-        cursor.execute(f"CREATE DATABASE {name}_empty")
-    yield database_url().replace(f"/{name}", f"/{name}_empty")
-    with connection.cursor() as cursor:
-        cursor.execute(f"DROP DATABASE {name}_empty")
-
-
-def test_on_a_database_that_was_not_migrated_it_lives_and_is_not_ready(empty_database: str) -> None:
-    server = ServerProcess(DATABASE_URL=empty_database)
-    server.start()
-    try:
-        assert server.get("/healthz").status_code == 200
-        for _ in range(2):  # the first look has migrated nothing either
-            answer = server.get("/readyz")
-            assert (answer.status_code, answer.json()["reason"]) == (503, "unavailable")
-    finally:
-        server.stop()
+@pytest.mark.postgresql
+def test_on_a_database_that_was_not_migrated_it_lives_and_is_not_ready(db: None) -> None:
+    with empty_database("empty") as url:
+        server = ServerProcess(DATABASE_URL=url)
+        server.start()
+        try:
+            assert server.get("/healthz").status_code == 200
+            for _ in range(2):  # the first look has migrated nothing either
+                answer = server.get("/readyz")
+                assert (answer.status_code, answer.json()["reason"]) == (503, "unavailable")
+        finally:
+            server.stop()
 
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize(("encoding", "command"), [("LATIN1", "migrate"), ("SQL_ASCII", "serve")])
-def test_a_database_of_another_encoding_than_utf8_is_refused(
-    transactional_db: None, encoding: str, command: str
-) -> None:
-    name = f"{connection.settings_dict['NAME']}_{encoding.lower()}"
-    url = database_url().replace(f"/{connection.settings_dict['NAME']}", f"/{name}")
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
-        )
-        try:
-            done = manage(command, DATABASE_URL=url, AGS_BIND="127.0.0.1:1")
-            assert done.returncode == 1
-            assert f"(operations.E001) The encoding of the database is {encoding}, not UTF8" in done.stderr
-            assert "Traceback" not in done.stderr
-        finally:
-            cursor.execute(f"DROP DATABASE {name}")
+def test_a_database_of_another_encoding_than_utf8_is_refused(db: None, encoding: str, command: str) -> None:
+    with empty_database(encoding.lower(), f"ENCODING '{encoding}' TEMPLATE template0 LOCALE 'C'") as url:
+        done = manage(command, DATABASE_URL=url, AGS_BIND="127.0.0.1:1")
+    assert done.returncode == 1
+    assert f"(operations.E001) The encoding of the database is {encoding}, not UTF8" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.full

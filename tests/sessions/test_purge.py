@@ -25,7 +25,7 @@ from django.test.utils import CaptureQueriesContext
 
 from ags.sessions import lease
 from ags.sessions.issue import LATEST, issue
-from ags.sessions.lease import LeaseHeld
+from ags.sessions.lease import LeaseNotAvailable
 from ags.sessions.models import (
     Account,
     AccountChoice,
@@ -530,7 +530,7 @@ def test_a_purge_that_has_died_keeps_others_away_until_its_lease_expires(
         purge()
     Lease.objects.update(expires_at=ago(seconds=1))
     assert purge() == deleted(tokens=5)
-    with pytest.raises(LeaseHeld):  # it is not dead, and finds that another one has taken over
+    with pytest.raises(LeaseNotAvailable):  # it is not dead, and finds that another one has taken over
         next(first)
 
 
@@ -545,7 +545,7 @@ def test_a_purge_that_loses_its_lease_says_how_many_it_has_deleted(
         done = execute(sql, *rest)
         if sql.startswith('DELETE FROM "ags_sessions_sessiontoken"'):
             Lease.objects.update(expires_at=ago(seconds=1))
-            lease.HeldLease("purge").acquire()
+            lease.LeaseHolder("purge").acquire()
         return done
 
     sentence = (

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import jwt
-import psycopg
 import pytest
 from django.db import connection
 
 from tests import needs
 from tests.conftest import ClientApp, HeadEnd, Platform
-from tests.live.server import ServerProcess, database_url, manage
+from tests.live.server import ServerProcess, empty_database, manage
 from tests.upgrade.installation import Installation, installations, query, use_token
 from tests.upgrade.staff_client import StaffClient
 
@@ -54,26 +53,22 @@ DIFFERENCES = {
 
 
 @pytest.fixture
-def empty_database(db: None, tmp_path: Path) -> Iterator[str]:
+def url(db: None, tmp_path: Path) -> Iterator[str]:
     """The address of a database without tables."""
     if connection.vendor == "sqlite":
         yield f"sqlite:///{tmp_path}/upgraded.sqlite3"
-        return
-    name = connection.settings_dict["NAME"]
-    with psycopg.connect(database_url(), autocommit=True) as server:
-        server.execute(f'DROP DATABASE IF EXISTS "{name}_upgraded"')  # of a run that was ended
-        server.execute(f'CREATE DATABASE "{name}_upgraded"')
-        yield database_url().replace(f"/{name}", f"/{name}_upgraded")
-        server.execute(f'DROP DATABASE "{name}_upgraded"')
+    else:
+        with empty_database("upgraded") as address:
+            yield address
 
 
 @pytest.mark.parametrize("installation", installations(connection.vendor), ids=str)
 def test_what_an_older_commit_stored_and_issued_keeps_working(
-    installation: Installation, empty_database: str, tmp_path: Path
+    installation: Installation, url: str, tmp_path: Path
 ) -> None:
-    installation.load(empty_database)
+    installation.load(url)
     credentials = installation.credentials
-    environment = {**credentials["environment"], "DATABASE_URL": empty_database}
+    environment = {**credentials["environment"], "DATABASE_URL": url}
 
     migrated = manage("migrate", **environment)
     assert (migrated.returncode, migrated.stderr) == (0, "")
@@ -89,8 +84,8 @@ def test_what_an_older_commit_stored_and_issued_keeps_working(
         check_services(credentials, nagra, sunrise)
         check_single_use(credentials, nagra)
         check_sign_ons(credentials, nagra, sunrise)
-        check_stolen_token(credentials, nagra, empty_database)
-        check_pages(credentials, server.url, empty_database)
+        check_stolen_token(credentials, nagra, url)
+        check_pages(credentials, server.url, url)
 
 
 def check_configuration(

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ags.sessions.lease import LIFETIME, LeaseHeld
+from ags.sessions.lease import LIFETIME, LeaseNotAvailable
 from ags.sessions.purge import BATCH, EVENTS_KEPT, purge
 
 
@@ -42,7 +42,7 @@ class Command(BaseCommand):
         try:
             for kind, count in purge(batch):
                 deleted[kind] += count
-        except LeaseHeld as error:
+        except LeaseNotAvailable as error:
             if not deleted:
                 raise CommandError(f"Another purge is running: {error}.") from None
             raise CommandError(
