@@ -24,6 +24,7 @@ AGS_DEFAULT_TENANT = env.matching(
 AGS_ADMIN = env.switch("AGS_ADMIN", default=True)
 AGS_BIND = env.bind("AGS_BIND", "127.0.0.1:8000")
 AGS_OPERATIONS_BIND = env.second_bind("AGS_OPERATIONS_BIND", AGS_BIND)
+AGS_DRAIN_SECONDS = env.whole_number("AGS_DRAIN_SECONDS", 8, 0, 300)
 AGS_WORKERS = env.whole_number("AGS_WORKERS", len(env.cpus()), 1, 512)
 # Unset is not zero: a check tells a deployment that it has not said how many proxies it has.
 AGS_TRUSTED_PROXIES_SET = env.is_set("AGS_TRUSTED_PROXIES")
@@ -71,7 +72,6 @@ AUTHENTICATION_BACKENDS = [
 ]
 
 ROOT_URLCONF = "ags.urls"
-WSGI_APPLICATION = "ags.wsgi.application"
 APPEND_SLASH = False
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
@@ -212,8 +212,8 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {
-        "json": {"()": "ags.operations.logs.JSONLines"},
-        "readable": {"()": "ags.operations.logs.ReadableLines"},
+        "json": {"()": "ags.server.logs.JSONLines"},
+        "readable": {"()": "ags.server.logs.ReadableLines"},
     },
     "handlers": {
         "stderr": {

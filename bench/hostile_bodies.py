@@ -45,8 +45,7 @@ def main() -> int:
 def _refusals() -> Iterator[tuple[str, int, Callable[[], None]]]:
     """Yield what is read, how large it is, and what reads it and demands that it is refused."""
     from ags.api.parsing import MAX_BYTES
-    from ags.wsgi import application
-    from bench.in_process import InProcess
+    from bench.in_process import InProcess, as_wsgi
     from providers.contract import PARAMETER_MAX_LENGTH, KeyRing, Refused, Unavailable
     from providers.jose import prove
     from providers.key_set import KeySetReader
@@ -55,7 +54,7 @@ def _refusals() -> Iterator[tuple[str, int, Callable[[], None]]]:
     body = hostile(MAX_BYTES)
     head = f"POST /ags/getSessionToken HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}"
     request = f"{head}\r\nContent-Type: application/json\r\nnv-tenant-id: a\r\nx-auth-service-id: a\r\n\r\n"
-    running = InProcess(0, 0, application)
+    running = InProcess(0, 0, as_wsgi())
 
     def post() -> None:
         if not running.respond(request.encode() + body).status.startswith("400 "):

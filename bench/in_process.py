@@ -123,11 +123,23 @@ def ags(environment: dict[str, str]) -> InProcess:
         del os.environ[name]
     os.environ.update(environment)
     os.environ["DJANGO_SETTINGS_MODULE"] = "ags.settings"
+    application = as_wsgi()  # reads the environment, and sets Django up
     from ags.operations.database import bound_all_statements
-    from ags.wsgi import application  # reads the environment, and sets Django up
 
     bound_all_statements()
     return InProcess(PORT, os.getpid(), application)
+
+
+def as_wsgi() -> WSGI:
+    """Return what the threads of AGS run, without the server and the loop before it."""
+    from ags.asgi import application
+
+    def respond(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        response = application.handler.respond(environ)
+        start_response(f"{response.status_code} {response.reason_phrase}", list(response.items()))
+        return [response.content]
+
+    return respond
 
 
 @contextmanager

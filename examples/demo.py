@@ -52,6 +52,7 @@ class Demo:
             "DJANGO_SETTINGS_MODULE": "ags.settings",
             "DEBUG": "on",
             "AGS_WORKERS": "2",
+            "AGS_DRAIN_SECONDS": "0",
         }
         self.environment.pop("DATABASE_URL_FILE", None)
 

@@ -17,6 +17,7 @@ ENVIRONMENT = {
     "AGS_PROVIDERS": ",".join(PROVIDERS),
     "AGS_ALLOWED_HOSTS": "testserver,localhost,127.0.0.1",
     "AGS_TRUSTED_PROXIES": "0",
+    "AGS_DRAIN_SECONDS": "0",
     "AGS_PRIVATE_UPSTREAMS": "127.0.0.0/8,::1/128",
     "DEBUG": "on",  # the dummy provider demands it
 }

@@ -1,15 +1,51 @@
-"""The application as the server calls it: to the gate at once, or by way of Django to the pages of staff."""
+"""The ASGI application: whole requests go to the API, or by way of Django to the pages of staff."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from http import HTTPStatus
+from io import BytesIO
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
+from django.conf import settings
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
+from django.http.response import HttpResponseBase
 
-from ags.api.errors import REQUEST_MALFORMED, ApiError
-from ags.api.gate import STAFF_PATHS, Gate, refuse
+from ags.api import gate, parsing
+from ags.api.error_pages import is_admin_path
+from ags.api.errors import REQUEST_MALFORMED, UNAVAILABLE, ApiError, bare
+from ags.operations.database import bound_all_statements
+from providers.contract import UpstreamSettings
+from providers.registry import strategies
+from providers.upstream.room import PLACES
+
+API_THREADS = 8
+"""Requests of the API that a process answers at once. Each holds a database connection.
+
+Where requests may wait for upstreams, there are as many more as may do so at once.
+"""
+
+STAFF_THREADS = 3
+"""Requests for pages of staff that a process answers at once."""
+
+BODY_LIMIT = 10.0
+"""Seconds in which a body arrives, on a server that hands on what has not arrived."""
+
+WAIT_LIMIT = 4.0
+"""Seconds for which a request waits for a thread; it is refused if it waited longer."""
+
+SINGLE = {b"host", b"content-type", b"content-length"}
+"""Headers that no request has twice."""
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
 
 class Request(WSGIRequest):
@@ -29,7 +65,7 @@ class Request(WSGIRequest):
         environ["CONTENT_TYPE"] = content_type
 
 
-class Application(WSGIHandler):
+class Handler(WSGIHandler):
     """Django's handler, which a request of the API does not go through.
 
     What Django does around its middleware serves pages: signals at both ends of a request, at which it looks
@@ -41,18 +77,186 @@ class Application(WSGIHandler):
 
     def __init__(self) -> None:
         super().__init__()
-        self._gate = Gate(self.get_response)
+        self._gate = gate.Gate(self.get_response)
 
-    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-        """Return what the server sends, as PEP 3333 has it."""
-        failed = None
+    def respond(self, environ: dict[str, Any], arrived: float | None = None) -> HttpResponseBase:
+        """Answer a request. `arrived`: when it began to wait for a thread, by `time.monotonic()`."""
         try:
-            request = Request(environ)
-            if request.path_info.startswith(STAFF_PATHS):
-                return super().__call__(environ, start_response)  # which makes a request of its own
-            response: Any = self._gate(request)
-        except Exception as error:  # noqa: BLE001 - what is raised outside the gate is answered in JSON too
-            response, failed = refuse(environ, error), sys.exc_info()
-        status = f"{response.status_code} {response.reason_phrase}"
-        start_response(status, list(response.items()), failed)
-        return [response.content]  # the API streams nothing
+            if arrived is not None and time.monotonic() - arrived > WAIT_LIMIT:
+                raise ApiError(UNAVAILABLE, why="waited_too_long")
+            if is_staff_page(environ["PATH_INFO"]):
+                response: HttpResponseBase = self(environ, _start_response)
+                if not response.streaming:
+                    response.close()
+                return response
+            return self._gate(Request(environ))
+        except Exception as error:  # noqa: BLE001 - what is raised outside the gate is answered too
+            return gate.refuse(environ, error)
+
+
+def _start_response(*_: Any) -> Any:
+    """Do nothing: the response is returned."""
+
+
+def is_staff_page(path: str) -> bool:
+    """Return whether a page for people is at that path."""
+    return path.startswith(gate.STAFF_PATHS)
+
+
+def threads() -> int:
+    """Return how many threads a process has for the API."""
+    asks = any(issubclass(strategy.Settings, UpstreamSettings) for strategy in strategies().values())
+    return API_THREADS + PLACES if asks else API_THREADS
+
+
+class Application:
+    """AGS on an ASGI server. Requests wait in threads; nothing waits in the loop but for a client."""
+
+    def __init__(self) -> None:
+        self.handler = Handler()
+        self._api = ThreadPoolExecutor(threads(), "api")
+        self._staff = ThreadPoolExecutor(STAFF_THREADS, "staff")
+        self._probes = ThreadPoolExecutor(1, "probes")
+
+    @staticmethod
+    def body_limit(path: str) -> int:
+        """Return how many bytes of a body are read, for a server that gathers them."""
+        return settings.DATA_UPLOAD_MAX_MEMORY_SIZE if is_admin_path(path) else parsing.MAX_BYTES
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Speak ASGI 3.0, of which `lifespan` and `http`."""
+        if scope["type"] == "lifespan":
+            await _run_lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._send(await self._respond(scope, receive), send)
+        else:
+            raise ValueError(f"{scope['type']} is not served")
+
+    async def _respond(self, scope: Message, receive: Receive) -> HttpResponseBase:
+        environ = _environ(scope)
+        try:
+            extensions = scope.get("extensions") or {}
+            if "ags.refusal" in extensions:  # the server says why it reads no further
+                raise ApiError(bare(extensions["ags.refusal"]["status"]))
+            _refuse_ambiguous(scope)
+            body = await _read_body(environ, receive)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it has an answer
+            return _closing(gate.refuse(environ, error), scope)
+        environ["wsgi.input"] = BytesIO(body)
+        if "CONTENT_LENGTH" not in environ:  # it came in chunks, or over HTTP/2
+            environ["CONTENT_LENGTH"] = str(len(body))
+        path = environ["PATH_INFO"]
+        if path == "/healthz":  # waits for nothing
+            return self.handler.respond(environ)
+        pool = self._staff if is_staff_page(path) else self._probes if path in gate.PROBES else self._api
+        loop = asyncio.get_running_loop()
+        response = await loop.run_in_executor(pool, self.handler.respond, environ, time.monotonic())
+        if response.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            return _closing(response, scope)
+        return response
+
+    async def _send(self, response: Any, send: Send) -> None:
+        cookies = [("Set-Cookie", cookie.output(header="")) for cookie in response.cookies.values()]
+        headers = [
+            (name.lower().encode("latin-1"), value.strip().encode("latin-1"))
+            for name, value in [*response.items(), *cookies]
+        ]
+        await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        if response.streaming:
+            await self._send_blocks(response, send)
+        else:
+            await send({"type": "http.response.body", "body": response.content})
+
+    async def _send_blocks(self, response: Any, send: Send) -> None:
+        """Send a file, of which a block is read when the client has taken the last one."""
+        loop, blocks = asyncio.get_running_loop(), iter(response)
+        try:
+            while (block := await loop.run_in_executor(self._staff, next, blocks, None)) is not None:
+                await send({"type": "http.response.body", "body": block, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            response.close()
+
+
+def _closing(response: HttpResponseBase, scope: Message) -> HttpResponseBase:
+    """End the connection after this response: of its request, something may not have been read."""
+    if scope["http_version"].startswith("1"):  # later versions have no such header
+        response.headers["Connection"] = "close"
+    return response
+
+
+async def _run_lifespan(receive: Receive, send: Send) -> None:
+    """Bound the statements of the process once a server starts it."""
+    while (await receive())["type"] != "lifespan.shutdown":
+        bound_all_statements()
+        await send({"type": "lifespan.startup.complete"})
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+def _environ(scope: Message) -> dict[str, Any]:
+    """Return what Django reads of a request (PEP 3333), but for its body."""
+    server, client = scope.get("server") or ("", None), scope.get("client") or ("", None)
+    raw_path = scope.get("raw_path")
+    path: bytes = unquote_to_bytes(raw_path) if raw_path else scope["path"].encode()
+    environ = {
+        "REQUEST_METHOD": scope["method"],
+        "SCRIPT_NAME": "",
+        "PATH_INFO": path.decode("latin-1"),
+        "QUERY_STRING": scope["query_string"].decode("latin-1"),
+        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
+        "SERVER_NAME": server[0],
+        "SERVER_PORT": str(server[1] or ""),
+        "REMOTE_ADDR": client[0],
+        "wsgi.url_scheme": scope["scheme"],
+        "wsgi.errors": sys.stderr,
+        "wsgi.version": (1, 0),
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+        # By the socket, and not by what the request says of it: one in the file system has no port.
+        "ags.operations": str(server[1]) == settings.AGS_OPERATIONS_BIND.rpartition(":")[2],
+        "ags.stopping": "ags.stopping" in (scope.get("extensions") or {}),
+    }
+    for name, value in scope["headers"]:
+        if b"_" in name:  # no variable tells it from one with a hyphen
+            continue
+        variable, text = _variable(name), value.decode("latin-1")
+        if variable in environ:
+            text = f"{environ[variable]}{'; ' if name == b'cookie' else ','}{text}"
+        environ[variable] = text
+    return environ
+
+
+@lru_cache(maxsize=256)
+def _variable(name: bytes) -> str:
+    """Return the name of a header's variable in CGI (RFC 3875, section 4.1.18)."""
+    variable = name.decode("latin-1").upper().replace("-", "_")
+    return variable if variable in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{variable}"
+
+
+def _refuse_ambiguous(scope: Message) -> None:
+    """Refuse a request that does not say once where it goes and what it holds. Raises ApiError (400)."""
+    given = [header for header in scope["headers"] if header[0] in SINGLE]
+    single = dict(given)
+    if len(given) != len(single) or (not single.get(b"host") and scope["http_version"] == "1.1"):
+        raise ApiError(REQUEST_MALFORMED)
+
+
+async def _read_body(environ: dict[str, Any], receive: Receive) -> bytes:
+    """Return the body, or the beginning of one that is too large. Raises ApiError (400)."""
+    limit = Application.body_limit(environ["PATH_INFO"])
+    if parsing.content_length(environ) > limit:
+        return b""
+    parts, size, more = [], 0, True
+    try:
+        async with asyncio.timeout(BODY_LIMIT):
+            while more and size <= limit:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ApiError(REQUEST_MALFORMED, why="body_unreadable")
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                more = message.get("more_body", False)
+    except TimeoutError:
+        raise ApiError(REQUEST_MALFORMED, why="body_unreadable") from None
+    return b"".join(parts)

@@ -107,7 +107,10 @@ def _refusal(request: HttpRequest, response: HttpResponseBase, record: Record) -
 
 def refuse(environ: dict[str, Any], error: Exception) -> HttpResponse:
     """Answer what the gate never got to see, and write its log line."""
-    record = Record(headers.correlation_id(environ), str(environ.get("REQUEST_METHOD"))[:16])
+    method = environ["REQUEST_METHOD"][:16] or None
+    record = Record(headers.correlation_id(environ), method)
+    if method is None:  # what came was hardly a request, and nobody knows when it began
+        record.started = None
     refusal = errors.respond(error, record)
     is_page = error_pages.is_admin_path(environ.get("PATH_INFO", ""))
     response = error_pages.render(refusal, None) if is_page else refusal

@@ -33,7 +33,9 @@ class Ready(GateView):
 
     @extend_schema(operation_id="readyz", summary="Can it serve?", responses={200: STATUS, **refusals(503)})
     def get(self, request: HttpRequest) -> Response:
-        """Send no requests here on 503: the database is unavailable, read-only or not migrated."""
+        """Send no requests on 503: it stops, or its database is unavailable, read-only or not migrated."""
+        if request.META.get("ags.stopping"):
+            raise ApiError(UNAVAILABLE, why="stopping")
         if migrations.missing():
             raise ApiError(UNAVAILABLE, why="database_not_migrated")
         if is_read_only():

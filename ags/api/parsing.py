@@ -119,18 +119,7 @@ def _demand(meta: dict[str, Any], wanted: str, otherwise: Error) -> None:
 
 
 def _read(request: HttpRequest) -> bytes:
-    meta = request.META
-    if meta.get("HTTP_TRANSFER_ENCODING") and meta.get("wsgi.input_terminated"):
-        # Chunked: there is no length, but the server ends the stream. Django would see an empty body.
-        try:
-            raw: bytes = meta["wsgi.input"].read(MAX_BYTES + 1)
-        except Exception:  # noqa: BLE001 - each server has exceptions of its own for chunks that are none
-            raise ApiError(REQUEST_MALFORMED, why="body_unreadable") from None
-    else:
-        length = content_length(meta)
-        if length > MAX_BYTES:
-            raise ApiError(BODY_TOO_LARGE)
-        raw = request.read(length)
-    if len(raw) > MAX_BYTES:
+    length = content_length(request.META)
+    if length > MAX_BYTES:
         raise ApiError(BODY_TOO_LARGE)
-    return raw
+    return request.read(length)

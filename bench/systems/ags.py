@@ -52,6 +52,7 @@ def environment(database: str, port: int, **more: str) -> dict[str, str]:
         "AGS_TRUSTED_PROXIES": "0",
         "AGS_BIND": f"127.0.0.1:{port}",
         "AGS_WORKERS": str(WORKERS),
+        "AGS_DRAIN_SECONDS": "0",
         "BENCH_SECRET": base64.b64encode(SECRET).decode(),
         "BENCH_RESOURCE_SECRET": RESOURCE_SECRET,
         **more,

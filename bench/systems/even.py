@@ -1,8 +1,8 @@
 """gunicorn's worker of threads, which leaves a new connection to the process that has fewer.
 
 Its own takes as many as it gets: of sixteen connections one of two processes often has eleven, and the system
-then is as fast as that one. No system here is to be measured by such luck. AGS does the same
-(`ags/api/worker.py`), which must not be imported here: it changes gunicorn.
+then is as fast as that one. No system here is to be measured by such luck. AGS spreads them itself
+(`ags/server/worker.py`).
 """
 
 from __future__ import annotations

@@ -1,93 +1,163 @@
-"""The application as a server calls it: what is raised outside the gate is answered in JSON too."""
+"""The application on any ASGI server: what it demands of a request, and what it sends."""
 
 from __future__ import annotations
 
-import io
+import asyncio
 import json
 import logging
 from typing import Any
 
 import pytest
+from django.db.backends.postgresql.base import DatabaseWrapper
 
-from ags.wsgi import application
+from ags.api.parsing import MAX_BYTES
+from ags.asgi import application
 
-ID = "call-4711"
+ID = b"call-4711"
 SECRET_TEXT = "mark" + "er-0815"  # as no line of code holds it
+JSON = (b"content-type", b"application/json")
+END = {"type": "http.request", "body": b""}
+
+Answer = tuple[int, dict[str, str], bytes]
 
 
-def environ(path: str, **changes: Any) -> dict[str, Any]:
-    return {
-        "REQUEST_METHOD": "GET",
-        "PATH_INFO": path,
-        "SERVER_NAME": "localhost",
-        "SERVER_PORT": "80",
-        "HTTP_HOST": "localhost",
-        "HTTP_X_CORRELATION_ID": ID,
-        "wsgi.input": io.BytesIO(),
-        "wsgi.url_scheme": "http",
-        **changes,
+def ask(
+    path: str, *headers: tuple[bytes, bytes], method: str = "GET", received: Any = (END,), **scope: Any
+) -> Answer:
+    """Return what the application sends when it receives these messages, one after the other."""
+    messages, sent = iter(received), []
+
+    async def receive() -> dict[str, Any]:
+        return next(messages)
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    usual = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "https",
+        "path": path,
+        "query_string": b"",
+        "headers": [(b"host", b"localhost"), (b"x-correlation-id", ID), *headers],
+        "server": ("localhost", 80),
+        "client": ("127.0.0.1", 50000),
     }
+    asyncio.run(application({**usual, **scope}, receive, send))
+    head, *parts = sent
+    assert not parts[-1].get("more_body")
+    lines = {name.decode(): value.decode() for name, value in head["headers"]}
+    return head["status"], lines, b"".join(part["body"] for part in parts)
 
 
-class Server:
-    """The callable that PEP 3333 calls start_response; it may refuse what it gets first."""
-
-    def __init__(self, *, refuses_first: bool = False) -> None:
-        self.refuses = refuses_first
-
-    def __call__(self, status: str, headers: list[tuple[str, str]], failed: Any = None) -> None:
-        if self.refuses:
-            self.refuses = False
-            raise ValueError(SECRET_TEXT)
-        self.status, self.headers, self.failed = status, dict(headers), failed
-
-
-def check(server: Server, body: list[bytes], status: str, reason: str) -> None:
-    assert server.status == status
-    assert server.headers["Content-Type"] == "application/json"
-    assert server.headers["Cache-Control"] == "no-store"
-    assert server.headers["x-correlation-id"] == ID
-    assert server.headers["Content-Length"] == str(len(body[0]))
-    assert json.loads(body[0])["reason"] == reason
-    assert SECRET_TEXT.encode() not in body[0]
-
-
-@pytest.mark.parametrize("path", ["/healthz", "/docs/"])
-def test_what_cannot_be_constructed_is_a_400(path: str, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    server = Server()
-    body = application(environ(path, SCRIPT_NAME=f"\xff{SECRET_TEXT}"), server)
-    check(server, body, "400 Bad Request", "request_malformed")
-    (line,) = caplog.records
-    assert (vars(line)["reason"], vars(line)["status"]) == ("UnicodeDecodeError", 400)
-
-
-def test_under_the_admin_it_is_a_page() -> None:
-    server = Server()
-    (body,) = application(environ("/admin/", SCRIPT_NAME=f"\xff{SECRET_TEXT}"), server)
-    assert server.status == "400 Bad Request"
-    assert server.headers["Content-Type"] == "text/html; charset=utf-8"
-    assert server.headers["x-correlation-id"] == ID
-    assert server.headers["Content-Length"] == str(len(body))
-    assert b">Bad request</h2>" in body
-    assert b'<a href="/admin/"' in body
+def refused(answer: Answer, status: int, reason: str) -> None:
+    found, headers, body = answer
+    assert (found, json.loads(body)["reason"]) == (status, reason)
+    assert headers["content-type"] == "application/json"
+    assert headers["cache-control"] == "no-store"
+    assert headers["x-correlation-id"] == ID.decode()
+    assert headers["content-length"] == str(len(body))
+    assert headers["connection"] == "close"
     assert SECRET_TEXT.encode() not in body
 
 
+def post(*bodies: bytes, headers: Any = (JSON,), last: Any = None) -> Answer:
+    """Send a body in these parts; then nothing more, or that message."""
+    parts = [{"type": "http.request", "body": body, "more_body": True} for body in bodies]
+    chunked = (b"transfer-encoding", b"chunked")
+    tenant = (b"nv-tenant-id", b"nobody")
+    service = (b"x-auth-service-id", b"Login")
+    received = [*parts, last or END]
+    return ask("/ags/getSessionToken", chunked, tenant, service, *headers, method="POST", received=received)
+
+
+AMBIGUOUS = {
+    "two hosts": [(b"host", b"localhost")],
+    "two lengths": [(b"content-length", b"2"), (b"content-length", b"2")],
+    "two content types": [JSON, JSON],
+    "no number as length": [(b"content-length", SECRET_TEXT.encode())],
+}
+
+
+@pytest.mark.parametrize("headers", AMBIGUOUS.values(), ids=AMBIGUOUS)
+def test_a_request_that_can_be_read_in_two_ways_is_400(headers: Any) -> None:
+    refused(ask("/healthz", *headers), 400, "request_malformed")
+
+
+@pytest.mark.parametrize("host", [[], [(b"host", b"")]])
+def test_a_request_without_a_host_is_400_but_in_the_oldest_version(host: Any) -> None:
+    headers = [*host, (b"x-correlation-id", ID)]
+    refused(ask("/healthz", headers=headers), 400, "request_malformed")
+    assert ask("/healthz", headers=headers, http_version="1.0")[0] == 200
+
+
+def test_a_body_in_parts_is_read_to_its_end() -> None:
+    status, _, body = post(b"{", b"", b"}")
+    assert (status, json.loads(body)["reason"]) == (400, "parameters_malformed")
+
+
+def test_a_body_that_is_too_large_is_read_to_the_limit_only() -> None:
+    refused(post(b" " * MAX_BYTES, b" ", last={"type": "never"}), 413, "body_too_large")
+
+
+def test_a_body_whose_client_goes_is_no_body(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    refused(post(b"{}", last={"type": "http.disconnect"}), 400, "request_malformed")
+    (line,) = caplog.records
+    assert vars(line)["reason"] == "body_unreadable"
+
+
+def test_what_the_server_could_not_read_is_refused_under_the_admin_by_a_page() -> None:
+    refusal = {"ags.refusal": {"status": 431}}
+    refused(ask("/nowhere", extensions=refusal), 431, "headers_too_large")
+    status, headers, body = ask("/admin/", extensions=refusal)
+    assert (status, headers["content-type"]) == (431, "text/html; charset=utf-8")
+    assert b"<h2" in body
+
+
 def test_the_refusal_of_a_head_has_no_body() -> None:
-    server = Server()
-    (body,) = application(environ("/healthz", REQUEST_METHOD="HEAD", SCRIPT_NAME="\xff"), server)
+    _, headers, body = ask("/healthz", (b"host", b"localhost"), method="HEAD")
     assert body == b""
-    assert int(server.headers["Content-Length"]) > 0
+    assert int(headers["content-length"]) > 0
 
 
-def test_a_crash_outside_the_gate_is_a_500_whose_text_is_not_logged(
-    db: None, caplog: pytest.LogCaptureFixture
+def test_a_file_comes_in_blocks(db: None) -> None:
+    status, headers, body = ask("/static/admin/css/base.css")
+    assert status == 200
+    assert headers["content-length"] == str(len(body))
+    assert len(body) > 4096
+
+
+def test_a_crash_is_a_500_whose_text_is_not_logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = Server(refuses_first=True)
-    body = application(environ("/docs/"), server)
-    check(server, body, "500 Internal Server Error", "internal_error")
-    assert server.failed[0] is ValueError, "the server may have begun an answer"
+    def crash(_environ: Any) -> None:
+        raise ValueError(SECRET_TEXT)
+
+    monkeypatch.setattr(application.handler, "request_class", crash)
+    status, _, body = ask("/docs/")
+    assert (status, json.loads(body)["reason"]) == (500, "internal_error")
     (line,) = (line for line in caplog.records if line.levelno >= logging.ERROR)
     assert vars(line)["exception"] == "ValueError"
     assert SECRET_TEXT not in str(vars(line))
+
+
+def test_a_server_starts_and_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Starting bounds the statements of the process: only while this test runs.
+    monkeypatch.setattr(DatabaseWrapper, "get_new_connection", DatabaseWrapper.get_new_connection)
+    messages, sent = iter(["lifespan.startup", "lifespan.shutdown"]), []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": next(messages)}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message["type"])
+
+    asyncio.run(application({"type": "lifespan"}, receive, send))
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+def test_another_protocol_is_not_served() -> None:
+    with pytest.raises(ValueError, match="websocket"):
+        ask("/healthz", type="websocket")

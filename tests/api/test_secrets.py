@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from ags.operations.logs import JSONLines, ReadableLines
+from ags.server.logs import JSONLines, ReadableLines
 from ags.sessions.client_tokens import SignOn, read_access_token, read_refresh_token
 from ags.sessions.device import NewDevice, Proof
 from ags.sessions.models import Account, AccountChoice, Device, SecurityEvent, SessionToken

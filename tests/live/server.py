@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -84,14 +85,20 @@ class Client:
         self._connection.close()
 
 
-def exchange(port: int, data: bytes, *, half_close: bool = False, heads: int = 0) -> list[Answer]:
+def exchange(
+    port: int, data: bytes, *, half_close: bool = False, heads: int = 0, piece: int | None = None
+) -> list[Answer]:
     """Send these bytes; return all answers up to the end of the connection. The first `heads` have no body.
 
     Ask for `Connection: close` at the end of what is sent, or be refused: else this waits in vain.
+    `piece`: bytes of each write; None for one write of all.
     """
+    step = piece or len(data)
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as wire:
+        wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            wire.sendall(data)
+            for at in range(0, len(data), step):
+                wire.sendall(data[at : at + step])
             if half_close:
                 wire.shutdown(socket.SHUT_WR)
         except ConnectionError:  # refused before all was sent; the answer is there nevertheless
@@ -104,6 +111,14 @@ def exchange(port: int, data: bytes, *, half_close: bool = False, heads: int = 0
         body = b"" if len(answers) < heads else received.read(int(headers.get("Content-Length", 0)))
         answers.append(Answer(status, headers, body))
     return answers
+
+
+def is_uuid(text: str) -> bool:
+    """True if a correlation ID has the form of those that AGS creates."""
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
 
 
 def database_url() -> str:

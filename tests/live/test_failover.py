@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from ags.operations.management.commands.serve import THREADS
+from ags.api.application import API_THREADS
 from ags.sessions.tokens import hash_of
 from tests.conftest import HeadEnd
 from tests.live.server import ServerProcess, manage
@@ -116,7 +116,7 @@ def head_end(gateway: ServerProcess) -> HeadEnd:
 def test_each_kept_connection_to_a_server_that_became_read_only_fails_once(
     cluster: Cluster, gateway: ServerProcess
 ) -> None:
-    at_once = threading.Barrier(THREADS)
+    at_once = threading.Barrier(API_THREADS)
     granted: list[str] = []
 
     def present(_: int) -> int:
@@ -127,9 +127,9 @@ def test_each_kept_connection_to_a_server_that_became_read_only_fails_once(
             granted.append(answer.json()["sessionToken"])
         return int(answer.status_code)
 
-    with ThreadPoolExecutor(THREADS) as clients:
+    with ThreadPoolExecutor(API_THREADS) as clients:
         wait_until(
-            lambda: set(clients.map(present, range(THREADS))) == {200} and cluster.kept() > 1,
+            lambda: set(clients.map(present, range(API_THREADS))) == {200} and cluster.kept() > 1,
             "no connections are kept",
         )
         # The first server keeps its connections and answers, but no longer writes.
@@ -140,7 +140,7 @@ def test_each_kept_connection_to_a_server_that_became_read_only_fails_once(
         cluster.catch_up()
         cluster.promote()
         wait_until(lambda: gateway.get("/readyz").status_code == 200, "the new primary is not found")
-        seen = [status for _ in range(4) for status in clients.map(present, range(THREADS))]
+        seen = [status for _ in range(4) for status in clients.map(present, range(API_THREADS))]
     assert set(seen) <= {200, 503}
     assert seen.count(503) <= kept
     assert {hash_of(token) for token in granted} == cluster.hashes()

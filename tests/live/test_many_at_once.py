@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.db import connection
 
-from ags.operations.management.commands.serve import THREADS
+from ags.api.application import API_THREADS
 from ags.sessions.models import SessionToken
 from ags.sessions.tokens import hash_of
 from tests.conftest import HeadEnd
@@ -18,7 +18,7 @@ from tests.live.conftest import warm
 from tests.live.server import Client, ServerProcess, exchange
 from tests.waiting import PATIENCE, wait_until
 
-MANY = 3 * THREADS
+MANY = 3 * API_THREADS
 """Connections, so that not each finds a thread of its own."""
 
 

@@ -22,7 +22,7 @@ import psutil
 import psycopg
 import pytest
 
-from ags.operations.management.commands.serve import THREADS
+from ags.api.application import API_THREADS
 from ags.sessions.tokens import hash_of
 from tenants.snapshot import FRESH_FOR
 from tests.conftest import HeadEnd
@@ -262,7 +262,7 @@ def test_a_connection_that_idled_through_an_outage_is_served_at_once(
             return set(pool.map(lambda here: here.present(here.token()).status_code, clients))
 
     wait_until(
-        lambda: all_present() == {200} and postgresql.connections() == THREADS,
+        lambda: all_present() == {200} and postgresql.connections() == API_THREADS,
         "not each thread of the server has its database connection",
     )
     postgresql.signal_all(signal.SIGKILL)

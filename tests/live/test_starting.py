@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
+from ags.server.worker import RESERVED_FILES
 from tests.conftest import HeadEnd
 from tests.live.conftest import at, warm
 from tests.live.server import ServerProcess, database_url, empty_database, manage
@@ -165,6 +167,56 @@ def test_asked_to_stop_it_finishes_what_it_has_begun(nagra: HeadEnd) -> None:
         assert set(seen) == {200}
         assert server.wait() == 0
         assert '"ERROR"' not in server.log
+
+
+def test_asked_to_stop_it_serves_on_for_a_while_and_is_not_ready(transactional_db: None) -> None:
+    with ServerProcess(AGS_DRAIN_SECONDS="300", AGS_LOG_LEVEL="INFO") as server:
+        kept = server.client()
+        assert kept.get("/readyz").headers["Connection"] == "keep-alive"
+        server.terminate()
+        wait_until(lambda: kept.get("/readyz").status_code == 503, "it is still ready")
+        answer = server.client().get("/healthz")  # over a new connection
+        assert (answer.status_code, answer.headers["Connection"]) == (200, "close")
+        assert '"reason": "stopping"' in server.log
+        os.kill(server.pid, signal.SIGINT)
+        assert server.wait() == 0
+
+
+def test_workers_end_with_their_parent_and_the_port_is_free(transactional_db: None) -> None:
+    server = ServerProcess(AGS_WORKERS="2")
+    server.start()
+    try:
+        assert server.get("/healthz").status_code == 200
+        os.kill(server.pid, signal.SIGKILL)
+        assert server.wait() == -signal.SIGKILL
+        wait_until(lambda: not server._processes_left(), "workers are left")
+        server._log.unlink()
+        server.start()
+        assert server.client().get("/healthz").status_code == 200
+    finally:
+        server.stop()
+
+
+def test_at_its_limit_of_connections_a_process_drops_the_oldest_that_is_idle(
+    transactional_db: None,
+) -> None:
+    with ServerProcess() as server, ExitStack() as held:
+        (worker,) = server.workers()
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (RESERVED_FILES + 20, RESERVED_FILES + 20))
+        os.kill(worker, signal.SIGKILL)  # the next one has that limit
+        wait_until(lambda: set(server.workers()) - {worker}, "no worker starts")
+        idle = []
+        for number in range(60):
+            wire = held.enter_context(socket.create_connection(("127.0.0.1", server.port), PATIENCE))
+            if number % 2:
+                wire.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert wire.recv(12) == b"HTTP/1.1 200"
+            idle.append(wire)
+        for _ in range(5):
+            assert server.client().get("/healthz").status_code == 200
+        with contextlib.suppress(ConnectionResetError):
+            assert idle[0].recv(1) == b""
+        wait_until(lambda: "dropped at a limit" in server.log, "it is not logged")
 
 
 def test_two_workers_serve_as_one(nagra: HeadEnd) -> None:

@@ -73,7 +73,7 @@ def test_the_example_explains_every_variable() -> None:
 
 READS = {
     "ags/environment.py": {"name", 'f"{name}_FILE"', ""},  # all names, to find those that nobody reads
-    "ags/wsgi.py": {'"DJANGO_SETTINGS_MODULE"'},  # sets it
+    "ags/asgi.py": {'"DJANGO_SETTINGS_MODULE"'},  # sets it
     "tenants/management/commands/rotate_signing_key.py": {"variable"},  # the secret of a key, named to it
     "tenants/configuration/reference.py": {"reference.value"},  # a secret that a file refers to
 }
@@ -159,6 +159,8 @@ WRONG = {
     "AGS_WORKERS none": ("AGS_WORKERS", "0"),
     "AGS_WORKERS many": ("AGS_WORKERS", "100000"),
     "AGS_WORKERS no number": ("AGS_WORKERS", "two"),
+    "AGS_DRAIN_SECONDS many": ("AGS_DRAIN_SECONDS", "301"),
+    "AGS_DRAIN_SECONDS no number": ("AGS_DRAIN_SECONDS", "1.5"),
     "AGS_TRUSTED_PROXIES negative": ("AGS_TRUSTED_PROXIES", "-1"),
     "AGS_LOG_LEVEL": ("AGS_LOG_LEVEL", "LOUD"),
     "AGS_TRUSTED_PROXIES no number": ("AGS_TRUSTED_PROXIES", "one"),

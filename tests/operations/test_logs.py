@@ -16,8 +16,8 @@ import gunicorn.config
 import pytest
 from django.test import Client, RequestFactory
 
-from ags.api.worker import Log
-from ags.operations.logs import JSONLines, ReadableLines
+from ags.server.arbiter import Log
+from ags.server.logs import JSONLines, ReadableLines
 from tests.operations.test_environment import GOOD, ROOT
 
 ASK = """
@@ -150,18 +150,16 @@ def test_an_object_is_logged_by_its_type(formatter: logging.Formatter) -> None:
     assert "WSGIRequest" in written
 
 
-def test_a_crash_in_the_server_is_logged_without_the_address_of_the_request(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_crash_of_the_parent_is_logged_without_its_text(capsys: pytest.CaptureFixture[str]) -> None:
     log = Log(gunicorn.config.Config())
     try:
         raise ValueError("mark" + "er-0815")
     except ValueError:
-        log.exception("Error handling request %s %s", "GET", f"/{MARKER}")
+        log.exception("Exception in worker process")
     finally:
         log.error_log.handlers.clear()
     line = json.loads(capsys.readouterr().err)
-    assert line["message"] == "Error handling request"
+    assert line["message"] == "Exception in worker process"
     assert line["exc_info"].endswith("ValueError")
     assert MARKER not in str(line)
 

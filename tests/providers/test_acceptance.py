@@ -17,7 +17,7 @@ from django.core.exceptions import ValidationError
 from openapi_schema_validator import OAS30Validator
 
 from ags.api.documents import OPENAPI_FILE
-from ags.operations.logs import JSONLines
+from ags.server.logs import JSONLines
 from providers.contract import (
     Choice,
     Endpoint,

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 import pytest
 from django.core.exceptions import ValidationError
 
-from ags.operations.logs import JSONLines
+from ags.server.logs import JSONLines
 from providers.contract import Finding, Identity, KeyRing, Outage, Refusal, Refused, Unavailable
 from providers.token_introspection.strategy import TokenIntrospection
 from tenants.models import Service

@@ -17,7 +17,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test import Client
 
-from ags.operations.logs import JSONLines, ReadableLines
+from ags.server.logs import JSONLines, ReadableLines
 from providers.contract import SecretField, SessionTokenSettings
 from providers.registry import strategies
 from tenants.encryption import Unsealable, sealed_by_newest

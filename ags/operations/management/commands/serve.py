@@ -12,19 +12,13 @@ from django.conf import settings
 from django.core.checks import Tags
 from django.core.management.base import BaseCommand
 from django.db import connections
+from django.utils.module_loading import import_string
 from gunicorn.app.base import BaseApplication
-from gunicorn.util import import_app
 
 from ags.operations.checks import check_limits
-from providers.contract import UpstreamSettings
-from providers.registry import strategies
-from providers.upstream.room import PLACES
-
-THREADS = 8
-"""Per worker: each holds one database connection, and waits for it most of its time.
-
-Where requests may wait for upstreams, there are as many more as may do so at once.
-"""
+from ags.operations.database import bound_all_statements
+from ags.server.arbiter import Arbiter, Log
+from ags.server.worker import Worker
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where gunicorn makes a file of its own
 
@@ -41,7 +35,12 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Any:
         """Return the application, in each worker."""
-        return import_app("ags.wsgi:application")
+        bound_all_statements()
+        return import_string("ags.asgi.application")
+
+    def run(self) -> None:
+        """Start the workers, and mind them."""
+        Arbiter(self).run()
 
 
 class Command(BaseCommand):
@@ -60,7 +59,6 @@ class Command(BaseCommand):
                 "bind": settings.AGS_BIND,
                 "operations_bind": settings.AGS_OPERATIONS_BIND,
                 "workers": settings.AGS_WORKERS,
-                "threads": _threads(),
                 "providers": settings.AGS_PROVIDERS,
                 "admin": settings.AGS_ADMIN,
                 "debug": settings.DEBUG,
@@ -76,25 +74,15 @@ class Command(BaseCommand):
         Server().run()
 
 
-def _threads() -> int:
-    asks = any(issubclass(strategy.Settings, UpstreamSettings) for strategy in strategies().values())
-    return THREADS + PLACES if asks else THREADS
-
-
 def _gunicorn_settings() -> dict[str, Any]:
     found = {
         "bind": [address for address in (settings.AGS_BIND, settings.AGS_OPERATIONS_BIND) if address],
         "workers": settings.AGS_WORKERS,
-        "threads": _threads(),
-        "worker_class": "ags.api.worker.Worker",
-        "logger_class": "ags.api.worker.Log",
-        "keepalive": 75,
+        "worker_class": Worker,
+        "logger_class": Log,
         "graceful_timeout": 20,
         "loglevel": "error",
         "control_socket_disable": True,
-        "sendfile": False,  # else the head of an answer would go by itself
-        # No peer may set SCRIPT_NAME or the scheme; how many proxies to believe, the application decides.
-        "forwarded_allow_ips": "",
     }
     if SHARED_MEMORY.is_dir():
         found["worker_tmp_dir"] = str(SHARED_MEMORY)  # a heartbeat that no disk can delay

@@ -1,4 +1,4 @@
-"""The WSGI application that the production server runs."""
+"""The ASGI application that the production server runs."""
 
 import os
 

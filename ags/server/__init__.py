@@ -1,0 +1,1 @@
+"""The server of `manage.py serve`: processes, connections, and the log."""

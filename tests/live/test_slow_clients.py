@@ -1,0 +1,95 @@
+"""Slow clients: nobody else waits for them, and in the end they are closed. For many, see `make faults`."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from tests.conftest import HeadEnd
+from tests.live.conftest import warm
+from tests.live.server import Client, ServerProcess
+from tests.waiting import PATIENCE, wait_until
+
+pytestmark = pytest.mark.once
+
+MANY = 16
+"""Of each kind: twice as many as a process has threads for the API."""
+
+PACE = 0.5
+"""Seconds between the bytes of a slow client."""
+
+HEAD = b"POST /ags/getSessionToken HTTP/1.1\r\nHost: localhost\r\n"
+BODY = HEAD + b"Content-Type: application/json\r\nContent-Length: 60000\r\n\r\n{"
+LARGE = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20
+KINDS = [(HEAD + b"X-Slow: ", b"a"), (BODY, b" "), (b"", b""), (LARGE, b"")]
+"""What clients send at once, and then byte by byte. The third send nothing; the last do not read."""
+
+
+@contextmanager
+def slow_clients(port: int) -> Iterator[list[socket.socket]]:
+    """Yield clients of each kind. They never come to an end, and read nothing."""
+    with ExitStack() as held:
+        wires = [(held.enter_context(socket.socket()), *data) for data in KINDS for _ in range(MANY)]
+        for wire, first, _ in wires:
+            wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+            wire.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536
+            )  # else much fits into the system's buffers
+            wire.settimeout(PATIENCE)
+            wire.connect(("127.0.0.1", port))
+            wire.sendall(first)
+        done = threading.Event()
+
+        def drip() -> None:
+            while not done.wait(PACE):
+                for wire, _, then in wires:
+                    with contextlib.suppress(OSError):  # the server has closed it
+                        wire.sendall(then)
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        try:
+            yield [wire for wire, *_ in wires]
+        finally:
+            done.set()
+            thread.join()
+
+
+def test_nobody_waits_for_slow_clients_and_in_the_end_they_are_closed(
+    server: ServerProcess, nagra: HeadEnd
+) -> None:
+    head_end = warm(server, nagra)
+
+    def are_closed_in_the_end(slow: list[socket.socket]) -> None:
+        heads, bodies, silent = (slow[kind * MANY : (kind + 1) * MANY] for kind in range(3))
+        for wire in [*heads, *bodies, *silent]:
+            with contextlib.suppress(ConnectionResetError):  # it was closed while it sent
+                received = b"".join(iter(lambda: wire.recv(65536), b""))  # noqa: B023
+                assert received.startswith(b"HTTP/1.1 400 ") if wire in bodies else received == b""
+        wait_until(lambda: not held(server, slow), "clients that do not read are kept")
+
+    def nobody_waits() -> bool:
+        """Return whether good clients were answered while all slow ones were held: not on a slow machine."""
+        with slow_clients(server.port) as slow:
+            for path in ("/healthz", "/readyz"):
+                client = Client(server.port)
+                assert client.get(path).status_code == 200
+                client.close()
+            assert head_end.present(head_end.token()).status_code == 200
+            if len(held(server, slow)) < len(slow):
+                return False
+            are_closed_in_the_end(slow)
+        return True
+
+    wait_until(nobody_waits, "good clients are answered only after slow ones have been closed")
+
+
+def held(server: ServerProcess, clients: list[socket.socket]) -> list[int]:
+    """The ports of those whose connections the server holds."""
+    states, ports = server.connections(), [wire.getsockname()[1] for wire in clients]
+    return [port for port in ports if states.get(port) in {"ESTABLISHED", "CLOSE_WAIT"}]
