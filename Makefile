@@ -16,12 +16,12 @@ CODE := ags tenants providers examples manage.py
 # Requirements of single providers. Where the machine does not allow one, `make test` says what did not run.
 OPTIONAL := ldap radius
 OPTIONAL_STAMPS := $(OPTIONAL:%=$(VENV)/%.stamp)
-# Debian packages: the servers that the tests use, what python-ldap is built with, and a browser.
-PACKAGES := slapd freeradius pgbouncer gcc python3-dev libldap-dev libsasl2-dev \
+# Debian packages: the servers and the proxy that the tests use, what python-ldap is built with, and a browser.
+PACKAGES := slapd freeradius pgbouncer haproxy gcc python3-dev libldap-dev libsasl2-dev \
   $(if $(AGS_TEST_CHROMIUM)$(shell command -v chromium),,chromium)
 
 .DEFAULT_GOAL := help
-.PHONY: help install prepare demo run check lint test coverage test-full bench bench-check bench-growth bench-machines fix lock openapi migrate serve
+.PHONY: help install prepare demo run check lint test coverage test-full faults bench bench-check bench-growth bench-machines fix lock openapi migrate serve
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -51,6 +51,9 @@ coverage: prepare ## Run all tests on PostgreSQL, and measure which code they ex
 
 test-full: prepare ## Run all tests on both, also those that take long, and measure coverage
 	@$(BIN)/python -m tests --full $(ARGS)
+
+faults: prepare ## Bring faults about under load, and print what was seen of each
+	@$(BIN)/python -m tests.faults $(ARGS)
 
 lint: prepare ## Check form, types, layers, dependencies, migrations, OpenAPI, documents, containers
 	$(BIN)/ruff format --check .

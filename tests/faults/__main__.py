@@ -1,0 +1,95 @@
+"""Faults under load: `python -m tests.faults [--list] [--full] [--clients N] [--rate N] [NAME ...]`.
+
+Each row starts two gateways and HAProxy, sends good requests on schedule at half of what the machine carries,
+and brings a fault about. It prints what must hold and what it saw; what does not hold is in bold. At the end
+each token that was acknowledged is looked up in the database. The exit status is 1 where a row does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+import traceback
+
+from bench import machine
+from tests import program
+from tests.settings import ENVIRONMENT
+
+os.environ |= {**ENVIRONMENT, "DJANGO_SETTINGS_MODULE": "tests.settings"}
+
+ROUNDS, FULL_ROUNDS = 5, 20
+
+
+def play(name: str, options: argparse.Namespace) -> bool:
+    """Play a row, and print it."""
+    from tests.faults.rows import ROWS, Seen
+    from tests.faults.stage import stage
+
+    row, seen = ROWS[name], Seen()
+    rounds = FULL_ROUNDS if options.full else ROUNDS
+    more = {"rate": options.rate, "clients": options.clients, "rounds": rounds}
+    with stage(options.database, row.settings, **more) as made:
+        before, idle, began = made.resident(), machine.idle(), time.monotonic()
+        try:
+            row.run(made, seen)
+        except Exception as error:  # noqa: BLE001 - the other rows are played nevertheless
+            traceback.print_exc()
+            seen.check(False, f"ended by {type(error).__name__}: {error}")
+        lost, after = made.lost(), made.resident()
+        busy = 1 - (machine.idle() - idle) / (time.monotonic() - began) / machine.CPUS
+        seen.check(not lost, f"{lost} of {len(made.tokens)} acknowledged tokens lost")
+        seen.note(f"workers of a gateway held {max(before) / 1e6:.0f} MB, then {max(after) / 1e6:.0f}")
+        seen.note(f"CPUs {busy:.0%} busy")
+    holds = "yes" if seen.holds else "**no**"
+    print(f"| {name}: {row.what} | {row.must} | {'; '.join(seen.text)} | {holds} |", flush=True)
+    return seen.holds
+
+
+def measured(database: str) -> float:
+    """Return half of what the machine carries."""
+    from tests.faults.stage import stage
+
+    with stage(database, {}) as made:
+        carried = made.carries()
+    print(f"{carried:.0f} requests per second over HAProxy; the load is half of that.", flush=True)
+    return carried / 2
+
+
+def main() -> int:
+    """Play the rows that are named, or all."""
+    from tests.faults.rows import ROWS, set_up
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", choices=[[], *ROWS], metavar="NAME")
+    parser.add_argument("--list", action="store_true", help="list the rows")
+    parser.add_argument("--full", action="store_true", help=f"{FULL_ROUNDS} restarts instead of {ROUNDS}")
+    parser.add_argument("--clients", type=int, default=1000, help="slow clients of each kind")
+    parser.add_argument("--rate", type=float, help="good requests per second; measured unless given")
+    options = parser.parse_args()
+    if options.list:
+        for name, row in ROWS.items():
+            print(f"{name:20} {row.what}")
+        return 0
+
+    if program("haproxy") is None:
+        parser.error("HAProxy is missing: apt-get install haproxy")
+
+    from bench.postgresql import server
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # end what was started, too
+    with server() as postgresql:
+        options.database = postgresql.create("faults")
+        set_up(options.database)
+        options.rate = options.rate or measured(options.database)
+        print("| fault | must hold | seen | holds |\n| --- | --- | --- | --- |")
+        holds = [play(name, options) for name in options.names or ROWS]
+    return int(not all(holds))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

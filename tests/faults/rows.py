@@ -1,0 +1,313 @@
+"""The faults: a table of rows, and what each does and sees."""
+
+from __future__ import annotations
+
+import base64
+import json
+import operator
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import cycle
+
+import psutil
+
+from bench.hanging_upstream import silent_upstream
+from bench.load import post
+from bench.systems import ags, asking
+from tests.faults import slow
+from tests.faults.stage import Gateway, Stage
+from tests.faults.traffic import Samples, idle, steady
+from tests.live.server import environment
+from tests.waiting import wait_until
+
+SERVED, SLOWER, HEALTH = 0.999, 2.0, 100.0
+"""Of good traffic; times its usual p99; milliseconds."""
+
+USUAL, BESIDE = 10.0, 15.0
+"""Seconds of traffic before a fault, and beside it."""
+
+CLOSED = 13.0
+"""Seconds after which a slow client is closed: 10, the linger, and the time between two looks."""
+
+BUFFERS = 20_000_000
+"""Bytes that a gateway may grow by, besides what it has received."""
+
+SOON = 2.0
+"""Seconds within which processes come and go."""
+
+FILES = 256
+"""That a worker may open, where there are too few."""
+
+PROVIDERS = "providers.operator_token,providers.token_introspection"
+
+
+class Seen:
+    """What a row has seen, and whether it holds."""
+
+    def __init__(self) -> None:
+        self.holds, self.text = True, []
+
+    def check(self, holds: bool, text: str) -> None:
+        """Note something that must hold."""
+        self.holds &= holds
+        self.text.append(text if holds else f"**{text}**")
+
+    def note(self, text: str) -> None:
+        """Note something that is only worth knowing."""
+        self.text.append(text)
+
+
+def settle() -> float:
+    """Let traffic warm up, then run as usual; return when the usual began."""
+    time.sleep(3)
+    began = time.monotonic()
+    time.sleep(USUAL)
+    return began
+
+
+def judge(seen: Seen, samples: dict[str, Samples], usual: float, began: float, ended: float) -> None:
+    """Compare good traffic beside a fault with the usual before it; check the probes of health."""
+    before, beside = samples["good"].between(usual, began), samples["good"].between(began, ended)
+    failed, p99 = beside.failed(), beside.percentile(0.99)
+    served = 1 - len(failed) / len(beside)
+    if before.failed():
+        seen.check(False, f"{len(before.failed())} of {len(before)} failed before the fault")
+    seen.check(served >= SERVED, f"{served:.2%} of {len(beside)} served ({beside.statuses()})")
+    seen.check(
+        p99 <= SLOWER * before.percentile(0.99),
+        f"p50 {beside.percentile(0.5):.0f}, p99 {p99:.0f} ms, before "
+        f"{before.percentile(0.5):.0f}, {before.percentile(0.99):.0f} ms",
+    )
+    before, beside = samples["probe"].between(usual, began), samples["probe"].between(began, ended)
+    longest, usually = beside.percentile(1), before.percentile(1)
+    seen.check(
+        not beside.failed() and longest < HEALTH,
+        f"health at most {longest:.0f} ms, before {usually:.0f} ({beside.statuses()})",
+    )
+
+
+def no_failure(seen: Seen, samples: dict[str, Samples]) -> None:
+    """Check that every request was answered with 200."""
+    for name in samples.keys() - {"probe"}:
+        kind = samples[name]
+        text = f"{name}: {len(kind.failed())} of {len(kind)} failed"
+        seen.check(not kind.failed(), text + (f" ({kind.failed().statuses()})" if kind.failed() else ""))
+
+
+def slow_clients(
+    stage: Stage, seen: Seen, kind: str, directly: bool, number: int = 0, files: int = 0
+) -> None:
+    """Hold slow clients beside good traffic, and see when they are closed."""
+    one = stage.gateways[0]
+    ports = [one.port] if directly else [stage.proxy]
+    closed: dict[int, float] = {}
+    if files:
+        one.limit_files(files)
+    grown, logged = 0, len(one.log)
+    with stage.traffic(ports) as samples:
+        usual = settle()
+        began, memory = time.monotonic(), stage.resident()
+        with slow.clients(kind, ports, number or stage.clients) as held:
+            while time.monotonic() < max(held.values()) + BESIDE:
+                time.sleep(0.5)
+                grown = max(grown, *map(operator.sub, stage.resident(), memory))
+                gone = held.keys() - one.held() - closed.keys()
+                closed |= dict.fromkeys(gone, time.monotonic())
+        ended = time.monotonic()
+    judge(seen, samples, usual, began, ended)
+    seen.check(grown <= held.sent + BUFFERS, f"+{grown / 1e6:.0f} MB for {held.sent / 1e6:.1f} MB received")
+    if directly:
+        after = sorted(at - held[port] for port, at in closed.items()) or [float("inf")]
+        seen.check(
+            len(closed) == len(held) and after[-1] <= CLOSED,
+            f"{len(closed)} of {len(held)} closed after {after[0]:.0f} to {after[-1]:.0f} s",
+        )
+    if files:
+        said = one.log[logged:].splitlines()
+        seen.check(bool(said), f"{len(said)} lines logged")
+
+
+def rolling_restart(stage: Stage, seen: Seen) -> None:
+    """Stop and start each gateway in turn, beside kept connections of HAProxy and of another balancer."""
+    statuses = []
+    with stage.traffic([stage.proxy], other_balancer=(idle, stage.ports)) as samples:
+        time.sleep(3)
+        for gateway in stage.gateways * stage.rounds:
+            statuses.append(gateway.restart())
+            wait_until(stage.is_balanced, "HAProxy does not take the gateway back")
+        time.sleep(2)
+    no_failure(seen, samples)
+    seen.check(not any(statuses), f"{len(statuses)} restarts, exit statuses {set(statuses)}")
+
+
+def reload(stage: Stage, seen: Seen) -> None:
+    """Send HUP to each gateway in turn."""
+    with stage.traffic([stage.proxy], other_balancer=(idle, stage.ports)) as samples:
+        time.sleep(3)
+        for gateway in stage.gateways * stage.rounds:
+            gateway.reload()
+            time.sleep(1)
+    no_failure(seen, samples)
+    failed = samples["probe"].failed()
+    seen.check(not failed, f"{len(failed)} of {len(samples['probe'])} probes failed ({failed.statuses()})")
+
+
+def kill_workers(stage: Stage, seen: Seen) -> None:
+    """Kill each worker in turn."""
+    kills: list[tuple[float, float]] = []
+    connections = 0
+    with stage.traffic([stage.proxy]) as samples:
+        time.sleep(3)
+        for gateway in stage.gateways:
+            for worker in gateway.workers():
+                connections += len(psutil.Process(worker).net_connections("tcp4"))
+                began = time.monotonic()
+                gateway.kill_worker(worker)
+                kills.append((began, time.monotonic()))
+                time.sleep(3)
+    failed = samples["good"].failed()
+    late = [one for one in failed if not any(a - one.seconds <= one.due <= b for a, b in kills)]
+    seen.check(not late, f"{len(late)} requests failed that no kill had met")
+    seen.check(
+        len(failed) <= connections,
+        f"{len(failed)} of {len(samples['good'])} failed; {connections} connections were on the killed",
+    )
+    seen.check(max(b - a for a, b in kills) <= SOON, f"new workers in {max(b - a for a, b in kills):.1f} s")
+
+
+def kill_parents(stage: Stage, seen: Seen) -> None:
+    """Kill the first process of each gateway, and start the gateway again."""
+    with stage.traffic([stage.proxy]) as samples:
+        time.sleep(3)
+        for gateway in stage.gateways:
+            gone = kill_parent(gateway)
+            seen.check(gone <= SOON, f"workers gone after {gone:.1f} s")
+            if gone > SOON:
+                os.killpg(gateway.pid, signal.SIGKILL)
+            began = time.monotonic()
+            gateway.start_again()
+            seen.note(f"answers {time.monotonic() - began:.1f} s after its start")
+            wait_until(stage.is_balanced, "HAProxy does not take the gateway back")
+    failed = samples["good"].failed()
+    seen.note(f"{len(failed)} of {len(samples['good'])} failed meanwhile ({failed.statuses()})")
+
+
+def kill_parent(gateway: Gateway) -> float:
+    """Kill it; return after how many seconds its workers were gone, or infinity."""
+    workers = [psutil.Process(pid) for pid in gateway.workers()]
+    os.kill(gateway.pid, signal.SIGKILL)
+    gateway.wait()
+    began = time.monotonic()
+    while time.monotonic() - began <= SOON + 1:
+        if not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in workers):
+            return time.monotonic() - began
+        time.sleep(0.05)
+    return float("inf")
+
+
+def bulkheads(stage: Stage, seen: Seen) -> None:
+    """Fill the places of all workers with requests for two upstreams that accept and never answer."""
+    with ExitStack() as held:
+        services = [hanging(name, held.enter_context(silent_upstream())) for name in ("first", "second")]
+        set_up(stage.database, *services)
+        names = cycle(service["name"] for service in services)
+        hung = (steady, stage.ports, 40.0, lambda: introspect(next(names)))
+        with stage.traffic([stage.proxy]) as samples:
+            usual = settle()
+        began = time.monotonic()
+        with stage.traffic([stage.proxy], hung=hung) as beside:
+            time.sleep(BESIDE)
+        ended = time.monotonic()
+    both = {name: Samples(samples[name] + beside[name]) for name in samples}
+    judge(seen, both, usual, began, ended)
+    seen.check({one.status for one in beside["hung"]} == {503}, f"hanging: {beside['hung'].statuses()}")
+
+
+def hanging(name: str, port: int) -> dict[str, object]:
+    """Return a service whose upstream hangs."""
+    settings = {"address": f"https://127.0.0.1:{port}/", "client_id": "ags", "client_secret": "a secret"}
+    its = {"name": name, "strategy": "token_introspection", "enabled": True, "display_name": name}
+    return {**its, "settings": settings}
+
+
+def introspect(service: str) -> bytes:
+    """Return a request that waits for an upstream."""
+    body = json.dumps({"parameters": [{"name": "AccessToken", "value": "an-access-token"}]}).encode()
+    return post("/ags/getSessionToken", body, {"nv-tenant-id": asking.TENANT, "x-auth-service-id": service})
+
+
+def set_up(database: str, *services: dict[str, object]) -> None:
+    """Migrate, and set the tenant up."""
+    its = ags.configuration()
+    its["tenants"][0]["services"] += services
+    secret = base64.b64encode(asking.SECRET).decode()
+    more = {"DATABASE_URL": database, "BENCH_SECRET": secret, "AGS_LOG_LEVEL": "ERROR"}
+    ags.apply(environment(AGS_PROVIDERS=PROVIDERS, **more), its)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A fault: `what` explains it, `must` says what must hold, `run` does it and checks."""
+
+    what: str
+    must: str
+    run: Callable[[Stage, Seen], None]
+    settings: dict[str, str] = field(default_factory=dict)
+
+
+GOOD = "99.9 % of good traffic served, p99 within twice its usual, health under 100 ms"
+GREW = "memory grows by at most what was received and 20 MB"
+SLOW = {
+    "heads": "Clients send the head of a request a byte a second",
+    "bodies": "Clients send the body of a request a byte a second",
+    "readers": "Clients ask for large answers and do not read them",
+}
+ROWS = {
+    **{
+        f"slow-{kind}-{way}": Row(
+            f"{what}, {words}.",
+            f"{GOOD}; {GREW}" + ("; closed after 10 s" if directly else ""),
+            partial(slow_clients, kind=kind, directly=directly),
+        )
+        for kind, what in SLOW.items()
+        for way, words, directly in (("direct", "directly", True), ("haproxy", "through HAProxy", False))
+    },
+    "silent": Row(
+        "2,000 connections are opened, and nothing is sent.",
+        f"{GOOD}; {GREW}; closed after 10 s",
+        partial(slow_clients, kind="silent", directly=True, number=2000),
+    ),
+    "descriptors": Row(
+        "Silent connections use up the file descriptors of a gateway.",
+        f"{GOOD}; {GREW}; closed after 10 s; logged",
+        partial(slow_clients, kind="silent", directly=True, files=FILES),
+    ),
+    "rolling-restart": Row(
+        "Each gateway in turn is stopped by SIGTERM and started again, without draining by hand.",
+        "no failed request, through HAProxy and on idle connections of another balancer; exit status 0",
+        rolling_restart,
+    ),
+    "reload": Row("Each gateway in turn gets HUP.", "no failed request, ready throughout", reload),
+    "kill-worker": Row(
+        "Each worker in turn is killed.",
+        "only requests in flight on it fail; a new worker within 2 s",
+        kill_workers,
+    ),
+    "kill-parent": Row(
+        "The first process of each gateway is killed.",
+        "its workers are gone within 2 s; a restart works at once",
+        kill_parents,
+    ),
+    "bulkheads": Row(
+        "Requests that wait for hanging upstreams fill every place that there is for them.",
+        GOOD,
+        bulkheads,
+        {"AGS_PROVIDERS": PROVIDERS},
+    ),
+}
+"""Besides what it says, no row may lose a token that was acknowledged."""

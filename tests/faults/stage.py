@@ -1,0 +1,196 @@
+"""Two gateways on a PostgreSQL of their own, behind HAProxy as it comes."""
+
+from __future__ import annotations
+
+import csv
+import os
+import resource
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+
+from ags.sessions.tokens import hash_of
+from bench import load
+from bench.systems import asking
+from tests import program
+from tests.faults.traffic import Samples, probe, steady, traffic
+from tests.live.server import ServerProcess
+from tests.upstream.process import accepts, reserved_port, running
+from tests.waiting import wait_until
+
+WORKERS = 2
+"""Of each gateway."""
+
+DRAIN = 8
+"""Seconds in which a gateway that is to stop still takes connections: the default, which the tests change."""
+
+CONNECTIONS, SECONDS = 16, 4.0
+"""Of the closed loop that measures what the machine carries."""
+
+HAPROXY = """
+global
+    stats socket {folder}/stats
+defaults
+    mode http
+    timeout connect 5000
+    timeout client 50000
+    timeout server 50000
+frontend api
+    bind 127.0.0.1:{port}
+    default_backend gateways
+backend gateways
+    balance roundrobin
+    option httpchk GET /readyz
+"""
+"""The timeouts are those of Debian's file; all else that matters is HAProxy's default."""
+
+OPEN = {"01", "08"}
+"""States of TCP in /proc/net/tcp: established, and closed by the client only."""
+
+STORED = "SELECT count(*) FROM ags_sessions_sessiontoken WHERE tenant_id = %s AND token_hash = ANY(%s)"
+
+
+class Gateway(ServerProcess):
+    """A gateway that may be stopped and started again on its port."""
+
+    def restart(self) -> int:
+        """Stop it as an operator does, start it at once, and return the exit status."""
+        self.terminate()
+        status = self.wait()
+        self.start_again()
+        return status
+
+    def start_again(self) -> None:
+        """Start it once more, after its end."""
+        self._log.unlink()
+        self.start()
+
+    def reload(self) -> None:
+        """Have new workers take the place of the old ones, and wait until they have."""
+        old = set(self.workers())
+        os.kill(self.pid, signal.SIGHUP)
+        wait_until(lambda: not old & set(self.workers()), "the old workers stay")
+
+    def kill_worker(self, worker: int) -> None:
+        """Kill it, and wait until another has taken its place."""
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: len(set(self.workers()) - {worker}) == WORKERS, "no new worker")
+
+    def limit_files(self, number: int) -> None:
+        """Have new workers take the place of the old ones that may open so many files."""
+        resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (number, number))
+        self.reload()
+
+    def resident(self) -> int:
+        """Return the bytes of memory that its workers hold, 0 while one comes or goes."""
+        with suppress(psutil.NoSuchProcess, FileNotFoundError):
+            return sum(psutil.Process(pid).memory_info().rss for pid in self.workers())
+        return 0
+
+    def held(self) -> set[int]:
+        """Return the ports of the clients whose connections it has not closed, accepted or not."""
+        here = f"{self.port:04X}"
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+        return {
+            int(remote.rpartition(":")[2], 16)
+            for _, local, remote, state, *_ in lines
+            if local.endswith(f":{here}") and state in OPEN
+        }
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+
+@dataclass
+class Stage:
+    """What a row plays on: `proxy` is HAProxy's port, `rate` the good requests per second."""
+
+    database: str
+    gateways: list[Gateway]
+    proxy: int
+    folder: Path
+    rate: float = 0.0
+    clients: int = 1000
+    rounds: int = 5
+    tokens: list[str] = field(default_factory=list)
+
+    @property
+    def ports(self) -> list[int]:
+        """Those of the gateways."""
+        return [gateway.port for gateway in self.gateways]
+
+    @contextmanager
+    def traffic(self, ports: list[int], **more: tuple[Any, ...]) -> Iterator[dict[str, Samples]]:
+        """Send good requests to these ports, look after the gateways, and send what else is named."""
+        more["good"] = (steady, ports, self.rate, asking.get_session_token)
+        samples: dict[str, Samples] = {}
+        try:
+            with traffic(probe=(probe, self.ports), **more) as samples:
+                yield samples
+        finally:
+            self.tokens += [one.token for kind in samples.values() for one in kind if one.token]
+
+    def lost(self) -> int:
+        """Return how many of the tokens that were acknowledged the database does not have."""
+        hashes = [hash_of(token) for token in set(self.tokens)]
+        with psycopg.connect(self.database) as connection:
+            (stored,) = connection.execute(STORED, (asking.TENANT, hashes)).fetchone() or (0,)
+        return len(hashes) - stored
+
+    def resident(self) -> list[int]:
+        """Return for each gateway the bytes of memory that its workers hold."""
+        return [gateway.resident() for gateway in self.gateways]
+
+    def is_balanced(self) -> bool:
+        """Whether HAProxy has all gateways in service."""
+        with socket.socket(socket.AF_UNIX) as wire:
+            if wire.connect_ex(str(self.folder / "stats")):
+                return False  # HAProxy is not up yet
+            wire.sendall(b"show stat\n")
+            table = b"".join(iter(lambda: wire.recv(65536), b"")).decode().removeprefix("# ")
+        states = {row["svname"]: row["status"] for row in csv.DictReader(table.splitlines())}
+        return all(states[f"gateway{port}"] == "UP" for port in self.ports)
+
+    def carries(self) -> float:
+        """Return how many requests the machine answers in a second, over HAProxy."""
+        for seconds in (1.0, SECONDS):  # the first warms up
+            requests = iter([asking.get_session_token() for _ in range(int(seconds * 6000))])
+            answered = load.run(self.proxy, [asking.head_end(requests) for _ in range(CONNECTIONS)], seconds)
+        return answered.per_second
+
+
+@contextmanager
+def _haproxy(ports: list[int], folder: Path) -> Iterator[int]:
+    with reserved_port() as port:
+        servers = [f"    server gateway{one} 127.0.0.1:{one} check\n" for one in ports]
+        file = folder / "haproxy.cfg"
+        file.write_text(HAPROXY.format(folder=folder, port=port) + "".join(servers))
+        command = [str(program("haproxy")), "-db", "-f", str(file)]
+        with running(lambda: command, folder / "haproxy.log", lambda: accepts(port)):
+            yield port
+
+
+@contextmanager
+def stage(database: str, environment: dict[str, str], **options: Any) -> Iterator[Stage]:
+    """Start gateways and HAProxy."""
+    common = {
+        "DATABASE_URL": database,
+        "AGS_WORKERS": str(WORKERS),
+        "AGS_TRUSTED_PROXIES": "1",
+        "AGS_DRAIN_SECONDS": str(DRAIN),
+    }
+    with ExitStack() as held:
+        folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="ags-faults-")))
+        gateways = [held.enter_context(Gateway(**{**common, **environment})) for _ in range(2)]
+        proxy = held.enter_context(_haproxy([one.port for one in gateways], folder))
+        made = Stage(database, gateways, proxy, folder, **options)
+        wait_until(made.is_balanced, "HAProxy does not have both gateways in service")
+        yield made
