@@ -7,6 +7,7 @@ import copy
 import gc
 import json
 import signal
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from tenants.models import Assignment, Key, ResourceServer, Service, SigningKey,
 from tenants.snapshot import snapshot
 from tests import NEEDS_POSTGRESQL, RUN_ONCE, network
 from tests.upstream.process import reserved_port
+from tests.waiting import PATIENCE
 
 SERVICE = "Customer Auth Service"
 TRIAL = "Trial"
@@ -273,10 +275,15 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 @pytest.fixture(autouse=True)
-def _first_look() -> None:
+def _first_look() -> Iterator[None]:
     """Each test starts as a fresh process would: having seen no tenant, and fetched no document."""
     snapshot.__init__()  # type: ignore[misc]
     document.cache_clear()
+    yield
+    for thread in threading.enumerate():
+        if thread.name.startswith("document "):  # it would store the outcome for the next test
+            thread.join(PATIENCE)
+            assert not thread.is_alive(), f"{thread.name} hangs"
 
 
 @pytest.fixture

@@ -68,16 +68,6 @@ RUBBISH = [
 EACH_RUBBISH = pytest.mark.parametrize("rubbish", RUBBISH, ids=range(len(RUBBISH)))
 
 
-@pytest.fixture(autouse=True)
-def _no_thread_stays_behind() -> Iterator[None]:
-    """What fetches a document in the background ends with the test that began it."""
-    yield
-    for thread in threading.enumerate():
-        if thread.name.startswith("document "):
-            thread.join(PATIENCE)
-            assert not thread.is_alive(), f"{thread.name} hangs"
-
-
 @pytest.fixture
 def said(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
     """All that was logged, at the most talkative level, as it would be written."""
