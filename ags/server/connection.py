@@ -66,7 +66,8 @@ log = logging.getLogger("ags.server")
 class Exchange:
     """A request and its response: `scope`, `receive` and `send` of ASGI.
 
-    `method` is empty as long as the head is not whole; `refusal` is the status of what is not read further.
+    As long as the head is not whole, `method` is empty and `target` is as it was sent; then it is path and
+    query, empty where there is no path. `refusal` is the status of what is not read further.
     """
 
     connection: Connection
@@ -97,12 +98,12 @@ class Exchange:
 
     @property
     def path(self) -> str:
-        """The path that is requested, decoded; empty where the target has none."""
-        return unquote_to_bytes(_in_origin_form(self.target).partition(b"?")[0]).decode(errors="replace")
+        """The decoded path."""
+        return unquote_to_bytes(self.target.partition(b"?")[0]).decode(errors="replace")
 
     def scope(self) -> dict[str, Any]:
         """Return the connection scope of ASGI."""
-        raw_path, _, query = _in_origin_form(self.target).partition(b"?")
+        raw_path, _, query = self.target.partition(b"?")
         extensions = self.connection.worker.extensions()
         if self.refusal is not None:
             extensions["ags.refusal"] = {"status": self.refusal}
@@ -168,7 +169,7 @@ class Connection(asyncio.Protocol):
         self.server: tuple[str, int | None] | None = None
         self.deadline = math.inf
         self.unparsed = 0
-        self.is_paused = self.is_lingering = self.ignores_input = self.has_eof = False
+        self.is_paused = self.is_lingering = self.ignores_input = self.has_eof = self.has_served = False
 
     # What the loop calls
 
@@ -290,10 +291,11 @@ class Connection(asyncio.Protocol):
         if exchange is None or exchange.method or self.refusal is not None:
             return
         exchange.method, exchange.version = self.parser.get_method().decode(), self.parser.get_http_version()
+        exchange.target = _in_origin_form(exchange.target)
         exchange.keep_alive = self.parser.should_keep_alive()
         exchange.body_limit = self.worker.application.body_limit(exchange.path)
         headers = dict(exchange.headers)
-        self.refusal = _why_refused(exchange)
+        self.refusal = _refusal_status(exchange, headers)
         if int(headers.get(b"content-length", b"0")) > exchange.body_limit:
             self._refuse_later(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         exchange.expects_continue = b"expect" in headers and exchange.version == "1.1"
@@ -313,7 +315,7 @@ class Connection(asyncio.Protocol):
         exchange.add(body)
         if exchange.buffered > exchange.body_limit:
             self._refuse_later(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        elif not self.worker.has_room():
+        elif not self.worker.make_room():
             self._refuse_later(HTTPStatus.SERVICE_UNAVAILABLE)
 
     def on_message_complete(self) -> None:
@@ -374,6 +376,7 @@ class Connection(asyncio.Protocol):
         if not answered.keep_alive or (self.has_eof and not self.exchanges):
             self.finish()
             return
+        self.has_served = True
         self.worker.note_progress(self)
         if self.exchanges:
             self._start(self.exchanges[0])
@@ -401,13 +404,13 @@ class Connection(asyncio.Protocol):
 
     # The end
 
-    def expire(self, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> None:
+    def expire(self) -> None:
         """End the wait for the client."""
         if self.is_paused or self.is_lingering:
             self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             self.transport.abort()
         elif self.reading is not None and self.reading.method:
-            self.refuse(status)
+            self.refuse(HTTPStatus.BAD_REQUEST)
         else:
             self.finish()
 
@@ -431,26 +434,23 @@ class Connection(asyncio.Protocol):
         self.deadline = self.worker.loop.time() + seconds
 
 
-def _why_refused(exchange: Exchange) -> HTTPStatus | None:
+def _refusal_status(exchange: Exchange, headers: dict[bytes, bytes]) -> HTTPStatus | None:
     """Return the status for a head that leaves open what is requested, or where the request ends."""
-    given = [header for header in exchange.headers if header[0] in SINGLE]
-    single, version = dict(given), exchange.version
-    coding = single.get(b"transfer-encoding")
-    if (
-        len(given) != len(single)
-        or version not in {"1.0", "1.1"}
-        or (version == "1.0" and coding is not None)
-    ):
-        return HTTPStatus.BAD_REQUEST
-    if (
-        exchange.method == "CONNECT"
-        or not exchange.path
-        or (exchange.path == "*" and exchange.method != "OPTIONS")
-    ):
+    single = [name for name, _ in exchange.headers if name in SINGLE]
+    coding = headers.get(b"transfer-encoding")
+    is_ambiguous = (
+        len(single) != len(set(single))
+        or exchange.version not in {"1.0", "1.1"}
+        or (exchange.version == "1.0" and coding is not None)
+        or exchange.method == "CONNECT"
+        or not exchange.target
+        or (exchange.target == b"*" and exchange.method != "OPTIONS")
+    )
+    if is_ambiguous:
         return HTTPStatus.BAD_REQUEST
     if coding is not None and coding.lower() != b"chunked":
         return HTTPStatus.NOT_IMPLEMENTED
-    if version == "1.1" and single.get(b"expect", b"100-continue").lower() != b"100-continue":
+    if exchange.version == "1.1" and headers.get(b"expect", b"100-continue").lower() != b"100-continue":
         return HTTPStatus.EXPECTATION_FAILED
     return None
 

@@ -94,7 +94,7 @@ class Worker(base.Worker):
     @staticmethod
     def extensions() -> dict[str, Any]:
         """Return what the application learns of the server: that all of it stops."""
-        return {"ags.stopping": {}} if stopping[0] == 1 else {}
+        return {"ags.stopping": {}} if stopping[0] else {}
 
     @property
     def is_orphan(self) -> bool:
@@ -219,8 +219,8 @@ class Worker(base.Worker):
     def _publish_count(self) -> None:
         connections_by_slot[self.slot] = self._count() if self.alive else NOT_ACCEPTING
 
-    def has_room(self) -> bool:
-        """Return whether more of a body may be buffered, once the oldest that are not whole are refused."""
+    def make_room(self) -> bool:
+        """Refuse the oldest incomplete bodies while all take too much; return whether there is room."""
         while self.buffered > BUFFER_LIMIT:
             bodies = (one for one in self.connections if one.reading is not None and one.reading.buffered)
             oldest = next(bodies, None)
@@ -231,9 +231,10 @@ class Worker(base.Worker):
         return True
 
     def _drop_oldest(self) -> bool:
-        """Close the connection that has waited for its client longest; return whether there is one."""
+        """Close the oldest idle connection, silent ones first; return whether there is one."""
         self.dropped += 1
-        oldest = next((one for one in self.connections if not one.exchanges), None)
+        waiting = [one for one in self.connections if not one.exchanges and not one.transport.is_closing()]
+        oldest = min(waiting, key=lambda one: one.has_served, default=None)  # of equal ones, the first
         if oldest is not None:
             oldest.transport.abort()
         return oldest is not None

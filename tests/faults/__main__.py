@@ -23,37 +23,37 @@ os.environ |= {**ENVIRONMENT, "DJANGO_SETTINGS_MODULE": "tests.settings"}
 ROUNDS, FULL_ROUNDS = 5, 20
 
 
-def play(name: str, options: argparse.Namespace) -> bool:
+def run_row(name: str, options: argparse.Namespace) -> bool:
     """Play a row, and print it."""
-    from tests.faults.rows import ROWS, Seen
-    from tests.faults.stage import stage
+    from tests.faults.deployment import deploy
+    from tests.faults.rows import ROWS, Result
 
-    row, seen = ROWS[name], Seen()
+    row, result = ROWS[name], Result()
     rounds = FULL_ROUNDS if options.full else ROUNDS
     more = {"rate": options.rate, "clients": options.clients, "rounds": rounds}
-    with stage(options.database, row.settings, **more) as made:
-        before, idle, began = made.resident(), machine.idle(), time.monotonic()
+    with deploy(options.database, row.settings, **more) as deployment:
+        before, idle, began = deployment.resident(), machine.idle(), time.monotonic()
         try:
-            row.run(made, seen)
+            row.run(deployment, result)
         except Exception as error:  # noqa: BLE001 - the other rows are played nevertheless
             traceback.print_exc()
-            seen.check(False, f"ended by {type(error).__name__}: {error}")
-        lost, after = made.lost(), made.resident()
+            result.check(False, f"ended by {type(error).__name__}: {error}")
+        lost, after = deployment.count_lost_tokens(), deployment.resident()
         busy = 1 - (machine.idle() - idle) / (time.monotonic() - began) / machine.CPUS
-        seen.check(not lost, f"{lost} of {len(made.tokens)} acknowledged tokens lost")
-        seen.note(f"workers of a gateway held {max(before) / 1e6:.0f} MB, then {max(after) / 1e6:.0f}")
-        seen.note(f"CPUs {busy:.0%} busy")
-    holds = "yes" if seen.holds else "**no**"
-    print(f"| {name}: {row.what} | {row.must} | {'; '.join(seen.text)} | {holds} |", flush=True)
-    return seen.holds
+        result.check(not lost, f"{lost} of {len(deployment.tokens)} acknowledged tokens lost")
+        result.note(f"workers of a gateway held {max(before) / 1e6:.0f} MB, then {max(after) / 1e6:.0f}")
+        result.note(f"CPUs {busy:.0%} busy")
+    holds = "yes" if result.holds else "**no**"
+    print(f"| {name}: {row.what} | {row.must} | {'; '.join(result.text)} | {holds} |", flush=True)
+    return result.holds
 
 
-def measured(database: str) -> float:
+def half_capacity(database: str) -> float:
     """Return half of what the machine carries."""
-    from tests.faults.stage import stage
+    from tests.faults.deployment import deploy
 
-    with stage(database, {}) as made:
-        carried = made.carries()
+    with deploy(database, {}) as deployment:
+        carried = deployment.measure_capacity()
     print(f"{carried:.0f} requests per second over HAProxy; the load is half of that.", flush=True)
     return carried / 2
 
@@ -85,9 +85,9 @@ def main() -> int:
     with server() as postgresql:
         options.database = postgresql.create("faults")
         set_up(options.database)
-        options.rate = options.rate or measured(options.database)
+        options.rate = options.rate or half_capacity(options.database)
         print("| fault | must hold | seen | holds |\n| --- | --- | --- | --- |")
-        holds = [play(name, options) for name in options.names or ROWS]
+        holds = [run_row(name, options) for name in options.names or ROWS]
     return int(not all(holds))
 
 

@@ -20,8 +20,8 @@ from bench.hanging_upstream import silent_upstream
 from bench.load import post
 from bench.systems import ags, asking
 from tests.faults import slow
-from tests.faults.stage import Gateway, Stage
-from tests.faults.traffic import Samples, idle, steady
+from tests.faults.deployment import Deployment, Gateway
+from tests.faults.traffic import Samples, idle_connections, open_loop_load
 from tests.live.server import environment
 from tests.waiting import wait_until
 
@@ -46,8 +46,8 @@ FILES = 256
 PROVIDERS = "providers.operator_token,providers.token_introspection"
 
 
-class Seen:
-    """What a row has seen, and whether it holds."""
+class Result:
+    """What was seen of a row, and whether it holds."""
 
     def __init__(self) -> None:
         self.holds, self.text = True, []
@@ -62,7 +62,7 @@ class Seen:
         self.text.append(text)
 
 
-def settle() -> float:
+def warm_up() -> float:
     """Let traffic warm up, then run as usual; return when the usual began."""
     time.sleep(3)
     began = time.monotonic()
@@ -70,100 +70,106 @@ def settle() -> float:
     return began
 
 
-def judge(seen: Seen, samples: dict[str, Samples], usual: float, began: float, ended: float) -> None:
+def check_good_traffic(
+    result: Result, samples: dict[str, Samples], usual: float, began: float, ended: float
+) -> None:
     """Compare good traffic beside a fault with the usual before it; check the probes of health."""
     before, beside = samples["good"].between(usual, began), samples["good"].between(began, ended)
     failed, p99 = beside.failed(), beside.percentile(0.99)
     served = 1 - len(failed) / len(beside)
     if before.failed():
-        seen.check(False, f"{len(before.failed())} of {len(before)} failed before the fault")
-    seen.check(served >= SERVED, f"{served:.2%} of {len(beside)} served ({beside.statuses()})")
-    seen.check(
+        result.check(False, f"{len(before.failed())} of {len(before)} failed before the fault")
+    result.check(served >= SERVED, f"{served:.2%} of {len(beside)} served ({beside.statuses()})")
+    result.check(
         p99 <= SLOWER * before.percentile(0.99),
         f"p50 {beside.percentile(0.5):.0f}, p99 {p99:.0f} ms, before "
         f"{before.percentile(0.5):.0f}, {before.percentile(0.99):.0f} ms",
     )
     before, beside = samples["probe"].between(usual, began), samples["probe"].between(began, ended)
     longest, usually = beside.percentile(1), before.percentile(1)
-    seen.check(
+    result.check(
         not beside.failed() and longest < HEALTH,
         f"health at most {longest:.0f} ms, before {usually:.0f} ({beside.statuses()})",
     )
 
 
-def no_failure(seen: Seen, samples: dict[str, Samples]) -> None:
+def check_no_failure(result: Result, samples: dict[str, Samples]) -> None:
     """Check that every request was answered with 200."""
     for name in samples.keys() - {"probe"}:
         kind = samples[name]
         text = f"{name}: {len(kind.failed())} of {len(kind)} failed"
-        seen.check(not kind.failed(), text + (f" ({kind.failed().statuses()})" if kind.failed() else ""))
+        result.check(not kind.failed(), text + (f" ({kind.failed().statuses()})" if kind.failed() else ""))
 
 
 def slow_clients(
-    stage: Stage, seen: Seen, kind: str, directly: bool, number: int = 0, files: int = 0
+    deployment: Deployment, result: Result, kind: str, directly: bool, number: int = 0, files: int = 0
 ) -> None:
     """Hold slow clients beside good traffic, and see when they are closed."""
-    one = stage.gateways[0]
-    ports = [one.port] if directly else [stage.proxy]
+    one = deployment.gateways[0]
+    ports = [one.port] if directly else [deployment.proxy]
     closed: dict[int, float] = {}
     if files:
         one.limit_files(files)
     grown, logged = 0, len(one.log)
-    with stage.traffic(ports) as samples:
-        usual = settle()
-        began, memory = time.monotonic(), stage.resident()
-        with slow.clients(kind, ports, number or stage.clients) as held:
+    with deployment.traffic(ports) as samples:
+        usual = warm_up()
+        began, memory = time.monotonic(), deployment.resident()
+        with slow.clients(kind, ports, number or deployment.clients) as held:
             while time.monotonic() < max(held.values()) + BESIDE:
                 time.sleep(0.5)
-                grown = max(grown, *map(operator.sub, stage.resident(), memory))
+                grown = max(grown, *map(operator.sub, deployment.resident(), memory))
                 gone = held.keys() - one.held() - closed.keys()
                 closed |= dict.fromkeys(gone, time.monotonic())
         ended = time.monotonic()
-    judge(seen, samples, usual, began, ended)
-    seen.check(grown <= held.sent + BUFFERS, f"+{grown / 1e6:.0f} MB for {held.sent / 1e6:.1f} MB received")
+    check_good_traffic(result, samples, usual, began, ended)
+    result.check(grown <= held.sent + BUFFERS, f"+{grown / 1e6:.0f} MB for {held.sent / 1e6:.1f} MB received")
     if directly:
         after = sorted(at - held[port] for port, at in closed.items()) or [float("inf")]
-        seen.check(
+        result.check(
             len(closed) == len(held) and after[-1] <= CLOSED,
             f"{len(closed)} of {len(held)} closed after {after[0]:.0f} to {after[-1]:.0f} s",
         )
     if files:
-        said = one.log[logged:].splitlines()
-        seen.check(bool(said), f"{len(said)} lines logged")
+        lines = one.log[logged:].splitlines()
+        result.check(bool(lines), f"{len(lines)} lines logged")
 
 
-def rolling_restart(stage: Stage, seen: Seen) -> None:
+def rolling_restart(deployment: Deployment, result: Result) -> None:
     """Stop and start each gateway in turn, beside kept connections of HAProxy and of another balancer."""
     statuses = []
-    with stage.traffic([stage.proxy], other_balancer=(idle, stage.ports)) as samples:
+    with deployment.traffic(
+        [deployment.proxy], other_balancer=(idle_connections, deployment.ports)
+    ) as samples:
         time.sleep(3)
-        for gateway in stage.gateways * stage.rounds:
+        for gateway in deployment.gateways * deployment.rounds:
             statuses.append(gateway.restart())
-            wait_until(stage.is_balanced, "HAProxy does not take the gateway back")
+            wait_until(deployment.is_balanced, "HAProxy does not take the gateway back")
         time.sleep(2)
-    no_failure(seen, samples)
-    seen.check(not any(statuses), f"{len(statuses)} restarts, exit statuses {set(statuses)}")
+    check_no_failure(result, samples)
+    result.check(not any(statuses), f"{len(statuses)} restarts, exit statuses {set(statuses)}")
 
 
-def reload(stage: Stage, seen: Seen) -> None:
+def reload(deployment: Deployment, result: Result) -> None:
     """Send HUP to each gateway in turn."""
-    with stage.traffic([stage.proxy], other_balancer=(idle, stage.ports)) as samples:
+    with deployment.traffic(
+        [deployment.proxy], other_balancer=(idle_connections, deployment.ports)
+    ) as samples:
         time.sleep(3)
-        for gateway in stage.gateways * stage.rounds:
+        for gateway in deployment.gateways * deployment.rounds:
             gateway.reload()
             time.sleep(1)
-    no_failure(seen, samples)
+    check_no_failure(result, samples)
     failed = samples["probe"].failed()
-    seen.check(not failed, f"{len(failed)} of {len(samples['probe'])} probes failed ({failed.statuses()})")
+    result.check(not failed, f"{len(failed)} of {len(samples['probe'])} probes failed ({failed.statuses()})")
 
 
-def kill_workers(stage: Stage, seen: Seen) -> None:
+def kill_workers(deployment: Deployment, result: Result) -> None:
     """Kill each worker in turn."""
     kills: list[tuple[float, float]] = []
     connections = 0
-    with stage.traffic([stage.proxy]) as samples:
+    with deployment.traffic([deployment.proxy]) as samples:
         time.sleep(3)
-        for gateway in stage.gateways:
+        for gateway in deployment.gateways:
             for worker in gateway.workers():
                 connections += len(psutil.Process(worker).net_connections("tcp4"))
                 began = time.monotonic()
@@ -172,29 +178,29 @@ def kill_workers(stage: Stage, seen: Seen) -> None:
                 time.sleep(3)
     failed = samples["good"].failed()
     late = [one for one in failed if not any(a - one.seconds <= one.due <= b for a, b in kills)]
-    seen.check(not late, f"{len(late)} requests failed that no kill had met")
-    seen.check(
+    result.check(not late, f"{len(late)} requests failed that no kill had met")
+    result.check(
         len(failed) <= connections,
         f"{len(failed)} of {len(samples['good'])} failed; {connections} connections were on the killed",
     )
-    seen.check(max(b - a for a, b in kills) <= SOON, f"new workers in {max(b - a for a, b in kills):.1f} s")
+    result.check(max(b - a for a, b in kills) <= SOON, f"new workers in {max(b - a for a, b in kills):.1f} s")
 
 
-def kill_parents(stage: Stage, seen: Seen) -> None:
+def kill_parents(deployment: Deployment, result: Result) -> None:
     """Kill the first process of each gateway, and start the gateway again."""
-    with stage.traffic([stage.proxy]) as samples:
+    with deployment.traffic([deployment.proxy]) as samples:
         time.sleep(3)
-        for gateway in stage.gateways:
+        for gateway in deployment.gateways:
             gone = kill_parent(gateway)
-            seen.check(gone <= SOON, f"workers gone after {gone:.1f} s")
+            result.check(gone <= SOON, f"workers gone after {gone:.1f} s")
             if gone > SOON:
                 os.killpg(gateway.pid, signal.SIGKILL)
             began = time.monotonic()
             gateway.start_again()
-            seen.note(f"answers {time.monotonic() - began:.1f} s after its start")
-            wait_until(stage.is_balanced, "HAProxy does not take the gateway back")
+            result.note(f"answers {time.monotonic() - began:.1f} s after its start")
+            wait_until(deployment.is_balanced, "HAProxy does not take the gateway back")
     failed = samples["good"].failed()
-    seen.note(f"{len(failed)} of {len(samples['good'])} failed meanwhile ({failed.statuses()})")
+    result.note(f"{len(failed)} of {len(samples['good'])} failed meanwhile ({failed.statuses()})")
 
 
 def kill_parent(gateway: Gateway) -> float:
@@ -210,22 +216,22 @@ def kill_parent(gateway: Gateway) -> float:
     return float("inf")
 
 
-def bulkheads(stage: Stage, seen: Seen) -> None:
+def bulkheads(deployment: Deployment, result: Result) -> None:
     """Fill the places of all workers with requests for two upstreams that accept and never answer."""
     with ExitStack() as held:
         services = [hanging(name, held.enter_context(silent_upstream())) for name in ("first", "second")]
-        set_up(stage.database, *services)
+        set_up(deployment.database, *services)
         names = cycle(service["name"] for service in services)
-        hung = (steady, stage.ports, 40.0, lambda: introspect(next(names)))
-        with stage.traffic([stage.proxy]) as samples:
-            usual = settle()
+        hung = (open_loop_load, deployment.ports, 40.0, lambda: introspect(next(names)))
+        with deployment.traffic([deployment.proxy]) as samples:
+            usual = warm_up()
         began = time.monotonic()
-        with stage.traffic([stage.proxy], hung=hung) as beside:
+        with deployment.traffic([deployment.proxy], hung=hung) as beside:
             time.sleep(BESIDE)
         ended = time.monotonic()
     both = {name: Samples(samples[name] + beside[name]) for name in samples}
-    judge(seen, both, usual, began, ended)
-    seen.check({one.status for one in beside["hung"]} == {503}, f"hanging: {beside['hung'].statuses()}")
+    check_good_traffic(result, both, usual, began, ended)
+    result.check({one.status for one in beside["hung"]} == {503}, f"hanging: {beside['hung'].statuses()}")
 
 
 def hanging(name: str, port: int) -> dict[str, object]:
@@ -256,7 +262,7 @@ class Row:
 
     what: str
     must: str
-    run: Callable[[Stage, Seen], None]
+    run: Callable[[Deployment, Result], None]
     settings: dict[str, str] = field(default_factory=dict)
 
 

@@ -11,11 +11,10 @@ from typing import Any
 
 from bench.load import get
 from bench.systems.asking import get_session_token
-from tests.faults.traffic import aside
+from tests.faults.traffic import background_process
 
 PIPELINED = 20
 """Large answers that a client asks for and does not read."""
-
 
 SEGMENT = 536
 """Bytes. Where segments are as large as on loopback, the system alone takes megabytes over from a server."""
@@ -42,7 +41,7 @@ KINDS = {
 """What a client of each kind sends: the first at once, then a byte each second."""
 
 
-def _hold(telling: Any, stop: Any, kind: str, ports: Sequence[int], number: int) -> None:
+def _hold(sender: Any, stop: Any, kind: str, ports: Sequence[int], number: int) -> None:
     wires: dict[socket.socket, Iterator[bytes]] = {}
     opened: dict[int, float] = {}
     sent = 0
@@ -60,10 +59,10 @@ def _hold(telling: Any, stop: Any, kind: str, ports: Sequence[int], number: int)
         wire.setblocking(False)
         wires[wire] = KINDS[kind]()
         sent += _send(wire, wires[wire])
-    telling.send(opened)
+    sender.send(opened)
     while not stop.wait(1):
         sent += sum(_send(wire, data) for wire, data in wires.items())
-    telling.send(sent)
+    sender.send(sent)
 
 
 def _send(wire: socket.socket, data: Iterator[bytes]) -> int:
@@ -82,10 +81,10 @@ class Held(dict[int, float]):
 @contextmanager
 def clients(kind: str, ports: Sequence[int], number: int) -> Iterator[Held]:
     """Hold so many connections of a kind, from their opening to the end of the context."""
-    with aside(_hold, kind, ports, number) as (told, stop):
-        held = Held(told.recv())
+    with background_process(_hold, kind, ports, number) as (receiver, stop):
+        held = Held(receiver.recv())
         try:
             yield held
         finally:
             stop.set()
-            held.sent = told.recv()
+            held.sent = receiver.recv()

@@ -108,7 +108,7 @@ class Wire(asyncio.Protocol):
             self.answer.set_exception(error or ConnectionAbortedError())
 
 
-async def timed(note: Note, due: float, wire: Wire | None, port: int, request: bytes) -> Wire | None:
+async def send_request(note: Note, due: float, wire: Wire | None, port: int, request: bytes) -> Wire | None:
     """Send a request, and note the answer; return the connection if it can be used again."""
     try:
         async with asyncio.timeout(PATIENCE):
@@ -120,15 +120,15 @@ async def timed(note: Note, due: float, wire: Wire | None, port: int, request: b
             wire.transport.abort()
         return None
     token = _TOKEN.search(body)
-    said = f"{status} of HAProxy" if body.startswith(b"<html>") else status
-    note(Sample(due, time.monotonic() - due, said, token[1].decode() if token else ""))
+    outcome = f"{status} of HAProxy" if body.startswith(b"<html>") else status
+    note(Sample(due, time.monotonic() - due, outcome, token[1].decode() if token else ""))
     return wire if wire.is_usable() else None
 
 
-async def steady(
+async def open_loop_load(
     note: Note, goes_on: GoesOn, ports: Sequence[int], rate: float, request: Callable[[], bytes]
 ) -> None:
-    """Send so many requests a second, whatever becomes of them, over as many connections as that takes."""
+    """Send requests at this rate, answered or not, over as many connections as that takes."""
     kept: list[Wire] = []
     waiting: set[asyncio.Task[None]] = set()
     turns, began = itertools.cycle(ports), time.monotonic()
@@ -138,7 +138,7 @@ async def steady(
         while wire and not wire.is_usable():
             wire.transport.abort()
             wire = kept.pop() if kept else None
-        if wire := await timed(note, due, wire, next(turns), request()):
+        if wire := await send_request(note, due, wire, next(turns), request()):
             kept.append(wire)
 
     async with asyncio.TaskGroup() as tasks:
@@ -155,7 +155,7 @@ async def steady(
                 note(Sample(due, PATIENCE, "TooMany"))
 
 
-async def idle(note: Note, goes_on: GoesOn, ports: Sequence[int]) -> None:
+async def idle_connections(note: Note, goes_on: GoesOn, ports: Sequence[int]) -> None:
     """Use connections of another balancer, and again after a pause, unless they are closed by then."""
 
     async def one(port: int) -> None:
@@ -166,7 +166,7 @@ async def idle(note: Note, goes_on: GoesOn, ports: Sequence[int]) -> None:
                 await asyncio.sleep(0.1)
                 continue
             while goes_on() and wire and wire.is_usable():
-                wire = await timed(note, time.monotonic(), wire, port, get_session_token())
+                wire = await send_request(note, time.monotonic(), wire, port, get_session_token())
                 await asyncio.sleep(random.uniform(0, PAUSE))
 
     async with asyncio.TaskGroup() as tasks:
@@ -175,12 +175,12 @@ async def idle(note: Note, goes_on: GoesOn, ports: Sequence[int]) -> None:
                 tasks.create_task(one(port))
 
 
-async def probe(note: Note, goes_on: GoesOn, ports: Sequence[int]) -> None:
+async def health_probes(note: Note, goes_on: GoesOn, ports: Sequence[int]) -> None:
     """Look after each gateway ten times a second, each time over a new connection."""
 
     async def one(port: int, request: bytes) -> None:
         while goes_on():
-            await timed(note, time.monotonic(), None, port, request)
+            await send_request(note, time.monotonic(), None, port, request)
             await asyncio.sleep(0.1)
 
     async with asyncio.TaskGroup() as tasks:
@@ -189,16 +189,16 @@ async def probe(note: Note, goes_on: GoesOn, ports: Sequence[int]) -> None:
 
 
 @contextmanager
-def aside(run: Callable[..., None], *arguments: Any) -> Iterator[tuple[Any, Any]]:
+def background_process(run: Callable[..., None], *arguments: Any) -> Iterator[tuple[Any, Any]]:
     """Run a function in a process of its own; yield a pipe to receive from, and an event that ends it.
 
     The function gets the other end of the pipe, the event, and the arguments.
     """
-    told, telling = multiprocessing.Pipe(duplex=False)
+    receiver, sender = multiprocessing.Pipe(duplex=False)
     stop = multiprocessing.Event()
-    process = multiprocessing.Process(target=run, args=(telling, stop, *arguments), daemon=True)
+    process = multiprocessing.Process(target=run, args=(sender, stop, *arguments), daemon=True)
     process.start()
-    yield told, stop
+    yield receiver, stop
     process.join()
 
 
@@ -209,16 +209,16 @@ def traffic(**kinds: tuple[Any, ...]) -> Iterator[dict[str, Samples]]:
     Yield what is answered to each, which is there at the end of the context.
     """
     samples = {name: Samples() for name in kinds}
-    with aside(_send, kinds) as (told, stop):
+    with background_process(_send, kinds) as (receiver, stop):
         try:
             yield samples
         finally:
             stop.set()
-            for name, found in told.recv().items():
+            for name, found in receiver.recv().items():
                 samples[name].extend(found)
 
 
-def _send(telling: Any, stop: Any, kinds: dict[str, tuple[Any, ...]]) -> None:
+def _send(sender: Any, stop: Any, kinds: dict[str, tuple[Any, ...]]) -> None:
     found: dict[str, list[Sample]] = {name: [] for name in kinds}
 
     async def main() -> None:
@@ -229,4 +229,4 @@ def _send(telling: Any, stop: Any, kinds: dict[str, tuple[Any, ...]]) -> None:
         await asyncio.gather(*running)
 
     asyncio.run(main())
-    telling.send(found)
+    sender.send(found)

@@ -40,7 +40,7 @@ class Process:
     def note_progress(self, connection: Connection) -> None:
         assert connection in self.connections
 
-    def has_room(self) -> bool:
+    def make_room(self) -> bool:
         return self.buffered <= self.most
 
     @property

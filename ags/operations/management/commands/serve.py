@@ -50,7 +50,7 @@ class Command(BaseCommand):
     requires_system_checks = "__all__"
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Serve until told to stop; gunicorn ends it by SystemExit."""
+        """Serve until a signal stops it; gunicorn ends it by SystemExit."""
         # The checks of the database come last, for they are the only ones that need it.
         self.check(tags=[Tags.database], databases=["default"])
         log.info(

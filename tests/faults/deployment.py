@@ -21,16 +21,13 @@ from ags.sessions.tokens import hash_of
 from bench import load
 from bench.systems import asking
 from tests import program
-from tests.faults.traffic import Samples, probe, steady, traffic
+from tests.faults.traffic import Samples, health_probes, open_loop_load, traffic
 from tests.live.server import ServerProcess
 from tests.upstream.process import accepts, reserved_port, running
 from tests.waiting import wait_until
 
 WORKERS = 2
 """Of each gateway."""
-
-DRAIN = 8
-"""Seconds in which a gateway that is to stop still takes connections: the default, which the tests change."""
 
 CONNECTIONS, SECONDS = 16, 4.0
 """Of the closed loop that measures what the machine carries."""
@@ -110,7 +107,7 @@ class Gateway(ServerProcess):
 
 
 @dataclass
-class Stage:
+class Deployment:
     """What a row plays on: `proxy` is HAProxy's port, `rate` the good requests per second."""
 
     database: str
@@ -130,15 +127,15 @@ class Stage:
     @contextmanager
     def traffic(self, ports: list[int], **more: tuple[Any, ...]) -> Iterator[dict[str, Samples]]:
         """Send good requests to these ports, look after the gateways, and send what else is named."""
-        more["good"] = (steady, ports, self.rate, asking.get_session_token)
+        more["good"] = (open_loop_load, ports, self.rate, asking.get_session_token)
         samples: dict[str, Samples] = {}
         try:
-            with traffic(probe=(probe, self.ports), **more) as samples:
+            with traffic(probe=(health_probes, self.ports), **more) as samples:
                 yield samples
         finally:
             self.tokens += [one.token for kind in samples.values() for one in kind if one.token]
 
-    def lost(self) -> int:
+    def count_lost_tokens(self) -> int:
         """Return how many of the tokens that were acknowledged the database does not have."""
         hashes = [hash_of(token) for token in set(self.tokens)]
         with psycopg.connect(self.database) as connection:
@@ -159,7 +156,7 @@ class Stage:
         states = {row["svname"]: row["status"] for row in csv.DictReader(table.splitlines())}
         return all(states[f"gateway{port}"] == "UP" for port in self.ports)
 
-    def carries(self) -> float:
+    def measure_capacity(self) -> float:
         """Return how many requests the machine answers in a second, over HAProxy."""
         for seconds in (1.0, SECONDS):  # the first warms up
             requests = iter([asking.get_session_token() for _ in range(int(seconds * 6000))])
@@ -179,18 +176,18 @@ def _haproxy(ports: list[int], folder: Path) -> Iterator[int]:
 
 
 @contextmanager
-def stage(database: str, environment: dict[str, str], **options: Any) -> Iterator[Stage]:
+def deploy(database: str, environment: dict[str, str], **options: Any) -> Iterator[Deployment]:
     """Start gateways and HAProxy."""
     common = {
         "DATABASE_URL": database,
         "AGS_WORKERS": str(WORKERS),
         "AGS_TRUSTED_PROXIES": "1",
-        "AGS_DRAIN_SECONDS": str(DRAIN),
+        "AGS_DRAIN_SECONDS": "",  # the default, which the tests change
     }
     with ExitStack() as held:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="ags-faults-")))
         gateways = [held.enter_context(Gateway(**{**common, **environment})) for _ in range(2)]
         proxy = held.enter_context(_haproxy([one.port for one in gateways], folder))
-        made = Stage(database, gateways, proxy, folder, **options)
-        wait_until(made.is_balanced, "HAProxy does not have both gateways in service")
-        yield made
+        deployment = Deployment(database, gateways, proxy, folder, **options)
+        wait_until(deployment.is_balanced, "HAProxy does not have both gateways in service")
+        yield deployment
