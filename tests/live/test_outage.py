@@ -261,10 +261,12 @@ def test_a_connection_that_idled_through_an_outage_is_served_at_once(
         with ThreadPoolExecutor(len(clients)) as pool:
             return set(pool.map(lambda here: here.present(here.token()).status_code, clients))
 
-    wait_until(
-        lambda: all_present() == {200} and postgresql.connections() == API_THREADS,
-        "not each thread of the server has its database connection",
-    )
+    def each_thread_has_a_connection() -> bool:
+        """Those of the API, and the one for the probes."""
+        statuses = {fragile.get("/readyz").status_code, *all_present()}
+        return statuses == {200} and postgresql.connections() == API_THREADS + 1
+
+    wait_until(each_thread_has_a_connection, "not each thread of the server has its database connection")
     postgresql.signal_all(signal.SIGKILL)
     wait_until(postgresql.gone, "PostgreSQL does not go")
     postgresql.start()
