@@ -7,7 +7,7 @@ beside that is decided on this page, in this order, before a claim is believed.
 from __future__ import annotations
 
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import a2b_base64
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,12 @@ _CRITICAL = frozenset({"crit", "b64"})
 
 _COMPACT = re.compile(r"[A-Za-z0-9_-]++\.[A-Za-z0-9_-]++\.[A-Za-z0-9_-]++")
 _PART_DEPTH = 8
+_BASE64URL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+_LAST_CHARACTERS = ("", "", _BASE64URL[::16], _BASE64URL[::4])
+"""Those whose spare bits, 4 or 2, are zero, by the length modulo 4. At 0 there are none; 1 is no length."""
+
+_PADDING = (b"", b"", b"==", b"=")
+_TO_BASE64 = bytes.maketrans(b"-_+/=", b"+/   ")
 _MATERIAL: dict[str, type] = {**dict.fromkeys(HMAC_BYTES, bytes), **PUBLIC_KEYS}
 _ALGORITHMS = {name: get_default_algorithms()[name] for name in _MATERIAL}
 
@@ -107,10 +113,11 @@ def canonical(part: str) -> bytes:
 
     Raises ValueError.
     """
-    raw = urlsafe_b64decode(part + "=" * (-len(part) % 4))
-    if urlsafe_b64encode(raw).rstrip(b"=").decode() != part:
+    remainder = len(part) % 4
+    if remainder and part[-1] not in _LAST_CHARACTERS[remainder]:
         raise ValueError("not the canonical spelling")
-    return raw
+    # Strict mode refuses whatever is not in the alphabet, and so the spaces of `_TO_BASE64`.
+    return a2b_base64(part.encode("ascii").translate(_TO_BASE64) + _PADDING[remainder], strict_mode=True)
 
 
 def _is_same_type(typ: Any, media_type: str) -> bool:

@@ -6,14 +6,14 @@ import hashlib
 import hmac
 import json
 import re
-from base64 import urlsafe_b64encode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from providers.contract import KeyRing, Refused, TrustedKey
-from providers.jose import prove
+from providers.jose import canonical, prove
 
 SECRETS = {"a": bytes(range(1, 65)), "b": bytes(range(101, 165))}
 ALGORITHMS = {"a": "HS256", "b": "HS512"}
@@ -142,3 +142,33 @@ def test_the_tokens_that_are_drawn_are_of_both_kinds() -> None:
 
     assert model(find(tokens(), lambda token: model(token) is not None)) is not None
     assert model(find(tokens(), lambda token: model(token) is None)) is None
+
+
+def round_trip(text: str) -> bytes | None:
+    """Decode leniently, and accept only the text that encodes what was decoded."""
+    try:
+        raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except ValueError:
+        return None
+    return raw if urlsafe_b64encode(raw).rstrip(b"=").decode() == text else None
+
+
+texts = (
+    st.text()
+    | st.text(alphabet=ALPHABET)
+    | st.text(alphabet=ALPHABET + "+/= \n\0\u00e9\u0430")
+    # Every last character, behind a text that is right so far.
+    | st.tuples(st.binary(), st.sampled_from(ALPHABET + "+/=")).map(
+        lambda drawn: urlsafe_b64encode(drawn[0]).rstrip(b"=").decode()[:-1] + drawn[1]
+    )
+)
+
+
+@settings(max_examples=2000, derandomize=True, database=None, deadline=None)
+@given(texts)
+def test_base64url_is_canonical_if_it_is_what_its_octets_encode_to(text: str) -> None:
+    try:
+        found = canonical(text)
+    except ValueError:
+        found = None
+    assert found == round_trip(text)
