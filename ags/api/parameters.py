@@ -52,12 +52,11 @@ def check(declaration: Declaration, given: Iterable[tuple[str, str]]) -> Mapping
         if declared is None:
             raise ApiError(PARAMETER_UNKNOWN, parameter=name)
         named[declared] = value
-    for declared, field in declaration.declared.items():
-        if field.required and declared not in named:
+    for declared in declaration.required:
+        if declared not in named:
             raise ApiError(PARAMETER_MISSING, parameter=declared)
     try:
-        checked: dict[str, str] = declaration.parameters.run_validation(named)
+        return declaration.validate(named)
     except ValidationError as problem:
         at_fault = next(iter(problem.detail), None) if isinstance(problem.detail, dict) else None
         raise ApiError(PARAMETER_INVALID, parameter=at_fault) from None
-    return checked
