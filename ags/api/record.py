@@ -35,20 +35,24 @@ class Record:
 
     def write(self, status: int) -> None:
         """Write the line."""
-        log.info(
-            "request",
-            extra={
-                "correlation_id": self.correlation_id,
-                "method": self.method,
-                "route": self.route,
-                "tenant": self.tenant,
-                "service": self.service,
-                "outcome": "answered" if status < 400 else "refused" if status < 500 else "failed",
-                "reason": self.reason,
-                "status": status,
-                "duration_ms": self._milliseconds(),
-            },
-        )
+        if not log.isEnabledFor(logging.INFO):
+            return
+        line = {
+            "name": log.name,
+            "levelno": logging.INFO,
+            "levelname": "INFO",
+            "msg": "request",
+            "correlation_id": self.correlation_id,
+            "method": self.method,
+            "route": self.route,
+            "tenant": self.tenant,
+            "service": self.service,
+            "outcome": "answered" if status < 400 else "refused" if status < 500 else "failed",
+            "reason": self.reason,
+            "status": status,
+            "duration_ms": self._milliseconds(),
+        }
+        log.handle(logging.makeLogRecord(line))
 
     def _milliseconds(self) -> float | None:
         return None if self.started is None else round((time.perf_counter() - self.started) * 1000, 2)

@@ -7,17 +7,21 @@ import logging
 import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
+from math import modf
 from typing import Any
 
-# No line says where in the code it was written, or by which thread and process: Python need not find out
-# (the logging HOWTO, "Optimization").
+# No line says where in the code it was written, or by which thread, process and task: Python need not find
+# out (the logging HOWTO, "Optimization").
 logging._srcfile = None  # noqa: SLF001 - the documented way
 logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+logging.logAsyncioTasks = False  # type: ignore[attr-defined] # since Python 3.12
 
 CHAIN_LIMIT = 10
 """The most exceptions of a chain that a line holds."""
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_RESERVED = _STANDARD | {"time", "level", "logger"}
 
 
 def _type(value: object) -> str:
@@ -32,6 +36,18 @@ _plain = (str, int, float, list, tuple, dict)
 def _added(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
     """What the call added to the record."""
     return ((name, value) for name, value in vars(record).items() if name not in _STANDARD)
+
+
+@lru_cache(maxsize=2)
+def _to_the_second(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
+
+
+def _timestamp(created: float) -> str:
+    """Return what `isoformat(timespec="milliseconds")` would, for seconds since the epoch."""
+    fraction, seconds = modf(created)
+    carried, microseconds = divmod(round(fraction * 1_000_000), 1_000_000)
+    return f"{_to_the_second(seconds + carried)}.{microseconds // 1000:03}+00:00"
 
 
 class Lines(logging.Formatter):
@@ -54,13 +70,12 @@ class JSONLines(Lines):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": _timestamp(record.created),
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
+            **{name: value for name, value in vars(record).items() if name not in _RESERVED},
         }
-        for name, value in _added(record):
-            line.setdefault(name, value)
         if record.exc_info:
             line["exc_info"] = self.formatException(record.exc_info)
         if record.stack_info:

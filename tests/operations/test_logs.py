@@ -15,6 +15,8 @@ from pathlib import Path
 import gunicorn.config
 import pytest
 from django.test import Client, RequestFactory
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ags.server.arbiter import Log
 from ags.server.logs import JSONLines, ReadableLines
@@ -107,6 +109,22 @@ def test_no_value_can_make_a_second_line_or_break_one(text: str, tmp_path: Path)
     assert (written["message"], written["tenant"]) == (text, text)
     assert next(iter(written)) == "time"
     (tmp_path / "log").write_text(line, encoding="utf-8")
+
+
+WHOLE_SECONDS = st.integers(0, 2**32)
+CREATED = st.floats(0, 2**32) | WHOLE_SECONDS | WHOLE_SECONDS.map(lambda seconds: seconds + 1 - 4e-7)
+
+
+@settings(max_examples=500, derandomize=True, database=None, deadline=None)
+@given(CREATED)
+def test_the_time_is_that_of_isoformat(created: float) -> None:
+    line = json.loads(JSONLines().format(record("x", created=created)))
+    assert line["time"] == datetime.fromtimestamp(created, UTC).isoformat(timespec="milliseconds")
+
+
+def test_nothing_that_a_call_adds_replaces_what_a_line_says_itself() -> None:
+    line = JSONLines().format(record("x", time=1, level=2, logger=3, tenant="nagra"))
+    assert line.endswith('"level": "ERROR", "logger": "ags.x", "message": "x", "tenant": "nagra"}')
 
 
 def test_a_readable_line_holds_what_the_call_added() -> None:
