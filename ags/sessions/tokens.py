@@ -1,6 +1,5 @@
 """The text of a token that is not a JWT, and the hash by which it is known here."""
 
-import base64
 import hmac
 import secrets
 
@@ -9,6 +8,9 @@ from tenants.encryption import derived_keys
 LENGTH = 26
 """Characters from [a-z2-7], 5 bits each: 130 bits."""
 
+_CHARACTERS = b"abcdefghijklmnopqrstuvwxyz234567" * 8
+"""The character for each octet. 256 is a multiple of 32, so all are equally likely."""
+
 SESSION_TOKEN = b"session token"
 USER_ACCOUNT_TOKEN = b"user account token"
 """What a token is for. Under another purpose its hash is another one: neither can stand in for the other."""
@@ -16,7 +18,7 @@ USER_ACCOUNT_TOKEN = b"user account token"
 
 def new_token() -> str:
     """Return a new token from the system's random source."""
-    return base64.b32encode(secrets.token_bytes(17))[:LENGTH].decode("ascii").lower()
+    return secrets.token_bytes(LENGTH).translate(_CHARACTERS).decode("ascii")
 
 
 def hash_of(token: str, purpose: bytes = SESSION_TOKEN) -> bytes:
