@@ -1,4 +1,4 @@
-"""The floor: a bare WSGI function on gunicorn (bench/floor_wsgi.py)."""
+"""The asynchronous floor: a bare ASGI application on the server of AGS (bench/floor_asgi.py)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ import psycopg
 from bench import floor_schema
 from bench.systems import WORKERS, Running, System, ags, asking, free_port, process
 
-THREADS = 8
-
 
 def environment(database: str) -> dict[str, str]:
-    """Return what bench/floor_wsgi.py reads, once its database is prepared."""
+    """Return what bench/floor_asgi.py reads, once its database is prepared."""
     with psycopg.connect(database) as connection:
         connection.execute(floor_schema.SCHEMA)
     return {
-        "FLOOR_DATABASE_URL": database,
+        "DATABASE_URL": database,
         "BENCH_SECRET": base64.b64encode(asking.SECRET).decode(),
         "BENCH_RESOURCE_SERVER": asking.RESOURCE_SERVER,
         "BENCH_RESOURCE_SECRET": asking.RESOURCE_SECRET,
@@ -32,23 +30,16 @@ def environment(database: str) -> dict[str, str]:
 def start(database: str) -> Iterator[Running]:
     """Start it."""
     port = free_port()
-    words = [
-        *(sys.executable, "-m", "gunicorn", "bench.floor_wsgi:application", f"--bind=127.0.0.1:{port}"),
-        *(
-            f"--workers={WORKERS}",
-            f"--threads={THREADS}",
-            "--worker-class=bench.systems.even.Worker",
-            "--keep-alive=75",
-        ),
-        "--no-control-socket",
-    ]
+    words = [sys.executable, "-m", "bench.floor_asgi", f"127.0.0.1:{port}", str(WORKERS)]
     with process(words, environment(database), port) as running:
         yield running
 
 
 FLOOR = System(
     name="floor",
-    version=lambda: f"PyJWT {version('pyjwt')}, psycopg {version('psycopg')}, gunicorn {version('gunicorn')}",
+    version=lambda: ", ".join(
+        f"{name} {version(name)}" for name in ("pyjwt", "psycopg", "uvloop", "httptools")
+    ),
     start=start,
     work={name: work for name, work in ags.WORK.items() if name != "discovery"},
     rows=(

@@ -1,4 +1,4 @@
-"""django-oauth-toolkit, on the server and with the workers and threads of the floor (settings.py, urls.py).
+"""django-oauth-toolkit, on gunicorn's workers of threads (settings.py, urls.py).
 
 The work is that of a head-end at AGS in the words of OAuth: a client says who it is by its secret (HTTP
 Basic) and gets an opaque token of the grant client_credentials.
@@ -20,9 +20,9 @@ from psycopg.conninfo import conninfo_to_dict
 
 from bench.load import Conversation, post
 from bench.systems import ROOT, WORKERS, Missing, Running, System, free_port, prepared, process
-from bench.systems.floor import THREADS
 
 PACKAGE = "django-oauth-toolkit"
+THREADS = 8
 CLIENT_ID, CLIENT_SECRET = "bench", secrets.token_urlsafe(32)
 
 
