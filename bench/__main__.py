@@ -1,4 +1,7 @@
-"""`make bench`: AGS, its floor and its peers, at the same work on the same machine, in turn and repeated."""
+"""`make bench`: AGS, its asynchronous floor, a release and its peers.
+
+They do the same work on the same machine, in turn and repeated.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,9 @@ from bench.systems.floor import FLOOR
 from bench.systems.glewlwyd import GLEWLWYD
 from bench.systems.oauth_toolkit import OAUTH_TOOLKIT
 from bench.systems.oidc_provider import OIDC_PROVIDER
+from bench.systems.release import RELEASE
 
-SYSTEMS = (FLOOR, AGS, OIDC_PROVIDER, GLEWLWYD, OAUTH_TOOLKIT)
+SYSTEMS = (FLOOR, AGS, RELEASE, OIDC_PROVIDER, GLEWLWYD, OAUTH_TOOLKIT)
 
 RESULTS, PLOT = ROOT / "bench" / "results.json", ROOT / "docs" / "performance.svg"
 
@@ -39,27 +43,29 @@ SPARE = 1.5
 def main() -> int:
     """Measure, tell, and write. Return 1 if an answer of anybody was wrong, or was not stored."""
     options = _options()
-    everything = not options.work and not options.system
+    everything = not options.work and not options.system and not options.connections
+    print(_interpreter(), flush=True)
     with postgresql.server() as server, ExitStack() as running:
         started, missing = _start(server, options, running)
-        work: dict[str, dict[str, Any]] = {}
+        work: dict[str, dict[int, dict[str, Any]]] = {}
         wrong: list[str] = []
         for kind in [name for name in AGS.work if not options.work or name in options.work]:
             taking_part = [one for one in started if kind in one.system.work]
-            rounds = _compare(kind, taking_part, server, options, wrong)
-            work[kind] = summary.summary(rounds, options.connections)
-            print(f"\n{summary.table(kind, work[kind])}\n", flush=True)
-            if disturbed := summary.disturbed(work[kind]):
-                print(f"Others had the machine's CPU meanwhile: {disturbed}.\n", flush=True)
+            work[kind] = {}
+            for connections in options.connections or summary.connections(kind):
+                rounds = _compare(kind, taking_part, server, options, wrong, connections=connections)
+                figures = work[kind][connections] = summary.summary(rounds)
+                print(f"\n{summary.table(summary.heading(kind, connections), figures)}\n", flush=True)
+                if disturbed := summary.disturbed(figures):
+                    print(f"Others had the machine's CPU meanwhile: {disturbed}.\n", flush=True)
         found = {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": _machine(),
             "versions": {
-                "Python": platform.python_version(),
                 "PostgreSQL": _version(server),
                 **{one.system.name: one.system.version() for one in started},
             },
-            "options": {name: getattr(options, name) for name in ("rounds", "seconds", "connections")},
+            "options": {name: getattr(options, name) for name in ("rounds", "seconds")},
             "missing": missing,
             "wrong": wrong,
             "targets": summary.judged(work),
@@ -71,7 +77,7 @@ def main() -> int:
         print(line)
     if everything:
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-        draw(work["getSessionToken"], _caption(found), PLOT)
+        draw(work["getSessionToken"][summary.CONNECTIONS], _caption(found), PLOT)
         print(f"Written: {RESULTS.relative_to(ROOT)}, {PLOT.relative_to(ROOT)}")
     unmet = options.demand and not all(judgement["met"] for judgement in found["targets"])
     return 1 if wrong or unmet else 0
@@ -81,7 +87,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each round (5)")
-    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument(
+        "--connections", type=int, action="append", help="this number alone, for each kind; repeatable"
+    )
     parser.add_argument("--work", action="append", choices=list(AGS.work), help="this kind alone; repeatable")
     parser.add_argument(
         "--system", action="append", choices=[one.name for one in SYSTEMS], help="this one alone; repeatable"
@@ -102,7 +110,7 @@ def _start(
         if options.work and not set(options.work) & set(system.work):
             continue
         print(f"starting {system.name}", flush=True)
-        database = server.create(system.name)
+        database = server.create(system.name.replace(" ", "-"))
         try:
             started.append(Started(system, running.enter_context(system.start(database)), database))
         except Missing as why:
@@ -117,6 +125,8 @@ def _compare(
     server: postgresql.PostgreSQL,
     options: argparse.Namespace,
     wrong: list[str],
+    *,
+    connections: int,
 ) -> dict[str, list[Round]]:
     """Return the rounds of each system that answers as it should; tell of the others."""
     rounds: dict[str, list[Round]] = {one.system.name: [] for one in taking_part}
@@ -132,7 +142,7 @@ def _compare(
                     one,
                     server,
                     system.work[kind],
-                    connections=options.connections,
+                    connections=connections,
                     most=int(best[system.name] * options.seconds * SPARE) if warm else WARM_UP,
                     seconds=options.seconds if warm else WARM_UP_SECONDS,
                     stores=kind in summary.STORING,
@@ -143,16 +153,16 @@ def _compare(
                 del rounds[system.name]
                 continue
             best[system.name] = max(best.get(system.name, 0.0), seen.per_second)
-            print(_line(kind, system.name, number, options.rounds, seen), flush=True)
+            print(_line(f"{kind} {connections:2}", system.name, number, options.rounds, seen), flush=True)
             if warm:
                 rounds[system.name].append(seen)
     return rounds
 
 
-def _line(kind: str, name: str, number: int, of: int, seen: Round) -> str:
+def _line(work: str, name: str, number: int, of: int, seen: Round) -> str:
     which = f"round {number}/{of}" if number else "warm-up"
     return (
-        f"{kind:22} {which:10} {name:20} {seen.per_second:7,.0f}/s  "
+        f"{work:25} {which:10} {name:20} {seen.per_second:7,.0f}/s  "
         f"p50 {seen.p50:6.1f}  p99 {seen.p99:6.1f} ms  "
         f"CPU µs: server {seen.cpu_server:5.0f}, PostgreSQL {seen.cpu_postgresql:4.0f}, "
         f"generator {seen.cpu_generator:3.0f}  idle {seen.idle:4.0%}, others {seen.others:4.0%}"
@@ -168,7 +178,17 @@ def _machine() -> dict[str, Any]:
         "cores": machine.CPUS,
         "memory_gib": round(memory / 2**30),
         "kernel": platform.release(),
+        "interpreter": machine.interpreter(),
     }
+
+
+def _interpreter() -> str:
+    python, said = (
+        machine.interpreter(),
+        {True: "yes", False: "no", None: "unknown, CONFIG_ARGS is not its own"},
+    )
+    options = "".join(f"\n  --{name}: {said[python[name]]}" for name in machine.BUILD_OPTIONS)
+    return f"Python {python['version']}, CONFIG_ARGS: {python['config_args']}{options}"
 
 
 def _version(server: postgresql.PostgreSQL) -> str:
@@ -178,10 +198,10 @@ def _version(server: postgresql.PostgreSQL) -> str:
 
 
 def _caption(found: dict[str, Any]) -> str:
-    machine, options = found["machine"], found["options"]
+    machine, rounds = found["machine"], found["options"]["rounds"]
     return (
         f"{found['date'][:10]}; {machine['cpu']}, {machine['cores']} cores, with PostgreSQL and the load "
-        f"generator on them; {options['connections']} connections; medians of {options['rounds']} rounds"
+        f"generator on them; {summary.CONNECTIONS} connections; medians of {rounds} rounds"
     )
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
+import sysconfig
 from pathlib import Path
+from typing import Any
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -13,6 +16,26 @@ CPUS = os.cpu_count() or 1
 
 MEMORY = os.sysconf("SC_PHYS_PAGES") * _PAGE
 """Bytes, of the whole machine."""
+
+
+BUILD_OPTIONS = ("enable-optimizations", "with-lto")
+"""Of Python's `configure`, the options that make it faster."""
+
+
+def interpreter() -> dict[str, Any]:
+    """Return the version of this Python, and what is known of its build.
+
+    Options are None where `config_args` is not of this executable. Debian's has that of its shared library,
+    which it does not load.
+    """
+    arguments = sysconfig.get_config_var("CONFIG_ARGS") or ""
+    is_shared = "libpython" in Path("/proc/self/maps").read_text()
+    is_own = is_shared == ("--enable-shared" in arguments)
+    return {
+        "version": platform.python_version(),
+        "config_args": arguments,
+        **{option: f"--{option}" in arguments if is_own else None for option in BUILD_OPTIONS},
+    }
 
 
 def tree(root: int) -> list[int]:

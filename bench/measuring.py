@@ -123,7 +123,7 @@ def measure(
     )
 
 
-def ran_out(rounds: list[Round], connections: int) -> str:
+def ran_out(rounds: list[Round]) -> str:
     """Say what kept the system from being faster, by the medians: the first of these that is used up."""
     share = {
         name: median(getattr(one, name) for one in rounds)
@@ -137,4 +137,4 @@ def ran_out(rounds: list[Round], connections: int) -> str:
         return "the load generator"
     if share["disk"] > 1 - NEARLY_ALL:
         return "the disk"
-    return f"nothing: {connections} connections wait for each answer"
+    return "nothing: each client waits for its answer"

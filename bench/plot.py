@@ -8,7 +8,7 @@ from typing import Any
 
 # In the middle between black and white, to be read on both.
 TEXT = "#7a828e"
-COLOURS = {"AGS": "#e07b39", "floor": "#8b95a5"}
+COLOURS = {"AGS": "#e07b39", "floor": "#8b95a5", "AGS fae518b": "#edb48c"}
 PEER = "#3f8fd2"
 
 

@@ -9,6 +9,10 @@ from typing import Any
 
 from bench.measuring import Round, ran_out
 from bench.rounds import ratio
+from bench.systems.ags import AGS
+from bench.systems.floor import FLOOR
+from bench.systems.oidc_provider import OIDC_PROVIDER
+from bench.systems.release import RELEASE
 
 STORING = {"getSessionToken", "signOnWithSessionToken", "refresh"}
 """The kinds of work whose answers are worth nothing unless something is stored."""
@@ -16,24 +20,30 @@ STORING = {"getSessionToken", "signOnWithSessionToken", "refresh"}
 TOLERATED = 0.1
 """The share of the machine that others may have, the kernel's own work among them, before it is told."""
 
-AGS, FLOOR = "AGS", "floor"
+CONNECTIONS = 16
+MORE_CONNECTIONS = {"getSessionToken": (1, 64)}
+"""Over how many connections each kind of work is measured, and some kinds once more."""
 
-OF_FLOOR, OF_BEST_PEER, P99_OF_FLOOR = "of_floor", "of_best_peer", "p99_of_floor"
-SAID = {
-    OF_FLOOR: "times the floor's throughput",
-    OF_BEST_PEER: "times the best peer's throughput",
-    P99_OF_FLOOR: "times the floor's p99",
-    "per_second": "per second",
+COMPARED = {
+    FLOOR.name: "the asynchronous floor",
+    OIDC_PROVIDER.name: OIDC_PROVIDER.name,
+    RELEASE.name: RELEASE.name,
 }
+"""The systems that others are compared with, and their names in a sentence."""
+
+RATIOS = {"per_second": "throughput", "p99": "p99"}
+"""The figures that are compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a figure of AGS is to be: at least, or at most where less is better."""
+    """A ratio that AGS has to reach: at least `value` times a figure of a system, or at most that."""
 
     work: str
     figure: str
+    of: str
     value: float
+    connections: int = CONNECTIONS
     at_most: bool = False
 
     def met(self, figure: float) -> bool:
@@ -42,31 +52,27 @@ class Target:
 
 
 TARGETS = (
-    Target("getSessionToken", OF_FLOOR, 0.7),
-    Target("getSessionToken", OF_BEST_PEER, 2.2),
-    Target("getSessionToken", P99_OF_FLOOR, 2.0, at_most=True),
-    Target("signOnWithSessionToken", OF_FLOOR, 0.6),
-    Target("refresh", OF_FLOOR, 0.6),
-    Target("introspection", OF_FLOOR, 0.7),
-    Target("discovery", "per_second", 5000.0),
+    Target("getSessionToken", "per_second", OIDC_PROVIDER.name, 2.5),
+    Target("getSessionToken", "p99", OIDC_PROVIDER.name, 0.5, at_most=True),
+    Target("getSessionToken", "per_second", OIDC_PROVIDER.name, 1.75, connections=1),
+    Target("getSessionToken", "per_second", OIDC_PROVIDER.name, 2.8, connections=64),
+    Target("getSessionToken", "per_second", FLOOR.name, 0.6),
+    Target("signOnWithSessionToken", "per_second", RELEASE.name, 1.6),
+    Target("refresh", "per_second", RELEASE.name, 2.0),
+    Target("introspection", "per_second", RELEASE.name, 1.6),
+    Target("discovery", "per_second", RELEASE.name, 2.0),
 )
 
 Rounds = Mapping[str, list[Round]]
 """The rounds of each system, in order: the same number for each."""
 
 
-def summary(rounds: Rounds, connections: int) -> dict[str, dict[str, Any]]:
+def summary(rounds: Rounds) -> dict[str, dict[str, Any]]:
     """Return the figures of each system."""
-    best = _best_peer(rounds)
-    return {name: _figures(rounds, name, best, connections) for name, of_it in rounds.items() if of_it}
+    return {name: _figures(rounds, name) for name, of_it in rounds.items() if of_it}
 
 
-def _best_peer(rounds: Rounds) -> str | None:
-    peers = {name: of_it for name, of_it in rounds.items() if name not in {AGS, FLOOR} and of_it}
-    return max(peers, key=lambda name: median(one.per_second for one in peers[name]), default=None)
-
-
-def _figures(rounds: Rounds, name: str, best: str | None, connections: int) -> dict[str, Any]:
+def _figures(rounds: Rounds, name: str) -> dict[str, Any]:
     mine = rounds[name]
     each = [one.per_second for one in mine]
     medians = ("p50", "p99", "cpu_server", "cpu_postgresql", "cpu_generator", "idle", "others")
@@ -75,23 +81,35 @@ def _figures(rounds: Rounds, name: str, best: str | None, connections: int) -> d
         "slowest": min(each),
         "fastest": max(each),
         **{figure: median(getattr(one, figure) for one in mine) for figure in medians},
-        OF_FLOOR: _ratio(mine, rounds.get(FLOOR), "per_second"),
-        P99_OF_FLOOR: _ratio(mine, rounds.get(FLOOR), "p99"),
-        OF_BEST_PEER: _ratio(mine, rounds.get(best) if best else None, "per_second"),
-        "ran_out": ran_out(mine, connections),
+        "ratios": {
+            other: {figure: ratio(mine, rounds[other], figure) for figure in RATIOS}
+            for other in COMPARED
+            if rounds.get(other)
+        },
+        "ran_out": ran_out(mine),
         "rounds": [asdict(one) for one in mine],
     }
 
 
-def _ratio(mine: list[Round], other: list[Round] | None, figure: str) -> float | None:
-    return ratio(mine, other, figure) if other else None
+def connections(work: str) -> tuple[int, ...]:
+    """Return over how many connections a kind of work is measured, time after time."""
+    return CONNECTIONS, *MORE_CONNECTIONS.get(work, ())
 
 
-def judged(work: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Return each target, with what AGS has reached where it was measured, and whether that is enough."""
+def heading(work: str, number: int) -> str:
+    """Name a kind of work over so many connections."""
+    return f"{work}, {number} {'connection' if number == 1 else 'connections'}"
+
+
+def judged(work: Mapping[str, Mapping[int, Mapping[str, Mapping[str, Any]]]]) -> list[dict[str, Any]]:
+    """Return each target, with what AGS has reached where it was measured, and whether that is enough.
+
+    `work` has the summaries by kind of work and number of connections.
+    """
     found = []
     for target in TARGETS:
-        reached = work.get(target.work, {}).get(AGS, {}).get(target.figure)
+        figures = work.get(target.work, {}).get(target.connections, {}).get(AGS.name, {"ratios": {}})
+        reached = figures["ratios"].get(target.of, {}).get(target.figure)
         met = None if reached is None else target.met(reached)
         found.append({**asdict(target), "reached": reached, "met": met})
     return found
@@ -102,7 +120,8 @@ def table(work: str, figures: Mapping[str, Mapping[str, Any]]) -> str:
     head = (
         work,
         "per second (min to max)",
-        *("p50 ms", "p99 ms", "of the floor", "of the best peer"),
+        *("p50 ms", "p99 ms"),
+        *(f"of {system}" for system in COMPARED.values()),
         *("CPU µs: server", "PostgreSQL", "generator", "what ran out first"),
     )
     rows = [head, tuple("---" for _ in head), *(_row(name, of_it) for name, of_it in figures.items())]
@@ -122,7 +141,7 @@ def _row(name: str, of_it: Mapping[str, Any]) -> tuple[str, ...]:
         name,
         f"{of_it['per_second']:,.0f} ({of_it['slowest']:,.0f} to {of_it['fastest']:,.0f})",
         *(f"{of_it[figure]:.1f}" for figure in ("p50", "p99")),
-        *("" if of_it[figure] is None else f"{of_it[figure]:.2f}" for figure in (OF_FLOOR, OF_BEST_PEER)),
+        *(f"{of_it['ratios'][one]['per_second']:.2f}" if one in of_it["ratios"] else "" for one in COMPARED),
         *(f"{of_it[figure]:,.0f}" for figure in ("cpu_server", "cpu_postgresql", "cpu_generator")),
         of_it["ran_out"],
     )
@@ -131,7 +150,8 @@ def _row(name: str, of_it: Mapping[str, Any]) -> tuple[str, ...]:
 def said(judgement: Mapping[str, Any]) -> str:
     """Return one line about a target."""
     how = {None: "not measured", True: "met", False: "NOT MET"}[judgement["met"]]
-    reached = "" if judgement["reached"] is None else f": {judgement['reached']:,.2f}"
+    reached = "" if judgement["reached"] is None else f", reached {judgement['reached']:.2f}"
     bound = "at most" if judgement["at_most"] else "at least"
-    wanted = f"{judgement['work']}, {bound} {judgement['value']:,g} {SAID[judgement['figure']]}"
-    return f"{how:>12}  {wanted}{reached}"
+    work = heading(judgement["work"], judgement["connections"])
+    of = f"the {RATIOS[judgement['figure']]} of {COMPARED[judgement['of']]}"
+    return f"{how:>12}  {work}: {bound} {judgement['value']:g} times {of}{reached}"

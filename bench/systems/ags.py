@@ -59,11 +59,11 @@ def environment(database: str, port: int, **more: str) -> dict[str, str]:
     }
 
 
-def manage(settings: Mapping[str, str], *words: str) -> str:
-    """Run a command of `manage.py` and return what it prints."""
+def manage(settings: Mapping[str, str], *words: str, folder: Path = ROOT) -> str:
+    """Run a command of `manage.py` in a checkout, and return what it prints."""
     done = subprocess.run(
         [sys.executable, "manage.py", *words],
-        cwd=ROOT,
+        cwd=folder,
         env={"PATH": os.environ["PATH"], **settings},
         check=True,
         stdout=subprocess.PIPE,
@@ -72,28 +72,28 @@ def manage(settings: Mapping[str, str], *words: str) -> str:
     return done.stdout
 
 
-def apply(settings: Mapping[str, str], wanted: dict[str, Any]) -> None:
+def apply(settings: Mapping[str, str], wanted: dict[str, Any], folder: Path = ROOT) -> None:
     """Migrate, and bring the configuration in."""
-    manage(settings, "migrate", "--verbosity=0")
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "bench.yaml"
+    manage(settings, "migrate", "--verbosity=0", folder=folder)
+    with tempfile.TemporaryDirectory() as temporary:
+        file = Path(temporary) / "bench.yaml"
         file.write_text(yaml.safe_dump(wanted))
-        manage(settings, "apply", str(file))
+        manage(settings, "apply", str(file), folder=folder)
 
 
-def prepare(settings: Mapping[str, str]) -> None:
+def prepare(settings: Mapping[str, str], folder: Path = ROOT) -> None:
     """Set the operator up, and a resource server of his."""
-    apply(settings, configuration())
-    manage(settings, "shell", "--no-imports", "--command", MAKE_RESOURCE_SERVER)
+    apply(settings, configuration(), folder)
+    manage(settings, "shell", "--no-imports", "--command", MAKE_RESOURCE_SERVER, folder=folder)
 
 
 @contextmanager
-def start(database: str) -> Iterator[Running]:
-    """Start it."""
+def start(database: str, folder: Path = ROOT, **more: str) -> Iterator[Running]:
+    """Start the checkout in a folder; `more` are further variables of its environment."""
     port = free_port()
-    settings = environment(database, port)
-    prepare(settings)
-    with process([sys.executable, "manage.py", "serve"], settings, port) as running:
+    settings = environment(database, port, **more)
+    prepare(settings, folder)
+    with process([sys.executable, "manage.py", "serve"], settings, port, folder) as running:
         yield running
 
 
