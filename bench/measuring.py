@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from statistics import median
+from typing import TYPE_CHECKING
 
 import psycopg
 
 from bench import machine
 from bench.load import Wrong
-from bench.postgresql import PostgreSQL
 from bench.systems import Conversations, Running, System
+
+if TYPE_CHECKING:
+    from bench.postgresql import PostgreSQL
 
 NEARLY_ALL = 0.9
 """From this share on, something has run out."""

@@ -6,12 +6,14 @@ import statistics
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 from bench import load, machine
-from bench.postgresql import PostgreSQL
+
+if TYPE_CHECKING:
+    from bench.postgresql import PostgreSQL
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ def start(database: str) -> Iterator[Running]:
         checkout, packages = Path(temporary) / "checkout", Path(temporary) / "packages"
         _unpack(checkout)
         requirements = checkout / "requirements" / "runtime.txt"
-        if not _is_satisfied(requirements.read_text()):
+        if not is_satisfied(requirements.read_text()):
             _install(requirements, packages)
         with ags.start(database, checkout, PYTHONPATH=str(packages)) as running:
             yield running
@@ -41,7 +41,7 @@ def _unpack(checkout: Path) -> None:
     subprocess.run(unpack, cwd=checkout, check=True, input=archive)
 
 
-def _is_satisfied(requirements: str) -> bool:
+def is_satisfied(requirements: str) -> bool:
     """Return whether this environment has each package in the version that is named."""
     lines = (line.rstrip(" \\") for line in requirements.splitlines() if line[:1].isalnum())
     return all(
