@@ -69,7 +69,7 @@ lint: prepare ## Check form, types, layers, dependencies, migrations, OpenAPI, d
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml
 
-bench: $(VENV)/bench.stamp $(VENV)/glewlwyd.stamp $(PEER)/node_modules/.package-lock.json ## Compare AGS with its floor and its peers, on this machine
+bench: $(VENV)/bench.stamp $(VENV)/glewlwyd.stamp $(PEER)/node_modules/.package-lock.json ## Compare AGS with its asynchronous floor, a release and its peers, on this machine
 	@$(BIN)/python -m bench $(ARGS)
 
 bench-check: $(VENV)/dev.stamp ## Check that no request needs more function calls, SQL statements or bytes

@@ -44,7 +44,10 @@ def main() -> int:
     """Measure, tell, and write. Return 1 if an answer of anybody was wrong, or was not stored."""
     options = _options()
     everything = not options.work and not options.system and not options.connections
+    is_optimised = machine.interpreter()["enable-optimizations"] is not False  # None: unknown
     print(_interpreter(), flush=True)
+    if everything and not is_optimised:
+        print("This run writes no results: they are those of an optimised Python.", flush=True)
     with postgresql.server() as server, ExitStack() as running:
         started, missing = _start(server, options, running)
         work: dict[str, dict[int, dict[str, Any]]] = {}
@@ -75,7 +78,7 @@ def main() -> int:
         print(summary.said(judgement))
     for line in [*(f"left out: {name}: {why}" for name, why in missing.items()), *wrong]:
         print(line)
-    if everything:
+    if everything and is_optimised:
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")
         draw(work["getSessionToken"][summary.CONNECTIONS], _caption(found), PLOT)
         print(f"Written: {RESULTS.relative_to(ROOT)}, {PLOT.relative_to(ROOT)}")
