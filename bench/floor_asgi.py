@@ -2,7 +2,8 @@
 
 No framework and no checks beside signature and secret. PyJWT verifies and signs. psycopg runs one prepared
 statement for each decision; session tokens that arrive while one is stored go together in the next statement.
-No server can ask less of the same language, library and database.
+No server can issue session tokens with less of the same language, library and database. The other kinds of
+work are no bound for a server that puts their rows together, too.
 """
 
 from __future__ import annotations
