@@ -6,11 +6,12 @@ import base64
 import binascii
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -38,6 +39,9 @@ _KUBERNETES = re.compile(
 
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
+
+ON_OFF = MappingProxyType(dict.fromkeys(_TRUE, "on") | dict.fromkeys(_FALSE, "off"))
+"""The spellings of on and off."""
 
 
 def text(name: str, default: str | None = None) -> str:
@@ -100,11 +104,20 @@ def whole_number(name: str, default: int, least: int, most: int) -> int:
     return int(value)
 
 
-def one_of(name: str, default: str, choices: tuple[str, ...]) -> str:
-    """Return a variable that has one of few values, spelled as in `choices`. Raises ImproperlyConfigured."""
+def one_of(
+    name: str,
+    default: str,
+    choices: tuple[str, ...],
+    synonyms: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """Return a variable that has one of few values, spelled as in `choices`. Raises ImproperlyConfigured.
+
+    `synonyms`: other spellings, in lower case, each with its choice.
+    """
     value = text(name, default)
+    meant = synonyms.get(value.lower(), value)
     for choice in choices:
-        if choice.lower() == value.lower():
+        if choice.lower() == meant.lower():
             return choice
     raise ImproperlyConfigured(f"{name}: {value!r} is none of {', '.join(choices)}.")
 

@@ -21,7 +21,7 @@ AGS_PRIVATE_UPSTREAMS = env.networks("AGS_PRIVATE_UPSTREAMS")
 AGS_DEFAULT_TENANT = env.matching(
     "AGS_DEFAULT_TENANT", "", r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})?", "a tenant ID"
 )
-AGS_ADMIN = env.switch("AGS_ADMIN", default=True)
+AGS_ADMIN = env.one_of("AGS_ADMIN", "on", ("on", "off", "only"), env.ON_OFF)
 AGS_BIND = env.bind("AGS_BIND", "127.0.0.1:8000")
 AGS_OPERATIONS_BIND = env.second_bind("AGS_OPERATIONS_BIND", AGS_BIND)
 AGS_DRAIN_SECONDS = env.whole_number("AGS_DRAIN_SECONDS", 8, 0, 300)

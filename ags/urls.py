@@ -2,7 +2,7 @@
 
 from django.conf import settings
 from django.contrib import admin
-from django.urls import path
+from django.urls import URLPattern, URLResolver, path
 
 from ags.api.discovery import ServiceDiscovery
 from ags.api.documents import OpenAPI, Reference, ToPage
@@ -17,7 +17,7 @@ from ags.api.sign_on_with_session_token import SignOnWithSessionToken
 from ags.api.sign_out import SignOut
 from ags.api.subsequent_sign_on import SubsequentSignOn
 
-urlpatterns = [
+API: list[URLPattern | URLResolver] = [
     path("ags/servicediscovery", ServiceDiscovery.as_view()),
     path("ags/getSessionToken", GetSessionToken.as_view()),
     path("ags/signOnWithSessionToken", SignOnWithSessionToken.as_view()),
@@ -28,6 +28,8 @@ urlpatterns = [
     path("oauth/introspect", Introspect.as_view()),
     path("oauth/revoke", Revoke.as_view()),
     path(".well-known/jwks.json", KeySet.as_view()),
+]
+EVERYWHERE: list[URLPattern | URLResolver] = [
     path("healthz", Alive.as_view()),
     path("readyz", Ready.as_view()),
     path("metrics", Metrics.as_view()),
@@ -35,8 +37,12 @@ urlpatterns = [
     path("docs/", Reference.as_view(), name="docs"),
     path("docs", ToPage.as_view(page="docs")),
 ]
-if settings.AGS_ADMIN:
-    urlpatterns += [
-        path("admin/", admin.site.urls),
-        path("admin", ToPage.as_view(page="admin:index")),
-    ]
+ADMIN: list[URLPattern | URLResolver] = [
+    path("admin/", admin.site.urls),
+    path("admin", ToPage.as_view(page="admin:index")),
+]
+urlpatterns = {
+    "on": API + EVERYWHERE + ADMIN,
+    "off": API + EVERYWHERE,
+    "only": EVERYWHERE + ADMIN,
+}[settings.AGS_ADMIN]

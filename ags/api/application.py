@@ -28,7 +28,8 @@ from providers.upstream.room import PLACES
 API_THREADS = 8
 """Requests of the API that a process answers at once. Each holds a database connection.
 
-Where requests may wait for upstreams, there are as many more as may do so at once.
+Where requests may wait for upstreams, there are as many more as may do so at once. With AGS_ADMIN=only there
+is one.
 """
 
 STAFF_THREADS = 3
@@ -105,6 +106,8 @@ def is_staff_page(path: str) -> bool:
 
 def threads() -> int:
     """Return how many threads a process has for the API."""
+    if settings.AGS_ADMIN == "only":  # /openapi.json, redirects and 404 are left
+        return 1
     asks = any(issubclass(strategy.Settings, UpstreamSettings) for strategy in strategies().values())
     return API_THREADS + PLACES if asks else API_THREADS
 

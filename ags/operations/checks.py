@@ -5,13 +5,19 @@ from typing import Any
 
 import psycopg
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.checks import CheckMessage, Error, Info, Tags, Warning, register
 from django.db import connection
 from django.db.utils import DatabaseError
 
 from ags import environment
 from ags.operations import pooler
 from ags.operations.database import ANSWER_LIMIT
+
+PARTIAL = {
+    "off": "the API, and no /admin/",
+    "only": "/admin/ and /docs/, and no endpoint of the API",
+}
+"""What a process serves, by the value of AGS_ADMIN, where that is not everything."""
 
 DECLARE = "Set AGS_DATABASE_POOLER=transaction (docs/running.md, Behind a pooler)."
 
@@ -130,6 +136,21 @@ def check_deployment(**kwargs: Any) -> list[CheckMessage]:
             )
         )
     return found
+
+
+@register(Tags.security, deploy=True)
+def check_admin(**kwargs: Any) -> list[CheckMessage]:
+    """Say what the process serves, if that is not everything: other processes must serve the rest."""
+    if settings.AGS_ADMIN not in PARTIAL:
+        return []
+    return [
+        Info(
+            f"AGS_ADMIN is {settings.AGS_ADMIN}: processes with this environment serve "
+            f"{PARTIAL[settings.AGS_ADMIN]}.",
+            hint="Run others that serve the rest (docs/running.md, The admin in a process of its own).",
+            id="operations.I001",
+        )
+    ]
 
 
 @register(Tags.security, deploy=True)

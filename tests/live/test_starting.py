@@ -23,9 +23,10 @@ import pytest
 from django.db import connection
 
 from ags.server.worker import RESERVED_FILES
+from ags.sessions.models import SessionToken
 from tests.conftest import HeadEnd
 from tests.live.conftest import at, warm
-from tests.live.server import ServerProcess, database_url, empty_database, manage
+from tests.live.server import Client, ServerProcess, database_url, empty_database, manage
 from tests.live.test_manners import body_with, posting
 from tests.waiting import PATIENCE, wait_until
 
@@ -110,8 +111,30 @@ def test_it_says_in_one_json_line_how_it_starts_and_one_for_each_request(transac
     assert lines[0]["message"] == "starting"
     assert lines[0]["bind"] == f"127.0.0.1:{server.port}"
     assert (lines[0]["workers"], lines[0]["debug"]) == (1, False)
+    assert (lines[0]["api"], lines[0]["admin"]) == (True, True)
     (request,) = (line for line in lines if line.get("correlation_id") == "looked-for")
     assert (request["status"], request["outcome"], request["reason"]) == (404, "refused", "not_found")
+
+
+def test_the_admin_can_have_a_server_of_its_own(nagra: HeadEnd, port: int) -> None:
+    with ServerProcess(
+        AGS_ADMIN="only",
+        AGS_LOG_LEVEL="INFO",
+        AGS_OPERATIONS_BIND=f"127.0.0.1:{port}",
+        AGS_TRUSTED_PROXIES="1",
+    ) as server:
+        operations = Client(port)
+        assert operations.get("/metrics").status_code == 200
+        operations.close()
+        for path in ("/healthz", "/readyz", "/admin/login/", "/docs/", "/static/unfold/css/styles.css"):
+            assert server.get(path, headers={"X-Forwarded-Proto": "https"}).status_code == 200, path
+        for refused in (at(server, nagra).discover(), at(server, nagra).present(nagra.token())):
+            assert (refused.status_code, refused.json()["reason"]) == (404, "not_found")
+        page = server.get("/admin/", headers={"Host": "elsewhere.example"})
+        assert (page.status_code, page.headers["Content-Type"]) == (400, "text/html; charset=utf-8")
+        line = json.loads(server.log.splitlines()[0])
+    assert (line["message"], line["api"], line["admin"]) == ("starting", False, True)
+    assert not SessionToken.unscoped.exists()
 
 
 def test_a_key_that_cannot_be_decrypted_stops_the_start_and_is_named(nagra: HeadEnd) -> None:

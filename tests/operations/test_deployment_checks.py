@@ -87,6 +87,20 @@ def test_nothing_of_it_is_asked_of_a_development_machine(db: None, settings: Any
     assert ids(Tags.security, deploy=False) == []
 
 
+def test_what_a_process_does_not_serve_is_said(db: None, settings: Any) -> None:
+    for value, served in {
+        "off": "the API, and no /admin/",
+        "only": "/admin/ and /docs/, and no endpoint of the API",
+    }.items():
+        settings.AGS_ADMIN = value
+        found = dict(messages(Tags.security))
+        assert found["operations.I001"] == (
+            f"AGS_ADMIN is {value}: processes with this environment serve {served}."
+        )
+    settings.AGS_ADMIN = "on"
+    assert "operations.I001" not in ids(Tags.security)
+
+
 @pytest.mark.postgresql
 def test_a_postgresql_that_may_lose_what_was_granted(db: None) -> None:
     assert ids(Tags.security) == []

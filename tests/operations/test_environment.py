@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -225,6 +226,29 @@ def test_a_bad_value_stops_each_command(command: str) -> None:
     done = manage(command, **(GOOD | {"AGS_WORKERS": "many"}))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("AGS cannot start: AGS_WORKERS: ")
+
+
+@pytest.mark.parametrize(
+    ("spellings", "value"),
+    [
+        (["", "on", "On", "1", "true", "YES"], "on"),
+        (["off", "OFF", "0", "False", "no"], "off"),
+        (["only", "Only"], "only"),
+    ],
+)
+def test_ags_admin_has_three_values(
+    monkeypatch: pytest.MonkeyPatch, spellings: list[str], value: str
+) -> None:
+    for spelling in spellings:
+        monkeypatch.setenv("AGS_ADMIN", spelling)
+        assert runpy.run_path(str(ROOT / "ags/settings.py"))["AGS_ADMIN"] == value, spelling
+
+
+@pytest.mark.parametrize("value", ["maybe", "on,only", "only off", "2"])
+def test_the_refusal_of_another_value_names_the_three(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("AGS_ADMIN", value)
+    with pytest.raises(ImproperlyConfigured, match=f"^AGS_ADMIN: '{value}' is none of on, off, only[.]$"):
+        runpy.run_path(str(ROOT / "ags/settings.py"))
 
 
 def test_a_byte_order_mark_is_no_part_of_a_value(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from axes.models import AccessAttempt, AccessFailureLog, AccessLog
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 
+from ags.api.application import API_THREADS
+from providers.upstream.room import PLACES
 from tests.settings import ENVIRONMENT
 from tests.tenants.test_admin_error_pages import ErrorPage
 
@@ -208,32 +210,66 @@ def test_a_short_password_is_refused(admin_client: Client) -> None:
     assert page.context["adminform"].form.errors["password2"]
 
 
-WITHOUT_ADMIN = """
+SERVED = """
 import json
+import sys
 import django
 django.setup()
 from django.test import Client
+from ags.api.application import threads
+from ags.urls import API
 client = Client(headers={"host": "localhost"})
-paths = ["/admin", "/admin/", "/admin/login/", "/admin/tenants/tenant/", "/healthz"]
-print(json.dumps({path: [(a := client.get(path, secure=True)).status_code, a.json()] for path in paths}))
+def ask(path, method="GET"):
+    answer = client.generic(method, path, secure=True)
+    is_json = answer.headers.get("Content-Type") == "application/json"
+    return [answer.status_code, answer.json().get("reason") if is_json else None]
+served = {path: ask(path) for path in sys.argv[1:]}
+api = {str(url.pattern): [ask(f"/{url.pattern}", method) for method in ("GET", "POST")] for url in API}
+json.dump({"served": served, "api": api, "api_threads": threads()}, sys.stdout)
 """
+NOT_FOUND = [404, "not_found"]
+EVERYWHERE = {
+    "/docs": [302, None],
+    "/docs/": [200, None],
+    "/openapi.json": [200, None],
+    "/static/unfold/css/styles.css": [200, None],
+    "/healthz": [200, None],
+    "/nowhere": NOT_FOUND,
+}
+ADMIN = {
+    "/admin": [302, None],
+    "/admin/": [302, None],
+    "/admin/login/": [200, None],
+    "/admin/tenants/tenant/": [302, None],
+}
 
 
-def test_a_process_can_do_without_the_pages() -> None:
+@pytest.mark.parametrize(
+    ("value", "api", "admin", "api_threads"),
+    [("off", True, False, API_THREADS + PLACES), ("only", False, True, 1)],
+)
+def test_a_process_can_do_without_the_admin_or_the_api(
+    value: str, api: bool, admin: bool, api_threads: int
+) -> None:
     environment = {
         **os.environ,
         **ENVIRONMENT,
-        "AGS_ADMIN": "off",
-        "AGS_PROVIDERS": "providers.operator_token",
+        "AGS_ADMIN": value,
+        "AGS_PROVIDERS": "providers.operator_token,providers.token_introspection",
         "DEBUG": "off",
         "DJANGO_SETTINGS_MODULE": "ags.settings",
     }
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_ADMIN], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", SERVED, *EVERYWHERE, *ADMIN],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
-    answers = json.loads(done.stdout)
-    assert answers.pop("/healthz")[0] == 200
-    for status, body in answers.values():
-        assert status == 404
-        assert body["reason"] == "not_found"
+    seen = json.loads(done.stdout)
+    assert seen["served"] == EVERYWHERE | (ADMIN if admin else dict.fromkeys(ADMIN, NOT_FOUND))
+    assert len(seen["api"]) == 10
+    for path, answers in seen["api"].items():
+        assert [answer == NOT_FOUND for answer in answers] == [not api, not api], path
+    assert seen["api_threads"] == api_threads

@@ -60,7 +60,8 @@ class Command(BaseCommand):
                 "operations_bind": settings.AGS_OPERATIONS_BIND,
                 "workers": settings.AGS_WORKERS,
                 "providers": settings.AGS_PROVIDERS,
-                "admin": settings.AGS_ADMIN,
+                "api": settings.AGS_ADMIN != "only",
+                "admin": settings.AGS_ADMIN != "off",
                 "debug": settings.DEBUG,
             },
         )
