@@ -13,12 +13,14 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+import yaml
 
 from tests.settings import ENVIRONMENT
 from tests.waiting import PATIENCE, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text()
+COMPOSE = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())
 NOBODY = 65534
 
 
@@ -49,6 +51,40 @@ def test_the_command_that_it_shows_listens_where_the_published_port_leads() -> N
         line for line in DOCKERFILE.splitlines() if line.startswith("#   docker run") and " -p " in line
     )
     assert "-e AGS_BIND=0.0.0.0:8000 -p 127.0.0.1:8000:8000 " in command
+
+
+def test_the_health_check_of_the_image_asks_where_it_listens() -> None:
+    (listens,) = re.findall(r"\bAGS_BIND=0\.0\.0\.0:([0-9]+)$", DOCKERFILE, re.MULTILINE)
+    assert re.findall(r"urlopen\('(.+?)'", DOCKERFILE) == [f"http://127.0.0.1:{listens}/healthz"]
+    assert f"EXPOSE {listens}" in DOCKERFILE.splitlines()
+
+
+def test_the_services_of_compose_are_the_api_the_admin_and_one_migration_before_them() -> None:
+    services = {name: its for name, its in COMPOSE["services"].items() if "build" in its}
+    assert {name: its.get("command") for name, its in services.items()} == {
+        "migrate": ["manage.py", "migrate"],
+        "gateway": None,
+        "admin": None,
+    }
+    common = services["migrate"]["environment"]
+    own = {
+        name: {key: value for key, value in its["environment"].items() if common.get(key) != value}
+        for name, its in services.items()
+    }
+    assert own == {
+        "migrate": {},
+        "gateway": {"AGS_ADMIN": "off"},
+        "admin": {"AGS_ADMIN": "only", "AGS_WORKERS": 1},
+    }
+    assert "AGS_BIND" not in common, "the health check and the published ports are those of the image"
+    assert {name: its["ports"] for name, its in services.items() if "ports" in its} == {
+        "gateway": ["127.0.0.1:8000:8000"],
+        "admin": ["127.0.0.1:8080:8000"],
+    }
+    for name in ("gateway", "admin"):
+        assert services[name]["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
+        for key in ("build", "secrets", "read_only", "tmpfs", "cap_drop", "security_opt"):
+            assert services[name][key] == services["migrate"][key]
 
 
 @pytest.mark.full
