@@ -261,7 +261,7 @@ def database(*, pooled: bool = False) -> dict[str, Any]:
             )
         config["DISABLE_SERVER_SIDE_CURSORS"] = True
         defaults = {**defaults, "prepare_threshold": None}
-    # One connection per thread, kept. A dead one is noticed without a question (ags/operations/database.py).
+    # One connection per thread, kept. A dead one is noticed without a question (ags/database/).
     return {**config, "CONN_MAX_AGE": None, "OPTIONS": {**defaults, **options}}
 
 

@@ -51,9 +51,9 @@ INSTALLED_APPS = [
     "ags.operations",
 ]
 
-# The gate answers the API by itself; what follows it in the list is for the pages of staff only.
+# The first answers the API by itself; what follows it in the list is for the pages of staff only.
 MIDDLEWARE = [
-    "ags.api.gate.Gate",
+    "ags.api.middleware.GatewayMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -226,7 +226,7 @@ LOGGING = {
     "loggers": {
         # Django's own handlers and levels give way: one place, one form, nothing twice.
         "django": {"handlers": [], "level": "WARNING", "propagate": True},
-        # The gate logs every answer itself. These would add what the caller sent: path, host, origin.
+        # AGS logs every response itself. These would add what the caller sent: path, host, origin.
         **{
             name: {"handlers": [], "level": "CRITICAL", "propagate": True}
             for name in ("django.request", "django.security", "django.server")

@@ -13,7 +13,8 @@ import json
 import re
 import statistics
 import sys
-from collections import Counter
+import threading
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -37,6 +38,9 @@ MARGIN = 3
 
 WARM_UP, REQUESTS = 20, 20
 """Requests of each path before counting, and counted. The first ones fill caches and prepare statements."""
+
+NOT_COUNTED = ("bench.", "concurrent.futures", "threading")
+"""Modules of this program, and of pools of threads: what a pool does before and after a call has no order."""
 
 TOP_FUNCTIONS, TOP_MODULES = 20, 5
 """How many changes the output names."""
@@ -247,20 +251,26 @@ def count(running: InProcess, log: BinaryIO, path: str) -> tuple[Figures, list[s
     Each figure is a median, which leaves out what happens only once a second. `log` is PostgreSQL's.
     """
     [conversation] = ags.WORK[path](running, 1, WARM_UP + REQUESTS)
-    functions: Counter[tuple[str, str]] = Counter()
+    # Of each thread its own: two that count at once would lose some.
+    counters: defaultdict[int, Counter[tuple[str, str]]] = defaultdict(Counter)
 
     def profile(frame: FrameType, event: str, _arg: Any) -> None:
         module: str = frame.f_globals.get("__name__", "?")
-        if event == "call" and not module.startswith("bench."):
-            functions[module, frame.f_code.co_qualname] += 1
+        if event == "call" and not module.startswith(NOT_COUNTED):
+            counters[threading.get_ident()][module, frame.f_code.co_qualname] += 1
 
     def respond(request: bytes) -> Response:
-        functions.clear()
+        counters.clear()
         log.read()
         return running.respond(request, profile)
 
     samples = [
-        _Sample(functions.copy(), parse_statements(log.read().decode()), len(request), response.size())
+        _Sample(
+            sum(counters.values(), Counter()),
+            parse_statements(log.read().decode()),
+            len(request),
+            response.size(),
+        )
         for request, response in islice(exchanges(conversation, respond), WARM_UP + REQUESTS)
     ][WARM_UP:]
     if len(samples) != REQUESTS:
@@ -310,8 +320,12 @@ def _server() -> Iterator[tuple[InProcess, BinaryIO]]:
         ags.prepare(settings)
         gc.collect()
         gc.disable()  # a finalizer must not run in one request and not in another
-        with in_process.discard_stderr(), server.log.open("rb") as log:
-            yield in_process.ags(settings), log
+        with (
+            in_process.discard_stderr(),
+            server.log.open("rb") as log,
+            in_process.ags(settings) as running,
+        ):
+            yield running, log
 
 
 if __name__ == "__main__":

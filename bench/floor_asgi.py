@@ -264,6 +264,12 @@ class Application:
         """Return how many bytes of a body the server reads."""
         return BODY_LIMIT
 
+    async def start(self) -> None:
+        """Open nothing: connections are opened when they are used."""
+
+    async def stop(self) -> None:
+        """Close nothing: the process ends."""
+
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Answer."""
         status, respond = PATHS[scope["path"]]

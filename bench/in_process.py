@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import io
+import asyncio
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from types import FrameType
 from typing import Any
+
+import uvloop
 
 from bench.load import Answer, Conversation, Taken
 from bench.systems import Running
@@ -17,7 +21,10 @@ from bench.systems import Running
 PORT = 8000
 """Part of the settings; nothing listens on it."""
 
-WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+Message = MutableMapping[str, Any]
+ASGI = Callable[
+    [Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
+]
 Profile = Callable[[FrameType, str, Any], None]
 """A function for `sys.setprofile`."""
 
@@ -26,21 +33,23 @@ Profile = Callable[[FrameType, str, Any], None]
 class Response:
     """A response as the application hands it to its server, which adds headers of its own."""
 
-    status: str
-    headers: list[tuple[str, str]]
+    status: int
+    headers: list[tuple[bytes, bytes]]
     body: bytes
 
     def size(self) -> int:
         """Return its bytes on the wire, without the server's headers."""
-        fields = "".join(f"{name}: {value}\r\n" for name, value in self.headers)
-        return len(f"HTTP/1.1 {self.status}\r\n{fields}\r\n") + len(self.body)
+        fields = b"".join(b"%b: %b\r\n" % header for header in self.headers)
+        status = f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\n"
+        return len(status) + len(fields) + len("\r\n") + len(self.body)
 
 
 @dataclass(frozen=True, slots=True)
 class InProcess(Running):
-    """A WSGI application that is called directly, without a server."""
+    """An ASGI application that is called directly, without a server."""
 
-    application: WSGI
+    application: ASGI
+    runner: asyncio.Runner
 
     def hold(self, conversations: Sequence[Conversation], seconds: float = float("inf")) -> Taken:
         """Hold one conversation after the other to its end. Measures no time and has no limit."""
@@ -51,16 +60,44 @@ class InProcess(Running):
 
     def respond(self, request: bytes, profile: Profile | None = None) -> Response:
         """Return the response to a request as it goes over the wire; `profile` sees the application run."""
-        environ, start_response = make_environ(request), _StartResponse()
-        sys.setprofile(profile)
-        try:
-            parts = self.application(environ, start_response)
-            body = b"".join(parts)
-            if (close := getattr(parts, "close", None)) is not None:
-                close()
-        finally:
-            sys.setprofile(None)
-        return Response(start_response.status, start_response.headers, body)
+        scope, body = make_scope(request)
+        messages: list[Message] = []
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: Message) -> None:
+            messages.append(message)
+
+        with _profiled(profile):
+            self.runner.get_loop().run_until_complete(_call(self.application, scope, receive, send))
+        start, *parts = messages
+        return Response(start["status"], start["headers"], b"".join(part["body"] for part in parts))
+
+
+async def _call(application: ASGI, *arguments: Any) -> None:
+    await application(*arguments)
+
+
+_profile: Profile | None = None
+
+
+def _dispatch(frame: FrameType, event: str, argument: Any) -> None:
+    if _profile is not None:
+        _profile(frame, event, argument)
+
+
+@contextmanager
+def _profiled(profile: Profile | None) -> Iterator[None]:
+    """Have a function see what is called in this thread, and in those of the application."""
+    global _profile  # noqa: PLW0603 - threads have nothing else in common
+    _profile = profile
+    sys.setprofile(_dispatch if profile else None)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+        _profile = None
 
 
 def exchanges(
@@ -72,74 +109,60 @@ def exchanges(
         request = following
         response = respond(request)
         try:
-            following = conversation.send(Answer(int(response.status[:3]), response.body))
+            following = conversation.send(Answer(response.status, response.body))
         except StopIteration:
             following = None
         yield request, response
 
 
-class _StartResponse:
-    __slots__ = ("headers", "status")
-
-    def __call__(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> None:
-        self.status, self.headers = status, headers
-
-
-def make_environ(request: bytes) -> dict[str, Any]:
-    """Return the WSGI environ that the server makes of a request."""
+def make_scope(request: bytes) -> tuple[Message, bytes]:
+    """Return the scope that the server makes of a request, and the body."""
     head, _, body = request.partition(b"\r\n\r\n")
-    first, *lines = head.decode("latin-1").split("\r\n")
-    method, path, protocol = first.split(" ")
-    environ = {
-        "REQUEST_METHOD": method,
-        "SCRIPT_NAME": "",
-        "PATH_INFO": path,
-        "QUERY_STRING": "",
-        "RAW_URI": path,
-        "SERVER_PROTOCOL": protocol,
-        "SERVER_NAME": "127.0.0.1",
-        "SERVER_PORT": str(PORT),
-        "REMOTE_ADDR": "127.0.0.1",
-        "REMOTE_PORT": "50000",
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "http",
-        "wsgi.input": io.BytesIO(body),
-        "wsgi.errors": sys.stderr,
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": True,
-        "wsgi.run_once": False,
-        "ags.operations": False,
+    first, *lines = head.split(b"\r\n")
+    method, path, protocol = first.split(b" ")
+    headers = [(name.lower(), value) for name, _, value in (line.partition(b": ") for line in lines)]
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": protocol.removeprefix(b"HTTP/").decode(),
+        "method": method.decode(),
+        "scheme": "http",
+        "path": path.decode(),
+        "raw_path": path,
+        "query_string": b"",
+        "root_path": "",
+        "headers": headers,
+        "client": ("127.0.0.1", 50000),
+        "server": ("127.0.0.1", PORT),
+        "extensions": {"ags.buffered": {}},
     }
-    for line in lines:
-        name, value = line.split(": ", 1)
-        name = name.upper().replace("-", "_")
-        environ[name if name in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{name}"] = value
-    return environ
+    return scope, body
 
 
-def ags(environment: dict[str, str]) -> InProcess:
-    """Return AGS as its worker runs it. Replaces the AGS settings in the environment of this process."""
+@contextmanager
+def ags(environment: dict[str, str]) -> Iterator[InProcess]:
+    """Yield AGS as its worker runs it. Replaces the AGS settings in the environment of this process."""
     for name in [name for name in os.environ if name.startswith("AGS_")]:
         del os.environ[name]
     os.environ.update(environment)
     os.environ["DJANGO_SETTINGS_MODULE"] = "ags.settings"
-    application = as_wsgi()  # reads the environment, and sets Django up
-    from ags.operations.database import bound_all_statements
-
-    bound_all_statements()
-    return InProcess(PORT, os.getpid(), application)
+    with started() as running:  # reads the environment, and sets Django up
+        yield running
 
 
-def as_wsgi() -> WSGI:
-    """Return what the threads of AGS run, without the server and the loop before it."""
+@contextmanager
+def started() -> Iterator[InProcess]:
+    """Yield AGS by the settings of this process."""
     from ags.asgi import application
 
-    def respond(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        response = application.handler.respond(environ)
-        start_response(f"{response.status_code} {response.reason_phrase}", list(response.items()))
-        return [response.content]
-
-    return respond
+    threading.setprofile(_dispatch)  # of those that the application will start
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(application.start())
+        try:
+            yield InProcess(PORT, os.getpid(), application, runner)
+        finally:
+            runner.run(application.stop())
+            threading.setprofile(None)
 
 
 @contextmanager

@@ -37,9 +37,32 @@ class Snapshot:
         self._failure: Exception | None = None
         self._lock = threading.Lock()
 
+    def is_fresh(self) -> bool:
+        """Return whether the versions are believed without asking the database."""
+        return time.monotonic() - self._asked_at < FRESH_FOR
+
+    def last_read(self, tenant_id: str) -> TenantView | None:
+        """Return the tenant as it was last read, without asking the database whether it has changed.
+
+        None when it was unknown or disabled then. Raises LookupError when it has to be read first.
+        """
+        version = self._versions.get(tenant_id)
+        if version is None:
+            return None
+        view = self._views.get(tenant_id)
+        if view is None or view.version != version:
+            raise LookupError(tenant_id)
+        return view
+
+    def refresh_if_old(self) -> None:
+        """Ask for the versions unless they are fresh. Raises Django's database errors."""
+        oldest = time.monotonic() - FRESH_FOR
+        if self._asked_at < oldest:
+            self._ask(oldest)
+
     def tenant(self, tenant_id: str) -> TenantView | None:
         """Return that tenant, or None when it is unknown or disabled. Raises Django's database errors."""
-        self._refresh_in_time()
+        self.refresh_if_old()
         version = self._versions.get(tenant_id)
         if version is None:
             return None
@@ -67,18 +90,12 @@ class Snapshot:
         self._ask(time.monotonic() if since is None else since)
 
     def lists_origin(self, origin: str) -> bool:
-        """Whether any enabled tenant lists that origin. Raises Django's database errors."""
-        self._refresh_in_time()
+        """Return whether any enabled tenant listed that origin when the versions were last asked for."""
         return origin in self._all_origins
 
     def origins_of(self, tenant_id: str) -> Sequence[str]:
         """Return the origins that the tenant listed when the versions were last asked for."""
         return self._origins.get(tenant_id, ())
-
-    def _refresh_in_time(self) -> None:
-        oldest = time.monotonic() - FRESH_FOR
-        if self._asked_at < oldest:
-            self._ask(oldest)
 
     def refresh(self) -> None:
         """Ask which versions the enabled tenants have now: no answer from before this call is believed."""

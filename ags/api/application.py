@@ -17,19 +17,21 @@ from django.conf import settings
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
 from django.http.response import HttpResponseBase
 
-from ags.api import gate, parsing
+from ags.api import middleware, parsing
 from ags.api.error_pages import is_admin_path
-from ags.api.errors import REQUEST_MALFORMED, UNAVAILABLE, ApiError, bare
-from ags.operations.database import bound_all_statements
+from ags.api.errors import REQUEST_MALFORMED, ApiError, bare
+from ags.api.request import Request
+from ags.database import close_database, open_database
+from ags.database.django_connections import bound_all_statements
+from ags.database.threads import WAIT_LIMIT, WaitedTooLong, close_threads, open_threads
 from providers.contract import UpstreamSettings
 from providers.registry import strategies
 from providers.upstream.room import PLACES
 
 API_THREADS = 8
-"""Requests of the API that a process answers at once. Each holds a database connection.
+"""Calls that block which a process makes for the API at once. Each thread holds a database connection.
 
-Where requests may wait for upstreams, there are as many more as may do so at once. With AGS_ADMIN=only there
-is one.
+Where requests may wait for upstreams, there are as many more as may do so at once.
 """
 
 STAFF_THREADS = 3
@@ -37,9 +39,6 @@ STAFF_THREADS = 3
 
 BODY_LIMIT = 10.0
 """Seconds in which a body arrives, on a server that hands on what has not arrived."""
-
-WAIT_LIMIT = 4.0
-"""Seconds for which a request waits for a thread; it is refused if it waited longer."""
 
 SINGLE = {b"host", b"content-type", b"content-length"}
 """Headers that no request has twice."""
@@ -49,7 +48,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
-class Request(WSGIRequest):
+class StaffRequest(WSGIRequest):
     """A request whose Content-Type Django reads as a media type without parameters.
 
     Django's parser of parameters raises on some of them. It also has Python look up a charset, and Python
@@ -66,33 +65,23 @@ class Request(WSGIRequest):
         environ["CONTENT_TYPE"] = content_type
 
 
-class Handler(WSGIHandler):
-    """Django's handler, which a request of the API does not go through.
+class StaffHandler(WSGIHandler):
+    """Django's handler, for pages of staff."""
 
-    What Django does around its middleware serves pages: signals at both ends of a request, at which it looks
-    at every connection and cache, and what templates need to write addresses
-    (docs/decisions/0018-what-a-request-costs.md).
-    """
+    request_class = StaffRequest
 
-    request_class = Request
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._gate = gate.Gate(self.get_response)
-
-    def respond(self, environ: dict[str, Any], arrived: float | None = None) -> HttpResponseBase:
+    def respond(self, environ: dict[str, Any], body: bytes, arrived: float) -> HttpResponseBase:
         """Answer a request. `arrived`: when it began to wait for a thread, by `time.monotonic()`."""
         try:
-            if arrived is not None and time.monotonic() - arrived > WAIT_LIMIT:
-                raise ApiError(UNAVAILABLE, why="waited_too_long")
-            if is_staff_page(environ["PATH_INFO"]):
-                response: HttpResponseBase = self(environ, _start_response)
-                if not response.streaming:
-                    response.close()
-                return response
-            return self._gate(Request(environ))
-        except Exception as error:  # noqa: BLE001 - what is raised outside the gate is answered too
-            return gate.refuse(environ, error)
+            if time.monotonic() - arrived > WAIT_LIMIT:
+                raise WaitedTooLong
+            environ["wsgi.input"] = BytesIO(body)
+            response: HttpResponseBase = self(environ, _start_response)
+            if not response.streaming:
+                response.close()
+        except Exception as error:  # noqa: BLE001 - what is raised outside the middleware is answered too
+            return middleware.refuse(environ, error)
+        return response
 
 
 def _start_response(*_: Any) -> Any:
@@ -101,25 +90,21 @@ def _start_response(*_: Any) -> Any:
 
 def is_staff_page(path: str) -> bool:
     """Return whether a page for people is at that path."""
-    return path.startswith(gate.STAFF_PATHS)
+    return path.startswith(middleware.STAFF_PATHS)
 
 
 def threads() -> int:
     """Return how many threads a process has for the API."""
-    if settings.AGS_ADMIN == "only":  # /openapi.json, redirects and 404 are left
-        return 1
     asks = any(issubclass(strategy.Settings, UpstreamSettings) for strategy in strategies().values())
     return API_THREADS + PLACES if asks else API_THREADS
 
 
 class Application:
-    """AGS on an ASGI server. Requests wait in threads; nothing waits in the loop but for a client."""
+    """AGS on an ASGI server. The event loop answers the API; Django answers pages of staff, in threads."""
 
     def __init__(self) -> None:
-        self.handler = Handler()
-        self._api = ThreadPoolExecutor(threads(), "api")
-        self._staff = ThreadPoolExecutor(STAFF_THREADS, "staff")
-        self._probes = ThreadPoolExecutor(1, "probes")
+        self.staff_handler = StaffHandler()
+        self._staff_threads = ThreadPoolExecutor(STAFF_THREADS, "staff")
 
     @staticmethod
     def body_limit(path: str) -> int:
@@ -129,41 +114,63 @@ class Application:
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Speak ASGI 3.0, of which `lifespan` and `http`."""
         if scope["type"] == "lifespan":
-            await _run_lifespan(receive, send)
+            await self._run_lifespan(receive, send)
         elif scope["type"] == "http":
             await self._send(await self._respond(scope, receive), send)
         else:
             raise ValueError(f"{scope['type']} is not served")
 
+    async def start(self) -> None:
+        """Open what the running event loop needs: threads, and a connection to the database."""
+        bound_all_statements()
+        open_threads(threads())
+        open_database()
+
+    async def stop(self) -> None:
+        """Close what `start` has opened."""
+        close_threads()
+        await close_database()
+
+    async def _run_lifespan(self, receive: Receive, send: Send) -> None:
+        while (await receive())["type"] != "lifespan.shutdown":
+            await self.start()
+            await send({"type": "lifespan.startup.complete"})
+        await self.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
     async def _respond(self, scope: Message, receive: Receive) -> HttpResponseBase:
-        environ = _environ(scope)
+        meta = _meta(scope)
         try:
             extensions = scope.get("extensions") or {}
             if "ags.refusal" in extensions:  # the server says why it reads no further
                 raise ApiError(bare(extensions["ags.refusal"]["status"]))
             _refuse_ambiguous(scope)
-            body = await _read_body(environ, receive)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it has an answer
-            return _closing(gate.refuse(environ, error), scope)
-        environ["wsgi.input"] = BytesIO(body)
-        if "CONTENT_LENGTH" not in environ:  # it came in chunks, or over HTTP/2
-            environ["CONTENT_LENGTH"] = str(len(body))
-        path = environ["PATH_INFO"]
-        if path == "/healthz":  # waits for nothing
-            return self.handler.respond(environ)
-        pool = self._staff if is_staff_page(path) else self._probes if path in gate.PROBES else self._api
-        loop = asyncio.get_running_loop()
-        response = await loop.run_in_executor(pool, self.handler.respond, environ, time.monotonic())
+            if "ags.buffered" in extensions:  # the server has read the whole body, within its limits
+                body: bytes = (await receive())["body"]
+            else:
+                body = await _read_body(meta, receive)
+        except Exception as error:  # noqa: BLE001 - each exception has a response
+            return _closing(middleware.refuse(meta, error), scope)
+        if "CONTENT_LENGTH" not in meta:  # the body came in chunks, or over HTTP/2
+            meta["CONTENT_LENGTH"] = str(len(body))
+        response: HttpResponseBase
+        if is_staff_page(meta["PATH_INFO"]):
+            respond, loop = self.staff_handler.respond, asyncio.get_running_loop()
+            response = await loop.run_in_executor(
+                self._staff_threads, respond, _environ(meta), body, time.monotonic()
+            )
+        else:
+            try:
+                response = await middleware.answer(Request(meta, body))
+            except Exception as error:  # noqa: BLE001 - what is raised outside the view is answered too
+                response = middleware.refuse(meta, error)
         if response.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             return _closing(response, scope)
         return response
 
     async def _send(self, response: Any, send: Send) -> None:
-        cookies = [("Set-Cookie", cookie.output(header="")) for cookie in response.cookies.values()]
-        headers = [
-            (name.lower().encode("latin-1"), value.strip().encode("latin-1"))
-            for name, value in [*response.items(), *cookies]
-        ]
+        cookies = [("Set-Cookie", cookie.output(header="").strip()) for cookie in response.cookies.values()]
+        headers = [(_lower(name), value.encode("latin-1")) for name, value in [*response.items(), *cookies]]
         await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
         if response.streaming:
             await self._send_blocks(response, send)
@@ -174,7 +181,7 @@ class Application:
         """Send a file, of which a block is read when the client has taken the last one."""
         loop, blocks = asyncio.get_running_loop(), iter(response)
         try:
-            while (block := await loop.run_in_executor(self._staff, next, blocks, None)) is not None:
+            while (block := await loop.run_in_executor(self._staff_threads, next, blocks, None)) is not None:
                 await send({"type": "http.response.body", "body": block, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         finally:
@@ -188,20 +195,12 @@ def _closing(response: HttpResponseBase, scope: Message) -> HttpResponseBase:
     return response
 
 
-async def _run_lifespan(receive: Receive, send: Send) -> None:
-    """Bound the statements of the process once a server starts it."""
-    while (await receive())["type"] != "lifespan.shutdown":
-        bound_all_statements()
-        await send({"type": "lifespan.startup.complete"})
-    await send({"type": "lifespan.shutdown.complete"})
-
-
-def _environ(scope: Message) -> dict[str, Any]:
-    """Return what Django reads of a request (PEP 3333), but for its body."""
+def _meta(scope: Message) -> dict[str, Any]:
+    """Return `HttpRequest.META` (RFC 3875), with what AGS adds to it."""
     server, client = scope.get("server") or ("", None), scope.get("client") or ("", None)
     raw_path = scope.get("raw_path")
     path: bytes = unquote_to_bytes(raw_path) if raw_path else scope["path"].encode()
-    environ = {
+    meta = {
         "REQUEST_METHOD": scope["method"],
         "SCRIPT_NAME": "",
         "PATH_INFO": path.decode("latin-1"),
@@ -211,23 +210,30 @@ def _environ(scope: Message) -> dict[str, Any]:
         "SERVER_PORT": str(server[1] or ""),
         "REMOTE_ADDR": client[0],
         "wsgi.url_scheme": scope["scheme"],
-        "wsgi.errors": sys.stderr,
-        "wsgi.version": (1, 0),
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": True,
-        "wsgi.run_once": False,
         # By the socket, and not by what the request says of it: one in the file system has no port.
-        "ags.operations": str(server[1]) == settings.AGS_OPERATIONS_BIND.rpartition(":")[2],
+        "ags.operations": server[1] is not None and settings.AGS_OPERATIONS_BIND.endswith(f":{server[1]}"),
         "ags.stopping": "ags.stopping" in (scope.get("extensions") or {}),
     }
     for name, value in scope["headers"]:
         if b"_" in name:  # no variable tells it from one with a hyphen
             continue
         variable, text = _variable(name), value.decode("latin-1")
-        if variable in environ:
-            text = f"{environ[variable]}{'; ' if name == b'cookie' else ','}{text}"
-        environ[variable] = text
-    return environ
+        if variable in meta:
+            text = f"{meta[variable]}{'; ' if name == b'cookie' else ','}{text}"
+        meta[variable] = text
+    return meta
+
+
+def _environ(meta: dict[str, Any]) -> dict[str, Any]:
+    """Return the environ of PEP 3333, but for the body."""
+    return {
+        **meta,
+        "wsgi.errors": sys.stderr,
+        "wsgi.version": (1, 0),
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+    }
 
 
 @lru_cache(maxsize=256)
@@ -235,6 +241,11 @@ def _variable(name: bytes) -> str:
     """Return the name of a header's variable in CGI (RFC 3875, section 4.1.18)."""
     variable = name.decode("latin-1").upper().replace("-", "_")
     return variable if variable in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{variable}"
+
+
+@lru_cache(maxsize=256)
+def _lower(name: str) -> bytes:
+    return name.lower().encode("latin-1")
 
 
 def _refuse_ambiguous(scope: Message) -> None:
@@ -245,10 +256,10 @@ def _refuse_ambiguous(scope: Message) -> None:
         raise ApiError(REQUEST_MALFORMED)
 
 
-async def _read_body(environ: dict[str, Any], receive: Receive) -> bytes:
+async def _read_body(meta: dict[str, Any], receive: Receive) -> bytes:
     """Return the body, or the beginning of one that is too large. Raises ApiError (400)."""
-    limit = Application.body_limit(environ["PATH_INFO"])
-    if parsing.content_length(environ) > limit:
+    limit = Application.body_limit(meta["PATH_INFO"])
+    if parsing.content_length(meta) > limit:
         return b""
     parts, size, more = [], 0, True
     try:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
+from ags.api.resolve import refresh_snapshot
 from tenants.snapshot import snapshot
 
 REQUEST_HEADERS = (
@@ -16,7 +19,7 @@ MAX_AGE = "600"
 """Seconds for which a browser need not ask again; after that, an origin that was taken away is refused."""
 
 
-def preflight(request: HttpRequest, methods: str) -> HttpResponse | None:
+async def preflight(request: HttpRequest, methods: Sequence[str]) -> HttpResponse | None:
     """Answer the question of a browser before the request itself; return None when it is no such question.
 
     It names no tenant: the header with it comes only with the request. So it passes where any tenant lists
@@ -24,13 +27,16 @@ def preflight(request: HttpRequest, methods: str) -> HttpResponse | None:
     """
     origin = request.META.get("HTTP_ORIGIN", "")
     asks = request.method == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in request.META
-    if not asks or not snapshot.lists_origin(origin):
+    if not asks:
+        return None
+    await refresh_snapshot()
+    if not snapshot.lists_origin(origin):
         return None
     return HttpResponse(
         status=204,
         headers={
             "Access-Control-Allow-Origin": origin,
-            "Access-Control-Allow-Methods": methods,
+            "Access-Control-Allow-Methods": ", ".join(methods).upper(),
             "Access-Control-Allow-Headers": REQUEST_HEADERS,
             "Access-Control-Max-Age": MAX_AGE,
             "Vary": "origin",

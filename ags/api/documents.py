@@ -9,7 +9,7 @@ from django.urls import reverse
 from drf_spectacular.utils import extend_schema
 from drf_spectacular.views import SpectacularSwaggerView
 
-from ags.api.view import GateView
+from ags.api.views.base import GatewayView
 
 OPENAPI_FILE: Path = settings.BASE_DIR / "openapi.json"
 
@@ -19,13 +19,13 @@ def _openapi() -> bytes:
     return OPENAPI_FILE.read_bytes()
 
 
-class OpenAPI(GateView):
+class OpenAPI(GatewayView):
     """The description of this API, for machines."""
 
     http_method_names = ["get", "head"]
 
     @extend_schema(exclude=True)
-    def get(self, request: HttpRequest) -> HttpResponse:
+    async def get(self, request: HttpRequest) -> HttpResponse:
         """Return the committed file."""
         return HttpResponse(
             _openapi(), content_type="application/json", headers={"Cache-Control": "no-cache"}
@@ -39,13 +39,13 @@ class Reference(SpectacularSwaggerView):
     url = "/openapi.json"
 
 
-class ToPage(GateView):
+class ToPage(GatewayView):
     """Leads a person who typed the address without its last slash."""
 
     http_method_names = ["get", "head"]
     page = ""
 
     @extend_schema(exclude=True)
-    def get(self, request: HttpRequest) -> HttpResponse:
+    async def get(self, request: HttpRequest) -> HttpResponse:
         """Redirect."""
         return HttpResponseRedirect(reverse(self.page))

@@ -32,6 +32,8 @@ from django.http.response import HttpResponseBase
 from rest_framework.exceptions import MethodNotAllowed
 
 from ags.api.record import Record, record_of
+from ags.database.django_connections import NOT_READY
+from ags.database.threads import WaitedTooLong
 from ags.sessions.denial import Denial, Denied, Fault, NoSigner
 from providers.contract import Refusal, Refused, Unavailable
 
@@ -231,14 +233,6 @@ RAISED: dict[tuple[type[BaseException], ...], Error] = {
 }
 
 
-NOT_READY = {
-    "25006",  # read only: a standby, in the middle of a failover
-    "42P01",  # no such table: not migrated
-    "42703",  # no such column: not migrated
-}
-"""What PostgreSQL calls it (SQLSTATE) when it answers, but cannot be worked with yet."""
-
-
 # What a client app is told of a denial. What is not here is one answer for all.
 DENIED: Mapping[Denial | Fault, Error] = {
     Fault.ACCOUNT_CANCELLED: ACCOUNT_CANCELLED,
@@ -293,7 +287,8 @@ def as_api_error(exception: BaseException) -> ApiError:
             error = DENIED.get(reason, NOT_AUTHENTICATED)
             return ApiError(error, why=reason.value, retry_after=retry_after)
         case DatabaseError() if _is_away(exception):
-            return ApiError(UNAVAILABLE, why="database_unavailable")
+            waited = isinstance(exception, WaitedTooLong)
+            return ApiError(UNAVAILABLE, why="waited_too_long" if waited else "database_unavailable")
     for kinds, error in RAISED.items():
         if isinstance(exception, kinds):
             return ApiError(error)

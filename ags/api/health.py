@@ -8,36 +8,45 @@ from rest_framework import serializers
 
 from ags.api.errors import UNAVAILABLE, ApiError
 from ags.api.schema import refusals
-from ags.api.view import GateView, Response
+from ags.api.views.base import GatewayView, Response
+from ags.database import database
+from ags.database.django_connections import is_read_only
+from ags.database.threads import PROBES, run_in_thread
 from ags.operations import migrations
-from ags.operations.database import is_read_only
 
 STATUS = inline_serializer("Status", {"status": serializers.CharField()})
 
 
-class Alive(GateView):
+class Alive(GatewayView):
     """Whether the process lives. Never touches the database."""
 
     http_method_names = ["get", "head"]
 
     @extend_schema(operation_id="healthz", summary="Does the process live?", responses={200: STATUS})
-    def get(self, request: HttpRequest) -> Response:
+    async def get(self, request: HttpRequest) -> Response:
         """Restart the process when this does not answer."""
         return Response({"status": "alive"})
 
 
-class Ready(GateView):
+class Ready(GatewayView):
     """Whether requests can be served."""
 
     http_method_names = ["get", "head"]
 
     @extend_schema(operation_id="readyz", summary="Can it serve?", responses={200: STATUS, **refusals(503)})
-    def get(self, request: HttpRequest) -> Response:
+    async def get(self, request: HttpRequest) -> Response:
         """Send no requests on 503: it stops, or its database is unavailable, read-only or not migrated."""
         if request.META.get("ags.stopping"):
             raise ApiError(UNAVAILABLE, why="stopping")
-        if migrations.missing():
-            raise ApiError(UNAVAILABLE, why="database_not_migrated")
-        if is_read_only():
-            raise ApiError(UNAVAILABLE, why="database_read_only")
+        await run_in_thread(_check_database, pool=PROBES)
+        if not database().is_available:  # the other connection is not back yet
+            raise ApiError(UNAVAILABLE, why="database_unavailable")
         return Response({"status": "ready"})
+
+
+def _check_database() -> None:
+    """Raise ApiError (503) when the database cannot serve requests; raise Django's database errors."""
+    if migrations.missing():
+        raise ApiError(UNAVAILABLE, why="database_not_migrated")
+    if is_read_only():
+        raise ApiError(UNAVAILABLE, why="database_read_only")

@@ -12,9 +12,9 @@ from rest_framework import serializers
 from ags.api.conditional import answer, etag_of
 from ags.api.errors import NO_KEY_SET, ApiError
 from ags.api.record import record_of
+from ags.api.resolve import get_tenant
 from ags.api.schema import CORRELATION_ID, refusals
-from ags.api.view import GateView
-from tenants.snapshot import snapshot
+from ags.api.views.base import GatewayView
 
 MAX_AGE = 300
 """Seconds for which a verifier may keep the set; a new key is published for longer before it signs."""
@@ -22,7 +22,7 @@ MAX_AGE = 300
 KEY_SET = inline_serializer("KeySet", {"keys": serializers.ListField(child=serializers.DictField())})
 
 
-class KeySet(GateView):
+class KeySet(GatewayView):
     """The public halves of a tenant's signing keys (RFC 7517)."""
 
     http_method_names = ["get", "head"]
@@ -36,10 +36,10 @@ class KeySet(GateView):
         ],
         responses={200: KEY_SET, **refusals(400, 404, 503)},
     )
-    def get(self, request: HttpRequest) -> HttpResponse:
+    async def get(self, request: HttpRequest) -> HttpResponse:
         """List those that sign, that will, and whose last token has not expired; never a shared secret."""
         tenant_id = request.GET.get("tenant") or settings.AGS_DEFAULT_TENANT
-        tenant = snapshot.tenant(tenant_id)
+        tenant = await get_tenant(tenant_id)
         if tenant is None:
             raise ApiError(NO_KEY_SET)
         record_of(request).tenant = tenant.id

@@ -7,22 +7,25 @@ from typing import Any
 from django.http import Http404, HttpRequest, HttpResponse
 from drf_spectacular.utils import extend_schema
 
-from ags.api.view import GateView
+from ags.api.views.base import GatewayView
+from ags.database.threads import PROBES, run_in_thread
 from ags.operations import metrics
 
 
-class Metrics(GateView):
+class Metrics(GatewayView):
     """In the text format of Prometheus."""
 
     http_method_names = ["get", "head"]
 
-    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    async def dispatch(  # type: ignore[override] # the middleware awaits it
+        self, request: HttpRequest, *args: Any, **kwargs: Any
+    ) -> HttpResponse:
         """Elsewhere than on the operations port there is no such address, whatever the method."""
         if not request.META.get("ags.operations"):
             raise Http404
-        return super().dispatch(request, *args, **kwargs)
+        return await super().dispatch(request, *args, **kwargs)
 
     @extend_schema(exclude=True)
-    def get(self, request: HttpRequest) -> HttpResponse:
+    async def get(self, request: HttpRequest) -> HttpResponse:
         """Tell what is measured."""
-        return HttpResponse(metrics.text(), content_type=metrics.CONTENT_TYPE)
+        return HttpResponse(await run_in_thread(metrics.text, pool=PROBES), content_type=metrics.CONTENT_TYPE)

@@ -20,14 +20,15 @@ from ags.api.errors import (
     ApiError,
 )
 from ags.api.record import record_of
+from ags.api.resolve import get_tenant
 from ags.api.schema import CORRELATION_ID, refusals
-from ags.api.view import GateView, Response
+from ags.api.views.base import GatewayView, Response
+from ags.database.threads import run_in_thread
 from ags.sessions.client_tokens import AccessToken, RefreshToken, read_access_token, read_refresh_token
 from ags.sessions.denial import Denied
 from ags.sessions.introspect import is_active
 from ags.sessions.revoke import end_sign_on, revoke_access_token
 from tenants.models.resource_server import SEPARATOR, hash_of_secret
-from tenants.snapshot import snapshot
 from tenants.view import TenantView
 
 
@@ -65,7 +66,7 @@ READERS: tuple[Reader, ...] = (read_access_token, read_refresh_token)
 FORM = {"application/x-www-form-urlencoded": TokenRequestSerializer}
 
 
-class Introspect(GateView):
+class Introspect(GatewayView):
     """Whether a token is active, and what it says."""
 
     http_method_names = ["post"]
@@ -78,16 +79,16 @@ class Introspect(GateView):
         responses={200: ACTIVE, **refusals(400, 401, 413, 415, 503)},
         auth=[{"resourceServer": []}, {}],  # or in the form
     )
-    def post(self, request: HttpRequest) -> Response:
+    async def post(self, request: HttpRequest) -> Response:
         """Answer for tokens of the resource server's own tenant; any other is not active.
 
         A refresh token is active only with the hint refresh_token: services accept any active token as an
         access token.
         """
-        tenant, form = _authenticated(request)
+        tenant, form = await _authenticated(request)
         asks_for_any = form.get("token_type_hint") == "refresh_token"
         token = _read(tenant, form["token"], READERS if asks_for_any else READERS[:1])
-        whose = None if token is None else is_active(tenant.id, token)
+        whose = None if token is None else await is_active(tenant.id, token)
         if token is None or whose is None:
             return Response({"active": False})
         account_id, client_id = whose
@@ -106,7 +107,7 @@ class Introspect(GateView):
         )
 
 
-class Revoke(GateView):
+class Revoke(GatewayView):
     """Makes a token worthless."""
 
     http_method_names = ["post"]
@@ -119,17 +120,17 @@ class Revoke(GateView):
         responses={200: inline_serializer("Revoked", {}), **refusals(400, 401, 413, 415, 503)},
         auth=[{"resourceServer": []}, {}],  # or in the form
     )
-    def post(self, request: HttpRequest) -> Response:
+    async def post(self, request: HttpRequest) -> Response:
         """Revoke an access token by itself, or with a refresh token the sign-on that it keeps alive.
 
         200 also where there is nothing to revoke, as the standard wants it.
         """
-        tenant, form = _authenticated(request)
+        tenant, form = await _authenticated(request)
         match _read(tenant, form["token"], READERS):
             case AccessToken() as token:
-                revoke_access_token(tenant.id, token)
+                await run_in_thread(revoke_access_token, tenant.id, token)
             case RefreshToken() as token:
-                end_sign_on(tenant.id, token.sign_on, "revoked")
+                await run_in_thread(end_sign_on, tenant.id, token.sign_on, "revoked")
         return Response({})
 
 
@@ -142,13 +143,13 @@ def _read(tenant: TenantView, token: str, readers: Iterable[Reader]) -> AccessTo
     return None
 
 
-def _authenticated(request: HttpRequest) -> tuple[TenantView, Mapping[str, str]]:
+async def _authenticated(request: HttpRequest) -> tuple[TenantView, Mapping[str, str]]:
     """Return the tenant of the resource server that asks, and the form. Raises ApiError."""
     form = parsing.read_form(request)
     if not form.get("token"):
         raise ApiError(FORM_MALFORMED)
     client_id, secret = _credentials(request.META, form)
-    tenant = snapshot.tenant(client_id.partition(SEPARATOR)[0])
+    tenant = await get_tenant(client_id.partition(SEPARATOR)[0])
     known = tenant.resource_servers.get(client_id) if tenant is not None else None
     # Compared in any case, so that time does not tell who is known.
     same = hmac.compare_digest(known or bytes(32), hash_of_secret(secret))

@@ -122,4 +122,4 @@ def _read(request: HttpRequest) -> bytes:
     length = content_length(request.META)
     if length > MAX_BYTES:
         raise ApiError(BODY_TOO_LARGE)
-    return request.read(length)
+    return request.body

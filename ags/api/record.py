@@ -12,7 +12,7 @@ log = logging.getLogger("ags.request")
 
 
 def record_of(request: HttpRequest) -> Record:
-    """Return the record that the gate made for this request."""
+    """Return the record that the middleware made for this request."""
     record: Record = request.record  # type: ignore[attr-defined]
     return record
 
@@ -33,8 +33,8 @@ class Record:
     crash: BaseException | None = None
     started: float | None = field(default_factory=time.perf_counter)
 
-    def write(self, status: int) -> None:
-        """Write the line."""
+    def write(self, status: int | None) -> None:
+        """Write the line. `status`: None for a request that has no response."""
         if not log.isEnabledFor(logging.INFO):
             return
         line = {
@@ -47,7 +47,7 @@ class Record:
             "route": self.route,
             "tenant": self.tenant,
             "service": self.service,
-            "outcome": "answered" if status < 400 else "refused" if status < 500 else "failed",
+            "outcome": _outcome(status),
             "reason": self.reason,
             "status": status,
             "duration_ms": self._milliseconds(),
@@ -56,3 +56,9 @@ class Record:
 
     def _milliseconds(self) -> float | None:
         return None if self.started is None else round((time.perf_counter() - self.started) * 1000, 2)
+
+
+def _outcome(status: int | None) -> str:
+    if status is None:
+        return "abandoned"
+    return "answered" if status < 400 else "refused" if status < 500 else "failed"

@@ -11,12 +11,12 @@ from ags.api import headers, parsing
 from ags.api.offer import tenant_of, twice_at_most
 from ags.api.record import record_of
 from ags.api.schema import AUTHORIZATION, CORRELATION_ID, TENANT_ID, BundleSerializer, refusals
-from ags.api.view import GateView, Response
+from ags.api.views.base import GatewayView, Response
 from ags.sessions.client_tokens import bundle, demand_signer, read_refresh_token
 from ags.sessions.refresh import refresh
 
 
-class Refresh(GateView):
+class Refresh(GatewayView):
     """Called by the client app, for as long as the sign-on lasts."""
 
     http_method_names = ["post"]

@@ -20,7 +20,7 @@ from ags.api.schema import (
     ParameterSerializer,
     refusals,
 )
-from ags.api.view import GateView, Response
+from ags.api.views.base import GatewayView, Response
 from ags.sessions.choice import offer
 from ags.sessions.client_tokens import bundle, demand_signer
 from ags.sessions.sign_on import sign_on
@@ -51,7 +51,7 @@ class AccountsSerializer(serializers.Serializer[Any]):
     accounts = AccountSerializer(many=True)
 
 
-class SignOn(GateView):
+class SignOn(GatewayView):
     """Called by the client app."""
 
     http_method_names = ["post"]

@@ -20,7 +20,7 @@ from ags.api.schema import (
     ParameterSerializer,
     refusals,
 )
-from ags.api.view import GateView, Response
+from ags.api.views.base import GatewayView, Response
 from ags.sessions.client_tokens import bundle, demand_signer
 from ags.sessions.redeem import redeem
 from providers.contract import Declaration, Endpoint, Parameter
@@ -43,7 +43,7 @@ class SessionTokenSignOnSerializer(DeviceSerializer):
     parameters = ParameterSerializer(many=True)
 
 
-class SignOnWithSessionToken(GateView):
+class SignOnWithSessionToken(GatewayView):
     """Called by the client app."""
 
     http_method_names = ["post"]

@@ -6,17 +6,17 @@ from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema, inline_serializer
 
 from ags.api import headers
-from ags.api.offer import offered
 from ags.api.record import record_of
+from ags.api.resolve import get_service_or_403
 from ags.api.schema import AUTHORIZATION, CORRELATION_ID, SERVICE_ID, TENANT_ID, refusals
-from ags.api.view import GateView, Response
+from ags.api.views.base import GatewayView, Response
 from ags.sessions.client_tokens import read_access_token
 from ags.sessions.denial import Denied, Fault
 from ags.sessions.revoke import sign_out
 from providers.contract import Endpoint
 
 
-class SignOut(GateView):
+class SignOut(GatewayView):
     """Called by the client app."""
 
     http_method_names = ["post"]
@@ -29,13 +29,13 @@ class SignOut(GateView):
         auth=[{"accessToken": []}],
         responses={200: inline_serializer("SignedOut", {}), **refusals(400, 401, 403, 503)},
     )
-    def post(self, request: HttpRequest) -> Response:
+    async def post(self, request: HttpRequest) -> Response:
         """End the sign-on of the access token: neither it nor its refresh token is good any more."""
         record = record_of(request)
         tenant_id = headers.tenant_id(request.META, record)
         service_name = headers.service_name(request.META, record)
         token = headers.bearer(request.META, scheme_optional=True)
-        tenant, _ = offered(tenant_id, service_name, Endpoint.SIGNOUT)
-        if not sign_out(tenant.id, read_access_token(tenant, token)):
+        tenant, _ = await get_service_or_403(tenant_id, service_name, Endpoint.SIGNOUT)
+        if not await sign_out(tenant.id, read_access_token(tenant, token)):
             raise Denied(Fault.SIGN_ON_ENDED)
         return Response({})

@@ -20,7 +20,7 @@ from ags.api.schema import (
     ParameterSerializer,
     refusals,
 )
-from ags.api.view import GateView, Response
+from ags.api.views.base import GatewayView, Response
 from ags.sessions.choice import choose
 from ags.sessions.client_tokens import bundle, demand_signer
 from providers.contract import Endpoint
@@ -32,7 +32,7 @@ class SubsequentSignOnSerializer(serializers.Serializer[Any]):
     parameters = ParameterSerializer(many=True, required=False, help_text="Ignored.")
 
 
-class SubsequentSignOn(GateView):
+class SubsequentSignOn(GatewayView):
     """Called by the client app."""
 
     http_method_names = ["post"]

@@ -10,8 +10,8 @@ from django.db import connection
 from django.db.utils import DatabaseError
 
 from ags import environment
+from ags.database.django_connections import ANSWER_LIMIT
 from ags.operations import pooler
-from ags.operations.database import ANSWER_LIMIT
 
 PARTIAL = {
     "off": "the API, and no /admin/",

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import connection
 from psycopg.pq import ExecStatus
 
-from ags.operations.database import ANSWER_LIMIT, LIMITS, with_limits
+from ags.database.django_connections import ANSWER_LIMIT, LIMITS, with_limits
 
 LOOKS = 3
 """How often a pooler is asked the same."""

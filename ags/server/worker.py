@@ -93,8 +93,8 @@ class Worker(base.Worker):
 
     @staticmethod
     def extensions() -> dict[str, Any]:
-        """Return what the application learns of the server: that all of it stops."""
-        return {"ags.stopping": {}} if stopping[0] else {}
+        """Return what the application learns of the server: bodies are whole, and perhaps that it stops."""
+        return {"ags.buffered": {}, "ags.stopping": {}} if stopping[0] else {"ags.buffered": {}}
 
     @property
     def is_orphan(self) -> bool:
@@ -137,6 +137,7 @@ class Worker(base.Worker):
             self.loop.add_signal_handler(number, self._stop)
         self.loop.add_signal_handler(signal.SIGUSR1, self.log.reopen_files)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+        await self.application.start()
         self._publish_count()
         for listener in self.sockets:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
@@ -146,6 +147,7 @@ class Worker(base.Worker):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.stopped.wait(), 0.01 if expired == EXPIRED_AT_ONCE else TICK)
         await self._drain()
+        await self.application.stop()
 
     def _stop(self) -> None:
         self.alive = False

@@ -12,7 +12,7 @@ from ags.sessions import dialect, once, standing
 from ags.sessions.client_tokens import SignOn
 from ags.sessions.denial import Denial, Denied
 from ags.sessions.device import KnownDevice, NewDevice, Proof, admit
-from ags.sessions.issue import accepted_by, accepted_for, why_not
+from ags.sessions.issue import acceptance_join, acceptance_params, explain_rejection
 from ags.sessions.models import SecurityEvent
 from ags.sessions.tokens import LENGTH, USER_ACCOUNT_TOKEN, hash_of, hashes_of, new_token
 from providers.contract import Choice
@@ -38,12 +38,13 @@ def offer(
     """Store the choice, and with it the device that asked; when this returns, the row is committed.
 
     Return a user account token for each account, in their order. Raises `Refused(KEY_NOT_IN_FORCE)`, `Stale`
-    and Django's database errors, as `accept` does.
+    and Django's database errors, as `consume_proof` does.
     """
     secret = new_token()
+    acceptance = acceptance_params(tenant, service, choice.key_id)
     stored = dialect.one(
         _storing(),
-        **accepted_for(tenant, service, choice.key_id),
+        **acceptance,
         token_hash=hash_of(secret, USER_ACCOUNT_TOKEN),
         accounts=json.dumps([account.id for account in choice.accounts]),
         information=json.dumps(device.information) if isinstance(device, NewDevice) else None,
@@ -52,7 +53,7 @@ def offer(
         lifetime=LIFETIME,
     )
     if stored is None:
-        raise why_not(tenant, service, choice.key_id)
+        raise explain_rejection(tenant, acceptance)
     return [f"{secret}.{place}" for place in range(len(choice.accounts))]
 
 
@@ -113,7 +114,7 @@ INSERT INTO ags_sessions_accountchoice
         created_at, expires_at)
 SELECT t.id, s.id, k.id, %(token_hash)s, {dialect.json("accounts")}, {dialect.json("information")},
        %(client_id)s, %(correlation_id)s, {dialect.now()}, {dialect.after("lifetime")}
-  FROM (SELECT 1) AS one JOIN {accepted_by()}
+  FROM (SELECT 1) AS one JOIN {acceptance_join()}
 RETURNING id
 """
 

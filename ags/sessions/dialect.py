@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, wraps
 from typing import Any, TypeVarTuple
 
-import psycopg
-from django.db import DEFAULT_DB_ALIAS, connection, connections
-from django.db.backends.utils import CursorWrapper
+from django.db import connection
+
+from ags.database import fetch_all
+from ags.database.django_database import execute
+from ags.database.postgresql import PostgreSQL
 
 _Ts = TypeVarTuple("_Ts")
 
@@ -117,7 +119,7 @@ def _word(word: str, value: str) -> str:
 
 def rows_at_once() -> int:
     """How many rows `given` may be given."""
-    return {"postgresql": 8, "sqlite": 1}[_vendor()]
+    return {"postgresql": PostgreSQL.max_batch_size, "sqlite": 1}[_vendor()]
 
 
 def given(**columns: str) -> str:
@@ -131,12 +133,25 @@ def given(**columns: str) -> str:
     return f"(SELECT {', '.join(listed)} FROM {rows} LIMIT {rows_at_once()})"  # noqa: S608 - constants
 
 
+_encode_rows = jsonlib.JSONEncoder(default=bytes.hex).encode
+
+
 def giving(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """Return the parameters of `given`."""
     if _vendor() == "sqlite":
         (row,) = rows
         return row
-    return {"rows": jsonlib.dumps(rows, default=bytes.hex)}
+    return {"rows": _encode_rows(rows)}
+
+
+async def fetch_each(statement: str, rows: Sequence[Mapping[str, Any]]) -> list[Sequence[Any] | None]:
+    """Execute a statement that only reads for `given` rows; return what it selects for each, None if nothing.
+
+    It selects `place`, a column of the given rows, first.
+    """
+    placed = [{**row, "place": place} for place, row in enumerate(rows)]
+    found = {place: rest for place, *rest in await fetch_all(statement, giving(placed), read_only=True)}
+    return [found.get(place) for place in range(len(rows))]
 
 
 def one(statement: str, **values: Any) -> Any:
@@ -144,27 +159,5 @@ def one(statement: str, **values: Any) -> Any:
     return next(iter(several(statement, values)), None)
 
 
-def several(statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
-    """Run a statement; return the rows that it yields."""
-    with _cursor() as cursor:
-        cursor.execute(statement, values)
-        rows: list[Any] = cursor.fetchall()
-        return rows
-
-
-class _Prepared(psycopg.Cursor[Any]):
-    """Has PostgreSQL read and plan a statement once for each connection, where Django's would each time."""
-
-    def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
-        """Execute, with the values beside the statement and not in it."""
-        return super().execute(query, params, **{"prepare": True, **options})
-
-
-def _cursor() -> CursorWrapper:
-    database = connections[DEFAULT_DB_ALIAS]
-    # Who has statements logged wants to see them with their values in them.
-    if database.vendor != "postgresql" or database.queries_logged:
-        return database.cursor()
-    database.ensure_connection()
-    # Wrapped by Django, so that errors and transactions stay its own.
-    return database.make_cursor(_Prepared(database.connection))  # type: ignore[arg-type] # any cursor will do
+several = execute
+"""Run a statement; return the rows that it yields."""

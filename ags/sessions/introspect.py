@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from ags.database import database
+from ags.database.batching import Batcher, Row
 from ags.sessions import dialect, standing
 from ags.sessions.client_tokens import AccessToken, RefreshToken
 
@@ -11,40 +14,58 @@ from ags.sessions.client_tokens import AccessToken, RefreshToken
 # ruff: noqa: S608
 
 
-def is_active(tenant_id: str, token: AccessToken | RefreshToken) -> tuple[str, str] | None:
-    """Ask the database, in one statement, whether the token stands; return whose account and device it is.
+async def is_active(tenant_id: str, token: AccessToken | RefreshToken) -> tuple[str, str] | None:
+    """Return the account and the device of a token, or None when it is not valid. Raises Django's errors.
 
-    Those are told from the row: a platform that shares an HS256 secret could have signed others.
+    They are told from the row: a platform that shares an HS256 secret could have signed others. Tokens that
+    are introspected at the same time share a statement.
     """
-    known_by: dict[str, Any]
+    row: Row = {"tenant": tenant_id, "sign_on": token.sign_on}
+    found: tuple[str, str] | None
     if isinstance(token, AccessToken):
-        statement = _of_access_token()
-        known_by = {"jti": token.jti}
+        found = await _access_tokens.submit({**row, "jti": token.jti})
     else:
-        statement = _of_refresh_token()
-        known_by = {"generation": token.generation, "expires": token.expires_at}
-    row: tuple[str, str] | None = dialect.one(statement, tenant=tenant_id, sign_on=token.sign_on, **known_by)
-    return row
+        expires = {"generation": token.generation, "expires": token.expires_at}
+        found = await _refresh_tokens.submit({**row, **expires})
+    return found
+
+
+async def _look_at_access_tokens(rows: Sequence[Row]) -> Sequence[Any]:
+    return await dialect.fetch_each(_access_tokens_sql(), rows)
+
+
+async def _look_at_refresh_tokens(rows: Sequence[Row]) -> Sequence[Any]:
+    return await dialect.fetch_each(_refresh_tokens_sql(), rows)
+
+
+_access_tokens = Batcher(_look_at_access_tokens, lambda: database().max_batch_size)
+_refresh_tokens = Batcher(_look_at_refresh_tokens, lambda: database().max_batch_size)
 
 
 @dialect.written_once
-def _of_access_token() -> str:
-    return _asking(f"({standing.ACCESS_TOKEN}) IS NULL")
+def _access_tokens_sql() -> str:
+    return _selecting(f"({standing.ACCESS_TOKEN}) IS NULL", jti="text")
 
 
 @dialect.written_once
-def _of_refresh_token() -> str:
+def _refresh_tokens_sql() -> str:
     # One that the row has not reached is refreshed, too. The row has the end of its own generation only.
     unused = f"""
-   {dialect.moment("expires")} > {dialect.now()}
-   AND (d.generation < %(generation)s
-        OR d.generation = %(generation)s AND d.refresh_expires_at > {dialect.now()})"""
-    return _asking(f"({standing.SIGN_ON}) IS NULL AND {unused}")
+   {dialect.moment("expires", "g.{}")} > {dialect.now()}
+   AND (d.generation < g.generation
+        OR d.generation = g.generation AND d.refresh_expires_at > {dialect.now()})"""
+    return _selecting(
+        f"({standing.SIGN_ON}) IS NULL AND {unused}", generation="bigint", expires="double precision"
+    )
 
 
-def _asking(stands: str) -> str:
+def _selecting(condition: str, **columns: str) -> str:
+    given = dialect.given(place="integer", tenant="text", sign_on="text", **columns)
     return f"""
-SELECT a.account_id, d.client_id FROM ags_sessions_device d CROSS JOIN {standing.OF_SIGN_ON}
- WHERE t.id = d.tenant_id AND d.tenant_id = %(tenant)s AND d.sign_on = %(sign_on)s
-   AND {stands}
+SELECT g.place, a.account_id, d.client_id
+  FROM {given} AS g
+  JOIN ags_sessions_device d ON d.tenant_id = g.tenant AND d.sign_on = g.sign_on
+ CROSS JOIN {standing.OF_SIGN_ON}
+ WHERE t.id = d.tenant_id
+   AND {condition}
 """

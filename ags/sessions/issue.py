@@ -8,19 +8,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from django.db import Error, connection
-from django.db.models import Q
-from django.db.models.functions import Now
+from django.db import Error
 
+from ags.database import database, fetch_all
+from ags.database.batching import Batcher, Row, own_copy
 from ags.sessions import dialect
 from ags.sessions.denial import Stale
 from ags.sessions.device import Proof
-from ags.sessions.models import SessionToken
 from ags.sessions.standing import KEY_STATES
-from ags.sessions.together import Row, Together
 from ags.sessions.tokens import hash_of, new_token
 from providers.contract import Identity, Refusal, Refused
-from tenants.models import Key, Tenant
 from tenants.view import ServiceView, TenantView
 
 LATEST = datetime(9999, 12, 31, tzinfo=UTC)
@@ -30,21 +27,18 @@ CLOCK_MARGIN = 60.0
 """Seconds by which the clock of a process may be behind the database's before a replay could pass."""
 
 
-def issue(tenant: TenantView, service: ServiceView, identity: Identity, correlation_id: str) -> str:
-    """Store a new session token and return it; it is committed when this returns. Raises as `accept`."""
+async def issue(tenant: TenantView, service: ServiceView, identity: Identity, correlation_id: str) -> str:
+    """Return a new session token, once it is committed. Raises as `consume_proof`."""
     token = new_token()
     ttl: int = service.settings["session_token_ttl"]
     row = _row(tenant, service, identity, correlation_id, token=token, ttl=ttl)
-    # Whoever is in a transaction stores in it, and not for others, who would be answered before its commit.
-    outcome = _store([row])[0] if connection.in_atomic_block else _together.put(row)
-    if outcome.stale_since is not None:
-        raise Stale(tenant, outcome.stale_since)
-    if not outcome.is_stored:
-        raise why_not(tenant, service, identity.key_id, identity.jti)
+    rejection = await _writes.submit(row)
+    if rejection is not None:
+        raise rejection.error(tenant)
     return token
 
 
-def accept(tenant: TenantView, service: ServiceView, identity: Identity, correlation_id: str) -> Proof:
+def consume_proof(tenant: TenantView, service: ServiceView, identity: Identity, correlation_id: str) -> Proof:
     """Store the proof, within a transaction, under a session token that is spent from the beginning.
 
     Raises `Refused(REPLAYED)` when the proof was accepted before, `Refused(KEY_NOT_IN_FORCE)` when the key is
@@ -52,43 +46,63 @@ def accept(tenant: TenantView, service: ServiceView, identity: Identity, correla
     read, and Django's database errors.
     """
     row = _row(tenant, service, identity, correlation_id, token=new_token(), ttl=0)
-    stored = dialect.several(_storing(True), dialect.giving([row]))
+    stored = dialect.several(_insert_sql(True), dialect.giving([row]))
     if not stored:
-        raise why_not(tenant, service, identity.key_id, identity.jti)
+        raise explain_rejection(tenant, row)
     return Proof(identity.account_id, service.id, identity.key_id, stored[0][1])
 
 
+def explain_rejection(tenant: TenantView, row: Row) -> Exception:
+    """Return why the database rejected a proof, as a row of at least `acceptance_params`."""
+    ((_, *reasons),) = dialect.several(_rejection_sql(), dialect.giving([{**dict.fromkeys(_COLUMNS), **row}]))
+    return _Rejection(*reasons).error(tenant)
+
+
 @dataclass(frozen=True, slots=True)
-class _Outcome:
-    """What came of a row. `stale_since`: since when the tenant is known to have changed (`Stale`)."""
+class _Rejection:
+    """Why the deciding statement did not store a row, by what the database says a moment later.
 
-    is_stored: bool
-    stale_since: float | None
-
-
-def _store(rows: Sequence[Row]) -> list[_Outcome]:
-    """Store session tokens; return of each what came of it."""
-    stored = {bytes(row[0]) for row in dialect.several(_storing(False), dialect.giving(rows))}
-    at = time.monotonic()
-    refused = [row for row in rows if row["token_hash"] not in stored]
-    stale = _stale(refused) if refused else ()
-    return [_Outcome(row["token_hash"] in stored, at if row["token_hash"] in stale else None) for row in rows]
-
-
-def _stale(refused: Sequence[Row]) -> set[bytes]:
-    """Return the hashes of those whose tenant has another version by now.
-
-    A change meets all that is under way at once: this is one question for what each would have to ask.
+    `stale_since`: the moment of that, as `Stale` has it. `failure`: the database did not say.
     """
-    enabled = Tenant.objects.filter(pk__in={row["tenant"] for row in refused}, enabled=True)
+
+    is_current: bool = False
+    is_replayed: bool = False
+    is_key_out_of_time: bool = False
+    failure: Error | None = None
+    stale_since: float | None = None
+
+    def error(self, tenant: TenantView) -> Exception:
+        """Return what to raise."""
+        if self.failure is not None:
+            return own_copy(self.failure)
+        if self.is_current and self.is_replayed:
+            return Refused(Refusal.REPLAYED, "jti")
+        if self.is_current and self.is_key_out_of_time:
+            return Refused(Refusal.KEY_NOT_IN_FORCE)
+        return Stale(tenant, self.stale_since)
+
+
+async def _insert(rows: Sequence[Row]) -> list[_Rejection | None]:
+    """Insert session tokens; return why each was rejected, None where it was not."""
+    stored = {bytes(row[0]) for row in await fetch_all(_insert_sql(False), dialect.giving(rows))}
+    rejected = [row for row in rows if row["token_hash"] not in stored]
+    if not rejected:
+        return [None] * len(rows)
+    rejections = await _explain(rejected)
+    return [None if row["token_hash"] in stored else rejections[row["token_hash"]] for row in rows]
+
+
+async def _explain(rejected: Sequence[Row]) -> dict[bytes, _Rejection]:
+    """Return why rows were rejected, by the hash of the token. One statement for all: a change meets many."""
+    at = time.monotonic()
     try:
-        versions = dict(enabled.values_list("id", "version"))
-    except Error:
-        return set()  # for others may be stored; each of these asks by itself then, and is told so
-    return {row["token_hash"] for row in refused if versions.get(row["tenant"]) != row["version"]}
+        rows = await fetch_all(_rejection_sql(), dialect.giving(rejected))
+    except Error as error:  # others may be stored, which this must not undo
+        return {row["token_hash"]: _Rejection(failure=error) for row in rejected}
+    return {bytes(row[0]): _Rejection(row[1], row[2], row[3], stale_since=at) for row in rows}
 
 
-_together = Together(_store, dialect.rows_at_once)
+_writes = Batcher(_insert, lambda: database().max_batch_size)
 
 
 def _row(
@@ -101,7 +115,7 @@ def _row(
     ttl: int,
 ) -> Row:
     return {
-        **accepted_for(tenant, service, identity.key_id),
+        **acceptance_params(tenant, service, identity.key_id),
         "token_hash": hash_of(token),
         "account_id": identity.account_id,
         "correlation_id": correlation_id,
@@ -111,38 +125,15 @@ def _row(
     }
 
 
-def why_not(
-    tenant: TenantView, service: ServiceView, key_id: int | None, jti: str | None = None
-) -> Exception:
-    """Return the precise reason why a proof was not accepted."""
-    if jti is not None and _seen(tenant, service, key_id, jti):
-        return Refused(Refusal.REPLAYED, "jti")
-    if key_id is not None and _out_of_time(tenant, key_id):
-        return Refused(Refusal.KEY_NOT_IN_FORCE)
-    return Stale(tenant)
-
-
-def _seen(tenant: TenantView, service: ServiceView, key_id: int | None, jti: str) -> bool:
-    same = {"jti": jti, "key": key_id}
-    if key_id is None:
-        same["service"] = service.id
-    return SessionToken.objects.for_tenant(tenant.id).filter(**same).exists()
-
-
-def _out_of_time(tenant: TenantView, key_id: int) -> bool:
-    late, early = Q(not_after__lte=Now()), Q(not_before__gt=Now())
-    return Key.objects.for_tenant(tenant.id).filter(late | early, pk=key_id).exists()
-
-
-def accepted_for(tenant: TenantView, service: ServiceView, key_id: int | None) -> dict[str, Any]:
-    """Return the parameters of `accepted_by`."""
+def acceptance_params(tenant: TenantView, service: ServiceView, key_id: int | None) -> dict[str, Any]:
+    """Return the parameters of `acceptance_join`."""
     return {"tenant": tenant.id, "version": tenant.version, "service": service.id, "key": key_id}
 
 
-def accepted_by(given: str = dialect.PARAMETER) -> str:
+def acceptance_join(given: str = dialect.PARAMETER) -> str:
     """Return the condition under which a proof is accepted: its rows `t`, `s` and perhaps `k` are in force.
 
-    What it is `given` (`accepted_for`) are parameters, or the columns of a row.
+    What it is `given` (`acceptance_params`) are parameters, or the columns of a row.
     """
     now = dialect.now()
     tenant, version, service, key = (given.format(name) for name in ("tenant", "version", "service", "key"))
@@ -154,7 +145,7 @@ def accepted_by(given: str = dialect.PARAMETER) -> str:
  WHERE ({key} IS NULL OR k.id IS NOT NULL)"""
 
 
-_GIVEN = {
+_COLUMNS = {
     "tenant": "text",
     "version": "bigint",
     "service": "bigint",
@@ -169,7 +160,7 @@ _GIVEN = {
 
 
 @dialect.written_once
-def _storing(spent: bool) -> str:
+def _insert_sql(spent: bool) -> str:
     # Ordered, so that two statements that meet in the same assertions wait for each other one way round.
     now, expires = dialect.now(), dialect.after("ttl", "g.{}")
     return f"""
@@ -178,9 +169,26 @@ INSERT INTO ags_sessions_sessiontoken
         created_at, expires_at, redeemed_at, dead_after)
 SELECT t.id, s.id, k.id, g.token_hash, g.account_id, g.correlation_id, g.jti,
        {now}, {expires}, {now if spent else "NULL"}, {dialect.later(expires, dialect.moment("guard", "g.{}"))}
-  FROM {dialect.given(**_GIVEN)} AS g
-  JOIN {accepted_by("g.{}")}
+  FROM {dialect.given(**_COLUMNS)} AS g
+  JOIN {acceptance_join("g.{}")}
  ORDER BY g.jti, t.id, s.id
     ON CONFLICT DO NOTHING
 RETURNING token_hash{", created_at" if spent else ""}
+"""  # noqa: S608 - put together from constants
+
+
+@dialect.written_once
+def _rejection_sql() -> str:
+    now = dialect.now()
+    return f"""
+SELECT g.token_hash, t.id IS NOT NULL,
+       g.jti IS NOT NULL AND EXISTS (SELECT 1 FROM ags_sessions_sessiontoken st
+                WHERE st.tenant_id = g.tenant AND st.jti = g.jti
+                  AND (st.key_id = g.key
+                       OR (g.key IS NULL AND st.key_id IS NULL AND st.service_id = g.service))),
+       EXISTS (SELECT 1 FROM tenants_key k
+                WHERE k.id = g.key AND k.tenant_id = g.tenant
+                  AND (k.not_before > {now} OR k.not_after <= {now}))
+  FROM {dialect.given(**_COLUMNS)} AS g
+  LEFT JOIN tenants_tenant t ON t.id = g.tenant AND t.enabled AND t.version = g.version
 """  # noqa: S608 - put together from constants

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import connection
 from django.db.models.functions import Now
 
+from ags.database.threads import run_in_thread
 from ags.sessions import dialect
 from ags.sessions.client_tokens import AccessToken
 from ags.sessions.introspect import is_active
@@ -23,16 +24,21 @@ def end_sign_on(tenant_id: str, sign_on: str, reason: str) -> bool:
     return bool(living.update(ended_at=Now(), end_reason=reason))
 
 
-def sign_out(tenant_id: str, token: AccessToken) -> bool:
-    """End the sign-on of an access token; return whether the token stood.
+async def sign_out(tenant_id: str, token: AccessToken) -> bool:
+    """End the sign-on of an access token; return whether the token was active.
 
-    The sign-on ends even where it does not stand, for a disabled device that is enabled again should not be
+    The sign-on ends even where it is not active, for a disabled device that is enabled again should not be
     signed on against the will of its user. A token that was revoked by itself can do nothing any more.
     """
-    stood = is_active(tenant_id, token) is not None
-    if stood or not RevokedAccessToken.objects.for_tenant(tenant_id).filter(jti=token.jti).exists():
+    was_active = await is_active(tenant_id, token) is not None
+    await run_in_thread(_sign_out, tenant_id, token, was_active)
+    return was_active
+
+
+def _sign_out(tenant_id: str, token: AccessToken, was_active: bool) -> None:
+    revoked = RevokedAccessToken.objects.for_tenant(tenant_id).filter(jti=token.jti)
+    if was_active or not revoked.exists():
         end_sign_on(tenant_id, token.sign_on, "signed_out")
-    return stood
 
 
 def revoke_access_token(tenant_id: str, token: AccessToken) -> None:

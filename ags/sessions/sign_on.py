@@ -6,7 +6,7 @@ from django.db import transaction
 
 from ags.sessions.client_tokens import SignOn
 from ags.sessions.device import KnownDevice, NewDevice, admit
-from ags.sessions.issue import accept
+from ags.sessions.issue import consume_proof
 from providers.contract import Identity
 from tenants.view import ServiceView, TenantView
 
@@ -21,8 +21,8 @@ def sign_on(
     """Accept the proof and sign the device on; when this returns, both are committed.
 
     The session token under which the proof is stored is spent from the beginning, and nobody is ever told it.
-    Raises as `accept`, and `Denied`, which leaves a proof with a jti as if it had not been presented.
+    Raises as `consume_proof`, and `Denied`, which leaves a proof with a jti as if it had not been presented.
     """
     with transaction.atomic():
-        proof = accept(tenant, service, identity, correlation_id)
+        proof = consume_proof(tenant, service, identity, correlation_id)
         return admit(tenant, proof, device, correlation_id)

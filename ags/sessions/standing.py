@@ -64,11 +64,11 @@ ACCESS_TOKEN = _first(
     *_OF_SIGN_ON,
     (
         "EXISTS (SELECT 1 FROM ags_sessions_revokedaccesstoken r"
-        " WHERE r.tenant_id = d.tenant_id AND r.jti = %(jti)s)",
+        " WHERE r.tenant_id = d.tenant_id AND r.jti = g.jti)",
         Fault.REVOKED,
     ),
 )
-"""The fault of one access token, known by `%(jti)s`, of that sign-on."""
+"""The fault of one access token of that sign-on, known by the `jti` of the given row `g`."""
 
 OF_SESSION_TOKEN = """tenants_tenant t
   JOIN tenants_service s ON s.id = st.service_id

@@ -53,8 +53,10 @@ class Strategy:
     """One way of proving who somebody is.
 
     `slug` is stored with each service and never changes; `label` is what staff read. `uses_keys`:
-    whether `verify` looks for a key in `keys`, so that it proves nothing for a tenant that has none. An
-    instance is shared by all threads and keeps no state of a request.
+    whether `verify` looks for a key in `keys`, so that it proves nothing for a tenant that has none.
+    `is_nonblocking`: `verify` waits for nothing, and computes for less than a millisecond. The event loop
+    calls it, and answers nobody else meanwhile; any other `verify` is called in a thread. An instance is
+    shared by all of them and keeps no state of a request.
     """
 
     slug: ClassVar[str]
@@ -62,6 +64,7 @@ class Strategy:
     endpoints: ClassVar[tuple[Endpoint, ...]]
     uses_keys: ClassVar[bool] = False
     debug_only: ClassVar[bool] = False
+    is_nonblocking: ClassVar[bool] = False
     Parameters: ClassVar[type[serializers.Serializer[Any]]]
     Settings: ClassVar[type[forms.Form]]
     example: ClassVar[Example] = Example()

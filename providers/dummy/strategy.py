@@ -73,6 +73,7 @@ class Dummy(Strategy):
         Endpoint.SIGNOUT,
     )
     debug_only = True
+    is_nonblocking = True
     Parameters = DummyParameters
     Settings = DummySettings
     example = Example(parameters={"Account": "account-1"})

@@ -41,6 +41,7 @@ class OperatorToken(Strategy):
     label = "Operator token (JWT with a shared secret)"
     endpoints = (Endpoint.GET_SESSION_TOKEN, Endpoint.SIGNON_WITH_SESSION_TOKEN, Endpoint.SIGNOUT)
     uses_keys = True
+    is_nonblocking = True
     Parameters = OperatorTokenParameters
     Settings = TokenSettings
     # Of the right form, and signed by nobody.

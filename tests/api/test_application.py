@@ -135,7 +135,7 @@ def test_a_crash_is_a_500_whose_text_is_not_logged(
     def crash(_environ: Any) -> None:
         raise ValueError(SECRET_TEXT)
 
-    monkeypatch.setattr(application.handler, "request_class", crash)
+    monkeypatch.setattr(application.staff_handler, "request_class", crash)
     status, _, body = ask("/docs/")
     assert (status, json.loads(body)["reason"]) == (500, "internal_error")
     (line,) = (line for line in caplog.records if line.levelno >= logging.ERROR)

@@ -23,6 +23,7 @@ from typing import Any
 import h11
 import jwt
 import pytest
+from asgiref.sync import async_to_sync
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from django.core.exceptions import ValidationError
 from django.core.handlers.wsgi import WSGIRequest
@@ -33,8 +34,10 @@ from ags.api import device, headers, parameters, parsing
 from ags.api.address import client_address
 from ags.api.conditional import answer
 from ags.api.errors import ApiError
+from ags.api.middleware import answer as answer_request
 from ags.api.oauth import _credentials
 from ags.api.record import Record
+from ags.api.request import Request
 from ags.asgi import application
 from ags.server.connection import Connection, Exchange
 from ags.sessions.choice import _TOKEN
@@ -212,8 +215,8 @@ JWS: Shapes = {
 
 def read_content_type(text: str) -> None:
     """Have the whole application answer, for the framework reads this header, too."""
-    request = environ(CONTENT_TYPE=text, HTTP_HOST="localhost", PATH_INFO="/oauth/introspect", body=b"{}")
-    assert application.handler.respond(request).status_code == 415
+    meta = environ(CONTENT_TYPE=text, HTTP_HOST="localhost", PATH_INFO="/oauth/introspect", body=b"{}")
+    assert async_to_sync(answer_request)(Request(meta, b"{}")).status_code == 415
 
 
 def read_form(text: str) -> Any:

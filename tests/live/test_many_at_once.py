@@ -6,6 +6,7 @@ import socket
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from django.db import connection
@@ -13,7 +14,7 @@ from django.db import connection
 from ags.api.application import API_THREADS
 from ags.sessions.models import SessionToken
 from ags.sessions.tokens import hash_of
-from tests.conftest import HeadEnd
+from tests.conftest import ClientApp, HeadEnd, platform
 from tests.live.conftest import warm
 from tests.live.server import Client, ServerProcess, exchange
 from tests.waiting import PATIENCE, wait_until
@@ -103,6 +104,31 @@ def test_of_many_at_once_a_replay_and_a_stranger_are_refused_and_the_others_are_
         ("once", 401): MANY - 1,
         ("foreign", 403): MANY,
     }
+
+
+@pytest.mark.postgresql
+def test_each_of_many_tokens_that_are_introspected_at_once_is_told_of_itself(
+    server: ServerProcess, nagra: HeadEnd
+) -> None:
+    head_end = warm(server, nagra)
+    resource_server = replace(platform(nagra.tenant_id), client=server)  # type: ignore[arg-type]
+    wait_until(lambda: resource_server.introspect("none").status_code == 200, "its credentials are unknown")
+    apps = [ClientApp(head_end) for _ in range(8)]
+    for number, app in enumerate(apps):
+        assert app.sign_on(f"introspected-{number}").status_code == 201
+    revoked, *others = apps
+    assert resource_server.revoke(revoked.tokens["access_token"]).status_code == 200
+    expected = {app.tokens["access_token"]: (True, app.tokens["client_id"]) for app in others}
+    expected |= {app.tokens["refresh_token"]: (True, app.tokens["client_id"]) for app in apps}
+    expected |= {revoked.tokens["access_token"]: (False, None), "unknown": (False, None)}
+
+    def introspect(token: str) -> tuple[str, tuple[bool, str | None]]:
+        found = resource_server.introspect(token, hint="refresh_token").json()
+        return token, (found["active"], found.get("client_id"))
+
+    with ThreadPoolExecutor(MANY) as pool:
+        for token, found in pool.map(introspect, [*expected] * 10):
+            assert found == expected[token]
 
 
 @pytest.mark.postgresql

@@ -9,7 +9,7 @@ import pytest
 from django.db import connection
 from django.test import override_settings
 
-from ags.operations.database import with_limits
+from ags.database.django_connections import with_limits
 
 SETTINGS = ("work_mem", "statement_timeout", "lock_timeout")
 

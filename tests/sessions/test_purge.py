@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 
 import pytest
 import time_machine
+from asgiref.sync import async_to_sync
 from axes.models import AccessAttempt
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
@@ -238,7 +239,9 @@ def test_a_guard_without_end_goes_where_its_token_is_refused_anyway(nagra: HeadE
     assert tenant is not None
     for exp in (milliseconds, year_2100):
         assert nagra.present(nagra.token(jti=str(exp), exp=exp)).json()["reason"] == "lifetime_too_long"
-        issue(tenant, tenant.services[SERVICE], Identity("a", jti=str(exp), replayable_until=exp), "x")
+        async_to_sync(issue)(
+            tenant, tenant.services[SERVICE], Identity("a", jti=str(exp), replayable_until=exp), "x"
+        )
     rows = SessionToken.objects.for_tenant("nagra")
     assert purge() == deleted(), "its session token can still be redeemed"
     expire()

@@ -16,7 +16,6 @@ from django.utils.module_loading import import_string
 from gunicorn.app.base import BaseApplication
 
 from ags.operations.checks import check_limits
-from ags.operations.database import bound_all_statements
 from ags.server.arbiter import Arbiter, Log
 from ags.server.worker import Worker
 
@@ -35,7 +34,6 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Any:
         """Return the application, in each worker."""
-        bound_all_statements()
         return import_string("ags.asgi.application")
 
     def run(self) -> None:

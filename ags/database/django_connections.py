@@ -24,6 +24,9 @@ LOST = frozenset({"25006", "57P01", "57P02", "57P03", "57P04", "57P05"})
 After a failover, a kept connection may lead to a standby for ever. It answers, so asking does not show it.
 """
 
+NOT_READY = frozenset({"25006", "42P01", "42703"})
+"""SQLSTATEs of a database that answers, but cannot be worked with yet: read only, or not migrated."""
+
 PAUSE = 1.0
 """Seconds in which a PostgreSQL that was stuck is not asked: else requests wait for it in turn."""
 
@@ -80,7 +83,7 @@ def _connect(self: DatabaseWrapper, parameters: dict[str, Any]) -> Any:
             if pg.info.transaction_status == TransactionStatus.ACTIVE:  # no answer came, not even an error
                 _pause.begin()
                 pg.close()
-            elif _is_lost(error.sqlstate):
+            elif is_lost(error.sqlstate):
                 self.close()  # the next statement connects anew
             raise
 
@@ -88,9 +91,13 @@ def _connect(self: DatabaseWrapper, parameters: dict[str, Any]) -> Any:
     return pg
 
 
-def _is_lost(sqlstate: str | None) -> bool:
-    """Whether to close the connection. Class 08 is "connection exception"."""
+def is_lost(sqlstate: str | None) -> bool:
+    """Return whether to close the connection. Class 08 is "connection exception"."""
     return sqlstate is not None and (sqlstate in LOST or sqlstate.startswith("08"))
+
+
+READ_ONLY = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean"
+"""Whether a connection leads to a database that cannot be written to."""
 
 
 def is_read_only() -> bool:
@@ -102,7 +109,7 @@ def is_read_only() -> bool:
     if database.vendor != "postgresql":
         return False
     with database.cursor() as cursor:
-        cursor.execute("SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean")
+        cursor.execute(READ_ONLY)
         (read_only,) = cursor.fetchone()
     if read_only and not database.in_atomic_block:
         database.close()
@@ -121,11 +128,12 @@ def drop_dead_connection() -> None:
         return
     if database.errors_occurred:
         database.close_if_unusable_or_obsolete()
-    elif database.vendor == "postgresql" and (pg.closed or _says_something(pg)):
+    elif database.vendor == "postgresql" and (pg.closed or _has_input(pg)):
         database.close()
 
 
-def _says_something(pg: Any) -> bool:
+def _has_input(pg: Any) -> bool:
+    """Return whether an idle connection has something to read: as a rule, that PostgreSQL closes it."""
     poll = select.poll()
     poll.register(pg.fileno(), select.POLLIN | select.POLLHUP)
     return bool(poll.poll(0))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, TypeVar
 
+from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
 from django.core.signals import got_request_exception
@@ -19,7 +21,7 @@ from django.urls import resolve
 
 from ags.api import cors, error_pages, errors, headers, parsing
 from ags.api.record import Record, record_of
-from ags.operations.database import drop_dead_connection
+from ags.database.django_connections import drop_dead_connection
 
 STAFF_PATHS = ("/admin/", "/docs/", "/static/")
 """Pages for people, which need Django's other middleware. Everything else is the API."""
@@ -28,43 +30,36 @@ PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked by machines that know this process by its address only."""
 
 # The addresses are few, and what does not resolve is not kept: the cache stays small.
-_resolved = lru_cache(maxsize=64)(resolve)
+_resolve = lru_cache(maxsize=64)(resolve)
 
 
-class Gate:
-    """Answers the API by itself and passes the pages of staff on.
+class GatewayMiddleware:
+    """The outermost middleware: passes pages of staff on, and answers everything else by itself.
 
     An API request needs no session, no cookie and no template, so it goes from here to its view at once.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
-        self.staff_pages = get_response
+        self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        """Answer, echo the correlation id, write the log line."""
-        record = Record(headers.correlation_id(request.META), str(request.method)[:16])
-        request.record = record  # type: ignore[attr-defined]
-        is_staff_page = request.path_info.startswith(STAFF_PATHS)
+        """Answer any request, in the calling thread."""
+        if not request.path_info.startswith(STAFF_PATHS):
+            return async_to_sync(answer)(request)
+        record = _open_record(request)
+        record.route = "/" + request.path_info.split("/", 2)[1] + "/"
         try:
             drop_dead_connection()
-            if request.path_info not in PROBES:
-                request.get_host()
-            response = self._staff_page(request, record) if is_staff_page else answer(request, record)
+            request.get_host()
+            response = self._staff_page(request)
         except Exception as error:  # noqa: BLE001 - a crash too is answered in JSON
             response = errors.respond(error, record)
-        refused = response.status_code >= HTTPStatus.BAD_REQUEST
-        if refused:
+        if response.status_code >= HTTPStatus.BAD_REQUEST:
             response = _refusal(request, response, record)
-        if not is_staff_page:
-            cors.allow(request, response, record.tenant)
-        if refused or not is_staff_page:
-            _finish(record, cast("HttpResponse", response))
-        response.headers["x-correlation-id"] = record.correlation_id
-        record.write(response.status_code)
-        return response
+            _add_headers(record, response)
+        return _close_record(record, response)
 
-    def _staff_page(self, request: HttpRequest, record: Record) -> HttpResponseBase:
-        record.route = "/" + request.path_info.split("/", 2)[1] + "/"
+    def _staff_page(self, request: HttpRequest) -> HttpResponseBase:
         _drop_escaped_cookies(request)
         if parsing.content_length(request.META) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
             # Django would not count files; no form of staff has any.
@@ -72,7 +67,54 @@ class Gate:
         if _is_unfit(request):
             raise SuspiciousOperation
         _read_form(request)
-        return self.staff_pages(request)
+        return self.get_response(request)
+
+
+async def answer(request: HttpRequest) -> HttpResponse:
+    """Answer a request to the API, whatever happens: echo the correlation id, write the log line."""
+    record = _open_record(request)
+    try:
+        if request.path_info not in PROBES:
+            request.get_host()
+        response = await _call_view(request, record)
+    except asyncio.CancelledError:  # the client has gone, and nobody is left to read a response
+        record.reason = "disconnected"
+        record.write(None)
+        raise
+    except Exception as error:  # noqa: BLE001 - a crash too is answered in JSON
+        response = errors.respond(error, record)
+    if response.status_code >= HTTPStatus.BAD_REQUEST:
+        response = _refusal(request, response, record)
+    cors.allow(request, response, record.tenant)
+    _add_headers(record, response)
+    return _close_record(record, response)
+
+
+async def _call_view(request: HttpRequest, record: Record) -> HttpResponse:
+    headers.refuse_repeated(request.META)
+    match = _resolve(request.path_info)
+    record.route = "/" + match.route
+    methods = match.func.view_class.http_method_names  # type: ignore[attr-defined] # a view of the API has them
+    preflight = await cors.preflight(request, methods)
+    if preflight is not None:
+        return preflight
+    response: HttpResponse = await match.func(request)
+    return response
+
+
+def _open_record(request: HttpRequest) -> Record:
+    record = Record(headers.correlation_id(request.META), str(request.method)[:16])
+    request.record = record  # type: ignore[attr-defined]
+    return record
+
+
+_R = TypeVar("_R", bound=HttpResponseBase)
+
+
+def _close_record(record: Record, response: _R) -> _R:
+    response.headers["x-correlation-id"] = record.correlation_id
+    record.write(response.status_code)
+    return response
 
 
 def _is_unfit(request: HttpRequest) -> bool:
@@ -106,7 +148,7 @@ def _refusal(request: HttpRequest, response: HttpResponseBase, record: Record) -
 
 
 def refuse(environ: dict[str, Any], error: Exception) -> HttpResponse:
-    """Answer what the gate never got to see, and write its log line."""
+    """Answer what did not reach the middleware, and write its log line."""
     method = environ["REQUEST_METHOD"][:16] or None
     record = Record(headers.correlation_id(environ), method)
     if method is None:  # what came was hardly a request, and nobody knows when it began
@@ -114,29 +156,11 @@ def refuse(environ: dict[str, Any], error: Exception) -> HttpResponse:
     refusal = errors.respond(error, record)
     is_page = error_pages.is_admin_path(environ.get("PATH_INFO", ""))
     response = error_pages.render(refusal, None) if is_page else refusal
-    _finish(record, response)
-    response.headers["x-correlation-id"] = record.correlation_id
-    record.write(response.status_code)
-    return response
+    _add_headers(record, response)
+    return _close_record(record, response)
 
 
-def answer(request: HttpRequest, record: Record) -> HttpResponse:
-    """Call the view of an API path. What it or the framework raises, the gate turns into JSON."""
-    headers.refuse_repeated(request.META)
-    match = _resolved(request.path_info)
-    record.route = "/" + match.route
-    view_class = match.func.view_class  # type: ignore[attr-defined] # every view of the API has one
-    question = cors.preflight(request, ", ".join(view_class.http_method_names).upper())
-    if question is not None:
-        return question
-    # No address of the API has a part that varies.
-    view = view_class(**match.func.view_initkwargs)  # type: ignore[attr-defined]
-    view.setup(request)
-    response: HttpResponse = view.dispatch(request)
-    return response
-
-
-def _finish(record: Record, response: HttpResponse) -> None:
+def _add_headers(record: Record, response: HttpResponse) -> None:
     """Add the headers of every answer that is not a page or a file; to HEAD, send only those."""
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers.setdefault("X-Content-Type-Options", "nosniff")

@@ -9,10 +9,10 @@ from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 
 from ags.api import headers, parameters, parsing
-from ags.api.offer import Judge, offered, twice_at_most
 from ags.api.record import record_of
+from ags.api.resolve import VerificationCache, get_service_or_403, retry_once_if_stale
 from ags.api.schema import CORRELATION_ID, SERVICE_ID, TENANT_ID, ParameterSerializer, refusals
-from ags.api.view import GateView, Response
+from ags.api.views.base import GatewayView, Response
 from ags.sessions.issue import issue
 from providers.contract import Choice, Endpoint, Refusal, Refused
 
@@ -29,7 +29,7 @@ class SessionTokenSerializer(serializers.Serializer[Any]):
     sessionToken = serializers.RegexField("^[a-z0-9]{26}$")  # noqa: N815 - the name on the wire
 
 
-class GetSessionToken(GateView):
+class GetSessionToken(GatewayView):
     """Called by the operator's head-end."""
 
     http_method_names = ["post"]
@@ -41,7 +41,7 @@ class GetSessionToken(GateView):
         request=SessionTokenRequestSerializer,
         responses={200: SessionTokenSerializer, **refusals(400, 401, 403, 413, 415, 503)},
     )
-    def post(self, request: HttpRequest) -> Response:
+    async def post(self, request: HttpRequest) -> Response:
         """Exchange the parameters that discovery declares for an opaque session token.
 
         The token can be redeemed once, within the lifetime that the service sets.
@@ -50,14 +50,14 @@ class GetSessionToken(GateView):
         tenant_id = headers.tenant_id(request.META, record)
         service_name = headers.service_name(request.META, record)
         given = parameters.read(parsing.read_object(request))
-        judge = Judge()
+        cache = VerificationCache()
 
-        def attempt() -> str:
-            tenant, service = offered(tenant_id, service_name, Endpoint.GET_SESSION_TOKEN)
+        async def get_token() -> str:
+            tenant, service = await get_service_or_403(tenant_id, service_name, Endpoint.GET_SESSION_TOKEN)
             checked = parameters.check(service.strategy.declaration, given)
-            identity = judge.verdict(tenant, service, checked)
+            identity = await cache.verify(tenant, service, checked)
             if isinstance(identity, Choice):
                 raise Refused(Refusal.ACCOUNT_AMBIGUOUS)
-            return issue(tenant, service, identity, record.correlation_id)
+            return await issue(tenant, service, identity, record.correlation_id)
 
-        return Response({"sessionToken": twice_at_most(attempt)})
+        return Response({"sessionToken": await retry_once_if_stale(get_token)})

@@ -14,10 +14,10 @@ from ags.api import headers, sign_on_with_session_token
 from ags.api.conditional import answer, etag_of
 from ags.api.errors import NO_SERVICES, ApiError
 from ags.api.record import record_of
+from ags.api.resolve import get_tenant
 from ags.api.schema import CORRELATION_ID, TENANT_ID, refusals
-from ags.api.view import GateView
+from ags.api.views.base import GatewayView
 from providers.contract import Declaration, Endpoint
-from tenants.snapshot import snapshot
 from tenants.view import ServiceView, TenantView
 
 # The names on the wire are camelCase.
@@ -63,7 +63,7 @@ class DiscoverySerializer(serializers.Serializer[Any]):
     availableServices = ServiceSerializer(many=True)
 
 
-class ServiceDiscovery(GateView):
+class ServiceDiscovery(GatewayView):
     """Called by the operator's head-end and by client apps."""
 
     http_method_names = ["get", "head"]
@@ -78,9 +78,9 @@ class ServiceDiscovery(GateView):
             **refusals(400, 404, 503),
         },
     )
-    def get(self, request: HttpRequest) -> HttpResponse:
+    async def get(self, request: HttpRequest) -> HttpResponse:
         """List what is enabled, in the order of the names. No credential is needed."""
-        tenant = snapshot.tenant(headers.tenant_id(request.META, record_of(request)))
+        tenant = await get_tenant(headers.tenant_id(request.META, record_of(request)))
         if tenant is None or not tenant.services:
             raise ApiError(NO_SERVICES, why="tenant_not_available" if tenant is None else None)
         body, etag = _document(tenant)

@@ -1,0 +1,50 @@
+"""The base of the API's views, and their response."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from inspect import iscoroutinefunction
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from rest_framework.exceptions import MethodNotAllowed
+from rest_framework.views import APIView
+
+from ags.api.errors import exception_handler
+from ags.database.threads import run_in_thread
+
+_is_coroutine = cache(iscoroutinefunction)
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+class Response(HttpResponse):
+    """JSON, the only format of this API."""
+
+    def __init__(self, data: Any, status: int = 200) -> None:
+        super().__init__(_encode(data).encode(), status=status, content_type="application/json")
+
+
+class GatewayView(APIView):
+    """Answers the methods in `http_method_names`, each with a coroutine, or with a function in a thread.
+
+    DRF's steps before and after a request are left out: there is one format, so nothing is negotiated; views
+    parse strictly by themselves; callers authenticate by what they present to a view
+    (docs/decisions/0018-what-a-request-costs.md).
+    """
+
+    async def dispatch(  # type: ignore[override] # the middleware awaits it
+        self, request: HttpRequest, *_: Any, **__: Any
+    ) -> HttpResponse:
+        """Call what answers the method of the request."""
+        name = str(request.method).lower()
+        try:
+            if name not in self.http_method_names or not hasattr(self, name):
+                raise MethodNotAllowed(name)
+            handler = getattr(self, name)
+            response: HttpResponse = await (
+                handler(request) if _is_coroutine(handler.__func__) else run_in_thread(handler, request)
+            )
+        except Exception as error:  # noqa: BLE001 - each exception has a response
+            return exception_handler(error, {"request": request, "view": self})
+        return response

@@ -1,0 +1,285 @@
+"""The tenant of a request on an event loop: never read by the loop itself, and never twice at once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from django.db import OperationalError, connection, connections
+
+from ags.api.errors import ApiError
+from ags.api.resolve import get_service_or_403, get_tenant
+from ags.database.threads import CONFIGURATION, run_in_thread
+from ags.sessions.models import SessionToken
+from providers.contract import Endpoint
+from providers.dummy.strategy import Dummy
+from providers.operator_token.strategy import OperatorToken
+from tenants import snapshot as snapshot_module
+from tenants.models import Key, Service, Tenant
+from tenants.snapshot import FRESH_FOR
+from tests.conftest import SERVICE, TRIAL, HeadEnd, add_key, add_trial
+from tests.event_loop import post, run, serving
+from tests.waiting import PATIENCE
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+REQUESTS = 10_000
+AT_ONCE = 25
+
+
+class Clock:
+    """The clock of the snapshot, which moves when somebody looks at it."""
+
+    def __init__(self, *steps: float) -> None:
+        self._random = random.Random(13)
+        self._steps = steps
+        self._now = 0.0
+
+    def monotonic(self) -> float:
+        self._now += self._random.choice(self._steps)
+        return self._now
+
+    def pass_time(self, seconds: float) -> None:
+        self._now += seconds
+
+
+class Statements:
+    """Those of the thread that reads the configuration. The test may have them wait, or fail."""
+
+    def __init__(self) -> None:
+        self.executed: list[str] = []
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
+        self.error: Exception | None = None
+
+    def __call__(self, execute: Any, sql: str, *args: Any) -> Any:
+        self.executed.append(sql)
+        assert self.may_go_on.wait(PATIENCE)
+        if self.error is not None:
+            raise self.error from ValueError("the cause")
+        return execute(sql, *args)
+
+    def versions(self) -> int:
+        """Return how often the versions of the tenants were read."""
+        return sum(
+            '"allowed_origins" FROM "tenants_tenant" WHERE "tenants_tenant"."enabled"' in sql
+            for sql in self.executed
+        )
+
+    async def watch(self) -> None:
+        """Begin to watch, in the running loop."""
+        await run_in_thread(lambda: connection.execute_wrappers.append(self), pool=CONFIGURATION)
+
+
+@pytest.fixture
+def statements() -> Statements:
+    return Statements()
+
+
+async def turn() -> None:
+    """Let the tasks that have been created begin."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_a_snapshot_that_comes_of_age_during_a_request_is_never_read_by_the_loop(
+    nagra: HeadEnd, sunrise: HeadEnd, statements: Statements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = iter(range(REQUESTS))
+    seen = {"nagra": 0, "sunrise": 0, "nobody": 0}
+
+    def change() -> None:
+        for tenant in Tenant.objects.all():
+            tenant.save()
+
+    async def request() -> None:
+        for number in numbers:
+            if number % (REQUESTS // 20) == 0:
+                await run_in_thread(change)
+            tenant_id = ("nagra", "nobody", "nagra", "sunrise")[number % 4]
+            try:
+                tenant, service = await get_service_or_403(tenant_id, SERVICE, Endpoint.GET_SESSION_TOKEN)
+                answer = (tenant.id, service.name)
+            except ApiError as error:
+                answer = ("nobody", error.why)
+            assert answer == (tenant_id, "tenant_not_available" if tenant_id == "nobody" else SERVICE)
+            seen[tenant_id] += 1
+
+    async def test() -> None:
+        async with serving():
+            await statements.watch()
+            await asyncio.gather(*[request() for _ in range(AT_ONCE)])
+
+    # Between any two looks it may have become old; and between the others, it has not.
+    monkeypatch.setattr(snapshot_module, "time", Clock(0, 0.3 * FRESH_FOR, 0.6 * FRESH_FOR, 1.1 * FRESH_FOR))
+    run(test())
+    assert seen == {"nagra": REQUESTS // 2, "sunrise": REQUESTS // 4, "nobody": REQUESTS // 4}
+    assert statements.versions() > REQUESTS // AT_ONCE / 4, "it has become old again and again"
+
+
+def test_requests_that_find_the_snapshot_old_at_once_have_it_read_once(
+    nagra: HeadEnd, statements: Statements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        async with serving():
+            await statements.watch()
+            before = await get_tenant("nagra")
+            clock.pass_time(2 * FRESH_FOR)
+            statements.executed.clear()
+            statements.may_go_on.clear()
+            first, *others = [asyncio.create_task(get_tenant("nagra")) for _ in range(20)]
+            await turn()
+            first.cancel()
+            await turn()
+            assert first.cancelled()
+            assert not any(task.done() for task in others), "it began for the others, too"
+            statements.may_go_on.set()
+            assert await asyncio.gather(*others) == [before] * 19
+            assert statements.versions() == 1
+            assert len(statements.executed) == len(set(statements.executed))
+
+    monkeypatch.setattr(snapshot_module, "time", clock := Clock(0.000001))
+    run(test())
+
+
+def test_without_the_database_requests_fail_together_each_with_an_error_of_its_own(
+    nagra: HeadEnd, statements: Statements
+) -> None:
+    async def test() -> None:
+        async with serving():
+            await statements.watch()
+            statements.error = OperationalError("away")
+            statements.may_go_on.clear()
+            tasks = [asyncio.create_task(get_tenant("nagra")) for _ in range(20)]
+            await turn()
+            statements.may_go_on.set()
+            errors = await asyncio.gather(*tasks, return_exceptions=True)
+            assert {type(error) for error in errors} == {OperationalError}
+            assert len({id(error) for error in errors}) == 20
+            assert {str(error.__cause__) for error in errors if isinstance(error, Exception)} == {"the cause"}
+            assert len(statements.executed) == 1, "and nobody tries again in vain"
+            statements.error = None
+            tenant = await get_tenant("nagra")
+            assert tenant is not None
+            assert tenant.id == "nagra"
+
+    run(test())
+
+
+# A tenant that changes during a request
+
+
+def rename() -> None:
+    tenant = Tenant.objects.get(pk="nagra")
+    tenant.name += "!"
+    tenant.save()
+
+
+def change_lifetime() -> None:
+    service = Service.objects.for_tenant("nagra").get(name=TRIAL)
+    service.settings |= {"session_token_ttl": service.settings.get("session_token_ttl", 300) - 1}
+    service.save()
+
+
+def add_another_key() -> None:
+    add_key(HeadEnd("nagra", "another", bytes(range(60, 100))))
+
+
+def disable_service() -> None:
+    Service.objects.for_tenant("nagra").filter(name=TRIAL).update(enabled=False)
+    rename()
+
+
+def revoke_key() -> None:
+    key = Key.objects.for_tenant("nagra").get(kid="nagra-key-1")
+    key.state = "revoked"
+    key.save()
+
+
+class Verifications:
+    """Counts how often a strategy verifies; while it does, the rows change so often."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, strategy: Any, *changes: Callable[[], None]) -> None:
+        self.number = 0
+        verify, pending = strategy.verify, list(changes)
+
+        def verify_while_rows_change(*args: Any) -> Any:
+            self.number += 1
+            result = verify(*args)
+            if pending:
+                with ThreadPoolExecutor(1) as other:
+                    other.submit(pending.pop(0)).result(PATIENCE)
+                    other.submit(connections.close_all).result(PATIENCE)
+            return result
+
+        monkeypatch.setattr(strategy, "verify", verify_while_rows_change)
+
+
+@pytest.mark.parametrize(
+    ("changes", "answer", "verifications"),
+    [
+        ([rename], 200, 1),
+        ([add_another_key], 200, 2),
+        ([change_lifetime], 200, 2),
+        ([disable_service], "service_not_available", 1),
+        ([change_lifetime, change_lifetime], "unavailable", 2),
+    ],
+)
+def test_a_tenant_that_changes_during_a_request_is_read_again_and_verified_again_if_that_matters(
+    nagra: HeadEnd,
+    stays_stale: None,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: list[Callable[[], None]],
+    answer: int | str,
+    verifications: int,
+) -> None:
+    async def ask() -> tuple[int, Any]:
+        body = {"parameters": [{"name": "Account", "value": "account-1"}]}
+        return await post("/ags/getSessionToken", body, nagra.headers(x_auth_service_id=TRIAL))
+
+    async def test() -> None:
+        async with serving():
+            assert (await ask())[0] == 200
+            counted = Verifications(monkeypatch, Dummy, *changes)
+            status, body = await ask()
+            assert body.get("reason", status) == answer
+            assert counted.number == verifications
+
+    add_trial("nagra")
+    run(test())
+    assert SessionToken.objects.for_tenant("nagra").count() == 1 + (answer == 200)
+
+
+def test_a_key_that_is_revoked_during_a_rotation_and_a_request_issues_nothing(
+    nagra: HeadEnd, stays_stale: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = HeadEnd("nagra", "nagra-key-2", bytes(range(60, 100)))
+
+    def rotate() -> None:
+        add_key(new)
+        key = Key.objects.for_tenant("nagra").get(kid=nagra.kid)
+        key.state = "retiring"
+        key.save()
+
+    async def ask(head_end: HeadEnd) -> int:
+        body = {"parameters": [{"name": "OperatorAuthToken", "value": head_end.token()}]}
+        status, _ = await post("/ags/getSessionToken", body, head_end.headers())
+        return status
+
+    async def test() -> None:
+        async with serving():
+            await ask(nagra)
+            during_rotation = Verifications(monkeypatch, OperatorToken, rotate)
+            assert await ask(nagra) == 200
+            assert during_rotation.number == 2, "by the key that was active, and by the same when it retires"
+            Verifications(monkeypatch, OperatorToken, revoke_key)
+            assert [await ask(nagra), await ask(new)] == [401, 200]
+
+    run(test())
+    keys = SessionToken.objects.for_tenant("nagra").values_list("key__kid", flat=True).order_by("pk")
+    assert list(keys) == [nagra.kid, nagra.kid, new.kid]
