@@ -46,20 +46,25 @@ async def serving() -> AsyncIterator[None]:
         await close_database()
 
 
-async def post(path: str, body: Any, headers: Mapping[str, str]) -> tuple[int, Any]:
-    """Post JSON to the application; return the status and the body of the response."""
-    given = {"host": "localhost", "content-type": "application/json", **headers}
-    scope = {
+def make_scope(method: str, path: str, headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
+    """Return the connection scope of a request."""
+    return {
         "type": "http",
         "http_version": "1.1",
-        "method": "POST",
+        "method": method,
         "scheme": "https",
         "path": path,
         "query_string": b"",
-        "headers": [(name.encode(), value.encode()) for name, value in given.items()],
+        "headers": headers,
         "server": ("localhost", 80),
         "client": ("127.0.0.1", 50000),
     }
+
+
+async def post(path: str, body: Any, headers: Mapping[str, str]) -> tuple[int, Any]:
+    """Post JSON to the application; return the status and the body of the response."""
+    given = {"host": "localhost", "content-type": "application/json", **headers}
+    scope = make_scope("POST", path, [(name.encode(), value.encode()) for name, value in given.items()])
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:

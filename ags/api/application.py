@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from http import HTTPStatus
 from io import BytesIO
@@ -23,7 +21,7 @@ from ags.api.errors import REQUEST_MALFORMED, ApiError, bare
 from ags.api.request import Request
 from ags.database import close_database, open_database
 from ags.database.django_connections import bound_all_statements
-from ags.database.threads import WAIT_LIMIT, WaitedTooLong, close_threads, open_threads
+from ags.database.threads import STAFF, close_threads, open_threads, run_in_thread
 from providers.contract import UpstreamSettings
 from providers.registry import strategies
 from providers.upstream.room import PLACES
@@ -33,9 +31,6 @@ API_THREADS = 8
 
 Where requests may wait for upstreams, there are as many more as may do so at once.
 """
-
-STAFF_THREADS = 3
-"""Requests for pages of staff that a process answers at once."""
 
 BODY_LIMIT = 10.0
 """Seconds in which a body arrives, on a server that hands on what has not arrived."""
@@ -70,17 +65,11 @@ class StaffHandler(WSGIHandler):
 
     request_class = StaffRequest
 
-    def respond(self, environ: dict[str, Any], body: bytes, arrived: float) -> HttpResponseBase:
-        """Answer a request. `arrived`: when it began to wait for a thread, by `time.monotonic()`."""
-        try:
-            if time.monotonic() - arrived > WAIT_LIMIT:
-                raise WaitedTooLong
-            environ["wsgi.input"] = BytesIO(body)
-            response: HttpResponseBase = self(environ, _start_response)
-            if not response.streaming:
-                response.close()
-        except Exception as error:  # noqa: BLE001 - what is raised outside the middleware is answered too
-            return middleware.refuse(environ, error)
+    def respond(self, environ: dict[str, Any]) -> HttpResponseBase:
+        """Answer a request."""
+        response: HttpResponseBase = self(environ, _start_response)
+        if not response.streaming:
+            response.close()
         return response
 
 
@@ -104,7 +93,6 @@ class Application:
 
     def __init__(self) -> None:
         self.staff_handler = StaffHandler()
-        self._staff_threads = ThreadPoolExecutor(STAFF_THREADS, "staff")
 
     @staticmethod
     def body_limit(path: str) -> int:
@@ -154,16 +142,13 @@ class Application:
         if "CONTENT_LENGTH" not in meta:  # the body came in chunks, or over HTTP/2
             meta["CONTENT_LENGTH"] = str(len(body))
         response: HttpResponseBase
-        if is_staff_page(meta["PATH_INFO"]):
-            respond, loop = self.staff_handler.respond, asyncio.get_running_loop()
-            response = await loop.run_in_executor(
-                self._staff_threads, respond, _environ(meta), body, time.monotonic()
-            )
-        else:
-            try:
+        try:
+            if is_staff_page(meta["PATH_INFO"]):
+                response = await run_in_thread(self.staff_handler.respond, _environ(meta, body), pool=STAFF)
+            else:
                 response = await middleware.answer(Request(meta, body))
-            except Exception as error:  # noqa: BLE001 - what is raised outside the view is answered too
-                response = middleware.refuse(meta, error)
+        except Exception as error:  # noqa: BLE001 - what is raised outside the middleware is answered too
+            response = middleware.refuse(meta, error)
         if response.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             return _closing(response, scope)
         return response
@@ -179,9 +164,9 @@ class Application:
 
     async def _send_blocks(self, response: Any, send: Send) -> None:
         """Send a file, of which a block is read when the client has taken the last one."""
-        loop, blocks = asyncio.get_running_loop(), iter(response)
+        blocks = iter(response)
         try:
-            while (block := await loop.run_in_executor(self._staff_threads, next, blocks, None)) is not None:
+            while (block := await run_in_thread(next, blocks, None, pool=STAFF)) is not None:
                 await send({"type": "http.response.body", "body": block, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         finally:
@@ -224,10 +209,11 @@ def _meta(scope: Message) -> dict[str, Any]:
     return meta
 
 
-def _environ(meta: dict[str, Any]) -> dict[str, Any]:
-    """Return the environ of PEP 3333, but for the body."""
+def _environ(meta: dict[str, Any], body: bytes) -> dict[str, Any]:
+    """Return the environ of PEP 3333."""
     return {
         **meta,
+        "wsgi.input": BytesIO(body),
         "wsgi.errors": sys.stderr,
         "wsgi.version": (1, 0),
         "wsgi.multithread": True,

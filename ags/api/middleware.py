@@ -26,7 +26,7 @@ from ags.database.django_connections import drop_dead_connection
 STAFF_PATHS = ("/admin/", "/docs/", "/static/")
 """Pages for people, which need Django's other middleware. Everything else is the API."""
 
-PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+PROBE_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked by machines that know this process by its address only."""
 
 # The addresses are few, and what does not resolve is not kept: the cache stays small.
@@ -74,7 +74,7 @@ async def answer(request: HttpRequest) -> HttpResponse:
     """Answer a request to the API, whatever happens: echo the correlation id, write the log line."""
     record = _open_record(request)
     try:
-        if request.path_info not in PROBES:
+        if request.path_info not in PROBE_PATHS:
             request.get_host()
         response = await _call_view(request, record)
     except asyncio.CancelledError:  # the client has gone, and nobody is left to read a response

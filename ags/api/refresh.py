@@ -8,10 +8,11 @@ from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema
 
 from ags.api import headers, parsing
-from ags.api.offer import tenant_of, twice_at_most
 from ags.api.record import record_of
+from ags.api.resolve import get_tenant_or_403, retry_once_if_stale
 from ags.api.schema import AUTHORIZATION, CORRELATION_ID, TENANT_ID, BundleSerializer, refusals
 from ags.api.views.base import GatewayView, Response
+from ags.database.threads import run_in_thread
 from ags.sessions.client_tokens import bundle, demand_signer, read_refresh_token
 from ags.sessions.refresh import refresh
 
@@ -29,16 +30,17 @@ class Refresh(GatewayView):
         auth=[{"refreshToken": []}],
         responses={200: BundleSerializer, **refusals(400, 401, 403, 413, 429, 503)},
     )
-    def post(self, request: HttpRequest) -> Response:
+    async def post(self, request: HttpRequest) -> Response:
         """Stay signed on. Both tokens are replaced; the one that was sent is good for a moment longer."""
         record = record_of(request)
         tenant_id = headers.tenant_id(request.META, record, older_name=True)
         parsing.demand_empty(request)
         token = headers.bearer(request.META)
 
-        def attempt() -> dict[str, Any]:
-            tenant = tenant_of(tenant_id)
+        async def rotate() -> dict[str, Any]:
+            tenant = await get_tenant_or_403(tenant_id)
             demand_signer(tenant)
-            return bundle(tenant, refresh(tenant, read_refresh_token(tenant, token), record.correlation_id))
+            refresh_token = read_refresh_token(tenant, token)
+            return bundle(tenant, await run_in_thread(refresh, tenant, refresh_token, record.correlation_id))
 
-        return Response(twice_at_most(attempt))
+        return Response(await retry_once_if_stale(rotate))

@@ -10,8 +10,8 @@ from rest_framework import serializers
 
 from ags.api import headers, parameters, parsing
 from ags.api.device import DeviceSerializer, device_of
-from ags.api.offer import Judge, offered, twice_at_most
 from ags.api.record import record_of
+from ags.api.resolve import VerificationCache, get_service_or_403, retry_once_if_stale
 from ags.api.schema import (
     CORRELATION_ID,
     SERVICE_ID,
@@ -21,6 +21,7 @@ from ags.api.schema import (
     refusals,
 )
 from ags.api.views.base import GatewayView, Response
+from ags.database.threads import run_in_thread
 from ags.sessions.choice import offer
 from ags.sessions.client_tokens import bundle, demand_signer
 from ags.sessions.sign_on import sign_on
@@ -67,7 +68,7 @@ class SignOn(GatewayView):
             **refusals(400, 401, 403, 413, 415, 503),
         },
     )
-    def post(self, request: HttpRequest) -> Response:
+    async def post(self, request: HttpRequest) -> Response:
         """Sign a device on by the parameters that discovery declares.
 
         Where they prove several accounts, nothing is signed on yet: choose one with subsequentSignOn.
@@ -78,22 +79,24 @@ class SignOn(GatewayView):
         body = parsing.read_object(request)
         given = parameters.read(body)
         device = device_of(body)
-        judge = Judge()
+        cache = VerificationCache()
 
-        def attempt() -> Response:
-            tenant, service = offered(tenant_id, service_name, Endpoint.SIGNON)
+        async def verify_and_sign_on() -> Response:
+            tenant, service = await get_service_or_403(tenant_id, service_name, Endpoint.SIGNON)
             checked = parameters.check(service.strategy.declaration, given)
             demand_signer(tenant)
-            proven = judge.verdict(tenant, service, checked)
+            proven = await cache.verify(tenant, service, checked)
             if not isinstance(proven, Choice):
-                signed_on = sign_on(tenant, service, proven, device, record.correlation_id)
+                signed_on = await run_in_thread(
+                    sign_on, tenant, service, proven, device, record.correlation_id
+                )
                 return Response(bundle(tenant, signed_on), status=201)
             if Endpoint.SUBSEQUENT_SIGNON not in service.strategy.endpoints:
                 raise Refused(Refusal.ACCOUNT_AMBIGUOUS)
-            tokens = offer(tenant, service, proven, device, record.correlation_id)
+            tokens = await run_in_thread(offer, tenant, service, proven, device, record.correlation_id)
             return Response(_to_choose_from(proven, tokens), status=300)
 
-        return twice_at_most(attempt)
+        return await retry_once_if_stale(verify_and_sign_on)
 
 
 def _to_choose_from(choice: Choice, tokens: list[str]) -> dict[str, Any]:

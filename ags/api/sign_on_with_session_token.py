@@ -10,8 +10,8 @@ from rest_framework import serializers
 
 from ags.api import headers, parameters, parsing
 from ags.api.device import DeviceSerializer, device_of
-from ags.api.offer import offered, twice_at_most
 from ags.api.record import record_of
+from ags.api.resolve import get_service_or_403, retry_once_if_stale
 from ags.api.schema import (
     CORRELATION_ID,
     SERVICE_ID,
@@ -21,6 +21,7 @@ from ags.api.schema import (
     refusals,
 )
 from ags.api.views.base import GatewayView, Response
+from ags.database.threads import run_in_thread
 from ags.sessions.client_tokens import bundle, demand_signer
 from ags.sessions.redeem import redeem
 from providers.contract import Declaration, Endpoint, Parameter
@@ -55,7 +56,7 @@ class SignOnWithSessionToken(GatewayView):
         request=SessionTokenSignOnSerializer,
         responses={201: BundleSerializer, **refusals(400, 401, 403, 413, 415, 503)},
     )
-    def post(self, request: HttpRequest) -> Response:
+    async def post(self, request: HttpRequest) -> Response:
         """Sign a device on. The session token is spent with it, and with nothing else."""
         record = record_of(request)
         tenant_id = headers.tenant_id(request.META, record)
@@ -64,10 +65,14 @@ class SignOnWithSessionToken(GatewayView):
         given = parameters.check(DECLARATION, parameters.read(body))
         device = device_of(body)
 
-        def attempt() -> dict[str, Any]:
-            tenant, service = offered(tenant_id, service_name, Endpoint.SIGNON_WITH_SESSION_TOKEN)
+        async def sign_on() -> dict[str, Any]:
+            tenant, service = await get_service_or_403(
+                tenant_id, service_name, Endpoint.SIGNON_WITH_SESSION_TOKEN
+            )
             demand_signer(tenant)
-            sign_on = redeem(tenant, service, given["sessionToken"], device, record.correlation_id)
-            return bundle(tenant, sign_on)
+            signed_on = await run_in_thread(
+                redeem, tenant, service, given["sessionToken"], device, record.correlation_id
+            )
+            return bundle(tenant, signed_on)
 
-        return Response(twice_at_most(attempt), status=201)
+        return Response(await retry_once_if_stale(sign_on), status=201)

@@ -9,8 +9,8 @@ from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 
 from ags.api import headers, parameters, parsing
-from ags.api.offer import offered, twice_at_most
 from ags.api.record import record_of
+from ags.api.resolve import get_service_or_403, retry_once_if_stale
 from ags.api.schema import (
     CORRELATION_ID,
     SERVICE_ID,
@@ -21,6 +21,7 @@ from ags.api.schema import (
     refusals,
 )
 from ags.api.views.base import GatewayView, Response
+from ags.database.threads import run_in_thread
 from ags.sessions.choice import choose
 from ags.sessions.client_tokens import bundle, demand_signer
 from providers.contract import Endpoint
@@ -44,7 +45,7 @@ class SubsequentSignOn(GatewayView):
         request=SubsequentSignOnSerializer,
         responses={201: BundleSerializer, **refusals(400, 401, 403, 413, 415, 503)},
     )
-    def post(self, request: HttpRequest) -> Response:
+    async def post(self, request: HttpRequest) -> Response:
         """Sign the device on that asked in signOn. That, and nothing else, uses the choice up."""
         record = record_of(request)
         tenant_id = headers.tenant_id(request.META, record)
@@ -54,9 +55,10 @@ class SubsequentSignOn(GatewayView):
         if "parameters" in body:
             parameters.read(body)
 
-        def attempt() -> dict[str, Any]:
-            tenant, service = offered(tenant_id, service_name, Endpoint.SUBSEQUENT_SIGNON)
+        async def sign_on() -> dict[str, Any]:
+            tenant, service = await get_service_or_403(tenant_id, service_name, Endpoint.SUBSEQUENT_SIGNON)
             demand_signer(tenant)
-            return bundle(tenant, choose(tenant, service, token, record.correlation_id))
+            signed_on = await run_in_thread(choose, tenant, service, token, record.correlation_id)
+            return bundle(tenant, signed_on)
 
-        return Response(twice_at_most(attempt), status=201)
+        return Response(await retry_once_if_stale(sign_on), status=201)

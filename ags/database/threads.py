@@ -1,4 +1,4 @@
-"""Calls that block, away from the event loop: Django's ORM, and strategies that ask an upstream."""
+"""Calls that block, away from the event loop: the ORM, upstreams, and pages of staff."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from ags.database.django_connections import drop_dead_connection
 WAIT_LIMIT = 4.0
 """Seconds for which a request waits for its turn, of a thread or of a statement."""
 
-REQUESTS, CONFIGURATION, PROBES = "requests", "configuration", "probes"
+REQUESTS, STAFF, CONFIGURATION, PROBES = "requests", "staff", "configuration", "probes"
 """The pools of threads. The last two have one thread each, which does not wait for requests."""
+
+STAFF_THREADS = 3
+"""Requests for pages of staff that a process answers at once."""
 
 _T = TypeVar("_T")
 
@@ -32,7 +35,7 @@ _opened: dict[asyncio.AbstractEventLoop, dict[str, ThreadPoolExecutor]] = {}
 
 def open_threads(requests: int) -> None:
     """Give the running event loop threads of its own, so many for requests."""
-    sizes = {REQUESTS: requests, CONFIGURATION: 1, PROBES: 1}
+    sizes = {REQUESTS: requests, STAFF: STAFF_THREADS, CONFIGURATION: 1, PROBES: 1}
     pools = {name: ThreadPoolExecutor(size, name) for name, size in sizes.items()}
     _opened[asyncio.get_running_loop()] = pools
 

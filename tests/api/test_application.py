@@ -12,6 +12,7 @@ from django.db.backends.postgresql.base import DatabaseWrapper
 
 from ags.api.parsing import MAX_BYTES
 from ags.asgi import application
+from tests.event_loop import make_scope
 
 ID = b"call-4711"
 SECRET_TEXT = "mark" + "er-0815"  # as no line of code holds it
@@ -33,17 +34,7 @@ def ask(
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    usual = {
-        "type": "http",
-        "http_version": "1.1",
-        "method": method,
-        "scheme": "https",
-        "path": path,
-        "query_string": b"",
-        "headers": [(b"host", b"localhost"), (b"x-correlation-id", ID), *headers],
-        "server": ("localhost", 80),
-        "client": ("127.0.0.1", 50000),
-    }
+    usual = make_scope(method, path, [(b"host", b"localhost"), (b"x-correlation-id", ID), *headers])
     asyncio.run(application({**usual, **scope}, receive, send))
     head, *parts = sent
     assert not parts[-1].get("more_body")

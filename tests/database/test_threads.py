@@ -112,15 +112,18 @@ def test_the_call_of_a_cancelled_request_is_not_made() -> None:
     run(test())
 
 
-@pytest.mark.parametrize("path", ["/ags/signOn", "/ias/v3/token/actions/refresh"])
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("path", ["/ags/signOut", "/ias/v3/token/actions/refresh"])
 def test_a_request_that_has_waited_too_long_is_refused(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, path: str
+    nagra: HeadEnd, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, path: str
 ) -> None:
+    headers = nagra.headers(authorization="Bearer token")
+
     async def test() -> None:
         async with serving(), thread_is_taken() as may_end:
             with monkeypatch.context() as short:
                 short.setattr(module, "WAIT_LIMIT", LIMIT)
-                request = asyncio.create_task(post(path, {}, {}))
+                request = asyncio.create_task(post(path, {}, headers))
                 await turn()
                 await asyncio.sleep(2 * LIMIT)
                 may_end.set()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import cache
-from inspect import iscoroutinefunction
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
@@ -12,9 +10,7 @@ from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.views import APIView
 
 from ags.api.errors import exception_handler
-from ags.database.threads import run_in_thread
 
-_is_coroutine = cache(iscoroutinefunction)
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
@@ -26,7 +22,7 @@ class Response(HttpResponse):
 
 
 class GatewayView(APIView):
-    """Answers the methods in `http_method_names`, each with a coroutine, or with a function in a thread.
+    """Answers the methods in `http_method_names`, each with a coroutine.
 
     DRF's steps before and after a request are left out: there is one format, so nothing is negotiated; views
     parse strictly by themselves; callers authenticate by what they present to a view
@@ -36,15 +32,12 @@ class GatewayView(APIView):
     async def dispatch(  # type: ignore[override] # the middleware awaits it
         self, request: HttpRequest, *_: Any, **__: Any
     ) -> HttpResponse:
-        """Call what answers the method of the request."""
+        """Call the coroutine for the method of the request."""
         name = str(request.method).lower()
         try:
             if name not in self.http_method_names or not hasattr(self, name):
                 raise MethodNotAllowed(name)
-            handler = getattr(self, name)
-            response: HttpResponse = await (
-                handler(request) if _is_coroutine(handler.__func__) else run_in_thread(handler, request)
-            )
+            response: HttpResponse = await getattr(self, name)(request)
         except Exception as error:  # noqa: BLE001 - each exception has a response
             return exception_handler(error, {"request": request, "view": self})
         return response
