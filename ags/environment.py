@@ -261,7 +261,9 @@ def database(*, pooled: bool = False) -> dict[str, Any]:
             )
         config["DISABLE_SERVER_SIDE_CURSORS"] = True
         defaults = {**defaults, "prepare_threshold": None}
-    # One connection per thread, kept. A dead one is noticed without a question (ags/database/).
+    if scheme != "sqlite":
+        config["ENGINE"] = "ags.database.engine"
+    # Connections are kept. A dead one is noticed without a question (ags/database/).
     return {**config, "CONN_MAX_AGE": None, "OPTIONS": {**defaults, **options}}
 
 
@@ -270,7 +272,7 @@ _POSTGRES_OPTIONS = {
     "connect_timeout": 2,
     "tcp_user_timeout": 1800,  # milliseconds
     "application_name": "ags",
-    # Statements that ask for it are prepared (ags/sessions/dialect.py); `none`, as with Django, lets none be.
+    # Those of requests always are (ags/database/postgresql.py). `none`: no statement is prepared.
     "prepare_threshold": 5,
 }
 _OPTIONS: dict[str, dict[str, Any]] = {

@@ -20,7 +20,7 @@ from ags.api.error_pages import is_admin_path
 from ags.api.errors import REQUEST_MALFORMED, ApiError, bare
 from ags.api.request import Request
 from ags.database import close_database, open_database
-from ags.database.django_connections import bound_all_statements
+from ags.database.engine.base import bound_all_statements
 from ags.database.threads import STAFF, close_threads, open_threads, run_in_thread
 from providers.contract import UpstreamSettings
 from providers.registry import strategies

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import select
-import time
 from typing import Any
 
-import psycopg
 from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connections
-from django.db.backends.postgresql.base import DatabaseWrapper
-from psycopg.pq import TransactionStatus
 
 LIMITS = {"statement_timeout": 1500, "lock_timeout": 1500}
 """Milliseconds that PostgreSQL itself keeps to. Behind a pooler they belong to the role of the server."""
@@ -27,68 +23,16 @@ After a failover, a kept connection may lead to a standby for ever. It answers, 
 NOT_READY = frozenset({"25006", "42P01", "42703"})
 """SQLSTATEs of a database that answers, but cannot be worked with yet: read only, or not migrated."""
 
-PAUSE = 1.0
-"""Seconds in which a PostgreSQL that was stuck is not asked: else requests wait for it in turn."""
 
+def with_limits(parameters: dict[str, Any], **other: int) -> dict[str, Any]:
+    """Return parameters of a connection with the limits as start-up options, which a pooler would refuse.
 
-def bound_all_statements() -> None:
-    """Give every statement of this process an end: a stuck database is a 503 within two seconds."""
-    # Django has a signal for after a connection is made, and no hook before.
-    setattr(DatabaseWrapper, "get_new_connection", _connect)  # noqa: B010 - mypy knows no other way
-
-
-def with_limits(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return parameters of a connection with the limits as start-up options, which a pooler would refuse."""
+    `other`: limits that replace LIMITS, or are added to them, in milliseconds.
+    """
     if settings.AGS_DATABASE_POOLER != "none":
         return parameters
-    limits = [f"-c {name}={milliseconds}" for name, milliseconds in LIMITS.items()]
+    limits = [f"-c {name}={milliseconds}" for name, milliseconds in {**LIMITS, **other}.items()]
     return {**parameters, "options": " ".join([parameters.get("options", ""), *limits])}
-
-
-_connect_unbounded = DatabaseWrapper.get_new_connection
-
-
-class _Pause:
-    """Shared by all threads: whoever finds PostgreSQL stuck spares the others the wait."""
-
-    def __init__(self) -> None:
-        self._ends = 0.0
-
-    def begin(self) -> None:
-        self._ends = time.monotonic() + PAUSE
-
-    def refuse(self) -> None:
-        if time.monotonic() < self._ends:
-            raise psycopg.OperationalError("PostgreSQL was stuck a moment ago")
-
-
-_pause = _Pause()
-
-
-def _connect(self: DatabaseWrapper, parameters: dict[str, Any]) -> Any:
-    _pause.refuse()
-    try:
-        pg = _connect_unbounded(self, with_limits(parameters))
-    except psycopg.errors.ConnectionTimeout:
-        _pause.begin()
-        raise
-    wait = pg.wait
-
-    def wait_a_while(generator: Any, **options: Any) -> Any:
-        _pause.refuse()
-        options.setdefault("timeout", ANSWER_LIMIT)
-        try:
-            return wait(generator, **options)
-        except psycopg.Error as error:
-            if pg.info.transaction_status == TransactionStatus.ACTIVE:  # no answer came, not even an error
-                _pause.begin()
-                pg.close()
-            elif is_lost(error.sqlstate):
-                self.close()  # the next statement connects anew
-            raise
-
-    pg.wait = wait_a_while
-    return pg
 
 
 def is_lost(sqlstate: str | None) -> bool:

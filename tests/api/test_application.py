@@ -8,10 +8,10 @@ import logging
 from typing import Any
 
 import pytest
-from django.db.backends.postgresql.base import DatabaseWrapper
 
 from ags.api.parsing import MAX_BYTES
 from ags.asgi import application
+from ags.database.engine.base import DatabaseWrapper
 from tests.event_loop import make_scope
 
 ID = b"call-4711"
@@ -136,7 +136,7 @@ def test_a_crash_is_a_500_whose_text_is_not_logged(
 
 def test_a_server_starts_and_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     # Starting bounds the statements of the process: only while this test runs.
-    monkeypatch.setattr(DatabaseWrapper, "get_new_connection", DatabaseWrapper.get_new_connection)
+    monkeypatch.setattr(DatabaseWrapper, "is_serving", False)
     messages, sent = iter(["lifespan.startup", "lifespan.shutdown"]), []
 
     async def receive() -> dict[str, Any]:
