@@ -6,6 +6,7 @@ import itertools
 import re
 import select
 import socket
+import statistics
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
@@ -49,7 +50,16 @@ class Taken:
 
     def percentile(self, share: float) -> float:
         """Return that percentile, in milliseconds."""
-        return sorted(self.each)[int(len(self.each) * share)] * 1000
+        return sorted(self.each)[min(int(len(self.each) * share), len(self.each) - 1)] * 1000
+
+
+def medians(rounds: Sequence[Taken]) -> str:
+    """Return the medians of what rounds took, as a line."""
+    figures = [
+        (one.per_second, one.percentile(0.5), one.percentile(0.99), one.percentile(1)) for one in rounds
+    ]
+    rate, p50, p99, longest = (statistics.median(each) for each in zip(*figures, strict=True))
+    return f"{rate:6,.0f}/s  p50 {p50:6.1f}  p99 {p99:7.1f}  longest {longest:7.1f} ms"
 
 
 class _Wire:

@@ -14,7 +14,7 @@ from django.db import connections
 
 from ags.asgi import application
 from ags.database import close_database, open_database
-from ags.database.threads import CONFIGURATION, REQUESTS, close_threads, open_threads, run_in_thread
+from ags.database.threads import CONFIGURATION, close_threads, open_threads, run_in_thread
 from tests.waiting import PATIENCE
 
 
@@ -40,10 +40,9 @@ async def serving() -> AsyncIterator[None]:
     try:
         yield
     finally:
-        for pool in (REQUESTS, CONFIGURATION):
-            await run_in_thread(connections.close_all, pool=pool)
-        close_threads()
+        await run_in_thread(connections.close_all, pool=CONFIGURATION)
         await close_database()
+        close_threads()
 
 
 def make_scope(method: str, path: str, headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:

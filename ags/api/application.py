@@ -22,14 +22,15 @@ from ags.api.request import Request
 from ags.database import close_database, open_database
 from ags.database.engine.base import bound_all_statements
 from ags.database.threads import STAFF, close_threads, open_threads, run_in_thread
+from ags.operations import migrations
 from providers.contract import UpstreamSettings
 from providers.registry import strategies
 from providers.upstream.room import PLACES
 
-API_THREADS = 8
-"""Calls that block which a process makes for the API at once. Each thread holds a database connection.
+VERIFICATION_THREADS = 8
+"""Strategies that block which a process calls at once.
 
-Where requests may wait for upstreams, there are as many more as may do so at once.
+Where they may wait for upstreams, there are as many more as may do so at once.
 """
 
 BODY_LIMIT = 10.0
@@ -83,9 +84,9 @@ def is_staff_page(path: str) -> bool:
 
 
 def threads() -> int:
-    """Return how many threads a process has for the API."""
+    """Return how many threads a process has for strategies that block."""
     asks = any(issubclass(strategy.Settings, UpstreamSettings) for strategy in strategies().values())
-    return API_THREADS + PLACES if asks else API_THREADS
+    return VERIFICATION_THREADS + PLACES if asks else VERIFICATION_THREADS
 
 
 class Application:
@@ -109,15 +110,16 @@ class Application:
             raise ValueError(f"{scope['type']} is not served")
 
     async def start(self) -> None:
-        """Open what the running event loop needs: threads, and a connection to the database."""
+        """Open what the running event loop needs: threads, and connections to the database."""
         bound_all_statements()
+        migrations.expected()  # reads files, which a request should not wait for
         open_threads(threads())
         open_database()
 
     async def stop(self) -> None:
         """Close what `start` has opened."""
-        close_threads()
         await close_database()
+        close_threads()
 
     async def _run_lifespan(self, receive: Receive, send: Send) -> None:
         while (await receive())["type"] != "lifespan.shutdown":

@@ -8,7 +8,7 @@ from typing import Any
 from rest_framework import serializers
 
 from ags.api.errors import SIGN_ON_MALFORMED, ApiError
-from ags.sessions.device import KnownDevice, NewDevice
+from ags.sessions.devices import KnownDevice, NewDevice
 
 # The names on the wire are camelCase.
 # ruff: noqa: N815

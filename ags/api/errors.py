@@ -286,7 +286,7 @@ def as_api_error(exception: BaseException) -> ApiError:
         case Denied(reason=reason, retry_after=retry_after):
             error = DENIED.get(reason, NOT_AUTHENTICATED)
             return ApiError(error, why=reason.value, retry_after=retry_after)
-        case DatabaseError() if _is_away(exception):
+        case DatabaseError() | InterfaceError() if _is_away(exception):
             waited = isinstance(exception, WaitedTooLong)
             return ApiError(UNAVAILABLE, why="waited_too_long" if waited else "database_unavailable")
     for kinds, error in RAISED.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.db import connection
 from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema, inline_serializer
 from rest_framework import serializers
@@ -9,9 +10,8 @@ from rest_framework import serializers
 from ags.api.errors import UNAVAILABLE, ApiError
 from ags.api.schema import refusals
 from ags.api.views.base import GatewayView, Response
-from ags.database import database
-from ags.database.django_connections import is_read_only
-from ags.database.threads import PROBES, run_in_thread
+from ags.database import READS, database, fetch_all
+from ags.database.django_connections import READ_ONLY
 from ags.operations import migrations
 
 STATUS = inline_serializer("Status", {"status": serializers.CharField()})
@@ -38,15 +38,15 @@ class Ready(GatewayView):
         """Send no requests on 503: it stops, or its database is unavailable, read-only or not migrated."""
         if request.META.get("ags.stopping"):
             raise ApiError(UNAVAILABLE, why="stopping")
-        await run_in_thread(_check_database, pool=PROBES)
-        if not database().is_available:  # the other connection is not back yet
-            raise ApiError(UNAVAILABLE, why="database_unavailable")
+        await _check_database()
         return Response({"status": "ready"})
 
 
-def _check_database() -> None:
+async def _check_database() -> None:
     """Raise ApiError (503) when the database cannot serve requests; raise Django's database errors."""
-    if migrations.missing():
+    if await migrations.missing():
         raise ApiError(UNAVAILABLE, why="database_not_migrated")
-    if is_read_only():
+    if connection.vendor == "postgresql" and await fetch_all(READ_ONLY, {}, READS) != [(False,)]:
         raise ApiError(UNAVAILABLE, why="database_read_only")
+    if not database().is_available:  # another connection is not back yet
+        raise ApiError(UNAVAILABLE, why="database_unavailable")

@@ -23,7 +23,6 @@ from ags.api.record import record_of
 from ags.api.resolve import get_tenant
 from ags.api.schema import CORRELATION_ID, refusals
 from ags.api.views.base import GatewayView, Response
-from ags.database.threads import run_in_thread
 from ags.sessions.client_tokens import AccessToken, RefreshToken, read_access_token, read_refresh_token
 from ags.sessions.denial import Denied
 from ags.sessions.introspect import is_active
@@ -128,9 +127,9 @@ class Revoke(GatewayView):
         tenant, form = await _authenticated(request)
         match _read(tenant, form["token"], READERS):
             case AccessToken() as token:
-                await run_in_thread(revoke_access_token, tenant.id, token)
+                await revoke_access_token(tenant.id, token)
             case RefreshToken() as token:
-                await run_in_thread(end_sign_on, tenant.id, token.sign_on, "revoked")
+                await end_sign_on(tenant.id, token.sign_on, "revoked")
         return Response({})
 
 

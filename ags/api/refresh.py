@@ -12,7 +12,6 @@ from ags.api.record import record_of
 from ags.api.resolve import get_tenant_or_403, retry_once_if_stale
 from ags.api.schema import AUTHORIZATION, CORRELATION_ID, TENANT_ID, BundleSerializer, refusals
 from ags.api.views.base import GatewayView, Response
-from ags.database.threads import run_in_thread
 from ags.sessions.client_tokens import bundle, demand_signer, read_refresh_token
 from ags.sessions.refresh import refresh
 
@@ -41,6 +40,6 @@ class Refresh(GatewayView):
             tenant = await get_tenant_or_403(tenant_id)
             demand_signer(tenant)
             refresh_token = read_refresh_token(tenant, token)
-            return bundle(tenant, await run_in_thread(refresh, tenant, refresh_token, record.correlation_id))
+            return bundle(tenant, await refresh(tenant, refresh_token, record.correlation_id))
 
         return Response(await retry_once_if_stale(rotate))

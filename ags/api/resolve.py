@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from ags.api.errors import SERVICE_NOT_AVAILABLE, UNAVAILABLE, ApiError
 from ags.database.batching import own_copy
 from ags.database.django_connections import is_read_only
-from ags.database.threads import CONFIGURATION, REQUESTS, run_in_thread
+from ags.database.threads import CONFIGURATION, VERIFICATION, run_in_thread
 from ags.sessions.denial import Stale
 from providers.contract import Choice, Endpoint, Identity, Strategy
 from tenants.snapshot import snapshot
@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 async def refresh_snapshot() -> None:
     """Have the versions of the tenants read if they are old. Raises Django's database errors."""
     if not snapshot.is_fresh():
-        await _share("versions", _refresh_snapshot, pool=CONFIGURATION)
+        await _share("versions", _refresh_snapshot)
 
 
 # After a failover, the connection of a thread may lead to the old primary. Where a thread only reads, nothing
@@ -98,7 +98,7 @@ class VerificationCache:
 async def _verify(strategy: Strategy, *args: Any) -> Identity | Choice:
     if strategy.is_nonblocking:
         return strategy.verify(*args)
-    return await run_in_thread(strategy.verify, *args)
+    return await run_in_thread(strategy.verify, *args, pool=VERIFICATION)
 
 
 async def retry_once_if_stale(operation: Callable[[], Awaitable[_T]]) -> _T:
@@ -110,7 +110,7 @@ async def retry_once_if_stale(operation: Callable[[], Awaitable[_T]]) -> _T:
         return await operation()
     except Stale as stale:
         changed = ("changed", stale.seen.id, stale.since)
-        await _share(changed, _reread_tenant, stale, pool=CONFIGURATION)
+        await _share(changed, _reread_tenant, stale)
     try:
         return await operation()
     except Stale:
@@ -120,12 +120,12 @@ async def retry_once_if_stale(operation: Callable[[], Awaitable[_T]]) -> _T:
 _shared: dict[Hashable, asyncio.Task[Any]] = {}
 
 
-async def _share(name: Hashable, function: Callable[..., _T], *args: Any, pool: str = REQUESTS) -> _T:
-    """Call a function in a thread, once for all requests that want the same of it meanwhile."""
+async def _share(name: Hashable, function: Callable[..., _T], *args: Any) -> _T:
+    """Call a function in the thread for this, once for all requests that want the same of it meanwhile."""
     key = (asyncio.get_running_loop(), name)
     task = _shared.get(key)
     if task is None:
-        task = _shared[key] = asyncio.create_task(run_in_thread(function, *args, pool=pool))
+        task = _shared[key] = asyncio.create_task(run_in_thread(function, *args, pool=CONFIGURATION))
         task.add_done_callback(lambda _: _shared.pop(key))
     try:
         # Shielded: the request that began it may be cancelled, and the others still want it.

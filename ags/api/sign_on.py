@@ -21,8 +21,7 @@ from ags.api.schema import (
     refusals,
 )
 from ags.api.views.base import GatewayView, Response
-from ags.database.threads import run_in_thread
-from ags.sessions.choice import offer
+from ags.sessions.account_choice import create_choice
 from ags.sessions.client_tokens import bundle, demand_signer
 from ags.sessions.sign_on import sign_on
 from providers.contract import Choice, Endpoint, Refusal, Refused
@@ -87,13 +86,11 @@ class SignOn(GatewayView):
             demand_signer(tenant)
             proven = await cache.verify(tenant, service, checked)
             if not isinstance(proven, Choice):
-                signed_on = await run_in_thread(
-                    sign_on, tenant, service, proven, device, record.correlation_id
-                )
+                signed_on = await sign_on(tenant, service, proven, device, record.correlation_id)
                 return Response(bundle(tenant, signed_on), status=201)
             if Endpoint.SUBSEQUENT_SIGNON not in service.strategy.endpoints:
                 raise Refused(Refusal.ACCOUNT_AMBIGUOUS)
-            tokens = await run_in_thread(offer, tenant, service, proven, device, record.correlation_id)
+            tokens = await create_choice(tenant, service, proven, device, record.correlation_id)
             return Response(_to_choose_from(proven, tokens), status=300)
 
         return await retry_once_if_stale(verify_and_sign_on)

@@ -21,7 +21,6 @@ from ags.api.schema import (
     refusals,
 )
 from ags.api.views.base import GatewayView, Response
-from ags.database.threads import run_in_thread
 from ags.sessions.client_tokens import bundle, demand_signer
 from ags.sessions.redeem import redeem
 from providers.contract import Declaration, Endpoint, Parameter
@@ -70,9 +69,7 @@ class SignOnWithSessionToken(GatewayView):
                 tenant_id, service_name, Endpoint.SIGNON_WITH_SESSION_TOKEN
             )
             demand_signer(tenant)
-            signed_on = await run_in_thread(
-                redeem, tenant, service, given["sessionToken"], device, record.correlation_id
-            )
+            signed_on = await redeem(tenant, service, given["sessionToken"], device, record.correlation_id)
             return bundle(tenant, signed_on)
 
         return Response(await retry_once_if_stale(sign_on), status=201)

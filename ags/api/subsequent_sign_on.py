@@ -21,8 +21,7 @@ from ags.api.schema import (
     refusals,
 )
 from ags.api.views.base import GatewayView, Response
-from ags.database.threads import run_in_thread
-from ags.sessions.choice import choose
+from ags.sessions.account_choice import redeem_choice
 from ags.sessions.client_tokens import bundle, demand_signer
 from providers.contract import Endpoint
 
@@ -58,7 +57,7 @@ class SubsequentSignOn(GatewayView):
         async def sign_on() -> dict[str, Any]:
             tenant, service = await get_service_or_403(tenant_id, service_name, Endpoint.SUBSEQUENT_SIGNON)
             demand_signer(tenant)
-            signed_on = await run_in_thread(choose, tenant, service, token, record.correlation_id)
+            signed_on = await redeem_choice(tenant, service, token, record.correlation_id)
             return bundle(tenant, signed_on)
 
         return Response(await retry_once_if_stale(sign_on), status=201)

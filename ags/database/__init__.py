@@ -1,6 +1,6 @@
 """The database of a request: one interface, and two implementations of it.
 
-On PostgreSQL, `manage.py serve` uses an asynchronous connection (`postgresql.py`). SQLite, `runserver` and
+On PostgreSQL, `manage.py serve` uses asynchronous connections (`postgresql.py`). SQLite, `runserver` and
 Django's test clients use Django's connection of a thread (`django_database.py`): the last two run each
 request in an event loop of its own, which an asynchronous connection would not outlive.
 """
@@ -9,12 +9,35 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 from django.db import connection
 
 from ags.database.django_database import DjangoDatabase
-from ags.database.postgresql import PostgreSQL
+from ags.database.postgresql import INSERTS, READS, UPDATES, PostgreSQL
+
+__all__ = [
+    "INSERTS",
+    "READS",
+    "UPDATES",
+    "Database",
+    "Transaction",
+    "close_database",
+    "database",
+    "fetch_all",
+    "fetch_one",
+    "open_database",
+    "transaction",
+]
+
+
+class Transaction(Protocol):
+    """A transaction that is open."""
+
+    async def fetch_all(self, statement: str, params: Mapping[str, Any]) -> Sequence[Any]:
+        """Execute a statement; return its rows. Raises Django's database errors."""
 
 
 class Database(Protocol):
@@ -28,36 +51,55 @@ class Database(Protocol):
         """Whether statements are executed, and do not fail at once."""
 
     async def fetch_all(
-        self, statement: str, params: Mapping[str, Any], *, read_only: bool = False
+        self, statement: str, params: Mapping[str, Any], kind: str = UPDATES
     ) -> Sequence[Any]:
         """Execute a statement; return its rows once it is committed. Raises Django's database errors.
 
-        One that is `read_only` does not wait for those that are not, which may wait for rows.
+        Statements of one `kind` wait for each other. READS and INSERTS do not wait for UPDATES, which wait
+        for rows that others have locked.
+        """
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """Open a transaction: committed at the end of the block, rolled back where that raises.
+
+        Raises Django's database errors.
         """
 
 
-_opened: dict[asyncio.AbstractEventLoop, PostgreSQL] = {}
-_django = DjangoDatabase()
+_opened: dict[asyncio.AbstractEventLoop, PostgreSQL | DjangoDatabase] = {}
+_others: WeakKeyDictionary[asyncio.AbstractEventLoop, DjangoDatabase] = WeakKeyDictionary()
+"""The databases of event loops that last for one request, or whose server starts nothing."""
 
 
 def database() -> Database:
     """Return the database of the running event loop."""
-    return _opened.get(asyncio.get_running_loop(), _django)
+    loop = asyncio.get_running_loop()
+    return _opened.get(loop) or _others.setdefault(loop, DjangoDatabase())
 
 
 def open_database() -> None:
-    """Give the running event loop a connection of its own, if the database is PostgreSQL."""
-    if connection.vendor == "postgresql":
-        _opened[asyncio.get_running_loop()] = PostgreSQL()
+    """Give the running event loop connections of its own, if the database is PostgreSQL."""
+    is_postgresql = connection.vendor == "postgresql"
+    _opened[asyncio.get_running_loop()] = PostgreSQL() if is_postgresql else DjangoDatabase()
 
 
 async def close_database() -> None:
-    """Close what `open_database` has opened."""
+    """Close the connections of the running event loop."""
     opened = _opened.pop(asyncio.get_running_loop(), None)
     if opened is not None:
         await opened.close()
 
 
-async def fetch_all(statement: str, params: Mapping[str, Any], *, read_only: bool = False) -> Sequence[Any]:
+async def fetch_all(statement: str, params: Mapping[str, Any], kind: str = UPDATES) -> Sequence[Any]:
     """Execute a statement as `Database.fetch_all` does."""
-    return await database().fetch_all(statement, params, read_only=read_only)
+    return await database().fetch_all(statement, params, kind)
+
+
+async def fetch_one(statement: str, params: Mapping[str, Any], kind: str = UPDATES) -> Any:
+    """Execute a statement as `Database.fetch_all` does; return its first row, None where it has none."""
+    return next(iter(await fetch_all(statement, params, kind)), None)
+
+
+def transaction() -> AbstractAsyncContextManager[Transaction]:
+    """Open a transaction as `Database.transaction` does."""
+    return database().transaction()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any
 
-import psycopg
-from django.db import DEFAULT_DB_ALIAS, connections
-from django.db.backends.utils import CursorWrapper
+from django.db import connection, connections
+from django.db import transaction as django_transaction
 
-from ags.database.threads import run_in_thread
+from ags.database.postgresql import UPDATES
+from ags.database.threads import DATABASE, run_in_thread, take_turn
 
 
 class DjangoDatabase:
@@ -18,34 +21,70 @@ class DjangoDatabase:
     max_batch_size = 1  # the statement of a request belongs to its own transaction
     is_available = True
 
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+
     async def fetch_all(
-        self, statement: str, params: Mapping[str, Any], *, read_only: bool = False
+        self, statement: str, params: Mapping[str, Any], kind: str = UPDATES
     ) -> Sequence[Any]:
         """Execute a statement; return its rows. Raises Django's database errors."""
-        return await run_in_thread(execute, statement, params)
+        async with self._connection() as transaction:
+            return await transaction.fetch_all(statement, params)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[_Transaction]:
+        """Open a transaction. Raises Django's database errors."""
+        async with self._connection() as transaction:
+            atomic = django_transaction.atomic()
+            # Tasks of their own: where the caller is cancelled, the thread begins and ends the transaction.
+            begun = asyncio.create_task(run_in_thread(atomic.__enter__, pool=DATABASE))
+            error: BaseException | None = None
+            try:
+                await asyncio.shield(begun)
+                yield transaction
+            except BaseException as raised:
+                error = raised
+                raise
+            finally:
+                if not begun.done():
+                    await asyncio.wait([begun])
+                if begun.exception() is None:
+                    end = run_in_thread(atomic.__exit__, error and type(error), error, None, pool=DATABASE)
+                    await asyncio.shield(asyncio.create_task(end))
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await run_in_thread(connections.close_all, pool=DATABASE)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[_Transaction]:
+        """Keep the connection from other requests. Raises WaitedTooLong."""
+        if _is_executing.get():
+            yield _Transaction()
+            return
+        await take_turn(self._turn)
+        try:
+            yield _Transaction()
+        finally:
+            self._turn.release()
 
 
-def execute(statement: str, params: Mapping[str, Any]) -> Sequence[Any]:
-    """Execute a statement on this thread's connection; return its rows. Raises Django's database errors."""
-    with _cursor() as cursor:
-        cursor.execute(statement, params)
-        rows: list[Any] = cursor.fetchall()
-        return rows
+_is_executing = ContextVar("_is_executing", default=False)
+"""Whether this is called by a statement: by a test that has the API called while one is executed."""
 
 
-class _PreparedCursor(psycopg.Cursor[Any]):
-    """Has PostgreSQL parse and plan a statement once for each connection, where Django's would each time."""
-
-    def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
-        """Execute, with the values beside the statement and not in it."""
-        return super().execute(query, params, **{"prepare": True, **options})
+class _Transaction:
+    async def fetch_all(self, statement: str, params: Mapping[str, Any]) -> Sequence[Any]:
+        """Execute a statement; return its rows."""
+        return await run_in_thread(_execute, statement, params, pool=DATABASE)
 
 
-def _cursor() -> CursorWrapper:
-    database = connections[DEFAULT_DB_ALIAS]
-    # A log of statements shows them with their values.
-    if database.vendor != "postgresql" or database.queries_logged:
-        return database.cursor()
-    database.ensure_connection()
-    # Wrapped by Django, so that errors and transactions stay its own.
-    return database.make_cursor(_PreparedCursor(database.connection))  # type: ignore[arg-type] # any cursor will do
+def _execute(statement: str, params: Mapping[str, Any]) -> Sequence[Any]:
+    outer = _is_executing.set(True)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statement, params)
+            rows: list[Any] = cursor.fetchall() if cursor.description else []
+            return rows
+    finally:
+        _is_executing.reset(outer)

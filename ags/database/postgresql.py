@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -15,12 +16,25 @@ from psycopg.types.string import TextLoader
 from psycopg.waiting import READY_R, READY_W, WAIT_W, Ready
 
 from ags.database.django_connections import ANSWER_LIMIT, NOT_READY, READ_ONLY, is_lost, with_limits
+from ags.database.threads import WaitedTooLong, take_turn
 
 PROBE_INTERVAL = 0.2
 """Seconds between two attempts to connect to a PostgreSQL that is not available."""
 
 CHECK_INTERVAL = 1.0
 """Seconds between two looks whether a connection that is only read from leads to an old primary."""
+
+READS, INSERTS, UPDATES = "reads", "inserts", "updates"
+"""Kinds of statements. Those of one kind wait for each other.
+
+UPDATES wait for rows that others have locked; INSERTS only for one that is being inserted, with the same key.
+"""
+
+LANE_LIMITS = {"lock_timeout": 500, "idle_in_transaction_session_timeout": 5000}
+"""Milliseconds. A statement of several requests waits for a row for a shorter time than that of one.
+
+A process that is stopped within a transaction holds the rows of several requests.
+"""
 
 GRACE = 0.01
 """Seconds for which an answer is waited for once more than the limit: the event loop may have been busy."""
@@ -97,132 +111,90 @@ class Connection(psycopg.AsyncConnection[Any]):
 
 
 class PostgreSQL:
-    """Two lanes: statements that only read do not wait for those that may wait for a row."""
+    """A lane for each kind of statements. Transactions are of the kind UPDATES."""
 
     max_batch_size = 32
 
     def __init__(self) -> None:
-        self._writing, self._reading = Lane(), Lane(only_reads=True)
+        self._outage = Outage()
+        self._lanes = {
+            READS: Lane(self._outage, only_reads=True),
+            INSERTS: Lane(self._outage),
+            UPDATES: Lane(self._outage),
+        }
 
     @property
     def is_available(self) -> bool:
         """Whether PostgreSQL was available to the last statements, or has been since."""
-        return self._writing.is_available and self._reading.is_available
+        return self._outage.is_over
 
     async def fetch_all(
-        self, statement: str, params: Mapping[str, Any], *, read_only: bool = False
+        self, statement: str, params: Mapping[str, Any], kind: str = UPDATES
     ) -> Sequence[Any]:
-        """Execute a statement; return its rows. Raises Django's database errors."""
-        lane = self._reading if read_only else self._writing
-        return await lane.fetch_all(statement, params)
+        """Execute a statement; return its rows. Raises Django's database errors.
+
+        Once it has begun, it goes on where the caller is cancelled.
+        """
+        return await self._lanes[kind].fetch_all(statement, params)
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """Open a transaction. Raises Django's database errors."""
+        return self._lanes[UPDATES].transaction()
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._writing.close()
-        await self._reading.close()
+        for lane in self._lanes.values():
+            await lane.close()
+        await self._outage.close()
 
 
-class Lane:
-    """One connection, which is opened for the first statement and replaced when it is lost.
+class Outage:
+    """While PostgreSQL is not available, statements fail at once, and one task tries to connect."""
 
-    While PostgreSQL is not available, statements fail at once, and one task tries to connect.
-
-    After a failover, a connection may lead to the old primary. A statement that writes shows it; where a lane
-    `only_reads`, it is asked once in `CHECK_INTERVAL`.
-    """
-
-    def __init__(self, *, only_reads: bool = False) -> None:
-        self._only_reads = only_reads
-        self._checked_at = 0.0
-        self._connection: Connection | None = None
-        self._turn = asyncio.Lock()
-        self._outage: psycopg.Error | None = None
+    def __init__(self) -> None:
+        self._error: psycopg.Error | None = None
         self._probing: asyncio.Task[None] | None = None
+        self._connection: Connection | None = None
 
     @property
-    def is_available(self) -> bool:
+    def is_over(self) -> bool:
         """Whether PostgreSQL was available to the last statement, or has been since."""
-        return self._outage is None
+        return self._error is None
 
-    async def fetch_all(self, statement: str, params: Mapping[str, Any]) -> Sequence[Any]:
-        """Execute a statement, one at a time; return its rows. Raises Django's database errors.
+    def begin(self, error: psycopg.Error) -> None:
+        """Fail statements from now on, until PostgreSQL is available."""
+        if self._error is None:
+            self._error = error
+            self._probing = asyncio.create_task(self._probe())
 
-        On a connection that has become read-only, the statement has done nothing: it is executed once more,
-        on a new connection.
-        """
-        async with self._turn:
-            try:
-                return await self._execute(statement, params)
-            except psycopg.errors.ReadOnlySqlTransaction:
-                pass
-            except psycopg.Error as error:
-                raise _as_django(error) from error
-            try:
-                return await self._execute(statement, params)
-            except psycopg.Error as error:
-                if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
-                    self._begin_outage(error)
-                raise _as_django(error) from error
+    async def connect(self) -> Connection:
+        """Connect to PostgreSQL. Raises psycopg's errors, at once while it is not available."""
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+        pg, self._connection = self._connection, None
+        if pg is not None and pg.is_usable:
+            return pg
+        try:
+            return await _connect()
+        except psycopg.Error as error:
+            self.begin(error)
+            raise
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Stop trying."""
         probing, self._probing = self._probing, None
         if probing is not None:
             probing.cancel()
             await asyncio.wait([probing])  # it may be connecting
-        await self._drop()
-
-    async def _execute(self, statement: str, params: Mapping[str, Any]) -> Sequence[Any]:
-        pg = await self._connected()
-        try:
-            await pg.statements.execute(statement, params, prepare=True)
-            return await pg.statements.fetchall()
-        except BaseException as error:
-            is_active = pg.info.transaction_status == TransactionStatus.ACTIVE
-            if isinstance(error, psycopg.Error) and is_active:  # no answer came, not even an error
-                self._begin_outage(error)
-            if is_active or pg.closed or is_lost(getattr(error, "sqlstate", None)):
-                await self._drop()
-            raise
-
-    async def _connected(self) -> Connection:
-        if self._outage is not None:
-            raise self._outage.with_traceback(None)
-        if self._connection is not None and await self._is_old_primary(self._connection):
-            await self._drop()
-        pg = self._connection
-        if pg is None or not pg.is_usable:
-            await self._drop()
-            try:
-                pg = self._connection = await _connect()
-            except psycopg.Error as error:
-                self._begin_outage(error)
-                raise
-        return pg
-
-    async def _is_old_primary(self, pg: Connection) -> bool:
-        now = pg.loop.time()
-        if not (self._only_reads and pg.is_usable and now >= self._checked_at + CHECK_INTERVAL):
-            return False
-        self._checked_at = now
-        return await _is_read_only(pg)
-
-    async def _drop(self) -> None:
         if self._connection is not None:
-            pg, self._connection = self._connection, None
-            await pg.close()
-
-    def _begin_outage(self, error: psycopg.Error) -> None:
-        if self._outage is None:
-            self._outage = error
-            self._probing = asyncio.create_task(self._probe())
+            await self._connection.close()
 
     async def _probe(self) -> None:
-        while self._outage is not None:
+        while self._error is not None:
             try:
                 pg = await _connect()
                 if not await _is_read_only(pg):
-                    self._connection, self._outage = pg, None
+                    self._connection, self._error = pg, None
                     return
                 await pg.close()
             except psycopg.Error:
@@ -232,8 +204,146 @@ class Lane:
             await asyncio.sleep(PROBE_INTERVAL)
 
 
+class Lane:
+    """One connection, which is opened for the first statement and replaced when it is lost.
+
+    After a failover, a connection may lead to the old primary. A statement that writes shows it; where a lane
+    `only_reads`, it is asked once in `CHECK_INTERVAL`.
+    """
+
+    def __init__(self, outage: Outage, *, only_reads: bool = False) -> None:
+        self.outage = outage
+        self._only_reads = only_reads
+        self._checked_at = 0.0
+        self._connection: Connection | None = None
+        self._turn = asyncio.Lock()
+        self._is_closed = False
+
+    async def fetch_all(self, statement: str, params: Mapping[str, Any]) -> Sequence[Any]:
+        """Execute a statement, one at a time; return its rows. Raises Django's database errors.
+
+        On a connection that has become read-only, the statement has done nothing: it is executed once more,
+        on a new connection. A statement that has begun goes on where the caller is cancelled.
+        """
+        await take_turn(self._turn)
+        return await asyncio.shield(asyncio.create_task(self._fetch_all(statement, params)))
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """Open a transaction: committed at the end of the block, rolled back where that raises.
+
+        Raises Django's database errors.
+        """
+        await take_turn(self._turn)
+        try:
+            with _django_errors():
+                pg = await self._connected()
+                await self.execute(pg, "BEGIN")
+            try:
+                yield Transaction(self, pg)
+            except BaseException:
+                await self._roll_back(pg)
+                raise
+            with _django_errors():
+                await self.execute(pg, "COMMIT")
+                if pg.statements.statusmessage != "COMMIT":  # a statement had failed
+                    raise psycopg.errors.InFailedSqlTransaction("the transaction was rolled back")
+        finally:
+            self._turn.release()
+
+    async def close(self) -> None:
+        """Close the connection, after the statement that is executed."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        with suppress(WaitedTooLong):
+            await take_turn(self._turn)  # and keep it
+        await self._drop()
+
+    async def execute(
+        self, pg: Connection, statement: str, params: Mapping[str, Any] | None = None
+    ) -> Sequence[Any]:
+        """Execute a statement on the connection that the caller has."""
+        try:
+            if not pg.is_usable:  # since the statement before
+                await self._drop()
+                raise psycopg.OperationalError("PostgreSQL has closed the connection")
+            await pg.statements.execute(statement, params, prepare=True)
+            result = pg.statements.pgresult
+            return await pg.statements.fetchall() if result is not None and result.nfields else []
+        except BaseException as error:
+            is_active = pg.info.transaction_status == TransactionStatus.ACTIVE
+            if isinstance(error, psycopg.Error) and is_active:  # no answer came, not even an error
+                self.outage.begin(error)
+            if is_active or pg.closed or is_lost(getattr(error, "sqlstate", None)):
+                await self._drop()
+            raise
+
+    async def _fetch_all(self, statement: str, params: Mapping[str, Any]) -> Sequence[Any]:
+        try:
+            with _django_errors():
+                try:
+                    return await self.execute(await self._connected(), statement, params)
+                except psycopg.errors.ReadOnlySqlTransaction:
+                    pass
+                try:
+                    return await self.execute(await self._connected(), statement, params)
+                except psycopg.errors.ReadOnlySqlTransaction as error:
+                    self.outage.begin(error)
+                    raise
+        finally:
+            self._turn.release()
+
+    async def _roll_back(self, pg: Connection) -> None:
+        try:
+            if not pg.closed:
+                await self.execute(pg, "ROLLBACK")
+        except psycopg.Error:
+            await self._drop()
+
+    async def _connected(self) -> Connection:
+        if not self.outage.is_over or (
+            self._connection is not None and not await self._is_current(self._connection)
+        ):
+            await self._drop()
+        if self._is_closed:
+            raise psycopg.OperationalError("the process ends")
+        if self._connection is None:
+            self._connection = await self.outage.connect()
+        return self._connection
+
+    async def _is_current(self, pg: Connection) -> bool:
+        """Whether the connection can be used, and does not lead to an old primary."""
+        now = pg.loop.time()
+        if self._only_reads and pg.is_usable and now >= self._checked_at + CHECK_INTERVAL:
+            self._checked_at = now
+            return not await _is_read_only(pg)
+        return pg.is_usable
+
+    async def _drop(self) -> None:
+        if self._connection is not None:
+            pg, self._connection = self._connection, None
+            await pg.close()
+
+
+class Transaction:
+    """A transaction that a lane has opened."""
+
+    def __init__(self, lane: Lane, pg: Connection) -> None:
+        self._lane, self._pg = lane, pg
+
+    async def fetch_all(self, statement: str, params: Mapping[str, Any]) -> Sequence[Any]:
+        """Execute a statement; return its rows. Raises Django's database errors."""
+        with _django_errors():
+            try:
+                return await self._lane.execute(self._pg, statement, params)
+            except psycopg.errors.ReadOnlySqlTransaction as error:
+                self._lane.outage.begin(error)
+                raise
+
+
 async def _connect() -> Connection:
-    params = with_limits(connection.get_connection_params())
+    params = with_limits(connection.get_connection_params(), **LANE_LIMITS)
     for django_only in ("cursor_factory", "context"):
         params.pop(django_only, None)
     pg = await Connection.connect(autocommit=True, **params)
@@ -255,6 +365,14 @@ async def _is_read_only(pg: Connection) -> bool:
         await pg.close()
         raise
     return row is None or bool(row[0])
+
+
+@contextmanager
+def _django_errors() -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as error:
+        raise _as_django(error) from error
 
 
 def _as_django(error: psycopg.Error) -> utils.Error:

@@ -16,8 +16,11 @@ from ags.database.django_connections import drop_dead_connection
 WAIT_LIMIT = 4.0
 """Seconds for which a request waits for its turn, of a thread or of a statement."""
 
-REQUESTS, STAFF, CONFIGURATION, PROBES = "requests", "staff", "configuration", "probes"
-"""The pools of threads. The last two have one thread each, which does not wait for requests."""
+VERIFICATION, STAFF, CONFIGURATION, DATABASE = "verification", "staff", "configuration", "database"
+"""The pools of threads. The last two have one thread each, with a connection to the database.
+
+CONFIGURATION: what the ORM reads for the process itself. DATABASE: the statements of requests, on SQLite.
+"""
 
 STAFF_THREADS = 3
 """Requests for pages of staff that a process answers at once."""
@@ -33,9 +36,9 @@ _opened: dict[asyncio.AbstractEventLoop, dict[str, ThreadPoolExecutor]] = {}
 """The pools of each event loop, by their names. Each thread keeps its connection to the database."""
 
 
-def open_threads(requests: int) -> None:
-    """Give the running event loop threads of its own, so many for requests."""
-    sizes = {REQUESTS: requests, STAFF: STAFF_THREADS, CONFIGURATION: 1, PROBES: 1}
+def open_threads(verification: int) -> None:
+    """Give the running event loop threads of its own, so many for strategies that block."""
+    sizes = {VERIFICATION: verification, STAFF: STAFF_THREADS, CONFIGURATION: 1, DATABASE: 1}
     pools = {name: ThreadPoolExecutor(size, name) for name, size in sizes.items()}
     _opened[asyncio.get_running_loop()] = pools
 
@@ -46,7 +49,16 @@ def close_threads() -> None:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-async def run_in_thread(function: Callable[..., _T], *args: Any, pool: str = REQUESTS) -> _T:
+async def take_turn(turn: asyncio.Lock) -> None:
+    """Acquire a lock. Raises `WaitedTooLong`."""
+    try:
+        async with asyncio.timeout(WAIT_LIMIT):
+            await turn.acquire()
+    except TimeoutError:
+        raise WaitedTooLong from None
+
+
+async def run_in_thread(function: Callable[..., _T], *args: Any, pool: str) -> _T:
     """Return what a function returns that blocks. Raises what it raises, and `WaitedTooLong`.
 
     In an event loop without threads of its own, as that of Django's test client, it is called in the thread

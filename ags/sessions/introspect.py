@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ags.database import database
-from ags.database.batching import Batcher, Row
-from ags.sessions import dialect, standing
+from ags.database.batching import Batcher
+from ags.sessions import sql, standing
 from ags.sessions.client_tokens import AccessToken, RefreshToken
 
 # Statements are put together from constants.
@@ -20,7 +19,7 @@ async def is_active(tenant_id: str, token: AccessToken | RefreshToken) -> tuple[
     They are told from the row: a platform that shares an HS256 secret could have signed others. Tokens that
     are introspected at the same time share a statement.
     """
-    row: Row = {"tenant": tenant_id, "sign_on": token.sign_on}
+    row: sql.Row = {"tenant": tenant_id, "sign_on": token.sign_on}
     found: tuple[str, str] | None
     if isinstance(token, AccessToken):
         found = await _access_tokens.submit({**row, "jti": token.jti})
@@ -30,40 +29,40 @@ async def is_active(tenant_id: str, token: AccessToken | RefreshToken) -> tuple[
     return found
 
 
-async def _look_at_access_tokens(rows: Sequence[Row]) -> Sequence[Any]:
-    return await dialect.fetch_each(_access_tokens_sql(), rows)
+async def _look_at_access_tokens(rows: Sequence[sql.Row]) -> Sequence[Any]:
+    return await sql.select_each(_access_tokens_sql(), rows)
 
 
-async def _look_at_refresh_tokens(rows: Sequence[Row]) -> Sequence[Any]:
-    return await dialect.fetch_each(_refresh_tokens_sql(), rows)
+async def _look_at_refresh_tokens(rows: Sequence[sql.Row]) -> Sequence[Any]:
+    return await sql.select_each(_refresh_tokens_sql(), rows)
 
 
-_access_tokens = Batcher(_look_at_access_tokens, lambda: database().max_batch_size)
-_refresh_tokens = Batcher(_look_at_refresh_tokens, lambda: database().max_batch_size)
+_access_tokens = Batcher(_look_at_access_tokens)
+_refresh_tokens = Batcher(_look_at_refresh_tokens)
 
 
-@dialect.written_once
+@sql.cached_sql
 def _access_tokens_sql() -> str:
     return _selecting(f"({standing.ACCESS_TOKEN}) IS NULL", jti="text")
 
 
-@dialect.written_once
+@sql.cached_sql
 def _refresh_tokens_sql() -> str:
     # One that the row has not reached is refreshed, too. The row has the end of its own generation only.
     unused = f"""
-   {dialect.moment("expires", "g.{}")} > {dialect.now()}
+   {sql.from_epoch("g.expires")} > {sql.now()}
    AND (d.generation < g.generation
-        OR d.generation = g.generation AND d.refresh_expires_at > {dialect.now()})"""
+        OR d.generation = g.generation AND d.refresh_expires_at > {sql.now()})"""
     return _selecting(
         f"({standing.SIGN_ON}) IS NULL AND {unused}", generation="bigint", expires="double precision"
     )
 
 
 def _selecting(condition: str, **columns: str) -> str:
-    given = dialect.given(place="integer", tenant="text", sign_on="text", **columns)
+    values = sql.values_table(row_number="integer", tenant="text", sign_on="text", **columns)
     return f"""
-SELECT g.place, a.account_id, d.client_id
-  FROM {given} AS g
+SELECT g.row_number, a.account_id, d.client_id
+  FROM {values} AS g
   JOIN ags_sessions_device d ON d.tenant_id = g.tenant AND d.sign_on = g.sign_on
  CROSS JOIN {standing.OF_SIGN_ON}
  WHERE t.id = d.tenant_id

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from django.db import Error
-
-from ags.database import database, fetch_all
-from ags.database.batching import Batcher, Row, own_copy
-from ags.sessions import dialect
+from ags.database import INSERTS, Transaction, fetch_all
+from ags.database.batching import Batcher
+from ags.sessions import sql
 from ags.sessions.denial import Stale
-from ags.sessions.device import Proof
+from ags.sessions.devices import ROW_IDS, Proof
 from ags.sessions.standing import KEY_STATES
 from ags.sessions.tokens import hash_of, new_token
 from providers.contract import Identity, Refusal, Refused
@@ -28,81 +25,70 @@ CLOCK_MARGIN = 60.0
 
 
 async def issue(tenant: TenantView, service: ServiceView, identity: Identity, correlation_id: str) -> str:
-    """Return a new session token, once it is committed. Raises as `consume_proof`."""
+    """Return a new session token, once it is committed.
+
+    Raises as `explain_rejection` returns, and Django's database errors.
+    """
     token = new_token()
     ttl: int = service.settings["session_token_ttl"]
     row = _row(tenant, service, identity, correlation_id, token=token, ttl=ttl)
-    rejection = await _writes.submit(row)
-    if rejection is not None:
-        raise rejection.error(tenant)
+    if not await _session_tokens.submit(row):
+        raise await explain_rejection(tenant, row)
     return token
 
 
-def consume_proof(tenant: TenantView, service: ServiceView, identity: Identity, correlation_id: str) -> Proof:
-    """Store the proof, within a transaction, under a session token that is spent from the beginning.
+async def _insert(rows: Sequence[sql.Row]) -> list[bool]:
+    """Insert session tokens; return whether each was stored."""
+    stored = {bytes(row[0]) for row in await fetch_all(_insert_sql(False), sql.values_params(rows), INSERTS)}
+    return [row["token_hash"] in stored for row in rows]
 
-    Raises `Refused(REPLAYED)` when the proof was accepted before, `Refused(KEY_NOT_IN_FORCE)` when the key is
-    too early or too late by the database's clock, `Stale` when tenant, service or key are no longer what was
-    read, and Django's database errors.
+
+_session_tokens = Batcher(_insert)
+
+
+def spent_row(
+    tenant: TenantView, service: ServiceView, identity: Identity, correlation_id: str
+) -> Mapping[str, Any]:
+    """Return the row of a session token that is spent from the beginning, and that nobody is ever told."""
+    return _row(tenant, service, identity, correlation_id, token=new_token(), ttl=0)
+
+
+async def consume_proofs(transaction: Transaction, rows: Sequence[Mapping[str, Any]]) -> list[Proof | None]:
+    """Store proofs as spent session tokens (`spent_row`), in a transaction; None for one that is rejected."""
+    stored = await transaction.fetch_all(_insert_sql(True), sql.values_params(rows))
+    accepted = {bytes(token_hash): rest for token_hash, *rest in stored}
+    return [
+        Proof(row["account_id"], row["service"], row["key"], *accepted[row["token_hash"]])
+        if row["token_hash"] in accepted
+        else None
+        for row in rows
+    ]
+
+
+async def explain_rejection(tenant: TenantView, row: Mapping[str, Any]) -> Exception:
+    """Return why the database rejected a proof: a row of at least `acceptance_params`.
+
+    `Refused(REPLAYED)` when the proof was accepted before, `Refused(KEY_NOT_IN_FORCE)` when the key is too
+    early or too late by the database's clock, `Stale` when tenant, service or key are no longer what was
+    read. Raises Django's database errors.
     """
-    row = _row(tenant, service, identity, correlation_id, token=new_token(), ttl=0)
-    stored = dialect.several(_insert_sql(True), dialect.giving([row]))
-    if not stored:
-        raise explain_rejection(tenant, row)
-    return Proof(identity.account_id, service.id, identity.key_id, stored[0][1])
+    asked = {name: row.get(name) for name in _ASKED}
+    since, is_current, is_replayed, is_key_out_of_time = await _rejections.submit(asked)
+    if is_current and is_replayed:
+        return Refused(Refusal.REPLAYED, "jti")
+    if is_current and is_key_out_of_time:
+        return Refused(Refusal.KEY_NOT_IN_FORCE)
+    return Stale(tenant, since)
 
 
-def explain_rejection(tenant: TenantView, row: Row) -> Exception:
-    """Return why the database rejected a proof, as a row of at least `acceptance_params`."""
-    ((_, *reasons),) = dialect.several(_rejection_sql(), dialect.giving([{**dict.fromkeys(_COLUMNS), **row}]))
-    return _Rejection(*reasons).error(tenant)
+async def _explain(rows: Sequence[sql.Row]) -> list[tuple[float, bool, bool, bool]]:
+    """Explain rejections by one statement, for a change meets many. Return the moment, too."""
+    since = time.monotonic()
+    reasons = await sql.select_each(_rejection_sql(), rows, INSERTS)
+    return [(since, *map(bool, row or ())) for row in reasons]  # type: ignore[misc] # each row has three
 
 
-@dataclass(frozen=True, slots=True)
-class _Rejection:
-    """Why the deciding statement did not store a row, by what the database says a moment later.
-
-    `stale_since`: the moment of that, as `Stale` has it. `failure`: the database did not say.
-    """
-
-    is_current: bool = False
-    is_replayed: bool = False
-    is_key_out_of_time: bool = False
-    failure: Error | None = None
-    stale_since: float | None = None
-
-    def error(self, tenant: TenantView) -> Exception:
-        """Return what to raise."""
-        if self.failure is not None:
-            return own_copy(self.failure)
-        if self.is_current and self.is_replayed:
-            return Refused(Refusal.REPLAYED, "jti")
-        if self.is_current and self.is_key_out_of_time:
-            return Refused(Refusal.KEY_NOT_IN_FORCE)
-        return Stale(tenant, self.stale_since)
-
-
-async def _insert(rows: Sequence[Row]) -> list[_Rejection | None]:
-    """Insert session tokens; return why each was rejected, None where it was not."""
-    stored = {bytes(row[0]) for row in await fetch_all(_insert_sql(False), dialect.giving(rows))}
-    rejected = [row for row in rows if row["token_hash"] not in stored]
-    if not rejected:
-        return [None] * len(rows)
-    rejections = await _explain(rejected)
-    return [None if row["token_hash"] in stored else rejections[row["token_hash"]] for row in rows]
-
-
-async def _explain(rejected: Sequence[Row]) -> dict[bytes, _Rejection]:
-    """Return why rows were rejected, by the hash of the token. One statement for all: a change meets many."""
-    at = time.monotonic()
-    try:
-        rows = await fetch_all(_rejection_sql(), dialect.giving(rejected))
-    except Error as error:  # others may be stored, which this must not undo
-        return {row["token_hash"]: _Rejection(failure=error) for row in rejected}
-    return {bytes(row[0]): _Rejection(row[1], row[2], row[3], stale_since=at) for row in rows}
-
-
-_writes = Batcher(_insert, lambda: database().max_batch_size)
+_rejections = Batcher(_explain)
 
 
 def _row(
@@ -113,7 +99,7 @@ def _row(
     *,
     token: str,
     ttl: int,
-) -> Row:
+) -> sql.Row:
     return {
         **acceptance_params(tenant, service, identity.key_id),
         "token_hash": hash_of(token),
@@ -130,58 +116,63 @@ def acceptance_params(tenant: TenantView, service: ServiceView, key_id: int | No
     return {"tenant": tenant.id, "version": tenant.version, "service": service.id, "key": key_id}
 
 
-def acceptance_join(given: str = dialect.PARAMETER) -> str:
+def acceptance_join() -> str:
     """Return the condition under which a proof is accepted: its rows `t`, `s` and perhaps `k` are in force.
 
-    What it is `given` (`acceptance_params`) are parameters, or the columns of a row.
+    What they are joined to is the row `g`, with the columns of `acceptance_params`.
     """
-    now = dialect.now()
-    tenant, version, service, key = (given.format(name) for name in ("tenant", "version", "service", "key"))
-    return f"""tenants_tenant t ON t.id = {tenant} AND t.enabled AND t.version = {version}
-  JOIN tenants_service s ON s.id = {service} AND s.tenant_id = t.id AND s.enabled
-  LEFT JOIN tenants_key k ON k.id = {key} AND k.tenant_id = t.id AND k.state IN ({KEY_STATES})
-   AND (k.not_before IS NULL OR k.not_before <= {now})
-   AND (k.not_after IS NULL OR k.not_after > {now})
- WHERE ({key} IS NULL OR k.id IS NOT NULL)"""
+    return f"""tenants_tenant t ON t.id = g.tenant AND t.enabled AND t.version = g.version
+  JOIN tenants_service s ON s.id = g.service AND s.tenant_id = t.id AND s.enabled
+  LEFT JOIN tenants_key k ON k.id = g.key AND k.tenant_id = t.id AND k.state IN ({KEY_STATES})
+   AND (k.not_before IS NULL OR k.not_before <= {sql.now()})
+   AND (k.not_after IS NULL OR k.not_after > {sql.now()})
+ WHERE (g.key IS NULL OR k.id IS NOT NULL)"""
 
+
+_ASKED = {"tenant": "text", "version": "bigint", "service": "bigint", "key": "bigint", "jti": "text"}
 
 _COLUMNS = {
-    "tenant": "text",
-    "version": "bigint",
-    "service": "bigint",
-    "key": "bigint",
+    **_ASKED,
     "token_hash": "bytea",
     "account_id": "text",
     "correlation_id": "text",
-    "jti": "text",
     "ttl": "integer",
     "guard": "double precision",
 }
 
 
-@dialect.written_once
+@sql.cached_sql
 def _insert_sql(spent: bool) -> str:
     # Ordered, so that two statements that meet in the same assertions wait for each other one way round.
-    now, expires = dialect.now(), dialect.after("ttl", "g.{}")
+    now, expires = sql.now(), sql.now_plus_seconds("g.ttl")
     return f"""
 INSERT INTO ags_sessions_sessiontoken
        (tenant_id, service_id, key_id, token_hash, account_id, correlation_id, jti,
         created_at, expires_at, redeemed_at, dead_after)
 SELECT t.id, s.id, k.id, g.token_hash, g.account_id, g.correlation_id, g.jti,
-       {now}, {expires}, {now if spent else "NULL"}, {dialect.later(expires, dialect.moment("guard", "g.{}"))}
-  FROM {dialect.given(**_COLUMNS)} AS g
-  JOIN {acceptance_join("g.{}")}
+       {now}, {expires}, {now if spent else "NULL"}, {sql.greatest(expires, sql.from_epoch("g.guard"))}
+  FROM {sql.values_table(**_COLUMNS)} AS g
+  JOIN {acceptance_join()}
  ORDER BY g.jti, t.id, s.id
     ON CONFLICT DO NOTHING
-RETURNING token_hash{", created_at" if spent else ""}
+RETURNING token_hash{", created_at, id" if spent else ""}
 """  # noqa: S608 - put together from constants
 
 
-@dialect.written_once
-def _rejection_sql() -> str:
-    now = dialect.now()
+@sql.cached_sql
+def restore_sql() -> str:
+    """Delete what `consume_proofs` has stored in this transaction."""
     return f"""
-SELECT g.token_hash, t.id IS NOT NULL,
+DELETE FROM ags_sessions_sessiontoken
+ WHERE id IN (SELECT g.row_id FROM {sql.values_table(**ROW_IDS)} AS g)
+"""  # noqa: S608 - put together from constants
+
+
+@sql.cached_sql
+def _rejection_sql() -> str:
+    now = sql.now()
+    return f"""
+SELECT g.row_number, t.id IS NOT NULL,
        g.jti IS NOT NULL AND EXISTS (SELECT 1 FROM ags_sessions_sessiontoken st
                 WHERE st.tenant_id = g.tenant AND st.jti = g.jti
                   AND (st.key_id = g.key
@@ -189,6 +180,6 @@ SELECT g.token_hash, t.id IS NOT NULL,
        EXISTS (SELECT 1 FROM tenants_key k
                 WHERE k.id = g.key AND k.tenant_id = g.tenant
                   AND (k.not_before > {now} OR k.not_after <= {now}))
-  FROM {dialect.given(**_COLUMNS)} AS g
+  FROM {sql.values_table(row_number="integer", **_ASKED)} AS g
   LEFT JOIN tenants_tenant t ON t.id = g.tenant AND t.enabled AND t.version = g.version
 """  # noqa: S608 - put together from constants

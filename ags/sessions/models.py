@@ -154,7 +154,7 @@ class AccountChoice(TenantScoped):
     """Proof that names several accounts, of which a subscriber may choose one, once, for one device.
 
     One row for the whole choice: its user account tokens are one secret, each with a place in `accounts`.
-    Only a keyed hash of the secret is stored. Rows are written by `choice` and by nothing else.
+    Only a keyed hash of the secret is stored. Rows are written by `account_choice` and by nothing else.
     """
 
     tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="+", db_constraint=False, db_index=False)

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from django.db import transaction
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from ags.sessions import dialect, once, standing
+from ags.database import fetch_one, transaction
+from ags.database.batching import Batcher
+from ags.sessions import single_use, sql, standing
 from ags.sessions.client_tokens import SignOn
-from ags.sessions.device import KnownDevice, NewDevice, Proof, admit
+from ags.sessions.devices import (
+    ROW_IDS,
+    KnownDevice,
+    NewDevice,
+    Outcome,
+    Proof,
+    SignOnRequest,
+    sign_on_devices,
+    signed_on,
+)
 from ags.sessions.models import SecurityEvent
 from ags.sessions.tokens import hashes_of
 from tenants.view import ServiceView, TenantView
@@ -15,7 +28,7 @@ from tenants.view import ServiceView, TenantView
 # ruff: noqa: S608
 
 
-def redeem(
+async def redeem(
     tenant: TenantView,
     service: ServiceView,
     token: str,
@@ -27,58 +40,94 @@ def redeem(
     Raises `Denied`, which leaves the token as it was, `Stale` when tenant, service or key are no longer what
     was read, and Django's database errors.
     """
-    try:
-        with transaction.atomic():
-            return admit(tenant, _spend(tenant, service, token), device, correlation_id)
-    except _NotSpent:
-        raise _why_not(tenant, service, token, correlation_id) from None
+    redemption = _Redemption(tenant, device, correlation_id, service, hashes_of(token))
+    outcome: Outcome | None = await _redemptions.submit(redemption)
+    if outcome is None:
+        raise await _explain_rejection(redemption)
+    return signed_on(outcome)
 
 
-class _NotSpent(Exception):
-    """The deciding statement found nothing to spend."""
+@dataclass(frozen=True, slots=True)
+class _Redemption(SignOnRequest):
+    service: ServiceView
+    hashes: Sequence[bytes]
+
+    def row(self) -> dict[str, Any]:
+        """Return the values of the statements below."""
+        return {
+            "tenant": self.tenant.id,
+            "service": self.service.id,
+            "version": self.tenant.version,
+            **sql.numbered("hash", self.hashes),
+        }
 
 
-def _spend(tenant: TenantView, service: ServiceView, token: str) -> Proof:
-    hashes = hashes_of(token)
-    row = dialect.one(
-        _spending(len(hashes)),
-        tenant=tenant.id,
-        service=service.id,
-        version=tenant.version,
-        **dialect.numbered("hash", hashes),
+async def _redeem(redemptions: Sequence[_Redemption]) -> list[Outcome | None]:
+    """Return the sign-on of each, or why it was denied; None where the token could not be redeemed."""
+    rows = [one.row() for one in redemptions]
+    spend = _spend_sql(len(redemptions[0].hashes))
+    async with transaction() as opened:
+        spent = sql.in_order(rows, await opened.fetch_all(spend, sql.numbered_params(rows)))
+        proofs = [None if proof is None else Proof(*proof) for proof in spent]
+        return await sign_on_devices(opened, redemptions, proofs, _restore_sql())
+
+
+_redemptions = Batcher(_redeem)
+
+
+async def _explain_rejection(redemption: _Redemption) -> Exception:
+    row = await fetch_one(_state_sql(len(redemption.hashes)), sql.values_params([redemption.row()]))
+    return await single_use.explain_rejection(
+        redemption.tenant,
+        redemption.service,
+        row,
+        SecurityEvent.Kind.SESSION_TOKEN_REUSED,
+        redemption.correlation_id,
     )
-    if row is None:
-        raise _NotSpent
-    return Proof(*row)
 
 
-def _why_not(tenant: TenantView, service: ServiceView, token: str, correlation_id: str) -> Exception:
-    hashes = hashes_of(token)
-    row = dialect.one(_looking(len(hashes)), tenant=tenant.id, **dialect.numbered("hash", hashes))
-    return once.why_not(tenant, service, row, SecurityEvent.Kind.SESSION_TOKEN_REUSED, correlation_id)
+def _values(hashes: int, **more: str) -> str:
+    columns = sql.numbered("hash", ["bytea"] * hashes)
+    return sql.values_table(tenant="text", service="bigint", version="bigint", **columns, **more)
 
 
-@dialect.written_once
-def _spending(hashes: int) -> str:
+@sql.cached_sql
+def _spend_sql(hashes: int) -> str:
+    # In order, so that two transactions that meet in the same tokens wait for each other one way round.
     return f"""
 UPDATE ags_sessions_sessiontoken AS st
-   SET redeemed_at = {dialect.now()}
- WHERE st.tenant_id = %(tenant)s AND st.token_hash IN ({dialect.listed("hash", hashes)})
-   AND st.service_id = %(service)s
-   AND st.redeemed_at IS NULL AND st.revoked_at IS NULL AND st.expires_at > {dialect.now()}
-   AND EXISTS (SELECT 1 FROM {standing.OF_SESSION_TOKEN}
-                WHERE t.id = st.tenant_id AND t.version = %(version)s
-                  AND ({standing.SESSION_TOKEN}) IS NULL)
-RETURNING account_id, service_id, key_id, created_at
+   SET redeemed_at = {sql.now()}
+  FROM (SELECT st.id AS token, g.row_number
+          FROM {_values(hashes, row_number="integer")} AS g
+          JOIN ags_sessions_sessiontoken st
+            ON st.tenant_id = g.tenant AND st.token_hash IN ({sql.columns("hash", hashes)})
+           AND st.service_id = g.service
+         CROSS JOIN {standing.OF_SESSION_TOKEN}
+         WHERE st.redeemed_at IS NULL AND st.revoked_at IS NULL AND st.expires_at > {sql.now()}
+           AND t.id = st.tenant_id AND t.version = g.version AND ({standing.SESSION_TOKEN}) IS NULL
+         ORDER BY st.id {sql.lock_rows("st")}) AS g
+ WHERE st.id = g.token AND st.redeemed_at IS NULL AND st.revoked_at IS NULL
+RETURNING {sql.row_number()}, account_id, service_id, key_id, created_at, id
 """
 
 
-@dialect.written_once
-def _looking(hashes: int) -> str:
+@sql.cached_sql
+def _restore_sql() -> str:
+    return f"""
+UPDATE ags_sessions_sessiontoken
+   SET redeemed_at = NULL
+ WHERE id IN (SELECT g.row_id FROM {sql.values_table(**ROW_IDS)} AS g)
+"""
+
+
+@sql.cached_sql
+def _state_sql(hashes: int) -> str:
     return f"""
 SELECT st.id, st.account_id, st.redeemed_at IS NOT NULL, st.revoked_at IS NOT NULL,
-       st.expires_at <= {dialect.now()}, st.service_id, {standing.SESSION_TOKEN}
-  FROM ags_sessions_sessiontoken st CROSS JOIN {standing.OF_SESSION_TOKEN}
- WHERE t.id = st.tenant_id AND st.tenant_id = %(tenant)s
-   AND st.token_hash IN ({dialect.listed("hash", hashes)})
+       st.expires_at <= {sql.now()}, st.service_id, {standing.SESSION_TOKEN}
+  FROM {_values(hashes)} AS g
+  JOIN ags_sessions_sessiontoken st
+    ON st.tenant_id = g.tenant AND st.token_hash IN ({sql.columns("hash", hashes)})
+ CROSS JOIN {standing.OF_SESSION_TOKEN}
+ WHERE t.id = st.tenant_id
 """

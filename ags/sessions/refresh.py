@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
-from ags.sessions import dialect, events, standing
+from ags.database import fetch_all
+from ags.database.batching import Batcher
+from ags.sessions import events, sql, standing
 from ags.sessions.client_tokens import RefreshToken, SignOn
 from ags.sessions.database_behind import database_behind
 from ags.sessions.denial import Denial, Denied, Fault, Stale
@@ -21,7 +24,7 @@ USED_KEPT = 16
 """Used refresh tokens that are remembered. A refresh that would forget one within its grace is refused."""
 
 
-def refresh(tenant: TenantView, token: RefreshToken, correlation_id: str) -> SignOn:
+async def refresh(tenant: TenantView, token: RefreshToken, correlation_id: str) -> SignOn:
     """Return the sign-on with its next generation; when this returns, that is committed.
 
     A token that was used a moment ago gets the same successor: the answer was lost, or two of the client's
@@ -29,26 +32,28 @@ def refresh(tenant: TenantView, token: RefreshToken, correlation_id: str) -> Sig
     ends. One that the database has not reached moves it forward: only AGS can have signed it, so the database
     has lost what it had committed. Raises `Denied`, `Stale`, and Django's database errors.
     """
-    found = _find(tenant, token, correlation_id)
+    found = await _find(tenant, token, correlation_id)
     if found.is_unused(token):
-        rotated = _rotate(tenant, token, found)
+        rotated = await _rotate(tenant, token, found)
         if rotated is not None:
             if token.generation > found.sign_on.generation:
                 database_behind.report(tenant.id, correlation_id)
             return rotated
-        found = _find(tenant, token, correlation_id)  # somebody was faster, or something was just revoked
+        found = await _find(
+            tenant, token, correlation_id
+        )  # another was faster, or something was just revoked
         if found.is_unused(token):
             raise Stale(tenant)
     return found.sign_on
 
 
-def _find(tenant: TenantView, token: RefreshToken, correlation_id: str) -> _Found:
+async def _find(tenant: TenantView, token: RefreshToken, correlation_id: str) -> _Found:
     """Return the sign-on of a token that is unused, or was used within the grace. Raises `Denied`."""
-    found = _Found.of(tenant, token)
+    found = await _Found.of(tenant, token)
     if not (found.is_unused(token) or found.was_used_within(tenant.rules.refresh_grace, token)):
-        end_sign_on(tenant.id, token.sign_on, "refresh_token_reused")
+        await end_sign_on(tenant.id, token.sign_on, "refresh_token_reused")
         kind = SecurityEvent.Kind.REFRESH_TOKEN_REUSED
-        events.record(tenant.id, kind, token.sign_on, found.sign_on.account_id, correlation_id)
+        await events.record(tenant.id, kind, token.sign_on, found.sign_on.account_id, correlation_id)
         raise Denied(Denial.TOKEN_REUSED)
     # After reuse: a client that was offline while its token was stolen shows it when it has expired.
     if found.has_expired(token):
@@ -65,9 +70,9 @@ class _Found:
         self.now: float = row[7]
 
     @classmethod
-    def of(cls, tenant: TenantView, token: RefreshToken) -> _Found:
+    async def of(cls, tenant: TenantView, token: RefreshToken) -> _Found:
         """Read it. Raises `Denied`."""
-        row = dialect.one(_looking(), tenant=tenant.id, sign_on=token.sign_on)
+        row = await _states.submit({"tenant": tenant.id, "sign_on": token.sign_on})
         if row is None:
             raise Denied(Denial.TOKEN_UNKNOWN)
         if row[8] is not None:
@@ -92,7 +97,7 @@ class _Found:
         return self.now < used_at + grace
 
 
-def _rotate(tenant: TenantView, token: RefreshToken, found: _Found) -> SignOn | None:
+async def _rotate(tenant: TenantView, token: RefreshToken, found: _Found) -> SignOn | None:
     grace = tenant.rules.refresh_grace
     current = found.sign_on.generation
     used = [one for one in found.used if found.now < one[1] + grace]
@@ -102,42 +107,76 @@ def _rotate(tenant: TenantView, token: RefreshToken, found: _Found) -> SignOn | 
     if too_many > 0:
         raise Denied(Denial.TOO_MANY_REFRESHES, math.ceil(used[too_many - 1][1] + grace - found.now))
     used += [[generation, found.now] for generation in used_now]
-    row = dialect.one(
-        _rotating(),
-        tenant=tenant.id,
-        version=tenant.version,
-        sign_on=token.sign_on,
-        current=current,
-        generation=token.generation,
-        refresh_ttl=tenant.rules.refresh_token_ttl,
-        used=json.dumps(used),
+    row = await _rotations.submit(
+        {
+            "tenant": tenant.id,
+            "version": tenant.version,
+            "rotated": token.sign_on,
+            "current": current,
+            "presented": token.generation,
+            "refresh_ttl": tenant.rules.refresh_token_ttl,
+            "now_used": json.dumps(used),
+        }
     )
     if row is None:
         return None
     return SignOn(found.sign_on.account_id, found.sign_on.client_id, token.sign_on, *row)
 
 
-@dialect.written_once
-def _looking() -> str:
-    ends = dialect.epoch("d.refresh_expires_at"), dialect.epoch("d.fixed_expires_at")
+async def _read(rows: Sequence[sql.Row]) -> list[Sequence[Any] | None]:
+    return await sql.select_each(_state_sql(), rows)
+
+
+async def _update(rows: Sequence[sql.Row]) -> list[Sequence[Any] | None]:
+    """Rotate sign-ons; return the generation and the ends of each, None where it was not possible.
+
+    Of two rows with the same sign-on, one is rotated.
+    """
+    return sql.in_order(rows, await fetch_all(_rotate_sql(), sql.numbered_params(rows)))
+
+
+_states, _rotations = Batcher(_read), Batcher(_update)
+
+
+@sql.cached_sql
+def _state_sql() -> str:
+    ends = sql.to_epoch("d.refresh_expires_at"), sql.to_epoch("d.fixed_expires_at")
     return f"""
-SELECT a.account_id, d.client_id, d.sign_on, d.generation, {", ".join(ends)}, d.used,
-       {dialect.epoch(dialect.now())}, {standing.SIGN_ON}
-  FROM ags_sessions_device d CROSS JOIN {standing.OF_SIGN_ON}
- WHERE t.id = d.tenant_id AND d.tenant_id = %(tenant)s AND d.sign_on = %(sign_on)s
+SELECT g.row_number, a.account_id, d.client_id, d.sign_on, d.generation, {", ".join(ends)}, d.used,
+       {sql.to_epoch(sql.now())}, {standing.SIGN_ON}
+  FROM {sql.values_table(row_number="integer", tenant="text", sign_on="text")} AS g
+  JOIN ags_sessions_device d ON d.tenant_id = g.tenant AND d.sign_on = g.sign_on
+ CROSS JOIN {standing.OF_SIGN_ON}
+ WHERE t.id = d.tenant_id
 """
 
 
-@dialect.written_once
-def _rotating() -> str:
-    refreshed = dialect.earlier(dialect.after("refresh_ttl"), "d.fixed_expires_at")
-    ends = dialect.epoch("refresh_expires_at"), dialect.epoch("fixed_expires_at")
+@sql.cached_sql
+def _rotate_sql() -> str:
+    values = sql.values_table(
+        row_number="integer",
+        tenant="text",
+        version="bigint",
+        rotated="text",
+        current="bigint",
+        presented="bigint",
+        refresh_ttl="integer",
+        now_used="text",
+    )
+    refreshed = sql.least(sql.now_plus_seconds("g.refresh_ttl"), "d.fixed_expires_at")
+    ends = sql.to_epoch("refresh_expires_at"), sql.to_epoch("fixed_expires_at")
+    # In order, so that two statements that meet in the same devices wait for each other one way round.
     return f"""
 UPDATE ags_sessions_device AS d
-   SET generation = %(generation)s + 1, refresh_expires_at = {refreshed}, used = {dialect.json("used")}
- WHERE d.tenant_id = %(tenant)s AND d.sign_on = %(sign_on)s AND d.generation = %(current)s
-   AND (d.generation < %(generation)s OR d.refresh_expires_at > {dialect.now()})
-   AND EXISTS (SELECT 1 FROM {standing.OF_SIGN_ON}
-                WHERE t.id = d.tenant_id AND t.version = %(version)s AND ({standing.SIGN_ON}) IS NULL)
-RETURNING generation, {", ".join(ends)}
+   SET generation = g.presented + 1, refresh_expires_at = {refreshed}, used = {sql.json("g.now_used")}
+  FROM (SELECT d.id AS number, g.*
+          FROM {values} AS g
+          JOIN ags_sessions_device d
+            ON d.tenant_id = g.tenant AND d.sign_on = g.rotated AND d.generation = g.current
+           AND (d.generation < g.presented OR d.refresh_expires_at > {sql.now()})
+         CROSS JOIN {standing.OF_SIGN_ON}
+         WHERE t.id = d.tenant_id AND t.version = g.version AND ({standing.SIGN_ON}) IS NULL
+         ORDER BY d.client_id {sql.lock_rows("d")}) AS g
+ WHERE d.id = g.number AND d.generation = g.current
+RETURNING {sql.row_number()}, generation, {", ".join(ends)}
 """

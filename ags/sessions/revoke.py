@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from django.db import connection
-from django.db.models.functions import Now
+from collections.abc import Mapping
+from typing import Any
 
-from ags.database.threads import run_in_thread
-from ags.sessions import dialect
+from ags.database import INSERTS, fetch_all
+from ags.sessions import sql
 from ags.sessions.client_tokens import AccessToken
 from ags.sessions.introspect import is_active
-from ags.sessions.models import Device, RevokedAccessToken
 from tenants.revocation import cut_off
 
 __all__ = ["cut_off", "end_sign_on", "revoke_access_token", "sign_out"]
@@ -18,10 +17,9 @@ __all__ = ["cut_off", "end_sign_on", "revoke_access_token", "sign_out"]
 # ruff: noqa: S608
 
 
-def end_sign_on(tenant_id: str, sign_on: str, reason: str) -> bool:
+async def end_sign_on(tenant_id: str, sign_on: str, reason: str) -> bool:
     """End the sign-on: none of its tokens is good any more. Return whether it had not ended before."""
-    living = Device.objects.for_tenant(tenant_id).filter(sign_on=sign_on, ended_at=None)
-    return bool(living.update(ended_at=Now(), end_reason=reason))
+    return await _end_sign_on({"tenant": tenant_id, "sign_on": sign_on, "reason": reason})
 
 
 async def sign_out(tenant_id: str, token: AccessToken) -> bool:
@@ -31,24 +29,32 @@ async def sign_out(tenant_id: str, token: AccessToken) -> bool:
     signed on against the will of its user. A token that was revoked by itself can do nothing any more.
     """
     was_active = await is_active(tenant_id, token) is not None
-    await run_in_thread(_sign_out, tenant_id, token, was_active)
+    params = {"tenant": tenant_id, "sign_on": token.sign_on, "reason": "signed_out", "jti": token.jti}
+    await _end_sign_on(params, "" if was_active else _UNLESS_REVOKED)
     return was_active
 
 
-def _sign_out(tenant_id: str, token: AccessToken, was_active: bool) -> None:
-    revoked = RevokedAccessToken.objects.for_tenant(tenant_id).filter(jti=token.jti)
-    if was_active or not revoked.exists():
-        end_sign_on(tenant_id, token.sign_on, "signed_out")
-
-
-def revoke_access_token(tenant_id: str, token: AccessToken) -> None:
+async def revoke_access_token(tenant_id: str, token: AccessToken) -> None:
     """Make one access token worthless wherever AGS is asked; its sign-on goes on."""
     statement = f"""
 INSERT INTO ags_sessions_revokedaccesstoken (tenant_id, jti, revoked_at, expires_at)
-VALUES (%(tenant)s, %(jti)s, {dialect.now()}, {dialect.moment("expires")})
+VALUES (%(tenant)s, %(jti)s, {sql.now()}, {sql.from_epoch("%(expires)s")})
     ON CONFLICT DO NOTHING
 """
-    with connection.cursor() as cursor:
-        cursor.execute(
-            statement, {"tenant": tenant_id, "jti": token.jti, "expires": float(token.claims["exp"])}
-        )
+    params = {"tenant": tenant_id, "jti": token.jti, "expires": float(token.claims["exp"])}
+    await fetch_all(statement, params, INSERTS)
+
+
+_UNLESS_REVOKED = """
+   AND NOT EXISTS (SELECT 1 FROM ags_sessions_revokedaccesstoken r
+                    WHERE r.tenant_id = %(tenant)s AND r.jti = %(jti)s)"""
+
+
+async def _end_sign_on(params: Mapping[str, Any], condition: str = "") -> bool:
+    statement = f"""
+UPDATE ags_sessions_device
+   SET ended_at = {sql.now()}, end_reason = %(reason)s
+ WHERE tenant_id = %(tenant)s AND sign_on = %(sign_on)s AND ended_at IS NULL{condition}
+RETURNING id
+"""
+    return bool(await fetch_all(statement, params))

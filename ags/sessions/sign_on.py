@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from django.db import transaction
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from ags.database import transaction
+from ags.database.batching import Batcher
 from ags.sessions.client_tokens import SignOn
-from ags.sessions.device import KnownDevice, NewDevice, admit
-from ags.sessions.issue import consume_proof
+from ags.sessions.devices import KnownDevice, NewDevice, Outcome, SignOnRequest, sign_on_devices, signed_on
+from ags.sessions.issue import consume_proofs, explain_rejection, restore_sql, spent_row
 from providers.contract import Identity
 from tenants.view import ServiceView, TenantView
 
 
-def sign_on(
+async def sign_on(
     tenant: TenantView,
     service: ServiceView,
     identity: Identity,
@@ -20,9 +24,26 @@ def sign_on(
 ) -> SignOn:
     """Accept the proof and sign the device on; when this returns, both are committed.
 
-    The session token under which the proof is stored is spent from the beginning, and nobody is ever told it.
-    Raises as `consume_proof`, and `Denied`, which leaves a proof with a jti as if it had not been presented.
+    Raises as `explain_rejection` returns, `Denied`, which leaves a proof with a jti as if it had not been
+    presented, and Django's database errors.
     """
-    with transaction.atomic():
-        proof = consume_proof(tenant, service, identity, correlation_id)
-        return admit(tenant, proof, device, correlation_id)
+    row = spent_row(tenant, service, identity, correlation_id)
+    outcome: Outcome | None = await _sign_ons.submit(_Presented(tenant, device, correlation_id, row))
+    if outcome is None:
+        raise await explain_rejection(tenant, row)
+    return signed_on(outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class _Presented(SignOnRequest):
+    row: Mapping[str, Any]
+
+
+async def _sign_on(presented: Sequence[_Presented]) -> list[Outcome | None]:
+    """Return the sign-on of each, or why it was denied; None where the proof was rejected."""
+    async with transaction() as opened:
+        proofs = await consume_proofs(opened, [one.row for one in presented])
+        return await sign_on_devices(opened, presented, proofs, restore_sql())
+
+
+_sign_ons = Batcher(_sign_on)

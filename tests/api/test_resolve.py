@@ -100,7 +100,7 @@ def test_a_snapshot_that_comes_of_age_during_a_request_is_never_read_by_the_loop
     async def request() -> None:
         for number in numbers:
             if number % (REQUESTS // 20) == 0:
-                await run_in_thread(change)
+                await run_in_thread(change, pool=CONFIGURATION)
             tenant_id = ("nagra", "nobody", "nagra", "sunrise")[number % 4]
             try:
                 tenant, service = await get_service_or_403(tenant_id, SERVICE, Endpoint.GET_SESSION_TOKEN)

@@ -11,7 +11,7 @@ from django.db import connection
 
 from ags.server.logs import JSONLines, ReadableLines
 from ags.sessions.client_tokens import SignOn, read_access_token, read_refresh_token
-from ags.sessions.device import NewDevice, Proof
+from ags.sessions.devices import NewDevice, Proof
 from ags.sessions.models import Account, AccountChoice, Device, SecurityEvent, SessionToken
 from providers.dummy.strategy import Dummy
 from providers.registry import strategies
@@ -237,7 +237,7 @@ def test_no_secret_is_printed_with_what_holds_it(nagra: HeadEnd) -> None:
     access = read_access_token(tenant, app.tokens["access_token"])
     refresh = read_refresh_token(tenant, app.tokens["refresh_token"])
     sign_on = SignOn(device.account.account_id, device.client_id, device.sign_on, 0, 0.0, 0.0)
-    proof = Proof(MARKER, 1, None, device.proven_at)
+    proof = Proof(MARKER, 1, None, device.proven_at, 1)
     choice = AccountChoice(accounts=[MARKER], information={MARKER: 1}, token_hash=MARKER.encode())
     for value in (access, refresh, sign_on, proof, choice, NewDevice({MARKER: 1}), device, tenant.signer):
         assert MARKER not in repr(value)

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import pytest
 from django.db.utils import DataError, OperationalError
 
-from ags.database.batching import FAILED_WAIT_LIMIT, Batcher, Row
+from ags.database import _opened
+from ags.database.batching import FAILED_WAIT_LIMIT, Batcher
 from ags.database.threads import WAIT_LIMIT, WaitedTooLong
 
 
 class Table:
     """Stands for the database: records the rows of each statement, which waits until it may go on."""
 
-    def __init__(self, reject: Callable[[Sequence[Row]], None] = lambda rows: None) -> None:
+    is_available = True
+
+    def __init__(
+        self,
+        reject: Callable[[Sequence[Mapping[str, str]]], None] = lambda rows: None,
+        max_batch_size: int = 4,
+    ) -> None:
+        _opened[asyncio.get_running_loop()] = self  # type: ignore[assignment] # what a Batcher needs of it
+        self.max_batch_size = max_batch_size
         self.statements: list[list[str]] = []
         self.may_go_on = asyncio.Event()
-        self.batcher = Batcher(self._execute, lambda: 4)
+        self.batcher = Batcher(self._execute)
         self._reject = reject
 
-    async def _execute(self, rows: Sequence[Row]) -> list[str]:
+    async def _execute(self, rows: Sequence[Mapping[str, str]]) -> list[str]:
         self.statements.append([row["name"] for row in rows])
         await self.may_go_on.wait()
         self._reject(rows)
@@ -71,10 +80,19 @@ def test_a_statement_takes_no_more_rows_than_it_may_and_the_next_goes_on_in_orde
     run(test())
 
 
-def test_rows_of_a_database_that_takes_one_at_a_time_do_not_wait_for_each_other() -> None:
+def test_a_statement_that_takes_fewer_rows_than_the_database_gets_no_more() -> None:
     async def test() -> None:
         table = Table()
-        table.batcher = Batcher(table._execute, lambda: 1)
+        table.batcher = Batcher(table._execute, max_batch_size=1)
+        await asyncio.gather(*await table.submit_behind_the_first("a", "b"))
+        assert table.statements == [["first"], ["a"], ["b"]]
+
+    run(test())
+
+
+def test_rows_of_a_database_that_takes_one_at_a_time_do_not_wait_for_each_other() -> None:
+    async def test() -> None:
+        table = Table(max_batch_size=1)
         await table.submit("a", "b")
         assert table.statements == [["a"], ["b"]]
         table.may_go_on.set()
@@ -83,7 +101,7 @@ def test_rows_of_a_database_that_takes_one_at_a_time_do_not_wait_for_each_other(
 
 
 def test_when_the_database_is_not_available_each_request_gets_an_error_of_its_own() -> None:
-    def reject(rows: Sequence[Row]) -> None:
+    def reject(rows: Sequence[Mapping[str, str]]) -> None:
         if len(rows) > 1:
             raise OperationalError("not available") from ValueError("the cause")
 
@@ -99,7 +117,7 @@ def test_when_the_database_is_not_available_each_request_gets_an_error_of_its_ow
 
 
 def test_an_error_in_one_row_does_not_affect_the_others() -> None:
-    def reject(rows: Sequence[Row]) -> None:
+    def reject(rows: Sequence[Mapping[str, str]]) -> None:
         if any(row["name"] == "bad" for row in rows):
             raise DataError("bad")
 
@@ -134,7 +152,7 @@ def test_the_row_of_a_cancelled_request_is_not_written_and_the_others_are() -> N
 def test_a_row_that_has_waited_too_long_is_not_written(
     limit: float, error: Exception | None, kind: type[Exception]
 ) -> None:
-    def reject(rows: Sequence[Row]) -> None:
+    def reject(rows: Sequence[Mapping[str, str]]) -> None:
         if error is not None and rows[0]["name"] == "first":
             raise error
 

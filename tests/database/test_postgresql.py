@@ -17,7 +17,7 @@ from django.test import override_settings
 
 from ags.database import postgresql as module
 from ags.database.django_connections import LIMITS, LOST
-from ags.database.postgresql import Lane
+from ags.database.postgresql import Lane, Outage
 from tests import event_loop
 from tests.event_loop import eventually
 from tests.live.server import database_url
@@ -37,11 +37,12 @@ def run(test: Test) -> None:
     """Run a test with the database of an event loop."""
 
     async def run_and_close() -> None:
-        database = Lane()
+        database = Lane(Outage())
         try:
             await test(database)
         finally:
             await database.close()
+            await database.outage.close()
 
     event_loop.run(run_and_close())
 
@@ -276,7 +277,7 @@ def test_an_error_of_a_statement_has_djangos_class_and_its_connection_stays(
         for statement, (kind, sqlstate) in statements.items():
             error = await fails(database, statement)
             assert (type(error), error.__cause__.sqlstate) == (kind, sqlstate)  # type: ignore[union-attr]
-            assert database.is_available
+            assert database.outage.is_over
             assert await fetch_one(database, PID) == pid
 
     monkeypatch.setitem(LIMITS, "statement_timeout", 500)
@@ -305,7 +306,7 @@ def test_where_a_connection_has_become_read_only_a_statement_is_executed_on_anot
         pid = await fetch_one(database, PID)
         await fetch_one(database, READ_ONLY)
         assert await fetch_one(database, WRITE) == 1
-        assert database.is_available
+        assert database.outage.is_over
         assert await fetch_one(database, PID) != pid
 
     run(test)
@@ -317,10 +318,10 @@ def test_while_no_connection_can_be_written_to_postgresql_is_not_available(optio
         options["options"] = f"{before} -c default_transaction_read_only=on"
         error = await fails(database, WRITE)
         assert (type(error), error.__cause__.sqlstate) == (OperationalError, "25006")  # type: ignore[union-attr]
-        assert not database.is_available
+        assert not database.outage.is_over
         assert type(await fails(database, WRITE)) is OperationalError
         options["options"] = before
-        await eventually(lambda: database.is_available, "the outage does not end")
+        await eventually(lambda: database.outage.is_over, "the outage does not end")
         assert await fetch_one(database, WRITE) == 1
 
     run(test)
@@ -330,7 +331,7 @@ def test_a_connection_that_is_only_read_from_is_asked_whether_it_leads_to_an_old
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def test(_: Lane) -> None:
-        database = Lane(only_reads=True)
+        database = Lane(Outage(), only_reads=True)
         pid = await fetch_one(database, PID)
         await fetch_one(database, READ_ONLY)
         assert await fetch_one(database, PID) == pid
@@ -391,7 +392,7 @@ def test_a_connection_that_breaks_during_a_statement_leaves_nothing_behind(
                 assert await reads.readline() == b"there\n"
                 writes.write(b"and back\n")
                 assert await one_reads.readline() == b"and back\n"
-                assert database.is_available
+                assert database.outage.is_over
                 if number in {one.fileno() for one in pair}:
                     assert await fetch_one(database, "SELECT 7") == 7
                 writes.close()
@@ -404,16 +405,26 @@ def test_a_connection_that_breaks_during_a_statement_leaves_nothing_behind(
 # Requests that are cancelled
 
 
-def test_a_cancelled_statement_does_not_affect_the_next(other: Other, no_limits: None) -> None:
+def test_a_statement_that_has_begun_goes_on_where_its_request_is_cancelled(
+    other: Other, no_limits: None
+) -> None:
+    take_lock = f"SELECT 'taken' FROM pg_advisory_lock({LOCK})"
+
     async def test(database: Lane) -> None:
+        pid = await fetch_one(database, PID)
         other.hold_lock()
-        task = await other.when_waiting(database)
-        next_one = asyncio.create_task(fetch_one(database, "SELECT 'next'"))
-        task.cancel()
-        assert await next_one == "next"
-        assert task.cancelled()
-        assert database.is_available
+        begun = await other.when_waiting(database, take_lock)
+        waiting, next_one = (asyncio.create_task(fetch_one(database, text)) for text in (take_lock, PID))
+        await asyncio.sleep(0)
+        begun.cancel()
+        waiting.cancel()
+        await asyncio.wait([begun, waiting])
+        assert (begun.cancelled(), waiting.cancelled(), next_one.done()) == (True, True, False)
         other.release_lock()
+        assert await next_one == pid, "on the same connection"
+        assert other.execute(f"SELECT pid FROM pg_locks WHERE objid = {LOCK} AND granted") == [pid]
+        assert await fetch_one(database, f"SELECT pg_advisory_unlock({LOCK})")
+        assert not await fetch_one(database, f"SELECT pg_advisory_unlock({LOCK})"), "the other has not begun"
 
     run(test)
 
@@ -431,7 +442,7 @@ def test_wherever_a_request_is_cancelled_the_next_gets_its_own_rows(
     async def test(database: Lane) -> None:
         for turns in range(20):
             await cancel_after(turns, database)
-            new = Lane()  # cancelled while it connects
+            new = Lane(Outage())  # cancelled while it connects
             await cancel_after(turns, new)
             await new.close()
         await eventually(lambda: len(other.pids()) == 1, "connections of cancelled requests are kept")
@@ -455,13 +466,13 @@ def test_while_postgresql_is_not_available_one_task_connects_and_statements_fail
             assert {type(error) for error in errors} == {OperationalError}
             assert {type(error.__cause__) for error in errors} == {psycopg.OperationalError}
             assert len({id(error) for error in errors}) == 100, "each has an error of its own"
-            assert not database.is_available
+            assert not database.outage.is_over
             assert proxy.accepted < 10, "not one for each statement"
             monkeypatch.setattr(module, "PROBE_INTERVAL", 0.01)
             before = proxy.accepted
             await eventually(lambda: proxy.accepted > before + 3, "nobody tries again")
             proxy.refuses = False
-            await eventually(lambda: database.is_available, "the outage does not end")
+            await eventually(lambda: database.outage.is_over, "the outage does not end")
             connected = proxy.accepted
             assert await fetch_one(database, "SELECT 7") == 7
             assert (proxy.accepted, proxy.most_open) == (connected, 1), "on the connection that ended it"
@@ -485,9 +496,9 @@ def test_a_stuck_postgresql_fails_one_statement_and_is_spared_the_others(
             assert {type(error) for error in errors} == {OperationalError}
             assert b"'stuck'" in proxy.received
             assert b"'spared'" not in proxy.received
-            assert not database.is_available
+            assert not database.outage.is_over
             proxy.goes_on.set()
-            await eventually(lambda: database.is_available, "the outage does not end")
+            await eventually(lambda: database.outage.is_over, "the outage does not end")
             assert await fetch_one(database, "SELECT 'after'") == "after"
             await eventually(lambda: len(other.pids()) == 1, "the connection that was stuck is kept")
 
@@ -549,7 +560,7 @@ def test_an_answer_that_came_while_the_loop_was_busy_is_read(
         task = await other.when_waiting(database, f"{TAKE_LOCK}, repeat('x', 3000000)")
         await block(let_it_answer)
         assert await task == [("taken",)]
-        assert database.is_available
+        assert database.outage.is_over
 
     run(test)
 
@@ -575,6 +586,6 @@ SELECT repeat('x', 20000), CASE WHEN number % 9 = 0 THEN pg_advisory_xact_lock({
         await block_while_reading_a_socket(let_it_answer_in_part)
         with pytest.raises(OperationalError):
             await task
-        assert not database.is_available
+        assert not database.outage.is_over
 
     run(test)

@@ -12,7 +12,8 @@ import pytest
 from asgiref.sync import async_to_sync
 
 from ags.database import threads as module
-from ags.database.threads import CONFIGURATION, PROBES, REQUESTS, WaitedTooLong, run_in_thread
+from ags.database.threads import CONFIGURATION, DATABASE, VERIFICATION, WaitedTooLong, run_in_thread
+from providers.operator_token.strategy import OperatorToken
 from tenants.models import Tenant
 from tests.conftest import HeadEnd
 from tests.event_loop import eventually, post, run, serving
@@ -28,14 +29,14 @@ def name_of_thread() -> str:
 
 @contextlib.asynccontextmanager
 async def thread_is_taken() -> AsyncIterator[threading.Event]:
-    """Have the only thread for requests wait for the event."""
+    """Have the only thread for strategies wait for the event."""
     begun, may_end = threading.Event(), threading.Event()
 
     def wait() -> bool:
         begun.set()
         return may_end.wait(PATIENCE)
 
-    call = asyncio.create_task(run_in_thread(wait))
+    call = asyncio.create_task(run_in_thread(wait, pool=VERIFICATION))
     await eventually(begun.is_set, "the call does not begin")
     try:
         yield may_end
@@ -54,20 +55,18 @@ def test_a_loop_for_one_request_calls_in_the_thread_and_the_transaction_of_its_c
     def call() -> tuple[int, bool]:
         return threading.get_ident(), Tenant.objects.filter(pk="nagra").exists()
 
-    assert async_to_sync(run_in_thread)(call) == (threading.get_ident(), True)
+    assert async_to_sync(run_in_thread)(call, pool=VERIFICATION) == (threading.get_ident(), True)
 
 
 def test_each_pool_has_threads_of_its_own_that_wait_for_no_other() -> None:
     async def test() -> None:
-        async with serving():
-            assert await run_in_thread(name_of_thread) == "requests_0"
-            async with thread_is_taken() as may_end:
-                request = asyncio.create_task(run_in_thread(name_of_thread, pool=REQUESTS))
-                for pool in (CONFIGURATION, PROBES):
-                    assert await run_in_thread(name_of_thread, pool=pool) == f"{pool}_0"
-                assert not request.done()
-                may_end.set()
-                assert await request == "requests_0"
+        async with serving(), thread_is_taken() as may_end:
+            request = asyncio.create_task(run_in_thread(name_of_thread, pool=VERIFICATION))
+            for pool in (CONFIGURATION, DATABASE):
+                assert await run_in_thread(name_of_thread, pool=pool) == f"{pool}_0"
+            assert not request.done()
+            may_end.set()
+            assert await request == "verification_0"
 
     run(test())
 
@@ -80,13 +79,13 @@ def test_a_call_that_has_waited_too_long_is_not_made(monkeypatch: pytest.MonkeyP
             async with thread_is_taken() as may_end:
                 with monkeypatch.context() as short:
                     short.setattr(module, "WAIT_LIMIT", LIMIT)
-                    late = asyncio.create_task(run_in_thread(made.append, "late"))
+                    late = asyncio.create_task(run_in_thread(made.append, "late", pool=VERIFICATION))
                     await turn()
                     await asyncio.sleep(2 * LIMIT)
                     may_end.set()
                     with pytest.raises(WaitedTooLong):
                         await late
-            await run_in_thread(made.append, "next")
+            await run_in_thread(made.append, "next", pool=VERIFICATION)
         assert made == ["next"]
 
     run(test())
@@ -99,7 +98,8 @@ def test_the_call_of_a_cancelled_request_is_not_made() -> None:
         async with serving():
             async with thread_is_taken() as may_end:
                 gone, other = [
-                    asyncio.create_task(run_in_thread(made.append, who)) for who in ("gone", "other")
+                    asyncio.create_task(run_in_thread(made.append, who, pool=VERIFICATION))
+                    for who in ("gone", "other")
                 ]
                 await turn()
                 gone.cancel()
@@ -113,19 +113,18 @@ def test_the_call_of_a_cancelled_request_is_not_made() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("path", ["/ags/signOut", "/ias/v3/token/actions/refresh"])
-def test_a_request_that_has_waited_too_long_is_refused(
-    nagra: HeadEnd, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, path: str
+def test_a_request_that_has_waited_too_long_for_a_thread_is_refused(
+    nagra: HeadEnd, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    headers = nagra.headers(authorization="Bearer token")
+    monkeypatch.setattr(OperatorToken, "is_nonblocking", False)
+    given = {"parameters": [{"name": "OperatorAuthToken", "value": "token"}]}
 
     async def test() -> None:
         async with serving(), thread_is_taken() as may_end:
+            request = asyncio.create_task(post("/ags/getSessionToken", given, nagra.headers()))
+            await turn()
             with monkeypatch.context() as short:
-                short.setattr(module, "WAIT_LIMIT", LIMIT)
-                request = asyncio.create_task(post(path, {}, headers))
-                await turn()
-                await asyncio.sleep(2 * LIMIT)
+                short.setattr(module, "WAIT_LIMIT", -1.0)  # any time is too long
                 may_end.set()
                 status, body = await request
             assert (status, body["code"], body["reason"]) == (503, 50300, "unavailable")

@@ -40,7 +40,7 @@ from ags.api.record import Record
 from ags.api.request import Request
 from ags.asgi import application
 from ags.server.connection import Connection, Exchange
-from ags.sessions.choice import _TOKEN
+from ags.sessions.account_choice import _TOKEN
 from ags.sessions.denial import Denied
 from providers import claims, jose, strict_json
 from providers.contract import CertificatesField, HTTPSField, KeyRing, Refused, TrustedKey, Unavailable

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ags.sessions.choice import LIFETIME
+from ags.sessions.account_choice import LIFETIME
 from ags.sessions.models import AccountChoice, SecurityEvent, SessionToken
 from tests.conftest import ClientApp, HeadEnd, add_trial
 from tests.live.server import ServerProcess

@@ -16,12 +16,14 @@ from typing import Any
 import psycopg
 import pytest
 
-from ags.api.application import API_THREADS
 from ags.sessions.tokens import hash_of
 from tests.conftest import HeadEnd
 from tests.live.server import ServerProcess, manage
 from tests.live.test_outage import OPERATOR
 from tests.waiting import PATIENCE, wait_until
+
+AT_ONCE = 8
+"""Requests at once."""
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.timeout(4 * PATIENCE)]
 
@@ -116,7 +118,7 @@ def head_end(gateway: ServerProcess) -> HeadEnd:
 def test_a_kept_connection_to_a_server_that_became_read_only_fails_once(
     cluster: Cluster, gateway: ServerProcess
 ) -> None:
-    at_once = threading.Barrier(API_THREADS)
+    at_once = threading.Barrier(AT_ONCE)
     granted: list[str] = []
 
     def present(_: int) -> int:
@@ -127,9 +129,9 @@ def test_a_kept_connection_to_a_server_that_became_read_only_fails_once(
             granted.append(answer.json()["sessionToken"])
         return int(answer.status_code)
 
-    with ThreadPoolExecutor(API_THREADS) as clients:
+    with ThreadPoolExecutor(AT_ONCE) as clients:
         wait_until(
-            lambda: set(clients.map(present, range(API_THREADS))) == {200} and cluster.kept() > 1,
+            lambda: set(clients.map(present, range(AT_ONCE))) == {200} and cluster.kept() > 1,
             "no connections are kept",
         )
         # The first server keeps its connections and answers, but no longer writes.
@@ -139,9 +141,9 @@ def test_a_kept_connection_to_a_server_that_became_read_only_fails_once(
         cluster.catch_up()
         cluster.promote()
         wait_until(lambda: gateway.get("/readyz").status_code == 200, "the new primary is not found")
-        seen = [status for _ in range(4) for status in clients.map(present, range(API_THREADS))]
+        seen = [status for _ in range(4) for status in clients.map(present, range(AT_ONCE))]
     assert set(seen) <= {200, 503}
-    assert seen[-API_THREADS:] == [200] * API_THREADS
+    assert seen[-AT_ONCE:] == [200] * AT_ONCE
     assert {hash_of(token) for token in granted} == cluster.hashes()
 
 

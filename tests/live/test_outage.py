@@ -261,7 +261,7 @@ def test_a_connection_that_idled_through_an_outage_is_served_at_once(
             return set(pool.map(lambda here: here.present(here.token()).status_code, clients))
 
     def all_are_connected() -> bool:
-        """The event loop, the thread that reads versions, and the thread of the probes."""
+        """For what is read, what is inserted, and the versions."""
         statuses = {fragile.get("/readyz").status_code, *all_present()}
         return statuses == {200} and postgresql.connections() >= 3
 
@@ -276,7 +276,7 @@ def test_a_connection_that_idled_through_an_outage_is_served_at_once(
 def test_a_frozen_postgresql_is_503_for_everybody(
     postgresql: PostgreSQL, fragile: ServerProcess, head_end: HeadEnd
 ) -> None:
-    # More clients than the server has threads: nobody waits for somebody who waits.
+    # Many clients: nobody waits for somebody who waits.
     with load(fragile, head_end, clients=24) as seen:
         wait_until(lambda: seen.each_was_answered(4, after=0), "nothing runs")
         postgresql.signal_all(signal.SIGSTOP)

@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 import time_machine
+from asgiref.sync import async_to_sync
 from django.db import OperationalError, connection
 from django.db.models import F
 from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
-from ags.sessions.choice import offer
+from ags.sessions.account_choice import create_choice
 from ags.sessions.denial import Stale
-from ags.sessions.device import NewDevice
+from ags.sessions.devices import NewDevice
 from ags.sessions.models import Account, AccountChoice, AccountStatus, SecurityEvent, SessionToken
 from ags.sessions.revoke import cut_off
 from ags.sessions.tokens import USER_ACCOUNT_TOKEN, hash_of, hashes_of
@@ -473,7 +474,8 @@ def offered_by_key() -> str:
     assert tenant is not None
     accounts = contract.Account("a-1", "First"), contract.Account("a-2", "Second")
     choice = Choice(accounts, Key.objects.for_tenant("nagra").get().pk)
-    return offer(tenant, tenant.services[TRIAL], choice, NewDevice({}), ID)[0]
+    stored = async_to_sync(create_choice)(tenant, tenant.services[TRIAL], choice, NewDevice({}), ID)
+    return stored[0]
 
 
 def revoke_key() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.core.exceptions import ValidationError
 from django.db import connection
 from django.db.models.functions import Now
@@ -81,7 +82,7 @@ def session_token(held: Held) -> None:
 
 
 def sign_on(held: Held) -> None:
-    assert end_sign_on("nagra", held_device(held).sign_on, "revoked")
+    assert async_to_sync(end_sign_on)("nagra", held_device(held).sign_on, "revoked")
 
 
 def device(held: Held) -> None:

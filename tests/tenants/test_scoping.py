@@ -7,11 +7,12 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.apps import apps
 from django.db.models import Manager, Model
 
-from ags.sessions.choice import offer
-from ags.sessions.device import NewDevice
+from ags.sessions.account_choice import create_choice
+from ags.sessions.devices import NewDevice
 from ags.sessions.models import (
     Account,
     AccountChoice,
@@ -103,7 +104,7 @@ def _leave_traces(head_end: HeadEnd) -> None:
     tenant = snapshot.tenant(head_end.tenant_id)
     assert tenant is not None
     accounts = Choice((Named("account-1", "First"), Named("account-2", "Second")))
-    offer(tenant, tenant.services[SERVICE], accounts, NewDevice({}), "call-1")
+    async_to_sync(create_choice)(tenant, tenant.services[SERVICE], accounts, NewDevice({}), "call-1")
     assert app.redeem(session_token).status_code == 401
     form = {"token": tokens["access_token"], "client_id": server.client_id, "client_secret": secret}
     assert head_end.client.post("/oauth/revoke", urlencode(form), FORM).status_code == 200

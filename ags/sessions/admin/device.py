@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from asgiref.sync import async_to_sync
 from django.contrib import admin
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
@@ -250,7 +251,7 @@ class DeviceAdmin(LookUpAdmin):
 
 
 def _end(device: Device) -> None:
-    if not end_sign_on(device.tenant_id, device.sign_on, "ended_by_staff"):
+    if not async_to_sync(end_sign_on)(device.tenant_id, device.sign_on, "ended_by_staff"):
         raise ValidationError(status.CHANGED)
 
 

@@ -11,7 +11,7 @@ from ags.sessions.models import SecurityEvent
 from tenants.view import ServiceView, TenantView
 
 
-def why_not(
+async def explain_rejection(
     tenant: TenantView,
     service: ServiceView,
     row: Sequence[Any] | None,
@@ -27,7 +27,7 @@ def why_not(
         return Denied(Denial.TOKEN_UNKNOWN)
     number, account_id, is_used, is_revoked, is_expired, service_id, fault = row
     if is_used:
-        events.record(tenant.id, reuse, str(number), account_id, correlation_id)
+        await events.record(tenant.id, reuse, str(number), account_id, correlation_id)
         return Denied(Denial.TOKEN_SPENT)
     if is_revoked:
         return Denied(Fault.REVOKED)

@@ -1,0 +1,213 @@
+"""A choice of accounts: offered where a proof names several, and made once, for the device that asked."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ags.database import INSERTS, Transaction, fetch_all, fetch_one, transaction
+from ags.database.batching import Batcher
+from ags.sessions import single_use, sql, standing
+from ags.sessions.client_tokens import SignOn
+from ags.sessions.denial import Denial, Denied
+from ags.sessions.devices import (
+    ROW_IDS,
+    KnownDevice,
+    NewDevice,
+    Outcome,
+    Proof,
+    SignOnRequest,
+    sign_on_devices,
+    signed_on,
+)
+from ags.sessions.issue import acceptance_join, acceptance_params, explain_rejection
+from ags.sessions.models import SecurityEvent
+from ags.sessions.tokens import LENGTH, USER_ACCOUNT_TOKEN, hash_of, hashes_of, new_token
+from providers.contract import Choice
+from tenants.view import ServiceView, TenantView
+
+# Statements are put together from constants.
+# ruff: noqa: S608
+
+LIFETIME = 600
+"""Seconds in which an account can be chosen."""
+
+_TOKEN = re.compile(rf"([a-z2-7]{{{LENGTH}}})\.(0|[1-9][0-9]?)")
+"""A user account token: the secret of the choice, and the place of the account in it."""
+
+
+async def create_choice(
+    tenant: TenantView,
+    service: ServiceView,
+    choice: Choice,
+    device: NewDevice | KnownDevice,
+    correlation_id: str,
+) -> list[str]:
+    """Store the choice, and with it the device that asked; when this returns, the row is committed.
+
+    Return a user account token for each account, in their order. Raises as `issue` does.
+    """
+    secret = new_token()
+    acceptance = acceptance_params(tenant, service, choice.key_id)
+    row = {
+        **acceptance,
+        "token_hash": hash_of(secret, USER_ACCOUNT_TOKEN),
+        "accounts": json.dumps([account.id for account in choice.accounts]),
+        "information": json.dumps(device.information) if isinstance(device, NewDevice) else None,
+        "client_id": device.client_id if isinstance(device, KnownDevice) else None,
+        "correlation_id": correlation_id,
+        "lifetime": LIFETIME,
+    }
+    if not await fetch_all(_create_sql(), sql.values_params([row]), INSERTS):
+        raise await explain_rejection(tenant, acceptance)
+    return [f"{secret}.{place}" for place in range(len(choice.accounts))]
+
+
+async def redeem_choice(tenant: TenantView, service: ServiceView, token: str, correlation_id: str) -> SignOn:
+    """Sign the remembered device on to the chosen account; when this returns, that is committed.
+
+    With it the whole choice is used. Raises `Denied`, which leaves it open, `Stale` when tenant, service or
+    key are no longer what was read, and Django's database errors.
+    """
+    parts = _TOKEN.fullmatch(token)
+    if parts is None:
+        raise Denied(Denial.TOKEN_MALFORMED)
+    hashes, place = hashes_of(parts[1], USER_ACCOUNT_TOKEN), int(parts[2])
+    redemption = _Redemption(tenant, service, hashes, place, correlation_id)
+    outcome: Outcome | None = await _redemptions.submit(redemption)
+    if outcome is None:
+        raise await _explain_rejection(redemption)
+    return signed_on(outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class _Redemption:
+    tenant: TenantView
+    service: ServiceView
+    hashes: Sequence[bytes]
+    place: int
+    correlation_id: str
+
+    def row(self) -> dict[str, Any]:
+        """Return the values of the statements below."""
+        return {
+            "tenant": self.tenant.id,
+            "service": self.service.id,
+            "version": self.tenant.version,
+            "place": self.place,
+            **sql.numbered("hash", self.hashes),
+        }
+
+
+async def _redeem(redemptions: Sequence[_Redemption]) -> list[Outcome | None]:
+    """Return the sign-on of one, or why it was denied; None where the choice could not be used."""
+    (one,) = redemptions
+    async with transaction() as opened:
+        used = await _use(opened, one)
+        if used is None:
+            return [None]
+        proof, device = used
+        request = SignOnRequest(one.tenant, device, one.correlation_id)
+        return await sign_on_devices(opened, [request], [proof], _restore_sql())
+
+
+# One at a time: of two that choose from the same accounts, the statement could not tell which may.
+_redemptions = Batcher(_redeem, max_batch_size=1)
+
+
+async def _use(opened: Transaction, one: _Redemption) -> tuple[Proof, NewDevice | KnownDevice] | None:
+    rows = await opened.fetch_all(_use_sql(len(one.hashes)), sql.values_params([one.row()]))
+    if not rows:
+        return None
+    accounts, information, client_id, *proof = rows[0]
+    account_id: str = json.loads(accounts)[one.place]
+    known = information is None
+    device = KnownDevice(client_id) if known else NewDevice(json.loads(information))
+    return Proof(account_id, *proof), device
+
+
+async def _explain_rejection(one: _Redemption) -> Exception:
+    row = await fetch_one(_state_sql(len(one.hashes)), sql.values_params([one.row()]))
+    kind = SecurityEvent.Kind.USER_ACCOUNT_TOKEN_REUSED
+    return await single_use.explain_rejection(one.tenant, one.service, row, kind, one.correlation_id)
+
+
+@sql.cached_sql
+def _create_sql() -> str:
+    values = sql.values_table(
+        tenant="text",
+        version="bigint",
+        service="bigint",
+        key="bigint",
+        token_hash="bytea",  # noqa: S106 - a type
+        accounts="text",
+        information="text",
+        client_id="text",
+        correlation_id="text",
+        lifetime="integer",
+    )
+    return f"""
+INSERT INTO ags_sessions_accountchoice
+       (tenant_id, service_id, key_id, token_hash, accounts, information, client_id, correlation_id,
+        created_at, expires_at)
+SELECT t.id, s.id, k.id, g.token_hash, {sql.json("g.accounts")}, {sql.json("g.information")},
+       g.client_id, g.correlation_id, {sql.now()}, {sql.now_plus_seconds("g.lifetime")}
+  FROM {values} AS g
+  JOIN {acceptance_join()}
+RETURNING id
+"""
+
+
+def _values(hashes: int) -> str:
+    columns = sql.numbered("hash", ["bytea"] * hashes)
+    return sql.values_table(tenant="text", service="bigint", version="bigint", place="integer", **columns)
+
+
+@sql.cached_sql
+def _use_sql(hashes: int) -> str:
+    return f"""
+UPDATE ags_sessions_accountchoice AS c
+   SET used_at = {sql.now()}
+  FROM {_values(hashes)} AS g
+ WHERE c.tenant_id = g.tenant AND c.token_hash IN ({sql.columns("hash", hashes)})
+   AND c.service_id = g.service AND c.used_at IS NULL AND c.expires_at > {sql.now()}
+   AND EXISTS (SELECT 1 FROM {_chosen()}
+                WHERE t.id = st.tenant_id AND t.version = g.version
+                  AND st.account_id IS NOT NULL AND ({standing.SESSION_TOKEN}) IS NULL)
+RETURNING accounts, information, client_id, service_id, key_id, created_at, id
+"""
+
+
+@sql.cached_sql
+def _restore_sql() -> str:
+    return f"""
+UPDATE ags_sessions_accountchoice
+   SET used_at = NULL
+ WHERE id IN (SELECT g.row_id FROM {sql.values_table(**ROW_IDS)} AS g)
+"""
+
+
+@sql.cached_sql
+def _state_sql(hashes: int) -> str:
+    return f"""
+SELECT c.id, {_account()}, c.used_at IS NOT NULL, FALSE,
+       c.expires_at <= {sql.now()}, c.service_id,
+       (SELECT {standing.SESSION_TOKEN} FROM {_chosen()} WHERE t.id = st.tenant_id)
+  FROM {_values(hashes)} AS g
+  JOIN ags_sessions_accountchoice c
+    ON c.tenant_id = g.tenant AND c.token_hash IN ({sql.columns("hash", hashes)})
+ WHERE {_account()} IS NOT NULL
+"""
+
+
+def _account() -> str:
+    return sql.array_element("c.accounts", "g.place")
+
+
+def _chosen() -> str:
+    """The choice `c` with one of its accounts, as if it were a session token `st` of that account."""
+    return f"""(SELECT c.tenant_id, c.service_id, c.key_id, c.created_at, {_account()} AS account_id) AS st
+               CROSS JOIN {standing.OF_SESSION_TOKEN}"""

@@ -1,0 +1,655 @@
+"""Sign-ons and refreshes of several requests in one transaction: each is answered as if it were alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import psycopg
+import pytest
+from asgiref.sync import sync_to_async
+from django.db import connection, connections
+
+from ags.database import batching, postgresql, threads
+from ags.database.django_connections import LIMITS
+from ags.sessions import redeem, refresh, sign_on
+from ags.sessions.devices import NewDevice
+from ags.sessions.models import Account, AccountStatus, Device, SessionToken
+from ags.sessions.tokens import hash_of, hashes_of
+from providers.contract import Endpoint
+from providers.operator_token.strategy import OperatorToken
+from tenants.models import Service, Tenant
+from tenants.snapshot import snapshot
+from tests.api.test_refusals import ID
+from tests.conftest import SERVICE, ClientApp, HeadEnd
+from tests.event_loop import eventually, post, run, serving
+from tests.live.server import database_url
+from tests.sessions.test_redeem import events
+from tests.sessions.test_refresh import PATH as REFRESH
+from tests.sessions.test_refresh import claims, take_a_minute_of_grace
+from tests.waiting import PATIENCE, wait_until
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("patient", "stays_stale")]
+
+REDEEM, SIGN_ON = "/ags/signOnWithSessionToken", "/ags/signOn"
+
+BATCHERS = {REDEEM: redeem._redemptions, SIGN_ON: sign_on._sign_ons, REFRESH: refresh._rotations}
+
+Answers = list[tuple[int, Any]]
+Posted = asyncio.Task[tuple[int, Any]]
+
+
+@pytest.fixture
+def patient(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits, waits until the test is ready."""
+    for module in (batching, threads):
+        monkeypatch.setattr(module, "WAIT_LIMIT", PATIENCE)
+    monkeypatch.setattr(postgresql, "ANSWER_LIMIT", PATIENCE)
+    settings.AGS_DATABASE_POOLER = "transaction"  # it keeps the limits of PostgreSQL
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a client posts."""
+
+    path: str
+    body: Any
+    headers: Mapping[str, str]
+
+
+def redemption(head_end: HeadEnd, token: str, **members: Any) -> Request:
+    device = members or {"deviceInformation": {}}
+    body = {"parameters": [{"name": "sessionToken", "value": token}], **device}
+    return Request(REDEEM, body, head_end.headers())
+
+
+def rotation(head_end: HeadEnd, token: str) -> Request:
+    return Request(REFRESH, {}, head_end.headers(x_auth_service_id=None, authorization=f"Bearer {token}"))
+
+
+async def post_together(requests: Sequence[Request]) -> list[Posted]:
+    """Post requests of one kind, whose rows are executed together once all have been submitted."""
+    (path,) = {request.path for request in requests}
+    batcher = BATCHERS[path]
+
+    async def execute_together() -> None:
+        await eventually(lambda: len(batcher._pending) == len(requests), "a request submits no row")
+        await batcher._run()
+
+    batcher._task = asyncio.create_task(execute_together())
+    return [asyncio.create_task(post(one.path, one.body, one.headers)) for one in requests]
+
+
+def answers_to(
+    requests: Sequence[Request], meanwhile: Callable[[list[Posted]], Awaitable[None]] | None = None
+) -> Answers:
+    """Return the answers to requests that are executed together, while something else happens."""
+    answers: Answers = []
+
+    async def test() -> None:
+        async with serving():
+            posted = await post_together(requests)
+            if meanwhile is not None:
+                await meanwhile(posted)
+            answers.extend([await one for one in posted if not one.cancelled()])
+
+    run(test())
+    return answers
+
+
+def statuses(answers: Answers) -> list[int]:
+    return [status for status, _ in answers]
+
+
+def is_redeemed(token: str) -> bool:
+    return SessionToken.unscoped.filter(token_hash=hash_of(token), redeemed_at__isnull=False).exists()
+
+
+def limit_devices(limit: int) -> None:
+    tenant = Tenant.objects.get(pk="nagra")
+    tenant.device_limit = limit
+    tenant.save()
+    snapshot.reread("nagra")
+
+
+# Redeeming
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("number", [8, 40], ids=["one batch", "two batches"])
+def test_each_of_many_gets_a_device_of_its_own_account(
+    app: ClientApp, nagra: HeadEnd, sunrise: HeadEnd, number: int
+) -> None:
+    given = [((nagra, sunrise)[n % 2], f"account-{n % 6}", {"number": n}) for n in range(number)]
+    requests = [
+        redemption(head_end, ClientApp(head_end).session_token(account), deviceInformation=information)
+        for head_end, account, information in given
+    ]
+    answers = answers_to(requests)
+    assert set(statuses(answers)) == {201}
+    devices = {device.client_id: device for device in Device.unscoped.select_related("account")}
+    assert len(devices) == number
+    for (head_end, account, information), (_, body) in zip(given, answers, strict=True):
+        device = devices[body["client_id"]]
+        assert (device.tenant_id, device.account.account_id) == (head_end.tenant_id, account)
+        assert device.information == information
+        said = claims(body["access_token"])
+        assert (said["tenantId"], said["accountId"], said["deviceId"], said["sid"]) == (
+            head_end.tenant_id,
+            account,
+            device.client_id,
+            device.sign_on,
+        )
+        assert body["accountId"] == account
+    assert Account.unscoped.count() == min(number, 6)
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("times", [2, 10])
+def test_of_several_that_redeem_one_token_one_is_signed_on(
+    app: ClientApp, nagra: HeadEnd, times: int
+) -> None:
+    same, other = app.session_token(), app.session_token("other")
+    answers = answers_to([redemption(nagra, same)] * times + [redemption(nagra, other)])
+    assert sorted(statuses(answers[:-1])) == [201] + [401] * (times - 1)
+    assert {body["reason"] for status, body in answers if status == 401} == {"not_authenticated"}
+    assert answers[-1][0] == 201
+    assert events() == [("session_token_reused", "account-1", times - 1)]
+    accounts = Device.unscoped.values_list("account__account_id", flat=True)
+    assert sorted(accounts) == ["account-1", "other"]
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("order", [1, -1], ids=["others first", "others last"])
+def test_a_token_that_others_present_at_the_same_time_is_redeemed_where_it_belongs(
+    app: ClientApp, nagra: HeadEnd, sunrise: HeadEnd, order: int
+) -> None:
+    other_service = nagra.headers(x_auth_service_id="Other")
+    Service(tenant_id="nagra", name="Other", strategy="operator_token", display_name="O", enabled=True).save()
+    snapshot.reread("nagra")
+    token = app.session_token()
+    own = redemption(nagra, token)
+    requests = [redemption(sunrise, token), replace(own, headers=other_service), own][::order]
+    answers = answers_to(requests)
+    assert statuses(answers)[::order] == [401, 401, 201]
+    device = Device.unscoped.get()
+    assert (device.tenant_id, device.account.account_id) == ("nagra", "account-1")
+    assert device.service_id == Service.objects.for_tenant("nagra").get(name=SERVICE).pk
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("present", [0, 1])
+def test_as_many_devices_are_registered_as_an_account_may_have(
+    app: ClientApp, nagra: HeadEnd, present: int
+) -> None:
+    limit = 3
+    for _ in range(present):
+        app.sign_on()
+    limit_devices(limit)
+    tokens = [app.session_token() for _ in range(limit + 3)] + [app.session_token("other")]
+    answers = answers_to([redemption(nagra, token) for token in tokens])
+    granted = limit - present
+    assert Counter(statuses(answers[:-1])) == {201: granted, 403: limit + 3 - granted}
+    assert {body["code"] for status, body in answers if status == 403} == {20007}
+    assert answers[-1][0] == 201, "another account has room"
+    assert [is_redeemed(token) for token in tokens] == [status == 201 for status, _ in answers]
+    assert Device.unscoped.filter(account__account_id="account-1").count() == limit
+    assert events() == []
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("is_known", [False, True], ids=["new devices", "known devices"])
+def test_a_suspended_account_keeps_no_other_from_signing_on(
+    app: ClientApp, nagra: HeadEnd, is_known: bool
+) -> None:
+    accounts = ["a", "suspended", "c", "d"]
+    members = [
+        {"clientId": app.sign_on(account).json()["client_id"]} if is_known else {} for account in accounts
+    ]
+    tokens = [app.session_token(account) for account in accounts]
+    requests = [redemption(nagra, token, **given) for token, given in zip(tokens, members, strict=True)]
+    suspended, _ = Account.unscoped.get_or_create(tenant_id="nagra", account_id="suspended")
+    Account.unscoped.filter(pk=suspended.pk).update(status=AccountStatus.SUSPENDED)
+    before = Device.unscoped.filter(account=suspended).values("sign_on").first()
+    answers = answers_to(requests)
+    assert statuses(answers) == [201, 403, 201, 201]
+    assert answers[1][1]["code"] == 20002
+    assert [is_redeemed(token) for token in tokens] == [True, False, True, True]
+    assert Device.unscoped.filter(account=suspended).values("sign_on").first() == before
+    assert Device.unscoped.count() == (4 if is_known else 3)
+    Account.unscoped.filter(pk=suspended.pk).update(status=AccountStatus.ACTIVE)
+    assert statuses(answers_to([requests[1]])) == [201]
+    assert events() == []
+
+
+@pytest.mark.postgresql
+def test_a_known_device_that_signs_on_twice_at_once_has_the_last_of_both_sign_ons(
+    app: ClientApp, nagra: HeadEnd
+) -> None:
+    one, other = [app.sign_on(account).json()["client_id"] for account in ("one", "other")]
+    requests = [
+        redemption(nagra, app.session_token(account), **members)
+        for account, members in [
+            ("one", {"clientId": one}),
+            ("other", {"clientId": other}),
+            ("one", {"clientId": one}),
+            ("one", {"deviceInformation": {}}),
+        ]
+    ]
+    answers = answers_to(requests)
+    assert statuses(answers) == [201] * 4
+    bodies = [body for _, body in answers]
+    assert [body["client_id"] for body in bodies[:3]] == [one, other, one]
+    assert bodies[3]["client_id"] not in {one, other}
+    sign_ons = {body["access_token"]: claims(body["access_token"])["sid"] for body in bodies}
+    assert len(set(sign_ons.values())) == 4
+    stored = set(Device.unscoped.values_list("sign_on", flat=True))
+    assert len(stored) == 3
+    stands = [sign_ons[body["access_token"]] in stored for body in bodies]
+    assert (stands[1], stands[3], stands[0] + stands[2]) == (True, True, 1)
+    assert [app.refresh(body["refresh_token"]).status_code == 200 for body in bodies] == stands
+    assert events() == []
+
+
+# Signing on by a proof
+
+
+def presentation(head_end: HeadEnd, account: str, jti: str | None) -> Request:
+    assertion = {"name": "OperatorAuthToken", "value": head_end.token(OpfAccountId=account, jti=jti)}
+    body = {"parameters": [assertion], "deviceInformation": {}}
+    return Request(SIGN_ON, body, head_end.headers())
+
+
+@pytest.fixture
+def by_token(nagra: HeadEnd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a provider would be whose proofs are signed, have a jti, and sign devices on."""
+    monkeypatch.setattr(OperatorToken, "endpoints", (*OperatorToken.endpoints, Endpoint.SIGNON))
+
+
+@pytest.mark.postgresql
+def test_of_several_that_sign_on_by_one_assertion_one_is_signed_on(
+    nagra: HeadEnd, by_token: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    jtis = ["once", "another", "once", "once", None]
+    with caplog.at_level("INFO", "ags.request"):
+        answers = answers_to([presentation(nagra, f"account-{n}", jti) for n, jti in enumerate(jtis)])
+    reasons = [vars(record)["reason"] for record in caplog.records if record.name == "ags.request"]
+    assert Counter(reasons) == {None: 3, "replayed": 2}
+    first, another, *again, without = statuses(answers)
+    assert (another, without, sorted([first, *again])) == (201, 201, [201, 401, 401])
+    granted = [f"account-{number}" for number, (status, _) in enumerate(answers) if status == 201]
+    assert sorted(Device.unscoped.values_list("account__account_id", flat=True)) == granted
+    assert SessionToken.unscoped.count() == 3
+
+
+@pytest.mark.postgresql
+def test_the_assertion_of_a_suspended_account_is_as_if_it_had_not_been_presented(
+    nagra: HeadEnd, by_token: None
+) -> None:
+    account = Account(tenant_id="nagra", account_id="suspended", status=AccountStatus.SUSPENDED)
+    account.save()
+    requests = [presentation(nagra, name, jti=name) for name in ("a", "suspended", "c")]
+    answers = answers_to(requests)
+    assert statuses(answers) == [201, 403, 201]
+    assert answers[1][1]["reason"] == "account_suspended"
+    assert sorted(SessionToken.unscoped.values_list("jti", flat=True)) == ["a", "c"]
+    Account.unscoped.filter(pk=account.pk).update(status=AccountStatus.ACTIVE)
+    assert statuses(answers_to([requests[1]])) == [201]
+
+
+# Refreshing
+
+
+@pytest.mark.postgresql
+def test_one_refresh_token_that_is_presented_ten_times_has_one_successor(
+    app: ClientApp, nagra: HeadEnd
+) -> None:
+    app.sign_on()
+    answers = answers_to([rotation(nagra, app.tokens["refresh_token"])] * 10)
+    assert statuses(answers) == [200] * 10
+    (successor,) = {body["refresh_token"] for _, body in answers}
+    assert len({body["access_token"] for _, body in answers}) == 10
+    device = Device.unscoped.get()
+    assert (device.generation, [generation for generation, _ in device.used]) == (1, [0])
+    assert app.refresh(successor).status_code == 200
+    assert events() == []
+
+
+@pytest.mark.postgresql
+def test_each_of_many_refreshes_goes_on_with_its_own_sign_on(nagra: HeadEnd, sunrise: HeadEnd) -> None:
+    apps = []
+    for number in range(8):
+        app = ClientApp((nagra, sunrise)[number % 2])
+        assert app.sign_on(f"account-{number % 6}").status_code == 201
+        for _ in range(number % 3):
+            assert app.refresh().status_code == 200
+        apps.append(app)
+    answers = answers_to([rotation(app.head_end, app.tokens["refresh_token"]) for app in apps])
+    assert statuses(answers) == [200] * 8
+    for number, (app, (_, body)) in enumerate(zip(apps, answers, strict=True)):
+        for name in ("access_token", "refresh_token"):
+            before, after = claims(app.tokens[name]), claims(body[name])
+            for member in ("tenantId", "accountId", "deviceId"):
+                assert after[member] == before[member]
+        sid = claims(body["access_token"])["sid"]
+        assert sid == claims(app.tokens["access_token"])["sid"]
+        assert claims(body["refresh_token"])["jti"] == f"{sid}.{number % 3 + 1}"
+        assert body["client_id"] == app.tokens["client_id"]
+
+
+# A tenant that changed
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("path", [REDEEM, REFRESH])
+def test_a_tenant_that_changed_meanwhile_is_served_by_its_new_settings_and_the_others_as_before(
+    nagra: HeadEnd, sunrise: HeadEnd, path: str
+) -> None:
+    apps = [ClientApp(head_end) for head_end in (nagra, sunrise, nagra, sunrise)]
+    requests = []
+    for app in apps:
+        app.sign_on()
+        if path == REFRESH:
+            requests.append(rotation(app.head_end, app.tokens["refresh_token"]))
+        else:
+            requests.append(redemption(app.head_end, app.session_token()))
+    tenant = Tenant.objects.get(pk="nagra")
+    tenant.access_token_ttl = 77
+    tenant.save()
+    answers = answers_to(requests)
+    assert set(statuses(answers)) <= {200, 201}
+    assert [body["expires_in"] for _, body in answers] == [77, 3600, 77, 3600]
+    assert events() == []
+
+
+# Other transactions
+
+
+class Other:
+    """Another session of PostgreSQL, with a transaction, and what it sees of the sessions of the test."""
+
+    def __init__(self, pg: psycopg.Connection[Any], watcher: psycopg.Connection[Any]) -> None:
+        self.pg, self._watcher = pg, watcher
+
+    def execute(self, statement: str, *params: Any) -> list[Any]:
+        done = self.pg.execute(statement, params)
+        return [row[0] for row in done.fetchall()] if done.description else []
+
+    def waiting(self) -> int:
+        """Return how many sessions wait for a lock."""
+        row = self._watcher.execute(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        ).fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+@pytest.fixture
+def other(db: None) -> Iterator[Other]:
+    with (
+        psycopg.connect(database_url()) as pg,
+        psycopg.connect(database_url(), autocommit=True) as watcher,
+    ):
+        yield Other(pg, watcher)
+        pg.rollback()
+
+
+KNOWN = "a known device redeems"
+
+
+def requests_of(app: ClientApp, kind: str, accounts: Sequence[str]) -> dict[str, Request]:
+    """Sign a device of each account on; return by its client ID a further request for that account."""
+    requests = {}
+    for account in accounts:
+        signed_on = app.sign_on(account).json()
+        client_id = signed_on["client_id"]
+        if kind == REFRESH:
+            request = rotation(app.head_end, signed_on["refresh_token"])
+        else:
+            members = {"clientId": client_id} if kind == KNOWN else {}
+            request = redemption(app.head_end, app.session_token(account), **members)
+        requests[client_id] = request
+    return requests
+
+
+REVOCATIONS: dict[str, tuple[str, str, tuple[int, str]]] = {
+    "a session token is revoked": (
+        REDEEM,
+        "UPDATE ags_sessions_sessiontoken SET revoked_at = now()"
+        " WHERE account_id = %s AND redeemed_at IS NULL",
+        (401, "not_authenticated"),
+    ),
+    "an account is suspended": (
+        REDEEM,
+        "UPDATE ags_sessions_account SET status = 'suspended' WHERE account_id = %s",
+        (403, "account_suspended"),
+    ),
+    "a device is disabled": (
+        KNOWN,
+        "UPDATE ags_sessions_device SET status = 'disabled' WHERE account_id ="
+        " (SELECT id FROM ags_sessions_account WHERE account_id = %s)",
+        (403, "device_disabled"),
+    ),
+    "a sign-on is ended": (
+        REFRESH,
+        "UPDATE ags_sessions_device SET ended_at = now(), end_reason = 'revoked' WHERE account_id ="
+        " (SELECT id FROM ags_sessions_account WHERE account_id = %s)",
+        (401, "not_authenticated"),
+    ),
+}
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize(("kind", "statement", "refusal"), REVOCATIONS.values(), ids=REVOCATIONS)
+def test_a_revocation_that_commits_while_a_batch_waits_for_it_refuses_one_request(
+    app: ClientApp, other: Other, kind: str, statement: str, refusal: tuple[int, str]
+) -> None:
+    requests = [*requests_of(app, kind, ["a", "b", "revoked", "d"]).values()]
+
+    async def meanwhile(_: list[Posted]) -> None:
+        await eventually(other.waiting, "nothing waits for the revocation")
+        other.pg.commit()
+
+    other.execute(statement, "revoked")
+    answers = answers_to(requests, meanwhile)
+    refused = answers.pop(2)
+    assert (refused[0], refused[1]["reason"]) == refusal
+    assert set(statuses(answers)) == {200 if kind == REFRESH else 201}
+    if kind != REFRESH:
+        spent = [is_redeemed(request.body["parameters"][0]["value"]) for request in requests]
+        assert spent == [True, True, False, True]
+    assert events() == []
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("kind", [REDEEM, REFRESH])
+def test_a_row_that_stays_locked_fails_its_own_request_and_no_other(
+    app: ClientApp, other: Other, kind: str, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.AGS_DATABASE_POOLER = "none"
+    monkeypatch.setitem(postgresql.LANE_LIMITS, "lock_timeout", 50)
+    monkeypatch.setitem(LIMITS, "statement_timeout", 1000 * PATIENCE)
+    app.sign_on("locked")
+    requests = [*requests_of(app, kind, ["a", "b", "locked", "d"]).values()]
+    table = "ags_sessions_account" if kind == REDEEM else "ags_sessions_device"
+    account = f"{'id' if kind == REDEEM else 'account_id'} = (SELECT max(id) FROM ags_sessions_account"
+    other.execute(f"SELECT id FROM {table} WHERE {account} WHERE account_id = %s) FOR UPDATE", "locked")
+    answers = answers_to(requests)
+    other.pg.rollback()
+    locked = answers.pop(2)
+    assert (locked[0], locked[1]["reason"]) == (503, "unavailable")
+    assert set(statuses(answers)) == {200 if kind == REFRESH else 201}
+    assert statuses(answers_to(requests[2:3])) == [200 if kind == REFRESH else 201], "nothing was used up"
+    assert events() == []
+
+
+@pytest.mark.postgresql
+def test_a_client_that_goes_while_a_batch_is_executed_takes_no_other_along(
+    app: ClientApp, nagra: HeadEnd, other: Other
+) -> None:
+    tokens = [app.session_token(account) for account in ("a", "gone", "c")]
+
+    async def meanwhile(posted: list[Posted]) -> None:
+        await eventually(other.waiting, "nothing waits for the row")
+        posted[1].cancel()
+        await asyncio.wait([posted[1]])
+        assert posted[1].cancelled()
+        other.pg.rollback()
+
+    other.execute("SELECT id FROM ags_sessions_sessiontoken ORDER BY id LIMIT 1 FOR UPDATE")
+    answers = answers_to([redemption(nagra, token) for token in tokens], meanwhile)
+    assert [(status, body["accountId"]) for status, body in answers] == [(201, "a"), (201, "c")]
+    assert all(is_redeemed(token) for token in tokens), "a statement that has begun goes on"
+    assert Device.unscoped.count() == 3
+    assert events() == []
+
+
+@pytest.fixture
+def _plans_of_large_tables(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL would read a small table as a whole, and find its rows in order by chance."""
+    options = connection.settings_dict["OPTIONS"]
+    off = [f"-c enable_{name}=off" for name in ("seqscan", "bitmapscan", "hashjoin", "mergejoin")]
+    given = " ".join([options.get("options", ""), *off])
+    monkeypatch.setitem(connection.settings_dict, "OPTIONS", {**options, "options": given})
+
+
+ORDERS: dict[str, tuple[str, str]] = {
+    "session tokens": (
+        REDEEM,
+        "SELECT id FROM ags_sessions_sessiontoken WHERE redeemed_at IS NULL ORDER BY id",
+    ),
+    "accounts": (REDEEM, "SELECT id FROM ags_sessions_account ORDER BY account_id"),
+    "known devices": (KNOWN, "SELECT id FROM ags_sessions_device ORDER BY client_id"),
+    "sign-ons": (REFRESH, "SELECT id FROM ags_sessions_device ORDER BY client_id"),
+}
+
+
+@pytest.mark.postgresql
+@pytest.mark.usefixtures("_plans_of_large_tables")
+@pytest.mark.parametrize(("kind", "rows"), ORDERS.values(), ids=ORDERS)
+def test_a_batch_that_waits_for_the_first_row_has_locked_none_of_the_later_ones(
+    app: ClientApp, other: Other, kind: str, rows: str
+) -> None:
+    """So two that meet in the same rows do not wait for each other in a circle."""
+    requests = requests_of(app, kind, [f"account-{number}" for number in (3, 0, 5, 2, 4, 1)])
+    in_order = [*requests] if kind == REDEEM else sorted(requests)
+
+    async def meanwhile(_: list[Posted]) -> None:
+        await eventually(other.waiting, "nothing waits for the row")
+        assert len(other.execute(f"{rows} OFFSET 1 FOR UPDATE NOWAIT")) == 5
+        other.pg.rollback()
+
+    other.execute(f"{rows} LIMIT 1 FOR UPDATE")
+    answers = answers_to([requests[client_id] for client_id in in_order[::-1]], meanwhile)
+    assert set(statuses(answers)) == {200 if kind == REFRESH else 201}
+
+
+@pytest.mark.postgresql
+@pytest.mark.usefixtures("_plans_of_large_tables")
+@pytest.mark.parametrize("kind", [REDEEM, REFRESH])
+def test_two_processes_that_meet_in_the_same_rows_wait_for_each_other_one_way_round(
+    app: ClientApp, nagra: HeadEnd, other: Other, kind: str
+) -> None:
+    """A third one holds a row in the middle until both have come to it, or behind each other."""
+    tenant = snapshot.tenant("nagra")
+    assert tenant is not None
+    execute: Any
+    rows: list[Any]
+    if kind == REDEEM:
+        execute, service = redeem._redeem, tenant.services[SERVICE]
+        tokens = [app.session_token(f"account-{number}") for number in range(7)]
+        rows = [redeem._Redemption(tenant, NewDevice({}), ID, service, hashes_of(token)) for token in tokens]
+        other.execute("SELECT id FROM ags_sessions_sessiontoken ORDER BY id OFFSET 3 LIMIT 1 FOR UPDATE")
+    else:
+        for _ in range(7):
+            app.sign_on()
+        execute = refresh._update
+        common = {"tenant": "nagra", "version": tenant.version, "current": 0, "presented": 0}
+        rows = [
+            {**common, "rotated": sign_on, "refresh_ttl": 60, "now_used": "[]"}
+            for sign_on in Device.unscoped.order_by("client_id").values_list("sign_on", flat=True)
+        ]
+        other.execute("SELECT id FROM ags_sessions_device ORDER BY client_id OFFSET 3 LIMIT 1 FOR UPDATE")
+
+    def execute_in_a_loop(rows: Sequence[Any]) -> list[Any]:
+        outcomes: list[Any] = []
+
+        async def test() -> None:
+            async with serving():
+                outcomes.extend(await execute(rows))
+
+        run(test())
+        return outcomes
+
+    with ThreadPoolExecutor() as pool:
+        both = [pool.submit(execute_in_a_loop, ordered) for ordered in (rows, rows[::-1])]
+        wait_until(lambda: other.waiting() == 2, "they do not wait")
+        other.pg.rollback()
+        done = [future.result(PATIENCE) for future in both]
+    assert sorted([outcome is not None for outcome in outcomes] for outcomes in done) == [
+        [False] * 7,
+        [True] * 7,
+    ]
+
+
+# On any database
+
+
+def test_of_many_at_once_all_are_answered(nagra: HeadEnd) -> None:
+    limit_devices(3)
+    take_a_minute_of_grace()
+
+    async def post_all(requests: Sequence[Request]) -> Answers:
+        return await asyncio.gather(*[post(one.path, one.body, one.headers) for one in requests])
+
+    answers: list[Answers] = []
+    redemptions: list[Request] = []
+
+    async def test() -> None:
+        async with serving():
+            assertions = [nagra.token(OpfAccountId=f"account-{number % 5}") for number in range(20)]
+            bodies = [{"parameters": [{"name": "OperatorAuthToken", "value": one}]} for one in assertions]
+            issued = await post_all([Request("/ags/getSessionToken", one, nagra.headers()) for one in bodies])
+            redemptions.extend(redemption(nagra, body["sessionToken"]) for _, body in issued)
+            signed_on = await post_all(redemptions)
+            rotations = [
+                rotation(nagra, body["refresh_token"]) for status, body in signed_on if status == 201
+            ]
+            refreshed = await post_all([*rotations, *redemptions, *rotations])
+            answers.extend([issued, signed_on, refreshed])
+
+    run(test())
+    issued, signed_on, refreshed = answers
+    assert statuses(issued) == [200] * 20
+    assert Counter(statuses(signed_on)) == {201: 15, 403: 5}
+    again = {201: 401, 403: 403}
+    assert statuses(refreshed) == [200] * 15 + [again[status] for status, _ in signed_on] + [200] * 15
+    granted = [body["client_id"] for status, body in signed_on if status == 201]
+    assert [body["client_id"] for status, body in refreshed if status == 200] == granted * 2
+    assert sorted(Device.unscoped.values_list("client_id", "generation")) == [
+        (one, 1) for one in sorted(granted)
+    ]
+    for request, (status, _) in zip(redemptions, signed_on, strict=True):
+        assert is_redeemed(request.body["parameters"][0]["value"]) == (status == 201)
+    assert [times for _, _, times in events()] == [1] * 15
+
+
+def test_where_a_server_starts_nothing_requests_share_a_connection_and_no_transaction(nagra: HeadEnd) -> None:
+    app = ClientApp(nagra)
+    tokens = [app.session_token(f"account-{number}") for number in range(8)]
+    members = [{}, {"clientId": "0" * 32}] * 4
+    requests = [redemption(nagra, token, **given) for token, given in zip(tokens, members, strict=True)]
+
+    async def test() -> None:
+        answers = await asyncio.gather(*[post(one.path, one.body, one.headers) for one in requests])
+        await sync_to_async(connections.close_all)()
+        assert statuses(answers) == [201, 403] * 4
+
+    run(test())
+    assert [is_redeemed(token) for token in tokens] == [True, False] * 4
+    assert Device.unscoped.count() == 4
