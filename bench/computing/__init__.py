@@ -1,0 +1,1 @@
+"""A provider that computes for as long as a parameter says."""

@@ -1,0 +1,85 @@
+"""What a provider that computes for long costs the others: `python -m bench.computing`.
+
+One process of AGS on a throw-away PostgreSQL. 16 head-ends ask for session tokens, as fast as they are
+answered. Beside them one client asks a provider that computes, again and again: in a thread, as it is called
+if it declares nothing, or on the event loop, where it declares `is_nonblocking` and should not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+from bench import load, postgresql
+from bench.load import Conversation, Taken
+from bench.systems import Running, ags, free_port, process
+from bench.systems.asking import TENANT
+
+HEAD_ENDS = 16
+PROVIDERS = "providers.operator_token,bench.computing"
+SERVICE = "Computing"
+
+
+def computing(seconds: float, ended: threading.Event) -> Conversation:
+    """Ask the provider that computes until the others have ended."""
+    headers = {"nv-tenant-id": TENANT, "x-auth-service-id": SERVICE}
+    body = f'{{"parameters":[{{"name":"Seconds","value":"{seconds}"}}]}}'.encode()
+    request = load.post("/ags/getSessionToken", body, headers)
+    while not ended.is_set():
+        answer = yield request
+        answer.demand(200, b"sessionToken")
+
+
+@contextmanager
+def beside(running: Running, seconds: float) -> Iterator[None]:
+    """Have one client ask the provider that computes, until the block ends."""
+    ended = threading.Event()
+    thread = threading.Thread(target=running.hold, args=([computing(seconds, ended)],))
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each round")
+    parser.add_argument("--computes", type=float, default=1.0, help="seconds for which the provider computes")
+    options = parser.parse_args()
+    with postgresql.server() as database:
+        for number, place in enumerate(("in a thread", "on the loop")):
+            figures: dict[str, list[Taken]] = {}
+            with serving(database.create(f"computing{number}"), on_the_loop=bool(number)) as running:
+                for _ in range(options.rounds):
+                    for name in ("alone", place):
+                        conversations = ags.WORK["getSessionToken"](running, HEAD_ENDS, 100_000)
+                        with nullcontext() if name == "alone" else beside(running, options.computes):
+                            figures.setdefault(name, []).append(running.hold(conversations, options.seconds))
+            for name, rounds in figures.items():
+                print(name.ljust(12), load.medians(rounds), flush=True)
+    return 0
+
+
+@contextmanager
+def serving(address: str, *, on_the_loop: bool) -> Iterator[Running]:
+    """Start one process with the provider."""
+    port = free_port()
+    more = {"AGS_WORKERS": "1", "AGS_PROVIDERS": PROVIDERS, "BENCH_ON_THE_LOOP": str(int(on_the_loop))}
+    settings = ags.environment(address, port, **more)
+    wanted = ags.configuration()
+    service = {"name": SERVICE, "strategy": "computing", "enabled": True, "display_name": SERVICE}
+    wanted["tenants"][0]["services"].append(service)
+    ags.apply(settings, wanted)
+    with process([sys.executable, "manage.py", "serve"], settings, port) as running:
+        yield running
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,12 @@
+"""Registers the provider."""
+
+from providers.apps import ProviderConfig
+
+
+class ComputingConfig(ProviderConfig):
+    """A provider of the benchmark."""
+
+    default = True
+    contract = 1
+    name = "bench.computing"
+    strategy = "bench.computing.strategy.Computing"
