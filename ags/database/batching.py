@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
@@ -25,14 +24,12 @@ _E = TypeVar("_E", bound=Exception)
 class Batcher:
     """Collects rows while a statement runs, and never waits for more to come.
 
-    `execute` gets as many rows as the database takes, `max_batch_size` at most, and returns the outcome of
-    each, in their order. Where it raises for several rows, it is called for each of them alone, unless the
-    database is not available.
+    `execute` gets as many rows as the database takes, and returns the outcome of each, in their order. Where
+    it raises for several rows, it is called for each of them alone, unless the database is not available.
     """
 
-    def __init__(self, execute: Execute, max_batch_size: int = sys.maxsize) -> None:
+    def __init__(self, execute: Execute) -> None:
         self._execute = execute
-        self._max_batch_size = max_batch_size
         self._pending: deque[_PendingRow] = deque()
         self._task: asyncio.Task[None] | None = None
 
@@ -59,7 +56,7 @@ class Batcher:
 
     def _next_batch(self) -> list[_PendingRow]:
         batch: list[_PendingRow] = []
-        size = min(self._max_batch_size, database().max_batch_size)
+        size = database().max_batch_size
         while self._pending and len(batch) < size and not (batch and self._pending[0].is_alone):
             pending = self._pending.popleft()
             if not pending.future.done():

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ags.database import INSERTS, Transaction, fetch_all, fetch_one, transaction
+from ags.database import INSERTS, fetch_all, fetch_one, transaction
 from ags.database.batching import Batcher
 from ags.sessions import single_use, sql, standing
 from ags.sessions.client_tokens import SignOn
 from ags.sessions.denial import Denial, Denied
 from ags.sessions.devices import (
-    ROW_IDS,
     KnownDevice,
     NewDevice,
     Outcome,
@@ -103,30 +102,34 @@ class _Redemption:
 
 
 async def _redeem(redemptions: Sequence[_Redemption]) -> list[Outcome | None]:
-    """Return the sign-on of one, or why it was denied; None where the choice could not be used."""
-    (one,) = redemptions
+    """Return the sign-on of each, or why it was denied; None where the choice could not be used."""
+    rows = [one.row() for one in redemptions]
+    use = _use_sql(len(redemptions[0].hashes))
     async with transaction() as opened:
-        used = await _use(opened, one)
-        if used is None:
-            return [None]
-        proof, device = used
-        request = SignOnRequest(one.tenant, device, one.correlation_id)
-        return await sign_on_devices(opened, [request], [proof], _restore_sql())
+        used = sql.in_order(rows, await opened.fetch_all(use, sql.numbered_params(rows)))
+        proven = {
+            number: _proven(redemptions[number], row) for number, row in enumerate(used) if row is not None
+        }
+        requests, proofs = (
+            [request for request, _ in proven.values()],
+            [proof for _, proof in proven.values()],
+        )
+        signed_on = await sign_on_devices(opened, requests, proofs, _RESTORE)
+    outcomes = dict(zip(proven, signed_on, strict=True))
+    return [outcomes.get(number) for number in range(len(redemptions))]
 
 
-# One at a time: of two that choose from the same accounts, the statement could not tell which may.
-_redemptions = Batcher(_redeem, max_batch_size=1)
+_redemptions = Batcher(_redeem)
+
+_RESTORE = "UPDATE ags_sessions_accountchoice SET used_at = NULL"
 
 
-async def _use(opened: Transaction, one: _Redemption) -> tuple[Proof, NewDevice | KnownDevice] | None:
-    rows = await opened.fetch_all(_use_sql(len(one.hashes)), sql.values_params([one.row()]))
-    if not rows:
-        return None
-    accounts, information, client_id, *proof = rows[0]
-    account_id: str = json.loads(accounts)[one.place]
-    known = information is None
-    device = KnownDevice(client_id) if known else NewDevice(json.loads(information))
-    return Proof(account_id, *proof), device
+def _proven(redemption: _Redemption, row: Sequence[Any]) -> tuple[SignOnRequest, Proof]:
+    """Return the device that asked in signOn, and the proof of the account that is chosen."""
+    accounts, information, client_id, *proof = row
+    device = KnownDevice(client_id) if information is None else NewDevice(json.loads(information))
+    account_id: str = json.loads(accounts)[redemption.place]
+    return SignOnRequest(redemption.tenant, device, redemption.correlation_id), Proof(account_id, *proof)
 
 
 async def _explain_rejection(one: _Redemption) -> Exception:
@@ -161,32 +164,29 @@ RETURNING id
 """
 
 
-def _values(hashes: int) -> str:
-    columns = sql.numbered("hash", ["bytea"] * hashes)
-    return sql.values_table(tenant="text", service="bigint", version="bigint", place="integer", **columns)
+def _values(hashes: int, **more: str) -> str:
+    columns = {"place": "integer", **sql.numbered("hash", ["bytea"] * hashes), **more}
+    return sql.values_table(tenant="text", service="bigint", version="bigint", **columns)
 
 
 @sql.cached_sql
 def _use_sql(hashes: int) -> str:
+    # In order, as session tokens are.
     return f"""
 UPDATE ags_sessions_accountchoice AS c
    SET used_at = {sql.now()}
-  FROM {_values(hashes)} AS g
- WHERE c.tenant_id = g.tenant AND c.token_hash IN ({sql.columns("hash", hashes)})
-   AND c.service_id = g.service AND c.used_at IS NULL AND c.expires_at > {sql.now()}
-   AND EXISTS (SELECT 1 FROM {_chosen()}
-                WHERE t.id = st.tenant_id AND t.version = g.version
-                  AND st.account_id IS NOT NULL AND ({standing.SESSION_TOKEN}) IS NULL)
-RETURNING accounts, information, client_id, service_id, key_id, created_at, id
-"""
-
-
-@sql.cached_sql
-def _restore_sql() -> str:
-    return f"""
-UPDATE ags_sessions_accountchoice
-   SET used_at = NULL
- WHERE id IN (SELECT g.row_id FROM {sql.values_table(**ROW_IDS)} AS g)
+  FROM (SELECT c.id AS choice, g.row_number
+          FROM {_values(hashes, row_number="integer")} AS g
+          JOIN ags_sessions_accountchoice c
+            ON c.tenant_id = g.tenant AND c.token_hash IN ({sql.columns("hash", hashes)})
+           AND c.service_id = g.service
+         WHERE c.used_at IS NULL AND c.expires_at > {sql.now()}
+           AND EXISTS (SELECT 1 FROM {_chosen()}
+                        WHERE t.id = st.tenant_id AND t.version = g.version
+                          AND st.account_id IS NOT NULL AND ({standing.SESSION_TOKEN}) IS NULL)
+         ORDER BY c.id {sql.lock_rows("c")}) AS g
+ WHERE c.id = g.choice AND c.used_at IS NULL
+RETURNING {sql.row_number()}, accounts, information, client_id, service_id, key_id, created_at, id
 """
 
 

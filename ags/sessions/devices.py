@@ -73,8 +73,6 @@ class _Proven:
 
 Outcome = SignOn | Denied
 
-ROW_IDS = {"row_id": "bigint"}
-
 
 def signed_on(outcome: Outcome) -> SignOn:
     """Return the sign-on. Raises `Denied` where there is none."""
@@ -87,12 +85,12 @@ async def sign_on_devices(
     transaction: Transaction,
     requests: Sequence[SignOnRequest],
     proofs: Sequence[Proof | None],
-    restore_sql: str,
+    restore: str,
 ) -> list[Outcome | None]:
     """Sign devices on, within the transaction that consumes their proofs; None for a device without one.
 
-    The proof of a device that is denied is as if it had not been presented: `restore_sql`, a statement with
-    the values of `ROW_IDS`, is executed for the rows that were consumed for it.
+    The proof of a device that is denied is as if it had not been presented: `restore`, a statement without
+    its WHERE, is executed for the row that was consumed for it.
     """
     new: dict[int, _Proven] = {}
     known: list[tuple[str, int, _Proven]] = []
@@ -113,7 +111,7 @@ async def sign_on_devices(
         if proof is not None and isinstance(outcomes[number], Denied)
     ]
     if denied:
-        await transaction.fetch_all(restore_sql, sql.values_params(denied))
+        await transaction.fetch_all(_restore_sql(restore), sql.values_params(denied))
     return [outcomes.get(number) for number in range(len(requests))]
 
 
@@ -185,6 +183,11 @@ SELECT d.status, a.status
   JOIN ags_sessions_account a ON a.tenant_id = d.tenant_id AND a.id = d.account_id
  WHERE d.tenant_id = %(tenant)s AND d.client_id = %(device)s AND a.account_id = %(account)s
 """
+
+
+@sql.cached_sql
+def _restore_sql(restore: str) -> str:
+    return f"{restore} WHERE id IN (SELECT g.row_id FROM {sql.values_table(row_id='bigint')} AS g)"
 
 
 @sql.cached_sql

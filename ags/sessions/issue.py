@@ -11,7 +11,7 @@ from ags.database import INSERTS, Transaction, fetch_all
 from ags.database.batching import Batcher
 from ags.sessions import sql
 from ags.sessions.denial import Stale
-from ags.sessions.devices import ROW_IDS, Proof
+from ags.sessions.devices import Proof
 from ags.sessions.standing import KEY_STATES
 from ags.sessions.tokens import hash_of, new_token
 from providers.contract import Identity, Refusal, Refused
@@ -49,7 +49,7 @@ _session_tokens = Batcher(_insert)
 def spent_row(
     tenant: TenantView, service: ServiceView, identity: Identity, correlation_id: str
 ) -> Mapping[str, Any]:
-    """Return the row of a session token that is spent from the beginning, and that nobody is ever told."""
+    """Return the row of a session token that is spent from the beginning, and is given to nobody."""
     return _row(tenant, service, identity, correlation_id, token=new_token(), ttl=0)
 
 
@@ -72,8 +72,8 @@ async def explain_rejection(tenant: TenantView, row: Mapping[str, Any]) -> Excep
     early or too late by the database's clock, `Stale` when tenant, service or key are no longer what was
     read. Raises Django's database errors.
     """
-    asked = {name: row.get(name) for name in _ASKED}
-    since, is_current, is_replayed, is_key_out_of_time = await _rejections.submit(asked)
+    values = {name: row.get(name) for name in _PROOF_COLUMNS}
+    since, is_current, is_replayed, is_key_out_of_time = await _rejections.submit(values)
     if is_current and is_replayed:
         return Refused(Refusal.REPLAYED, "jti")
     if is_current and is_key_out_of_time:
@@ -82,7 +82,7 @@ async def explain_rejection(tenant: TenantView, row: Mapping[str, Any]) -> Excep
 
 
 async def _explain(rows: Sequence[sql.Row]) -> list[tuple[float, bool, bool, bool]]:
-    """Explain rejections by one statement, for a change meets many. Return the moment, too."""
+    """Explain rejections by one statement, for a change meets many. Return its time, too."""
     since = time.monotonic()
     reasons = await sql.select_each(_rejection_sql(), rows, INSERTS)
     return [(since, *map(bool, row or ())) for row in reasons]  # type: ignore[misc] # each row has three
@@ -129,10 +129,10 @@ def acceptance_join() -> str:
  WHERE (g.key IS NULL OR k.id IS NOT NULL)"""
 
 
-_ASKED = {"tenant": "text", "version": "bigint", "service": "bigint", "key": "bigint", "jti": "text"}
+_PROOF_COLUMNS = {"tenant": "text", "version": "bigint", "service": "bigint", "key": "bigint", "jti": "text"}
 
 _COLUMNS = {
-    **_ASKED,
+    **_PROOF_COLUMNS,
     "token_hash": "bytea",
     "account_id": "text",
     "correlation_id": "text",
@@ -160,15 +160,6 @@ RETURNING token_hash{", created_at, id" if spent else ""}
 
 
 @sql.cached_sql
-def restore_sql() -> str:
-    """Delete what `consume_proofs` has stored in this transaction."""
-    return f"""
-DELETE FROM ags_sessions_sessiontoken
- WHERE id IN (SELECT g.row_id FROM {sql.values_table(**ROW_IDS)} AS g)
-"""  # noqa: S608 - put together from constants
-
-
-@sql.cached_sql
 def _rejection_sql() -> str:
     now = sql.now()
     return f"""
@@ -180,6 +171,6 @@ SELECT g.row_number, t.id IS NOT NULL,
        EXISTS (SELECT 1 FROM tenants_key k
                 WHERE k.id = g.key AND k.tenant_id = g.tenant
                   AND (k.not_before > {now} OR k.not_after <= {now}))
-  FROM {sql.values_table(row_number="integer", **_ASKED)} AS g
+  FROM {sql.values_table(row_number="integer", **_PROOF_COLUMNS)} AS g
   LEFT JOIN tenants_tenant t ON t.id = g.tenant AND t.enabled AND t.version = g.version
 """  # noqa: S608 - put together from constants

@@ -11,7 +11,6 @@ from ags.database.batching import Batcher
 from ags.sessions import single_use, sql, standing
 from ags.sessions.client_tokens import SignOn
 from ags.sessions.devices import (
-    ROW_IDS,
     KnownDevice,
     NewDevice,
     Outcome,
@@ -69,10 +68,12 @@ async def _redeem(redemptions: Sequence[_Redemption]) -> list[Outcome | None]:
     async with transaction() as opened:
         spent = sql.in_order(rows, await opened.fetch_all(spend, sql.numbered_params(rows)))
         proofs = [None if proof is None else Proof(*proof) for proof in spent]
-        return await sign_on_devices(opened, redemptions, proofs, _restore_sql())
+        return await sign_on_devices(opened, redemptions, proofs, _RESTORE)
 
 
 _redemptions = Batcher(_redeem)
+
+_RESTORE = "UPDATE ags_sessions_sessiontoken SET redeemed_at = NULL"
 
 
 async def _explain_rejection(redemption: _Redemption) -> Exception:
@@ -108,15 +109,6 @@ UPDATE ags_sessions_sessiontoken AS st
          ORDER BY st.id {sql.lock_rows("st")}) AS g
  WHERE st.id = g.token AND st.redeemed_at IS NULL AND st.revoked_at IS NULL
 RETURNING {sql.row_number()}, account_id, service_id, key_id, created_at, id
-"""
-
-
-@sql.cached_sql
-def _restore_sql() -> str:
-    return f"""
-UPDATE ags_sessions_sessiontoken
-   SET redeemed_at = NULL
- WHERE id IN (SELECT g.row_id FROM {sql.values_table(**ROW_IDS)} AS g)
 """
 
 

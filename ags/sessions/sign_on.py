@@ -10,7 +10,7 @@ from ags.database import transaction
 from ags.database.batching import Batcher
 from ags.sessions.client_tokens import SignOn
 from ags.sessions.devices import KnownDevice, NewDevice, Outcome, SignOnRequest, sign_on_devices, signed_on
-from ags.sessions.issue import consume_proofs, explain_rejection, restore_sql, spent_row
+from ags.sessions.issue import consume_proofs, explain_rejection, spent_row
 from providers.contract import Identity
 from tenants.view import ServiceView, TenantView
 
@@ -43,7 +43,9 @@ async def _sign_on(presented: Sequence[_Presented]) -> list[Outcome | None]:
     """Return the sign-on of each, or why it was denied; None where the proof was rejected."""
     async with transaction() as opened:
         proofs = await consume_proofs(opened, [one.row for one in presented])
-        return await sign_on_devices(opened, presented, proofs, restore_sql())
+        return await sign_on_devices(opened, presented, proofs, _RESTORE)
 
 
 _sign_ons = Batcher(_sign_on)
+
+_RESTORE = "DELETE FROM ags_sessions_sessiontoken"

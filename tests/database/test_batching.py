@@ -80,16 +80,6 @@ def test_a_statement_takes_no_more_rows_than_it_may_and_the_next_goes_on_in_orde
     run(test())
 
 
-def test_a_statement_that_takes_fewer_rows_than_the_database_gets_no_more() -> None:
-    async def test() -> None:
-        table = Table()
-        table.batcher = Batcher(table._execute, max_batch_size=1)
-        await asyncio.gather(*await table.submit_behind_the_first("a", "b"))
-        assert table.statements == [["first"], ["a"], ["b"]]
-
-    run(test())
-
-
 def test_rows_of_a_database_that_takes_one_at_a_time_do_not_wait_for_each_other() -> None:
     async def test() -> None:
         table = Table(max_batch_size=1)

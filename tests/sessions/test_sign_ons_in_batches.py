@@ -16,7 +16,7 @@ from django.db import connection, connections
 
 from ags.database import batching, postgresql, threads
 from ags.database.django_connections import LIMITS
-from ags.sessions import redeem, refresh, sign_on
+from ags.sessions import account_choice, redeem, refresh, sign_on
 from ags.sessions.devices import NewDevice
 from ags.sessions.models import Account, AccountStatus, Device, SessionToken
 from ags.sessions.tokens import hash_of, hashes_of
@@ -25,7 +25,7 @@ from providers.operator_token.strategy import OperatorToken
 from tenants.models import Service, Tenant
 from tenants.snapshot import snapshot
 from tests.api.test_refusals import ID
-from tests.conftest import SERVICE, ClientApp, HeadEnd
+from tests.conftest import SERVICE, TRIAL, ClientApp, HeadEnd
 from tests.event_loop import eventually, post, run, serving
 from tests.live.server import database_url
 from tests.sessions.test_redeem import events
@@ -35,9 +35,14 @@ from tests.waiting import PATIENCE, wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("patient", "stays_stale")]
 
-REDEEM, SIGN_ON = "/ags/signOnWithSessionToken", "/ags/signOn"
+REDEEM, SIGN_ON, CHOOSE = "/ags/signOnWithSessionToken", "/ags/signOn", "/ags/subsequentSignOn"
 
-BATCHERS = {REDEEM: redeem._redemptions, SIGN_ON: sign_on._sign_ons, REFRESH: refresh._rotations}
+BATCHERS = {
+    REDEEM: redeem._redemptions,
+    SIGN_ON: sign_on._sign_ons,
+    CHOOSE: account_choice._redemptions,
+    REFRESH: refresh._rotations,
+}
 
 Answers = list[tuple[int, Any]]
 Posted = asyncio.Task[tuple[int, Any]]
@@ -637,6 +642,26 @@ def test_of_many_at_once_all_are_answered(nagra: HeadEnd) -> None:
     for request, (status, _) in zip(redemptions, signed_on, strict=True):
         assert is_redeemed(request.body["parameters"][0]["value"]) == (status == 201)
     assert [times for _, _, times in events()] == [1] * 15
+
+
+@pytest.mark.postgresql
+def test_of_the_accounts_of_one_choice_one_is_signed_on_and_those_of_others_beside_it(
+    app: ClientApp, nagra: HeadEnd, trial: Service
+) -> None:
+    def offered(accounts: str) -> list[str]:
+        return [one["userAccountToken"] for one in app.prove(accounts).json()["accounts"]]
+
+    first, second = offered("a-1,a-2"), offered("b-1,b-2")
+    Account(tenant_id="nagra", account_id="a-1", status=AccountStatus.SUSPENDED).save()
+    Account(tenant_id="nagra", account_id="b-2", status=AccountStatus.ACTIVE).save()
+    headers = nagra.headers(x_auth_service_id=TRIAL)
+    tokens = [first[0], first[1], second[1], second[1]]
+    answers = answers_to([Request(CHOOSE, {}, {**headers, "user-token": token}) for token in tokens])
+    assert statuses(answers[:2]) == [401, 201], "the account that may sign on has used the choice"
+    assert answers[1][1]["accountId"] == "a-2"
+    assert sorted(statuses(answers[2:])) == [201, 401]
+    accounts = Device.unscoped.values_list("account__account_id", flat=True)
+    assert sorted(accounts) == ["a-2", "b-2"]
 
 
 def test_where_a_server_starts_nothing_requests_share_a_connection_and_no_transaction(nagra: HeadEnd) -> None:

@@ -16,7 +16,7 @@ PAUSE = 1.0
 
 
 class _Pause:
-    """Shared by all threads: whoever finds PostgreSQL stuck spares the others the wait."""
+    """Shared by all threads: once one has found PostgreSQL stuck, the others do not wait for it."""
 
     def __init__(self) -> None:
         self._ends = 0.0
