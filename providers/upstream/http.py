@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
+import h11
 import httpcore2
 
 from providers.contract import Outage, Unavailable
@@ -101,19 +102,25 @@ class _Call:
             body += chunk
             if len(body) > self.limit:
                 raise Unavailable(Outage.TOO_LARGE)
-        if _has_more(response):
+        stream: _Stream = response.extensions["network_stream"]
+        if _has_more(self.method, bytes(stream.received)):
             # Kept, the connection would answer the next request, of somebody else, with what is left over.
-            response.extensions["network_stream"].close()
+            stream.close()
             raise Unavailable(Outage.WRONG, "its answer is longer than it says")
         # RFC 8259, section 8.1, lets a reader ignore a byte order mark.
         return Answer(response.status, headers, bytes(body).removeprefix(BOM_UTF8))
 
 
-def _has_more(response: httpcore2.Response) -> bool:
-    """Whether something came with an answer after its end. The library has no public word for it."""
-    stream: Any = response.stream
-    left_over, _ = stream._stream._connection._h11_state.trailing_data  # noqa: SLF001
-    return bool(left_over)
+def _has_more(method: str, received: bytes) -> bool:
+    """Whether something came after the end of an answer. httpcore2 does not tell, so h11 reads it again."""
+    reader = h11.Connection(h11.CLIENT)
+    reader.send(h11.Request(method=method, target="/", headers=[("Host", "")]))
+    reader.send(h11.EndOfMessage())
+    reader.receive_data(received)
+    while (event := reader.next_event()) is not h11.NEED_DATA:
+        if isinstance(event, h11.EndOfMessage):
+            return bool(reader.trailing_data[0])
+    return False  # it ends with the connection
 
 
 @contextmanager
@@ -164,15 +171,21 @@ class _Network(httpcore2.NetworkBackend):
 
 
 class _Stream(httpcore2.NetworkStream):
-    """A connection on which each step has the time that is left of the whole."""
+    """A connection on which each step has the time that is left of the whole.
+
+    `received` is the answer to what was written last.
+    """
 
     def __init__(self, wire: httpcore2.NetworkStream) -> None:
-        self._wire = wire
+        self._wire, self.received = wire, bytearray()
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._wire.read(max_bytes, _left())
+        data = self._wire.read(max_bytes, _left())
+        self.received += data
+        return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self.received.clear()
         self._wire.write(buffer, _left())
 
     def close(self) -> None:

@@ -61,13 +61,19 @@ def test_an_answer_comes_back_whole_and_what_was_sent_has_arrived(server: HTTPSS
     assert asked.headers["host"] == server.address
 
 
+CHUNKED = {"Transfer-Encoding": "chunked"}
+
+
+@pytest.mark.parametrize(
+    "reply", [Reply(), Reply(200, b"body"), Reply(200, b"4\r\nbody\r\n0\r\n\r\n", CHUNKED)]
+)
 def test_the_connection_is_kept_for_the_next_call(
-    server: HTTPSServer, monkeypatch: pytest.MonkeyPatch
+    server: HTTPSServer, monkeypatch: pytest.MonkeyPatch, reply: Reply
 ) -> None:
     monkeypatch.setattr(http, "IDLE", LONG)
     # A pool of its own, for that of the other tests has the limit that it was made with.
     its_own = {**SETTINGS, "ca_certificates": f"{authority().certificate}\n"}
-    server.replies["/"] = Reply()
+    server.replies["/"] = reply
     for _ in range(3):
         ask("GET", f"{server.url}/", its_own)
     assert len(server.connections) == 1
@@ -110,10 +116,12 @@ def test_an_answer_of_just_the_limit_is_taken(server: HTTPSServer) -> None:
     assert outage(lambda: ask("GET", f"{server.url}/", SETTINGS, limit=99)) is Outage.TOO_LARGE
 
 
+EMPTY = {"Content-Length": "0"}
 SAYS_MORE = {
-    "a whole answer": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother",
-    "the beginning of one": b"HTTP/1.1 200 OK\r\nX: ",
-    "rest of a body": b"x",
+    "a whole answer": Reply(200, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother", EMPTY),
+    "the beginning of one": Reply(200, b"HTTP/1.1 200 OK\r\nX: ", EMPTY),
+    "rest of a body": Reply(200, b"x", EMPTY),
+    "rest after chunks": Reply(200, b"1\r\nx\r\n0\r\n\r\nx", CHUNKED),
 }
 
 
@@ -121,7 +129,7 @@ SAYS_MORE = {
 def test_what_follows_an_answer_is_not_taken_for_the_answer_to_somebody_else(
     server: HTTPSServer, more: str
 ) -> None:
-    server.replies["/"] = Reply(200, SAYS_MORE[more], {"Content-Length": "0"})
+    server.replies["/"] = SAYS_MORE[more]
     server.replies["/next"] = Reply(200, b"its own")
     assert outage(lambda: ask("GET", f"{server.url}/", SETTINGS)) is Outage.WRONG
     assert ask("GET", f"{server.url}/next", SETTINGS).body == b"its own"

@@ -146,7 +146,8 @@ def _handler(server: HTTPSServer) -> type[BaseHTTPRequestHandler]:
                     pass
             self.send_response_only(reply.status)
             whole = isinstance(reply.body, bytes)
-            length = {"Content-Length": str(len(reply.body))} if whole else {}
+            has_length = whole and "Transfer-Encoding" not in reply.headers
+            length = {"Content-Length": str(len(reply.body))} if has_length else {}
             for name, value in {**length, **reply.headers}.items():
                 self.send_header(name, value)
             if whole:
