@@ -28,8 +28,8 @@ from tests.waiting import wait_until
 SERVED, SLOWER, HEALTH = 0.999, 2.0, 100.0
 """Of good traffic; times its usual p99; milliseconds."""
 
-USUAL, BESIDE = 10.0, 15.0
-"""Seconds of traffic before a fault, and beside it."""
+WARM_UP, USUAL, BESIDE = 3.0, 10.0, 15.0
+"""Seconds of traffic at first, before a fault, and beside it."""
 
 CLOSED = 13.0
 """Seconds after which a slow client is closed: 10, the linger, and the time between two looks."""
@@ -64,7 +64,7 @@ class Result:
 
 def warm_up() -> float:
     """Let traffic warm up, then run as usual; return when the usual began."""
-    time.sleep(3)
+    time.sleep(WARM_UP)
     began = time.monotonic()
     time.sleep(USUAL)
     return began
@@ -225,10 +225,11 @@ def bulkheads(deployment: Deployment, result: Result) -> None:
         hung = (open_loop_load, deployment.ports, 40.0, lambda: introspect(next(names)))
         with deployment.traffic([deployment.proxy]) as samples:
             usual = warm_up()
-        began = time.monotonic()
         with deployment.traffic([deployment.proxy], hung=hung) as beside:
+            time.sleep(WARM_UP)
+            began = time.monotonic()
             time.sleep(BESIDE)
-        ended = time.monotonic()
+            ended = time.monotonic()
     both = {name: Samples(samples[name] + beside[name]) for name in samples}
     check_good_traffic(result, both, usual, began, ended)
     result.check({one.status for one in beside["hung"]} == {503}, f"hanging: {beside['hung'].statuses()}")

@@ -1,12 +1,17 @@
-"""Clients that hold connections, from a process of their own."""
+"""Clients that hold connections, from a process of their own.
+
+They come one after the other and each sends in its own time, for nothing makes strangers act at once.
+"""
 
 from __future__ import annotations
 
 import itertools
+import os
 import socket
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from bench.load import get
@@ -15,6 +20,12 @@ from tests.faults.traffic import background_process
 
 PIPELINED = 20
 """Large answers that a client asks for and does not read."""
+
+OPENING = 5.0
+"""Seconds in which they come."""
+
+GIVES_WAY = 10
+"""Niceness of their process: their work is done by other machines."""
 
 SEGMENT = 536
 """Bytes. Where segments are as large as on loopback, the system alone takes megabytes over from a server."""
@@ -38,38 +49,50 @@ KINDS = {
     "readers": lambda: _once(get("/openapi.json", {}) * PIPELINED),
     "silent": lambda: _once(b""),
 }
-"""What a client of each kind sends: the first at once, then a byte each second."""
+"""What a client of each kind sends: the first at once, then one after each second."""
 
 
 def _hold(sender: Any, stop: Any, kind: str, ports: Sequence[int], number: int) -> None:
-    wires: dict[socket.socket, Iterator[bytes]] = {}
+    os.nice(GIVES_WAY)
+    due: deque[tuple[float, socket.socket, Iterator[bytes]]] = deque()
     opened: dict[int, float] = {}
-    sent = 0
-    for port in itertools.islice(itertools.cycle(ports), number):
-        wire = socket.socket()
-        wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-        wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT)
-        wire.settimeout(5)
-        try:
-            wire.connect(("127.0.0.1", port))
-        except OSError:  # nobody takes it any more
-            wire.close()
-            continue
-        opened[wire.getsockname()[1]] = time.monotonic()
-        wire.setblocking(False)
-        wires[wire] = KINDS[kind]()
-        sent += _send(wire, wires[wire])
+    sent, began = 0, time.monotonic()
+    for place, port in enumerate(itertools.islice(itertools.cycle(ports), number)):
+        sent += _send_until(began + OPENING * place / number, due)
+        if (wire := _connect(port)) is not None:
+            opened[wire.getsockname()[1]] = time.monotonic()
+            due.append((time.monotonic(), wire, KINDS[kind]()))
     sender.send(opened)
-    while not stop.wait(1):
-        sent += sum(_send(wire, data) for wire, data in wires.items())
+    while not stop.is_set():
+        sent += _send_until(time.monotonic() + 0.1, due)
     sender.send(sent)
 
 
-def _send(wire: socket.socket, data: Iterator[bytes]) -> int:
+def _connect(port: int) -> socket.socket | None:
+    wire = socket.socket()
+    wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT)
+    wire.settimeout(5)
     try:
-        return wire.send(next(data, b""))
-    except OSError:  # closed, or nobody reads
-        return 0
+        wire.connect(("127.0.0.1", port))
+    except OSError:  # nobody takes it any more
+        wire.close()
+        return None
+    wire.setblocking(False)
+    return wire
+
+
+def _send_until(end: float, due: deque[tuple[float, socket.socket, Iterator[bytes]]]) -> int:
+    """Send what is due until then; return how many bytes. Each client sends once in a second."""
+    sent = 0
+    while due and due[0][0] < end:
+        at, wire, data = due.popleft()
+        time.sleep(max(at - time.monotonic(), 0))
+        with suppress(OSError):  # closed, or nobody reads
+            sent += wire.send(next(data, b""))
+        due.append((at + 1, wire, data))
+    time.sleep(max(end - time.monotonic(), 0))
+    return sent
 
 
 class Held(dict[int, float]):

@@ -1,4 +1,4 @@
-"""Good traffic, from a process of its own: it notes each answer, with the moment at which it was due."""
+"""Traffic, each kind from a process of its own: it notes each answer, with the moment at which it was due."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 from bench.load import get
@@ -204,29 +204,23 @@ def background_process(run: Callable[..., None], *arguments: Any) -> Iterator[tu
 
 @contextmanager
 def traffic(**kinds: tuple[Any, ...]) -> Iterator[dict[str, Samples]]:
-    """Send traffic of several kinds, each a function of this file and its arguments.
+    """Send traffic of several kinds, each a function of this file and its arguments, in a process of its own.
 
     Yield what is answered to each, which is there at the end of the context.
     """
     samples = {name: Samples() for name in kinds}
-    with background_process(_send, kinds) as (receiver, stop):
+    with ExitStack() as running:
+        processes = {name: running.enter_context(background_process(_send, *kinds[name])) for name in kinds}
         try:
             yield samples
         finally:
-            stop.set()
-            for name, found in receiver.recv().items():
-                samples[name].extend(found)
+            for _, stop in processes.values():
+                stop.set()
+            for name, (receiver, _) in processes.items():
+                samples[name].extend(receiver.recv())
 
 
-def _send(sender: Any, stop: Any, kinds: dict[str, tuple[Any, ...]]) -> None:
-    found: dict[str, list[Sample]] = {name: [] for name in kinds}
-
-    async def main() -> None:
-        running = [
-            kind(found[name].append, lambda: not stop.is_set(), *arguments)
-            for name, (kind, *arguments) in kinds.items()
-        ]
-        await asyncio.gather(*running)
-
-    asyncio.run(main())
+def _send(sender: Any, stop: Any, kind: Callable[..., Any], *arguments: Any) -> None:
+    found: list[Sample] = []
+    asyncio.run(kind(found.append, lambda: not stop.is_set(), *arguments))
     sender.send(found)
