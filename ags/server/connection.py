@@ -62,6 +62,10 @@ STATUS_LINES = {status: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() 
 log = logging.getLogger("ags.server")
 
 
+class Refused(Exception):
+    """Raised in what the parser calls, to stop it: the HTTPStatus of a request that is not read further."""
+
+
 @dataclass(slots=True, eq=False)
 class Exchange:
     """A request and its response: `scope`, `receive` and `send` of ASGI.
@@ -77,24 +81,16 @@ class Exchange:
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     head_size: int = 0
     refusal: int | None = None
-    body: list[bytes] = field(default_factory=list)
+    body: bytes | bytearray = field(default_factory=bytearray)
     body_limit: int = 0
-    buffered: int = 0
     keep_alive: bool = False
     expects_continue: bool = False
     response: dict[str, Any] | None = None
-    is_answered: bool = False
-
-    def add(self, data: bytes) -> None:
-        """Buffer a part of the body."""
-        self.body.append(data)
-        self.buffered += len(data)
-        self.connection.worker.buffered += len(data)
 
     def release(self) -> None:
         """Buffer the body no longer."""
-        self.connection.worker.buffered -= self.buffered
-        self.body, self.buffered = [], 0
+        self.connection.worker.buffered -= len(self.body)
+        self.body = b""
 
     @property
     def path(self) -> str:
@@ -125,21 +121,19 @@ class Exchange:
 
     async def receive(self) -> dict[str, Any]:
         """Return the whole body."""
-        self.body = [b"".join(self.body)]
-        return {"type": "http.request", "body": self.body[0], "more_body": False}
+        self.body = bytes(self.body)
+        return {"type": "http.request", "body": self.body, "more_body": False}
 
     async def send(self, message: dict[str, Any]) -> None:
         """Send a part of the response. Returns when the client has taken it; raises ConnectionError."""
         if message["type"] == "http.response.start":
             self.response = message
             return
-        body, more = message.get("body", b""), message.get("more_body", False)
         head, self.response = self.response, None
         parts = [] if head is None else [self._head(head)]
         if self.method != "HEAD":
-            parts.append(body)
+            parts.append(message.get("body", b""))
         await self.connection.write(parts)
-        self.is_answered = not more
 
     def _head(self, response: dict[str, Any]) -> bytes:
         """Return the head. A body whose length is not given ends with the connection."""
@@ -162,14 +156,11 @@ class Connection(asyncio.Protocol):
         self.worker = worker
         self.exchanges: deque[Exchange] = deque()
         self.reading: Exchange | None = None
-        self.refusal: HTTPStatus | None = None
         self.task: asyncio.Task[None] | None = None
-        self.writable: asyncio.Future[None] | None = None
-        self.client: tuple[str, int | None] | None = None
-        self.server: tuple[str, int | None] | None = None
-        self.deadline = math.inf
+        self.writable = asyncio.Event()
+        self.writable.set()
         self.unparsed = 0
-        self.is_paused = self.is_lingering = self.ignores_input = self.has_eof = self.has_served = False
+        self.ignores_input = self.has_eof = self.has_served = self.is_lingering = False
 
     # What the loop calls
 
@@ -186,6 +177,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it, and stop what has not begun."""
         self.worker.remove(self)
+        self.deadline = math.inf
         if self.task is not None:
             self.task.cancel()
         self._drop_reading()
@@ -194,19 +186,11 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read requests. Those that are whole are answered."""
-        if self.ignores_input:
-            if not self.is_lingering:  # a response is due
-                self.transport.pause_reading()
-            return
-        if self.is_idle and not self.unparsed:
-            self._expire_in(REQUEST_LIMIT)
         self.unparsed += len(data)
-        while data and self.refusal is None:
+        while data and not self.ignores_input:
             data = self._parse(data)
-        if self.refusal is None and self.unparsed > HEAD_LIMIT:
-            self.refusal = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-        if self.refusal is not None:
-            self.refuse(self.refusal)
+        if self.unparsed > HEAD_LIMIT and not self.ignores_input:
+            self.refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         if len(self.exchanges) > 1:
             self.transport.pause_reading()
 
@@ -216,42 +200,37 @@ class Connection(asyncio.Protocol):
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as head:
             # The offer is ignored (RFC 9110, section 7.8), but this parser reads no body after it.
-            self._replace_parser()
-            return data[head.args[0] :]
-        except httptools.HttpParserError:
+            self.parser = httptools.HttpRequestParser(self)
+            headers = self.reading.headers if self.reading is not None else []
+            framing = b"".join(b"%b: %b\r\n" % header for header in headers if header[0] in FRAMING)
+            return b"POST / HTTP/1.1\r\n%b\r\n%b" % (framing, data[head.args[0] :])
+        except httptools.HttpParserError as error:
             if self.reading is None and self.exchanges and not self.exchanges[-1].keep_alive:
                 self.ignores_input = True  # it follows a last request
             else:
-                self.refusal = self.refusal or HTTPStatus.BAD_REQUEST
+                refused = error.__context__
+                self.refuse(refused.args[0] if isinstance(refused, Refused) else HTTPStatus.BAD_REQUEST)
         return b""
-
-    def _replace_parser(self) -> None:
-        self.parser = httptools.HttpRequestParser(self)
-        headers = self.reading.headers if self.reading is not None else []
-        framing = b"".join(b"%b: %b\r\n" % header for header in headers if header[0] in FRAMING)
-        self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % framing)
 
     def eof_received(self) -> bool:
         """Answer what has arrived. A request that breaks off is refused."""
         self.has_eof = True
-        if self.reading is not None and not self.ignores_input:
+        if self.reading is not None:
             self.refuse(HTTPStatus.BAD_REQUEST)
         self.ignores_input = True
         return bool(self.exchanges)
 
     def pause_writing(self) -> None:
         """Give the client its time to take what was written."""
-        self.is_paused = True
+        self.writable.clear()
         self._expire_in(REQUEST_LIMIT)
 
     def resume_writing(self) -> None:
         """Go on: the client has taken everything."""
-        self.is_paused = False
+        self.writable.set()
         self._expire_in(math.inf if self.exchanges else REQUEST_LIMIT)
-        if self.writable is not None and not self.writable.done():
-            self.writable.set_result(None)
 
-    # What the parser calls. After a refusal it goes on to the end of the data, and nothing of that counts.
+    # What the parser calls
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -259,72 +238,64 @@ class Connection(asyncio.Protocol):
             return
         if len(self.exchanges) == PIPELINE_LIMIT:
             self.exchanges[-1].keep_alive = False
-            self.ignores_input = True
-        if self.refusal is None and not self.ignores_input:
-            self.reading = Exchange(self)
+            raise Refused
+        self.reading = Exchange(self)
+        if not self.exchanges:
+            self._expire_in(REQUEST_LIMIT)
 
     def on_url(self, url: bytes) -> None:
         """Add to the request target."""
         if self.reading is not None and not self.reading.method:
             self.reading.target += url
             if len(self.reading.target) > TARGET_LIMIT:
-                self._refuse_later(HTTPStatus.REQUEST_URI_TOO_LONG)
+                raise Refused(HTTPStatus.REQUEST_URI_TOO_LONG)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Add a header. A trailer is read, and has no effect."""
         exchange = self.reading
         if exchange is None or exchange.method:
             return
-        exchange.head_size += len(name) + len(value)
-        if (
-            len(name) + len(value) > HEADER_LIMIT
-            or len(exchange.headers) == HEADERS_LIMIT
-            or exchange.head_size > HEAD_LIMIT
-        ):
-            self._refuse_later(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-        else:
-            exchange.headers.append((_lower(name), value.rstrip(b" \t")))
+        size = len(name) + len(value)
+        exchange.head_size += size
+        if size > HEADER_LIMIT or exchange.head_size > HEAD_LIMIT or len(exchange.headers) == HEADERS_LIMIT:
+            raise Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        exchange.headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """Decide how the body is read."""
         exchange = self.reading
-        if exchange is None or exchange.method or self.refusal is not None:
+        if exchange is None or exchange.method:
             return
         exchange.method, exchange.version = self.parser.get_method().decode(), self.parser.get_http_version()
         exchange.target = _in_origin_form(exchange.target)
         exchange.keep_alive = self.parser.should_keep_alive()
         exchange.body_limit = self.worker.application.body_limit(exchange.path)
         headers = dict(exchange.headers)
-        self.refusal = _refusal_status(exchange, headers)
+        _refuse_unclear(exchange, headers)
         if int(headers.get(b"content-length", b"0")) > exchange.body_limit:
-            self._refuse_later(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         exchange.expects_continue = b"expect" in headers and exchange.version == "1.1"
-        if self.refusal is None and not self.exchanges:
+        if not self.exchanges:
             self._send_continue(exchange)
-
-    def on_chunk_header(self) -> None:
-        """Note that the body goes on."""
-        self.unparsed = 0
 
     def on_body(self, body: bytes) -> None:
         """Add to the body."""
         self.unparsed = 0
         exchange = self.reading
-        if exchange is None or self.refusal is not None:
+        if exchange is None:
             return
-        exchange.add(body)
-        if exchange.buffered > exchange.body_limit:
-            self._refuse_later(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        elif not self.worker.make_room():
-            self._refuse_later(HTTPStatus.SERVICE_UNAVAILABLE)
+        exchange.body += body
+        self.worker.buffered += len(body)
+        if len(exchange.body) > exchange.body_limit:
+            raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        if not self.worker.make_room(self):
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE)
 
     def on_message_complete(self) -> None:
         """Queue a whole request."""
         self.unparsed = 0
         exchange = self.reading
-        if exchange is None or self.refusal is not None:
-            return
-        if not self.parser.should_upgrade():  # or another parser reads the body first
+        if exchange is not None and not self.parser.should_upgrade():  # else another parser reads its body
             self.reading = None
             self._queue(exchange)
 
@@ -344,69 +315,55 @@ class Connection(asyncio.Protocol):
             self.reading.release()
             self.reading = None
 
-    def _refuse_later(self, status: HTTPStatus) -> None:
-        self.refusal = self.refusal or status
-
     def _queue(self, exchange: Exchange) -> None:
         self.exchanges.append(exchange)
         if self.task is None:
-            self._start(exchange)
+            self.task = self.worker.loop.create_task(self._answer())
 
-    def _start(self, exchange: Exchange) -> None:
-        self.deadline = math.inf
-        self.task = self.worker.loop.create_task(self._answer(exchange))
-
-    async def _answer(self, exchange: Exchange) -> None:
-        try:
-            await self.worker.application(exchange.scope(), exchange.receive, exchange.send)
-        except ConnectionError:
-            self.transport.abort()  # the client has gone
-        except Exception as error:
-            log.error("the application failed", exc_info=error)
+    async def _answer(self) -> None:
+        """Answer requests as long as there are any; then wait for the next."""
+        while self.exchanges:
+            self.deadline = math.inf
+            exchange = self.exchanges[0]
+            try:
+                await self.worker.application(exchange.scope(), exchange.receive, exchange.send)
+            except ConnectionError:
+                self.transport.abort()  # the client has gone
+            except Exception as error:
+                log.error("the application failed", exc_info=error)
+                self.transport.abort()
+            self.exchanges.popleft()
+            exchange.release()
+            if self.transport.is_closing():
+                return
+            if not exchange.keep_alive or (self.has_eof and not self.exchanges):
+                self.finish()
+                return
+            self.has_served = True
         self.task = None
-        self.exchanges.popleft()
-        exchange.release()
-        if not exchange.is_answered:
-            self.transport.abort()
-        elif not self.transport.is_closing():
-            self._go_on(exchange)
-
-    def _go_on(self, answered: Exchange) -> None:
-        """Answer the next request, or wait for it."""
-        if not answered.keep_alive or (self.has_eof and not self.exchanges):
-            self.finish()
-            return
-        self.has_served = True
-        self.worker.note_progress(self)
-        if self.exchanges:
-            self._start(self.exchanges[0])
-        elif self.reading is not None:
+        if self.reading is not None:
             self._expire_in(REQUEST_LIMIT)
             self._send_continue(self.reading)
         else:
             self._expire_in(KEEP_ALIVE)
-        if len(self.exchanges) < 2 and not self.ignores_input:
-            self.transport.resume_reading()
+        self.transport.resume_reading()
 
     def _send_continue(self, exchange: Exchange) -> None:
-        if exchange.expects_continue and not exchange.buffered:
+        if exchange.expects_continue and not exchange.body:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        exchange.expects_continue = False
 
     async def write(self, parts: list[bytes]) -> None:
         """Write, and return when the client has taken it. Raises ConnectionError when it has gone."""
         if self.transport.is_closing():
             raise ConnectionResetError
         self.transport.writelines(parts)
-        if self.is_paused:
-            self.writable = self.worker.loop.create_future()
-            await self.writable
+        await self.writable.wait()
 
     # The end
 
     def expire(self) -> None:
         """End the wait for the client."""
-        if self.is_paused or self.is_lingering:
+        if self.is_lingering or not self.writable.is_set():
             self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             self.transport.abort()
         elif self.reading is not None and self.reading.method:
@@ -434,25 +391,23 @@ class Connection(asyncio.Protocol):
         self.deadline = self.worker.loop.time() + seconds
 
 
-def _refusal_status(exchange: Exchange, headers: dict[bytes, bytes]) -> HTTPStatus | None:
-    """Return the status for a head that leaves open what is requested, or where the request ends."""
+def _refuse_unclear(exchange: Exchange, headers: dict[bytes, bytes]) -> None:
+    """Raise Refused for a head that leaves open what is requested, or where the request ends."""
     single = [name for name, _ in exchange.headers if name in SINGLE]
     coding = headers.get(b"transfer-encoding")
-    is_ambiguous = (
+    if (
         len(single) != len(set(single))
         or exchange.version not in {"1.0", "1.1"}
         or (exchange.version == "1.0" and coding is not None)
         or exchange.method == "CONNECT"
         or not exchange.target
         or (exchange.target == b"*" and exchange.method != "OPTIONS")
-    )
-    if is_ambiguous:
-        return HTTPStatus.BAD_REQUEST
+    ):
+        raise Refused(HTTPStatus.BAD_REQUEST)
     if coding is not None and coding.lower() != b"chunked":
-        return HTTPStatus.NOT_IMPLEMENTED
+        raise Refused(HTTPStatus.NOT_IMPLEMENTED)
     if exchange.version == "1.1" and headers.get(b"expect", b"100-continue").lower() != b"100-continue":
-        return HTTPStatus.EXPECTATION_FAILED
-    return None
+        raise Refused(HTTPStatus.EXPECTATION_FAILED)
 
 
 def _in_origin_form(target: bytes) -> bytes:
@@ -466,14 +421,9 @@ def _in_origin_form(target: bytes) -> bytes:
     return (url.path or b"/") + (b"?" + url.query if url.query else b"")
 
 
-def _address(name: Any) -> tuple[str, int | None] | None:
-    """Return an address as ASGI has it. A socket in the file system has a name only."""
-    if isinstance(name, tuple):
-        return name[0], name[1]
-    return (str(name), None) if name else None
-
-
-_lower = lru_cache(maxsize=256)(bytes.lower)
+def _address(name: Any) -> tuple[str, int | None]:
+    """Return an address as ASGI has it. A socket in the file system has a name only, or none."""
+    return name[:2] if isinstance(name, tuple) else (str(name or ""), None)
 
 
 @lru_cache(maxsize=1)

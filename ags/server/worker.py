@@ -86,7 +86,7 @@ class Worker(base.Worker):
         self.slot = min(set(range(SLOTS)) - {other.slot for other in others})
         taken, available = Counter(other.cpu for other in others), cpus()
         self.cpu = min(available, key=taken.__getitem__) if len(available) == self.cfg.workers else None
-        self.connections: dict[Connection, None] = {}  # the last response of the first is the oldest
+        self.connections: set[Connection] = set()
         self.accepting: set[asyncio.Task[Any]] = set()
         self.buffered = self.dropped = 0
 
@@ -207,18 +207,13 @@ class Worker(base.Worker):
 
     def add(self, connection: Connection) -> None:
         """Note a connection."""
-        self.connections[connection] = None
+        self.connections.add(connection)
         self._publish_count()
 
     def remove(self, connection: Connection) -> None:
         """Forget a connection."""
-        del self.connections[connection]
+        self.connections.remove(connection)
         self._publish_count()
-
-    def note_progress(self, connection: Connection) -> None:
-        """Note that a connection has just been served."""
-        del self.connections[connection]
-        self.connections[connection] = None
 
     def _count(self) -> int:
         return len(self.connections) + len(self.accepting)
@@ -226,13 +221,16 @@ class Worker(base.Worker):
     def _publish_count(self) -> None:
         connections_by_slot[self.slot] = self._count() if self.alive else NOT_ACCEPTING
 
-    def make_room(self) -> bool:
-        """Refuse the oldest incomplete bodies while all take too much; return whether there is room."""
+    def make_room(self, reader: Connection) -> bool:
+        """Refuse the oldest incomplete bodies while all take too much.
+
+        Return whether there is room then. There is none if that of `reader` is the oldest.
+        """
         while self.buffered > BUFFER_LIMIT:
-            bodies = (one for one in self.connections if one.reading is not None and one.reading.buffered)
-            oldest = next(bodies, None)
             self.dropped += 1
-            if oldest is None:
+            bodies = [one for one in self.connections if one.reading is not None and one.reading.body]
+            oldest = min(bodies, key=lambda one: one.deadline)
+            if oldest is reader:
                 return False
             oldest.refuse(HTTPStatus.SERVICE_UNAVAILABLE)
         return True
@@ -241,7 +239,7 @@ class Worker(base.Worker):
         """Close the oldest idle connection, silent ones first; return whether there is one."""
         self.dropped += 1
         waiting = [one for one in self.connections if not one.exchanges and not one.transport.is_closing()]
-        oldest = min(waiting, key=lambda one: one.has_served, default=None)  # of equal ones, the first
+        oldest = min(waiting, key=lambda one: (one.has_served, one.deadline), default=None)
         if oldest is not None:
             oldest.transport.abort()
         return oldest is not None

@@ -245,7 +245,7 @@ class Reader(Connection):
 
     def __init__(self) -> None:
         super().__init__(
-            SimpleNamespace(application=application, buffered=0, extensions=dict, make_room=lambda: True)
+            SimpleNamespace(application=application, buffered=0, extensions=dict, make_room=lambda _: True)
         )
         self.parser = HttpRequestParser(self)
         self.transport = SimpleNamespace(pause_reading=lambda: None)

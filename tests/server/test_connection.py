@@ -37,10 +37,8 @@ class Process:
     def extensions(self) -> dict[str, Any]:
         return {}
 
-    def note_progress(self, connection: Connection) -> None:
-        assert connection in self.connections
-
-    def make_room(self) -> bool:
+    def make_room(self, reader: Connection) -> bool:
+        assert reader in self.connections
         return self.buffered <= self.most
 
     @property
