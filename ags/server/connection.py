@@ -172,7 +172,7 @@ class Connection(asyncio.Protocol):
         self.client = _address(transport.get_extra_info("peername"))
         self.parser = httptools.HttpRequestParser(self)
         self._expire_in(REQUEST_LIMIT)
-        self.worker.add(self)
+        self.worker.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it, and stop what has not begun."""

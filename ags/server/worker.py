@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
 import logging
 import mmap
@@ -25,14 +24,14 @@ from gunicorn.workers import base
 from ags.environment import cpus
 from ags.server.connection import Connection
 
-TICK = 0.5
+TICK = 0.1
 """Seconds between two looks at what has waited too long."""
-
-EXPIRED_AT_ONCE = 20
-"""Connections that are ended before others are served. Where there are more, the next look is soon."""
 
 GIVE_WAY = 0.001
 """Seconds for which a worker leaves a new connection to one that has fewer."""
+
+MANY = 128
+"""Connections of a worker that gives way no longer: there are so many that work is spread evenly enough."""
 
 CONNECTIONS = 4096
 """Open connections of a process."""
@@ -55,16 +54,15 @@ SWITCH_INTERVAL = 0.0005
 STOPS = {signal.SIGTERM, signal.SIGQUIT, signal.SIGINT}
 
 SLOTS = 1024
-NOT_ACCEPTING = 2**31 - 1
 
 connections_by_slot = memoryview(mmap.mmap(-1, 4 * SLOTS)).cast("i")
-"""Open connections of each worker. All processes see it: it is mapped before they are forked."""
+"""One more than the open connections of each worker that accepts some, else 0.
+
+All processes see it: it is mapped before they are forked.
+"""
 
 stopping = mmap.mmap(-1, 1)
 """One byte, set once the whole server is asked to stop."""
-
-for _slot in range(SLOTS):
-    connections_by_slot[_slot] = NOT_ACCEPTING
 
 log = logging.getLogger("ags.server")
 
@@ -87,8 +85,8 @@ class Worker(base.Worker):
         taken, available = Counter(other.cpu for other in others), cpus()
         self.cpu = min(available, key=taken.__getitem__) if len(available) == self.cfg.workers else None
         self.connections: set[Connection] = set()
-        self.accepting: set[asyncio.Task[Any]] = set()
-        self.buffered = self.dropped = 0
+        self.accepting: set[asyncio.Task[None]] = set()
+        self.count = self.buffered = self.dropped = 0
 
     @property
     def is_stopping(self) -> bool:
@@ -100,126 +98,91 @@ class Worker(base.Worker):
         """Return what the application learns of the server: bodies are whole, and perhaps that it stops."""
         return {"ags.buffered": {}, "ags.stopping": {}} if stopping[0] else {"ags.buffered": {}}
 
-    @property
-    def is_orphan(self) -> bool:
-        """Whether the parent has gone."""
-        return bool(os.getppid() != self.ppid)
-
     # How gunicorn starts it
 
-    def init_process(self) -> None:
-        """Prepare the process, and run it."""
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """Stop as on SIGTERM: it is the parent that waits for less."""
+        self.handle_exit(sig, frame)
+
+    def run(self) -> None:
+        """Serve until a signal stops it."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         if self.cpu is not None:
             with contextlib.suppress(OSError):  # where a sandbox forbids it, the system chooses
                 os.sched_setaffinity(0, {self.cpu})
         self.limit = _limit_connections()
-        super().init_process()
-
-    def init_signals(self) -> None:
-        """Drop the handlers of the parent: the loop has its own."""
-        for number in self.SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGABRT, self.handle_abort)  # of a process that hangs: no core with its keys
-
-    def load_wsgi(self) -> None:
-        """Load the application, which stays: the garbage collector need not look at it again."""
-        self.application = self.app.wsgi()
+        self.application = self.wsgi
         gc.collect()
-        gc.freeze()
-
-    def run(self) -> None:
-        """Serve until a signal stops it."""
+        gc.freeze()  # the application stays: the garbage collector need not look at it again
         sys.setswitchinterval(SWITCH_INTERVAL)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(self._serve())
-        if self.is_orphan:
-            os._exit(0)  # else Python waits for each thread, and a new server for the port
+        uvloop.run(self._serve())
 
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.stopped = asyncio.Event()
-        for number in STOPS:
-            self.loop.add_signal_handler(number, self._stop)
-        self.loop.add_signal_handler(signal.SIGUSR1, self.log.reopen_files)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         await self.application.start()
-        self._publish_count()
+        self._note(0)
         for listener in self.sockets:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
             self.loop.add_reader(listener, self._accept_in_turn, listener)
-        while self.alive and not self.is_orphan:
-            expired = self._tick()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.stopped.wait(), 0.01 if expired == EXPIRED_AT_ONCE else TICK)
+        while self.alive:
+            await self._tick()
         await self._drain()
         await self.application.stop()
-
-    def _stop(self) -> None:
-        self.alive = False
-        self.stopped.set()
 
     # Connections
 
     def _accept_in_turn(self, listener: Any) -> None:
         """Accept a connection. A worker that has more than another leaves it a moment to do so."""
-        if self._count() <= min(connections_by_slot):
-            self._accept(listener)
+        if min(filter(None, connections_by_slot), default=0) <= self.count < MANY:
+            self._accept_later(listener, GIVE_WAY)
         else:
-            self.loop.remove_reader(listener)
-            self.loop.call_later(GIVE_WAY, self._accept_late, listener)
+            self._accept(listener)
+
+    def _accept_later(self, listener: Any, seconds: float) -> None:
+        self.loop.remove_reader(listener)
+        self.loop.call_later(seconds, self._accept_late, listener)
 
     def _accept_late(self, listener: Any) -> None:
         if self.alive:
             self.loop.add_reader(listener, self._accept_in_turn, listener)
-            at_most = 1 + self._count() // 8  # few while they decide how evenly the work is spread
-            while at_most and self._accept(listener):
-                at_most -= 1
+            self._accept(listener)
 
     def _accept(self, listener: Any) -> bool:
         """Accept a connection; return whether another one may be there."""
         try:
             client, _ = listener.accept()
-        except BlockingIOError:
+        except (BlockingIOError, ConnectionAbortedError):
             return False
-        except OSError as error:
-            if error.errno == errno.ECONNABORTED:
-                return True
+        except OSError:
             # The system is out of file descriptors or memory: at once, it would refuse again.
             self._drop_oldest()
-            self.loop.remove_reader(listener)
-            self.loop.call_later(TICK, self._accept_late, listener)
+            self._accept_later(listener, TICK)
             return False
-        if self._count() >= self.limit and not self._drop_oldest():
+        if self.count >= self.limit and not self._drop_oldest():
             client.close()
             return True
+        self._note(1)
         task = self.loop.create_task(self._connect(client))
         self.accepting.add(task)
         task.add_done_callback(self.accepting.discard)
-        self._publish_count()
         return True
 
     async def _connect(self, client: Any) -> None:
-        client.setblocking(False)
         try:
             await self.loop.connect_accepted_socket(lambda: Connection(self), client)
         except OSError:  # it has gone already
             client.close()
-
-    def add(self, connection: Connection) -> None:
-        """Note a connection."""
-        self.connections.add(connection)
-        self._publish_count()
+            self._note(-1)
 
     def remove(self, connection: Connection) -> None:
         """Forget a connection."""
         self.connections.remove(connection)
-        self._publish_count()
+        self._note(-1)
 
-    def _count(self) -> int:
-        return len(self.connections) + len(self.accepting)
-
-    def _publish_count(self) -> None:
-        connections_by_slot[self.slot] = self._count() if self.alive else NOT_ACCEPTING
+    def _note(self, more: int) -> None:
+        """Note that so many more connections are open."""
+        self.count += more
+        connections_by_slot[self.slot] = 1 + self.count if self.alive else 0
 
     def make_room(self, reader: Connection) -> bool:
         """Refuse the oldest incomplete bodies while all take too much.
@@ -244,13 +207,18 @@ class Worker(base.Worker):
             oldest.transport.abort()
         return oldest is not None
 
-    def _tick(self) -> int:
-        """Tell gunicorn that the process lives; end what has waited too long, and return how many."""
+    async def _tick(self) -> None:
+        """Tell gunicorn that the process lives, and end what has waited too long, for the next `TICK`."""
         self.notify()
+        if os.getppid() != self.ppid and not signal.getitimer(signal.ITIMER_REAL)[0]:
+            # The parent has gone: the system ends this process soon, whatever a thread of it is doing.
+            signal.alarm(1)
+            self.alive = False
         now = self.loop.time()
-        expired = [one for one in self.connections if one.deadline <= now][:EXPIRED_AT_ONCE]
-        for connection in expired:
-            connection.expire()
+        for connection in list(self.connections):
+            if connection.deadline <= now:
+                connection.expire()
+                await asyncio.sleep(0)  # others are served in between
         if self.dropped:
             log.warning(
                 "connections were dropped at a limit of the process",
@@ -261,28 +229,25 @@ class Worker(base.Worker):
                 },
             )
             self.dropped = 0
-        return len(expired)
+        await asyncio.sleep(TICK)
 
     # The end
 
     async def _drain(self) -> None:
         """Accept what has come, answer requests that are on their way, and close what is idle."""
-        self.alive = False
-        self._publish_count()
+        self._note(0)
         for listener in self.sockets:
             self.loop.remove_reader(listener)
             while self._accept(listener):
                 pass
             listener.close()
         began = self.loop.time()
-        limit = 1 if self.is_orphan else self.cfg.graceful_timeout - 1
-        while (self.connections or self.accepting) and (waited := self.loop.time() - began) < limit:
+        while self.count and (waited := self.loop.time() - began) < self.cfg.graceful_timeout - 1:
             # Where only this process ends, no balancer knows of it.
-            if self.is_orphan or waited > (IDLE_GRACE if stopping[0] else settings.AGS_DRAIN_SECONDS):
+            if waited > (IDLE_GRACE if stopping[0] else settings.AGS_DRAIN_SECONDS):
                 for connection in [one for one in self.connections if one.is_idle]:
                     connection.finish()
-            self._tick()
-            await asyncio.sleep(0.05)
+            await self._tick()
         for connection in list(self.connections):
             connection.transport.abort()
 
@@ -290,9 +255,7 @@ class Worker(base.Worker):
 def _limit_connections() -> int:
     """Have the system allow open files; return how many connections they allow."""
     wanted = 2 * CONNECTIONS + RESERVED_FILES
-    files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if files != resource.RLIM_INFINITY and files < wanted:
-        files = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
-        return max((files - RESERVED_FILES) // 2, 1)
-    return CONNECTIONS
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
+    return max((files - RESERVED_FILES) // 2, 1)

@@ -30,7 +30,7 @@ class Process:
         self.most = 1 << 20
         self.is_stopping = False
         self.connections: set[Connection] = set()
-        self.add, self.remove = self.connections.add, self.connections.remove
+        self.remove = self.connections.remove
         self.bodies: list[bytes] = []
         self.loop: Any = None
 
