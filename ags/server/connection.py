@@ -10,11 +10,8 @@ import logging
 import math
 import socket
 import struct
-import time
 from collections import deque
 from dataclasses import dataclass, field
-from email.utils import formatdate
-from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
@@ -85,7 +82,7 @@ class Exchange:
     body_limit: int = 0
     keep_alive: bool = False
     expects_continue: bool = False
-    response: dict[str, Any] | None = None
+    response_head: bytes = b""
 
     def release(self) -> None:
         """Buffer the body no longer."""
@@ -112,7 +109,6 @@ class Exchange:
             "path": self.path,
             "raw_path": raw_path,
             "query_string": query,
-            "root_path": "",
             "headers": self.headers,
             "client": self.connection.client,
             "server": self.connection.server,
@@ -127,13 +123,14 @@ class Exchange:
     async def send(self, message: dict[str, Any]) -> None:
         """Send a part of the response. Returns when the client has taken it; raises ConnectionError."""
         if message["type"] == "http.response.start":
-            self.response = message
+            self.response_head = self._head(message)
             return
-        head, self.response = self.response, None
-        parts = [] if head is None else [self._head(head)]
-        if self.method != "HEAD":
-            parts.append(message.get("body", b""))
-        await self.connection.write(parts)
+        transport = self.connection.transport
+        if transport.is_closing():
+            raise ConnectionResetError
+        transport.writelines([self.response_head, b"" if self.method == "HEAD" else message.get("body", b"")])
+        self.response_head = b""
+        await self.connection.writable.wait()
 
     def _head(self, response: dict[str, Any]) -> bytes:
         """Return the head. A body whose length is not given ends with the connection."""
@@ -146,7 +143,7 @@ class Exchange:
         )
         lines = [b"%b: %b\r\n" % header for header in response["headers"] if header[0] != b"connection"]
         connection = b"connection: keep-alive\r\n" if self.keep_alive else b"connection: close\r\n"
-        return b"".join([STATUS_LINES[status], _date(int(time.time())), connection, *lines, b"\r\n"])
+        return b"".join([STATUS_LINES[status], self.connection.worker.date, connection, *lines, b"\r\n"])
 
 
 class Connection(asyncio.Protocol):
@@ -205,9 +202,7 @@ class Connection(asyncio.Protocol):
             framing = b"".join(b"%b: %b\r\n" % header for header in headers if header[0] in FRAMING)
             return b"POST / HTTP/1.1\r\n%b\r\n%b" % (framing, data[head.args[0] :])
         except httptools.HttpParserError as error:
-            if self.reading is None and self.exchanges and not self.exchanges[-1].keep_alive:
-                self.ignores_input = True  # it follows a last request
-            else:
+            if not self.ignores_input:
                 refused = error.__context__
                 self.refuse(refused.args[0] if isinstance(refused, Refused) else HTTPStatus.BAD_REQUEST)
         return b""
@@ -238,6 +233,8 @@ class Connection(asyncio.Protocol):
             return
         if len(self.exchanges) == PIPELINE_LIMIT:
             self.exchanges[-1].keep_alive = False
+            self.ignores_input = True
+        if self.ignores_input:
             raise Refused
         self.reading = Exchange(self)
         if not self.exchanges:
@@ -297,6 +294,7 @@ class Connection(asyncio.Protocol):
         exchange = self.reading
         if exchange is not None and not self.parser.should_upgrade():  # else another parser reads its body
             self.reading = None
+            self.ignores_input = not exchange.keep_alive
             self._queue(exchange)
 
     # Requests and responses
@@ -327,10 +325,9 @@ class Connection(asyncio.Protocol):
             exchange = self.exchanges[0]
             try:
                 await self.worker.application(exchange.scope(), exchange.receive, exchange.send)
-            except ConnectionError:
-                self.transport.abort()  # the client has gone
             except Exception as error:
-                log.error("the application failed", exc_info=error)
+                if not isinstance(error, ConnectionError):  # else the client has gone
+                    log.error("the application failed", exc_info=error)
                 self.transport.abort()
             self.exchanges.popleft()
             exchange.release()
@@ -351,13 +348,6 @@ class Connection(asyncio.Protocol):
     def _send_continue(self, exchange: Exchange) -> None:
         if exchange.expects_continue and not exchange.body:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    async def write(self, parts: list[bytes]) -> None:
-        """Write, and return when the client has taken it. Raises ConnectionError when it has gone."""
-        if self.transport.is_closing():
-            raise ConnectionResetError
-        self.transport.writelines(parts)
-        await self.writable.wait()
 
     # The end
 
@@ -424,9 +414,3 @@ def _in_origin_form(target: bytes) -> bytes:
 def _address(name: Any) -> tuple[str, int | None]:
     """Return an address as ASGI has it. A socket in the file system has a name only, or none."""
     return name[:2] if isinstance(name, tuple) else (str(name or ""), None)
-
-
-@lru_cache(maxsize=1)
-def _date(second: int) -> bytes:
-    """Return the header, which is the same for many responses."""
-    return f"date: {formatdate(second, usegmt=True)}\r\n".encode()

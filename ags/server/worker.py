@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 from collections import Counter
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any
 
@@ -208,8 +209,9 @@ class Worker(base.Worker):
         return oldest is not None
 
     async def _tick(self) -> None:
-        """Tell gunicorn that the process lives, and end what has waited too long, for the next `TICK`."""
+        """Tell gunicorn that the process lives, and end what has waited too long. Takes `TICK` at least."""
         self.notify()
+        self.date = f"date: {formatdate(usegmt=True)}\r\n".encode()
         if os.getppid() != self.ppid and not signal.getitimer(signal.ITIMER_REAL)[0]:
             # The parent has gone: the system ends this process soon, whatever a thread of it is doing.
             signal.alarm(1)

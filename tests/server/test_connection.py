@@ -28,7 +28,7 @@ class Process:
     def __init__(self) -> None:
         self.buffered = 0
         self.most = 1 << 20
-        self.is_stopping = False
+        self.is_stopping, self.date = False, b""
         self.connections: set[Connection] = set()
         self.remove = self.connections.remove
         self.bodies: list[bytes] = []
