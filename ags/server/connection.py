@@ -44,10 +44,13 @@ HEADERS_LIMIT = 100
 HEAD_LIMIT = 64 * 1024
 """Bytes of all headers, and of what the parser may take without coming further."""
 
-PIPELINE_LIMIT = 16
+PIPELINE_LIMIT = 12
 """Requests of one read that wait for those before them. After these, the connection ends."""
 
 ASGI = {"version": "3.0", "spec_version": "2.5"}
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+"""A client must be able to read it, expected or not (RFC 9110, section 15.2)."""
+
 FRAMING = {b"content-length", b"transfer-encoding"}
 SINGLE = FRAMING | {b"expect"}
 NO_BODY = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
@@ -82,7 +85,7 @@ class Exchange:
     body_limit: int = 0
     keep_alive: bool = False
     expects_continue: bool = False
-    response_head: bytes = b""
+    response_head: bytes | None = None
 
     def release(self) -> None:
         """Buffer the body no longer."""
@@ -128,7 +131,8 @@ class Exchange:
         transport = self.connection.transport
         if transport.is_closing():
             raise ConnectionResetError
-        transport.writelines([self.response_head, b"" if self.method == "HEAD" else message.get("body", b"")])
+        body = b"" if self.method == "HEAD" else message.get("body", b"")
+        transport.writelines([self.response_head or b"", body])
         self.response_head = b""
         await self.connection.writable.wait()
 
@@ -208,10 +212,20 @@ class Connection(asyncio.Protocol):
         return b""
 
     def eof_received(self) -> bool:
-        """Answer what has arrived. A request that breaks off is refused."""
+        """Answer what has arrived. A request that breaks off is refused.
+
+        A client may have ended only its side, or have gone. If it has gone, its system resets the connection
+        when something is written; `expire` looks for that.
+        """
         self.has_eof = True
+        if self.is_lingering:
+            return False
+        answering = self.exchanges[0] if self.exchanges else None
         if self.reading is not None:
             self.refuse(HTTPStatus.BAD_REQUEST)
+        elif answering is not None and answering.response_head is None and answering.version == "1.1":
+            self.transport.write(CONTINUE)
+            self._expire_in(0)
         self.ignores_input = True
         return bool(self.exchanges)
 
@@ -347,15 +361,20 @@ class Connection(asyncio.Protocol):
 
     def _send_continue(self, exchange: Exchange) -> None:
         if exchange.expects_continue and not exchange.body:
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.transport.write(CONTINUE)
 
     # The end
 
     def expire(self) -> None:
         """End the wait for the client."""
+        its = self.transport.get_extra_info("socket")
         if self.is_lingering or not self.writable.is_set():
-            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            its.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             self.transport.abort()
+        elif self.exchanges:  # `eof_received` has written to it
+            self.deadline = math.inf
+            if its.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                self.transport.abort()
         elif self.reading is not None and self.reading.method:
             self.refuse(HTTPStatus.BAD_REQUEST)
         else:
