@@ -204,12 +204,16 @@ class ServerProcess:
             raise
         return self
 
+    def command(self) -> list[str]:
+        """The command that starts it."""
+        return [sys.executable, "manage.py", "serve"]
+
     def start(self) -> None:
         """Start it and wait for its first answer: it need not be ready."""
         with tempfile.NamedTemporaryFile(prefix="ags-server-", suffix=".log", delete=False) as log:
             self._log = Path(log.name)
             self._process = subprocess.Popen(
-                [sys.executable, "manage.py", "serve"],
+                self.command(),
                 cwd=settings.BASE_DIR,
                 env=self._environment,
                 stdout=subprocess.DEVNULL,
