@@ -23,7 +23,7 @@ from tests.waiting import PATIENCE
 pytestmark = pytest.mark.once
 
 CONNECTIONS = 16
-"""Open at once: more than a process has threads."""
+"""Open at once."""
 
 ALIVE = b'{"status":"alive"}'
 
