@@ -147,14 +147,14 @@ def _refusal(request: HttpRequest, response: HttpResponseBase, record: Record) -
     return refusal
 
 
-def refuse(environ: dict[str, Any], error: Exception) -> HttpResponse:
+def refuse(meta: dict[str, Any], error: Exception) -> HttpResponse:
     """Answer what did not reach the middleware, and write its log line."""
-    method = environ["REQUEST_METHOD"][:16] or None
-    record = Record(headers.correlation_id(environ), method)
+    method = meta["REQUEST_METHOD"][:16] or None
+    record = Record(headers.correlation_id(meta), method)
     if method is None:  # what came was hardly a request, and nobody knows when it began
         record.started = None
     refusal = errors.respond(error, record)
-    is_page = error_pages.is_admin_path(environ.get("PATH_INFO", ""))
+    is_page = error_pages.is_admin_path(meta.get("PATH_INFO", ""))
     response = error_pages.render(refusal, None) if is_page else refusal
     _add_headers(record, response)
     return _close_record(record, response)
