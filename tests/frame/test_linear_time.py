@@ -26,12 +26,12 @@ import pytest
 from asgiref.sync import async_to_sync
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from django.core.exceptions import ValidationError
-from django.core.handlers.wsgi import WSGIRequest
 from django.http import parse_cookie
 from httptools import HttpRequestParser
 
 from ags.api import device, headers, parameters, parsing
 from ags.api.address import client_address
+from ags.api.application import StaffRequest
 from ags.api.conditional import answer
 from ags.api.errors import ApiError
 from ags.api.middleware import answer as answer_request
@@ -135,8 +135,12 @@ def environ(body: bytes = b"", **changes: Any) -> dict[str, Any]:
     }
 
 
-def as_wsgi(body: bytes = b"", **changes: Any) -> WSGIRequest:
-    return WSGIRequest(environ(body, **changes))
+def api_request(body: bytes = b"", **changes: Any) -> Request:
+    return Request(environ(body, **changes), body)
+
+
+def staff_request(body: bytes = b"", **changes: Any) -> StaffRequest:
+    return StaffRequest(environ(body, **changes))
 
 
 def in_meta(read: Callable[..., Any], name: str, **more: Any) -> Call:
@@ -220,11 +224,11 @@ def read_content_type(text: str) -> None:
 
 
 def read_form(text: str) -> Any:
-    return parsing.read_form(as_wsgi(text.encode(), CONTENT_TYPE=FORM))
+    return parsing.read_form(api_request(text.encode(), CONTENT_TYPE=FORM))
 
 
 def read_staff_form(text: str) -> Any:
-    return as_wsgi(text.encode(), CONTENT_TYPE=FORM).POST
+    return staff_request(text.encode(), CONTENT_TYPE=FORM).POST
 
 
 def read_basic(text: str) -> Any:
@@ -233,7 +237,7 @@ def read_basic(text: str) -> Any:
 
 
 def read_addresses(text: str) -> Any:
-    return client_address(as_wsgi(HTTP_X_FORWARDED_FOR=text, REMOTE_ADDR=text))
+    return client_address(api_request(HTTP_X_FORWARDED_FOR=text, REMOTE_ADDR=text))
 
 
 def read_etags(text: str) -> Any:
@@ -274,7 +278,8 @@ def read_chunks(text: str, packet: int | None = PACKET) -> None:
 
 def read_parts(text: str) -> Any:
     body = text.encode()
-    request = as_wsgi(body, CONTENT_TYPE="multipart/form-data; boundary=b", **{"wsgi.input": Packets(body)})
+    content_type = "multipart/form-data; boundary=b"
+    request = staff_request(body, CONTENT_TYPE=content_type, **{"wsgi.input": Packets(body)})
     return request.POST, request.FILES
 
 
