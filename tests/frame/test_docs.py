@@ -31,6 +31,12 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             assert anchor in map(_heading_to_anchor, headings), f"{page.name} links to {target}"
 
 
+def test_every_decision_is_listed() -> None:
+    index, *decisions = sorted(ROOT.glob("docs/decisions/*.md"), key=lambda page: page.name != "README.md")
+    listed = re.findall(r"^- \[.+\]\((.+)\)$", index.read_text(), re.MULTILINE)
+    assert listed == sorted(page.name for page in decisions)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_and_file_that_is_named_exists(page: Path) -> None:
     from django.core.management import get_commands
