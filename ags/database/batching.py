@@ -36,7 +36,8 @@ class Batcher:
     async def submit(self, row: Any) -> Any:
         """Return the outcome of this row, once it is committed. Raises what `execute` raises.
 
-        The row of a request that is cancelled before its statement begins is left out.
+        The row of a request that is cancelled before its statement begins is left out, but where rows are
+        executed one by one (SQLite, and an event loop of one request): there, it is written all the same.
         """
         if database().max_batch_size == 1:
             # A statement that has begun goes on where the request is cancelled.

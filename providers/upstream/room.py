@@ -1,7 +1,7 @@
 """How many requests may wait for upstreams, and how long.
 
-A server has few threads. Where an upstream hangs, those that wait for it are so few that the others, whose
-requests need no upstream, never notice.
+A request that waits for an upstream holds a thread. Where an upstream hangs, those that wait for it are so
+few that other upstreams have places, and strategies that need no upstream have threads.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TypeVar
 from providers.contract import Outage, Unavailable
 
 PLACES = 16
-"""Calls that may be under way in one process. `manage.py serve` has that many threads more."""
+"""Calls that may be under way in one process. `manage.py serve` has that many more threads for strategies."""
 
 PLACES_OF_ONE = 8
 """Of these, for one upstream: a second one that hangs finds room, too."""
@@ -75,7 +75,7 @@ class Room:
 
 
 requests = Room()
-"""Where requests wait: each holds a thread of the server meanwhile."""
+"""Where requests wait: each holds a thread for strategies that block meanwhile."""
 
 background = Room()
 """Where documents are fetched: whoever waits for one has a place among the requests."""
