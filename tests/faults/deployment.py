@@ -92,18 +92,18 @@ class Gateway(ServerProcess):
             return sum(psutil.Process(pid).memory_info().rss for pid in self.workers())
         return 0
 
-    def held(self) -> set[int]:
-        """Return the ports of the clients whose connections it has not closed, accepted or not."""
-        here = f"{self.port:04X}"
-        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
-        return {
-            int(remote.rpartition(":")[2], 16)
-            for _, local, remote, state, *_ in lines
-            if local.endswith(f":{here}") and state in OPEN
-        }
-
     def __exit__(self, *_: object) -> None:
         self.kill()
+
+
+def clients_of(port: int) -> set[int]:
+    """Return the ports of the clients whose connections that server has not closed, accepted or not."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    return {
+        int(remote.rpartition(":")[2], 16)
+        for _, local, remote, state, *_ in lines
+        if local.endswith(f":{port:04X}") and state in OPEN
+    }
 
 
 @dataclass
