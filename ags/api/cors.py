@@ -23,7 +23,7 @@ async def preflight(request: HttpRequest, methods: Sequence[str]) -> HttpRespons
     """Answer the question of a browser before the request itself; return None when it is no such question.
 
     It names no tenant: the header with it comes only with the request. So it passes where any tenant lists
-    the origin; whether the page may read the answer is decided by `allow`. Raises Django's database errors.
+    the origin; whether the page may read the answer is decided by `allow`. Raises as `refresh_snapshot`.
     """
     origin = request.META.get("HTTP_ORIGIN", "")
     asks = request.method == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in request.META

@@ -8,7 +8,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from drf_spectacular.utils import extend_schema
 
 from ags.api.views.base import GatewayView
-from ags.database.threads import CONFIGURATION, run_in_thread
+from ags.database import run_with_orm
 from ags.operations import metrics
 
 
@@ -28,6 +28,4 @@ class Metrics(GatewayView):
     @extend_schema(exclude=True)
     async def get(self, request: HttpRequest) -> HttpResponse:
         """Tell what is measured."""
-        return HttpResponse(
-            await run_in_thread(metrics.text, pool=CONFIGURATION), content_type=metrics.CONTENT_TYPE
-        )
+        return HttpResponse(await run_with_orm(metrics.text), content_type=metrics.CONTENT_TYPE)

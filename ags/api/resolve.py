@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable, Hashable, Mapping
 from typing import Any, TypeVar
 
 from ags.api.errors import SERVICE_NOT_AVAILABLE, UNAVAILABLE, ApiError
+from ags.database import database, run_with_orm
 from ags.database.batching import own_copy
 from ags.database.django_connections import is_read_only
-from ags.database.threads import CONFIGURATION, VERIFICATION, run_in_thread
+from ags.database.threads import VERIFICATION, run_in_thread
 from ags.sessions.denial import Stale
 from providers.contract import Choice, Endpoint, Identity, Strategy
 from tenants.snapshot import snapshot
@@ -19,7 +20,12 @@ _T = TypeVar("_T")
 
 
 async def refresh_snapshot() -> None:
-    """Have the versions of the tenants read if they are old. Raises Django's database errors."""
+    """Have the versions of the tenants read if they are old.
+
+    Raises ApiError (503), and Django's database errors.
+    """
+    if not database().is_available:  # before a strategy asks an upstream in vain
+        raise ApiError(UNAVAILABLE, why="database_unavailable")
     if not snapshot.is_fresh():
         await _share("versions", _refresh_snapshot)
 
@@ -44,7 +50,7 @@ def _reread_tenant(stale: Stale) -> None:
 
 
 async def get_tenant(tenant_id: str) -> TenantView | None:
-    """Return the tenant, or None when it is unknown or disabled. Raises Django's database errors."""
+    """Return the tenant, or None when it is unknown or disabled. Raises as `refresh_snapshot`."""
     await refresh_snapshot()
     # From here on, the age of the snapshot does not matter: it may have come of age since.
     try:
@@ -54,7 +60,7 @@ async def get_tenant(tenant_id: str) -> TenantView | None:
 
 
 async def get_tenant_or_403(tenant_id: str) -> TenantView:
-    """Return the tenant. Raises ApiError (403), and Django's database errors."""
+    """Return the tenant. Raises ApiError (403, 503), and Django's database errors."""
     tenant = await get_tenant(tenant_id)
     if tenant is None:
         raise ApiError(SERVICE_NOT_AVAILABLE, why="tenant_not_available")
@@ -125,7 +131,7 @@ async def _share(name: Hashable, function: Callable[..., _T], *args: Any) -> _T:
     key = (asyncio.get_running_loop(), name)
     task = _shared.get(key)
     if task is None:
-        task = _shared[key] = asyncio.create_task(run_in_thread(function, *args, pool=CONFIGURATION))
+        task = _shared[key] = asyncio.create_task(run_with_orm(function, *args))
         task.add_done_callback(lambda _: _shared.pop(key))
     try:
         # Shielded: the request that began it may be cancelled, and the others still want it.

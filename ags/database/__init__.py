@@ -8,9 +8,9 @@ request in an event loop of its own, which an asynchronous connection would not 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 from django.db import connection
@@ -29,8 +29,12 @@ __all__ = [
     "fetch_all",
     "fetch_one",
     "open_database",
+    "run_with_orm",
+    "serving_loop",
     "transaction",
 ]
+
+_T = TypeVar("_T")
 
 
 class Transaction(Protocol):
@@ -65,6 +69,12 @@ class Database(Protocol):
         Raises Django's database errors.
         """
 
+    async def run_with_orm(self, function: Callable[..., _T], *args: Any) -> _T:
+        """Call a function that uses the ORM, in the thread for this; return what it returns.
+
+        Raises what it raises, and OperationalError at once while `is_available` is false.
+        """
+
 
 _opened: dict[asyncio.AbstractEventLoop, PostgreSQL | DjangoDatabase] = {}
 _others: WeakKeyDictionary[asyncio.AbstractEventLoop, DjangoDatabase] = WeakKeyDictionary()
@@ -90,6 +100,11 @@ async def close_database() -> None:
         await opened.close()
 
 
+def serving_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that serves the requests of this process, None where none does."""
+    return next(iter(tuple(_opened)), None)
+
+
 async def fetch_all(statement: str, params: Mapping[str, Any], kind: str = UPDATES) -> Sequence[Any]:
     """Execute a statement as `Database.fetch_all` does."""
     return await database().fetch_all(statement, params, kind)
@@ -103,3 +118,8 @@ async def fetch_one(statement: str, params: Mapping[str, Any], kind: str = UPDAT
 def transaction() -> AbstractAsyncContextManager[Transaction]:
     """Open a transaction as `Database.transaction` does."""
     return database().transaction()
+
+
+async def run_with_orm(function: Callable[..., _T], *args: Any) -> _T:
+    """Call a function as `Database.run_with_orm` does."""
+    return await database().run_with_orm(function, *args)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db import connection, connections
 from django.db import transaction as django_transaction
 
 from ags.database.postgresql import UPDATES
-from ags.database.threads import DATABASE, run_in_thread, take_turn
+from ags.database.threads import CONFIGURATION, DATABASE, run_in_thread, take_turn
+
+_T = TypeVar("_T")
 
 
 class DjangoDatabase:
@@ -51,6 +53,10 @@ class DjangoDatabase:
                 if begun.exception() is None:
                     end = run_in_thread(atomic.__exit__, error and type(error), error, None, pool=DATABASE)
                     await asyncio.shield(asyncio.create_task(end))
+
+    async def run_with_orm(self, function: Callable[..., _T], *args: Any) -> _T:
+        """Return what a function returns that uses the ORM. Raises what it raises."""
+        return await run_in_thread(function, *args, pool=CONFIGURATION)
 
     async def close(self) -> None:
         """Close the connection."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from django.db import connection, utils
@@ -16,7 +16,8 @@ from psycopg.types.string import TextLoader
 from psycopg.waiting import READY_R, READY_W, WAIT_W, Ready
 
 from ags.database.django_connections import ANSWER_LIMIT, NOT_READY, READ_ONLY, is_lost, with_limits
-from ags.database.threads import WaitedTooLong, take_turn
+from ags.database.engine.base import pause
+from ags.database.threads import CONFIGURATION, WaitedTooLong, run_in_thread, take_turn
 
 PROBE_INTERVAL = 0.2
 """Seconds between two attempts to connect to a PostgreSQL that is not available."""
@@ -40,6 +41,8 @@ GRACE = 0.01
 """Seconds for which an answer is waited for once more than the limit: the event loop may have been busy."""
 
 log = logging.getLogger("ags.database")
+
+_T = TypeVar("_T")
 
 
 class Connection(psycopg.AsyncConnection[Any]):
@@ -122,6 +125,7 @@ class PostgreSQL:
             INSERTS: Lane(self._outage),
             UPDATES: Lane(self._outage),
         }
+        self._orm_turn = asyncio.Lock()
 
     @property
     def is_available(self) -> bool:
@@ -141,6 +145,25 @@ class PostgreSQL:
         """Open a transaction. Raises Django's database errors."""
         return self._lanes[UPDATES].transaction()
 
+    async def run_with_orm(self, function: Callable[..., _T], *args: Any) -> _T:
+        """Return what a function returns that uses the ORM. Raises what it raises.
+
+        Raises OperationalError at once while PostgreSQL is not available. One function runs at a time: those
+        that wait when an outage begins are refused as well.
+        """
+        await take_turn(self._orm_turn)
+        try:
+            with _django_errors():
+                self._outage.refuse()
+            return await run_in_thread(function, *args, pool=CONFIGURATION)
+        except (utils.OperationalError, utils.InterfaceError) as error:
+            cause = error.__cause__
+            if isinstance(cause, psycopg.Error) and cause.sqlstate is None:  # PostgreSQL has not answered
+                self._outage.begin(cause)
+            raise
+        finally:
+            self._orm_turn.release()
+
     async def close(self) -> None:
         """Close the connections."""
         for lane in self._lanes.values():
@@ -152,6 +175,7 @@ class Outage:
     """While PostgreSQL is not available, statements fail at once, and one task tries to connect."""
 
     def __init__(self) -> None:
+        self.lanes: list[Lane] = []
         self._error: psycopg.Error | None = None
         self._probing: asyncio.Task[None] | None = None
         self._connection: Connection | None = None
@@ -167,10 +191,14 @@ class Outage:
             self._error = error
             self._probing = asyncio.create_task(self._probe())
 
-    async def connect(self) -> Connection:
-        """Connect to PostgreSQL. Raises psycopg's errors, at once while it is not available."""
+    def refuse(self) -> None:
+        """Raise psycopg's error while PostgreSQL is not available."""
         if self._error is not None:
             raise self._error.with_traceback(None)
+
+    async def connect(self) -> Connection:
+        """Connect to PostgreSQL. Raises psycopg's errors, at once while it is not available."""
+        self.refuse()
         pg, self._connection = self._connection, None
         if pg is not None and pg.is_usable:
             return pg
@@ -190,11 +218,14 @@ class Outage:
             await self._connection.close()
 
     async def _probe(self) -> None:
+        for lane in self.lanes:
+            await lane.drop_idle()
         while self._error is not None:
             try:
                 pg = await _connect()
                 if not await _is_read_only(pg):
                     self._connection, self._error = pg, None
+                    pause.end()
                     return
                 await pg.close()
             except psycopg.Error:
@@ -218,6 +249,7 @@ class Lane:
         self._connection: Connection | None = None
         self._turn = asyncio.Lock()
         self._is_closed = False
+        outage.lanes.append(self)
 
     async def fetch_all(self, statement: str, params: Mapping[str, Any]) -> Sequence[Any]:
         """Execute a statement, one at a time; return its rows. Raises Django's database errors.
@@ -250,6 +282,11 @@ class Lane:
                     raise psycopg.errors.InFailedSqlTransaction("the transaction was rolled back")
         finally:
             self._turn.release()
+
+    async def drop_idle(self) -> None:
+        """Close the connection if no statement uses it: that of the prober takes its place."""
+        if not self._turn.locked():
+            await self._drop()
 
     async def close(self) -> None:
         """Close the connection, after the statement that is executed."""

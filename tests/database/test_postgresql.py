@@ -12,13 +12,27 @@ from typing import Any
 
 import psycopg
 import pytest
-from django.db import DataError, Error, IntegrityError, OperationalError, ProgrammingError, connection
+from django.db import (
+    DataError,
+    Error,
+    IntegrityError,
+    OperationalError,
+    ProgrammingError,
+    connection,
+    connections,
+)
 from django.test import override_settings
 
+from ags.database import INSERTS, READS, UPDATES, run_with_orm
+from ags.database import database as database_of_loop
 from ags.database import postgresql as module
 from ags.database.django_connections import LIMITS, LOST
 from ags.database.postgresql import Lane, Outage
+from ags.operations import metrics
+from tenants import snapshot
+from tenants.models import Tenant
 from tests import event_loop
+from tests.conftest import HeadEnd
 from tests.event_loop import eventually
 from tests.live.server import database_url
 from tests.waiting import PATIENCE, wait_until
@@ -503,6 +517,74 @@ def test_a_stuck_postgresql_fails_one_statement_and_is_spared_the_others(
             await eventually(lambda: len(other.pids()) == 1, "the connection that was stuck is kept")
 
     run(test)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_while_postgresql_is_not_available_requests_are_refused_without_a_connection(
+    nagra: HeadEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each request finds the tenants old, and so would have the ORM read them."""
+
+    async def status() -> int:
+        given = {"parameters": [{"name": "OperatorAuthToken", "value": nagra.token()}]}
+        return (await event_loop.post("/ags/getSessionToken", given, nagra.headers()))[0]
+
+    async def begin_outage(proxy: Proxy, probe_interval: float) -> None:
+        monkeypatch.setattr(module, "PROBE_INTERVAL", probe_interval)
+        assert await status() == 200
+        await run_with_orm(connections.close_all)
+        proxy.refuses = True
+        proxy.cut()
+        assert await status() == 503
+        assert not database_of_loop().is_available
+
+    async def test() -> None:
+        async with Proxy() as proxy:
+            async with event_loop.serving():
+                await begin_outage(proxy, probe_interval=3600.0)
+                before = proxy.accepted
+                assert {await status() for _ in range(100)} == {503}
+                with pytest.raises(OperationalError):
+                    await run_with_orm(metrics.text)
+                await eventually(lambda: proxy.accepted > before, "nobody tries to connect")
+                assert {await status() for _ in range(100)} == {503}
+                assert proxy.accepted == before + 1, "nobody but the prober tries"
+            proxy.refuses = False
+            async with event_loop.serving():
+                await begin_outage(proxy, probe_interval=0.01)
+                proxy.refuses = False
+                await eventually(lambda: database_of_loop().is_available, "the outage does not end")
+                assert await status() == 200
+                assert b"ags_document_good" in await run_with_orm(metrics.text)
+
+    monkeypatch.setattr(snapshot, "FRESH_FOR", 0.0)
+    event_loop.run(test())
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_outage_leaves_no_connection_more_than_before() -> None:
+    """PostgreSQL may have been unavailable to one of four connections only."""
+
+    def lose_connection() -> None:
+        raise OperationalError from psycopg.OperationalError()
+
+    async def use_each_connection() -> None:
+        for kind in (READS, INSERTS, UPDATES):
+            await database_of_loop().fetch_all(PID, {}, kind)
+        await run_with_orm(Tenant.objects.exists)
+
+    async def test() -> None:
+        async with Proxy() as proxy, event_loop.serving():
+            await use_each_connection()
+            assert len(proxy.open) == 4
+            with pytest.raises(OperationalError):
+                await run_with_orm(lose_connection)
+            assert not database_of_loop().is_available
+            await eventually(lambda: database_of_loop().is_available, "the outage does not end")
+            await use_each_connection()
+            await eventually(lambda: len(proxy.open) == 4, "connections are left")
+
+    event_loop.run(test())
 
 
 # The loop was busy

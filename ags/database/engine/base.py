@@ -24,12 +24,16 @@ class _Pause:
     def begin(self) -> None:
         self._ends = time.monotonic() + PAUSE
 
+    def end(self) -> None:
+        self._ends = 0.0
+
     def refuse(self) -> None:
         if time.monotonic() < self._ends:
             raise psycopg.OperationalError("PostgreSQL was stuck a moment ago")
 
 
-_pause = _Pause()
+pause = _Pause()
+"""That of this process."""
 
 
 class BoundedConnection(psycopg.Connection[Any]):
@@ -37,12 +41,12 @@ class BoundedConnection(psycopg.Connection[Any]):
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = ANSWER_LIMIT) -> Any:
         """Run an operation of the connection. Raises psycopg's errors."""
-        _pause.refuse()
+        pause.refuse()
         try:
             return super().wait(gen, interval, timeout)
         except psycopg.Error as error:
             if self.info.transaction_status == TransactionStatus.ACTIVE:  # no answer came, not even an error
-                _pause.begin()
+                pause.begin()
                 self.close()
             elif is_lost(error.sqlstate):
                 self.close()
@@ -58,12 +62,12 @@ class DatabaseWrapper(base.DatabaseWrapper):
         """Connect to PostgreSQL. Raises psycopg's errors."""
         if not self.is_serving:
             return super().get_new_connection(conn_params)
-        _pause.refuse()
+        pause.refuse()
         try:
             self.isolation_level = psycopg.IsolationLevel.READ_COMMITTED  # as the base does
             return BoundedConnection.connect(**with_limits(conn_params))
         except psycopg.errors.ConnectionTimeout:
-            _pause.begin()
+            pause.begin()
             raise
 
 
