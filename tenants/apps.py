@@ -10,8 +10,5 @@ class TenantsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the system checks, and listen to what is fetched."""
-        from providers.upstream.documents import fetched
-        from tenants import checks, health  # noqa: F401 - registers the checks
-
-        fetched.connect(health.keep)
+        """Register the system checks."""
+        from tenants import checks  # noqa: F401 - registers the checks

@@ -1,15 +1,13 @@
-"""Keeping and telling how fetching the documents of upstreams goes."""
+"""How fetching the documents of upstreams goes: recording it, and saying it to staff."""
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import connection
-from django.db.utils import Error
 from django.utils import timezone
 
 from providers.contract import KeyRing
@@ -21,34 +19,25 @@ from tenants.settings_form import validated
 KEPT = timedelta(days=7)
 """How long the health of a document that nobody fetches any more is told."""
 
-log = logging.getLogger(__name__)
 
-
-def keep(document: Document[Any], **_: Any) -> None:
-    """Store the outcome of a fetch, in the thread that fetched. A database that is away is no matter."""
-    health, source = document.health, document.source
-    failed = health.outage is not None
-    moment = datetime.fromtimestamp((health.failed_at if failed else health.good_at) or 0, UTC)
-    row = DocumentHealth(
-        tenant_id=source.tenant,
-        address=source.url,
-        trouble=health.detail[:255],
-        **{"failed_at" if failed else "good_at": moment},
-    )
-    # A thread that had no connection has no use for one after this.
-    keeps_connection = connection.connection is not None
-    try:
+def record_fetches(documents: Iterable[Document[Any]]) -> None:
+    """Store the outcome of the last fetch of each document. Raises Django's database errors."""
+    rows: dict[str, dict[tuple[str, str], DocumentHealth]] = {"good_at": {}, "failed_at": {}}
+    for document in documents:
+        health, source = document.health, document.source
+        column = "good_at" if health.outage is None else "failed_at"
+        moment = datetime.fromtimestamp(getattr(health, column) or 0, UTC)
+        row = DocumentHealth(
+            tenant_id=source.tenant, address=source.url, trouble=health.detail[:255], **{column: moment}
+        )
+        rows[column][source.tenant, source.url] = row
+    for column, its_rows in rows.items():
         DocumentHealth.unscoped.bulk_create(
-            [row],
+            [row for _, row in sorted(its_rows.items())],  # each process locks them in the same order
             update_conflicts=True,
             unique_fields=["tenant", "address"],
-            update_fields=["failed_at" if failed else "good_at", "trouble"],
+            update_fields=[column, "trouble"],
         )
-    except Error as error:
-        log.warning("health of a document not stored: %s", type(error).__name__)
-    finally:
-        if not keeps_connection:
-            connection.close()
 
 
 @dataclass(frozen=True, slots=True)

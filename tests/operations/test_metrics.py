@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,11 +15,13 @@ import pytest
 from django.db import OperationalError, connection
 from django.test import Client
 
+from ags.database import run_with_orm
 from ags.operations import metrics
 from providers.contract import Unavailable
 from providers.upstream import Document, Source, document
 from tenants.models import DocumentHealth
 from tests.conftest import HeadEnd
+from tests.event_loop import eventually, run, serving
 from tests.upstream.authority import authority
 from tests.upstream.deadlines import LONG
 from tests.upstream.https import HTTPSServer, Reply
@@ -118,3 +123,40 @@ def test_a_database_that_is_away_costs_the_fetch_nothing(
 def test_a_tenant_that_is_gone_is_no_matter(nagra: HeadEnd, server: HTTPSServer) -> None:
     fetch(server, tenant="nobody")
     assert not DocumentHealth.objects.for_tenant("nagra").exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_where_a_loop_serves_requests_it_stores_the_outcome_over_its_own_connection(
+    nagra: HeadEnd, server: HTTPSServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    threads: list[str] = []
+
+    def note(execute: Any, sql: str, *args: Any) -> Any:
+        try:
+            if server.replies["/keys"] == Reply(500):
+                raise OperationalError
+            return execute(sql, *args)
+        finally:
+            threads.append(threading.current_thread().name)
+
+    def fetch_without_connection() -> bool:
+        fetch(server)
+        return connection.connection is None
+
+    async def test() -> None:
+        async with serving():
+            await run_with_orm(lambda: connection.execute_wrappers.append(note))
+            with ThreadPoolExecutor(1, "fetching") as pool:
+                assert await asyncio.wrap_future(pool.submit(fetch_without_connection))
+                await eventually(lambda: threads, "the outcome is not stored")
+                server.replies["/keys"] = Reply(500)
+                assert await asyncio.wrap_future(pool.submit(fetch_without_connection))
+                await eventually(lambda: caplog.records, "what fails is not logged")
+            assert set(threads) == {"configuration_0"}
+
+    run(test())
+    assert DocumentHealth.objects.for_tenant("nagra").get().trouble == ""
+    assert [record.getMessage() for record in caplog.records] == [
+        "health of a document not stored: OperationalError"
+    ]

@@ -1,0 +1,58 @@
+"""Storing how fetching the documents of upstreams goes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from django.db import connection
+from django.db.utils import Error
+
+from ags.database import run_with_orm, serving_loop
+from ags.database.batching import Batcher
+from providers.upstream import Document
+from tenants.health import record_fetches
+
+log = logging.getLogger(__name__)
+
+
+def store(document: Document[Any], **_: Any) -> None:
+    """Store the outcome of a fetch. A database that is not available does not matter.
+
+    Called in the thread that fetched. If that has no connection to the database, and an event loop serves
+    requests, the loop has it stored over the connection that it has for the ORM.
+    """
+    has_connection = connection.connection is not None
+    loop = serving_loop()
+    if loop is not None and not has_connection:
+        asyncio.run_coroutine_threadsafe(_store_later(document), loop)
+        return
+    try:
+        record_fetches([document])
+    except Error as error:
+        _warn(error)
+    finally:
+        if not has_connection:
+            connection.close()
+
+
+async def _store_later(document: Document[Any]) -> None:
+    try:
+        await _batcher.submit(document)
+    except Error as error:
+        _warn(error)
+
+
+async def _execute(documents: Sequence[Document[Any]]) -> Sequence[None]:
+    await run_with_orm(record_fetches, documents)
+    return [None] * len(documents)
+
+
+_batcher = Batcher(_execute)
+"""Documents are many, and requests wait for the same connection: it is used once for several of them."""
+
+
+def _warn(error: Error) -> None:
+    log.warning("health of a document not stored: %s", type(error).__name__)

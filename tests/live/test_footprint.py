@@ -1,0 +1,144 @@
+"""What a worker takes of PostgreSQL and of the machine, with all providers and many upstreams."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+
+import psutil
+import psycopg
+import pytest
+
+from tenants.models import DocumentHealth, Service
+from tests.conftest import ClientApp, HeadEnd
+from tests.live.server import ServerProcess, database_url
+from tests.providers.test_signed_jwt import ISSUER, claims
+from tests.upstream.https import HTTPSServer, as_json
+from tests.upstream.signer import signer
+from tests.waiting import PATIENCE, wait_until
+
+pytestmark = [pytest.mark.postgresql, pytest.mark.full]
+
+CONNECTIONS = 4
+MEMORY = 100_000_000
+"""Bytes."""
+
+SERVICES = 60
+"""With a key set of an upstream each."""
+
+REQUESTS = 400
+CLIENTS = 8
+
+PROVIDERS = [
+    "ldap",
+    "oidc_id_token",
+    "operator_login",
+    "operator_token",
+    "radius",
+    "signed_jwt",
+    "token_introspection",
+]
+
+NO_INSTALLATION_HAS = ["anyio", "jinja2", "markdown", "pygments", "requests"]
+"""Packages for development, which libraries load where they are installed."""
+
+NAME = "footprint"
+SIGNER = signer("ES256")
+
+
+@pytest.fixture
+def upstream() -> Iterator[HTTPSServer]:
+    with HTTPSServer() as running:
+        running.otherwise = as_json({"keys": [SIGNER.jwk()]})
+        yield running
+
+
+@pytest.fixture
+def server(transactional_db: None, tmp_path: Path) -> Iterator[ServerProcess]:
+    """A server with the packages of an installation, whose code nothing measures."""
+    site = f"import sys\nsys.modules.update(dict.fromkeys({NO_INSTALLATION_HAS}))\n"
+    (tmp_path / "sitecustomize.py").write_text(site)
+    url = database_url()
+    with ServerProcess(
+        AGS_PROVIDERS=",".join(f"providers.{name}" for name in PROVIDERS),
+        COVERAGE_PROCESS_CONFIG="",
+        COVERAGE_PROCESS_START="",
+        DATABASE_URL=f"{url}{'&' if '?' in url else '?'}application_name={NAME}",
+        PYTHONPATH=str(tmp_path),
+    ) as server:
+        yield server
+
+
+def add_services(tenant_id: str, upstream: HTTPSServer) -> list[str]:
+    names = [f"key-set-{number}" for number in range(SERVICES)]
+    for name in names:
+        Service(
+            tenant_id=tenant_id,
+            name=name,
+            strategy="signed_jwt",
+            display_name=name,
+            enabled=True,
+            settings={
+                "keys_from": "address",
+                "key_set_address": f"{upstream.url}/{name}",
+                "issuer": ISSUER,
+                "audience": "ags",
+                **upstream.settings,
+            },
+        ).save()
+    return names
+
+
+@contextmanager
+def counted_connections() -> Iterator[list[int]]:
+    """Count the connections of the server again and again; the counts are there at the end."""
+    counts: list[int] = []
+    has_ended = Event()
+
+    def count() -> None:
+        statement = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
+        with psycopg.connect(database_url(), autocommit=True) as pg:
+            while not has_ended.is_set():
+                counts.extend(number for (number,) in pg.execute(statement, [NAME]))
+
+    with ThreadPoolExecutor(1) as pool:
+        counting = pool.submit(count)
+        try:
+            yield counts
+        finally:
+            has_ended.set()
+        counting.result(PATIENCE)
+
+
+def test_a_worker_has_four_connections_to_postgresql_and_100_mb_at_most(
+    server: ServerProcess, nagra: HeadEnd, upstream: HTTPSServer
+) -> None:
+    names = add_services(nagra.tenant_id, upstream)
+    body = {"parameters": [{"name": "Token", "value": SIGNER.token(claims(exp=int(time.time()) + 600))}]}
+    numbers = iter(range(REQUESTS))
+
+    def request() -> None:
+        here = replace(nagra, client=server.client())  # type: ignore[arg-type]
+        app = ClientApp(here)
+        for number in numbers:
+            if number % 4:
+                here.post(body, x_auth_service_id=names[number % SERVICES])
+            else:
+                assert app.sign_on(f"account-{number}").status_code == 201
+                assert app.refresh().status_code == 200
+
+    with counted_connections() as counts, ThreadPoolExecutor(CLIENTS) as pool:
+        for one in [pool.submit(request) for _ in range(CLIENTS)]:
+            one.result(PATIENCE)
+        wait_until(
+            lambda: DocumentHealth.objects.for_tenant(nagra.tenant_id).count() == SERVICES,
+            "the outcome of a fetch is not stored",
+        )
+    assert max(counts) == CONNECTIONS
+    (worker,) = server.workers()
+    assert psutil.Process(worker).memory_info().rss <= MEMORY
