@@ -97,10 +97,6 @@ class Snapshot:
         """Return the origins that the tenant listed when the versions were last asked for."""
         return self._origins.get(tenant_id, ())
 
-    def refresh(self) -> None:
-        """Ask which versions the enabled tenants have now: no answer from before this call is believed."""
-        self._ask(time.monotonic())
-
     def _ask(self, since: float) -> None:
         called_at = time.monotonic()
         with self._lock:

@@ -19,7 +19,8 @@ WAIT_LIMIT = 4.0
 VERIFICATION, STAFF, CONFIGURATION, DATABASE = "verification", "staff", "configuration", "database"
 """The pools of threads. The last two have one thread each, with a connection to the database.
 
-CONFIGURATION: what the ORM reads and stores for the process itself. DATABASE: the statements of requests, on SQLite.
+CONFIGURATION: what the ORM reads and stores for the process itself. DATABASE: statements of requests, on
+SQLite.
 """
 
 STAFF_THREADS = 3

@@ -18,7 +18,7 @@ def add(name: str, **fields: Any) -> Service:
         **{"strategy": "operator_token", "display_name": "x", "enabled": True, **fields},
     )
     service.save()
-    snapshot.refresh()
+    snapshot.reread("nagra")
     return service
 
 

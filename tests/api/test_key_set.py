@@ -31,7 +31,7 @@ NO_KEY_SET = refusal(404, 40402, "no_key_set", "There is no such tenant.")
 
 def fetch(tenant: str = "nagra", **headers: str) -> Any:
     """Ask as a verifier does, and as of now."""
-    snapshot.refresh()
+    snapshot.reread("nagra")
     given = {"x-correlation-id": ID} | {name.replace("_", "-"): value for name, value in headers.items()}
     return Client().get(PATH, {"tenant": tenant}, headers=given)
 
@@ -91,7 +91,7 @@ def test_a_key_set_that_has_not_changed_is_not_sent_again(nagra: HeadEnd) -> Non
 
 
 def test_head_sends_the_headers_alone(nagra: HeadEnd) -> None:
-    snapshot.refresh()
+    snapshot.reread("nagra")
     answer = Client().head(PATH, {"tenant": "nagra"})
     assert (answer.status_code, answer.content) == (200, b"")
     assert answer.headers["ETag"] == fetch().headers["ETag"]
@@ -144,7 +144,7 @@ def test_a_shared_secret_is_never_listed(app: ClientApp) -> None:
     assert kids() == [old]
     let_pass(PUBLISHED_BEFORE)
     rotation.advance("nagra")
-    snapshot.refresh()
+    snapshot.reread("nagra")
     app.sign_on()
     assert kid_of(app.tokens["access_token"]) == new.kid
     assert kids() == [old]
@@ -184,7 +184,7 @@ def test_a_rotation_step_by_step(app: ClientApp) -> None:
     let_pass(timedelta(seconds=5))
 
     assert rotation.advance("nagra") == ("signs from now on", new)
-    snapshot.refresh()
+    snapshot.reread("nagra")
     app.refresh()
     during = app.tokens["access_token"]
     assert kid_of(during) == new.kid
@@ -233,7 +233,7 @@ def test_a_key_that_is_revoked_is_replaced_at_once(app: ClientApp) -> None:
     old, before = key("active"), app.tokens["access_token"]
     resource_server = platform("nagra")
     rotation.revoke(old)
-    snapshot.refresh()
+    snapshot.reread("nagra")
     assert whole(app.sign_out(before, x_correlation_id=ID)) == NOT_ACCEPTED
     assert not resource_server.sees(before)
     assert kids() == [key("active").kid] != [old.kid]
@@ -320,7 +320,7 @@ def test_the_command_takes_the_secret_of_an_existing_platform(
     assert len(told.splitlines()) == 1, "whoever gave it has it"
     let_pass(PUBLISHED_BEFORE)
     run("nagra")
-    snapshot.refresh()
+    snapshot.reread("nagra")
     app.sign_on()
     token = app.tokens["access_token"]
     assert jwt.decode(token, secret, ["HS256"], audience="nagra") == claims(token)

@@ -657,7 +657,6 @@ def test_what_policy_forbids_is_a_403_until_it_is_permitted_again(
 
 def test_a_refresh_is_at_most_three_statements(signed_on: ClientApp, stays_stale: None) -> None:
     used = signed_on.tokens["refresh_token"]
-    snapshot.refresh()
 
     def statements(token: str, status: int) -> list[str]:
         with CaptureQueriesContext(connection) as captured:
