@@ -102,7 +102,7 @@ async def close_database() -> None:
 
 def serving_loop() -> asyncio.AbstractEventLoop | None:
     """Return the event loop that serves the requests of this process, None where none does."""
-    return next(iter(tuple(_opened)), None)
+    return next((loop for loop in tuple(_opened) if loop.is_running()), None)
 
 
 async def fetch_all(statement: str, params: Mapping[str, Any], kind: str = UPDATES) -> Sequence[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -21,7 +22,9 @@ from typing import Any
 import psutil
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
+from ags.database.django_connections import LIMITS
 from ags.sessions.tokens import hash_of
 from tenants.snapshot import FRESH_FOR
 from tests.conftest import HeadEnd
@@ -249,6 +252,59 @@ def test_without_postgresql_each_answer_is_503_and_nothing_granted_is_lost(
     }
     assert granted
     assert granted <= postgresql.hashes()
+
+
+@contextmanager
+def listening_in_place_of(postgresql: PostgreSQL) -> Iterator[list[bytes]]:
+    """Accept what connects to PostgreSQL, note the packet that it begins with, and hang up."""
+    packets: list[bytes] = []
+    parts = conninfo_to_dict(postgresql.url)
+    path = Path(str(parts["host"])) / f".s.PGSQL.{parts.get('port', 5432)}"
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def accept() -> None:
+            while True:
+                wire, _ = listener.accept()
+                with wire:
+                    packets.append(wire.recv(65536))
+                    if not packets[-1]:
+                        return
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield packets
+        finally:
+            with socket.socket(socket.AF_UNIX) as last:
+                last.connect(str(path))
+            thread.join(PATIENCE)
+            path.unlink()
+
+
+def test_while_postgresql_is_gone_nobody_but_the_prober_connects(
+    postgresql: PostgreSQL, fragile: ServerProcess, head_end: HeadEnd
+) -> None:
+    def status() -> int:
+        return int(head_end.present(head_end.token()).status_code)
+
+    wait_until(lambda: status() == 200, "nothing runs")
+    postgresql.signal_all(signal.SIGKILL)
+    wait_until(postgresql.gone, "PostgreSQL does not go")
+    gone = time.monotonic()
+    with listening_in_place_of(postgresql) as packets:
+        while time.monotonic() < gone + FRESH_FOR:
+            assert status() == 503
+        assert {status() for _ in range(100)} == {503}
+    of_orm = [packet for packet in packets if f"lock_timeout={LIMITS['lock_timeout']}".encode() in packet]
+    of_prober = [packet for packet in packets if b"idle_in_transaction_session_timeout=" in packet]
+    assert of_prober
+    assert len(of_orm) <= 1, "the one that found out"
+    assert len(of_prober) + len(of_orm) == len([packet for packet in packets if packet])
+    postgresql.start()
+    wait_until(lambda: status() == 200, "no service though PostgreSQL is back")
 
 
 def test_a_connection_that_idled_through_an_outage_is_served_at_once(
