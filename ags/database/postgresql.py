@@ -25,6 +25,13 @@ PROBE_INTERVAL = 0.2
 CHECK_INTERVAL = 1.0
 """Seconds between two looks whether a connection that is only read from leads to an old primary."""
 
+PLAN_INTERVAL = 1.0
+"""Seconds after which the statements of a connection are planned anew.
+
+PostgreSQL keeps the plan of a prepared statement until a table has new statistics. One that was made while a
+table was empty would read the whole table for up to a minute after it has grown (`autovacuum_naptime`).
+"""
+
 READS, INSERTS, UPDATES = "reads", "inserts", "updates"
 """Kinds of statements. Those of one kind wait for each other.
 
@@ -246,6 +253,7 @@ class Lane:
         self.outage = outage
         self._only_reads = only_reads
         self._checked_at = 0.0
+        self._planned_at = 0.0
         self._connection: Connection | None = None
         self._turn = asyncio.Lock()
         self._is_closed = False
@@ -347,7 +355,12 @@ class Lane:
             raise psycopg.OperationalError("the process ends")
         if self._connection is None:
             self._connection = await self.outage.connect()
-        return self._connection
+        pg = self._connection
+        now = pg.loop.time()
+        if now >= self._planned_at + PLAN_INTERVAL:
+            self._planned_at = now
+            await self.execute(pg, "DISCARD PLANS")
+        return pg
 
     async def _is_current(self, pg: Connection) -> bool:
         """Whether the connection can be used, and does not lead to an old primary."""

@@ -106,7 +106,7 @@ async def _redeem(redemptions: Sequence[_Redemption]) -> list[Outcome | None]:
     rows = [one.row() for one in redemptions]
     use = _use_sql(len(redemptions[0].hashes))
     async with transaction() as opened:
-        used = sql.in_order(rows, await opened.fetch_all(use, sql.numbered_params(rows)))
+        used = sql.in_order(rows, await opened.fetch_all(use, sql.values_params(rows)))
         proven = {
             number: _proven(redemptions[number], row) for number, row in enumerate(used) if row is not None
         }
@@ -176,7 +176,7 @@ def _use_sql(hashes: int) -> str:
 UPDATE ags_sessions_accountchoice AS c
    SET used_at = {sql.now()}
   FROM (SELECT c.id AS choice, g.row_number
-          FROM {_values(hashes, row_number="integer")} AS g
+          FROM {_values(hashes)} AS g
           JOIN ags_sessions_accountchoice c
             ON c.tenant_id = g.tenant AND c.token_hash IN ({sql.columns("hash", hashes)})
            AND c.service_id = g.service

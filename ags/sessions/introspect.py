@@ -59,7 +59,7 @@ def _refresh_tokens_sql() -> str:
 
 
 def _selecting(condition: str, **columns: str) -> str:
-    values = sql.values_table(row_number="integer", tenant="text", sign_on="text", **columns)
+    values = sql.values_table(tenant="text", sign_on="text", **columns)
     return f"""
 SELECT g.row_number, a.account_id, d.client_id
   FROM {values} AS g

@@ -168,9 +168,8 @@ SELECT g.row_number, t.id IS NOT NULL,
                 WHERE st.tenant_id = g.tenant AND st.jti = g.jti
                   AND (st.key_id = g.key
                        OR (g.key IS NULL AND st.key_id IS NULL AND st.service_id = g.service))),
-       EXISTS (SELECT 1 FROM tenants_key k
-                WHERE k.id = g.key AND k.tenant_id = g.tenant
-                  AND (k.not_before > {now} OR k.not_after <= {now}))
-  FROM {sql.values_table(row_number="integer", **_PROOF_COLUMNS)} AS g
+       k.not_before > {now} OR k.not_after <= {now}
+  FROM {sql.values_table(**_PROOF_COLUMNS)} AS g
   LEFT JOIN tenants_tenant t ON t.id = g.tenant AND t.enabled AND t.version = g.version
+  LEFT JOIN tenants_key k ON k.id = g.key AND k.tenant_id = g.tenant
 """  # noqa: S608 - put together from constants

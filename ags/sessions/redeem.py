@@ -66,7 +66,7 @@ async def _redeem(redemptions: Sequence[_Redemption]) -> list[Outcome | None]:
     rows = [one.row() for one in redemptions]
     spend = _spend_sql(len(redemptions[0].hashes))
     async with transaction() as opened:
-        spent = sql.in_order(rows, await opened.fetch_all(spend, sql.numbered_params(rows)))
+        spent = sql.in_order(rows, await opened.fetch_all(spend, sql.values_params(rows)))
         proofs = [None if proof is None else Proof(*proof) for proof in spent]
         return await sign_on_devices(opened, redemptions, proofs, _RESTORE)
 
@@ -99,7 +99,7 @@ def _spend_sql(hashes: int) -> str:
 UPDATE ags_sessions_sessiontoken AS st
    SET redeemed_at = {sql.now()}
   FROM (SELECT st.id AS token, g.row_number
-          FROM {_values(hashes, row_number="integer")} AS g
+          FROM {_values(hashes)} AS g
           JOIN ags_sessions_sessiontoken st
             ON st.tenant_id = g.tenant AND st.token_hash IN ({sql.columns("hash", hashes)})
            AND st.service_id = g.service

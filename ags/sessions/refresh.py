@@ -132,7 +132,7 @@ async def _update(rows: Sequence[sql.Row]) -> list[Sequence[Any] | None]:
 
     Of two rows with the same sign-on, one is rotated.
     """
-    return sql.in_order(rows, await fetch_all(_rotate_sql(), sql.numbered_params(rows)))
+    return sql.in_order(rows, await fetch_all(_rotate_sql(), sql.values_params(rows)))
 
 
 _states, _rotations = Batcher(_read), Batcher(_update)
@@ -144,7 +144,7 @@ def _state_sql() -> str:
     return f"""
 SELECT g.row_number, a.account_id, d.client_id, d.sign_on, d.generation, {", ".join(ends)}, d.used,
        {sql.to_epoch(sql.now())}, {standing.SIGN_ON}
-  FROM {sql.values_table(row_number="integer", tenant="text", sign_on="text")} AS g
+  FROM {sql.values_table(tenant="text", sign_on="text")} AS g
   JOIN ags_sessions_device d ON d.tenant_id = g.tenant AND d.sign_on = g.sign_on
  CROSS JOIN {standing.OF_SIGN_ON}
  WHERE t.id = d.tenant_id
@@ -154,7 +154,6 @@ SELECT g.row_number, a.account_id, d.client_id, d.sign_on, d.generation, {", ".j
 @sql.cached_sql
 def _rotate_sql() -> str:
     values = sql.values_table(
-        row_number="integer",
         tenant="text",
         version="bigint",
         rotated="text",

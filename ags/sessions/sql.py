@@ -43,7 +43,7 @@ _SPELLINGS = {
         "json": "{}",
         "array_element": "json_extract({}, '$[' || {} || ']')",
         "lock_rows": "",  # a transaction that writes locks the database
-        "row_number": "%(row_number)s",  # RETURNING knows the table that is changed, and no other
+        "row_number": "1",  # RETURNING knows the table that is changed, and no other
     },
 }
 
@@ -131,20 +131,21 @@ def cached_sql(write: Callable[[*_Ts], str]) -> Callable[[*_Ts], str]:
     return text
 
 
-def max_batch_size() -> int:
-    """How many rows `values_table` may have."""
-    return {"postgresql": PostgreSQL.max_batch_size, "sqlite": 1}[_vendor()]
-
-
 def values_table(**columns: str) -> str:
-    """The rows of `values_params` as a table: its columns, each with its type in PostgreSQL."""
+    """The rows of `values_params` as a table: its columns, each with its type in PostgreSQL.
+
+    It has a column `row_number` more, which counts the rows from 1.
+    """
     if _vendor() == "sqlite":
-        return f"(SELECT {', '.join(f'%({name})s AS {name}' for name in columns)})"
+        return f"(SELECT {', '.join(f'%({name})s AS {name}' for name in columns)}, 1 AS row_number)"
     listed = [f"decode({name}, 'hex') AS {name}" if columns[name] == "bytea" else name for name in columns]
     types = [f"{name} {'text' if kind == 'bytea' else kind}" for name, kind in columns.items()]
-    # One parameter, and so one plan, for any number of rows. That they are few, the limit tells the planner.
-    rows = f"jsonb_to_recordset(%(rows)s::jsonb) AS r({', '.join(types)})"
-    return f"(SELECT {', '.join(listed)} FROM {rows} LIMIT {max_batch_size()})"  # noqa: S608 - constants
+    # One parameter, and so one plan, for any number of rows. Of a range, the planner expects one row: it uses
+    # indexes.
+    return f"""(SELECT {", ".join(listed)}, row_number
+   FROM ROWS FROM (jsonb_to_recordset(%(rows)s::jsonb) AS ({", ".join(types)})) WITH ORDINALITY
+        AS r({", ".join(columns)}, row_number)
+  WHERE row_number BETWEEN 1 AND {PostgreSQL.max_batch_size})"""  # noqa: S608 - constants
 
 
 def values_params(rows: Sequence[Row]) -> Row:
@@ -163,15 +164,10 @@ def _encode_value(value: Any) -> str:
 _encode_rows = jsonlib.JSONEncoder(default=_encode_value).encode
 
 
-def numbered_params(rows: Sequence[Row]) -> Row:
-    """Return the parameters of `values_table` with a column `row_number` more."""
-    return values_params([{**row, "row_number": number} for number, row in enumerate(rows)])
-
-
 def in_order(rows: Sequence[Row], results: Sequence[Any]) -> list[Sequence[Any] | None]:
     """Return the result for each row, None where there is none. A result begins with the `row_number`."""
     found = {number: rest for number, *rest in results}
-    return [found.get(number) for number in range(len(rows))]
+    return [found.get(number) for number in range(1, len(rows) + 1)]
 
 
 async def select_each(statement: str, rows: Sequence[Row], kind: str = READS) -> list[Sequence[Any] | None]:
@@ -179,4 +175,4 @@ async def select_each(statement: str, rows: Sequence[Row], kind: str = READS) ->
 
     It selects `row_number`, a column of `values_table`, first.
     """
-    return in_order(rows, await fetch_all(statement, numbered_params(rows), kind))
+    return in_order(rows, await fetch_all(statement, values_params(rows), kind))
