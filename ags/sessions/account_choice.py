@@ -54,8 +54,8 @@ async def create_choice(
     row = {
         **acceptance,
         "token_hash": hash_of(secret, USER_ACCOUNT_TOKEN),
-        "accounts": json.dumps([account.id for account in choice.accounts]),
-        "information": json.dumps(device.information) if isinstance(device, NewDevice) else None,
+        "accounts": [account.id for account in choice.accounts],
+        "information": device.information if isinstance(device, NewDevice) else None,
         "client_id": device.client_id if isinstance(device, KnownDevice) else None,
         "correlation_id": correlation_id,
         "lifetime": LIFETIME,
@@ -146,8 +146,8 @@ def _create_sql() -> str:
         service="bigint",
         key="bigint",
         token_hash="bytea",  # noqa: S106 - a type
-        accounts="text",
-        information="text",
+        accounts="jsonb",
+        information="jsonb",
         client_id="text",
         correlation_id="text",
         lifetime="integer",
@@ -156,7 +156,7 @@ def _create_sql() -> str:
 INSERT INTO ags_sessions_accountchoice
        (tenant_id, service_id, key_id, token_hash, accounts, information, client_id, correlation_id,
         created_at, expires_at)
-SELECT t.id, s.id, k.id, g.token_hash, {sql.json("g.accounts")}, {sql.json("g.information")},
+SELECT t.id, s.id, k.id, g.token_hash, g.accounts, g.information,
        g.client_id, g.correlation_id, {sql.now()}, {sql.now_plus_seconds("g.lifetime")}
   FROM {values} AS g
   JOIN {acceptance_join()}

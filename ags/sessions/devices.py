@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -130,7 +129,7 @@ async def _register(transaction: Transaction, new: Mapping[int, _Proven]) -> dic
         rows[number] = {
             **_row(proven, secrets.token_hex(16)),
             "account": account,
-            "information": json.dumps(proven.request.device.information),  # type: ignore[union-attr] # a new one has it
+            "information": proven.request.device.information,  # type: ignore[union-attr] # a new one has it
             "others": others[proven.account],
         }
         others[proven.account] += 1
@@ -210,9 +209,9 @@ def _register_sql() -> str:
     return f"""
 INSERT INTO ags_sessions_device
        (tenant_id, account_id, client_id, status, information, created_at, {", ".join(columns)})
-SELECT t.id, g.account, g.device, '{DeviceStatus.ENABLED}', {sql.json("g.information")},
+SELECT t.id, g.account, g.device, '{DeviceStatus.ENABLED}', g.information,
        {sql.now()}, {", ".join(columns.values())}
-  FROM {sql.values_table(**_COLUMNS, account="bigint", information="text", others="integer")} AS g
+  FROM {sql.values_table(**_COLUMNS, account="bigint", information="jsonb", others="integer")} AS g
   JOIN tenants_tenant t ON t.id = g.tenant
  WHERE t.device_limit IS NULL
     OR t.device_limit > g.others + (SELECT count(*) FROM ags_sessions_device d

@@ -115,7 +115,7 @@ async def _rotate(tenant: TenantView, token: RefreshToken, found: _Found) -> Sig
             "current": current,
             "presented": token.generation,
             "refresh_ttl": tenant.rules.refresh_token_ttl,
-            "now_used": json.dumps(used),
+            "now_used": used,
         }
     )
     if row is None:
@@ -160,14 +160,14 @@ def _rotate_sql() -> str:
         current="bigint",
         presented="bigint",
         refresh_ttl="integer",
-        now_used="text",
+        now_used="jsonb",
     )
     refreshed = sql.least(sql.now_plus_seconds("g.refresh_ttl"), "d.fixed_expires_at")
     ends = sql.to_epoch("refresh_expires_at"), sql.to_epoch("fixed_expires_at")
     # In order, so that two statements that meet in the same devices wait for each other one way round.
     return f"""
 UPDATE ags_sessions_device AS d
-   SET generation = g.presented + 1, refresh_expires_at = {refreshed}, used = {sql.json("g.now_used")}
+   SET generation = g.presented + 1, refresh_expires_at = {refreshed}, used = g.now_used
   FROM (SELECT d.id AS number, g.*
           FROM {values} AS g
           JOIN ags_sessions_device d

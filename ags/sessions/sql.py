@@ -149,11 +149,16 @@ def values_table(**columns: str) -> str:
 
 
 def values_params(rows: Sequence[Row]) -> Row:
-    """Return the parameters of a statement with `values_table`: bytes, moments, and what JSON has."""
+    """Return the parameters of a statement with `values_table`: bytes, moments, and what JSON has.
+
+    An object or an array is a value of a column of type jsonb.
+    """
     if _vendor() == "sqlite":
         (row,) = rows
-        return row
-    return {"rows": _encode_rows(rows)}
+        return {
+            name: _encode(value) if isinstance(value, dict | list) else value for name, value in row.items()
+        }
+    return {"rows": _encode(rows)}
 
 
 def _encode_value(value: Any) -> str:
@@ -161,7 +166,7 @@ def _encode_value(value: Any) -> str:
     return text
 
 
-_encode_rows = jsonlib.JSONEncoder(default=_encode_value).encode
+_encode = jsonlib.JSONEncoder(default=_encode_value).encode
 
 
 def in_order(rows: Sequence[Row], results: Sequence[Any]) -> list[Sequence[Any] | None]:

@@ -576,7 +576,7 @@ def test_two_processes_that_meet_in_the_same_rows_wait_for_each_other_one_way_ro
         execute = refresh._update
         common = {"tenant": "nagra", "version": tenant.version, "current": 0, "presented": 0}
         rows = [
-            {**common, "rotated": sign_on, "refresh_ttl": 60, "now_used": "[]"}
+            {**common, "rotated": sign_on, "refresh_ttl": 60, "now_used": []}
             for sign_on in Device.unscoped.order_by("client_id").values_list("sign_on", flat=True)
         ]
         other.execute("SELECT id FROM ags_sessions_device ORDER BY client_id OFFSET 3 LIMIT 1 FOR UPDATE")
