@@ -24,7 +24,6 @@ from django.http import (
     HttpRequest,
     HttpResponse,
     HttpResponseForbidden,
-    JsonResponse,
     UnreadablePostError,
 )
 from django.http.multipartparser import MultiPartParserError
@@ -32,6 +31,7 @@ from django.http.response import HttpResponseBase
 from rest_framework.exceptions import MethodNotAllowed
 
 from ags.api.record import Record, record_of
+from ags.api.response import Response
 from ags.database.django_connections import NOT_READY
 from ags.database.threads import WaitedTooLong
 from ags.sessions.denial import Denial, Denied, Fault, NoSigner
@@ -300,7 +300,7 @@ def _is_away(exception: BaseException) -> bool:
     return isinstance(exception, OperationalError | InterfaceError) or sqlstate in NOT_READY
 
 
-class RefusalResponse(JsonResponse):
+class RefusalResponse(Response):
     """The one JSON shape of a refusal."""
 
     error: Error
@@ -320,7 +320,9 @@ def respond(exception: BaseException, record: Record) -> RefusalResponse:
     body["correlationId"] = record.correlation_id
     if error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         log_crash(exception, record)
-    response = RefusalResponse(body, status=error.status, headers=HEADERS.get(error.status))
+    response = RefusalResponse(body, error.status)
+    for name, value in HEADERS.get(error.status, {}).items():
+        response[name] = value
     response.error, response.correlation_id = error, record.correlation_id
     if error is CLIENT_NOT_AUTHENTICATED:
         response["WWW-Authenticate"] = BASIC_CHALLENGE

@@ -32,7 +32,7 @@ def standard(status: int, code: int, reason: str, message: str, error: str, **he
     expected = refusal(status, code, reason, message, **headers)
     own = {"error": error, "error_description": message}
     told = {"code": code, "reason": reason, "message": message, **own, "correlationId": ID}
-    raw = json.dumps(told).encode()
+    raw = json.dumps(told, separators=(",", ":")).encode()
     return {**expected, **headers, "body": raw, "Content-Length": str(len(raw))}
 
 

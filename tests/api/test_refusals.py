@@ -32,7 +32,7 @@ def refusal(
     body: dict[str, Any] = {"code": code, "reason": reason, "message": message}
     if parameter is not None:
         body["parameter"] = parameter
-    raw = json.dumps(body | {"correlationId": ID}).encode()
+    raw = json.dumps(body | {"correlationId": ID}, separators=(",", ":")).encode()
     if status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="ags"'
     return {

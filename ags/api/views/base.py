@@ -1,8 +1,7 @@
-"""The base of the API's views, and their response."""
+"""The base of the API's views."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
@@ -10,15 +9,9 @@ from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.views import APIView
 
 from ags.api.errors import exception_handler
+from ags.api.response import Response
 
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-
-
-class Response(HttpResponse):
-    """JSON, the only format of this API."""
-
-    def __init__(self, data: Any, status: int = 200) -> None:
-        super().__init__(_encode(data).encode(), status=status, content_type="application/json")
+__all__ = ["GatewayView", "Response"]
 
 
 class GatewayView(APIView):
