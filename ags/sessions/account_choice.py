@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ags.database import INSERTS, fetch_all, fetch_one, transaction
+from ags.database import INSERTS, fetch_all, transaction
 from ags.database.batching import Batcher
 from ags.sessions import single_use, sql, standing
 from ags.sessions.client_tokens import SignOn
@@ -133,9 +133,17 @@ def _proven(redemption: _Redemption, row: Sequence[Any]) -> tuple[SignOnRequest,
 
 
 async def _explain_rejection(one: _Redemption) -> Exception:
-    row = await fetch_one(_state_sql(len(one.hashes)), sql.values_params([one.row()]))
+    row = await _states.submit(one)
     kind = SecurityEvent.Kind.USER_ACCOUNT_TOKEN_REUSED
     return await single_use.explain_rejection(one.tenant, one.service, row, kind, one.correlation_id)
+
+
+async def _read_states(redemptions: Sequence[_Redemption]) -> list[Sequence[Any] | None]:
+    statement = _state_sql(len(redemptions[0].hashes))
+    return await sql.select_each(statement, [one.row() for one in redemptions])
+
+
+_states = Batcher(_read_states)
 
 
 @sql.cached_sql
@@ -193,7 +201,7 @@ RETURNING {sql.row_number()}, accounts, information, client_id, service_id, key_
 @sql.cached_sql
 def _state_sql(hashes: int) -> str:
     return f"""
-SELECT c.id, {_account()}, c.used_at IS NOT NULL, FALSE,
+SELECT g.row_number, c.id, {_account()}, c.used_at IS NOT NULL, FALSE,
        c.expires_at <= {sql.now()}, c.service_id,
        (SELECT {standing.SESSION_TOKEN} FROM {_chosen()} WHERE t.id = st.tenant_id)
   FROM {_values(hashes)} AS g

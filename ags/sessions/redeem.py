@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ags.database import fetch_one, transaction
+from ags.database import transaction
 from ags.database.batching import Batcher
 from ags.sessions import single_use, sql, standing
 from ags.sessions.client_tokens import SignOn
@@ -77,14 +77,21 @@ _RESTORE = "UPDATE ags_sessions_sessiontoken SET redeemed_at = NULL"
 
 
 async def _explain_rejection(redemption: _Redemption) -> Exception:
-    row = await fetch_one(_state_sql(len(redemption.hashes)), sql.values_params([redemption.row()]))
     return await single_use.explain_rejection(
         redemption.tenant,
         redemption.service,
-        row,
+        await _states.submit(redemption),
         SecurityEvent.Kind.SESSION_TOKEN_REUSED,
         redemption.correlation_id,
     )
+
+
+async def _read_states(redemptions: Sequence[_Redemption]) -> list[Sequence[Any] | None]:
+    statement = _state_sql(len(redemptions[0].hashes))
+    return await sql.select_each(statement, [one.row() for one in redemptions])
+
+
+_states = Batcher(_read_states)
 
 
 def _values(hashes: int, **more: str) -> str:
@@ -115,7 +122,7 @@ RETURNING {sql.row_number()}, account_id, service_id, key_id, created_at, id
 @sql.cached_sql
 def _state_sql(hashes: int) -> str:
     return f"""
-SELECT st.id, st.account_id, st.redeemed_at IS NOT NULL, st.revoked_at IS NOT NULL,
+SELECT g.row_number, st.id, st.account_id, st.redeemed_at IS NOT NULL, st.revoked_at IS NOT NULL,
        st.expires_at <= {sql.now()}, st.service_id, {standing.SESSION_TOKEN}
   FROM {_values(hashes)} AS g
   JOIN ags_sessions_sessiontoken st

@@ -15,11 +15,13 @@ from asgiref.sync import sync_to_async
 from django.db import connection, connections
 
 from ags.database import batching, postgresql, threads
+from ags.database.batching import Batcher
 from ags.database.django_connections import LIMITS
 from ags.sessions import account_choice, redeem, refresh, sign_on
+from ags.sessions import events as security_events
 from ags.sessions.devices import NewDevice
-from ags.sessions.models import Account, AccountStatus, Device, SessionToken
-from ags.sessions.tokens import hash_of, hashes_of
+from ags.sessions.models import Account, AccountStatus, Device, SecurityEvent, SessionToken
+from ags.sessions.tokens import hash_of, hashes_of, new_token
 from providers.contract import Endpoint
 from providers.operator_token.strategy import OperatorToken
 from tenants.models import Service, Tenant
@@ -43,6 +45,8 @@ BATCHERS = {
     CHOOSE: account_choice._redemptions,
     REFRESH: refresh._rotations,
 }
+
+NOT_ACCEPTED_MESSAGE = "What was presented proves nothing, or nothing any more."
 
 Answers = list[tuple[int, Any]]
 Posted = asyncio.Task[tuple[int, Any]]
@@ -79,14 +83,19 @@ def rotation(head_end: HeadEnd, token: str) -> Request:
 async def post_together(requests: Sequence[Request]) -> list[Posted]:
     """Post requests of one kind, whose rows are executed together once all have been submitted."""
     (path,) = {request.path for request in requests}
-    batcher = BATCHERS[path]
+    execute_together(BATCHERS[path], len(requests))
+    return [asyncio.create_task(post(one.path, one.body, one.headers)) for one in requests]
 
-    async def execute_together() -> None:
-        await eventually(lambda: len(batcher._pending) == len(requests), "a request submits no row")
+
+def execute_together(batcher: Batcher, number: int) -> asyncio.Task[None]:
+    """Execute rows together, once so many have been submitted."""
+
+    async def execute() -> None:
+        await eventually(lambda: len(batcher._pending) == number, "a request submits no row")
         await batcher._run()
 
-    batcher._task = asyncio.create_task(execute_together())
-    return [asyncio.create_task(post(one.path, one.body, one.headers)) for one in requests]
+    batcher._task = asyncio.create_task(execute())
+    return batcher._task
 
 
 def answers_to(
@@ -258,6 +267,100 @@ def test_a_known_device_that_signs_on_twice_at_once_has_the_last_of_both_sign_on
     assert (stands[1], stands[3], stands[0] + stands[2]) == (True, True, 1)
     assert [app.refresh(body["refresh_token"]).status_code == 200 for body in bodies] == stands
     assert events() == []
+
+
+# Rejections
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("path", [REDEEM, CHOOSE])
+def test_rejected_tokens_are_explained_together_and_their_events_counted_while_others_sign_on(
+    app: ClientApp, nagra: HeadEnd, trial: Service, path: str
+) -> None:
+    accounts = ["a-1", "b-1", "c-1"]
+    if path == REDEEM:
+        states, kind = redeem._states, "session_token_reused"
+        spent = [redemption(nagra, app.session_token(account)) for account in accounts]
+        unknown = redemption(nagra, new_token())
+    else:
+        states, kind = account_choice._states, "user_account_token_reused"
+        headers = nagra.headers(x_auth_service_id=TRIAL)
+        tokens = [app.choices(f"{account},{account[0]}-2")[0] for account in accounts]
+        spent = [Request(CHOOSE, {}, {**headers, "user-token": token}) for token in tokens]
+        unknown = Request(CHOOSE, {}, {**headers, "user-token": f"{new_token()}.0"})
+    assert statuses(answers_to(spent)) == [201] * 3
+    granted = redemption(nagra, app.session_token("another"))
+    requests = [*spent, unknown, *spent[::-1], unknown, spent[1]]
+    answers: Answers = []
+
+    async def test() -> None:
+        async with serving():
+            reported = execute_together(security_events._events, 7)
+            explained = execute_together(states, len(requests))
+            posted = [asyncio.create_task(post(one.path, one.body, one.headers)) for one in requests]
+            await eventually(lambda: states._pending, "a rejection is not explained together with others")
+            assert (await post(granted.path, granted.body, granted.headers))[0] == 201
+            await explained
+            await reported
+            answers.extend([await one for one in posted])
+
+    run(test())
+    assert statuses(answers) == [401] * len(requests)
+    assert {(body["code"], body["message"]) for _, body in answers} == {(40100, NOT_ACCEPTED_MESSAGE)}
+    assert sorted(events()) == [(kind, "a-1", 2), (kind, "b-1", 3), (kind, "c-1", 2)]
+
+
+@pytest.mark.postgresql
+def test_an_event_that_waits_for_another_transaction_keeps_nobody_from_signing_on(
+    app: ClientApp, nagra: HeadEnd, other: Other
+) -> None:
+    spent = redemption(nagra, app.session_token())
+    assert statuses(answers_to([spent, spent])) == [201, 401]
+    granted = redemption(nagra, app.session_token())
+    answers: Answers = []
+
+    async def test() -> None:
+        async with serving():
+            reported = asyncio.create_task(post(spent.path, spent.body, spent.headers))
+            await eventually(other.waiting, "the event does not wait")
+            answers.append(await post(granted.path, granted.body, granted.headers))
+            assert not reported.done(), "it is answered once the event is committed"
+            other.pg.rollback()
+            answers.append(await reported)
+
+    other.execute("SELECT id FROM ags_sessions_securityevent FOR UPDATE")
+    run(test())
+    assert statuses(answers) == [201, 401]
+    assert events() == [("session_token_reused", "account-1", 2)]
+
+
+@pytest.mark.postgresql
+def test_two_processes_that_report_the_same_events_wait_for_each_other_one_way_round(
+    nagra: HeadEnd, other: Other
+) -> None:
+    """A third one holds an event in the middle until both have come to it, or behind each other."""
+    kind = SecurityEvent.Kind.SESSION_TOKEN_REUSED
+    rows = [
+        {"tenant": "nagra", "kind": kind, "subject": str(n), "account": "a", "correlation": "c"}
+        for n in range(7)
+    ]
+
+    def record(rows: Sequence[Any]) -> None:
+        async def test() -> None:
+            async with serving():
+                await security_events._record(rows)
+
+        run(test())
+
+    record(rows)
+    other.execute("SELECT id FROM ags_sessions_securityevent ORDER BY subject OFFSET 3 LIMIT 1 FOR UPDATE")
+    with ThreadPoolExecutor() as pool:
+        both = [pool.submit(record, ordered) for ordered in (rows, rows[::-1])]
+        wait_until(lambda: other.waiting() == 2, "they do not wait")
+        other.pg.rollback()
+        for future in both:
+            future.result(PATIENCE)
+    assert [times for _, _, times in events()] == [3] * 7
 
 
 # Signing on by a proof
