@@ -29,6 +29,11 @@ class Round:
     wal: float
     idle: float  # the share of the machine's CPU that nobody used
 
+    @property
+    def cpu(self) -> float:
+        """Of server and PostgreSQL."""
+        return self.server + self.postgresql
+
     def __str__(self) -> str:
         return (
             f"{self.per_second:6.0f}/s  p50 {self.p50:6.1f} ms  p99 {self.p99:6.1f} ms  "
