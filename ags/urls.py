@@ -4,18 +4,18 @@ from django.conf import settings
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, path
 
-from ags.api.documents import OpenAPI, Reference, ToPage
-from ags.api.health import Alive, Ready
-from ags.api.key_set import KeySet
-from ags.api.metrics import Metrics
-from ags.api.oauth import Introspect, Revoke
-from ags.api.refresh import Refresh
-from ags.api.sign_on import SignOn
-from ags.api.sign_on_with_session_token import SignOnWithSessionToken
-from ags.api.sign_out import SignOut
-from ags.api.subsequent_sign_on import SubsequentSignOn
 from ags.api.views.discovery import ServiceDiscovery
+from ags.api.views.docs import OpenAPI, Reference, ToPage
+from ags.api.views.health import Alive, Ready
+from ags.api.views.jwks import KeySet
+from ags.api.views.metrics import Metrics
+from ags.api.views.oauth import Introspect, Revoke
+from ags.api.views.refresh import Refresh
 from ags.api.views.session_token import GetSessionToken
+from ags.api.views.sign_on import SignOn
+from ags.api.views.sign_on_with_session_token import SignOnWithSessionToken
+from ags.api.views.sign_out import SignOut
+from ags.api.views.subsequent_sign_on import SubsequentSignOn
 
 API: list[URLPattern | URLResolver] = [
     path("ags/servicediscovery", ServiceDiscovery.as_view()),

@@ -22,7 +22,7 @@ from django.urls import reverse
 from django.utils.encoding import escape_uri_path
 
 from ags.api import errors
-from ags.api.record import record_of
+from ags.api.access_log import get_log_entry
 
 MAX_CLAIM_LENGTH = 200
 """Characters of a header that a page repeats."""
@@ -144,7 +144,7 @@ def _html(refusal: errors.RefusalResponse, request: HttpRequest | None) -> str:
         try:
             return _in_frame(refusal, request, request)
         except Exception as error:  # noqa: BLE001 - a page comes in any case
-            errors.log_crash(error, record_of(request))
+            errors.log_crash(error, get_log_entry(request))
     return _in_frame(refusal, request, _nobody())
 
 

@@ -30,7 +30,7 @@ from django.http.multipartparser import MultiPartParserError
 from django.http.response import HttpResponseBase
 from rest_framework.exceptions import MethodNotAllowed
 
-from ags.api.record import Record, record_of
+from ags.api.access_log import AccessLogEntry, get_log_entry
 from ags.api.response import Response
 from ags.database.django_connections import NOT_READY
 from ags.database.threads import WaitedTooLong
@@ -307,23 +307,23 @@ class RefusalResponse(Response):
     correlation_id: str
 
 
-def respond(exception: BaseException, record: Record) -> RefusalResponse:
+def respond(exception: BaseException, entry: AccessLogEntry) -> RefusalResponse:
     """Answer any exception with the one JSON shape of a refusal, and note the precise reason for the log."""
     refusal = as_api_error(exception)
     error = refusal.error
-    record.reason = refusal.why
+    entry.reason = refusal.why
     body: dict[str, Any] = {"code": error.code, "reason": error.reason, "message": refusal.message}
     if error.oauth:
         body |= {"error": error.oauth, "error_description": refusal.message}
     if refusal.parameter is not None:
         body["parameter"] = refusal.parameter
-    body["correlationId"] = record.correlation_id
+    body["correlationId"] = entry.correlation_id
     if error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        log_crash(exception, record)
+        log_crash(exception, entry)
     response = RefusalResponse(body, error.status)
     for name, value in HEADERS.get(error.status, {}).items():
         response[name] = value
-    response.error, response.correlation_id = error, record.correlation_id
+    response.error, response.correlation_id = error, entry.correlation_id
     if error is CLIENT_NOT_AUTHENTICATED:
         response["WWW-Authenticate"] = BASIC_CHALLENGE
     if refusal.retry_after is not None:
@@ -336,9 +336,9 @@ def bare(status: int) -> Error:
     return BARE.get(HTTPStatus(status), REQUEST_MALFORMED if status < 500 else INTERNAL_ERROR)
 
 
-def translated(response: HttpResponseBase, record: Record) -> RefusalResponse:
+def translated(response: HttpResponseBase, entry: AccessLogEntry) -> RefusalResponse:
     """Return in the one JSON shape what a part of the framework refused in a shape of its own."""
-    refusal = respond(record.crash or ApiError(bare(response.status_code)), record)
+    refusal = respond(entry.crash or ApiError(bare(response.status_code)), entry)
     for name in ("Allow", "Content-Range"):
         if name in response:
             refusal[name] = response[name]
@@ -349,24 +349,24 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """Refuse a form without the right CSRF token (Django's setting CSRF_FAILURE_VIEW)."""
     # `reason` may repeat what the browser sent; only its first word is looked at.
     is_foreign = reason.startswith(("Origin ", "Referer "))
-    record_of(request).crash = ApiError(ORIGIN_MISMATCH if is_foreign else FORM_EXPIRED)
+    get_log_entry(request).crash = ApiError(ORIGIN_MISMATCH if is_foreign else FORM_EXPIRED)
     return HttpResponseForbidden()
 
 
 def exception_handler(exception: Exception, context: dict[str, Any]) -> HttpResponse:
     """Answer what a view raised (the DRF setting EXCEPTION_HANDLER)."""
-    response = respond(exception, record_of(context["request"]))
+    response = respond(exception, get_log_entry(context["request"]))
     if isinstance(exception, MethodNotAllowed):
         response["Allow"] = ", ".join(context["view"].allowed_methods)
     return response
 
 
-def log_crash(exception: BaseException, record: Record) -> None:
+def log_crash(exception: BaseException, entry: AccessLogEntry) -> None:
     """Log the place, but not the message: that may repeat what the caller sent."""
     log.error(
         "crash",
         extra={
-            "correlation_id": record.correlation_id,
+            "correlation_id": entry.correlation_id,
             "exception": type(exception).__qualname__,
             "traceback": "".join(traceback.format_tb(exception.__traceback__)),
         },

@@ -9,8 +9,8 @@ from typing import Any
 
 from django.conf import settings
 
+from ags.api.access_log import AccessLogEntry
 from ags.api.errors import HEADER_INVALID, HEADER_MISSING, HEADER_REPEATED, ApiError
-from ags.api.record import Record
 from ags.sessions.denial import Denial, Denied
 from tenants.models import SERVICE_NAME, TENANT_ID
 
@@ -39,7 +39,7 @@ def refuse_repeated(meta: Mapping[str, Any]) -> None:
             raise ApiError(HEADER_REPEATED, name=name)
 
 
-def tenant_id(meta: Mapping[str, Any], record: Record, *, older_name: bool = False) -> str:
+def tenant_id(meta: Mapping[str, Any], entry: AccessLogEntry, *, older_name: bool = False) -> str:
     """Return the tenant that the request names, or the deployment's default. Raises ApiError.
 
     `older_name`: the header may be called `tenantId` as well.
@@ -55,18 +55,18 @@ def tenant_id(meta: Mapping[str, Any], record: Record, *, older_name: bool = Fal
         raise ApiError(HEADER_MISSING, name="nv-tenant-id")
     if not TENANT_ID.search(value):
         raise ApiError(HEADER_INVALID, name="nv-tenant-id")
-    record.tenant = value
+    entry.tenant = value
     return value
 
 
-def service_name(meta: Mapping[str, Any], record: Record) -> str:
+def service_name(meta: Mapping[str, Any], entry: AccessLogEntry) -> str:
     """Return the service that the request names. Raises ApiError."""
     value: str = meta.get("HTTP_X_AUTH_SERVICE_ID", "")
     if not value:
         raise ApiError(HEADER_MISSING, name="x-auth-service-id")
     if not SERVICE_NAME.search(value):
         raise ApiError(HEADER_INVALID, name="x-auth-service-id")
-    record.service = value
+    entry.service = value
     return value
 
 

@@ -20,7 +20,7 @@ from django.http.response import HttpResponseBase
 from django.urls import resolve
 
 from ags.api import cors, error_pages, errors, headers, parsing
-from ags.api.record import Record, record_of
+from ags.api.access_log import AccessLogEntry, get_log_entry
 from ags.database.django_connections import drop_dead_connection
 
 STAFF_PATHS = ("/admin/", "/docs/", "/static/")
@@ -46,18 +46,18 @@ class GatewayMiddleware:
         """Answer any request, in the calling thread."""
         if not request.path_info.startswith(STAFF_PATHS):
             return async_to_sync(answer)(request)
-        record = _open_record(request)
-        record.route = "/" + request.path_info.split("/", 2)[1] + "/"
+        entry = _open_log_entry(request)
+        entry.route = "/" + request.path_info.split("/", 2)[1] + "/"
         try:
             drop_dead_connection()
             request.get_host()
             response = self._staff_page(request)
         except Exception as error:  # noqa: BLE001 - a crash too is answered in JSON
-            response = errors.respond(error, record)
+            response = errors.respond(error, entry)
         if response.status_code >= HTTPStatus.BAD_REQUEST:
-            response = _refusal(request, response, record)
-            _add_headers(record, response)
-        return _close_record(record, response)
+            response = _refusal(request, response, entry)
+            _add_headers(entry, response)
+        return _close_log_entry(entry, response)
 
     def _staff_page(self, request: HttpRequest) -> HttpResponseBase:
         _drop_escaped_cookies(request)
@@ -72,28 +72,28 @@ class GatewayMiddleware:
 
 async def answer(request: HttpRequest) -> HttpResponse:
     """Answer a request to the API, whatever happens: echo the correlation id, write the log line."""
-    record = _open_record(request)
+    entry = _open_log_entry(request)
     try:
         if request.path_info not in PROBE_PATHS:
             request.get_host()
-        response = await _call_view(request, record)
+        response = await _call_view(request, entry)
     except asyncio.CancelledError:  # the client has gone, and nobody is left to read a response
-        record.reason = "disconnected"
-        record.write(None)
+        entry.reason = "disconnected"
+        entry.write(None)
         raise
     except Exception as error:  # noqa: BLE001 - a crash too is answered in JSON
-        response = errors.respond(error, record)
+        response = errors.respond(error, entry)
     if response.status_code >= HTTPStatus.BAD_REQUEST:
-        response = _refusal(request, response, record)
-    cors.allow(request, response, record.tenant)
-    _add_headers(record, response)
-    return _close_record(record, response)
+        response = _refusal(request, response, entry)
+    cors.allow(request, response, entry.tenant)
+    _add_headers(entry, response)
+    return _close_log_entry(entry, response)
 
 
-async def _call_view(request: HttpRequest, record: Record) -> HttpResponse:
+async def _call_view(request: HttpRequest, entry: AccessLogEntry) -> HttpResponse:
     headers.refuse_repeated(request.META)
     match = _resolve(request.path_info)
-    record.route = "/" + match.route
+    entry.route = "/" + match.route
     methods = match.func.view_class.http_method_names  # type: ignore[attr-defined] # a view of the API has them
     preflight = await cors.preflight(request, methods)
     if preflight is not None:
@@ -102,18 +102,18 @@ async def _call_view(request: HttpRequest, record: Record) -> HttpResponse:
     return response
 
 
-def _open_record(request: HttpRequest) -> Record:
-    record = Record(headers.correlation_id(request.META), str(request.method)[:16])
-    request.record = record  # type: ignore[attr-defined]
-    return record
+def _open_log_entry(request: HttpRequest) -> AccessLogEntry:
+    entry = AccessLogEntry(headers.correlation_id(request.META), str(request.method)[:16])
+    request.log_entry = entry  # type: ignore[attr-defined]
+    return entry
 
 
 _R = TypeVar("_R", bound=HttpResponseBase)
 
 
-def _close_record(record: Record, response: _R) -> _R:
-    response.headers["x-correlation-id"] = record.correlation_id
-    record.write(response.status_code)
+def _close_log_entry(entry: AccessLogEntry, response: _R) -> _R:
+    response.headers["x-correlation-id"] = entry.correlation_id
+    entry.write(response.status_code)
     return response
 
 
@@ -137,11 +137,9 @@ def _read_form(request: HttpRequest) -> None:
         raise SuspiciousOperation from None
 
 
-def _refusal(request: HttpRequest, response: HttpResponseBase, record: Record) -> HttpResponse:
+def _refusal(request: HttpRequest, response: HttpResponseBase, entry: AccessLogEntry) -> HttpResponse:
     """Return a refusal in the shape that whoever sent the request expects: JSON, or a page of the admin."""
-    refusal = (
-        response if isinstance(response, errors.RefusalResponse) else errors.translated(response, record)
-    )
+    refusal = response if isinstance(response, errors.RefusalResponse) else errors.translated(response, entry)
     if error_pages.is_admin_path(request.path_info):
         return error_pages.render(refusal, request, response)
     return refusal
@@ -150,23 +148,23 @@ def _refusal(request: HttpRequest, response: HttpResponseBase, record: Record) -
 def refuse(meta: dict[str, Any], error: Exception) -> HttpResponse:
     """Answer what did not reach the middleware, and write its log line."""
     method = meta["REQUEST_METHOD"][:16] or None
-    record = Record(headers.correlation_id(meta), method)
+    entry = AccessLogEntry(headers.correlation_id(meta), method)
     if method is None:  # what came was hardly a request, and nobody knows when it began
-        record.started = None
-    refusal = errors.respond(error, record)
+        entry.started = None
+    refusal = errors.respond(error, entry)
     is_page = error_pages.is_admin_path(meta.get("PATH_INFO", ""))
     response = error_pages.render(refusal, None) if is_page else refusal
-    _add_headers(record, response)
-    return _close_record(record, response)
+    _add_headers(entry, response)
+    return _close_log_entry(entry, response)
 
 
-def _add_headers(record: Record, response: HttpResponse) -> None:
+def _add_headers(entry: AccessLogEntry, response: HttpResponse) -> None:
     """Add the headers of every answer that is not a page or a file; to HEAD, send only those."""
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     if response.status_code != HTTPStatus.NOT_MODIFIED:
         response.headers["Content-Length"] = str(len(response.content))
-        if record.method == "HEAD":
+        if entry.method == "HEAD":
             response.content = b""
 
 
@@ -183,4 +181,4 @@ def _drop_escaped_cookies(request: HttpRequest) -> None:
 @receiver(got_request_exception)
 def _note_crash(request: HttpRequest, **_: Any) -> None:
     """Keep what a page of staff raised: Django answers it with a page that tells too little, or too much."""
-    record_of(request).crash = sys.exception()
+    get_log_entry(request).crash = sys.exception()

@@ -14,7 +14,7 @@ from jsonschema.exceptions import ValidationError
 from openapi_schema_validator import OAS30Validator
 from openapi_spec_validator import validate
 
-from ags.api.documents import OPENAPI_FILE
+from ags.api.views.docs import OPENAPI_FILE
 from ags.urls import urlpatterns
 from tenants.models import Service
 from tests.conftest import ClientApp

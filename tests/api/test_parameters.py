@@ -15,7 +15,7 @@ from rest_framework.exceptions import ValidationError
 
 from ags.api.errors import PARAMETER_INVALID, PARAMETER_MISSING, PARAMETER_UNKNOWN, ApiError, Error
 from ags.api.parameters import check
-from ags.api.sign_on_with_session_token import DECLARATION
+from ags.api.views.sign_on_with_session_token import DECLARATION
 from providers.contract import Declaration, Parameter
 from providers.registry import provider_configs
 

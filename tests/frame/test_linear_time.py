@@ -30,14 +30,14 @@ from django.http import parse_cookie
 from httptools import HttpRequestParser
 
 from ags.api import device, headers, parameters, parsing
+from ags.api.access_log import AccessLogEntry
 from ags.api.address import client_address
 from ags.api.application import StaffRequest
 from ags.api.conditional import answer
 from ags.api.errors import ApiError
 from ags.api.middleware import answer as answer_request
-from ags.api.oauth import _credentials
-from ags.api.record import Record
 from ags.api.request import Request
+from ags.api.views.oauth import _credentials
 from ags.asgi import application
 from ags.server.connection import Connection, Exchange
 from ags.sessions.account_choice import _TOKEN
@@ -283,7 +283,7 @@ def read_parts(text: str) -> Any:
     return request.POST, request.FILES
 
 
-record = Record("", "")
+entry = AccessLogEntry("", "")
 HTTP: Shapes = {
     "Content-Type: semicolons": (repeated(";"), read_content_type),
     "Content-Type: quoted semicolons": (repeated(";", 'a/b; a="'), read_content_type),
@@ -297,11 +297,11 @@ HTTP: Shapes = {
     "x-correlation-id": (repeated("a."), in_meta(headers.correlation_id, "HTTP_X_CORRELATION_ID")),
     "nv-tenant-id": (
         repeated("a"),
-        refuses(in_meta(headers.tenant_id, "HTTP_NV_TENANT_ID", record=record), ApiError),
+        refuses(in_meta(headers.tenant_id, "HTTP_NV_TENANT_ID", entry=entry), ApiError),
     ),
     "x-auth-service-id": (
         repeated("a "),
-        refuses(in_meta(headers.service_name, "HTTP_X_AUTH_SERVICE_ID", record=record), ApiError),
+        refuses(in_meta(headers.service_name, "HTTP_X_AUTH_SERVICE_ID", entry=entry), ApiError),
     ),
     "Authorization: spaces": (
         repeated(" ", "Bearer"),

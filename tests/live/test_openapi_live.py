@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from ags.api.documents import OPENAPI_FILE
+from ags.api.views.docs import OPENAPI_FILE
 from tests.conftest import SERVICE, TRIAL, ClientApp, HeadEnd, add_trial
 from tests.live.conftest import warm
 from tests.live.server import ServerProcess

@@ -16,7 +16,7 @@ from django import forms
 from django.core.exceptions import ValidationError
 from openapi_schema_validator import OAS30Validator
 
-from ags.api.documents import OPENAPI_FILE
+from ags.api.views.docs import OPENAPI_FILE
 from ags.server.logs import JSONLines
 from providers.contract import (
     Choice,

@@ -10,12 +10,13 @@ from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework import serializers
 
-from ags.api import headers, sign_on_with_session_token
+from ags.api import headers
+from ags.api.access_log import get_log_entry
 from ags.api.conditional import answer, etag_of
 from ags.api.errors import NO_SERVICES, ApiError
-from ags.api.record import record_of
 from ags.api.resolve import get_tenant
 from ags.api.schema import CORRELATION_ID, TENANT_ID, refusals
+from ags.api.views import sign_on_with_session_token
 from ags.api.views.base import GatewayView
 from providers.contract import Declaration, Endpoint
 from tenants.view import ServiceView, TenantView
@@ -80,7 +81,7 @@ class ServiceDiscovery(GatewayView):
     )
     async def get(self, request: HttpRequest) -> HttpResponse:
         """List what is enabled, in the order of the names. No credential is needed."""
-        tenant = await get_tenant(headers.tenant_id(request.META, record_of(request)))
+        tenant = await get_tenant(headers.tenant_id(request.META, get_log_entry(request)))
         if tenant is None or not tenant.services:
             raise ApiError(NO_SERVICES, why="tenant_not_available" if tenant is None else None)
         body, etag = _document(tenant)

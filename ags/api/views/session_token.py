@@ -9,7 +9,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 
 from ags.api import headers, parameters, parsing
-from ags.api.record import record_of
+from ags.api.access_log import get_log_entry
 from ags.api.resolve import VerificationCache, get_service_or_403, retry_once_if_stale
 from ags.api.schema import CORRELATION_ID, SERVICE_ID, TENANT_ID, ParameterSerializer, refusals
 from ags.api.views.base import GatewayView, Response
@@ -46,9 +46,9 @@ class GetSessionToken(GatewayView):
 
         The token can be redeemed once, within the lifetime that the service sets.
         """
-        record = record_of(request)
-        tenant_id = headers.tenant_id(request.META, record)
-        service_name = headers.service_name(request.META, record)
+        entry = get_log_entry(request)
+        tenant_id = headers.tenant_id(request.META, entry)
+        service_name = headers.service_name(request.META, entry)
         given = parameters.read(parsing.read_object(request))
         cache = VerificationCache()
 
@@ -58,6 +58,6 @@ class GetSessionToken(GatewayView):
             identity = await cache.verify(tenant, service, checked)
             if isinstance(identity, Choice):
                 raise Refused(Refusal.ACCOUNT_AMBIGUOUS)
-            return await issue(tenant, service, identity, record.correlation_id)
+            return await issue(tenant, service, identity, entry.correlation_id)
 
         return Response({"sessionToken": await retry_once_if_stale(get_token)})

@@ -9,7 +9,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 
 from ags.api import headers, parameters, parsing
-from ags.api.record import record_of
+from ags.api.access_log import get_log_entry
 from ags.api.resolve import get_service_or_403, retry_once_if_stale
 from ags.api.schema import (
     CORRELATION_ID,
@@ -46,9 +46,9 @@ class SubsequentSignOn(GatewayView):
     )
     async def post(self, request: HttpRequest) -> Response:
         """Sign the device on that asked in signOn. That, and nothing else, uses the choice up."""
-        record = record_of(request)
-        tenant_id = headers.tenant_id(request.META, record)
-        service_name = headers.service_name(request.META, record)
+        entry = get_log_entry(request)
+        tenant_id = headers.tenant_id(request.META, entry)
+        service_name = headers.service_name(request.META, entry)
         token = headers.user_token(request.META)
         body = parsing.read_object_if_any(request)
         if "parameters" in body:
@@ -57,7 +57,7 @@ class SubsequentSignOn(GatewayView):
         async def sign_on() -> dict[str, Any]:
             tenant, service = await get_service_or_403(tenant_id, service_name, Endpoint.SUBSEQUENT_SIGNON)
             demand_signer(tenant)
-            signed_on = await redeem_choice(tenant, service, token, record.correlation_id)
+            signed_on = await redeem_choice(tenant, service, token, entry.correlation_id)
             return bundle(tenant, signed_on)
 
         return Response(await retry_once_if_stale(sign_on), status=201)

@@ -6,7 +6,7 @@ from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema, inline_serializer
 
 from ags.api import headers
-from ags.api.record import record_of
+from ags.api.access_log import get_log_entry
 from ags.api.resolve import get_service_or_403
 from ags.api.schema import AUTHORIZATION, CORRELATION_ID, SERVICE_ID, TENANT_ID, refusals
 from ags.api.views.base import GatewayView, Response
@@ -31,9 +31,9 @@ class SignOut(GatewayView):
     )
     async def post(self, request: HttpRequest) -> Response:
         """End the sign-on of the access token: neither it nor its refresh token is good any more."""
-        record = record_of(request)
-        tenant_id = headers.tenant_id(request.META, record)
-        service_name = headers.service_name(request.META, record)
+        entry = get_log_entry(request)
+        tenant_id = headers.tenant_id(request.META, entry)
+        service_name = headers.service_name(request.META, entry)
         token = headers.bearer(request.META, scheme_optional=True)
         tenant, _ = await get_service_or_403(tenant_id, service_name, Endpoint.SIGNOUT)
         if not await sign_out(tenant.id, read_access_token(tenant, token)):

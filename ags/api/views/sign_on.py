@@ -9,8 +9,8 @@ from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 
 from ags.api import headers, parameters, parsing
+from ags.api.access_log import get_log_entry
 from ags.api.device import DeviceSerializer, device_of
-from ags.api.record import record_of
 from ags.api.resolve import VerificationCache, get_service_or_403, retry_once_if_stale
 from ags.api.schema import (
     CORRELATION_ID,
@@ -72,9 +72,9 @@ class SignOn(GatewayView):
 
         Where they prove several accounts, nothing is signed on yet: choose one with subsequentSignOn.
         """
-        record = record_of(request)
-        tenant_id = headers.tenant_id(request.META, record)
-        service_name = headers.service_name(request.META, record)
+        entry = get_log_entry(request)
+        tenant_id = headers.tenant_id(request.META, entry)
+        service_name = headers.service_name(request.META, entry)
         body = parsing.read_object(request)
         given = parameters.read(body)
         device = device_of(body)
@@ -86,11 +86,11 @@ class SignOn(GatewayView):
             demand_signer(tenant)
             proven = await cache.verify(tenant, service, checked)
             if not isinstance(proven, Choice):
-                signed_on = await sign_on(tenant, service, proven, device, record.correlation_id)
+                signed_on = await sign_on(tenant, service, proven, device, entry.correlation_id)
                 return Response(bundle(tenant, signed_on), status=201)
             if Endpoint.SUBSEQUENT_SIGNON not in service.strategy.endpoints:
                 raise Refused(Refusal.ACCOUNT_AMBIGUOUS)
-            tokens = await create_choice(tenant, service, proven, device, record.correlation_id)
+            tokens = await create_choice(tenant, service, proven, device, entry.correlation_id)
             return Response(_to_choose_from(proven, tokens), status=300)
 
         return await retry_once_if_stale(verify_and_sign_on)

@@ -11,14 +11,14 @@ from django.http import HttpRequest
 log = logging.getLogger("ags.request")
 
 
-def record_of(request: HttpRequest) -> Record:
-    """Return the record that the middleware made for this request."""
-    record: Record = request.record  # type: ignore[attr-defined]
-    return record
+def get_log_entry(request: HttpRequest) -> AccessLogEntry:
+    """Return the entry that the middleware has made for this request."""
+    entry: AccessLogEntry = request.log_entry  # type: ignore[attr-defined]
+    return entry
 
 
 @dataclass(slots=True)
-class Record:
+class AccessLogEntry:
     """One request. Holds names that are meant for the log, never a parameter, a token or an account.
 
     `crash` is what Django caught or refused, for whoever answers; it is not logged here.

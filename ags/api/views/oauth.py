@@ -13,13 +13,13 @@ from drf_spectacular.utils import extend_schema, inline_serializer
 from rest_framework import serializers
 
 from ags.api import parsing
+from ags.api.access_log import get_log_entry
 from ags.api.errors import (
     CLIENT_AUTHENTICATION_REPEATED,
     CLIENT_NOT_AUTHENTICATED,
     FORM_MALFORMED,
     ApiError,
 )
-from ags.api.record import record_of
 from ags.api.resolve import get_tenant
 from ags.api.schema import CORRELATION_ID, refusals
 from ags.api.views.base import GatewayView, Response
@@ -154,7 +154,7 @@ async def _authenticated(request: HttpRequest) -> tuple[TenantView, Mapping[str,
     same = hmac.compare_digest(known or bytes(32), hash_of_secret(secret))
     if tenant is None or known is None or not same:
         raise ApiError(CLIENT_NOT_AUTHENTICATED)
-    record_of(request).tenant = tenant.id
+    get_log_entry(request).tenant = tenant.id
     return tenant, form
 
 

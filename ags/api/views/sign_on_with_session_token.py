@@ -9,8 +9,8 @@ from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 
 from ags.api import headers, parameters, parsing
+from ags.api.access_log import get_log_entry
 from ags.api.device import DeviceSerializer, device_of
-from ags.api.record import record_of
 from ags.api.resolve import get_service_or_403, retry_once_if_stale
 from ags.api.schema import (
     CORRELATION_ID,
@@ -57,9 +57,9 @@ class SignOnWithSessionToken(GatewayView):
     )
     async def post(self, request: HttpRequest) -> Response:
         """Sign a device on. The session token is spent with it, and with nothing else."""
-        record = record_of(request)
-        tenant_id = headers.tenant_id(request.META, record)
-        service_name = headers.service_name(request.META, record)
+        entry = get_log_entry(request)
+        tenant_id = headers.tenant_id(request.META, entry)
+        service_name = headers.service_name(request.META, entry)
         body = parsing.read_object(request)
         given = parameters.check(DECLARATION, parameters.read(body))
         device = device_of(body)
@@ -69,7 +69,7 @@ class SignOnWithSessionToken(GatewayView):
                 tenant_id, service_name, Endpoint.SIGNON_WITH_SESSION_TOKEN
             )
             demand_signer(tenant)
-            signed_on = await redeem(tenant, service, given["sessionToken"], device, record.correlation_id)
+            signed_on = await redeem(tenant, service, given["sessionToken"], device, entry.correlation_id)
             return bundle(tenant, signed_on)
 
         return Response(await retry_once_if_stale(sign_on), status=201)

@@ -8,7 +8,7 @@ from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema
 
 from ags.api import headers, parsing
-from ags.api.record import record_of
+from ags.api.access_log import get_log_entry
 from ags.api.resolve import get_tenant_or_403, retry_once_if_stale
 from ags.api.schema import AUTHORIZATION, CORRELATION_ID, TENANT_ID, BundleSerializer, refusals
 from ags.api.views.base import GatewayView, Response
@@ -31,8 +31,8 @@ class Refresh(GatewayView):
     )
     async def post(self, request: HttpRequest) -> Response:
         """Stay signed on. Both tokens are replaced; the one that was sent is good for a moment longer."""
-        record = record_of(request)
-        tenant_id = headers.tenant_id(request.META, record, older_name=True)
+        entry = get_log_entry(request)
+        tenant_id = headers.tenant_id(request.META, entry, older_name=True)
         parsing.demand_empty(request)
         token = headers.bearer(request.META)
 
@@ -40,6 +40,6 @@ class Refresh(GatewayView):
             tenant = await get_tenant_or_403(tenant_id)
             demand_signer(tenant)
             refresh_token = read_refresh_token(tenant, token)
-            return bundle(tenant, await refresh(tenant, refresh_token, record.correlation_id))
+            return bundle(tenant, await refresh(tenant, refresh_token, entry.correlation_id))
 
         return Response(await retry_once_if_stale(rotate))

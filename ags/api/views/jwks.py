@@ -9,9 +9,9 @@ from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
 from rest_framework import serializers
 
+from ags.api.access_log import get_log_entry
 from ags.api.conditional import answer, etag_of
 from ags.api.errors import NO_KEY_SET, ApiError
-from ags.api.record import record_of
 from ags.api.resolve import get_tenant
 from ags.api.schema import CORRELATION_ID, refusals
 from ags.api.views.base import GatewayView
@@ -42,7 +42,7 @@ class KeySet(GatewayView):
         tenant = await get_tenant(tenant_id)
         if tenant is None:
             raise ApiError(NO_KEY_SET)
-        record_of(request).tenant = tenant.id
+        get_log_entry(request).tenant = tenant.id
         body = json.dumps({"keys": [dict(key) for key in tenant.key_set]}).encode()
         return answer(
             request.META,
