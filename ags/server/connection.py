@@ -11,12 +11,12 @@ import math
 import socket
 import struct
 from collections import deque
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote_to_bytes
 
 import httptools
+
+from ags.server.exchange import HEAD_LIMIT, Exchange, Refused
 
 if TYPE_CHECKING:
     from ags.server.worker import Worker
@@ -33,121 +33,16 @@ LINGER = 1.0
 Closing at once would reset the connection, and the client would lose the response.
 """
 
-TARGET_LIMIT = 4094
-"""Bytes of a request target."""
-
-HEADER_LIMIT = 8190
-"""Bytes of a header, name and value."""
-
-HEADERS_LIMIT = 100
-
-HEAD_LIMIT = 64 * 1024
-"""Bytes of all headers, and of what the parser may take without coming further."""
-
 PIPELINE_LIMIT = 12
 """Requests of one read that wait for those before them. After these, the connection ends."""
 
-ASGI = {"version": "3.0", "spec_version": "2.5"}
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 """A client must be able to read it, expected or not (RFC 9110, section 15.2)."""
 
-FRAMING = {b"content-length", b"transfer-encoding"}
-SINGLE = FRAMING | {b"expect"}
-NO_BODY = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 RESET = struct.pack("ii", 1, 0)
 """SO_LINGER of a connection whose unsent data the system drops."""
 
-STATUS_LINES = {status: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
-
 log = logging.getLogger("ags.server")
-
-
-class Refused(Exception):
-    """Raised in what the parser calls, to stop it: the HTTPStatus of a request that is not read further."""
-
-
-@dataclass(slots=True, eq=False)
-class Exchange:
-    """A request and its response: `scope`, `receive` and `send` of ASGI.
-
-    As long as the head is not whole, `method` is empty and `target` is as it was sent; then it is path and
-    query, empty where there is no path. `refusal` is the status of what is not read further.
-    """
-
-    connection: Connection
-    method: str = ""
-    version: str = "1.1"
-    target: bytes = b""
-    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
-    head_size: int = 0
-    refusal: int | None = None
-    body: bytes | bytearray = field(default_factory=bytearray)
-    body_limit: int = 0
-    keep_alive: bool = False
-    expects_continue: bool = False
-    response_head: bytes | None = None
-
-    def release(self) -> None:
-        """Buffer the body no longer."""
-        self.connection.worker.buffered -= len(self.body)
-        self.body = b""
-
-    @property
-    def path(self) -> str:
-        """The decoded path."""
-        return unquote_to_bytes(self.target.partition(b"?")[0]).decode(errors="replace")
-
-    def scope(self) -> dict[str, Any]:
-        """Return the connection scope of ASGI."""
-        raw_path, _, query = self.target.partition(b"?")
-        extensions = self.connection.worker.extensions()
-        if self.refusal is not None:
-            extensions["ags.refusal"] = {"status": self.refusal}
-        return {
-            "type": "http",
-            "asgi": ASGI,
-            "http_version": self.version,
-            "method": self.method,
-            "scheme": "http",
-            "path": self.path,
-            "raw_path": raw_path,
-            "query_string": query,
-            "headers": self.headers,
-            "client": self.connection.client,
-            "server": self.connection.server,
-            "extensions": extensions,
-        }
-
-    async def receive(self) -> dict[str, Any]:
-        """Return the whole body."""
-        self.body = bytes(self.body)
-        return {"type": "http.request", "body": self.body, "more_body": False}
-
-    async def send(self, message: dict[str, Any]) -> None:
-        """Send a part of the response. Returns when the client has taken it; raises ConnectionError."""
-        if message["type"] == "http.response.start":
-            self.response_head = self._head(message)
-            return
-        transport = self.connection.transport
-        if transport.is_closing():
-            raise ConnectionResetError
-        body = b"" if self.method == "HEAD" else message.get("body", b"")
-        transport.writelines([self.response_head or b"", body])
-        self.response_head = b""
-        await self.connection.writable.wait()
-
-    def _head(self, response: dict[str, Any]) -> bytes:
-        """Return the head. A body whose length is not given ends with the connection."""
-        status, headers = response["status"], dict(response["headers"])
-        self.keep_alive = (
-            self.keep_alive
-            and not self.connection.worker.is_stopping
-            and (b"content-length" in headers or status in NO_BODY)
-            and headers.get(b"connection") != b"close"
-        )
-        lines = [b"%b: %b\r\n" % header for header in response["headers"] if header[0] != b"connection"]
-        connection = b"connection: keep-alive\r\n" if self.keep_alive else b"connection: close\r\n"
-        return b"".join([STATUS_LINES[status], self.connection.worker.date, connection, *lines, b"\r\n"])
 
 
 class Connection(asyncio.Protocol):
@@ -202,8 +97,7 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserUpgrade as head:
             # The offer is ignored (RFC 9110, section 7.8), but this parser reads no body after it.
             self.parser = httptools.HttpRequestParser(self)
-            headers = self.reading.headers if self.reading is not None else []
-            framing = b"".join(b"%b: %b\r\n" % header for header in headers if header[0] in FRAMING)
+            framing = self.reading.framing() if self.reading is not None else b""
             return b"POST / HTTP/1.1\r\n%b\r\n%b" % (framing, data[head.args[0] :])
         except httptools.HttpParserError as error:
             if not self.ignores_input:
@@ -257,50 +151,27 @@ class Connection(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         """Add to the request target."""
         if self.reading is not None and not self.reading.method:
-            self.reading.target += url
-            if len(self.reading.target) > TARGET_LIMIT:
-                raise Refused(HTTPStatus.REQUEST_URI_TOO_LONG)
+            self.reading.add_target(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Add a header. A trailer is read, and has no effect."""
-        exchange = self.reading
-        if exchange is None or exchange.method:
-            return
-        size = len(name) + len(value)
-        exchange.head_size += size
-        if size > HEADER_LIMIT or exchange.head_size > HEAD_LIMIT or len(exchange.headers) == HEADERS_LIMIT:
-            raise Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-        exchange.headers.append((name.lower(), value.rstrip(b" \t")))
+        if self.reading is not None and not self.reading.method:
+            self.reading.add_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Decide how the body is read."""
-        exchange = self.reading
-        if exchange is None or exchange.method:
-            return
-        exchange.method, exchange.version = self.parser.get_method().decode(), self.parser.get_http_version()
-        exchange.target = _in_origin_form(exchange.target)
-        exchange.keep_alive = self.parser.should_keep_alive()
-        exchange.body_limit = self.worker.application.body_limit(exchange.path)
-        headers = dict(exchange.headers)
-        _refuse_unclear(exchange, headers)
-        if int(headers.get(b"content-length", b"0")) > exchange.body_limit:
-            raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        exchange.expects_continue = b"expect" in headers and exchange.version == "1.1"
-        if not self.exchanges:
-            self._send_continue(exchange)
+        """Wait for the body."""
+        if self.reading is not None and not self.reading.method:
+            self.reading.end_head(self.parser)
+            if not self.exchanges:
+                self._send_continue(self.reading)
 
     def on_body(self, body: bytes) -> None:
         """Add to the body."""
         self.unparsed = 0
-        exchange = self.reading
-        if exchange is None:
-            return
-        exchange.body += body
-        self.worker.buffered += len(body)
-        if len(exchange.body) > exchange.body_limit:
-            raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        if not self.worker.make_room(self):
-            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE)
+        if self.reading is not None:
+            self.reading.add_body(body)
+            if not self.worker.make_room(self):
+                raise Refused(HTTPStatus.SERVICE_UNAVAILABLE)
 
     def on_message_complete(self) -> None:
         """Queue a whole request."""
@@ -398,36 +269,6 @@ class Connection(asyncio.Protocol):
 
     def _expire_in(self, seconds: float) -> None:
         self.deadline = self.worker.loop.time() + seconds
-
-
-def _refuse_unclear(exchange: Exchange, headers: dict[bytes, bytes]) -> None:
-    """Raise Refused for a head that leaves open what is requested, or where the request ends."""
-    single = [name for name, _ in exchange.headers if name in SINGLE]
-    coding = headers.get(b"transfer-encoding")
-    if (
-        len(single) != len(set(single))
-        or exchange.version not in {"1.0", "1.1"}
-        or (exchange.version == "1.0" and coding is not None)
-        or exchange.method == "CONNECT"
-        or not exchange.target
-        or (exchange.target == b"*" and exchange.method != "OPTIONS")
-    ):
-        raise Refused(HTTPStatus.BAD_REQUEST)
-    if coding is not None and coding.lower() != b"chunked":
-        raise Refused(HTTPStatus.NOT_IMPLEMENTED)
-    if exchange.version == "1.1" and headers.get(b"expect", b"100-continue").lower() != b"100-continue":
-        raise Refused(HTTPStatus.EXPECTATION_FAILED)
-
-
-def _in_origin_form(target: bytes) -> bytes:
-    """Return path and query of a request target (RFC 9112, section 3.2), nothing where it has none."""
-    if target.startswith(b"/") or target == b"*":
-        return target.partition(b"#")[0]
-    try:
-        url = httptools.parse_url(target)
-    except httptools.HttpParserInvalidURLError:
-        return b""
-    return (url.path or b"/") + (b"?" + url.query if url.query else b"")
 
 
 def _address(name: Any) -> tuple[str, int | None]:

@@ -39,7 +39,8 @@ from ags.api.middleware import answer as answer_request
 from ags.api.request import Request
 from ags.api.views.oauth import _credentials
 from ags.asgi import application
-from ags.server.connection import Connection, Exchange
+from ags.server.connection import Connection
+from ags.server.exchange import Exchange
 from ags.sessions.account_choice import _TOKEN
 from ags.sessions.denial import Denied
 from providers import claims, jose, strict_json

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import uvloop
 
-from ags.server.connection import HEAD_LIMIT, PIPELINE_LIMIT, Connection
+from ags.server.connection import PIPELINE_LIMIT, Connection
+from ags.server.exchange import HEAD_LIMIT
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 LAST = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
