@@ -75,30 +75,19 @@ async def redeem_choice(tenant: TenantView, service: ServiceView, token: str, co
     if parts is None:
         raise Denied(Denial.TOKEN_MALFORMED)
     hashes, place = hashes_of(parts[1], USER_ACCOUNT_TOKEN), int(parts[2])
-    redemption = _Redemption(tenant, service, hashes, place, correlation_id)
+    redemption = _Redemption(tenant, service, correlation_id, hashes, place)
     outcome: Outcome | None = await _redemptions.submit(redemption)
     if outcome is None:
-        raise await _explain_rejection(redemption)
+        raise await _rejections.explain(redemption)
     return signed_on(outcome)
 
 
 @dataclass(frozen=True, slots=True)
-class _Redemption:
-    tenant: TenantView
-    service: ServiceView
-    hashes: Sequence[bytes]
+class _Redemption(single_use.Redemption):
     place: int
-    correlation_id: str
 
     def row(self) -> dict[str, Any]:
-        """Return the values of the statements below."""
-        return {
-            "tenant": self.tenant.id,
-            "service": self.service.id,
-            "version": self.tenant.version,
-            "place": self.place,
-            **sql.numbered("hash", self.hashes),
-        }
+        return {**single_use.Redemption.row(self), "place": self.place}
 
 
 async def _redeem(redemptions: Sequence[_Redemption]) -> list[Outcome | None]:
@@ -132,20 +121,6 @@ def _proven(redemption: _Redemption, row: Sequence[Any]) -> tuple[SignOnRequest,
     return SignOnRequest(redemption.tenant, device, redemption.correlation_id), Proof(account_id, *proof)
 
 
-async def _explain_rejection(one: _Redemption) -> Exception:
-    row = await _states.submit(one)
-    kind = SecurityEvent.Kind.USER_ACCOUNT_TOKEN_REUSED
-    return await single_use.explain_rejection(one.tenant, one.service, row, kind, one.correlation_id)
-
-
-async def _read_states(redemptions: Sequence[_Redemption]) -> list[Sequence[Any] | None]:
-    statement = _state_sql(len(redemptions[0].hashes))
-    return await sql.select_each(statement, [one.row() for one in redemptions])
-
-
-_states = Batcher(_read_states)
-
-
 @sql.cached_sql
 def _create_sql() -> str:
     values = sql.values_table(
@@ -172,11 +147,6 @@ RETURNING id
 """
 
 
-def _values(hashes: int, **more: str) -> str:
-    columns = {"place": "integer", **sql.numbered("hash", ["bytea"] * hashes), **more}
-    return sql.values_table(tenant="text", service="bigint", version="bigint", **columns)
-
-
 @sql.cached_sql
 def _use_sql(hashes: int) -> str:
     # In order, as session tokens are.
@@ -184,7 +154,7 @@ def _use_sql(hashes: int) -> str:
 UPDATE ags_sessions_accountchoice AS c
    SET used_at = {sql.now()}
   FROM (SELECT c.id AS choice, g.row_number
-          FROM {_values(hashes)} AS g
+          FROM {single_use.values_table(hashes, place="integer")} AS g
           JOIN ags_sessions_accountchoice c
             ON c.tenant_id = g.tenant AND c.token_hash IN ({sql.columns("hash", hashes)})
            AND c.service_id = g.service
@@ -204,11 +174,14 @@ def _state_sql(hashes: int) -> str:
 SELECT g.row_number, c.id, {_account()}, c.used_at IS NOT NULL, FALSE,
        c.expires_at <= {sql.now()}, c.service_id,
        (SELECT {standing.SESSION_TOKEN} FROM {_chosen()} WHERE t.id = st.tenant_id)
-  FROM {_values(hashes)} AS g
+  FROM {single_use.values_table(hashes, place="integer")} AS g
   JOIN ags_sessions_accountchoice c
     ON c.tenant_id = g.tenant AND c.token_hash IN ({sql.columns("hash", hashes)})
  WHERE {_account()} IS NOT NULL
 """
+
+
+_rejections = single_use.Rejections(_state_sql, SecurityEvent.Kind.USER_ACCOUNT_TOKEN_REUSED)
 
 
 def _account() -> str:

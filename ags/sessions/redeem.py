@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ags.database import transaction
 from ags.database.batching import Batcher
@@ -39,26 +38,16 @@ async def redeem(
     Raises `Denied`, which leaves the token as it was, `Stale` when tenant, service or key are no longer what
     was read, and Django's database errors.
     """
-    redemption = _Redemption(tenant, device, correlation_id, service, hashes_of(token))
+    redemption = _Redemption(tenant, service, correlation_id, hashes_of(token), device)
     outcome: Outcome | None = await _redemptions.submit(redemption)
     if outcome is None:
-        raise await _explain_rejection(redemption)
+        raise await _rejections.explain(redemption)
     return signed_on(outcome)
 
 
 @dataclass(frozen=True, slots=True)
-class _Redemption(SignOnRequest):
-    service: ServiceView
-    hashes: Sequence[bytes]
-
-    def row(self) -> dict[str, Any]:
-        """Return the values of the statements below."""
-        return {
-            "tenant": self.tenant.id,
-            "service": self.service.id,
-            "version": self.tenant.version,
-            **sql.numbered("hash", self.hashes),
-        }
+class _Redemption(single_use.Redemption):
+    device: NewDevice | KnownDevice
 
 
 async def _redeem(redemptions: Sequence[_Redemption]) -> list[Outcome | None]:
@@ -68,35 +57,13 @@ async def _redeem(redemptions: Sequence[_Redemption]) -> list[Outcome | None]:
     async with transaction() as opened:
         spent = sql.in_order(rows, await opened.fetch_all(spend, sql.values_params(rows)))
         proofs = [None if proof is None else Proof(*proof) for proof in spent]
-        return await sign_on_devices(opened, redemptions, proofs, _RESTORE)
+        requests = [SignOnRequest(one.tenant, one.device, one.correlation_id) for one in redemptions]
+        return await sign_on_devices(opened, requests, proofs, _RESTORE)
 
 
 _redemptions = Batcher(_redeem)
 
 _RESTORE = "UPDATE ags_sessions_sessiontoken SET redeemed_at = NULL"
-
-
-async def _explain_rejection(redemption: _Redemption) -> Exception:
-    return await single_use.explain_rejection(
-        redemption.tenant,
-        redemption.service,
-        await _states.submit(redemption),
-        SecurityEvent.Kind.SESSION_TOKEN_REUSED,
-        redemption.correlation_id,
-    )
-
-
-async def _read_states(redemptions: Sequence[_Redemption]) -> list[Sequence[Any] | None]:
-    statement = _state_sql(len(redemptions[0].hashes))
-    return await sql.select_each(statement, [one.row() for one in redemptions])
-
-
-_states = Batcher(_read_states)
-
-
-def _values(hashes: int, **more: str) -> str:
-    columns = sql.numbered("hash", ["bytea"] * hashes)
-    return sql.values_table(tenant="text", service="bigint", version="bigint", **columns, **more)
 
 
 @sql.cached_sql
@@ -106,7 +73,7 @@ def _spend_sql(hashes: int) -> str:
 UPDATE ags_sessions_sessiontoken AS st
    SET redeemed_at = {sql.now()}
   FROM (SELECT st.id AS token, g.row_number
-          FROM {_values(hashes)} AS g
+          FROM {single_use.values_table(hashes)} AS g
           JOIN ags_sessions_sessiontoken st
             ON st.tenant_id = g.tenant AND st.token_hash IN ({sql.columns("hash", hashes)})
            AND st.service_id = g.service
@@ -124,9 +91,12 @@ def _state_sql(hashes: int) -> str:
     return f"""
 SELECT g.row_number, st.id, st.account_id, st.redeemed_at IS NOT NULL, st.revoked_at IS NOT NULL,
        st.expires_at <= {sql.now()}, st.service_id, {standing.SESSION_TOKEN}
-  FROM {_values(hashes)} AS g
+  FROM {single_use.values_table(hashes)} AS g
   JOIN ags_sessions_sessiontoken st
     ON st.tenant_id = g.tenant AND st.token_hash IN ({sql.columns("hash", hashes)})
  CROSS JOIN {standing.OF_SESSION_TOKEN}
  WHERE t.id = st.tenant_id
 """
+
+
+_rejections = single_use.Rejections(_state_sql, SecurityEvent.Kind.SESSION_TOKEN_REUSED)

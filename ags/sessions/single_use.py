@@ -2,39 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from ags.sessions import events
+from ags.database.batching import Batcher
+from ags.sessions import events, sql
 from ags.sessions.denial import Denial, Denied, Fault, Stale
 from ags.sessions.models import SecurityEvent
 from tenants.view import ServiceView, TenantView
 
 
-async def explain_rejection(
-    tenant: TenantView,
-    service: ServiceView,
-    row: Sequence[Any] | None,
-    reuse: SecurityEvent.Kind,
-    correlation_id: str,
-) -> Exception:
-    """Return the precise reason, by what the database says of it now. A second use is a security event.
+@dataclass(frozen=True, slots=True)
+class Redemption:
+    """A request to use one. `hashes` are those of its token, one under each key that may have made it."""
 
-    `row`: number, account ID, whether it is used, revoked, expired, its service, and the fault of what it
-    rests on; None where there is none.
+    tenant: TenantView
+    service: ServiceView
+    correlation_id: str
+    hashes: Sequence[bytes]
+
+    def row(self) -> dict[str, Any]:
+        """Return the values of `values_table`."""
+        return {
+            "tenant": self.tenant.id,
+            "service": self.service.id,
+            "version": self.tenant.version,
+            **sql.numbered("hash", self.hashes),
+        }
+
+
+def values_table(hashes: int, **more: str) -> str:
+    """Return the rows of redemptions with so many hashes, as a table."""
+    columns = sql.numbered("hash", ["bytea"] * hashes)
+    return sql.values_table(tenant="text", service="bigint", version="bigint", **columns, **more)
+
+
+class Rejections:
+    """Explains why redemptions were rejected, several by one statement.
+
+    `state_sql` takes the number of hashes, and selects for each redemption: ID, account ID, whether it is
+    used, revoked, expired, its service, and the fault of what it rests on. A second use is a security event
+    of the kind `reuse`.
     """
-    if row is None:
-        return Denied(Denial.TOKEN_UNKNOWN)
-    number, account_id, is_used, is_revoked, is_expired, service_id, fault = row
-    if is_used:
-        await events.record(tenant.id, reuse, str(number), account_id, correlation_id)
-        return Denied(Denial.TOKEN_SPENT)
-    if is_revoked:
-        return Denied(Fault.REVOKED)
-    if is_expired:
-        return Denied(Denial.TOKEN_EXPIRED)
-    if service_id != service.id:
-        return Denied(Denial.TOKEN_UNKNOWN)
-    if fault is not None:
-        return Denied(Fault(fault))
-    return Stale(tenant)
+
+    def __init__(self, state_sql: Callable[[int], str], reuse: SecurityEvent.Kind) -> None:
+        self._state_sql = state_sql
+        self._reuse = reuse
+        self.states = Batcher(self._read)
+
+    async def explain(self, one: Redemption) -> Exception:
+        """Return the precise reason, by what the database says of it now."""
+        row = await self.states.submit(one)
+        if row is None:
+            return Denied(Denial.TOKEN_UNKNOWN)
+        number, account_id, is_used, is_revoked, is_expired, service_id, fault = row
+        if is_used:
+            await events.record(one.tenant.id, self._reuse, str(number), account_id, one.correlation_id)
+            return Denied(Denial.TOKEN_SPENT)
+        if is_revoked:
+            return Denied(Fault.REVOKED)
+        if is_expired:
+            return Denied(Denial.TOKEN_EXPIRED)
+        if service_id != one.service.id:
+            return Denied(Denial.TOKEN_UNKNOWN)
+        if fault is not None:
+            return Denied(Fault(fault))
+        return Stale(one.tenant)
+
+    async def _read(self, redemptions: Sequence[Redemption]) -> list[Sequence[Any] | None]:
+        rows = [one.row() for one in redemptions]
+        return await sql.select_each(self._state_sql(len(redemptions[0].hashes)), rows)

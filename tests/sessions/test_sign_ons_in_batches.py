@@ -279,11 +279,11 @@ def test_rejected_tokens_are_explained_together_and_their_events_counted_while_o
 ) -> None:
     accounts = ["a-1", "b-1", "c-1"]
     if path == REDEEM:
-        states, kind = redeem._states, "session_token_reused"
+        states, kind = redeem._rejections.states, "session_token_reused"
         spent = [redemption(nagra, app.session_token(account)) for account in accounts]
         unknown = redemption(nagra, new_token())
     else:
-        states, kind = account_choice._states, "user_account_token_reused"
+        states, kind = account_choice._rejections.states, "user_account_token_reused"
         headers = nagra.headers(x_auth_service_id=TRIAL)
         tokens = [app.choices(f"{account},{account[0]}-2")[0] for account in accounts]
         spent = [Request(CHOOSE, {}, {**headers, "user-token": token}) for token in tokens]
@@ -671,7 +671,7 @@ def test_two_processes_that_meet_in_the_same_rows_wait_for_each_other_one_way_ro
     if kind == REDEEM:
         execute, service = redeem._redeem, tenant.services[SERVICE]
         tokens = [app.session_token(f"account-{number}") for number in range(7)]
-        rows = [redeem._Redemption(tenant, NewDevice({}), ID, service, hashes_of(token)) for token in tokens]
+        rows = [redeem._Redemption(tenant, service, ID, hashes_of(token), NewDevice({})) for token in tokens]
         other.execute("SELECT id FROM ags_sessions_sessiontoken ORDER BY id OFFSET 3 LIMIT 1 FOR UPDATE")
     else:
         for _ in range(7):
