@@ -15,7 +15,7 @@ from contextlib import contextmanager, nullcontext
 
 from bench import load, postgresql
 from bench.load import Conversation, Taken
-from bench.systems import Running, ags, free_port, process
+from bench.systems import Running, ags
 from bench.systems.asking import TENANT
 
 HEAD_ENDS = 16
@@ -53,10 +53,16 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=5.0, help="of each round")
     parser.add_argument("--computes", type=float, default=1.0, help="seconds for which the provider computes")
     options = parser.parse_args()
+    wanted = ags.configuration()
+    wanted["tenants"][0]["services"].append(
+        {"name": SERVICE, "strategy": "computing", "enabled": True, "display_name": SERVICE}
+    )
     with postgresql.server() as database:
-        for number, place in enumerate(("in a thread", "on the loop")):
+        for on_the_loop, place in enumerate(("in a thread", "on the loop")):
             figures: dict[str, list[Taken]] = {}
-            with serving(database.create(f"computing{number}"), on_the_loop=bool(number)) as running:
+            address = database.create(f"computing{on_the_loop}")
+            environment = {"AGS_PROVIDERS": PROVIDERS, "BENCH_ON_THE_LOOP": str(on_the_loop)}
+            with ags.start(address, wanted=wanted, AGS_WORKERS="1", **environment) as running:
                 for _ in range(options.rounds):
                     for name in ("alone", place):
                         conversations = ags.WORK["getSessionToken"](running, HEAD_ENDS, 100_000)
@@ -65,20 +71,6 @@ def main() -> int:
             for name, rounds in figures.items():
                 print(name.ljust(12), load.medians(rounds), flush=True)
     return 0
-
-
-@contextmanager
-def serving(address: str, *, on_the_loop: bool) -> Iterator[Running]:
-    """Start one process with the provider."""
-    port = free_port()
-    more = {"AGS_WORKERS": "1", "AGS_PROVIDERS": PROVIDERS, "BENCH_ON_THE_LOOP": str(int(on_the_loop))}
-    settings = ags.environment(address, port, **more)
-    wanted = ags.configuration()
-    service = {"name": SERVICE, "strategy": "computing", "enabled": True, "display_name": SERVICE}
-    wanted["tenants"][0]["services"].append(service)
-    ags.apply(settings, wanted)
-    with process([sys.executable, "manage.py", "serve"], settings, port) as running:
-        yield running
 
 
 if __name__ == "__main__":

@@ -81,18 +81,20 @@ def apply(settings: Mapping[str, str], wanted: dict[str, Any], folder: Path = RO
         manage(settings, "apply", str(file), folder=folder)
 
 
-def prepare(settings: Mapping[str, str], folder: Path = ROOT) -> None:
-    """Set the operator up, and a resource server of his."""
-    apply(settings, configuration(), folder)
+def prepare(settings: Mapping[str, str], folder: Path = ROOT, wanted: dict[str, Any] | None = None) -> None:
+    """Set the operator up, and a resource server of theirs."""
+    apply(settings, wanted or configuration(), folder)
     manage(settings, "shell", "--no-imports", "--command", MAKE_RESOURCE_SERVER, folder=folder)
 
 
 @contextmanager
-def start(database: str, folder: Path = ROOT, **more: str) -> Iterator[Running]:
+def start(
+    database: str, folder: Path = ROOT, wanted: dict[str, Any] | None = None, **more: str
+) -> Iterator[Running]:
     """Start the checkout in a folder; `more` are further variables of its environment."""
     port = free_port()
     settings = environment(database, port, **more)
-    prepare(settings, folder)
+    prepare(settings, folder, wanted)
     with process([sys.executable, "manage.py", "serve"], settings, port, folder) as running:
         yield running
 
