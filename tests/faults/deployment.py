@@ -21,7 +21,7 @@ from ags.sessions.tokens import hash_of
 from bench import load
 from bench.systems import asking
 from tests import program
-from tests.faults.traffic import Samples, health_probes, open_loop_load, traffic
+from tests.faults.traffic import Samples, health_probes, open_loop_load, timer, traffic
 from tests.live.server import ServerProcess
 from tests.upstream.process import accepts, reserved_port, running
 from tests.waiting import wait_until
@@ -48,9 +48,6 @@ backend gateways
     option httpchk GET /readyz
 """
 """The timeouts are those of Debian's file; all else that matters is HAProxy's default."""
-
-OPEN = {"01", "08"}
-"""States of TCP in /proc/net/tcp: established, and closed by the client only."""
 
 STORED = "SELECT count(*) FROM ags_sessions_sessiontoken WHERE tenant_id = %s AND token_hash = ANY(%s)"
 
@@ -96,16 +93,6 @@ class Gateway(ServerProcess):
         self.kill()
 
 
-def clients_of(port: int) -> set[int]:
-    """Return the ports of the clients whose connections that server has not closed, accepted or not."""
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
-    return {
-        int(remote.rpartition(":")[2], 16)
-        for _, local, remote, state, *_ in lines
-        if local.endswith(f":{port:04X}") and state in OPEN
-    }
-
-
 @dataclass
 class Deployment:
     """What a row plays on: `proxy` is HAProxy's port, `rate` the good requests per second."""
@@ -130,7 +117,7 @@ class Deployment:
         more["good"] = (open_loop_load, ports, self.rate, asking.get_session_token)
         samples: dict[str, Samples] = {}
         try:
-            with traffic(probe=(health_probes, self.ports), **more) as samples:
+            with traffic(probe=(health_probes, self.ports), timer=(timer,), **more) as samples:
                 yield samples
         finally:
             self.tokens += [one.token for kind in samples.values() for one in kind if one.token]

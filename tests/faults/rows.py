@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import operator
 import os
 import signal
@@ -20,7 +21,7 @@ from bench.hanging_upstream import silent_upstream
 from bench.load import post
 from bench.systems import ags, asking
 from tests.faults import slow
-from tests.faults.deployment import Deployment, Gateway, clients_of
+from tests.faults.deployment import Deployment, Gateway
 from tests.faults.traffic import Samples, idle_connections, open_loop_load
 from tests.live.server import environment
 from tests.waiting import wait_until
@@ -94,11 +95,16 @@ def check_good_traffic(
         not beside.failed() and longest < HEALTH,
         f"health at most {longest:.0f} ms, before {usually:.0f} ({beside.statuses()})",
     )
+    late = samples["timer"]
+    result.note(
+        f"a timer at most {late.between(began, ended).percentile(1):.0f} ms late, "
+        f"before {late.between(usual, began).percentile(1):.0f}"
+    )
 
 
 def check_no_failure(result: Result, samples: dict[str, Samples]) -> None:
     """Check that every request was answered with 200."""
-    for name in samples.keys() - {"probe"}:
+    for name in samples.keys() - {"probe", "timer"}:
         kind = samples[name]
         text = f"{name}: {len(kind.failed())} of {len(kind)} failed"
         result.check(not kind.failed(), text + (f" ({kind.failed().statuses()})" if kind.failed() else ""))
@@ -110,27 +116,27 @@ def slow_clients(
     """Hold slow clients beside good traffic, and see when they are closed, if AGS is to do that."""
     one = deployment.gateways[0]
     port = one.port if directly else deployment.proxy
-    closed: dict[int, float] = {}
     if files:
         one.limit_files(files)
     grown, logged = 0, len(one.log)
     with deployment.traffic([port]) as samples:
         usual = warm_up()
         began, memory = time.monotonic(), deployment.resident()
-        with slow.clients(kind, [port], number or deployment.clients) as held:
+        with (
+            slow.closings(port) as closed,
+            slow.clients(kind, [port], number or deployment.clients) as held,
+        ):
             while time.monotonic() < max(held.values()) + BESIDE:
                 time.sleep(0.5)
                 grown = max(grown, *map(operator.sub, deployment.resident(), memory))
-                gone = held.keys() - clients_of(port) - closed.keys()
-                closed |= dict.fromkeys(gone, time.monotonic())
         ended = time.monotonic()
     check_good_traffic(result, samples, usual, began, ended)
     result.check(grown <= held.sent + BUFFERS, f"+{grown / 1e6:.0f} MB for {held.sent / 1e6:.1f} MB received")
     if directly or kind == "bodies":
-        after = sorted(at - held[client] for client, at in closed.items()) or [float("inf")]
+        after = sorted(closed[client] - held[client] for client in held if client in closed) or [math.inf]
         result.check(
-            len(closed) == len(held) and after[-1] <= (CLOSED if directly else CLOSED_BY_HAPROXY),
-            f"{len(closed)} of {len(held)} closed after {after[0]:.0f} to {after[-1]:.0f} s",
+            len(after) == len(held) and after[-1] <= (CLOSED if directly else CLOSED_BY_HAPROXY),
+            f"{len(after)} of {len(held)} closed after {after[0]:.0f} to {after[-1]:.0f} s",
         )
     if files:
         lines = one.log[logged:].splitlines()

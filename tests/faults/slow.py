@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from bench.load import get
@@ -21,11 +22,17 @@ from tests.faults.traffic import background_process
 PIPELINED = 20
 """Large answers that a client asks for and does not read."""
 
-OPENING = 5.0
-"""Seconds in which they come."""
+OPENING = 8.0
+"""Seconds in which they come: the last before the first is closed."""
 
 GIVES_WAY = 10
 """Niceness of their process: their work is done by other machines."""
+
+LOOK_EVERY = 0.5
+"""Seconds between two looks at the connections of a server."""
+
+OPEN = {"01", "08"}
+"""States of TCP in /proc/net/tcp: established, and closed by the client only."""
 
 SEGMENT = 536
 """Bytes. Where segments are as large as on loopback, the system alone takes megabytes over from a server."""
@@ -93,6 +100,41 @@ def _send_until(end: float, due: deque[tuple[float, socket.socket, Iterator[byte
         due.append((at + 1, wire, data))
     time.sleep(max(end - time.monotonic(), 0))
     return sent
+
+
+def clients_of(port: int) -> set[int]:
+    """Return the ports of the clients whose connections that server has not closed, accepted or not."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    return {
+        int(remote.rpartition(":")[2], 16)
+        for _, local, remote, state, *_ in lines
+        if local.endswith(f":{port:04X}") and state in OPEN
+    }
+
+
+def _look(sender: Any, stop: Any, port: int) -> None:
+    os.nice(GIVES_WAY)
+    seen: dict[int, float] = {}
+    while not stop.is_set():
+        time.sleep(LOOK_EVERY)
+        now = time.monotonic()
+        seen |= dict.fromkeys(clients_of(port), now)
+    sender.send({client: at for client, at in seen.items() if at < now})
+
+
+@contextmanager
+def closings(port: int) -> Iterator[dict[int, float]]:
+    """Look which connections that server has. Yield when each that it closed was seen last, at the end.
+
+    By a process of its own, which gives way: to look takes the system tens of milliseconds.
+    """
+    closed: dict[int, float] = {}
+    with background_process(_look, port) as (receiver, stop):
+        try:
+            yield closed
+        finally:
+            stop.set()
+            closed |= receiver.recv()
 
 
 class Held(dict[int, float]):

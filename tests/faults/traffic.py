@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
+import uvloop
+
 from bench.load import get
 from bench.systems.asking import get_session_token
 
@@ -188,6 +190,14 @@ async def health_probes(note: Note, goes_on: GoesOn, ports: Sequence[int]) -> No
             tasks.create_task(one(port, request))
 
 
+async def timer(note: Note, goes_on: GoesOn) -> None:
+    """Only wait: how much later than it should it wakes up is what the machine delays everybody by."""
+    while goes_on():
+        due = time.monotonic() + 0.01
+        await asyncio.sleep(0.01)
+        note(Sample(due, time.monotonic() - due, 200))
+
+
 @contextmanager
 def background_process(run: Callable[..., None], *arguments: Any) -> Iterator[tuple[Any, Any]]:
     """Run a function in a process of its own; yield a pipe to receive from, and an event that ends it.
@@ -222,5 +232,5 @@ def traffic(**kinds: tuple[Any, ...]) -> Iterator[dict[str, Samples]]:
 
 def _send(sender: Any, stop: Any, kind: Callable[..., Any], *arguments: Any) -> None:
     found: list[Sample] = []
-    asyncio.run(kind(found.append, lambda: not stop.is_set(), *arguments))
+    uvloop.run(kind(found.append, lambda: not stop.is_set(), *arguments))
     sender.send(found)
