@@ -5,11 +5,11 @@ They come one after the other and each sends in its own time, for nothing makes 
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import os
 import socket
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -59,16 +59,20 @@ KINDS = {
 """What a client of each kind sends: the first at once, then one after each second."""
 
 
+Due = tuple[float, int, socket.socket, Iterator[bytes]]
+"""When a client sends next, its place among them all, its connection, and what it has to send."""
+
+
 def _hold(sender: Any, stop: Any, kind: str, ports: Sequence[int], number: int) -> None:
     os.nice(GIVES_WAY)
-    due: deque[tuple[float, socket.socket, Iterator[bytes]]] = deque()
+    due: list[Due] = []
     opened: dict[int, float] = {}
     sent, began = 0, time.monotonic()
     for place, port in enumerate(itertools.islice(itertools.cycle(ports), number)):
         sent += _send_until(began + OPENING * place / number, due)
         if (wire := _connect(port)) is not None:
             opened[wire.getsockname()[1]] = time.monotonic()
-            due.append((time.monotonic(), wire, KINDS[kind]()))
+            heapq.heappush(due, (time.monotonic(), place, wire, KINDS[kind]()))
     sender.send(opened)
     while not stop.is_set():
         sent += _send_until(time.monotonic() + 0.1, due)
@@ -89,15 +93,15 @@ def _connect(port: int) -> socket.socket | None:
     return wire
 
 
-def _send_until(end: float, due: deque[tuple[float, socket.socket, Iterator[bytes]]]) -> int:
+def _send_until(end: float, due: list[Due]) -> int:
     """Send what is due until then; return how many bytes. Each client sends once in a second."""
     sent = 0
     while due and due[0][0] < end:
-        at, wire, data = due.popleft()
+        at, place, wire, data = heapq.heappop(due)
         time.sleep(max(at - time.monotonic(), 0))
         with suppress(OSError):  # closed, or nobody reads
             sent += wire.send(next(data, b""))
-        due.append((at + 1, wire, data))
+        heapq.heappush(due, (at + 1, place, wire, data))
     time.sleep(max(end - time.monotonic(), 0))
     return sent
 
