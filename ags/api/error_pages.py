@@ -117,7 +117,7 @@ HEADERS = {
 
 def is_admin_path(path: str) -> bool:
     """Whether an error at this path is a page."""
-    return settings.AGS_ADMIN != "off" and (path == "/admin" or path.startswith("/admin/"))
+    return (path == "/admin" or path.startswith("/admin/")) and settings.AGS_ADMIN != "off"
 
 
 def render(
