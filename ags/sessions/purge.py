@@ -29,10 +29,10 @@ from providers.claims import TokenSettings
 from providers.registry import strategies
 from tenants import health
 
-BATCH = 200
+BATCH = 100
 """Rows that one statement deletes: short enough that nobody waits for it."""
 
-REST = 5.0
+REST = 6.0
 """Times that it rests for as long as a batch took: most of a CPU and of the disk is left to the requests."""
 
 REST_MOST = 2.0
