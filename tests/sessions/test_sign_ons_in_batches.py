@@ -297,9 +297,12 @@ def test_rejected_tokens_are_explained_together_and_their_events_counted_while_o
         async with serving():
             reported = execute_together(security_events._events, 7)
             explained = execute_together(states, len(requests))
-            posted = [asyncio.create_task(post(one.path, one.body, one.headers)) for one in requests]
-            await eventually(lambda: states._pending, "a rejection is not explained together with others")
+            *posted, last = [post(one.path, one.body, one.headers) for one in requests]
+            posted = [asyncio.create_task(one) for one in posted]
+            others = len(requests) - 1  # their explanation waits for the last
+            await eventually(lambda: len(states._pending) == others, "a rejection is not explained together")
             assert (await post(granted.path, granted.body, granted.headers))[0] == 201
+            posted.append(asyncio.create_task(last))
             await explained
             await reported
             answers.extend([await one for one in posted])
