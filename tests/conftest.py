@@ -22,6 +22,7 @@ from django.db import connection, transaction
 from django.db.models.base import ModelState
 from django.test import Client
 
+from ags.sessions.issue import known_replays
 from providers.upstream import document, http
 from tenants import snapshot as tenants_snapshot
 from tenants.models import Assignment, Key, ResourceServer, Service, SigningKey, Tenant
@@ -276,8 +277,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 @pytest.fixture(autouse=True)
 def _first_look() -> Iterator[None]:
-    """Each test starts as a fresh process would: having seen no tenant, and fetched no document."""
+    """Each test starts as a fresh process would: no tenant read, no replay seen, no document fetched."""
     snapshot.__init__()  # type: ignore[misc]
+    known_replays.clear()
     document.cache_clear()
     yield
     for thread in threading.enumerate():

@@ -23,6 +23,9 @@ LATEST = datetime(9999, 12, 31, tzinfo=UTC)
 CLOCK_MARGIN = 60.0
 """Seconds by which the clock of a process may be behind the database's before a replay could pass."""
 
+REPLAYS_REMEMBERED = 1024
+"""Replayed proofs that a process rejects without the database, the latest ones: 1 MiB at most."""
+
 
 async def issue(tenant: TenantView, service: ServiceView, identity: Identity, correlation_id: str) -> str:
     """Return a new session token, once it is committed.
@@ -32,6 +35,7 @@ async def issue(tenant: TenantView, service: ServiceView, identity: Identity, co
     token = new_token()
     ttl: int = service.settings["session_token_ttl"]
     row = _row(tenant, service, identity, correlation_id, token=token, ttl=ttl)
+    reject_known_replay(row)
     if not await _session_tokens.submit(row):
         raise await explain_rejection(tenant, row)
     return token
@@ -65,6 +69,29 @@ async def consume_proofs(transaction: Transaction, rows: Sequence[Mapping[str, A
     ]
 
 
+known_replays: dict[tuple[Any, ...], None] = {}
+"""Proofs that the database has rejected as replayed. It will for as long as they verify."""
+
+
+def reject_known_replay(row: sql.Row) -> None:
+    """Raise `Refused(REPLAYED)` for a proof that this process has seen replayed before.
+
+    It costs less than to accept a proof. The database decides on every other one.
+    """
+    if _proof(row) in known_replays:
+        raise Refused(Refusal.REPLAYED, "jti")
+
+
+def _proof(row: sql.Row) -> tuple[Any, ...]:
+    return row["tenant"], row["service"], row["key"], row["jti"]
+
+
+def _remember_replay(row: sql.Row) -> None:
+    known_replays[_proof(row)] = None
+    if len(known_replays) > REPLAYS_REMEMBERED:
+        del known_replays[next(iter(known_replays))]
+
+
 async def explain_rejection(tenant: TenantView, row: Mapping[str, Any]) -> Exception:
     """Return why the database rejected a proof: a row of at least `acceptance_params`.
 
@@ -75,6 +102,7 @@ async def explain_rejection(tenant: TenantView, row: Mapping[str, Any]) -> Excep
     values = {name: row.get(name) for name in _PROOF_COLUMNS}
     since, is_current, is_replayed, is_key_out_of_time = await _rejections.submit(values)
     if is_current and is_replayed:
+        _remember_replay(row)
         return Refused(Refusal.REPLAYED, "jti")
     if is_current and is_key_out_of_time:
         return Refused(Refusal.KEY_NOT_IN_FORCE)

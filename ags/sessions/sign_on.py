@@ -10,7 +10,7 @@ from ags.database import transaction
 from ags.database.batching import Batcher
 from ags.sessions.client_tokens import SignOn
 from ags.sessions.devices import KnownDevice, NewDevice, Outcome, SignOnRequest, sign_on_devices, signed_on
-from ags.sessions.issue import consume_proofs, explain_rejection, spent_row
+from ags.sessions.issue import consume_proofs, explain_rejection, reject_known_replay, spent_row
 from providers.contract import Identity
 from tenants.view import ServiceView, TenantView
 
@@ -28,6 +28,7 @@ async def sign_on(
     presented, and Django's database errors.
     """
     row = spent_row(tenant, service, identity, correlation_id)
+    reject_known_replay(row)
     outcome: Outcome | None = await _sign_ons.submit(_Presented(tenant, device, correlation_id, row))
     if outcome is None:
         raise await explain_rejection(tenant, row)

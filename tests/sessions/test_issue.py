@@ -443,6 +443,33 @@ def test_a_replay_is_explained_by_one_statement(nagra: HeadEnd, stays_stale: Non
     assert verbs(captured) == ["INSERT", "SELECT"]
 
 
+def test_a_replay_seen_before_is_rejected_without_the_database(
+    nagra: HeadEnd, stays_stale: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(issuing, "REPLAYS_REMEMBERED", 2)
+    tokens = [nagra.token(jti=jti) for jti in "abc"]
+    for token in [*tokens, *tokens]:
+        nagra.present(token)
+    for token in tokens[1:]:
+        with CaptureQueriesContext(connection) as captured:
+            assert nagra.present(token).json()["reason"] == "replayed"
+        assert verbs(captured) == []
+    with CaptureQueriesContext(connection) as captured:
+        assert nagra.present(tokens[0]).json()["reason"] == "replayed", "the oldest one is forgotten"
+    assert verbs(captured) == ["INSERT", "SELECT"]
+    assert len(stored()) == 3
+
+
+def test_a_replay_seen_before_is_that_of_one_key_and_jti(nagra: HeadEnd) -> None:
+    second = HeadEnd("nagra", "second", bytes(range(60, 100)))
+    add_key(second)
+    for _ in range(3):
+        nagra.present(nagra.token(jti="same"))
+    assert second.present(second.token(jti="same")).status_code == 200
+    assert nagra.present(nagra.token(jti="other")).status_code == 200
+    assert nagra.present(nagra.token()).status_code == 200
+
+
 def blocked(number: int) -> bool:
     """Whether so many statements wait for another transaction, in this database."""
     with connection.cursor() as cursor:
