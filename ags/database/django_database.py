@@ -24,7 +24,7 @@ class DjangoDatabase:
     is_available = True
 
     def __init__(self) -> None:
-        self._turn = asyncio.Lock()
+        self._turn = asyncio.Semaphore()
 
     async def fetch_all(
         self, statement: str, params: Mapping[str, Any], kind: str = UPDATES

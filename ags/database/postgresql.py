@@ -132,7 +132,7 @@ class PostgreSQL:
             INSERTS: Lane(self._outage),
             UPDATES: Lane(self._outage),
         }
-        self._orm_turn = asyncio.Lock()
+        self._orm_turn = asyncio.Semaphore()
 
     @property
     def is_available(self) -> bool:
@@ -255,7 +255,7 @@ class Lane:
         self._checked_at = 0.0
         self._planned_at = 0.0
         self._connection: Connection | None = None
-        self._turn = asyncio.Lock()
+        self._turn = asyncio.Semaphore()
         self._is_closed = False
         outage.lanes.append(self)
 
@@ -326,16 +326,17 @@ class Lane:
 
     async def _fetch_all(self, statement: str, params: Mapping[str, Any]) -> Sequence[Any]:
         try:
-            with _django_errors():
-                try:
-                    return await self.execute(await self._connected(), statement, params)
-                except psycopg.errors.ReadOnlySqlTransaction:
-                    pass
-                try:
-                    return await self.execute(await self._connected(), statement, params)
-                except psycopg.errors.ReadOnlySqlTransaction as error:
-                    self.outage.begin(error)
-                    raise
+            try:
+                return await self.execute(await self._connected(), statement, params)
+            except psycopg.errors.ReadOnlySqlTransaction:
+                pass
+            try:
+                return await self.execute(await self._connected(), statement, params)
+            except psycopg.errors.ReadOnlySqlTransaction as error:
+                self.outage.begin(error)
+                raise
+        except psycopg.Error as error:
+            raise _as_django(error) from error
         finally:
             self._turn.release()
 

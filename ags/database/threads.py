@@ -50,8 +50,11 @@ def close_threads() -> None:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-async def take_turn(turn: asyncio.Lock) -> None:
-    """Acquire a lock. Raises `WaitedTooLong`."""
+async def take_turn(turn: asyncio.Semaphore) -> None:
+    """Acquire a semaphore. Raises `WaitedTooLong`."""
+    if not turn.locked():  # a time limit would take longer than this
+        await turn.acquire()
+        return
     try:
         async with asyncio.timeout(WAIT_LIMIT):
             await turn.acquire()
