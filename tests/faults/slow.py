@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import os
 import socket
 import time
@@ -121,16 +122,16 @@ def _look(sender: Any, stop: Any, port: int) -> None:
     seen: dict[int, float] = {}
     while not stop.is_set():
         time.sleep(LOOK_EVERY)
-        now = time.monotonic()
-        seen |= dict.fromkeys(clients_of(port), now)
-    sender.send({client: at for client, at in seen.items() if at < now})
+        seen |= dict.fromkeys(clients_of(port), time.monotonic())
+    sender.send(seen | dict.fromkeys(clients_of(port), math.inf))
 
 
 @contextmanager
 def closings(port: int) -> Iterator[dict[int, float]]:
-    """Look which connections that server has. Yield when each that it closed was seen last, at the end.
+    """Look which connections that server has. Yield at the end when each was seen last, `inf` if it is open.
 
-    By a process of its own, which gives way: to look takes the system tens of milliseconds.
+    One that was never seen was closed within `LOOK_EVERY`. Another process looks, which gives way: to look
+    takes the system tens of milliseconds.
     """
     closed: dict[int, float] = {}
     with background_process(_look, port) as (receiver, stop):
