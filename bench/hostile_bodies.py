@@ -46,7 +46,7 @@ def _refusals() -> Iterator[tuple[str, int, Callable[[], None]]]:
     """Yield what is read, how large it is, and what reads it and demands that it is refused."""
     from ags.api.parsing import MAX_BYTES
     from bench.in_process import started
-    from providers.contract import PARAMETER_MAX_LENGTH, KeyRing, Refused, Unavailable
+    from providers.contract import PARAMETER_MAX_LENGTH, KeyRing, UpstreamUnavailable, VerificationFailed
     from providers.jose import prove
     from providers.key_set import KeySetReader
     from providers.upstream import Answer, documents, http
@@ -64,13 +64,17 @@ def _refusals() -> Iterator[tuple[str, int, Callable[[], None]]]:
 
     header = hostile(PARAMETER_MAX_LENGTH * 3 // 4 - 12)
     token = f"{base64.urlsafe_b64encode(header).rstrip(b'=').decode()}.e30.AAAA"
-    yield "the header of a JWT", len(token), _refused(Refused, lambda: prove(token, KeyRing("a", {}), 0.0))
+    yield (
+        "the header of a JWT",
+        len(token),
+        _refused(VerificationFailed, lambda: prove(token, KeyRing("a", {}), 0.0)),
+    )
 
     said = Answer(200, {}, hostile(http.LIMIT))
-    yield "the answer of an upstream", len(said.body), _refused(Unavailable, said.json_object)
+    yield "the answer of an upstream", len(said.body), _refused(UpstreamUnavailable, said.json_object)
 
     keys, reader = hostile(documents.LIMIT), KeySetReader("a", ("RS256",))
-    yield "a key set", len(keys), _refused(Unavailable, lambda: reader(keys))
+    yield "a key set", len(keys), _refused(UpstreamUnavailable, lambda: reader(keys))
 
 
 def _refused(by: type[Exception], read: Callable[[], object]) -> Callable[[], None]:

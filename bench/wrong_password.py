@@ -50,7 +50,7 @@ def _asked(servers: ExitStack) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _login(slug: str, settings: dict[str, Any]) -> Callable[[str], float]:
-    from providers.contract import KeyRing, Refusal, Refused
+    from providers.contract import FailureReason, KeyRing, VerificationFailed
     from providers.registry import strategies
     from tenants.settings_form import validated
 
@@ -62,8 +62,8 @@ def _login(slug: str, settings: dict[str, Any]) -> Callable[[str], float]:
         began = time.perf_counter()
         try:
             strategy.verify({"Username": username, "Password": "wrong"}, cleaned, KeyRing("bench", {}))
-        except Refused as refused:
-            if refused.refusal is Refusal.CREDENTIAL_UNKNOWN:
+        except VerificationFailed as refused:
+            if refused.reason is FailureReason.CREDENTIAL_UNKNOWN:
                 return (time.perf_counter() - began) * 1000
         raise AssertionError("a wrong password was not refused as one")
 

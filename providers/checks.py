@@ -61,14 +61,14 @@ def _problems(strategy: Strategy) -> Iterable[tuple[str, str]]:
         yield "declares no endpoint, so nobody could ever use it", "providers.E004"
     if Endpoint.SUBSEQUENT_SIGNON in strategy.endpoints and Endpoint.SIGNON not in strategy.endpoints:
         yield "declares SUBSEQUENT_SIGNON, which nobody gets to without SIGNON", "providers.E004"
-    declaration = strategy.declaration
-    fields: Iterable[object] = declaration.declared.values()
-    if not declaration.declared or not all(isinstance(field, Parameter) for field in fields):
+    schema = strategy.parameter_schema
+    fields: Iterable[object] = schema.fields.values()
+    if not schema.fields or not all(isinstance(field, Parameter) for field in fields):
         yield (
             "Parameters must be a serializer of at least one Parameter and nothing else",
             "providers.E005",
         )
-    elif len(declaration.names) != len(declaration.declared):
+    elif len(schema.names) != len(schema.fields):
         yield "two parameters differ only in case", "providers.E005"
     settings_form: type = strategy.Settings
     if not issubclass(settings_form, forms.Form):
@@ -83,6 +83,9 @@ def _problems(strategy: Strategy) -> Iterable[tuple[str, str]]:
 
 def _destinations(declared: Mapping[str, forms.Field]) -> Iterable[tuple[str, str]]:
     for name, field in declared.items():
-        sent_to = (field.sent_to or ()) if isinstance(field, SecretField) else ()
-        for unknown in sorted(set(sent_to) - (declared.keys() - {name})):
-            yield f"{name} is sent_to {unknown!r}, which is no other setting", "providers.E009"
+        destinations = field.destination_settings if isinstance(field, SecretField) else ()
+        for unknown in sorted(set(destinations) - (declared.keys() - {name})):
+            yield (
+                f"{name} has the destination setting {unknown!r}, which is not another setting",
+                "providers.E009",
+            )

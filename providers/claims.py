@@ -10,7 +10,14 @@ from typing import Any
 from django import forms
 from django.core.exceptions import ValidationError
 
-from providers.contract import TEXT, Identity, Refusal, Refused, SessionTokenSettings, account_id_of
+from providers.contract import (
+    IDENTIFIER,
+    FailureReason,
+    Identity,
+    SessionTokenSettings,
+    VerificationFailed,
+    parse_account_id,
+)
 
 MAX_CLOCK_SKEW = 300
 """Seconds."""
@@ -96,18 +103,18 @@ class ClaimSettings(forms.Form):
 
 
 def present(claims: Mapping[str, Any], claim: str) -> Any:
-    """Return that claim. Raises `Refused`, as all below."""
+    """Return that claim. Raises `VerificationFailed`, as all below."""
     try:
         return claims[claim]
     except KeyError:
-        raise Refused(Refusal.CLAIM_MISSING, claim) from None
+        raise VerificationFailed(FailureReason.CLAIM_MISSING, claim) from None
 
 
 def text(claims: Mapping[str, Any], claim: str) -> str:
-    """Return that claim, which must be there and of the form `TEXT`."""
+    """Return that claim, which must be there and of the form `IDENTIFIER`."""
     value = present(claims, claim)
-    if not isinstance(value, str) or not TEXT.fullmatch(value):
-        raise Refused(Refusal.CLAIM_INVALID, claim)
+    if not isinstance(value, str) or not IDENTIFIER.fullmatch(value):
+        raise VerificationFailed(FailureReason.CLAIM_INVALID, claim)
     return value
 
 
@@ -115,17 +122,17 @@ def moment(claims: Mapping[str, Any], claim: str) -> float:
     """Return that claim, a NumericDate: a JSON number, and no other type that Python would take for one."""
     value = present(claims, claim)
     if type(value) not in (int, float):
-        raise Refused(Refusal.CLAIM_INVALID, claim)
+        raise VerificationFailed(FailureReason.CLAIM_INVALID, claim)
     try:
         return float(value)
     except OverflowError:
-        raise Refused(Refusal.CLAIM_INVALID, claim) from None
+        raise VerificationFailed(FailureReason.CLAIM_INVALID, claim) from None
 
 
 def demand_issuer(claims: Mapping[str, Any], issuer: str) -> None:
     """Demand that `iss` is the issuer, to the byte (RFC 7519, section 4.1.1)."""
     if present(claims, "iss") != issuer:
-        raise Refused(Refusal.ISSUER_MISMATCH, "iss")
+        raise VerificationFailed(FailureReason.ISSUER_MISMATCH, "iss")
 
 
 def audiences(claims: Mapping[str, Any], own: str) -> list[str]:
@@ -133,7 +140,7 @@ def audiences(claims: Mapping[str, Any], own: str) -> list[str]:
     value = present(claims, "aud")
     listed = value if isinstance(value, list) else [value]
     if own not in listed or not all(isinstance(one, str) for one in listed):
-        raise Refused(Refusal.AUDIENCE_MISMATCH, "aud")
+        raise VerificationFailed(FailureReason.AUDIENCE_MISMATCH, "aud")
     return listed
 
 
@@ -143,7 +150,7 @@ def demand_no_events(claims: Mapping[str, Any]) -> None:
     RFC 8417, section 4; OpenID Connect Back-Channel Logout, section 2.4.
     """
     if "events" in claims:
-        raise Refused(Refusal.TYPE_MISMATCH, "events")
+        raise VerificationFailed(FailureReason.TYPE_MISMATCH, "events")
 
 
 def account(claims: Mapping[str, Any], settings: Mapping[str, Any], tenant: str) -> str:
@@ -152,13 +159,13 @@ def account(claims: Mapping[str, Any], settings: Mapping[str, Any], tenant: str)
         value = present(claims, name)
         # By type as well: to Python, 1 is equal to True.
         if not any(type(value) is type(one) and value == one for one in values):
-            raise Refused(Refusal.CLAIM_MISMATCH, name)
+            raise VerificationFailed(FailureReason.CLAIM_MISMATCH, name)
     claim = settings["tenant_claim"]
     if claim and text(claims, claim) != tenant:
-        raise Refused(Refusal.TENANT_MISMATCH, claim)
+        raise VerificationFailed(FailureReason.TENANT_MISMATCH, claim)
     claim = settings["account_claim"]
-    if (account_id := account_id_of(present(claims, claim))) is None:
-        raise Refused(Refusal.CLAIM_INVALID, claim)
+    if (account_id := parse_account_id(present(claims, claim))) is None:
+        raise VerificationFailed(FailureReason.CLAIM_INVALID, claim)
     return account_id
 
 
@@ -176,12 +183,12 @@ def expiry(claims: Mapping[str, Any], settings: Mapping[str, Any], now: float) -
     skew = settings["clock_skew"]
     expires = moment(claims, "exp")
     if expires + skew <= now:
-        raise Refused(Refusal.TOKEN_EXPIRED, "exp")
+        raise VerificationFailed(FailureReason.TOKEN_EXPIRED, "exp")
     for claim in ("nbf", "iat"):
         if claim in claims and moment(claims, claim) - skew > now:
-            raise Refused(Refusal.TOKEN_NOT_YET_VALID, claim)
+            raise VerificationFailed(FailureReason.TOKEN_NOT_YET_VALID, claim)
     if expires > now + (settings["max_lifetime"] or LIFETIME_AT_MOST):
-        raise Refused(Refusal.LIFETIME_TOO_LONG, "exp")
+        raise VerificationFailed(FailureReason.LIFETIME_TOO_LONG, "exp")
     return expires
 
 

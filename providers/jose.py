@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.algorithms import get_default_algorithms
 
-from providers.contract import PARAMETER_MAX_LENGTH, KeyRing, Refusal, Refused, TrustedKey
+from providers.contract import PARAMETER_MAX_LENGTH, FailureReason, KeyRing, TrustedKey, VerificationFailed
 from providers.strict_json import NotStrictJSON, parse
 
 HMAC_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
@@ -74,38 +74,38 @@ def prove(
     `kids`. `crit` and `b64` are refused; all other members, such as `jwk` and `jku`, are ignored and never
     used (RFC 7515, section 4).
 
-    Raises `Refused` with one of the refusals that come before a signature is proven, or with
+    Raises `VerificationFailed` with one of the refusals that come before a signature is proven, or with
     PAYLOAD_MALFORMED when the signature holds over something that is no strict JSON object.
     """
     if len(token) > PARAMETER_MAX_LENGTH or not _COMPACT.fullmatch(token):
-        raise Refused(Refusal.MALFORMED)
+        raise VerificationFailed(FailureReason.MALFORMED)
     header_part, payload_part, signature_part = token.split(".")
-    header = _object(_part(header_part), Refusal.MALFORMED)
+    header = _object(_part(header_part), FailureReason.MALFORMED)
     payload = _part(payload_part)
     signature = _part(signature_part)
     if not _CRITICAL.isdisjoint(header):
-        raise Refused(Refusal.HEADER_MEMBER_FORBIDDEN)
+        raise VerificationFailed(FailureReason.HEADER_MEMBER_FORBIDDEN)
     kid = header.get("kid")
     typ = header.get("typ", "JWT")
     is_right_type = typ == media_type or _is_same_type(typ, media_type)
     if not is_right_type or not isinstance(kid, str) or not kids.fullmatch(kid):
-        raise Refused(Refusal.MALFORMED)
+        raise VerificationFailed(FailureReason.MALFORMED)
 
     key = keys.get(kid)
-    judge = next(one for one in (key, keys.decoy, _NOBODY) if one is not None and _is_whole(one))
+    judge = next(one for one in (key, keys.dummy_key, _NOBODY) if one is not None and _is_whole(one))
     signed = f"{header_part}.{payload_part}".encode("ascii")
     holds = _ALGORITHMS[judge.algorithm].verify(signed, judge.material, signature)
     if key is None:
-        raise Refused(Refusal.KEY_UNKNOWN)
+        raise VerificationFailed(FailureReason.KEY_UNKNOWN)
     if header.get("alg") != key.algorithm:
-        raise Refused(Refusal.ALGORITHM_MISMATCH)
-    if (unusable := key.refusal(now)) is not None:
-        raise Refused(unusable)
+        raise VerificationFailed(FailureReason.ALGORITHM_MISMATCH)
+    if (unusable := key.failure_reason(now)) is not None:
+        raise VerificationFailed(unusable)
     if judge is not key:
-        raise Refused(Refusal.KEY_UNREADABLE)
+        raise VerificationFailed(FailureReason.KEY_UNREADABLE)
     if not holds:
-        raise Refused(Refusal.SIGNATURE_INVALID)
-    return Proven(key, _object(payload, Refusal.PAYLOAD_MALFORMED))
+        raise VerificationFailed(FailureReason.SIGNATURE_INVALID)
+    return Proven(key, _object(payload, FailureReason.PAYLOAD_MALFORMED))
 
 
 def canonical(part: str) -> bytes:
@@ -140,14 +140,14 @@ def _part(part: str) -> bytes:
     try:
         return canonical(part)
     except ValueError:
-        raise Refused(Refusal.MALFORMED) from None
+        raise VerificationFailed(FailureReason.MALFORMED) from None
 
 
-def _object(raw: bytes, otherwise: Refusal) -> dict[str, Any]:
+def _object(raw: bytes, otherwise: FailureReason) -> dict[str, Any]:
     try:
         value = parse(raw, _PART_DEPTH)
     except NotStrictJSON:
-        raise Refused(otherwise) from None
+        raise VerificationFailed(otherwise) from None
     if not isinstance(value, dict):
-        raise Refused(otherwise)
+        raise VerificationFailed(otherwise)
     return value

@@ -87,7 +87,9 @@ def _services() -> list[CheckMessage]:
 def _single_line_secrets(strategy: Strategy) -> set[str]:
     """Return the secret settings of one line: the others end as a file does."""
     declared = strategy.Settings.base_fields
-    return {name for name, field in declared.items() if isinstance(field, SecretField) and not field.lines}
+    return {
+        name for name, field in declared.items() if isinstance(field, SecretField) and not field.multiline
+    }
 
 
 def _white_space(where: str) -> CheckMessage:

@@ -25,7 +25,7 @@ def record_fetches(documents: Iterable[Document[Any]]) -> None:
     rows: dict[str, dict[tuple[str, str], DocumentHealth]] = {"good_at": {}, "failed_at": {}}
     for document in documents:
         health, source = document.health, document.source
-        column = "good_at" if health.outage is None else "failed_at"
+        column = "good_at" if health.failure is None else "failed_at"
         moment = datetime.fromtimestamp(getattr(health, column) or 0, UTC)
         row = DocumentHealth(
             tenant_id=source.tenant, address=source.url, trouble=health.detail[:255], **{column: moment}
@@ -60,7 +60,7 @@ def of_service(service: Service) -> list[Told]:
     except ValidationError:
         return []
     # Documents are of upstreams: they have nothing to do with the keys of the tenant, which may be many.
-    addresses = strategy.documents(settings, KeyRing(service.tenant_id, {}))
+    addresses = strategy.document_urls(settings, KeyRing(service.tenant_id, {}))
     rows = DocumentHealth.objects.for_tenant(service.tenant_id).filter(address__in=addresses.values())
     known = {row.address: row for row in rows}
     return [_told(name, address, known.get(address)) for name, address in addresses.items()]

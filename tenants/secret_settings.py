@@ -38,8 +38,8 @@ def secrets_of(strategy: Strategy | None, settings: Any) -> dict[str, Any]:
 def destination_of(strategy: Strategy, secret: str) -> dict[str, str]:
     """Return the labels of the settings that decide where that secret is sent, by their names."""
     declared = strategy.Settings.base_fields
-    sent_to = cast("SecretField", declared[secret]).sent_to
-    names = [name for name in declared if name != secret and (sent_to is None or name in sent_to)]
+    destinations = cast("SecretField", declared[secret]).destination_settings
+    names = [name for name in declared if name != secret and name in destinations]
     return {name: str(declared[name].label or pretty_name(name)) for name in names}
 
 

@@ -6,30 +6,30 @@ from collections.abc import Iterator
 
 from django.core.exceptions import ValidationError
 
-from providers.contract import Finding, Unavailable
+from providers.contract import CheckResult, UpstreamUnavailable
 from providers.registry import strategies
 from tenants.models import Service
 from tenants.settings_form import validated
 from tenants.view import key_ring
 
 
-def try_service(service: Service) -> Iterator[Finding]:
+def try_service(service: Service) -> Iterator[CheckResult]:
     """Yield what is found, as it is found. The service may be disabled. Raises Django's database errors."""
     strategy = strategies().get(service.strategy)
     if strategy is None:
-        yield Finding(good=False, sentence=f"The provider {service.strategy} is not installed here.")
+        yield CheckResult(passed=False, message=f"The provider {service.strategy} is not installed here.")
         return
     try:
         _, settings = validated(strategy, service.clear_settings())
     except ValidationError as problem:
         for message in problem.messages:
-            yield Finding(good=False, sentence=f"Setting {message}")
+            yield CheckResult(passed=False, message=f"Setting {message}")
         return
-    yield Finding(good=True, sentence="The settings are complete, and each is of its form.")
+    yield CheckResult(passed=True, message="The settings are complete, and each is of its form.")
     if not (service.enabled and service.tenant.enabled):
         # No fault: it is tried before it is enabled.
-        yield Finding(good=None, sentence="It is disabled, or its tenant is: nobody can use it yet.")
+        yield CheckResult(passed=None, message="It is disabled, or its tenant is: nobody can use it yet.")
     try:
         yield from strategy.check(settings, key_ring(service.tenant_id))
-    except Unavailable as outage:
-        yield Finding(good=False, sentence=f"The upstream cannot be used: {outage}.")
+    except UpstreamUnavailable as outage:
+        yield CheckResult(passed=False, message=f"The upstream cannot be used: {outage}.")

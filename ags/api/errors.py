@@ -35,7 +35,7 @@ from ags.api.response import Response
 from ags.database.django_connections import NOT_READY
 from ags.database.threads import WaitedTooLong
 from ags.sessions.denial import Denial, Denied, Fault, NoSigner
-from providers.contract import Refusal, Refused, Unavailable
+from providers.contract import FailureReason, UpstreamUnavailable, VerificationFailed
 
 log = logging.getLogger(__name__)
 
@@ -204,23 +204,23 @@ BARE = {error.status: error for error in reversed(REGISTRY)} | {HTTPStatus.FORBI
 
 # What the caller is told of a refusal. What is not here came before anything was proven: one answer for all.
 PROVEN = {
-    Refusal.PAYLOAD_MALFORMED: PAYLOAD_MALFORMED,
-    Refusal.TYPE_MISMATCH: TYPE_MISMATCH,
-    Refusal.AUDIENCE_MISMATCH: AUDIENCE_MISMATCH,
-    Refusal.CLAIM_MISSING: CLAIM_MISSING,
-    Refusal.CLAIM_INVALID: CLAIM_INVALID,
-    Refusal.TOKEN_EXPIRED: TOKEN_EXPIRED,
-    Refusal.TOKEN_NOT_YET_VALID: TOKEN_NOT_YET_VALID,
-    Refusal.LIFETIME_TOO_LONG: LIFETIME_TOO_LONG,
-    Refusal.REPLAYED: REPLAYED,
-    Refusal.TENANT_MISMATCH: TENANT_MISMATCH,
-    Refusal.ISSUER_MISMATCH: ISSUER_MISMATCH,
-    Refusal.AUTHORIZED_PARTY_MISMATCH: AUTHORIZED_PARTY_MISMATCH,
-    Refusal.NONCE_MISMATCH: NONCE_MISMATCH,
-    Refusal.CLAIM_MISMATCH: CLAIM_MISMATCH,
-    Refusal.ACCOUNT_AMBIGUOUS: ACCOUNT_AMBIGUOUS,
-    Refusal.ACCOUNT_SUSPENDED: ACCOUNT_SUSPENDED,
-    Refusal.ACCOUNT_CANCELLED: ACCOUNT_CANCELLED,
+    FailureReason.PAYLOAD_MALFORMED: PAYLOAD_MALFORMED,
+    FailureReason.TYPE_MISMATCH: TYPE_MISMATCH,
+    FailureReason.AUDIENCE_MISMATCH: AUDIENCE_MISMATCH,
+    FailureReason.CLAIM_MISSING: CLAIM_MISSING,
+    FailureReason.CLAIM_INVALID: CLAIM_INVALID,
+    FailureReason.TOKEN_EXPIRED: TOKEN_EXPIRED,
+    FailureReason.TOKEN_NOT_YET_VALID: TOKEN_NOT_YET_VALID,
+    FailureReason.LIFETIME_TOO_LONG: LIFETIME_TOO_LONG,
+    FailureReason.REPLAYED: REPLAYED,
+    FailureReason.TENANT_MISMATCH: TENANT_MISMATCH,
+    FailureReason.ISSUER_MISMATCH: ISSUER_MISMATCH,
+    FailureReason.AUTHORIZED_PARTY_MISMATCH: AUTHORIZED_PARTY_MISMATCH,
+    FailureReason.NONCE_MISMATCH: NONCE_MISMATCH,
+    FailureReason.CLAIM_MISMATCH: CLAIM_MISMATCH,
+    FailureReason.ACCOUNT_AMBIGUOUS: ACCOUNT_AMBIGUOUS,
+    FailureReason.ACCOUNT_SUSPENDED: ACCOUNT_SUSPENDED,
+    FailureReason.ACCOUNT_CANCELLED: ACCOUNT_CANCELLED,
 }
 
 # What the framework raises; the first that fits.
@@ -276,11 +276,11 @@ def as_api_error(exception: BaseException) -> ApiError:
     match exception:
         case ApiError():
             return exception
-        case Refused(refusal=refusal, claim=claim):
-            error = PROVEN.get(refusal, NOT_AUTHENTICATED)
-            return ApiError(error, why=refusal.value, name=claim or "")
-        case Unavailable(outage=outage):
-            return ApiError(UNAVAILABLE, why=outage.value)
+        case VerificationFailed(reason=reason, claim=claim):
+            error = PROVEN.get(reason, NOT_AUTHENTICATED)
+            return ApiError(error, why=reason.value, name=claim or "")
+        case UpstreamUnavailable(failure=failure):
+            return ApiError(UNAVAILABLE, why=failure.value)
         case NoSigner():
             return ApiError(UNAVAILABLE, why="no_signing_key")
         case Denied(reason=reason, retry_after=retry_after):

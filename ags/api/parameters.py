@@ -15,7 +15,7 @@ from ags.api.errors import (
     PARAMETERS_MALFORMED,
     ApiError,
 )
-from providers.contract import PARAMETER_MAX_LENGTH, Declaration
+from providers.contract import PARAMETER_MAX_LENGTH, ParameterSchema
 
 NAME_MAX_LENGTH = 128
 
@@ -44,19 +44,19 @@ def read(body: Mapping[str, Any]) -> list[tuple[str, str]]:
     return given
 
 
-def check(declaration: Declaration, given: Iterable[tuple[str, str]]) -> Mapping[str, str]:
+def check(schema: ParameterSchema, given: Iterable[tuple[str, str]]) -> Mapping[str, str]:
     """Return the parameters under their declared names, checked as declared. Raises ApiError (400)."""
     named = {}
     for name, value in given:
-        declared = declaration.names.get(name.lower())
+        declared = schema.names.get(name.lower())
         if declared is None:
             raise ApiError(PARAMETER_UNKNOWN, parameter=name)
         named[declared] = value
-    for declared in declaration.required:
+    for declared in schema.required:
         if declared not in named:
             raise ApiError(PARAMETER_MISSING, parameter=declared)
     try:
-        return declaration.validate(named)
+        return schema.validate(named)
     except ValidationError as problem:
         at_fault = next(iter(problem.detail), None) if isinstance(problem.detail, dict) else None
         raise ApiError(PARAMETER_INVALID, parameter=at_fault) from None

@@ -93,7 +93,7 @@ class VerificationCache:
     async def verify(
         self, tenant: TenantView, service: ServiceView, parameters: Mapping[str, str]
     ) -> Identity | Choice:
-        """Return the identity that the parameters prove. Raises `Refused` and `Unavailable`."""
+        """Return the verified identity. Raises `VerificationFailed` and `UpstreamUnavailable`."""
         wanted = (service.id, service.strategy, service.settings, tenant.keys)
         if self._identity is None or wanted != self._verified:
             self._identity = await _verify(service.strategy, parameters, service.settings, tenant.keys)
@@ -102,7 +102,7 @@ class VerificationCache:
 
 
 async def _verify(strategy: Strategy, *args: Any) -> Identity | Choice:
-    if strategy.is_nonblocking:
+    if not strategy.blocking:
         return strategy.verify(*args)
     return await run_in_thread(strategy.verify, *args, pool=VERIFICATION)
 

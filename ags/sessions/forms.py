@@ -11,7 +11,7 @@ from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextInputWidget
 
 from ags.sessions.models import Account, Device, SecurityEvent, SessionToken
 from ags.sessions.tokens import hashes_of
-from providers.contract import TEXT
+from providers.contract import IDENTIFIER
 from tenants.forms import ChoiceOfTenant, FormOfTenants, NewOfTenant
 from tenants.whitespace import strip_whitespace
 
@@ -141,7 +141,9 @@ class NewAccount(NewOfTenant):
     account_id = _account_id(
         required=True,
         help_text=f"{EXACTLY} {WHITESPACE_HELP}",
-        validators=[RegexValidator(rf"\A{TEXT.pattern}\Z", "1 to 255 characters, no control characters.")],
+        validators=[
+            RegexValidator(rf"\A{IDENTIFIER.pattern}\Z", "1 to 255 characters, no control characters.")
+        ],
     )
 
     class Meta:

@@ -14,7 +14,7 @@ from ags.sessions.denial import Stale
 from ags.sessions.devices import Proof
 from ags.sessions.standing import KEY_STATES
 from ags.sessions.tokens import hash_of, new_token
-from providers.contract import Identity, Refusal, Refused
+from providers.contract import FailureReason, Identity, VerificationFailed
 from tenants.view import ServiceView, TenantView
 
 LATEST = datetime(9999, 12, 31, tzinfo=UTC)
@@ -74,12 +74,12 @@ known_replays: dict[tuple[Any, ...], None] = {}
 
 
 def reject_known_replay(row: sql.Row) -> None:
-    """Raise `Refused(REPLAYED)` for a proof that this process has seen replayed before.
+    """Raise `VerificationFailed(REPLAYED)` for a proof that this process has seen replayed before.
 
     It costs less than to accept a proof. The database decides on every other one.
     """
     if _proof(row) in known_replays:
-        raise Refused(Refusal.REPLAYED, "jti")
+        raise VerificationFailed(FailureReason.REPLAYED, "jti")
 
 
 def _proof(row: sql.Row) -> tuple[Any, ...]:
@@ -95,17 +95,17 @@ def _remember_replay(row: sql.Row) -> None:
 async def explain_rejection(tenant: TenantView, row: Mapping[str, Any]) -> Exception:
     """Return why the database rejected a proof: a row of at least `acceptance_params`.
 
-    `Refused(REPLAYED)` when the proof was accepted before, `Refused(KEY_NOT_IN_FORCE)` when the key is too
-    early or too late by the database's clock, `Stale` when tenant, service or key are no longer what was
-    read. Raises Django's database errors.
+    `VerificationFailed(REPLAYED)` if the proof was accepted before, `VerificationFailed(KEY_NOT_IN_FORCE)` if
+    the key is too early or too late by the database's clock, `Stale` if tenant, service or key have changed.
+    Raises Django's database errors.
     """
     values = {name: row.get(name) for name in _PROOF_COLUMNS}
     since, is_current, is_replayed, is_key_out_of_time = await _rejections.submit(values)
     if is_current and is_replayed:
         _remember_replay(row)
-        return Refused(Refusal.REPLAYED, "jti")
+        return VerificationFailed(FailureReason.REPLAYED, "jti")
     if is_current and is_key_out_of_time:
-        return Refused(Refusal.KEY_NOT_IN_FORCE)
+        return VerificationFailed(FailureReason.KEY_NOT_IN_FORCE)
     return Stale(tenant, since)
 
 

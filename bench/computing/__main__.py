@@ -2,7 +2,7 @@
 
 One process of AGS on a throw-away PostgreSQL. 16 head-ends ask for session tokens, as fast as they are
 answered. Beside them one client asks a provider that computes, again and again: in a thread, as it is called
-if it declares nothing, or on the event loop, where it declares `is_nonblocking` and should not.
+if it declares nothing, or on the event loop, where it declares `blocking = False` and should not.
 """
 
 from __future__ import annotations

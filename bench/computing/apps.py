@@ -7,6 +7,6 @@ class ComputingConfig(ProviderConfig):
     """A provider of the benchmark."""
 
     default = True
-    contract = 1
+    contract = 2
     name = "bench.computing"
     strategy = "bench.computing.strategy.Computing"

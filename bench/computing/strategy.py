@@ -23,7 +23,7 @@ class Computing(Strategy):
 
     slug = "computing"
     label = "Computes"
-    is_nonblocking = os.environ.get("BENCH_ON_THE_LOOP") == "1"
+    blocking = os.environ.get("BENCH_ON_THE_LOOP") != "1"
     endpoints = (Endpoint.GET_SESSION_TOKEN,)
     Parameters = ComputingParameters
     Settings = SessionTokenSettings

@@ -1,65 +1,66 @@
-"""The contract between the gate and a provider: what a strategy declares, is given, and answers.
+"""The contract between AGS and its providers.
 
-Read `strategy.py` first, then `verdict.py`. A provider is a Django app with one `Strategy`; it declares what
-it wants from the caller (`Parameters`) and from staff (`Settings`), and does one thing: `verify`.
+Start with `strategy.py`, then `results.py`. A provider is a Django app with one `Strategy`. The strategy
+declares the parameters of the caller (`Parameters`) and the settings of staff (`Settings`), and implements
+`verify`.
 """
 
 from providers.contract.keys import KeyRing, TrustedKey
-from providers.contract.parameters import PARAMETER_MAX_LENGTH, Declaration, Parameter
+from providers.contract.parameters import PARAMETER_MAX_LENGTH, Parameter, ParameterSchema
+from providers.contract.results import (
+    IDENTIFIER,
+    MAX_ACCOUNTS,
+    UPSTREAM_FAILURE_MESSAGES,
+    Account,
+    Choice,
+    FailureReason,
+    Identity,
+    UpstreamFailure,
+    UpstreamUnavailable,
+    VerificationFailed,
+    parse_account_id,
+)
 from providers.contract.settings import (
     CertificatesField,
     HostField,
     HTTPSField,
     SecretField,
-    SecretLines,
+    SecretTextarea,
     SessionTokenSettings,
     UpstreamSettings,
 )
-from providers.contract.strategy import Endpoint, Example, Finding, Strategy
-from providers.contract.verdict import (
-    ACCOUNTS_AT_MOST,
-    MEANING,
-    TEXT,
-    Account,
-    Choice,
-    Identity,
-    Outage,
-    Refusal,
-    Refused,
-    Unavailable,
-    account_id_of,
-)
+from providers.contract.strategy import CheckResult, Endpoint, Example, Strategy
 
-VERSION = 1
-"""Counted up when a provider that was made for the version before would no longer work."""
+VERSION = 2
+"""Incremented by each change that breaks providers made for the previous version."""
 
 __all__ = [
-    "ACCOUNTS_AT_MOST",
-    "MEANING",
+    "IDENTIFIER",
+    "MAX_ACCOUNTS",
     "PARAMETER_MAX_LENGTH",
-    "TEXT",
+    "UPSTREAM_FAILURE_MESSAGES",
     "VERSION",
     "Account",
     "CertificatesField",
+    "CheckResult",
     "Choice",
-    "Declaration",
     "Endpoint",
     "Example",
-    "Finding",
+    "FailureReason",
     "HTTPSField",
     "HostField",
     "Identity",
     "KeyRing",
-    "Outage",
     "Parameter",
-    "Refusal",
-    "Refused",
+    "ParameterSchema",
     "SecretField",
-    "SecretLines",
+    "SecretTextarea",
     "SessionTokenSettings",
     "Strategy",
     "TrustedKey",
-    "Unavailable",
+    "UpstreamFailure",
     "UpstreamSettings",
-    "account_id_of",
+    "UpstreamUnavailable",
+    "VerificationFailed",
+    "parse_account_id",
 ]

@@ -1,4 +1,4 @@
-"""The keys that a strategy may rely on."""
+"""The keys that a strategy verifies with."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from providers.contract.verdict import Refusal
+from providers.contract.results import FailureReason
 
 
 @dataclass(frozen=True, slots=True)
 class TrustedKey:
-    """A key that the tenant signs with, as a strategy sees it.
+    """A key that the tenant signs with.
 
-    `not_before` and `not_after` are seconds since the epoch; `material` is None when the stored secret
-    could not be decrypted, otherwise the bytes of a secret or a public key of `cryptography`.
+    `not_before` and `not_after` are seconds since the epoch. `material` is the bytes of a shared secret, a
+    public key of `cryptography`, or None if the stored secret cannot be decrypted.
     """
 
     id: int | None
@@ -25,26 +25,27 @@ class TrustedKey:
     not_before: float | None = None
     not_after: float | None = None
 
-    def refusal(self, now: float) -> Refusal | None:
-        """Say why this key may not be relied on at `now`, or None."""
+    def failure_reason(self, now: float) -> FailureReason | None:
+        """Return why this key cannot be used at `now` (seconds since the epoch), or None if it can."""
         if self.material is None:
-            return Refusal.KEY_UNREADABLE
+            return FailureReason.KEY_UNREADABLE
         early = self.not_before is not None and now < self.not_before
         late = self.not_after is not None and now >= self.not_after
-        return Refusal.KEY_NOT_IN_FORCE if early or late or not self.in_force else None
+        return FailureReason.KEY_NOT_IN_FORCE if early or late or not self.in_force else None
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRing:
     """The keys of one tenant, by `kid`. The tenant of an identity comes from here, never from a token.
 
-    `decoy` is a key like those: to check a signature with it costs an unknown `kid` what a known one costs.
+    `dummy_key` is used to check the signature if the `kid` is unknown, so that an unknown and a known `kid`
+    take the same time.
     """
 
     tenant: str
     keys: Mapping[str, TrustedKey]
-    decoy: TrustedKey | None = None
+    dummy_key: TrustedKey | None = None
 
     def get(self, kid: str) -> TrustedKey | None:
-        """Return the key of that `kid`, in force or not."""
+        """Return the key with that `kid`, whether or not it is in force."""
         return self.keys.get(kid)

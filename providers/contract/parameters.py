@@ -1,4 +1,4 @@
-"""What the caller sends: named strings, declared by a serializer."""
+"""The parameters that a caller sends: named strings, declared by a serializer."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 
 PARAMETER_MAX_LENGTH = 8192
-"""Characters in the value of a parameter, unless it declares less."""
+"""The default maximum length of a parameter, in characters."""
 
 
 class Parameter(serializers.CharField):
-    """One named string that the caller sends, as discovery lists it. Nothing is trimmed or converted."""
+    """A named string from the caller, listed in discovery. AGS neither trims nor converts it."""
 
     def __init__(
         self,
@@ -29,43 +29,43 @@ class Parameter(serializers.CharField):
             max_length=max_length,
             required=required,
             trim_whitespace=False,
-            allow_blank=True,  # a string like any other: it is for verify() to say what it proves
+            allow_blank=True,  # verify() decides about the empty string
             style={"input_type": "password"} if password else {},
         )
-        # NUL and lone surrogates, which the base class would look for, do not pass the JSON parser.
+        # The base class rejects NUL and lone surrogates. The JSON parser has done so already.
         self.validators = [MaxLengthValidator(max_length)]
 
     @property
     def is_password(self) -> bool:
-        """Whether a client should hide what is typed."""
+        """True if clients should mask the input."""
         return self.style.get("input_type") == "password"
 
 
 class _Plain(serializers.Serializer[Any]):
-    """Overrides nothing."""
+    """A serializer that overrides nothing."""
 
 
-class Declaration:
-    """The parameters of an endpoint, prepared once from the serializer that declares them."""
+class ParameterSchema:
+    """The parameters of an endpoint, computed once from the serializer that declares them."""
 
     def __init__(self, serializer: type[serializers.Serializer[Any]]) -> None:
-        self.parameters = serializer()
-        """One shared instance; only `run_validation` may be called on it."""
-        self.declared = cast("Mapping[str, Parameter]", dict(self.parameters.fields))
-        """The parameters by the name that discovery shows."""
-        self.names: Mapping[str, str] = {name.lower(): name for name in self.declared}
-        """The names by their lower-case spelling: clients send `username` for `Username`."""
-        self.required = tuple(name for name, field in self.declared.items() if field.required)
-        """The names of those that must be given."""
-        self._max_lengths = _max_lengths(self.parameters)
+        self.serializer = serializer()
+        """Shared by all threads: call only `run_validation`."""
+        self.fields = cast("Mapping[str, Parameter]", dict(self.serializer.fields))
+        """The parameters by the name shown in discovery."""
+        self.names: Mapping[str, str] = {name.lower(): name for name in self.fields}
+        """The names by their lower-case form: names of parameters are case-insensitive."""
+        self.required = tuple(name for name, field in self.fields.items() if field.required)
+        """The names of the required parameters."""
+        self._max_lengths = _max_lengths(self.serializer)
 
     def validate(self, given: Mapping[str, str]) -> dict[str, str]:
-        """Return what `run_validation` returns for `given`, which holds all that are required.
+        """Return the validated parameters. `given` must contain all required parameters.
 
-        Raises DRF's ValidationError.
+        The result is that of DRF's `run_validation`. Raises DRF's ValidationError.
         """
         if self._max_lengths is None:
-            validated: dict[str, str] = self.parameters.run_validation(given)
+            validated: dict[str, str] = self.serializer.run_validation(given)
             return validated
         checked = {}
         for name, max_length in self._max_lengths.items():
@@ -77,9 +77,9 @@ class Declaration:
 
 
 def _max_lengths(serializer: serializers.Serializer[Any]) -> Mapping[str, int] | None:
-    """Return the length of each parameter, if that is all that the serializer validates; otherwise None.
+    """Return the maximum lengths if the serializer validates nothing else; otherwise None.
 
-    It is for a class that declares parameters and defines nothing else: no method, no `Meta`.
+    The shortcut is safe only for a class that declares parameters and nothing else: no methods, no `Meta`.
     """
     classes = set(type(serializer).__mro__) - set(serializers.Serializer.__mro__)
     if any(vars(one).keys() - vars(_Plain).keys() for one in classes):
@@ -88,7 +88,7 @@ def _max_lengths(serializer: serializers.Serializer[Any]) -> Mapping[str, int] |
     for name, field in serializer.fields.items():
         if type(field) is not Parameter or field.max_length is None:
             return None
-        # To DRF, a dot in a name means an object in an object, and `empty_values` a method of its own.
+        # DRF reads a dot in a name as a nested object, and has a method `validate_empty_values` of its own.
         if "." in name or hasattr(serializer, f"validate_{name}"):
             return None
         lengths[name] = field.max_length

@@ -1,4 +1,4 @@
-"""What staff configure: forms, and the fields that several providers share."""
+"""The settings that staff configure: base forms, and fields shared by providers."""
 
 from __future__ import annotations
 
@@ -16,37 +16,41 @@ CERTIFICATES_MAX_LENGTH = 64 * 1024
 
 
 class SecretField(forms.CharField):
-    """A setting that is a secret, of at most 1,024 characters: encrypted at rest, entered and never shown.
+    """A secret of at most 1,024 characters. AGS encrypts it at rest and never shows it.
 
-    `sent_to` names the other settings that decide who receives the secret, or what it decrypts: address,
-    host, port, trusted certificates, user name. When one of them changes, the secret must be entered again.
-    `()` declares that it never leaves AGS. Without a declaration, every other setting counts.
+    `destination_settings` names the other settings that determine who receives the secret, or what it
+    decrypts: address, host, port, trusted certificates, user name. If one of them changes, staff must enter
+    the secret again. `()` declares that the secret never leaves AGS.
 
-    `lines`: whether it has several, such as a private key in PEM.
+    `multiline`: the secret has several lines, such as a private key in PEM.
     """
 
-    def __init__(self, *, sent_to: tuple[str, ...] | None = None, lines: bool = False, **kwargs: Any) -> None:
-        self.sent_to = sent_to
-        self.lines = lines
-        own = {"autocomplete": "new-password"}
-        widget = SecretLines(attrs=own) if lines else forms.PasswordInput(render_value=False, attrs=own)
+    def __init__(
+        self, *, destination_settings: tuple[str, ...], multiline: bool = False, **kwargs: Any
+    ) -> None:
+        self.destination_settings = destination_settings
+        self.multiline = multiline
+        attrs = {"autocomplete": "new-password"}
+        widget = (
+            SecretTextarea(attrs=attrs) if multiline else forms.PasswordInput(render_value=False, attrs=attrs)
+        )
         super().__init__(**{"max_length": 1024, "strip": False, "widget": widget, **kwargs})
 
 
-class SecretLines(forms.Textarea):
-    """Lines that are entered, and never rendered."""
+class SecretTextarea(forms.Textarea):
+    """A textarea that never renders its value."""
 
     def __init__(self, attrs: Mapping[str, Any] | None = None) -> None:
         super().__init__({"rows": 4, "spellcheck": "false", **(attrs or {})})
 
     def format_value(self, value: Any) -> None:
-        """Show nothing of it."""
+        """Return None: nothing is rendered."""
 
 
 class CertificatesField(forms.CharField):
-    """Certificates of authorities as PEM; empty: those of the operating system are trusted.
+    """CA certificates in PEM. If empty, the CA certificates of the operating system are trusted.
 
-    Only the certificates are kept: not what a file has before, between and behind them.
+    The cleaned value contains the certificates only, without the text around them.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -55,13 +59,13 @@ class CertificatesField(forms.CharField):
             "label": "CA certificates",
             "widget": forms.Textarea(attrs={"rows": 4, "spellcheck": "false"}),
             "max_length": CERTIFICATES_MAX_LENGTH,
-            "help_text": "The authorities (PEM) that alone are trusted for this upstream. "
+            "help_text": "The only CA certificates (PEM) to trust for this upstream. "
             "Empty: those of the operating system.",
         }
         super().__init__(**{**options, **kwargs})
 
     def clean(self, value: Any) -> str:
-        """Return the certificates, once OpenSSL has read them."""
+        """Return the certificates if OpenSSL can load them."""
         text: str = super().clean(value) or ""
         if not text:
             return ""
@@ -70,14 +74,14 @@ class CertificatesField(forms.CharField):
         try:
             context.load_verify_locations(cadata=certificates)
         except (ssl.SSLError, TypeError, ValueError):  # TypeError: it is not ASCII
-            raise ValidationError("This is no certificate in PEM.") from None
+            raise ValidationError("This is not a certificate in PEM.") from None
         if not context.get_ca_certs():
-            raise ValidationError("None of these is the certificate of an authority.")
+            raise ValidationError("None of these is a CA certificate.")
         return certificates
 
 
 _CERTIFICATES = ("CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE")
-"""The labels that OpenSSL knows."""
+"""The PEM labels that OpenSSL accepts for certificates."""
 
 
 def _certificates(text: str) -> Iterator[str]:
@@ -89,16 +93,16 @@ def _certificates(text: str) -> Iterator[str]:
 
 
 class HTTPSField(forms.CharField):
-    """An https address, of at most 500 characters: with a host, perhaps a port, a path and a query."""
+    """An https URL of at most 500 characters, without user name and fragment."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"max_length": 500, "widget": forms.URLInput, **kwargs})
 
     def clean(self, value: Any) -> str:
-        """Return the address."""
+        """Return the URL."""
         text: str = super().clean(value) or ""
         if text and not _is_https(text):
-            raise ValidationError("Enter an address such as https://login.example/path, in ASCII.")
+            raise ValidationError("Enter a URL such as https://login.example/path, in ASCII.")
         return text
 
 
@@ -116,36 +120,36 @@ def _is_https(text: str) -> bool:
 
 
 class HostField(forms.CharField):
-    """The name or the address of a server, of at most 253 characters."""
+    """A host name or IP address of at most 253 characters."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"max_length": 253, "validators": [_HOST], **kwargs})
 
 
 _HOST = RegexValidator(
-    r"\A[A-Za-z0-9.:_-]++\Z", "Enter a name such as login.example, or an address, in ASCII."
+    r"\A[A-Za-z0-9.:_-]++\Z", "Enter a host name such as login.example, or an IP address, in ASCII."
 )
 
 
 class SessionTokenSettings(forms.Form):
-    """What staff configure for any service that answers `getSessionToken`."""
+    """The settings of every service with `GET_SESSION_TOKEN` among its endpoints."""
 
     session_token_ttl = forms.IntegerField(
         label="Session token lifetime",
         min_value=1,
         max_value=3600,
         initial=300,
-        help_text="Seconds in which a session token can be redeemed. At most 3600.",
+        help_text="Seconds until a session token expires. At most 3600.",
     )
 
 
 class UpstreamSettings(forms.Form):
-    """What staff configure for any service that asks a server of the operator."""
+    """The settings of every service that sends requests to a server of the operator."""
 
     deadline = forms.FloatField(
         min_value=0.1,
         max_value=10,
         initial=3.0,
-        help_text="Seconds that a caller waits for the upstream at most, before a 503. 0.1 to 10.",
+        help_text="Seconds to wait for the upstream before the caller gets a 503. 0.1 to 10.",
     )
     ca_certificates = CertificatesField()

@@ -1,4 +1,4 @@
-"""What a provider implements."""
+"""The base class of strategies, which each provider implements."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from django import forms
 from rest_framework import serializers
 
 from providers.contract.keys import KeyRing
-from providers.contract.parameters import Declaration
-from providers.contract.verdict import Choice, Identity
+from providers.contract.parameters import ParameterSchema
+from providers.contract.results import Choice, Identity
 
 
 class Endpoint(enum.Enum):
-    """A call that a service can answer: its name in discovery, and its path relative to `/ags`."""
+    """An endpoint that a service may offer: its name in discovery, and its path relative to `/ags`."""
 
     SIGNON = "/signOn"
     SUBSEQUENT_SIGNON = "/subsequentSignOn"
@@ -27,22 +27,22 @@ class Endpoint(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What trying a configuration has shown, in a sentence for staff. Nothing secret is in it.
+class CheckResult:
+    """One result of checking a configuration. `message` is a sentence for staff and contains no secret.
 
-    `good`: whether it lets subscribers in. None: it does not keep them out, but staff should know.
+    `passed` is False if subscribers cannot sign on, and None if the result is information only.
     """
 
-    good: bool | None
-    sentence: str
+    passed: bool | None
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Settings and parameters of the right form, with which the acceptance suite tries a provider.
+    """Valid settings and parameters with which the acceptance suite tests a provider.
 
-    `{upstream}` in a setting stands for the `host:port` of the server that it asks, `{host}` and `{port}` for
-    the two alone.
+    In a setting, `{upstream}` is replaced by the `host:port` of the upstream, `{host}` and `{port}` by one
+    of the two.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -50,13 +50,13 @@ class Example:
 
 
 class Strategy:
-    """One way of proving who somebody is.
+    """One way to authenticate a subscriber.
 
-    `slug` is stored with each service and never changes; `label` is what staff read. `uses_keys`:
-    whether `verify` looks for a key in `keys`, so that it proves nothing for a tenant that has none.
-    `is_nonblocking`: `verify` waits for nothing, and computes for less than a millisecond. The event loop
-    calls it, and answers nobody else meanwhile; any other `verify` is called in a thread. An instance is
-    shared by all of them and keeps no state of a request.
+    `slug` is stored with each service and never changes; `label` is shown to staff. `uses_keys`: `verify`
+    needs a key of the tenant, so nobody can sign on at a tenant without keys. `blocking = False`: `verify`
+    performs no I/O and takes less than a millisecond. AGS then calls it in the event loop, which serves no
+    other request meanwhile, and otherwise in a thread. All threads share one instance, which must not store
+    anything about a request.
     """
 
     slug: ClassVar[str]
@@ -64,7 +64,7 @@ class Strategy:
     endpoints: ClassVar[tuple[Endpoint, ...]]
     uses_keys: ClassVar[bool] = False
     debug_only: ClassVar[bool] = False
-    is_nonblocking: ClassVar[bool] = False
+    blocking: ClassVar[bool] = True
     Parameters: ClassVar[type[serializers.Serializer[Any]]]
     Settings: ClassVar[type[forms.Form]]
     example: ClassVar[Example] = Example()
@@ -72,31 +72,31 @@ class Strategy:
     def verify(
         self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing
     ) -> Identity | Choice:
-        """Return whom `parameters` prove, judged by `settings` (the cleaned form) and `keys`.
+        """Return the identity that `parameters` authenticate. `settings` is the cleaned data of `Settings`.
 
-        A `Choice` only where `endpoints` has SUBSEQUENT_SIGNON. Raises `Refused`, and `Unavailable` when an
-        upstream leaves it open. Reads no database and writes nothing.
+        May return a `Choice` only if `endpoints` contains SUBSEQUENT_SIGNON. Raises `VerificationFailed`, or
+        `UpstreamUnavailable` if an upstream gave no usable response. Must not access the database.
         """
-        raise TypeError(f"{type(self).__name__} declares no verify()")
+        raise TypeError(f"{type(self).__name__} does not implement verify()")
 
     def prepare(self, settings: Mapping[str, Any], keys: KeyRing) -> None:
-        """Begin in the background what `verify` will need. Called when a process first reads the service.
+        """Start fetching what `verify` will need. Called when a process first loads the service.
 
-        Returns at once, and raises nothing.
+        Must return immediately and raise nothing.
         """
 
-    def documents(self, settings: Mapping[str, Any], keys: KeyRing) -> Mapping[str, str]:
-        """Return the addresses of the documents that `verify` relies on, by what staff call each."""
+    def document_urls(self, settings: Mapping[str, Any], keys: KeyRing) -> Mapping[str, str]:
+        """Return the URLs of the documents that `verify` needs, by the name that staff see."""
         return {}
 
-    def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[Finding]:
-        """Try the settings against the upstream, and say what was found. Grants and changes nothing.
+    def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[CheckResult]:
+        """Check the settings, against the upstream if there is one. Must not grant or change anything.
 
-        May raise `Unavailable`, which is then the last thing found.
+        May raise `UpstreamUnavailable`, which is reported as the last result.
         """
         return ()
 
     @cached_property
-    def declaration(self) -> Declaration:
-        """Its parameters, prepared."""
-        return Declaration(self.Parameters)
+    def parameter_schema(self) -> ParameterSchema:
+        """The schema of `Parameters`."""
+        return ParameterSchema(self.Parameters)

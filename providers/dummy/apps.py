@@ -7,6 +7,6 @@ class DummyConfig(ProviderConfig):
     """The shipped double, for trying the gate without any key."""
 
     default = True
-    contract = 1
+    contract = 2
     name = "providers.dummy"
     strategy = "providers.dummy.strategy.Dummy"

@@ -1,4 +1,4 @@
-"""The dummy strategy: believes whatever account it is told. Refused outside DEBUG."""
+"""The dummy strategy: accepts any account. Refused unless DEBUG is on."""
 
 import hmac
 from collections.abc import Mapping
@@ -12,16 +12,16 @@ from providers.contract import (
     Choice,
     Endpoint,
     Example,
+    FailureReason,
     Identity,
     KeyRing,
-    Outage,
     Parameter,
-    Refusal,
-    Refused,
     SecretField,
     SessionTokenSettings,
     Strategy,
-    Unavailable,
+    UpstreamFailure,
+    UpstreamUnavailable,
+    VerificationFailed,
 )
 
 
@@ -56,7 +56,7 @@ class DummySettings(SessionTokenSettings):
         help_text="An account that cannot be asked about, to try what happens when an upstream is away.",
     )
     passphrase = SecretField(
-        sent_to=(), required=False, help_text="With one, whoever signs on must send it, too."
+        destination_settings=(), required=False, help_text="With one, whoever signs on must send it, too."
     )
 
 
@@ -73,7 +73,7 @@ class Dummy(Strategy):
         Endpoint.SIGNOUT,
     )
     debug_only = True
-    is_nonblocking = True
+    blocking = False
     Parameters = DummyParameters
     Settings = DummySettings
     example = Example(parameters={"Account": "account-1"})
@@ -88,11 +88,11 @@ class Dummy(Strategy):
         accounts = parameters["Account"].split(",")
         given, wanted = parameters.get("Passphrase", ""), settings["passphrase"]
         if wanted and not hmac.compare_digest(given.encode(), wanted.encode()):
-            raise Refused(Refusal.CREDENTIAL_UNKNOWN)
+            raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)
         if settings["refused_account"] in accounts:
-            raise Refused(Refusal.CREDENTIAL_UNKNOWN)
+            raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)
         if settings["unavailable_account"] in accounts:
-            raise Unavailable(Outage.AWAY)
+            raise UpstreamUnavailable(UpstreamFailure.UNREACHABLE)
         if len(accounts) > 1:
             return Choice(tuple(Account(account, f"Account {account}") for account in accounts))
         return Identity(account_id=accounts[0])

@@ -9,7 +9,7 @@ from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
-from providers.contract import Finding, KeyRing, Outage, TrustedKey, Unavailable
+from providers.contract import CheckResult, KeyRing, TrustedKey, UpstreamFailure, UpstreamUnavailable
 from providers.key_set.jwk import key_of
 from providers.key_set.strength import Unusable
 from providers.strict_json import NotStrictJSON, parse
@@ -28,15 +28,15 @@ class KeySet:
     ring: KeyRing
     unused: Counter[str]
 
-    def findings(self, whose: str) -> list[Finding]:
+    def findings(self, whose: str) -> list[CheckResult]:
         """Say what is in it. `whose` begins the sentence."""
         count = len(self.ring.keys)
         names = [f"{key.kid} ({key.algorithm})" for key in islice(self.ring.keys.values(), _NAMED)]
         if count > _NAMED:
             names.append(f"and {count - _NAMED} more")
-        found = [Finding(True, f"{whose} has {_counted(count, 'usable ')}: {', '.join(names)}.")]
+        found = [CheckResult(True, f"{whose} has {_counted(count, 'usable ')}: {', '.join(names)}.")]
         if self.unused:
-            found.append(Finding(None, f"Not used: {_in_words(self.unused)}."))
+            found.append(CheckResult(None, f"Not used: {_in_words(self.unused)}."))
         return found
 
 
@@ -48,13 +48,15 @@ class KeySetReader:
     algorithms: tuple[str, ...]
 
     def __call__(self, raw: bytes) -> KeySet:
-        """Return the set. Raises `Unavailable(WRONG)`."""
+        """Return the set. Raises `UpstreamUnavailable(RESPONSE_INVALID)`."""
         try:
             return key_set(self.tenant, parse(raw, DEPTH), self.algorithms)
         except NotStrictJSON as flaw:
-            raise Unavailable(Outage.WRONG, f"its key set is malformed: {flaw}") from None
+            raise UpstreamUnavailable(
+                UpstreamFailure.RESPONSE_INVALID, f"its key set is malformed: {flaw}"
+            ) from None
         except Unusable as reason:
-            raise Unavailable(Outage.WRONG, f"its key set {reason}") from None
+            raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, f"its key set {reason}") from None
 
 
 def key_set(tenant: str, value: Any, algorithms: Sequence[str]) -> KeySet:
@@ -90,7 +92,7 @@ def key_set(tenant: str, value: Any, algorithms: Sequence[str]) -> KeySet:
 def ring(tenant: str, keys: Iterable[TrustedKey]) -> KeyRing:
     """Return those keys as a ring. Any of them is the decoy, for all are public."""
     by_kid = {key.kid: key for key in keys}
-    return KeyRing(tenant, MappingProxyType(by_kid), decoy=next(iter(by_kid.values())))
+    return KeyRing(tenant, MappingProxyType(by_kid), dummy_key=next(iter(by_kid.values())))
 
 
 def _counted(count: int, which: str = "") -> str:

@@ -7,7 +7,7 @@ class LDAPConfig(ProviderConfig):
     """Username and password, as a directory knows them."""
 
     default = True
-    contract = 1
+    contract = 2
     name = "providers.ldap"
     strategy = "providers.ldap.strategy.LDAP"
     requires = {"ldap": "pip install --require-hashes -r requirements/ldap.txt"}

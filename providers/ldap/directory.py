@@ -19,7 +19,7 @@ from typing import Any
 import ldap
 from ldap.extop import ExtendedRequest
 
-from providers.contract import Outage, Unavailable
+from providers.contract import UpstreamFailure, UpstreamUnavailable
 from providers.ldap.wire import Wire, connected
 
 STARTTLS = "starttls"
@@ -41,15 +41,15 @@ _BAD_PASSWORD = (
     ldap.CONSTRAINT_VIOLATION,  # said by others
 )
 
-_OUTAGES: Mapping[type[ldap.LDAPError], Outage] = {
-    ldap.BUSY: Outage.AWAY,
-    ldap.UNAVAILABLE: Outage.AWAY,
-    ldap.TIMELIMIT_EXCEEDED: Outage.SLOW,
-    ldap.ADMINLIMIT_EXCEEDED: Outage.SLOW,
-    ldap.INVALID_CREDENTIALS: Outage.REFUSES_US,
-    ldap.INSUFFICIENT_ACCESS: Outage.REFUSES_US,
-    ldap.INAPPROPRIATE_AUTH: Outage.REFUSES_US,
-    ldap.STRONG_AUTH_REQUIRED: Outage.REFUSES_US,
+_OUTAGES: Mapping[type[ldap.LDAPError], UpstreamFailure] = {
+    ldap.BUSY: UpstreamFailure.UNREACHABLE,
+    ldap.UNAVAILABLE: UpstreamFailure.UNREACHABLE,
+    ldap.TIMELIMIT_EXCEEDED: UpstreamFailure.TIMEOUT,
+    ldap.ADMINLIMIT_EXCEEDED: UpstreamFailure.TIMEOUT,
+    ldap.INVALID_CREDENTIALS: UpstreamFailure.CREDENTIALS_REJECTED,
+    ldap.INSUFFICIENT_ACCESS: UpstreamFailure.CREDENTIALS_REJECTED,
+    ldap.INAPPROPRIATE_AUTH: UpstreamFailure.CREDENTIALS_REJECTED,
+    ldap.STRONG_AUTH_REQUIRED: UpstreamFailure.CREDENTIALS_REJECTED,
 }
 """What results mean while AGS speaks for itself; any other is `WRONG`."""
 
@@ -63,7 +63,7 @@ class Entry:
 
 
 class Directory:
-    """What can be asked over one wire. Raises `Unavailable`."""
+    """What can be asked over one wire. Raises `UpstreamUnavailable`."""
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
@@ -80,7 +80,7 @@ class Directory:
         try:
             self._ask(lambda library: library.extop(_START_TLS))
         except ldap.LDAPError:
-            raise Unavailable(Outage.WRONG, "it refuses StartTLS") from None
+            raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, "it refuses StartTLS") from None
 
     def introduce(self, name: str, password: str) -> None:
         """Bind as the service account."""
@@ -109,10 +109,12 @@ class Directory:
             except ldap.SIZELIMIT_EXCEEDED:
                 return [Entry("", {}), Entry("", {})]
             except ldap.NO_SUCH_OBJECT:
-                raise Unavailable(Outage.WRONG, "it has no such search base, or keeps it from AGS") from None
+                raise UpstreamUnavailable(
+                    UpstreamFailure.RESPONSE_INVALID, "it has no such search base, or keeps it from AGS"
+                ) from None
             except ldap.REFERRAL:
-                raise Unavailable(
-                    Outage.WRONG, "it refers to another server, which AGS does not ask"
+                raise UpstreamUnavailable(
+                    UpstreamFailure.RESPONSE_INVALID, "it refers to another server, which AGS does not ask"
                 ) from None
         # Whatever has no DN refers to another server.
         return [
@@ -146,16 +148,18 @@ def _outages() -> Iterator[None]:
     except ldap.LDAPError as error:
         raise _outage(error) from None
     except (UnicodeError, ValueError, TimeoutError):
-        raise Unavailable(Outage.WRONG, _NO_LDAP) from None
+        raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, _NO_LDAP) from None
 
 
-def _outage(error: ldap.LDAPError) -> Unavailable:
+def _outage(error: ldap.LDAPError) -> UpstreamUnavailable:
     for kind, meant in _OUTAGES.items():
         if isinstance(error, kind):
-            return Unavailable(meant)
+            return UpstreamUnavailable(meant)
     # Below zero is what libldap found by itself.
     is_said = error.args and error.args[0].get("result", -1) >= 0
-    return Unavailable(Outage.WRONG, f"it answers with {type(error).__name__}" if is_said else _NO_LDAP)
+    return UpstreamUnavailable(
+        UpstreamFailure.RESPONSE_INVALID, f"it answers with {type(error).__name__}" if is_said else _NO_LDAP
+    )
 
 
 _NO_LDAP = "its answer is not valid LDAP"

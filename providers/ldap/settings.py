@@ -71,7 +71,7 @@ class LDAPSettings(UpstreamSettings):
         "Empty: it searches without an account.",
     )
     bind_password = SecretField(
-        sent_to=("host", "port", "transport", "ca_certificates", "bind_dn"),
+        destination_settings=("host", "port", "transport", "ca_certificates", "bind_dn"),
         required=False,
         label="Password of the service account",
         help_text="Goes with the service account.",

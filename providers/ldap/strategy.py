@@ -10,18 +10,18 @@ from ldap.filter import escape_filter_chars
 from rest_framework import serializers
 
 from providers.contract import (
-    TEXT,
+    IDENTIFIER,
     Account,
+    CheckResult,
     Choice,
     Endpoint,
     Example,
-    Finding,
+    FailureReason,
     Identity,
     KeyRing,
     Parameter,
-    Refusal,
-    Refused,
     Strategy,
+    VerificationFailed,
 )
 from providers.ldap.directory import Entry, introduced
 from providers.ldap.settings import USERNAME, LDAPSettings
@@ -63,23 +63,23 @@ class LDAP(Strategy):
         """Return the account of the entry, if the password is its own; a choice where it has several."""
         username, password = parameters["Username"], parameters["Password"]
         # With no password, a server that is lax lets everybody in (RFC 4513, section 5.1.2).
-        if not TEXT.fullmatch(username) or not _is_password(password):
-            raise Refused(Refusal.CREDENTIAL_UNKNOWN)
+        if not IDENTIFIER.fullmatch(username) or not _is_password(password):
+            raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)
         entry = within(
             settings["deadline"], _server(settings), partial(_proven, username, password, settings)
         )
         if entry is None:
-            raise Refused(Refusal.CREDENTIAL_UNKNOWN)
+            raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)
         return _judged(entry, settings)
 
-    def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterator[Finding]:
+    def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterator[CheckResult]:
         """Connect, bind as the service account, and look for a username that nobody has."""
         server = _server(settings)
         found: list[str] = []
         try:
             within(settings["deadline"], server, partial(_try, settings, found))
         finally:
-            yield from (Finding(good=True, sentence=sentence) for sentence in found)
+            yield from (CheckResult(passed=True, message=sentence) for sentence in found)
 
 
 def _server(settings: Mapping[str, Any]) -> str:
@@ -114,10 +114,10 @@ def _judged(entry: Entry, settings: Mapping[str, Any]) -> Identity | Choice:
     """Return the account or the accounts of an entry, which is proven."""
     suspended = settings["suspended_value"].casefold()
     if suspended in (status.casefold() for status in _texts(entry, settings["status_attribute"])):
-        raise Refused(Refusal.ACCOUNT_SUSPENDED)
+        raise VerificationFailed(FailureReason.ACCOUNT_SUSPENDED)
     accounts = sorted(_texts(entry, settings["account_attribute"]))
     if not accounts:
-        raise Refused(Refusal.IDENTITY_INVALID, settings["account_attribute"])
+        raise VerificationFailed(FailureReason.IDENTITY_INVALID, settings["account_attribute"])
     if len(accounts) == 1:
         return Identity(accounts[0])
     return Choice(tuple(Account(account, account) for account in accounts))
@@ -127,11 +127,11 @@ def _texts(entry: Entry, attribute: str) -> list[str]:
     try:
         return [value.decode() for value in entry.attributes.get(attribute.lower(), [])]
     except UnicodeDecodeError:
-        raise Refused(Refusal.IDENTITY_INVALID, attribute) from None
+        raise VerificationFailed(FailureReason.IDENTITY_INVALID, attribute) from None
 
 
 def _try(settings: Mapping[str, Any], found: list[str]) -> None:
-    """Note what works, up to what does not. Raises `Unavailable`."""
+    """Note what works, up to what does not. Raises `UpstreamUnavailable`."""
     with introduced(settings) as directory:
         found.append(f"{_server(settings)} speaks TLS, with a certificate that is trusted for this name.")
         who = "The service account may" if settings["bind_dn"] else "Without an account, AGS may"

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from providers.contract import Outage, Unavailable
+from providers.contract import UpstreamFailure, UpstreamUnavailable
 from providers.upstream import addresses_of, trusting
 
 LIMIT = 64 * 1024
@@ -25,7 +25,7 @@ _T = TypeVar("_T")
 class Wire:
     """Carries bytes, in clear text until `secure` has been called.
 
-    Whatever it does ends by `ends`, a moment of `time.monotonic()`. Raises `Unavailable`.
+    Whatever it does ends by `ends`, a moment of `time.monotonic()`. Raises `UpstreamUnavailable`.
     """
 
     def __init__(self, stream: socket.socket, ends: float) -> None:
@@ -63,7 +63,7 @@ class Wire:
         tls = self._tls
         data = self._step(lambda: tls.read(_CHUNK))
         if not data:
-            raise Unavailable(Outage.AWAY)
+            raise UpstreamUnavailable(UpstreamFailure.UNREACHABLE)
         return data
 
     def _step(self, call: Callable[[], _T]) -> _T:
@@ -75,9 +75,11 @@ class Wire:
                 self._put(self._outgoing.read())
                 self._incoming.write(self._get())
             except ssl.SSLCertVerificationError:
-                raise Unavailable(Outage.UNTRUSTED) from None
+                raise UpstreamUnavailable(UpstreamFailure.CERTIFICATE_UNTRUSTED) from None
             except ssl.SSLError:
-                raise Unavailable(Outage.WRONG, "it does not speak TLS as it should") from None
+                raise UpstreamUnavailable(
+                    UpstreamFailure.RESPONSE_INVALID, "it does not speak TLS as it should"
+                ) from None
             else:
                 self._put(self._outgoing.read())
                 return done
@@ -93,9 +95,9 @@ class Wire:
             data = self._stream.recv(_CHUNK)
         self._heard += len(data)
         if not data:
-            raise Unavailable(Outage.AWAY)
+            raise UpstreamUnavailable(UpstreamFailure.UNREACHABLE)
         if self._heard > LIMIT:
-            raise Unavailable(Outage.TOO_LARGE)
+            raise UpstreamUnavailable(UpstreamFailure.RESPONSE_TOO_LARGE)
         return data
 
 
@@ -108,10 +110,10 @@ def connected(settings: Mapping[str, Any], ends: float) -> Iterator[Wire]:
 
 
 def left(ends: float) -> float:
-    """Seconds until then. Raises `Unavailable(SLOW)` when there are none."""
+    """Seconds until then. Raises `UpstreamUnavailable(TIMEOUT)` when there are none."""
     seconds = ends - time.monotonic()
     if seconds <= 0:
-        raise Unavailable(Outage.SLOW)
+        raise UpstreamUnavailable(UpstreamFailure.TIMEOUT)
     return seconds
 
 
@@ -130,9 +132,9 @@ def _outages() -> Iterator[None]:
     try:
         yield
     except TimeoutError:
-        raise Unavailable(Outage.SLOW) from None
+        raise UpstreamUnavailable(UpstreamFailure.TIMEOUT) from None
     except OSError:
-        raise Unavailable(Outage.AWAY) from None
+        raise UpstreamUnavailable(UpstreamFailure.UNREACHABLE) from None
 
 
 @lru_cache(maxsize=256)

@@ -7,6 +7,6 @@ class OIDCIDTokenConfig(ProviderConfig):
     """An ID token of the operator's identity provider."""
 
     default = True
-    contract = 1
+    contract = 2
     name = "providers.oidc_id_token"
     strategy = "providers.oidc_id_token.strategy.OIDCIDToken"

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 
-from providers.contract import HTTPSField, Outage, Unavailable
+from providers.contract import HTTPSField, UpstreamFailure, UpstreamUnavailable
 from providers.key_set import KeySet, KeySetReader
 from providers.strict_json import NotStrictJSON, parse
 from providers.upstream import Document, Source, document
@@ -27,17 +27,23 @@ class DiscoveryReader:
     ca_certificates: str = field(repr=False)
 
     def __call__(self, raw: bytes) -> Document[KeySet]:
-        """Return the key set. Raises `Unavailable(WRONG)`."""
+        """Return the key set. Raises `UpstreamUnavailable(RESPONSE_INVALID)`."""
         try:
             told = parse(raw, _DEPTH)
         except NotStrictJSON as flaw:
-            raise Unavailable(Outage.WRONG, f"its discovery document is malformed: {flaw}") from None
+            raise UpstreamUnavailable(
+                UpstreamFailure.RESPONSE_INVALID, f"its discovery document is malformed: {flaw}"
+            ) from None
         if not isinstance(told, dict) or told.get("issuer") != self.issuer:
-            raise Unavailable(Outage.WRONG, "its discovery document is not that of the issuer")
+            raise UpstreamUnavailable(
+                UpstreamFailure.RESPONSE_INVALID, "its discovery document is not that of the issuer"
+            )
         try:
             address = HTTPSField().clean(told.get("jwks_uri"))
         except ValidationError:
-            raise Unavailable(Outage.WRONG, "its discovery document has no https jwks_uri") from None
+            raise UpstreamUnavailable(
+                UpstreamFailure.RESPONSE_INVALID, "its discovery document has no https jwks_uri"
+            ) from None
         source = Source(self.tenant, address, self.deadline, self.ca_certificates)
         keys = document(source, KeySetReader(self.tenant, self.algorithms))
         keys.prepare()

@@ -23,16 +23,16 @@ from providers.claims import (
     text,
 )
 from providers.contract import (
+    CheckResult,
     Endpoint,
     Example,
-    Finding,
+    FailureReason,
     Identity,
     KeyRing,
     Parameter,
-    Refusal,
-    Refused,
     Strategy,
-    Unavailable,
+    UpstreamUnavailable,
+    VerificationFailed,
 )
 from providers.jose import Proven
 from providers.key_set import prove_by
@@ -84,19 +84,19 @@ class OIDCIDToken(Strategy):
         """Fetch the discovery document, and then the key set to which it leads."""
         discovery(settings, keys.tenant).prepare()
 
-    def documents(self, settings: Mapping[str, Any], keys: KeyRing) -> Mapping[str, str]:
+    def document_urls(self, settings: Mapping[str, Any], keys: KeyRing) -> Mapping[str, str]:
         """Return the addresses of the two; that of the key set once the first has told it."""
         known = {"discovery document": address_of(settings)}
         try:
             key_set = discovery(settings, keys.tenant).current(wait=0.0)
-        except Unavailable:
+        except UpstreamUnavailable:
             return known
         return {**known, "key set": key_set.source.url}
 
-    def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[Finding]:
+    def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[CheckResult]:
         """Fetch both, one after the other, and say what they have."""
         key_set = discovery(settings, keys.tenant).fetch_now()
-        yield Finding(True, f"The discovery document is that of {settings['issuer']}.")
+        yield CheckResult(True, f"The discovery document is that of {settings['issuer']}.")
         yield from key_set.fetch_now().findings(f"The key set at {urlsplit(key_set.source.url).netloc}")
 
 
@@ -115,16 +115,16 @@ def _demand_party(claims: Mapping[str, Any], settings: Mapping[str, Any]) -> Non
     trusted = {settings["client_id"], *settings["trusted_clients"].splitlines()}
     listed = audiences(claims, settings["client_id"])
     if not trusted.issuperset(listed):
-        raise Refused(Refusal.AUDIENCE_MISMATCH, "aud")
+        raise VerificationFailed(FailureReason.AUDIENCE_MISMATCH, "aud")
     if (len(listed) > 1 or "azp" in claims) and text(claims, "azp") not in trusted:
-        raise Refused(Refusal.AUTHORIZED_PARTY_MISMATCH, "azp")
+        raise VerificationFailed(FailureReason.AUTHORIZED_PARTY_MISMATCH, "azp")
 
 
 def _demand_age(claims: Mapping[str, Any], settings: Mapping[str, Any], now: float) -> None:
     """Demand an `iat`, and that it is not too long ago (step 10)."""
     issued, longest = moment(claims, "iat"), settings["max_age"]
     if longest is not None and issued + longest + settings["clock_skew"] <= now:
-        raise Refused(Refusal.TOKEN_EXPIRED, "iat")
+        raise VerificationFailed(FailureReason.TOKEN_EXPIRED, "iat")
 
 
 def _demand_nonce(claims: Mapping[str, Any], given: str | None, rule: str) -> None:
@@ -132,7 +132,7 @@ def _demand_nonce(claims: Mapping[str, Any], given: str | None, rule: str) -> No
     if rule == "off" or (rule == "if_given" and given is None):
         return
     if given is None or present(claims, "nonce") != given:
-        raise Refused(Refusal.NONCE_MISMATCH, "nonce")
+        raise VerificationFailed(FailureReason.NONCE_MISMATCH, "nonce")
 
 
 def _once(claims: Mapping[str, Any], replay: str) -> str | None:

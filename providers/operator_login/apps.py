@@ -7,6 +7,6 @@ class OperatorLoginConfig(ProviderConfig):
     """Username and password, judged by the operator."""
 
     default = True
-    contract = 1
+    contract = 2
     name = "providers.operator_login"
     strategy = "providers.operator_login.strategy.OperatorLogin"

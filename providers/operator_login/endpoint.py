@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from providers.contract import (
-    ACCOUNTS_AT_MOST,
-    TEXT,
+    IDENTIFIER,
+    MAX_ACCOUNTS,
     Account,
-    Outage,
-    Refusal,
-    Refused,
-    Unavailable,
-    account_id_of,
+    FailureReason,
+    UpstreamFailure,
+    UpstreamUnavailable,
+    VerificationFailed,
+    parse_account_id,
 )
 from providers.upstream import Answer, ask
 
@@ -26,21 +26,21 @@ LIMIT = 256 * 1024
 """Bytes of an answer: as many accounts as may be, with the longest names, have room."""
 
 _REFUSALS = {
-    (401, "invalid_credentials"): Refusal.CREDENTIAL_UNKNOWN,
-    (403, "account_suspended"): Refusal.ACCOUNT_SUSPENDED,
-    (403, "account_cancelled"): Refusal.ACCOUNT_CANCELLED,
+    (401, "invalid_credentials"): FailureReason.CREDENTIAL_UNKNOWN,
+    (403, "account_suspended"): FailureReason.ACCOUNT_SUSPENDED,
+    (403, "account_cancelled"): FailureReason.ACCOUNT_CANCELLED,
 }
 """What status and `reason` say of the subscriber. Without such a reason, 401 and 403 are said of AGS."""
 
 
 def log_in(tenant: str, username: str, password: str, settings: Mapping[str, Any]) -> tuple[Account, ...]:
-    """Return the accounts that these open, at least one. Raises `Refused` and `Unavailable`."""
+    """Return the accounts, at least one. Raises `VerificationFailed` and `UpstreamUnavailable`."""
     body = json.dumps({"tenant": tenant, "username": username, "password": password}).encode()
     answer = ask("POST", settings["address"], settings, headers=_headers(settings), body=body, limit=LIMIT)
     if answer.status == 200:
         return _accounts(answer)
     if (refusal := _REFUSALS.get((answer.status, _reason(answer)))) is not None:
-        raise Refused(refusal)
+        raise VerificationFailed(refusal)
     raise answer.outage()
 
 
@@ -58,33 +58,38 @@ def _headers(settings: Mapping[str, Any]) -> dict[str, str]:
 def _reason(answer: Answer) -> str:
     try:
         return str(answer.json_object().get("reason"))
-    except Unavailable:
+    except UpstreamUnavailable:
         return ""
 
 
 def _accounts(answer: Answer) -> tuple[Account, ...]:
     told = answer.json_object().get("accounts")
     if not isinstance(told, list):
-        raise Unavailable(Outage.WRONG, "its answer has no array accounts")
+        raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, "its answer has no array accounts")
     if not told:
-        raise Refused(Refusal.CREDENTIAL_UNKNOWN)
-    if len(told) > ACCOUNTS_AT_MOST:
-        raise Unavailable(Outage.WRONG, f"its answer has more than {ACCOUNTS_AT_MOST} accounts")
+        raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)
+    if len(told) > MAX_ACCOUNTS:
+        raise UpstreamUnavailable(
+            UpstreamFailure.RESPONSE_INVALID, f"its answer has more than {MAX_ACCOUNTS} accounts"
+        )
     accounts = tuple(map(_account, told))
     if len({account.id for account in accounts}) < len(accounts):
-        raise Unavailable(Outage.WRONG, "its answer has an accountId twice")
+        raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, "its answer has an accountId twice")
     return accounts
 
 
 def _account(told: Any) -> Account:
     if not isinstance(told, dict):
-        raise Unavailable(Outage.WRONG, "one of its accounts is no object")
-    identifier = account_id_of(told.get("accountId"))
+        raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, "one of its accounts is no object")
+    identifier = parse_account_id(told.get("accountId"))
     if identifier is None:
-        raise Unavailable(Outage.WRONG, "one of its accounts has no accountId of 1 to 255 characters")
+        raise UpstreamUnavailable(
+            UpstreamFailure.RESPONSE_INVALID, "one of its accounts has no accountId of 1 to 255 characters"
+        )
     information = told.get("accountInformation", identifier)
-    if not isinstance(information, str) or not TEXT.fullmatch(information):
-        raise Unavailable(
-            Outage.WRONG, "one of its accounts has no accountInformation of 1 to 255 characters"
+    if not isinstance(information, str) or not IDENTIFIER.fullmatch(information):
+        raise UpstreamUnavailable(
+            UpstreamFailure.RESPONSE_INVALID,
+            "one of its accounts has no accountInformation of 1 to 255 characters",
         )
     return Account(identifier, information)

@@ -32,7 +32,7 @@ class OperatorLoginSettings(UpstreamSettings):
     )
     user = forms.CharField(required=False, max_length=255, initial="", help_text="Needed for Basic.")
     secret = SecretField(
-        sent_to=("address", "ca_certificates", "user"),
+        destination_settings=("address", "ca_certificates", "user"),
         required=False,
         help_text="Needed for Basic and Bearer.",
     )
@@ -57,9 +57,9 @@ class OperatorLoginSettings(UpstreamSettings):
     )
     private_key = SecretField(
         # The key stays here; the passwords that it decrypts are sent there.
-        sent_to=("address", "ca_certificates"),
+        destination_settings=("address", "ca_certificates"),
         required=False,
-        lines=True,
+        multiline=True,
         max_length=8192,
         help_text="Needed where AGS decrypts: the private RSA key (PEM, 2048 to 4096 bits).",
     )

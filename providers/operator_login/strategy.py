@@ -11,16 +11,16 @@ from urllib.parse import urlsplit
 from rest_framework import serializers
 
 from providers.contract import (
+    CheckResult,
     Choice,
     Endpoint,
     Example,
-    Finding,
+    FailureReason,
     Identity,
     KeyRing,
     Parameter,
-    Refusal,
-    Refused,
     Strategy,
+    VerificationFailed,
 )
 from providers.operator_login.encrypted import decrypted, private_key
 from providers.operator_login.endpoint import log_in
@@ -61,25 +61,27 @@ class OperatorLogin(Strategy):
         """Return the account or the accounts that the operator names."""
         username, password = parameters["Username"], parameters["Password"]
         if not (username and password):
-            raise Refused(Refusal.CREDENTIAL_UNKNOWN)
+            raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)
         if settings["encryption"] == "decrypt":
             password = decrypted(password, private_key(settings["private_key"]), settings["padding"])
         accounts = log_in(keys.tenant, username, password, settings)
         return Identity(accounts[0].id) if len(accounts) == 1 else Choice(accounts)
 
-    def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[Finding]:
+    def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[CheckResult]:
         """Log in as a subscriber that nobody knows."""
         if settings["encryption"] == "decrypt":
             bits = private_key(settings["private_key"]).key_size
-            yield Finding(True, f"Passwords are decrypted with an RSA key of {bits} bits.")
+            yield CheckResult(True, f"Passwords are decrypted with an RSA key of {bits} bits.")
         host = urlsplit(settings["address"]).netloc
         # Also of the form of an encrypted one: the endpoint must refuse what it cannot decrypt.
         password = base64.b64encode(secrets.token_bytes(256)).decode()
         try:
             log_in(keys.tenant, f"nobody-{secrets.token_hex(8)}", password, settings)
-        except Refused as refused:
-            good = refused.refusal is Refusal.CREDENTIAL_UNKNOWN
-            told = "as it should" if good else f"but with {refused.refusal}, as if it knew him"
-            yield Finding(good, f"{host} accepts AGS, and refuses a subscriber that nobody knows, {told}.")
+        except VerificationFailed as refused:
+            good = refused.reason is FailureReason.CREDENTIAL_UNKNOWN
+            told = "as it should" if good else f"but with {refused.reason}, as if it knew him"
+            yield CheckResult(
+                good, f"{host} accepts AGS, and refuses a subscriber that nobody knows, {told}."
+            )
         else:
-            yield Finding(False, f"{host} accepts a subscriber that nobody knows: it lets anybody in.")
+            yield CheckResult(False, f"{host} accepts a subscriber that nobody knows: it lets anybody in.")

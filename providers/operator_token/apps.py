@@ -7,6 +7,6 @@ class OperatorTokenConfig(ProviderConfig):
     """The `OperatorAuthToken` of the set-top-box QR scenario."""
 
     default = True
-    contract = 1
+    contract = 2
     name = "providers.operator_token"
     strategy = "providers.operator_token.strategy.OperatorToken"

@@ -10,15 +10,15 @@ from rest_framework import serializers
 
 from providers.claims import TokenSettings, expiry, identity, jti, present, text
 from providers.contract import (
+    CheckResult,
     Endpoint,
     Example,
-    Finding,
+    FailureReason,
     Identity,
     KeyRing,
     Parameter,
-    Refusal,
-    Refused,
     Strategy,
+    VerificationFailed,
 )
 from providers.jose import prove
 
@@ -41,7 +41,7 @@ class OperatorToken(Strategy):
     label = "Operator token (JWT with a shared secret)"
     endpoints = (Endpoint.GET_SESSION_TOKEN, Endpoint.SIGNON_WITH_SESSION_TOKEN, Endpoint.SIGNOUT)
     uses_keys = True
-    is_nonblocking = True
+    blocking = False
     Parameters = OperatorTokenParameters
     Settings = TokenSettings
     # Of the right form, and signed by nobody.
@@ -56,25 +56,27 @@ class OperatorToken(Strategy):
         claims = proven.claims
         for claim, is_right, refusal in _FIXED:
             if not is_right(present(claims, claim)):
-                raise Refused(refusal, claim)
+                raise VerificationFailed(refusal, claim)
         expires = expiry(claims, settings, now)
         account_id = text(claims, "OpfAccountId")
         if text(claims, "OpfTenantId") != keys.tenant:
-            raise Refused(Refusal.TENANT_MISMATCH, "OpfTenantId")
+            raise VerificationFailed(FailureReason.TENANT_MISMATCH, "OpfTenantId")
         return identity(account_id, proven.key.id, jti(claims, settings["replay"]), expires)
 
-    def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[Finding]:
+    def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[CheckResult]:
         """Say which keys could sign a token that is accepted now."""
         now = time.time()
-        kids = sorted(kid for kid, key in keys.keys.items() if key.refusal(now) is None)
+        kids = sorted(kid for kid, key in keys.keys.items() if key.failure_reason(now) is None)
         if kids:
-            yield Finding(good=True, sentence=f"Keys in force: {', '.join(kids)}.")
+            yield CheckResult(passed=True, message=f"Keys in force: {', '.join(kids)}.")
         else:
-            yield Finding(good=False, sentence="The tenant has no key in force: no token can be accepted.")
+            yield CheckResult(
+                passed=False, message="The tenant has no key in force: no token can be accepted."
+            )
 
 
 # claim, its rule, the refusal
 _FIXED = (
-    ("typ", lambda value: value == TOKEN_TYPE, Refusal.TYPE_MISMATCH),
-    ("aud", lambda value: value in (AUDIENCE, [AUDIENCE]), Refusal.AUDIENCE_MISMATCH),
+    ("typ", lambda value: value == TOKEN_TYPE, FailureReason.TYPE_MISMATCH),
+    ("aud", lambda value: value in (AUDIENCE, [AUDIENCE]), FailureReason.AUDIENCE_MISMATCH),
 )

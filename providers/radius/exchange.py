@@ -23,7 +23,7 @@ from pyrad.packet import (
     PacketError,
 )
 
-from providers.contract import Outage, Unavailable
+from providers.contract import UpstreamFailure, UpstreamUnavailable
 from providers.upstream import addresses_of
 
 SHARE = 0.9
@@ -75,7 +75,7 @@ def access_request(username: str, password: str, settings: Mapping[str, Any], **
 
 
 def exchange(request: AuthPacket, settings: Mapping[str, Any]) -> tuple[Verdict, Mapping[int, list[bytes]]]:
-    """Return what the server answers, and the attributes with it. Raises `Unavailable`.
+    """Return what the server answers, and the attributes with it. Raises `UpstreamUnavailable`.
 
     Whatever does not carry a Message-Authenticator that is right, for this request, is thrown away.
     """
@@ -92,10 +92,14 @@ def exchange(request: AuthPacket, settings: Mapping[str, Any]) -> tuple[Verdict,
                         return Verdict(answer.code), answer
                     heard = True
         except OSError:
-            raise Unavailable(Outage.AWAY) from None
+            raise UpstreamUnavailable(UpstreamFailure.UNREACHABLE) from None
     if heard:
-        raise Unavailable(Outage.UNTRUSTED, "no answer has a Message-Authenticator that is right")
-    raise Unavailable(Outage.SLOW, "it is silent, as towards whoever it does not know or has another secret")
+        raise UpstreamUnavailable(
+            UpstreamFailure.CERTIFICATE_UNTRUSTED, "no answer has a Message-Authenticator that is right"
+        )
+    raise UpstreamUnavailable(
+        UpstreamFailure.TIMEOUT, "it is silent, as towards whoever it does not know or has another secret"
+    )
 
 
 def _reach(host: str, port: int) -> socket.socket:
@@ -109,7 +113,7 @@ def _reach(host: str, port: int) -> socket.socket:
             stream.close()
         else:
             return stream
-    raise Unavailable(Outage.AWAY)
+    raise UpstreamUnavailable(UpstreamFailure.UNREACHABLE)
 
 
 def _datagrams(stream: socket.socket, until: float) -> Iterator[bytes]:

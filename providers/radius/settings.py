@@ -25,7 +25,7 @@ class RADIUSSettings(SessionTokenSettings, UpstreamSettings):
     host = HostField(help_text="The name or the address of the server.")
     port = forms.IntegerField(min_value=1, max_value=65535, initial=1812, help_text="Its UDP port.")
     shared_secret = SecretField(
-        sent_to=("host", "port"),
+        destination_settings=("host", "port"),
         min_length=16,
         max_length=128,
         help_text="What the server knows AGS by, of at least 16 characters: make it random.",
@@ -50,7 +50,7 @@ class RADIUSSettings(SessionTokenSettings, UpstreamSettings):
         help_text="What names the account. As it was sent: only where the server minds capitals.",
     )
     line_secret = SecretField(
-        sent_to=(),
+        destination_settings=(),
         required=False,
         min_length=16,
         max_length=128,
@@ -59,7 +59,7 @@ class RADIUSSettings(SessionTokenSettings, UpstreamSettings):
     )
     line_password = SecretField(
         # Anyone with the shared secret can read it in transit.
-        sent_to=("host", "port", "shared_secret"),
+        destination_settings=("host", "port", "shared_secret"),
         required=False,
         max_length=128,
         help_text="For lines: the password that the server expects with every line.",

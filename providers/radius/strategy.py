@@ -11,16 +11,16 @@ from typing import Any
 from rest_framework import serializers
 
 from providers.contract import (
-    TEXT,
+    IDENTIFIER,
+    CheckResult,
     Endpoint,
     Example,
-    Finding,
+    FailureReason,
     Identity,
     KeyRing,
     Parameter,
-    Refusal,
-    Refused,
     Strategy,
+    VerificationFailed,
 )
 from providers.radius.exchange import Attribute, Verdict, access_request, exchange
 from providers.radius.settings import LINE, SENT, RADIUSSettings
@@ -65,28 +65,28 @@ class RADIUS(Strategy):
         """Return the account, if the server accepts the user."""
         username, password = parameters["Username"], parameters["Password"]
         if not _can_be_sent(username, password):
-            raise Refused(Refusal.CREDENTIAL_UNKNOWN)
+            raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)
         if settings["mode"] == LINE:
             # The server would accept any line that there is.
             if not hmac.compare_digest(password.encode(), settings["line_secret"].encode()):
-                raise Refused(Refusal.CREDENTIAL_UNKNOWN)
+                raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)
             password = settings["line_password"]
         verdict, said = _within(settings, partial(_ask, username, password, settings))
         if verdict is not Verdict.ACCEPTED:
-            raise Refused(Refusal.CREDENTIAL_UNKNOWN)
+            raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)
         return Identity(_account(username, said, settings["account_attribute"]))
 
-    def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterator[Finding]:
+    def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterator[CheckResult]:
         """Ask for a user who is made up: the answer proves that the server is there and knows the secret."""
         server = f"{settings['host']}:{settings['port']}"
         nobody, password = f"nobody-{secrets.token_hex(8)}", secrets.token_hex(16)
         verdict, _ = _within(settings, partial(_ask, nobody, password, settings))
         if verdict is Verdict.REJECTED:
-            yield Finding(
-                good=True, sentence=f"{server} knows the shared secret, and rejects a made-up user."
+            yield CheckResult(
+                passed=True, message=f"{server} knows the shared secret, and rejects a made-up user."
             )
         else:
-            yield Finding(good=False, sentence=f"{server} does not reject a user who was made up.")
+            yield CheckResult(passed=False, message=f"{server} does not reject a user who was made up.")
 
 
 _Answer = tuple[Verdict, Mapping[int, list[bytes]]]
@@ -103,7 +103,7 @@ def _can_be_sent(username: str, password: str) -> bool:
     except UnicodeEncodeError:
         return False
     fits = sizes[0] <= USERNAME_BYTES and 0 < sizes[1] <= PASSWORD_BYTES
-    return fits and bool(TEXT.fullmatch(username)) and "\0" not in password
+    return fits and bool(IDENTIFIER.fullmatch(username)) and "\0" not in password
 
 
 def _ask(username: str, password: str, settings: Mapping[str, Any]) -> _Answer:
@@ -118,8 +118,10 @@ def _account(username: str, said: Mapping[int, list[bytes]], wanted: str) -> str
         return username
     values = said.get(Attribute[wanted], [])
     if len(values) != 1:
-        raise Refused(Refusal.ACCOUNT_AMBIGUOUS if values else Refusal.IDENTITY_INVALID)
+        raise VerificationFailed(
+            FailureReason.ACCOUNT_AMBIGUOUS if values else FailureReason.IDENTITY_INVALID
+        )
     try:
         return values[0].decode()
     except UnicodeDecodeError:
-        raise Refused(Refusal.IDENTITY_INVALID) from None
+        raise VerificationFailed(FailureReason.IDENTITY_INVALID) from None

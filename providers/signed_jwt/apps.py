@@ -7,6 +7,6 @@ class SignedJWTConfig(ProviderConfig):
     """A JWT that the operator has signed with a private key."""
 
     default = True
-    contract = 1
+    contract = 2
     name = "providers.signed_jwt"
     strategy = "providers.signed_jwt.strategy.SignedJWT"

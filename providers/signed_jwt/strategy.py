@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from rest_framework import serializers
 
 from providers.claims import account, audiences, demand_issuer, demand_no_events, expiry, identity, jti
-from providers.contract import Endpoint, Example, Finding, Identity, KeyRing, Parameter, Strategy
+from providers.contract import CheckResult, Endpoint, Example, Identity, KeyRing, Parameter, Strategy
 from providers.jose import FOREIGN_KID, Proven, prove
 from providers.key_set import KeySet, KeySetReader, entered, prove_by
 from providers.signed_jwt.settings import SignedJWTSettings
@@ -62,11 +62,11 @@ class SignedJWT(Strategy):
         if settings["keys_from"] == "address":
             _document(settings, keys.tenant).prepare()
 
-    def documents(self, settings: Mapping[str, Any], keys: KeyRing) -> Mapping[str, str]:
+    def document_urls(self, settings: Mapping[str, Any], keys: KeyRing) -> Mapping[str, str]:
         """Return the address of the key set, if it has one."""
         return {"key set": settings["key_set_address"]} if settings["keys_from"] == "address" else {}
 
-    def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[Finding]:
+    def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[CheckResult]:
         """Say which keys there are."""
         if settings["keys_from"] == "entered":
             return _entered(settings, keys.tenant).findings("What is entered")

@@ -7,6 +7,6 @@ class TokenIntrospectionConfig(ProviderConfig):
     """An access token, judged by the identity provider that issued it."""
 
     default = True
-    contract = 1
+    contract = 2
     name = "providers.token_introspection"
     strategy = "providers.token_introspection.strategy.TokenIntrospection"

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from providers.claims import LIFETIME_AT_MOST
-from providers.contract import Refusal, Refused, account_id_of
+from providers.contract import FailureReason, VerificationFailed, parse_account_id
 
 
 def judge(said: Mapping[str, Any], settings: Mapping[str, Any], tenant: str, now: float) -> str:
-    """Return the account. `now` is in seconds since the epoch. Raises `Refused`.
+    """Return the account. `now` is in seconds since the epoch. Raises `VerificationFailed`.
 
     A member that is null is absent: so do some servers write one that is not set.
     """
@@ -18,20 +18,20 @@ def judge(said: Mapping[str, Any], settings: Mapping[str, Any], tenant: str, now
     _check_kind(said, settings)
     _check_times(said, settings["clock_skew"], now)
     if settings["issuer"] and _text(said, "iss") != settings["issuer"]:
-        raise Refused(Refusal.ISSUER_MISMATCH, "iss")
+        raise VerificationFailed(FailureReason.ISSUER_MISMATCH, "iss")
     if settings["audience"] and settings["audience"] not in _audience(said):
-        raise Refused(Refusal.AUDIENCE_MISMATCH, "aud")
+        raise VerificationFailed(FailureReason.AUDIENCE_MISMATCH, "aud")
     if settings["scope"] and not {*settings["scope"].split()} <= _scopes(said):
-        raise Refused(Refusal.CLAIM_MISMATCH, "scope")
+        raise VerificationFailed(FailureReason.CLAIM_MISMATCH, "scope")
     if settings["tenant_member"] and _text(said, settings["tenant_member"]) != tenant:
-        raise Refused(Refusal.TENANT_MISMATCH, settings["tenant_member"])
-    account = account_id_of(_present(said, settings["account_member"]))
+        raise VerificationFailed(FailureReason.TENANT_MISMATCH, settings["tenant_member"])
+    account = parse_account_id(_present(said, settings["account_member"]))
     if account is None:
-        raise Refused(Refusal.CLAIM_INVALID, settings["account_member"])
+        raise VerificationFailed(FailureReason.CLAIM_INVALID, settings["account_member"])
     # A token that a client got for itself names the client. No client may pass for a subscriber by choosing
     # its name (RFC 9700, section 4.15).
-    if account == account_id_of(said.get("client_id")):
-        raise Refused(Refusal.CLAIM_MISMATCH, settings["account_member"])
+    if account == parse_account_id(said.get("client_id")):
+        raise VerificationFailed(FailureReason.CLAIM_MISMATCH, settings["account_member"])
     return account
 
 
@@ -39,9 +39,9 @@ def _check_kind(said: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Insist on a bearer token: AGS cannot know whether a caller holds the key that another is bound to."""
     is_due = settings["token_type"] == "required"  # noqa: S105 - a word of a setting
     if (is_due or "token_type" in said) and _text(said, "token_type").lower() != "bearer":
-        raise Refused(Refusal.TYPE_MISMATCH, "token_type")
+        raise VerificationFailed(FailureReason.TYPE_MISMATCH, "token_type")
     if "cnf" in said:
-        raise Refused(Refusal.TYPE_MISMATCH, "cnf")
+        raise VerificationFailed(FailureReason.TYPE_MISMATCH, "cnf")
 
 
 def _check_times(said: Mapping[str, Any], skew: int, now: float) -> None:
@@ -51,24 +51,24 @@ def _check_times(said: Mapping[str, Any], skew: int, now: float) -> None:
     """
     if "exp" in said and (expires := _number(said, "exp")) != 0:
         if expires + skew <= now:
-            raise Refused(Refusal.TOKEN_EXPIRED, "exp")
+            raise VerificationFailed(FailureReason.TOKEN_EXPIRED, "exp")
         if expires > now + LIFETIME_AT_MOST:
-            raise Refused(Refusal.LIFETIME_TOO_LONG, "exp")
+            raise VerificationFailed(FailureReason.LIFETIME_TOO_LONG, "exp")
     if "nbf" in said and _number(said, "nbf") - skew > now:
-        raise Refused(Refusal.TOKEN_NOT_YET_VALID, "nbf")
+        raise VerificationFailed(FailureReason.TOKEN_NOT_YET_VALID, "nbf")
 
 
 def _present(said: Mapping[str, Any], member: str) -> Any:
     try:
         return said[member]
     except KeyError:
-        raise Refused(Refusal.CLAIM_MISSING, member) from None
+        raise VerificationFailed(FailureReason.CLAIM_MISSING, member) from None
 
 
 def _text(said: Mapping[str, Any], member: str) -> str:
     value = _present(said, member)
     if not isinstance(value, str):
-        raise Refused(Refusal.CLAIM_INVALID, member)
+        raise VerificationFailed(FailureReason.CLAIM_INVALID, member)
     return value
 
 
@@ -85,7 +85,7 @@ def _scopes(said: Mapping[str, Any]) -> set[str]:
 
 def _texts(value: Any, member: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise Refused(Refusal.CLAIM_INVALID, member)
+        raise VerificationFailed(FailureReason.CLAIM_INVALID, member)
     return value
 
 
@@ -93,8 +93,8 @@ def _number(said: Mapping[str, Any], member: str) -> float:
     """A JSON number, and no other type that Python would take for one."""
     value = said[member]
     if type(value) not in (int, float):
-        raise Refused(Refusal.CLAIM_INVALID, member)
+        raise VerificationFailed(FailureReason.CLAIM_INVALID, member)
     try:
         return float(value)
     except OverflowError:
-        raise Refused(Refusal.CLAIM_INVALID, member) from None
+        raise VerificationFailed(FailureReason.CLAIM_INVALID, member) from None

@@ -20,7 +20,9 @@ class TokenIntrospectionSettings(UpstreamSettings, SessionTokenSettings):
     client_id = forms.CharField(
         label="Client ID", max_length=255, help_text="The client that AGS is to the identity provider."
     )
-    client_secret = SecretField(sent_to=("address", "ca_certificates", "client_id"), help_text="Its secret.")
+    client_secret = SecretField(
+        destination_settings=("address", "ca_certificates", "client_id"), help_text="Its secret."
+    )
     client_authentication = forms.ChoiceField(
         choices=[
             ("client_secret_basic", "In the Authorization header (client_secret_basic)"),

@@ -13,15 +13,15 @@ from urllib.parse import quote_plus, urlencode, urlsplit
 from rest_framework import serializers
 
 from providers.contract import (
+    CheckResult,
     Endpoint,
     Example,
-    Finding,
+    FailureReason,
     Identity,
     KeyRing,
     Parameter,
-    Refusal,
-    Refused,
     Strategy,
+    VerificationFailed,
 )
 from providers.token_introspection.rules import judge
 from providers.token_introspection.settings import TokenIntrospectionSettings
@@ -66,27 +66,29 @@ class TokenIntrospection(Strategy):
         """Return the account that the identity provider names for the token."""
         token = parameters["AccessToken"]
         if not _TOKEN.fullmatch(token):
-            raise Refused(Refusal.MALFORMED)
+            raise VerificationFailed(FailureReason.MALFORMED)
         said = _introspect(token, settings)
         if said.get("active") is not True:
-            raise Refused(Refusal.TOKEN_INACTIVE)
+            raise VerificationFailed(FailureReason.TOKEN_INACTIVE)
         return Identity(judge(said, settings, keys.tenant, time.time()))
 
-    def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[Finding]:
+    def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[CheckResult]:
         """Ask about a token that nobody has issued."""
         host = urlsplit(settings["address"]).netloc
         said = _introspect(secrets.token_urlsafe(32), settings).get("active")
         if said is False:
-            yield Finding(
+            yield CheckResult(
                 True,
                 f"{host} accepts the client of AGS, and knows a token that nobody has issued as inactive.",
             )
         elif said is True:
-            yield Finding(False, f"{host} calls a token active that nobody has issued: it lets anybody in.")
+            yield CheckResult(
+                False, f"{host} calls a token active that nobody has issued: it lets anybody in."
+            )
         else:
-            yield Finding(False, f"{host} answers, but does not say whether a token is active.")
+            yield CheckResult(False, f"{host} answers, but does not say whether a token is active.")
         if not (settings["audience"] or settings["scope"]):
-            yield Finding(
+            yield CheckResult(
                 None,
                 "Neither audience nor scope is set: "
                 "a token that was made for another service of the operator is accepted as well.",
@@ -94,7 +96,7 @@ class TokenIntrospection(Strategy):
 
 
 def _introspect(token: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the answer of the endpoint (RFC 7662, section 2.2). Raises `Unavailable`."""
+    """Return the answer of the endpoint (RFC 7662, section 2.2). Raises `UpstreamUnavailable`."""
     form = {"token": token}
     if settings["token_type_hint"]:
         form["token_type_hint"] = settings["token_type_hint"]

@@ -10,23 +10,23 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from django.conf import settings
 
-from providers.contract import Outage, Unavailable
+from providers.contract import UpstreamFailure, UpstreamUnavailable
 
 
 def addresses_of(host: str, port: int) -> list[str]:
     """Return the addresses (IPv4 or IPv6, as text) of `host` that may be spoken to, in the resolver's order.
 
     To connect to one of these, and not to the name, is what keeps a name that changes its mind from leading
-    elsewhere. May wait as long as the resolver does: call it inside `within`. Raises `Unavailable`.
+    elsewhere. May wait as long as the resolver does: call it inside `within`. Raises `UpstreamUnavailable`.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise Unavailable(Outage.AWAY, "its name could not be resolved") from None
+        raise UpstreamUnavailable(UpstreamFailure.UNREACHABLE, "its name could not be resolved") from None
     addresses = list(dict.fromkeys(str(one[4][0]) for one in found))
     allowed = [address for address in addresses if _is_allowed(address)]
     if not allowed:
-        raise Unavailable(Outage.FORBIDDEN)
+        raise UpstreamUnavailable(UpstreamFailure.ADDRESS_FORBIDDEN)
     return allowed
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from providers.contract import Outage, Unavailable
+from providers.contract import UpstreamFailure, UpstreamUnavailable
 from providers.strict_json import NotStrictJSON, parse
 
 DEPTH = 8
@@ -22,18 +22,21 @@ class Answer:
     body: bytes = field(repr=False)
 
     def json_object(self) -> dict[str, Any]:
-        """Return the JSON object that it is. Raises `Unavailable(WRONG)` when it is none."""
+        """Return the body as a JSON object. Raises `UpstreamUnavailable(RESPONSE_INVALID)`."""
         try:
             value = parse(self.body, DEPTH)
         except NotStrictJSON:
             value = None
         if not isinstance(value, dict):
-            raise Unavailable(Outage.WRONG, "its answer is no JSON object")
+            raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, "its answer is no JSON object")
         return value
 
-    def outage(self) -> Unavailable:
+    def outage(self) -> UpstreamUnavailable:
         """Return what this status means where nothing else is made of it."""
         if self.status in {401, 403}:
-            return Unavailable(Outage.REFUSES_US)
+            return UpstreamUnavailable(UpstreamFailure.CREDENTIALS_REJECTED)
         away = self.status == 429 or self.status >= 500
-        return Unavailable(Outage.AWAY if away else Outage.WRONG, f"it answers {self.status}")
+        return UpstreamUnavailable(
+            UpstreamFailure.UNREACHABLE if away else UpstreamFailure.RESPONSE_INVALID,
+            f"it answers {self.status}",
+        )

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from django.dispatch import Signal
 
-from providers.contract import Outage, Unavailable
+from providers.contract import UpstreamFailure, UpstreamUnavailable
 from providers.upstream.http import ask, host_and_port
 from providers.upstream.room import background, requests
 
@@ -63,7 +63,7 @@ class Health:
 
     good_at: float | None = None
     failed_at: float | None = None
-    outage: Outage | None = None
+    failure: UpstreamFailure | None = None
     detail: str = ""
 
 
@@ -78,11 +78,11 @@ class Document(Generic[_T]):
         self._lock = threading.Lock()
         self._copy: _T | None = None
         self._good_at = self._begun_at = float("-inf")
-        self._failed: Unavailable | None = None
+        self._failed: UpstreamUnavailable | None = None
         self._fetch: Future[None] | None = None
 
     def current(self, wait: float | None = None) -> _T:
-        """Return the document. Raises `Unavailable`.
+        """Return the document. Raises `UpstreamUnavailable`.
 
         Where it must be fetched first, that takes at most `wait` seconds, or the deadline of the source.
         """
@@ -96,9 +96,9 @@ class Document(Generic[_T]):
         with self._lock:
             if self._copy is not None and time.monotonic() - self._good_at < KEPT_FOR:
                 return self._copy
-            told = self._failed or outage or Unavailable(Outage.SLOW)
+            told = self._failed or outage or UpstreamUnavailable(UpstreamFailure.TIMEOUT)
         # A new one each time: one that is raised by many keeps the frames of all, and what is in them.
-        raise Unavailable(told.outage, told.detail)
+        raise UpstreamUnavailable(told.failure, told.detail)
 
     def newer(self, than: _T, wait: float | None = None) -> _T:
         """Return the document as it is now, for `than` lacks what was looked for.
@@ -118,11 +118,11 @@ class Document(Generic[_T]):
                 self._fetch_if_due()
 
     def fetch_now(self) -> _T:
-        """Fetch it, whatever is kept, and return it. Raises `Unavailable`."""
+        """Fetch it, whatever is kept, and return it. Raises `UpstreamUnavailable`."""
         try:
             copy = self._load()
             self._keep(copy)
-        except Unavailable as outage:
+        except UpstreamUnavailable as outage:
             self._fail(outage)
             raise
         finally:
@@ -139,10 +139,10 @@ class Document(Generic[_T]):
             try:
                 thread.start()
             except RuntimeError:  # the machine has no thread left
-                self._fetch, self._failed = None, Unavailable(Outage.BUSY)
+                self._fetch, self._failed = None, UpstreamUnavailable(UpstreamFailure.OVERLOADED)
         return self._fetch
 
-    def _wait(self, fetch: Future[None] | None, seconds: float | None) -> Unavailable | None:
+    def _wait(self, fetch: Future[None] | None, seconds: float | None) -> UpstreamUnavailable | None:
         """Wait for that fetch to end, and return what kept it from being waited for."""
         if fetch is None:
             return None
@@ -150,21 +150,21 @@ class Document(Generic[_T]):
             with requests.place(self._upstream):
                 fetch.result(self.source.deadline if seconds is None else seconds)
         except TimeoutError:
-            return Unavailable(Outage.SLOW)
-        except Unavailable as busy:
+            return UpstreamUnavailable(UpstreamFailure.TIMEOUT)
+        except UpstreamUnavailable as busy:
             return busy
         return None
 
     def _run(self, fetch: Future[None]) -> None:
         try:
             self._keep(self._load())
-        except Unavailable as outage:
+        except UpstreamUnavailable as outage:
             self._fail(outage)
-            if outage.outage is Outage.BUSY:
+            if outage.failure is UpstreamFailure.OVERLOADED:
                 self._begun_at += BUSY_GAP - GAP
         except Exception as error:  # noqa: BLE001 - whatever a document does to its parser, fetching goes on
             log.error("document cannot be parsed: %s", type(error).__name__)
-            self._fail(Unavailable(Outage.WRONG))
+            self._fail(UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID))
         with self._lock:
             self._fetch = None
         fetch.set_result(None)
@@ -177,7 +177,7 @@ class Document(Generic[_T]):
         headers = {"Accept": "application/json"}
         answer = ask("GET", source.url, limits, headers=headers, limit=LIMIT, room=background)
         if answer.status != 200:
-            raise Unavailable(Outage.WRONG, f"it answers {answer.status}")
+            raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, f"it answers {answer.status}")
         return self._parse(answer.body)
 
     def _keep(self, copy: _T) -> None:
@@ -186,10 +186,10 @@ class Document(Generic[_T]):
             self._good_at = time.monotonic()
             self.health = Health(time.time(), self.health.failed_at)
 
-    def _fail(self, outage: Unavailable) -> None:
+    def _fail(self, outage: UpstreamUnavailable) -> None:
         with self._lock:
-            self._failed = Unavailable(outage.outage, outage.detail)
-            self.health = Health(self.health.good_at, time.time(), outage.outage, str(outage))
+            self._failed = UpstreamUnavailable(outage.failure, outage.detail)
+            self.health = Health(self.health.good_at, time.time(), outage.failure, str(outage))
 
     def _tell(self) -> None:
         fetched.send_robust(sender=Document, document=self)
@@ -199,6 +199,6 @@ class Document(Generic[_T]):
 def document(source: Source, parse: Callable[[bytes], Any]) -> Document[Any]:
     """Return the document of that source: the same for the same source and the same (equal) `parse`.
 
-    `parse` takes the bytes, and raises `Unavailable(WRONG)` when they are not what they should be.
+    `parse` takes the bytes. It raises `UpstreamUnavailable(RESPONSE_INVALID)` if they are not valid.
     """
     return Document(source, parse)

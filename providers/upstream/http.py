@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import h11
 import httpcore2
 
-from providers.contract import Outage, Unavailable
+from providers.contract import UpstreamFailure, UpstreamUnavailable
 from providers.upstream.address import addresses_of
 from providers.upstream.answer import Answer
 from providers.upstream.room import PLACES, Room, requests
@@ -42,11 +42,13 @@ def ask(
     """Return the answer of an https address to one request.
 
     `settings` are those of `UpstreamSettings`: the deadline in seconds, and whom to trust. Raises
-    `Unavailable`, also for an answer that redirects, is compressed, or is larger than `limit` bytes.
+    `UpstreamUnavailable`, also for an answer that redirects, is compressed, or is larger than `limit` bytes.
     """
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.hostname:
-        raise Unavailable(Outage.FORBIDDEN, "its address does not begin with https://")
+        raise UpstreamUnavailable(
+            UpstreamFailure.ADDRESS_FORBIDDEN, "its address does not begin with https://"
+        )
     deadline: float = settings["deadline"]
     call = _Call(method, url, settings["ca_certificates"], headers or {}, body, limit, deadline)
     return room.within(deadline, host_and_port(url), call)
@@ -94,19 +96,23 @@ class _Call:
             name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers
         }
         if 300 <= response.status < 400:
-            raise Unavailable(Outage.WRONG, "it redirects, which AGS does not follow")
+            raise UpstreamUnavailable(
+                UpstreamFailure.RESPONSE_INVALID, "it redirects, which AGS does not follow"
+            )
         if headers.get("content-encoding", "identity") != "identity":
-            raise Unavailable(Outage.WRONG, "its answer is compressed, which AGS has not asked for")
+            raise UpstreamUnavailable(
+                UpstreamFailure.RESPONSE_INVALID, "its answer is compressed, which AGS has not asked for"
+            )
         body = bytearray()
         for chunk in response.iter_stream():
             body += chunk
             if len(body) > self.limit:
-                raise Unavailable(Outage.TOO_LARGE)
+                raise UpstreamUnavailable(UpstreamFailure.RESPONSE_TOO_LARGE)
         stream: _Stream = response.extensions["network_stream"]
         if _has_more(self.method, bytes(stream.received)):
             # Kept, the connection would answer the next request, of somebody else, with what is left over.
             stream.close()
-            raise Unavailable(Outage.WRONG, "its answer is longer than it says")
+            raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, "its answer is longer than it says")
         # RFC 8259, section 8.1, lets a reader ignore a byte order mark.
         return Answer(response.status, headers, bytes(body).removeprefix(BOM_UTF8))
 
@@ -129,11 +135,11 @@ def _outages() -> Iterator[None]:
     try:
         yield
     except httpcore2.TimeoutException:
-        raise Unavailable(Outage.SLOW) from None
+        raise UpstreamUnavailable(UpstreamFailure.TIMEOUT) from None
     except httpcore2.NetworkError:
-        raise Unavailable(Outage.AWAY) from None
+        raise UpstreamUnavailable(UpstreamFailure.UNREACHABLE) from None
     except httpcore2.ProtocolError:
-        raise Unavailable(Outage.WRONG, "its answer is not valid HTTP") from None
+        raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, "its answer is not valid HTTP") from None
 
 
 @lru_cache(maxsize=256)
@@ -203,9 +209,11 @@ class _Stream(httpcore2.NetworkStream):
         except httpcore2.ConnectError as error:
             match error.__cause__:
                 case ssl.SSLCertVerificationError():
-                    raise Unavailable(Outage.UNTRUSTED) from None
+                    raise UpstreamUnavailable(UpstreamFailure.CERTIFICATE_UNTRUSTED) from None
                 case ssl.SSLError():
-                    raise Unavailable(Outage.WRONG, "it does not speak TLS as it should") from None
+                    raise UpstreamUnavailable(
+                        UpstreamFailure.RESPONSE_INVALID, "it does not speak TLS as it should"
+                    ) from None
             raise
 
     def get_extra_info(self, info: str) -> Any:

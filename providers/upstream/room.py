@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
-from providers.contract import Outage, Unavailable
+from providers.contract import UpstreamFailure, UpstreamUnavailable
 
 PLACES = 16
 """Calls that may be under way in one process. `manage.py serve` has that many more threads for strategies."""
@@ -34,7 +34,7 @@ class Room:
 
     @contextmanager
     def place(self, upstream: str) -> Iterator[None]:
-        """Hold a place while something is waited for. Raises `Unavailable(BUSY)` if there is none."""
+        """Hold a slot. Raises `UpstreamUnavailable(OVERLOADED)` if none is free."""
         self._enter(upstream)
         try:
             yield
@@ -42,11 +42,11 @@ class Room:
             self._leave(upstream)
 
     def within(self, deadline: float, upstream: str, call: Callable[[], _T]) -> _T:
-        """Return what `call` returns, or raise what it raises, within `deadline` seconds.
+        """Call `call` in a thread and return its result. Raises what `call` raises.
 
-        After that it raises `Unavailable(SLOW)`, and where as many wait as may `Unavailable(BUSY)` at once.
-        The call must end by itself soon after, so give it the deadline as well; what it cannot limit, such as
-        looking up a name, is what this is for.
+        Raises `UpstreamUnavailable(OVERLOADED)` if no slot is free, and `UpstreamUnavailable(TIMEOUT)` after
+        `deadline` seconds. The call then continues and keeps its slot, so it must also limit its own time.
+        This limit is for what the call cannot limit, such as name resolution.
         """
         self._enter(upstream)
         # The place is free again when the call has really ended, and not when nobody waits for it any more.
@@ -54,17 +54,17 @@ class Room:
             future = self._threads.submit(call)
         except RuntimeError:  # the machine has no thread left, or the process ends
             self._leave(upstream)
-            raise Unavailable(Outage.BUSY) from None
+            raise UpstreamUnavailable(UpstreamFailure.OVERLOADED) from None
         future.add_done_callback(lambda _: self._leave(upstream))
         try:
             return future.result(deadline)
         except TimeoutError:
-            raise Unavailable(Outage.SLOW) from None
+            raise UpstreamUnavailable(UpstreamFailure.TIMEOUT) from None
 
     def _enter(self, upstream: str) -> None:
         with self._lock:
             if self._taken.total() >= PLACES or self._taken[upstream] >= PLACES_OF_ONE:
-                raise Unavailable(Outage.BUSY)
+                raise UpstreamUnavailable(UpstreamFailure.OVERLOADED)
             self._taken[upstream] += 1
 
     def _leave(self, upstream: str) -> None:

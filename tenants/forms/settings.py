@@ -22,7 +22,7 @@ from unfold.widgets import (
     UnfoldAdminSelectWidget,
 )
 
-from providers.contract import SecretField, SecretLines, Strategy
+from providers.contract import SecretField, SecretTextarea, Strategy
 from tenants.models import Service
 from tenants.secret_settings import MARK, destination_of, secrets_of
 
@@ -85,7 +85,7 @@ def shown_setting(name: str, field: forms.Field) -> Callable[[Service], Any]:
 
 def _keep_secret(field: forms.Field, *, is_set: bool, sent_to: list[str]) -> None:
     """Let it be entered and never rendered, not even when the form comes back with an error."""
-    if not isinstance(field.widget, SecretLines):
+    if not isinstance(field.widget, SecretTextarea):
         field.widget = UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}, render_value=False)
         field.widget.attrs |= field.widget_attrs(field.widget)
     field.initial = None

@@ -1,19 +1,19 @@
 """The registry of errors: one table, each number and word once."""
 
 from ags.api.errors import NOT_AUTHENTICATED, PROVEN, REGISTRY, as_api_error
-from providers.contract import Refusal, Refused
+from providers.contract import FailureReason, VerificationFailed
 
 UNPROVEN = {
-    Refusal.MALFORMED,
-    Refusal.HEADER_MEMBER_FORBIDDEN,
-    Refusal.KEY_UNKNOWN,
-    Refusal.KEY_NOT_IN_FORCE,
-    Refusal.KEY_UNREADABLE,
-    Refusal.ALGORITHM_MISMATCH,
-    Refusal.SIGNATURE_INVALID,
-    Refusal.CREDENTIAL_UNKNOWN,
-    Refusal.TOKEN_INACTIVE,
-    Refusal.IDENTITY_INVALID,
+    FailureReason.MALFORMED,
+    FailureReason.HEADER_MEMBER_FORBIDDEN,
+    FailureReason.KEY_UNKNOWN,
+    FailureReason.KEY_NOT_IN_FORCE,
+    FailureReason.KEY_UNREADABLE,
+    FailureReason.ALGORITHM_MISMATCH,
+    FailureReason.SIGNATURE_INVALID,
+    FailureReason.CREDENTIAL_UNKNOWN,
+    FailureReason.TOKEN_INACTIVE,
+    FailureReason.IDENTITY_INVALID,
 }
 
 
@@ -30,10 +30,10 @@ def test_a_code_begins_with_its_status() -> None:
 
 
 def test_every_refusal_is_either_told_or_hidden_and_none_by_accident() -> None:
-    assert set(PROVEN) | UNPROVEN == set(Refusal)
+    assert set(PROVEN) | UNPROVEN == set(FailureReason)
     assert not set(PROVEN) & UNPROVEN
-    for refusal in Refusal:
-        answered = as_api_error(Refused(refusal, "exp"))
+    for refusal in FailureReason:
+        answered = as_api_error(VerificationFailed(refusal, "exp"))
         assert answered.why == refusal.value, "the log is precise"
         if refusal in UNPROVEN:
             assert answered.error is NOT_AUTHENTICATED

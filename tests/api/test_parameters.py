@@ -15,8 +15,8 @@ from rest_framework.exceptions import ValidationError
 
 from ags.api.errors import PARAMETER_INVALID, PARAMETER_MISSING, PARAMETER_UNKNOWN, ApiError, Error
 from ags.api.parameters import check
-from ags.api.views.sign_on_with_session_token import DECLARATION
-from providers.contract import Declaration, Parameter
+from ags.api.views.sign_on_with_session_token import SCHEMA
+from providers.contract import Parameter, ParameterSchema
 from providers.registry import provider_configs
 
 Given = list[tuple[str, str]]
@@ -83,9 +83,9 @@ fields = st.builds(Parameter, description=st.just("x"), max_length=st.integers(0
 bodies = st.dictionaries(st.sampled_from(["a", "b", "Token", *ODD]), fields, max_size=3)
 
 
-def inputs(declaration: Declaration) -> Iterator[Given]:
+def inputs(schema: ParameterSchema) -> Iterator[Given]:
     """All ways in which each is missing, empty, short or long; in another order, and in another case."""
-    names = [*declaration.declared][::-1]
+    names = [*schema.fields][::-1]
     for values in product((None, "", "x", "y\0é "), repeat=len(names)):
         yield [(name.upper(), value) for name, value in zip(names, values, strict=True) if value is not None]
     yield [("Unknown", "x"), *((name, "x") for name in ODD)]
@@ -100,17 +100,17 @@ def outcome_of(call: Any, *args: Any) -> Outcome | str:
         return type(crash).__name__
 
 
-def check_by_drf(declaration: Declaration, given: Given) -> Mapping[str, str]:
+def check_by_drf(schema: ParameterSchema, given: Given) -> Mapping[str, str]:
     """Say again, with DRF alone, what is checked and in which order."""
-    named = {declaration.names.get(name.lower(), ""): value for name, value in given}
+    named = {schema.names.get(name.lower(), ""): value for name, value in given}
     if "" in named:
-        unknown = next(name for name, _ in given if name.lower() not in declaration.names)
+        unknown = next(name for name, _ in given if name.lower() not in schema.names)
         raise ApiError(PARAMETER_UNKNOWN, parameter=unknown)
-    for name, field in declaration.declared.items():
+    for name, field in schema.fields.items():
         if field.required and name not in named:
             raise ApiError(PARAMETER_MISSING, parameter=name)
     try:
-        checked: dict[str, str] = declaration.parameters.run_validation(named)
+        checked: dict[str, str] = schema.serializer.run_validation(named)
     except ValidationError as problem:
         at_fault = next(iter(problem.detail), None) if isinstance(problem.detail, dict) else None
         raise ApiError(PARAMETER_INVALID, parameter=at_fault) from None
@@ -121,9 +121,9 @@ def check_by_drf(declaration: Declaration, given: Given) -> Mapping[str, str]:
 @given(st.just("defines nothing") | st.sampled_from([*CLASSES]), bodies)
 def test_it_checks_what_drf_checks(of: str, body: dict[str, Any]) -> None:
     bases, more = CLASSES[of]
-    declaration = Declaration(type("Parameters", bases, {**body, **more}))
-    for sent in inputs(declaration):
-        assert outcome_of(check, declaration, sent) == outcome_of(check_by_drf, declaration, sent)
+    schema = ParameterSchema(type("Parameters", bases, {**body, **more}))
+    for sent in inputs(schema):
+        assert outcome_of(check, schema, sent) == outcome_of(check_by_drf, schema, sent)
 
 
 def test_no_request_to_a_shipped_provider_costs_a_validation_by_drf(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,5 +133,5 @@ def test_no_request_to_a_shipped_provider_costs_a_validation_by_drf(monkeypatch:
     monkeypatch.setattr(serializers.Serializer, "run_validation", called)
     strategies = [config.instance for config in provider_configs() if config.instance is not None]
     assert len(strategies) > 1
-    for declaration in (DECLARATION, *(strategy.declaration for strategy in strategies)):
-        assert check(declaration, [(name, "x") for name in declaration.declared])
+    for schema in (SCHEMA, *(strategy.parameter_schema for strategy in strategies)):
+        assert check(schema, [(name, "x") for name in schema.fields])

@@ -112,7 +112,7 @@ def test_the_call_of_a_cancelled_request_is_not_made() -> None:
 def test_a_request_that_has_waited_too_long_for_a_thread_is_refused(
     nagra: HeadEnd, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(OperatorToken, "is_nonblocking", False)
+    monkeypatch.setattr(OperatorToken, "blocking", True)
     given = {"parameters": [{"name": "OperatorAuthToken", "value": "token"}]}
 
     async def test() -> None:

@@ -104,7 +104,7 @@ def test_what_the_guide_quotes_is_what_startprovider_writes(tmp_path: Path) -> N
 def test_what_the_guide_names_is_there() -> None:
     from providers import contract, upstream
 
-    named = set(re.findall(r"`([A-Z][A-Za-z]+(?:Field|Settings)|Identity|Choice|Refused)`", GUIDE))
+    named = set(re.findall(r"`([A-Z][A-Za-z]+(?:Field|Settings)|Identity|Choice|VerificationFailed)`", GUIDE))
     assert named - {"Settings"} <= set(contract.__all__)
     assert {"ask", "document", "within", "addresses_of", "Source"} <= set(upstream.__all__)
     for method in re.findall(r"^- `(\w+)` ", GUIDE, re.MULTILINE):

@@ -44,7 +44,14 @@ from ags.server.exchange import Exchange
 from ags.sessions.account_choice import _TOKEN
 from ags.sessions.denial import Denied
 from providers import claims, jose, strict_json
-from providers.contract import CertificatesField, HTTPSField, KeyRing, Refused, TrustedKey, Unavailable
+from providers.contract import (
+    CertificatesField,
+    HTTPSField,
+    KeyRing,
+    TrustedKey,
+    UpstreamUnavailable,
+    VerificationFailed,
+)
 from providers.key_set import KeySetReader, PublicKeysField, Unusable, entered
 from providers.oidc_id_token.discovery import DiscoveryReader
 from providers.operator_login import endpoint
@@ -198,20 +205,20 @@ def signed(size: int) -> str:
 
 prove = partial(jose.prove, keys=RING, now=0.0)
 JWS: Shapes = {
-    "a header that never ends": (compact(TOO_DEEP, 0), refuses(prove, Refused)),
-    "claims that never end": (compact(TOO_DEEP, 1), refuses(prove, Refused)),
-    "a long signature": (compact(repeated("a"), 2), refuses(prove, Refused)),
-    "a header of many members": (compact(many('"#":1', "{", "}"), 0), refuses(prove, Refused)),
-    "dots": (repeated("."), refuses(prove, Refused)),
-    "no dot": (repeated("a"), refuses(prove, Refused)),
+    "a header that never ends": (compact(TOO_DEEP, 0), refuses(prove, VerificationFailed)),
+    "claims that never end": (compact(TOO_DEEP, 1), refuses(prove, VerificationFailed)),
+    "a long signature": (compact(repeated("a"), 2), refuses(prove, VerificationFailed)),
+    "a header of many members": (compact(many('"#":1', "{", "}"), 0), refuses(prove, VerificationFailed)),
+    "dots": (repeated("."), refuses(prove, VerificationFailed)),
+    "no dot": (repeated("a"), refuses(prove, VerificationFailed)),
     "many claims": (signed, prove),
     "audiences": (
         lambda size: {"aud": ["a"] * size},
-        refuses(partial(claims.audiences, own="ags"), Refused),
+        refuses(partial(claims.audiences, own="ags"), VerificationFailed),
     ),
     "scopes": (
         lambda size: {"scope": "a " * size},
-        refuses(partial(rules.judge, settings=SCOPE, tenant="nagra", now=0.0), Refused),
+        refuses(partial(rules.judge, settings=SCOPE, tenant="nagra", now=0.0), VerificationFailed),
     ),
 }
 
@@ -394,21 +401,21 @@ HTTP_200 = "HTTP/1.1 200 OK\r\n"
 CHUNKED = f"{HTTP_200}Transfer-Encoding: chunked\r\n\r\n"
 KEY = '{"kty":"OKP","crv":"Ed25519","kid":"#","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}'
 UPSTREAMS: Shapes = {
-    "an answer that never ends": (TOO_DEEP, refuses(read_answer, Unavailable)),
+    "an answer that never ends": (TOO_DEEP, refuses(read_answer, UpstreamUnavailable)),
     "accounts": (
         repeated(ACCOUNT, '{"accounts":[', ACCOUNT.removesuffix(",") + "]}"),
-        refuses(read_accounts, Unavailable),
+        refuses(read_accounts, UpstreamUnavailable),
     ),
-    "a key set that never ends": (TOO_DEEP, refuses(read_key_set, Unavailable)),
+    "a key set that never ends": (TOO_DEEP, refuses(read_key_set, UpstreamUnavailable)),
     "a key set of keys": (many(KEY, '{"keys":[', "]}"), read_key_set),
     "a key set of a long key": (
         repeated("A", '{"keys":[{"kty":"RSA","kid":"a","e":"AQAB","n":"', '"}]}'),
-        refuses(read_key_set, Unavailable),
+        refuses(read_key_set, UpstreamUnavailable),
     ),
-    "a discovery document that never ends": (TOO_DEEP, refuses(read_discovery, Unavailable)),
+    "a discovery document that never ends": (TOO_DEEP, refuses(read_discovery, UpstreamUnavailable)),
     "a discovery document with a long address": (
         lambda size: f'{{"issuer":"https://a","jwks_uri":"https://{"[" * (size // 5)}"}}',
-        refuses(read_discovery, Unavailable),
+        refuses(read_discovery, UpstreamUnavailable),
     ),
     "a head": (many("a#: b\r\n", HTTP_200, "\r\n", ""), read_http),
     "a head: white space": (repeated(" \t", f"{HTTP_200}a: b", "c\r\n\r\n"), read_http),

@@ -17,7 +17,7 @@ from django.test import Client
 
 from ags.database import run_with_orm
 from ags.operations import metrics
-from providers.contract import Unavailable
+from providers.contract import UpstreamUnavailable
 from providers.upstream import Document, Source, document
 from tenants.models import DocumentHealth
 from tests.conftest import HeadEnd
@@ -38,7 +38,7 @@ def fetch(server: HTTPSServer, tenant: str = "nagra") -> None:
     """Fetch in this thread, whose transaction the test can see into."""
     source = Source(tenant, f"{server.url}/keys", LONG, authority().certificate)
     its: Document[bytes] = document(source, bytes)
-    with contextlib.suppress(Unavailable):
+    with contextlib.suppress(UpstreamUnavailable):
         its.fetch_now()
 
 

@@ -11,10 +11,10 @@ from providers.contract import (
     Endpoint,
     Identity,
     KeyRing,
-    Refused,
     SecretField,
     Strategy,
-    Unavailable,
+    UpstreamUnavailable,
+    VerificationFailed,
 )
 from tests.upstream.authority import authority
 from tests.upstream.deadlines import HASTY
@@ -57,12 +57,12 @@ def placeholders(strategy: Strategy) -> set[str]:
 
 def tried(
     strategy: Strategy, settings: Mapping[str, Any], parameters: Mapping[str, str] | None = None
-) -> Identity | Choice | Refused | Unavailable:
+) -> Identity | Choice | VerificationFailed | UpstreamUnavailable:
     """What comes of it. Anything else is an error."""
     given = strategy.example.parameters if parameters is None else parameters
     try:
         return strategy.verify(given, settings, KeyRing("nagra", {}))
-    except (Refused, Unavailable) as verdict:
+    except (VerificationFailed, UpstreamUnavailable) as verdict:
         return verdict
 
 

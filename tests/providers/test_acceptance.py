@@ -19,17 +19,17 @@ from openapi_schema_validator import OAS30Validator
 from ags.api.views.docs import OPENAPI_FILE
 from ags.server.logs import JSONLines
 from providers.contract import (
+    CheckResult,
     Choice,
     Endpoint,
-    Finding,
     Identity,
     KeyRing,
     Parameter,
-    Refused,
     SecretField,
     Strategy,
-    Unavailable,
     UpstreamSettings,
+    UpstreamUnavailable,
+    VerificationFailed,
 )
 from providers.registry import provider_configs, strategies
 from tenants.models import Service
@@ -84,7 +84,7 @@ def test_it_declares_what_it_is(strategy: Strategy) -> None:
     assert strategy.endpoints
     assert all(isinstance(endpoint, Endpoint) for endpoint in strategy.endpoints)
     assert proofs(strategy), "nobody could ever prove anything by it"
-    for name, parameter in strategy.declaration.declared.items():
+    for name, parameter in strategy.parameter_schema.fields.items():
         assert isinstance(parameter, Parameter)
         assert parameter.help_text, f"{name} has no description"
         assert 1 <= (parameter.max_length or 0) <= 8192
@@ -100,7 +100,7 @@ def test_a_shipped_one_has_a_page_and_tests(strategy: Strategy) -> None:
 
 @EVERY
 def test_its_example_is_complete(strategy: Strategy) -> None:
-    declared = strategy.declaration.declared
+    declared = strategy.parameter_schema.fields
     assert strategy.example.parameters.keys() <= declared.keys()
     assert {name for name, field in declared.items() if field.required} <= strategy.example.parameters.keys()
     for name, value in strategy.example.parameters.items():
@@ -119,15 +119,14 @@ def test_each_setting_is_explained_and_has_a_bound(strategy: Strategy) -> None:
 
 
 @EVERY
-def test_each_secret_declares_where_it_is_sent(strategy: Strategy) -> None:
+def test_each_secret_names_the_settings_of_its_destination(strategy: Strategy) -> None:
     fields = strategy.Settings.base_fields
     for name, field in fields.items():
         if not isinstance(field, SecretField):
             continue
-        assert field.sent_to is not None, f"{name} declares no sent_to; () if it never leaves AGS"
-        if field.sent_to:
+        if field.destination_settings:
             where = placeholders(strategy) | ({"ca_certificates"} & fields.keys())
-            missing = sorted(where - set(field.sent_to) - {name})
+            missing = sorted(where - set(field.destination_settings) - {name})
             assert not missing, f"{name} is sent to what {missing} names, and does not declare it"
 
 
@@ -152,7 +151,7 @@ class WatchedKeys(Mapping[str, Any]):
 @EVERY
 def test_it_looks_at_the_keys_of_the_tenant_only_if_it_says_so(strategy: Strategy) -> None:
     keys = WatchedKeys()
-    with closed() as port, suppress(Refused, Unavailable):
+    with closed() as port, suppress(VerificationFailed, UpstreamUnavailable):
         strategy.verify(strategy.example.parameters, cleaned(strategy, port), KeyRing("nagra", keys))
     assert strategy.uses_keys or not keys.looked_at
 
@@ -246,7 +245,7 @@ def test_discovery_lists_it_as_it_declares_itself(strategy: Strategy, offered: H
                 "description": field.help_text,
                 "maxLength": field.max_length,
             }
-            for name, field in strategy.declaration.declared.items()
+            for name, field in strategy.parameter_schema.fields.items()
         ]
 
 
@@ -261,8 +260,8 @@ def test_openapi_describes_the_body_that_its_example_makes(strategy: Strategy) -
 
 @EVERY
 def test_each_mandatory_parameter_is_demanded_by_name(strategy: Strategy, offered: HeadEnd) -> None:
-    for name, field in strategy.declaration.declared.items():
-        others = {other: "x" for other in strategy.declaration.declared if other != name}
+    for name, field in strategy.parameter_schema.fields.items():
+        others = {other: "x" for other in strategy.parameter_schema.fields if other != name}
         for endpoint in proofs(strategy) if field.required else ():
             answer = post(offered, endpoint, others)
             assert (answer.status_code, answer.json()["parameter"]) == (400, name)
@@ -275,7 +274,7 @@ def test_each_mandatory_parameter_is_demanded_by_name(strategy: Strategy, offere
 def test_its_example_is_accepted_or_refused_without_a_crash(strategy: Strategy, said: Any) -> None:
     with closed() as port:
         verdict = tried(strategy, cleaned(strategy, port))
-    assert isinstance(verdict, Identity | Choice | Refused | Unavailable)
+    assert isinstance(verdict, Identity | Choice | VerificationFailed | UpstreamUnavailable)
     told = f"{verdict!r} {verdict} {said()}"
     assert not [secret for secret in secrets_of(strategy) if secret in told]
 
@@ -284,14 +283,14 @@ def test_its_example_is_accepted_or_refused_without_a_crash(strategy: Strategy, 
 @EACH_RUBBISH
 def test_it_meets_rubbish_without_a_crash_and_without_the_database(strategy: Strategy, rubbish: str) -> None:
     # No fixture opens the database: a query would fail the test.
-    limits = {name: field.max_length or 0 for name, field in strategy.declaration.declared.items()}
+    limits = {name: field.max_length or 0 for name, field in strategy.parameter_schema.fields.items()}
     with closed() as port:
         settings = cleaned(strategy, port)
         everywhere = {name: rubbish[:limit] for name, limit in limits.items()}
         alone = [{**strategy.example.parameters, name: text} for name, text in everywhere.items()]
         for parameters in (everywhere, *alone):
             verdict = tried(strategy, settings, parameters)
-            assert isinstance(verdict, Identity | Choice | Refused | Unavailable)
+            assert isinstance(verdict, Identity | Choice | VerificationFailed | UpstreamUnavailable)
             assert len(rubbish) < 3 or rubbish not in f"{verdict!r} {verdict}"
 
 
@@ -301,7 +300,7 @@ def test_what_it_is_given_is_neither_logged_nor_answered(
     strategy: Strategy, offered: HeadEnd, rubbish: str, said: Any
 ) -> None:
     marker = f"marker4711{rubbish}"
-    limits = {name: field.max_length or 0 for name, field in strategy.declaration.declared.items()}
+    limits = {name: field.max_length or 0 for name, field in strategy.parameter_schema.fields.items()}
     for endpoint in proofs(strategy):
         answer = post(offered, endpoint, {name: marker[:limit] for name, limit in limits.items()})
         assert answer.status_code in {200, 201, 300, 401, 403, 503}
@@ -354,7 +353,7 @@ def test_its_example_leads_to_the_upstream_and_no_longer_than_the_deadline(strat
             if "deadline" in settings:
                 settings["deadline"] = deadline
             verdict = before_the_upstream_ends(lambda settings=settings: tried(strategy, settings))
-            assert isinstance(verdict, Refused | Unavailable)
+            assert isinstance(verdict, VerificationFailed | UpstreamUnavailable)
             if reached(sockets):
                 return
     pytest.fail("it does not reach the upstream, so what follows here proves nothing")
@@ -366,7 +365,7 @@ def test_from_an_upstream_of_no_use_nobody_gets_an_identity(
 ) -> None:
     with server() as port:
         verdict = before_the_upstream_ends(lambda: tried(strategy, cleaned(strategy, port)))
-    assert isinstance(verdict, Refused | Unavailable)
+    assert isinstance(verdict, VerificationFailed | UpstreamUnavailable)
     told = f"{verdict!r} {verdict} {said()}"
     assert not [secret for secret in secrets_of(strategy) if secret in told]
 
@@ -375,13 +374,13 @@ def test_from_an_upstream_of_no_use_nobody_gets_an_identity(
 def test_trying_the_settings_at_an_upstream_of_no_use_says_so(
     strategy: Strategy, server: Server, said: Any
 ) -> None:
-    found: list[Finding] = []
+    found: list[CheckResult] = []
     with server() as port:
         try:
             found.extend(strategy.check(cleaned(strategy, port), KeyRing("nagra", {})))
-        except Unavailable as outage:
-            found.append(Finding(good=False, sentence=str(outage)))
-    assert all(isinstance(finding, Finding) and finding.sentence for finding in found)
+        except UpstreamUnavailable as outage:
+            found.append(CheckResult(passed=False, message=str(outage)))
+    assert all(isinstance(finding, CheckResult) and finding.message for finding in found)
     told = f"{found} {said()}"
     assert not [secret for secret in secrets_of(strategy) if secret in told]
 
@@ -391,9 +390,9 @@ def test_its_check_finds_an_upstream_that_is_away(strategy: Strategy) -> None:
     with closed() as port:
         try:
             found = list(strategy.check(cleaned(strategy, port), KeyRing("nagra", {})))
-        except Unavailable:
+        except UpstreamUnavailable:
             return
-    assert any(finding.good is False for finding in found), "or staff would believe that all is well"
+    assert any(finding.passed is False for finding in found), "or staff would believe that all is well"
 
 
 @EVERY
@@ -403,7 +402,7 @@ def test_preparing_it_waits_for_nothing(strategy: Strategy) -> None:
         if "deadline" in settings:
             settings["deadline"] = 10 * PATIENCE
         before_the_upstream_ends(lambda: strategy.prepare(settings, KeyRing("nagra", {})))
-        told = strategy.documents(settings, KeyRing("nagra", {}))
+        told = strategy.document_urls(settings, KeyRing("nagra", {}))
         assert all(isinstance(text, str) and text for pair in told.items() for text in pair)
     # The stream is closed, so what waits for it ends.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from providers.contract import Outage, Unavailable
+from providers.contract import UpstreamFailure, UpstreamUnavailable
 from providers.upstream import Document, Source, document, documents, room
 from providers.upstream.documents import fetched
 from tests.providers.conftest import Clock
@@ -23,7 +23,7 @@ from tests.waiting import PATIENCE, wait_until
 
 def read(body: bytes) -> list[str]:
     if body == b"nonsense":
-        raise Unavailable(Outage.WRONG, "it is no document")
+        raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, "it is no document")
     if body == b"poison":
         raise RecursionError
     return [body.decode()]
@@ -46,17 +46,17 @@ def source(server: HTTPSServer, **changes: Any) -> Source:
     return Source("nagra", f"{server.url}/keys", **given)
 
 
-def outage(call: Callable[[], Any]) -> Outage:
-    with pytest.raises(Unavailable) as raised:
+def outage(call: Callable[[], Any]) -> UpstreamFailure:
+    with pytest.raises(UpstreamUnavailable) as raised:
         call()
-    return raised.value.outage
+    return raised.value.failure
 
 
 def test_it_is_fetched_once_and_then_kept(server: HTTPSServer, keys: Document[list[str]]) -> None:
     assert [keys.current() for _ in range(5)] == [["one"]] * 5
     assert len(server.asked) == 1
     assert keys.health.good_at
-    assert keys.health.outage is None
+    assert keys.health.failure is None
 
 
 def test_the_same_source_is_the_same_document_and_another_tenants_is_another(server: HTTPSServer) -> None:
@@ -99,14 +99,14 @@ def test_too_old_it_is_not_used_before_the_upstream_was_asked(
 
 
 FAILURES = {
-    "an error": (Reply(500, b"one"), Outage.WRONG),
-    "not found": (Reply(404, b"one"), Outage.WRONG),
-    "nothing": (Reply(204), Outage.WRONG),
-    "a redirect": (Reply(301, b"one", {"Location": "/other"}), Outage.WRONG),
-    "nonsense": (Reply(200, b"nonsense"), Outage.WRONG),
-    "what crashes its reader": (Reply(200, b"poison"), Outage.WRONG),
-    "too much": (Reply(200, b"x" * (documents.LIMIT + 1)), Outage.TOO_LARGE),
-    "silence": (Reply(200, b"one", wait=threading.Event()), Outage.SLOW),
+    "an error": (Reply(500, b"one"), UpstreamFailure.RESPONSE_INVALID),
+    "not found": (Reply(404, b"one"), UpstreamFailure.RESPONSE_INVALID),
+    "nothing": (Reply(204), UpstreamFailure.RESPONSE_INVALID),
+    "a redirect": (Reply(301, b"one", {"Location": "/other"}), UpstreamFailure.RESPONSE_INVALID),
+    "nonsense": (Reply(200, b"nonsense"), UpstreamFailure.RESPONSE_INVALID),
+    "what crashes its reader": (Reply(200, b"poison"), UpstreamFailure.RESPONSE_INVALID),
+    "too much": (Reply(200, b"x" * (documents.LIMIT + 1)), UpstreamFailure.RESPONSE_TOO_LARGE),
+    "silence": (Reply(200, b"one", wait=threading.Event()), UpstreamFailure.TIMEOUT),
 }
 
 
@@ -120,7 +120,7 @@ def test_while_the_upstream_fails_the_last_good_copy_serves_for_its_time_and_no_
     keys.source = replace(keys.source, deadline=hasty_if_slow(expected))
     clock.ahead = documents.FRESH_FOR + 1
     assert keys.current() == ["one"]
-    wait_until(lambda: keys.health.outage is expected, "the outage is not noticed")
+    wait_until(lambda: keys.health.failure is expected, "the outage is not noticed")
     assert [keys.current() for _ in range(5)] == [["one"]] * 5
     assert len(server.asked) <= 2, "within the gap nobody asks again"
     clock.ahead = documents.KEPT_FOR + 1
@@ -134,14 +134,14 @@ def test_where_there_never_was_a_copy_the_outage_is_told_and_is_over_once_the_up
     server.replies["/keys"], expected = FAILURES[case]
     keys = document(source(server, deadline=hasty_if_slow(expected)), read)
     assert outage(keys.current) is expected
-    wait_until(lambda: keys.health.outage is expected, "the outage is not noticed")
+    wait_until(lambda: keys.health.failure is expected, "the outage is not noticed")
     assert [outage(keys.current) for _ in range(5)] == [expected] * 5
     assert len(server.asked) <= 1, "within the gap nobody asks again"
     server.replies["/keys"] = Reply(200, b"one")
     keys.source = replace(keys.source, deadline=LONG)
     clock.ahead = documents.GAP + 1
     assert keys.current() == ["one"]
-    assert keys.health.outage is None
+    assert keys.health.failure is None
 
 
 def test_an_outage_that_many_are_told_keeps_nothing_of_any(
@@ -150,7 +150,7 @@ def test_an_outage_that_many_are_told_keeps_nothing_of_any(
     server.replies["/keys"] = Reply(500)
 
     def frames() -> int:
-        with pytest.raises(Unavailable) as raised:
+        with pytest.raises(UpstreamUnavailable) as raised:
             keys.current()
         return len(list(traceback.walk_tb(raised.value.__traceback__)))
 
@@ -166,7 +166,7 @@ def test_a_machine_without_a_thread_to_spare_fetches_later(
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refuse)
         keys.prepare()
-        assert outage(keys.current) is Outage.BUSY
+        assert outage(keys.current) is UpstreamFailure.OVERLOADED
     clock.ahead = documents.GAP + 1
     assert keys.current() == ["one"]
 
@@ -179,7 +179,7 @@ def test_where_there_was_no_room_for_a_fetch_the_next_comes_soon(
             full.enter_context(room.background.place(server.address))
         keys.prepare()
         wait_until(lambda: keys._fetch is None, "the fetch does not end")
-    assert keys.health.outage is Outage.BUSY
+    assert keys.health.failure is UpstreamFailure.OVERLOADED
     clock.ahead = documents.BUSY_GAP + 0.1
     assert keys.current() == ["one"]
 
@@ -230,7 +230,9 @@ def test_while_the_upstream_is_away_an_unknown_key_stays_unknown(
 def test_a_caller_who_has_less_time_waits_less(server: HTTPSServer, keys: Document[list[str]]) -> None:
     released = threading.Event()
     server.replies["/keys"] = Reply(200, b"one", wait=released)
-    assert outage(lambda: keys.current(wait=0.05)) is Outage.SLOW, "while the upstream has not answered"
+    assert outage(lambda: keys.current(wait=0.05)) is UpstreamFailure.TIMEOUT, (
+        "while the upstream has not answered"
+    )
     released.set()
     assert keys.current() == ["one"]
 
@@ -241,7 +243,7 @@ def test_whoever_listens_hears_of_each_fetch_good_or_bad(
     heard: list[Any] = []
 
     def listen(document: Document[Any], **_: Any) -> None:
-        heard.append((document.source.tenant, document.health.outage))
+        heard.append((document.source.tenant, document.health.failure))
         raise RuntimeError("a listener that fails changes nothing")
 
     fetched.connect(listen)
@@ -254,13 +256,13 @@ def test_whoever_listens_hears_of_each_fetch_good_or_bad(
         wait_until(lambda: len(heard) == 2, "it does not hear of the second")
     finally:
         fetched.disconnect(listen)
-    assert heard == [("nagra", None), ("nagra", Outage.WRONG)]
+    assert heard == [("nagra", None), ("nagra", UpstreamFailure.RESPONSE_INVALID)]
 
 
 def test_fetched_on_demand_it_tells_what_is_wrong(server: HTTPSServer, keys: Document[list[str]]) -> None:
     assert keys.fetch_now() == ["one"]
     server.replies["/keys"] = Reply(200, b"nonsense")
-    with pytest.raises(Unavailable, match="it is no document"):
+    with pytest.raises(UpstreamUnavailable, match="it is no document"):
         keys.fetch_now()
-    assert keys.health.outage is Outage.WRONG
+    assert keys.health.failure is UpstreamFailure.RESPONSE_INVALID
     assert keys.current() == ["one"]

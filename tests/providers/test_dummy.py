@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from providers.contract import Identity, KeyRing, Refusal, Refused
+from providers.contract import FailureReason, Identity, KeyRing, VerificationFailed
 from providers.dummy.strategy import Dummy
 from tests.providers.offered import cleaned
 
@@ -21,16 +21,20 @@ def test_it_accepts(account: str) -> None:
 
 
 # account, settings, why
-REFUSED: dict[str, tuple[str, dict[str, Any], Refusal]] = {
-    "the account to refuse": ("nobody", {}, Refusal.CREDENTIAL_UNKNOWN),
-    "another one that staff name": ("mallory", {"refused_account": "mallory"}, Refusal.CREDENTIAL_UNKNOWN),
-    "no account": ("", {"refused_account": "nobody"}, Refusal.IDENTITY_INVALID),
-    "what is no account": ("a\nb", {}, Refusal.IDENTITY_INVALID),
+REFUSED: dict[str, tuple[str, dict[str, Any], FailureReason]] = {
+    "the account to refuse": ("nobody", {}, FailureReason.CREDENTIAL_UNKNOWN),
+    "another one that staff name": (
+        "mallory",
+        {"refused_account": "mallory"},
+        FailureReason.CREDENTIAL_UNKNOWN,
+    ),
+    "no account": ("", {"refused_account": "nobody"}, FailureReason.IDENTITY_INVALID),
+    "what is no account": ("a\nb", {}, FailureReason.IDENTITY_INVALID),
 }
 
 
 @pytest.mark.parametrize(("account", "settings", "refusal"), REFUSED.values(), ids=REFUSED)
-def test_it_refuses(account: str, settings: dict[str, Any], refusal: Refusal) -> None:
-    with pytest.raises(Refused) as refused:
+def test_it_refuses(account: str, settings: dict[str, Any], refusal: FailureReason) -> None:
+    with pytest.raises(VerificationFailed) as refused:
         verify(account, **settings)
-    assert refused.value.refusal is refusal
+    assert refused.value.reason is refusal

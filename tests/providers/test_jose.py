@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from providers.contract import KeyRing, Refusal, Refused, TrustedKey
+from providers.contract import FailureReason, KeyRing, TrustedKey, VerificationFailed
 from providers.jose import prove
 
 SECRET = bytes(range(1, 65))
@@ -84,81 +84,81 @@ ACCEPTED = {
 
 REFUSED = {
     # Not a compact JWS in its one spelling
-    "nothing": ("", Refusal.MALFORMED),
-    "garbage": ("garbage", Refusal.MALFORMED),
-    "two parts": (f"{HEAD}.{BODY}", Refusal.MALFORMED),
-    "four parts": (f"{TOKEN}.{SIGNATURE}", Refusal.MALFORMED),
-    "no signature": (f"{HEAD}.{BODY}.", Refusal.MALFORMED),
-    "no payload": (f"{HEAD}..{SIGNATURE}", Refusal.MALFORMED),
-    "padding": (f"{HEAD}.{BODY}.{SIGNATURE}=", Refusal.MALFORMED),
-    "a line break at the end": (f"{TOKEN}\n", Refusal.MALFORMED),
-    "a space in front": (f" {TOKEN}", Refusal.MALFORMED),
-    "plain base64": (f"{HEAD}.{BODY}.{SIGNATURE[:-1]}+", Refusal.MALFORMED),
-    "letters of another script": (f"{HEAD}.{BODY}.{SIGNATURE[:-1]}\u0430", Refusal.MALFORMED),
-    "a length that base64 never has": (f"{HEAD}.{BODY}.{SIGNATURE}AA", Refusal.MALFORMED),
+    "nothing": ("", FailureReason.MALFORMED),
+    "garbage": ("garbage", FailureReason.MALFORMED),
+    "two parts": (f"{HEAD}.{BODY}", FailureReason.MALFORMED),
+    "four parts": (f"{TOKEN}.{SIGNATURE}", FailureReason.MALFORMED),
+    "no signature": (f"{HEAD}.{BODY}.", FailureReason.MALFORMED),
+    "no payload": (f"{HEAD}..{SIGNATURE}", FailureReason.MALFORMED),
+    "padding": (f"{HEAD}.{BODY}.{SIGNATURE}=", FailureReason.MALFORMED),
+    "a line break at the end": (f"{TOKEN}\n", FailureReason.MALFORMED),
+    "a space in front": (f" {TOKEN}", FailureReason.MALFORMED),
+    "plain base64": (f"{HEAD}.{BODY}.{SIGNATURE[:-1]}+", FailureReason.MALFORMED),
+    "letters of another script": (f"{HEAD}.{BODY}.{SIGNATURE[:-1]}\u0430", FailureReason.MALFORMED),
+    "a length that base64 never has": (f"{HEAD}.{BODY}.{SIGNATURE}AA", FailureReason.MALFORMED),
     "8,193 characters": (
         f"{HEAD}.{'A' * (8193 - len(HEAD) - len(SIGNATURE) - 2)}.{SIGNATURE}",
-        Refusal.MALFORMED,
+        FailureReason.MALFORMED,
     ),
     "another spelling of the last character": (
         f"{HEAD}.{BODY}.{SIGNATURE[:-1]}{chr(ord(SIGNATURE[-1]) + 1)}",
-        Refusal.MALFORMED,
+        FailureReason.MALFORMED,
     ),
     # The header
-    "a header that is no JSON": (signed("{"), Refusal.MALFORMED),
-    "a header that is an array": (signed("[]"), Refusal.MALFORMED),
-    "a header in UTF-16": (signed(json.dumps(GOOD).encode("utf-16")), Refusal.MALFORMED),
-    "alg given twice": (signed('{"alg":"none","alg":"HS256","kid":"k"}'), Refusal.MALFORMED),
-    "a deep header": (signed('{"kid":' + "[" * 9 + "]" * 9 + "}"), Refusal.MALFORMED),
-    "no kid": (signed({"alg": "HS256"}), Refusal.MALFORMED),
-    "a number as kid": (signed({"alg": "HS256", "kid": 1}), Refusal.MALFORMED),
-    "an empty kid": (signed({"alg": "HS256", "kid": ""}), Refusal.MALFORMED),
-    "a kid with a slash": (signed({"alg": "HS256", "kid": "../k"}), Refusal.MALFORMED),
-    "a kid of 129 characters": (signed({"alg": "HS256", "kid": "k" * 129}), Refusal.MALFORMED),
-    "a kid with a line break": (signed({"alg": "HS256", "kid": "k\n"}), Refusal.MALFORMED),
-    "another typ": (signed({**GOOD, "typ": "at+jwt"}), Refusal.MALFORMED),
-    "typ in two forms": (signed({**GOOD, "typ": "application/application/jwt"}), Refusal.MALFORMED),
-    "typ of another tree": (signed({**GOOD, "typ": "text/jwt"}), Refusal.MALFORMED),
-    "typ in a list": (signed({**GOOD, "typ": ["JWT"]}), Refusal.MALFORMED),
-    "an empty typ": (signed({**GOOD, "typ": ""}), Refusal.MALFORMED),
-    "a null typ": (signed({**GOOD, "typ": None}), Refusal.MALFORMED),
+    "a header that is no JSON": (signed("{"), FailureReason.MALFORMED),
+    "a header that is an array": (signed("[]"), FailureReason.MALFORMED),
+    "a header in UTF-16": (signed(json.dumps(GOOD).encode("utf-16")), FailureReason.MALFORMED),
+    "alg given twice": (signed('{"alg":"none","alg":"HS256","kid":"k"}'), FailureReason.MALFORMED),
+    "a deep header": (signed('{"kid":' + "[" * 9 + "]" * 9 + "}"), FailureReason.MALFORMED),
+    "no kid": (signed({"alg": "HS256"}), FailureReason.MALFORMED),
+    "a number as kid": (signed({"alg": "HS256", "kid": 1}), FailureReason.MALFORMED),
+    "an empty kid": (signed({"alg": "HS256", "kid": ""}), FailureReason.MALFORMED),
+    "a kid with a slash": (signed({"alg": "HS256", "kid": "../k"}), FailureReason.MALFORMED),
+    "a kid of 129 characters": (signed({"alg": "HS256", "kid": "k" * 129}), FailureReason.MALFORMED),
+    "a kid with a line break": (signed({"alg": "HS256", "kid": "k\n"}), FailureReason.MALFORMED),
+    "another typ": (signed({**GOOD, "typ": "at+jwt"}), FailureReason.MALFORMED),
+    "typ in two forms": (signed({**GOOD, "typ": "application/application/jwt"}), FailureReason.MALFORMED),
+    "typ of another tree": (signed({**GOOD, "typ": "text/jwt"}), FailureReason.MALFORMED),
+    "typ in a list": (signed({**GOOD, "typ": ["JWT"]}), FailureReason.MALFORMED),
+    "an empty typ": (signed({**GOOD, "typ": ""}), FailureReason.MALFORMED),
+    "a null typ": (signed({**GOOD, "typ": None}), FailureReason.MALFORMED),
     **{
-        f"the header member {name}": (signed({**GOOD, name: value}), Refusal.HEADER_MEMBER_FORBIDDEN)
+        f"the header member {name}": (signed({**GOOD, name: value}), FailureReason.HEADER_MEMBER_FORBIDDEN)
         for name, value in {
             "crit": ["exp"],
             "b64": False,
         }.items()
     },
     # The key
-    "an unknown kid": (signed({"alg": "HS256", "kid": "nobody"}), Refusal.KEY_UNKNOWN),
-    "a revoked key": (signed({"alg": "HS256", "kid": "revoked"}), Refusal.KEY_NOT_IN_FORCE),
-    "a key before its time": (signed({"alg": "HS256", "kid": "early"}), Refusal.KEY_NOT_IN_FORCE),
-    "a key after its time": (signed({"alg": "HS256", "kid": "late"}), Refusal.KEY_NOT_IN_FORCE),
-    "a key that does not open": (signed({"alg": "HS256", "kid": "sealed"}), Refusal.KEY_UNREADABLE),
+    "an unknown kid": (signed({"alg": "HS256", "kid": "nobody"}), FailureReason.KEY_UNKNOWN),
+    "a revoked key": (signed({"alg": "HS256", "kid": "revoked"}), FailureReason.KEY_NOT_IN_FORCE),
+    "a key before its time": (signed({"alg": "HS256", "kid": "early"}), FailureReason.KEY_NOT_IN_FORCE),
+    "a key after its time": (signed({"alg": "HS256", "kid": "late"}), FailureReason.KEY_NOT_IN_FORCE),
+    "a key that does not open": (signed({"alg": "HS256", "kid": "sealed"}), FailureReason.KEY_UNREADABLE),
     # The algorithm is the key's
-    "alg none": (signed({"alg": "none", "kid": "k"}), Refusal.ALGORITHM_MISMATCH),
-    "alg NONE": (signed({"alg": "nOnE", "kid": "k"}), Refusal.ALGORITHM_MISMATCH),
-    "no alg": (signed({"kid": "k"}), Refusal.ALGORITHM_MISMATCH),
-    "a list as alg": (signed({"alg": ["HS256"], "kid": "k"}), Refusal.ALGORITHM_MISMATCH),
-    "RS256": (signed({"alg": "RS256", "kid": "k"}), Refusal.ALGORITHM_MISMATCH),
+    "alg none": (signed({"alg": "none", "kid": "k"}), FailureReason.ALGORITHM_MISMATCH),
+    "alg NONE": (signed({"alg": "nOnE", "kid": "k"}), FailureReason.ALGORITHM_MISMATCH),
+    "no alg": (signed({"kid": "k"}), FailureReason.ALGORITHM_MISMATCH),
+    "a list as alg": (signed({"alg": ["HS256"], "kid": "k"}), FailureReason.ALGORITHM_MISMATCH),
+    "RS256": (signed({"alg": "RS256", "kid": "k"}), FailureReason.ALGORITHM_MISMATCH),
     "a longer hash than the key's": (
         signed({"alg": "HS512", "kid": "k"}, algorithm="HS512"),
-        Refusal.ALGORITHM_MISMATCH,
+        FailureReason.ALGORITHM_MISMATCH,
     ),
     # The signature
-    "another secret": (signed(GOOD, secret=bytes(64)), Refusal.SIGNATURE_INVALID),
-    "a signature of another length": (f"{HEAD}.{BODY}.AAAA", Refusal.SIGNATURE_INVALID),
-    "another payload": (f"{HEAD}.{b64('{}')}.{SIGNATURE}", Refusal.SIGNATURE_INVALID),
-    "the hash of another algorithm": (signed(GOOD, algorithm="HS512"), Refusal.SIGNATURE_INVALID),
+    "another secret": (signed(GOOD, secret=bytes(64)), FailureReason.SIGNATURE_INVALID),
+    "a signature of another length": (f"{HEAD}.{BODY}.AAAA", FailureReason.SIGNATURE_INVALID),
+    "another payload": (f"{HEAD}.{b64('{}')}.{SIGNATURE}", FailureReason.SIGNATURE_INVALID),
+    "the hash of another algorithm": (signed(GOOD, algorithm="HS512"), FailureReason.SIGNATURE_INVALID),
     # The payload, once the signature holds
-    "a payload that is no JSON": (signed(GOOD, "{"), Refusal.PAYLOAD_MALFORMED),
-    "a payload that is a string": (signed(GOOD, '"a"'), Refusal.PAYLOAD_MALFORMED),
-    "a claim given twice": (signed(GOOD, '{"exp":1,"exp":2}'), Refusal.PAYLOAD_MALFORMED),
-    "a claim of 1e400": (signed(GOOD, '{"exp":1e400}'), Refusal.PAYLOAD_MALFORMED),
-    "a claim with a NUL": (signed(GOOD, r'{"a":"\u0000"}'), Refusal.PAYLOAD_MALFORMED),
-    "a claim with half a pair": (signed(GOOD, r'{"a":"\ud800"}'), Refusal.PAYLOAD_MALFORMED),
-    "a payload in UTF-16": (signed(GOOD, '{"a":1}'.encode("utf-16")), Refusal.PAYLOAD_MALFORMED),
-    "a deep payload": (signed(GOOD, '{"a":' + "[" * 990), Refusal.PAYLOAD_MALFORMED),
+    "a payload that is no JSON": (signed(GOOD, "{"), FailureReason.PAYLOAD_MALFORMED),
+    "a payload that is a string": (signed(GOOD, '"a"'), FailureReason.PAYLOAD_MALFORMED),
+    "a claim given twice": (signed(GOOD, '{"exp":1,"exp":2}'), FailureReason.PAYLOAD_MALFORMED),
+    "a claim of 1e400": (signed(GOOD, '{"exp":1e400}'), FailureReason.PAYLOAD_MALFORMED),
+    "a claim with a NUL": (signed(GOOD, r'{"a":"\u0000"}'), FailureReason.PAYLOAD_MALFORMED),
+    "a claim with half a pair": (signed(GOOD, r'{"a":"\ud800"}'), FailureReason.PAYLOAD_MALFORMED),
+    "a payload in UTF-16": (signed(GOOD, '{"a":1}'.encode("utf-16")), FailureReason.PAYLOAD_MALFORMED),
+    "a deep payload": (signed(GOOD, '{"a":' + "[" * 990), FailureReason.PAYLOAD_MALFORMED),
 }
 
 
@@ -170,10 +170,10 @@ def test_it_accepts(token: str) -> None:
 
 
 @pytest.mark.parametrize(("token", "refusal"), REFUSED.values(), ids=REFUSED)
-def test_it_refuses(token: str, refusal: Refusal) -> None:
-    with pytest.raises(Refused) as refused:
+def test_it_refuses(token: str, refusal: FailureReason) -> None:
+    with pytest.raises(VerificationFailed) as refused:
         prove(token, RING, NOW)
-    assert refused.value.refusal is refusal
+    assert refused.value.reason is refusal
 
 
 def test_no_key_and_no_token_is_ever_printed() -> None:
@@ -196,7 +196,7 @@ def test_an_unknown_kid_costs_what_a_known_one_costs() -> None:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(HMACAlgorithm, "verify", counted)
-            with pytest.raises(Refused):
+            with pytest.raises(VerificationFailed):
                 prove(token, RING, NOW)
         return seen
 

@@ -12,7 +12,13 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from django.core.exceptions import ValidationError
 
-from providers.contract import Outage, Refusal, Refused, TrustedKey, Unavailable
+from providers.contract import (
+    FailureReason,
+    TrustedKey,
+    UpstreamFailure,
+    UpstreamUnavailable,
+    VerificationFailed,
+)
 from providers.jose import prove
 from providers.key_set import KeySet, KeySetReader, PublicKeysField, Unusable, entered
 from tests.upstream.signer import ABSENT, ALGORITHMS, b64, signer, token
@@ -28,9 +34,9 @@ def read(keys: Any, algorithms: tuple[str, ...] = ALL) -> KeySet:
 
 
 def why(keys: Any, algorithms: tuple[str, ...] = ALL) -> str:
-    with pytest.raises(Unavailable) as raised:
+    with pytest.raises(UpstreamUnavailable) as raised:
         read(keys, algorithms)
-    assert raised.value.outage is Outage.WRONG
+    assert raised.value.failure is UpstreamFailure.RESPONSE_INVALID
     return str(raised.value)
 
 
@@ -226,12 +232,12 @@ def test_one_key_that_is_listed_twice_is_one_key() -> None:
 def test_it_says_in_words_what_is_used_and_what_is_not_and_why() -> None:
     listed = [EC.jwk(), RSA.jwk(), RSA.jwk(use="enc"), RSA.jwk(use="enc"), 5]
     used, unused = read(listed).findings("The key set at login.example")
-    assert used.sentence == "The key set at login.example has 2 usable keys: ES256 (ES256), RS256 (RS256)."
-    assert unused.sentence == (
+    assert used.message == "The key set at login.example has 2 usable keys: ES256 (ES256), RS256 (RS256)."
+    assert unused.message == (
         "Not used: 2 keys not meant for signatures; 1 key written as something else than an object."
     )
     many = read([signer("EdDSA", f"k{number}").jwk() for number in range(12)]).findings("x")
-    assert many[0].sentence.endswith("k9 (EdDSA), and 2 more.")
+    assert many[0].message.endswith("k9 (EdDSA), and 2 more.")
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -240,9 +246,9 @@ def test_each_algorithm_proves_and_only_under_its_own_key(algorithm: str) -> Non
     ring = read([signer(algorithm).jwk()], algorithms).ring
     assert prove(signer(algorithm).token({"a": 1}), ring, NOW).claims == {"a": 1}
     stranger = signer(algorithm, "stranger").token({"a": 1}, kid=algorithm)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(VerificationFailed) as refused:
         prove(stranger, ring, NOW)
-    assert refused.value.refusal is Refusal.SIGNATURE_INVALID
+    assert refused.value.reason is FailureReason.SIGNATURE_INVALID
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -256,9 +262,9 @@ def test_a_signature_of_another_length_is_none(algorithm: str, length: int) -> N
         right = signer(algorithm).signature(signed)
         return right[:length] if length < len(right) else bytes(length - len(right)) + right
 
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(VerificationFailed) as refused:
         prove(token(header, {"a": 1}, padded), ring, NOW)
-    assert refused.value.refusal in {Refusal.SIGNATURE_INVALID, Refusal.MALFORMED}
+    assert refused.value.reason in {FailureReason.SIGNATURE_INVALID, FailureReason.MALFORMED}
 
 
 def test_an_unknown_kid_costs_a_check_with_a_key_of_the_same_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +281,7 @@ def test_an_unknown_kid_costs_a_check_with_a_key_of_the_same_set(monkeypatch: py
         RSA.token({}, alg="none"),
         signer("RS256", "x").token({}, kid="RS256"),
     ):
-        with pytest.raises(Refused):
+        with pytest.raises(VerificationFailed):
             prove(made, ring, NOW)
     assert checked == [ring.keys["RS256"].material] * 3
 
@@ -292,9 +298,9 @@ def test_a_key_whose_material_is_not_of_its_algorithm_proves_nothing() -> None:
         "e": TrustedKey(None, "e", "none", pem),
     }
     for kid, key in odd.items():
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(VerificationFailed) as refused:
             prove(RSA.token({}, alg=key.algorithm, kid=kid), KeyRing("nagra", odd), NOW)
-        assert refused.value.refusal is Refusal.KEY_UNREADABLE
+        assert refused.value.reason is FailureReason.KEY_UNREADABLE
 
 
 def pem(key: Any) -> str:

@@ -16,7 +16,16 @@ import pytest
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
 
-from providers.contract import Account, Choice, Identity, KeyRing, Outage, Refusal, Refused, Unavailable
+from providers.contract import (
+    Account,
+    Choice,
+    FailureReason,
+    Identity,
+    KeyRing,
+    UpstreamFailure,
+    UpstreamUnavailable,
+    VerificationFailed,
+)
 from providers.registry import strategies
 from providers.upstream import room
 from tenants.models import Service
@@ -97,8 +106,8 @@ def verify(
     return strategies()["ldap"].verify(parameters, cleaned(settings, deadline), RING)
 
 
-def outage(settings: dict[str, Any], username: str = "alice", deadline: float = LONG) -> Unavailable:
-    with pytest.raises(Unavailable) as raised:
+def outage(settings: dict[str, Any], username: str = "alice", deadline: float = LONG) -> UpstreamUnavailable:
+    with pytest.raises(UpstreamUnavailable) as raised:
         verify(username, PASSWORD, settings, deadline)
     return raised.value
 
@@ -144,10 +153,10 @@ def test_of_several_accounts_the_subscriber_chooses(directory: Slapd) -> None:
     assert choice == Choice((Account("A-3a", "A-3a"), Account("A-3b", "A-3b")))
 
 
-UNKNOWN = Refusal.CREDENTIAL_UNKNOWN
-INVALID = Refusal.IDENTITY_INVALID
+UNKNOWN = FailureReason.CREDENTIAL_UNKNOWN
+INVALID = FailureReason.IDENTITY_INVALID
 SUSPENDED = {"status_attribute": "employeeType", "suspended_value": "suspended"}
-REFUSED: dict[str, tuple[str, str, dict[str, Any], Refusal]] = {
+REFUSED: dict[str, tuple[str, str, dict[str, Any], FailureReason]] = {
     "a wrong password": ("alice", "wrong", {}, UNKNOWN),
     "the password in capitals": ("alice", PASSWORD.upper(), {}, UNKNOWN),
     "the password and more": ("alice", PASSWORD + "\0x", {}, UNKNOWN),
@@ -164,7 +173,7 @@ REFUSED: dict[str, tuple[str, str, dict[str, Any], Refusal]] = {
     "an entry without a password": ("no password", PASSWORD, {}, UNKNOWN),
     "an entry outside the base": ("eve", PASSWORD, {}, UNKNOWN),
     "the service account": ("ags", SERVICE_PASSWORD, {"user_filter": "(cn={username})"}, UNKNOWN),
-    "a suspended account": ("bob", PASSWORD, SUSPENDED, Refusal.ACCOUNT_SUSPENDED),
+    "a suspended account": ("bob", PASSWORD, SUSPENDED, FailureReason.ACCOUNT_SUSPENDED),
     "a suspended account, and a wrong password": ("bob", "wrong", SUSPENDED, UNKNOWN),
     "an entry without an account": ("without account", PASSWORD, {}, INVALID),
     "an account that is no text": ("photo", PASSWORD, {"account_attribute": "audio"}, INVALID),
@@ -176,11 +185,11 @@ REFUSED: dict[str, tuple[str, str, dict[str, Any], Refusal]] = {
 
 @pytest.mark.parametrize(("username", "password", "settings", "refusal"), REFUSED.values(), ids=REFUSED)
 def test_nobody_else_is(
-    directory: Slapd, username: str, password: str, settings: dict[str, Any], refusal: Refusal
+    directory: Slapd, username: str, password: str, settings: dict[str, Any], refusal: FailureReason
 ) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(VerificationFailed) as refused:
         verify(username, password, directory.settings(**settings))
-    assert refused.value.refusal is refusal
+    assert refused.value.reason is refusal
 
 
 def of_the_last_connection(directory: Slapd, since: int) -> list[str]:
@@ -202,7 +211,7 @@ def of_the_last_connection(directory: Slapd, since: int) -> list[str]:
 def asked(directory: Slapd, username: str, password: str) -> list[str]:
     """What the directory was asked meanwhile, and what came of it: the words that do not name anybody."""
     before = len(directory.log)
-    with pytest.raises(Refused):
+    with pytest.raises(VerificationFailed):
         verify(username, password, directory.settings())
     lines = [line.split() for line in of_the_last_connection(directory, before)]
     kinds = {"BIND", "SRCH", "RESULT", "SEARCH"}
@@ -223,7 +232,7 @@ def test_an_unknown_user_costs_the_directory_what_a_wrong_password_does(director
 def test_no_password_is_refused_before_the_directory_is_asked(directory: Slapd) -> None:
     first = asked(directory, "alice", "wrong")
     before = len(directory.log)
-    with pytest.raises(Refused):
+    with pytest.raises(VerificationFailed):
         verify("alice", "", directory.settings())
     # Connections are accepted, and logged, in the order in which they are made.
     assert asked(directory, "alice", "wrong") == first
@@ -231,59 +240,81 @@ def test_no_password_is_refused_before_the_directory_is_asked(directory: Slapd) 
 
 
 # settings that differ, the username, the outage and a word of what staff are told
-AWAY: dict[str, tuple[dict[str, Any], str, Outage, str]] = {
+AWAY: dict[str, tuple[dict[str, Any], str, UpstreamFailure, str]] = {
     "does not accept the service account": (
         {"bind_password": "wrong"},
         "alice",
-        Outage.REFUSES_US,
+        UpstreamFailure.CREDENTIALS_REJECTED,
         "credentials",
     ),
-    "does not know it": ({"bind_dn": f"cn=x,{BASE}"}, "alice", Outage.REFUSES_US, "credentials"),
+    "does not know it": (
+        {"bind_dn": f"cn=x,{BASE}"},
+        "alice",
+        UpstreamFailure.CREDENTIALS_REJECTED,
+        "credentials",
+    ),
     "lets nobody search": (
         {"bind_dn": "", "bind_password": ""},
         "alice",
-        Outage.WRONG,
+        UpstreamFailure.RESPONSE_INVALID,
         "no such search base",
     ),
-    "has no such base": ({"search_base": OTHER}, "alice", Outage.WRONG, "no such search base"),
+    "has no such base": (
+        {"search_base": OTHER},
+        "alice",
+        UpstreamFailure.RESPONSE_INVALID,
+        "no such search base",
+    ),
     "refers to another server": (
         {"search_base": f"ou=referral,{BASE}"},
         "alice",
-        Outage.WRONG,
+        UpstreamFailure.RESPONSE_INVALID,
         "another server",
     ),
-    "says too much": ({"account_attribute": "description"}, "huge", Outage.TOO_LARGE, "larger"),
-    "has another name": ({"host": "127.0.0.2"}, "alice", Outage.AWAY, "reached"),
+    "says too much": (
+        {"account_attribute": "description"},
+        "huge",
+        UpstreamFailure.RESPONSE_TOO_LARGE,
+        "too large",
+    ),
+    "has another name": ({"host": "127.0.0.2"}, "alice", UpstreamFailure.UNREACHABLE, "reached"),
     "is trusted by others": (
         {"ca_certificates": stranger().certificate},
         "alice",
-        Outage.UNTRUSTED,
+        UpstreamFailure.CERTIFICATE_UNTRUSTED,
         "certificate",
     ),
-    "is trusted by none": ({"ca_certificates": ""}, "alice", Outage.UNTRUSTED, "certificate"),
+    "is trusted by none": (
+        {"ca_certificates": ""},
+        "alice",
+        UpstreamFailure.CERTIFICATE_UNTRUSTED,
+        "certificate",
+    ),
 }
 
 
 @pytest.mark.parametrize(("settings", "username", "expected", "word"), AWAY.values(), ids=AWAY)
 def test_a_directory_that(
-    directory: Slapd, settings: dict[str, Any], username: str, expected: Outage, word: str
+    directory: Slapd, settings: dict[str, Any], username: str, expected: UpstreamFailure, word: str
 ) -> None:
     raised = outage(directory.settings(**settings), username)
-    assert (raised.outage, word in str(raised)) == (expected, True), str(raised)
+    assert (raised.failure, word in str(raised)) == (expected, True), str(raised)
 
 
 def test_a_directory_without_tls_is_told_nothing() -> None:
     with slapd(ENTRIES, tls=False) as directory:
         raised = outage(directory.settings(transport="starttls"))
-        assert (raised.outage, str(raised)) == (Outage.WRONG, "it refuses StartTLS")
-        assert outage(directory.settings(port=directory.clear)).outage is Outage.AWAY
+        assert (raised.failure, str(raised)) == (UpstreamFailure.RESPONSE_INVALID, "it refuses StartTLS")
+        assert outage(directory.settings(port=directory.clear)).failure is UpstreamFailure.UNREACHABLE
         assert "BIND" not in directory.log
 
 
 @pytest.mark.parametrize("transport", ["ldaps", "starttls"])
 def test_the_certificate_of_a_stranger_is_not_trusted(transport: str) -> None:
     with slapd(ENTRIES, vouched_for_by=stranger()) as directory:
-        assert outage(directory.settings(transport=transport)).outage is Outage.UNTRUSTED
+        assert (
+            outage(directory.settings(transport=transport)).failure is UpstreamFailure.CERTIFICATE_UNTRUSTED
+        )
         assert "BIND" not in directory.log
 
 
@@ -304,12 +335,14 @@ def test_the_certificate_must_be_for_the_name_and_not_for_the_address(
         return real("127.0.0.1" if host == "directory.example" else host, *rest, **more)
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    assert outage(directory.settings(host="directory.example")).outage is Outage.UNTRUSTED
+    assert (
+        outage(directory.settings(host="directory.example")).failure is UpstreamFailure.CERTIFICATE_UNTRUSTED
+    )
 
 
 def test_a_private_address_must_be_allowed(directory: Slapd, settings: Any) -> None:
     settings.AGS_PRIVATE_UPSTREAMS = []
-    assert outage(directory.settings()).outage is Outage.FORBIDDEN
+    assert outage(directory.settings()).failure is UpstreamFailure.ADDRESS_FORBIDDEN
 
 
 Behave = Callable[[socket.socket], None]
@@ -405,37 +438,37 @@ NEVER_ANSWERS: dict[str, Behave] = {
     "answers another question": under_tls(answering(result(7, BIND), b"", b"")),
 }
 
-USELESS: dict[str, tuple[Behave, Outage]] = {
-    "speaks no TLS": (lambda wire: wire.sendall(b"SSH-2.0-x\r\n"), Outage.WRONG),
-    "hangs up": (lambda wire: wire.close(), Outage.AWAY),
-    "says no LDAP": (under_tls(answering(b"\x30\x03no!")), Outage.WRONG),
+USELESS: dict[str, tuple[Behave, UpstreamFailure]] = {
+    "speaks no TLS": (lambda wire: wire.sendall(b"SSH-2.0-x\r\n"), UpstreamFailure.RESPONSE_INVALID),
+    "hangs up": (lambda wire: wire.close(), UpstreamFailure.UNREACHABLE),
+    "says no LDAP": (under_tls(answering(b"\x30\x03no!")), UpstreamFailure.RESPONSE_INVALID),
     "promises a gigabyte": (
         under_tls(answering(b"\x30\x84\x40\x00\x00\x00" + b"x" * 70_000)),
-        Outage.TOO_LARGE,
+        UpstreamFailure.RESPONSE_TOO_LARGE,
     ),
-    "hangs up after the bind": (under_tls(answering(result(1, BIND))), Outage.AWAY),
-    "is busy": (under_tls(answering(result(1, BIND, 51))), Outage.AWAY),
-    "says what there is not": (under_tls(answering(result(1, BIND, 99))), Outage.WRONG),
-    "refers elsewhere": (under_tls(answering(result(1, BIND, 10))), Outage.WRONG),
+    "hangs up after the bind": (under_tls(answering(result(1, BIND))), UpstreamFailure.UNREACHABLE),
+    "is busy": (under_tls(answering(result(1, BIND, 51))), UpstreamFailure.UNREACHABLE),
+    "says what there is not": (under_tls(answering(result(1, BIND, 99))), UpstreamFailure.RESPONSE_INVALID),
+    "refers elsewhere": (under_tls(answering(result(1, BIND, 10))), UpstreamFailure.RESPONSE_INVALID),
     "takes too long to search": (
         under_tls(answering(result(1, BIND), result(2, SEARCH_DONE, 3))),
-        Outage.SLOW,
+        UpstreamFailure.TIMEOUT,
     ),
     "has a name in Latin-1": (
         under_tls(answering(result(1, BIND), LATIN + result(2, SEARCH_DONE))),
-        Outage.WRONG,
+        UpstreamFailure.RESPONSE_INVALID,
     ),
     "hangs up when it sees a password": (
         under_tls(answering(result(1, BIND), ALICE + result(2, SEARCH_DONE))),
-        Outage.AWAY,
+        UpstreamFailure.UNREACHABLE,
     ),
 }
 
 
 @pytest.mark.parametrize(("behave", "expected"), USELESS.values(), ids=USELESS)
-def test_a_server_of_no_use_lets_nobody_in(behave: Behave, expected: Outage) -> None:
+def test_a_server_of_no_use_lets_nobody_in(behave: Behave, expected: UpstreamFailure) -> None:
     with fake(behave) as settings:
-        assert outage(settings).outage is expected
+        assert outage(settings).failure is expected
 
 
 def all_places_are_free() -> None:
@@ -445,7 +478,7 @@ def all_places_are_free() -> None:
 @pytest.mark.parametrize("behave", NEVER_ANSWERS.values(), ids=NEVER_ANSWERS)
 def test_a_server_that_never_answers_costs_no_more_than_the_deadline(behave: Behave) -> None:
     with fake(behave) as settings:
-        assert outage(settings, deadline=HASTY).outage is Outage.SLOW
+        assert outage(settings, deadline=HASTY).failure is UpstreamFailure.TIMEOUT
         all_places_are_free()  # the call has ended, and the server goes on
 
 
@@ -459,10 +492,10 @@ def test_what_is_said_before_tls_answers_nothing_that_is_asked_under_it() -> Non
         under_tls(lambda secured: None)(wire)
 
     with fake(behave) as settings:
-        assert outage({**settings, "transport": "starttls"}, deadline=HASTY).outage in {
-            Outage.SLOW,
-            Outage.AWAY,
-            Outage.WRONG,
+        assert outage({**settings, "transport": "starttls"}, deadline=HASTY).failure in {
+            UpstreamFailure.TIMEOUT,
+            UpstreamFailure.UNREACHABLE,
+            UpstreamFailure.RESPONSE_INVALID,
         }
 
 
@@ -475,31 +508,31 @@ def test_one_that_knows_alice_lets_her_in() -> None:
 
 def test_an_entry_without_a_name_is_not_bound_as_for_that_would_prove_nothing() -> None:
     lax = under_tls(answering(result(1, BIND), NAMELESS + result(2, SEARCH_DONE), result(3, BIND)))
-    with fake(lax) as settings, pytest.raises(Refused):
+    with fake(lax) as settings, pytest.raises(VerificationFailed):
         verify("alice", "wrong", settings)
 
 
 def test_the_place_of_a_call_that_was_given_up_is_free_again() -> None:
     with fake(under_tls(dripping)) as settings:
         for _ in range(room.PLACES_OF_ONE + 1):
-            assert outage(settings, deadline=0.1).outage is Outage.SLOW
+            assert outage(settings, deadline=0.1).failure is UpstreamFailure.TIMEOUT
             all_places_are_free()
 
 
 def test_trying_it_says_what_works(directory: Slapd) -> None:
     found = list(strategies()["ldap"].check(cleaned(directory.settings()), RING))
-    assert [finding.sentence for finding in found] == [
+    assert [finding.message for finding in found] == [
         f"127.0.0.1:{directory.tls} speaks TLS, with a certificate that is trusted for this name.",
         f"The service account may search under {BASE}.",
     ]
-    assert all(finding.good for finding in found)
+    assert all(finding.passed for finding in found)
 
 
 def test_trying_it_says_what_does_not_work(directory: Slapd) -> None:
     found = []
-    with pytest.raises(Unavailable, match="no such search base"):
+    with pytest.raises(UpstreamUnavailable, match="no such search base"):
         found.extend(strategies()["ldap"].check(cleaned(directory.settings(search_base=OTHER)), RING))
-    with pytest.raises(Unavailable, match="credentials"):
+    with pytest.raises(UpstreamUnavailable, match="credentials"):
         list(strategies()["ldap"].check(cleaned(directory.settings(bind_password="wrong")), RING))
 
 

@@ -13,7 +13,15 @@ from typing import Any
 import pytest
 from django.core.exceptions import ValidationError
 
-from providers.contract import Identity, KeyRing, Outage, Refusal, Refused, TrustedKey, Unavailable
+from providers.contract import (
+    FailureReason,
+    Identity,
+    KeyRing,
+    TrustedKey,
+    UpstreamFailure,
+    UpstreamUnavailable,
+    VerificationFailed,
+)
 from providers.oidc_id_token import strategy
 from providers.oidc_id_token.discovery import discovery as discovery_document
 from providers.oidc_id_token.strategy import OIDCIDToken
@@ -84,11 +92,11 @@ def verify(made: str, settings: Mapping[str, Any], nonce: str | None = "n") -> I
 
 
 def why(made: str, settings: Mapping[str, Any], nonce: str | None = "n") -> tuple[Any, Any]:
-    with pytest.raises((Refused, Unavailable)) as raised:
+    with pytest.raises((VerificationFailed, UpstreamUnavailable)) as raised:
         verify(made, settings, nonce)
-    if isinstance(raised.value, Refused):
-        return raised.value.refusal, raised.value.claim
-    return raised.value.outage, None
+    if isinstance(raised.value, VerificationFailed):
+        return raised.value.reason, raised.value.claim
+    return raised.value.failure, None
 
 
 TRUSTS = {"trusted_clients": "remote\nother"}
@@ -116,50 +124,50 @@ ACCEPTED: Any = {
 }  # fmt: skip
 
 REFUSED: Any = {
-    "iss missing": ({"iss": ABSENT}, {}, "n", Refusal.CLAIM_MISSING, "iss"),
-    "another issuer": ({"iss": "https://evil.example"}, {}, "n", Refusal.ISSUER_MISMATCH, "iss"),
-    "aud missing": ({"aud": ABSENT}, {}, "n", Refusal.CLAIM_MISSING, "aud"),
-    "another client": ({"aud": "other"}, {}, "n", Refusal.AUDIENCE_MISMATCH, "aud"),
-    "a trusted client alone": ({"aud": "other"}, TRUSTS, "n", Refusal.AUDIENCE_MISMATCH, "aud"),
+    "iss missing": ({"iss": ABSENT}, {}, "n", FailureReason.CLAIM_MISSING, "iss"),
+    "another issuer": ({"iss": "https://evil.example"}, {}, "n", FailureReason.ISSUER_MISMATCH, "iss"),
+    "aud missing": ({"aud": ABSENT}, {}, "n", FailureReason.CLAIM_MISSING, "aud"),
+    "another client": ({"aud": "other"}, {}, "n", FailureReason.AUDIENCE_MISMATCH, "aud"),
+    "a trusted client alone": ({"aud": "other"}, TRUSTS, "n", FailureReason.AUDIENCE_MISMATCH, "aud"),
     "a stranger beside us": (
-        {"aud": ["television", "x"], "azp": "television"}, {}, "n", Refusal.AUDIENCE_MISMATCH, "aud",
+        {"aud": ["television", "x"], "azp": "television"}, {}, "n", FailureReason.AUDIENCE_MISMATCH, "aud",
     ),
-    "aud with a number": ({"aud": ["television", 5]}, {}, "n", Refusal.AUDIENCE_MISMATCH, "aud"),
+    "aud with a number": ({"aud": ["television", 5]}, {}, "n", FailureReason.AUDIENCE_MISMATCH, "aud"),
     "several audiences without azp": (
-        {"aud": ["television", "other"]}, TRUSTS, "n", Refusal.CLAIM_MISSING, "azp",
+        {"aud": ["television", "other"]}, TRUSTS, "n", FailureReason.CLAIM_MISSING, "azp",
     ),
-    "azp of a stranger": ({"azp": "x"}, TRUSTS, "n", Refusal.AUTHORIZED_PARTY_MISMATCH, "azp"),
-    "azp a list": ({"azp": ["television"]}, {}, "n", Refusal.CLAIM_INVALID, "azp"),
-    "azp null": ({"azp": None}, {}, "n", Refusal.CLAIM_INVALID, "azp"),
-    "azp empty": ({"azp": ""}, {}, "n", Refusal.CLAIM_INVALID, "azp"),
-    "nonce missing": ({"nonce": ABSENT}, {}, "n", Refusal.CLAIM_MISSING, "nonce"),
-    "nonce not given": ({}, {}, None, Refusal.NONCE_MISMATCH, "nonce"),
-    "neither": ({"nonce": ABSENT}, {}, None, Refusal.NONCE_MISMATCH, "nonce"),
-    "another nonce": ({}, {}, "N", Refusal.NONCE_MISMATCH, "nonce"),
-    "an empty nonce": ({}, {}, "", Refusal.NONCE_MISMATCH, "nonce"),
-    "a nonce in a list": ({"nonce": ["n"]}, {}, "n", Refusal.NONCE_MISMATCH, "nonce"),
-    "another nonce, given freely": ({}, {"nonce": "if_given"}, "x", Refusal.NONCE_MISMATCH, "nonce"),
+    "azp of a stranger": ({"azp": "x"}, TRUSTS, "n", FailureReason.AUTHORIZED_PARTY_MISMATCH, "azp"),
+    "azp a list": ({"azp": ["television"]}, {}, "n", FailureReason.CLAIM_INVALID, "azp"),
+    "azp null": ({"azp": None}, {}, "n", FailureReason.CLAIM_INVALID, "azp"),
+    "azp empty": ({"azp": ""}, {}, "n", FailureReason.CLAIM_INVALID, "azp"),
+    "nonce missing": ({"nonce": ABSENT}, {}, "n", FailureReason.CLAIM_MISSING, "nonce"),
+    "nonce not given": ({}, {}, None, FailureReason.NONCE_MISMATCH, "nonce"),
+    "neither": ({"nonce": ABSENT}, {}, None, FailureReason.NONCE_MISMATCH, "nonce"),
+    "another nonce": ({}, {}, "N", FailureReason.NONCE_MISMATCH, "nonce"),
+    "an empty nonce": ({}, {}, "", FailureReason.NONCE_MISMATCH, "nonce"),
+    "a nonce in a list": ({"nonce": ["n"]}, {}, "n", FailureReason.NONCE_MISMATCH, "nonce"),
+    "another nonce, given freely": ({}, {"nonce": "if_given"}, "x", FailureReason.NONCE_MISMATCH, "nonce"),
     "a nonce given for none": (
-        {"nonce": ABSENT}, {"nonce": "if_given"}, "n", Refusal.CLAIM_MISSING, "nonce",
+        {"nonce": ABSENT}, {"nonce": "if_given"}, "n", FailureReason.CLAIM_MISSING, "nonce",
     ),
-    "exp missing": ({"exp": ABSENT}, {}, "n", Refusal.CLAIM_MISSING, "exp"),
-    "expired": ({"exp": lambda now: now - 60}, {}, "n", Refusal.TOKEN_EXPIRED, "exp"),
-    "iat missing": ({"iat": ABSENT}, {}, "n", Refusal.CLAIM_MISSING, "iat"),
-    "iat a string": ({"iat": "1"}, {}, "n", Refusal.CLAIM_INVALID, "iat"),
-    "iat to come": ({"iat": lambda now: now + 60}, {}, "n", Refusal.TOKEN_NOT_YET_VALID, "iat"),
-    "issued too long ago": ({"iat": lambda now: now - 640}, {}, "n", Refusal.TOKEN_EXPIRED, "iat"),
-    "exp in milliseconds": ({"exp": lambda now: now * 1000}, {}, "n", Refusal.LIFETIME_TOO_LONG, "exp"),
-    "a lifetime too long": ({}, {"max_lifetime": 60}, "n", Refusal.LIFETIME_TOO_LONG, "exp"),
-    "sub missing": ({"sub": ABSENT}, {}, "n", Refusal.CLAIM_MISSING, "sub"),
-    "sub a negative number": ({"sub": -5}, {}, "n", Refusal.CLAIM_INVALID, "sub"),
-    "another tenant": ({"t": "sunrise"}, {"tenant_claim": "t"}, "n", Refusal.TENANT_MISMATCH, "t"),
+    "exp missing": ({"exp": ABSENT}, {}, "n", FailureReason.CLAIM_MISSING, "exp"),
+    "expired": ({"exp": lambda now: now - 60}, {}, "n", FailureReason.TOKEN_EXPIRED, "exp"),
+    "iat missing": ({"iat": ABSENT}, {}, "n", FailureReason.CLAIM_MISSING, "iat"),
+    "iat a string": ({"iat": "1"}, {}, "n", FailureReason.CLAIM_INVALID, "iat"),
+    "iat to come": ({"iat": lambda now: now + 60}, {}, "n", FailureReason.TOKEN_NOT_YET_VALID, "iat"),
+    "issued too long ago": ({"iat": lambda now: now - 640}, {}, "n", FailureReason.TOKEN_EXPIRED, "iat"),
+    "exp in milliseconds": ({"exp": lambda now: now * 1000}, {}, "n", FailureReason.LIFETIME_TOO_LONG, "exp"),
+    "a lifetime too long": ({}, {"max_lifetime": 60}, "n", FailureReason.LIFETIME_TOO_LONG, "exp"),
+    "sub missing": ({"sub": ABSENT}, {}, "n", FailureReason.CLAIM_MISSING, "sub"),
+    "sub a negative number": ({"sub": -5}, {}, "n", FailureReason.CLAIM_INVALID, "sub"),
+    "another tenant": ({"t": "sunrise"}, {"tenant_claim": "t"}, "n", FailureReason.TENANT_MISMATCH, "t"),
     "a required claim otherwise": (
-        {"acr": "low"}, {"required_claims": "acr=high"}, "n", Refusal.CLAIM_MISMATCH, "acr",
+        {"acr": "low"}, {"required_claims": "acr=high"}, "n", FailureReason.CLAIM_MISMATCH, "acr",
     ),
     "neither jti nor nonce where one is required": (
-        {"nonce": ABSENT}, {"nonce": "off", "replay": "required"}, None, Refusal.CLAIM_MISSING, "jti",
+        {"nonce": ABSENT}, {"nonce": "off", "replay": "required"}, None, FailureReason.CLAIM_MISSING, "jti",
     ),
-    "jti a number": ({"jti": 5}, {}, "n", Refusal.CLAIM_INVALID, "jti"),
+    "jti a number": ({"jti": 5}, {}, "n", FailureReason.CLAIM_INVALID, "jti"),
 }  # fmt: skip
 
 
@@ -179,7 +187,7 @@ def test_it_refuses(
     changes: dict[str, Any],
     settings: dict[str, Any],
     nonce: str | None,
-    word: Refusal,
+    word: FailureReason,
     claim: str,
 ) -> None:
     made = RSA.token(claims(steady, **changes))
@@ -187,7 +195,9 @@ def test_it_refuses(
 
 
 @pytest.mark.parametrize(("make", "word"), CONFUSED.values(), ids=CONFUSED)
-def test_it_takes_no_algorithm_and_no_key_for_another(steady: HTTPSServer, make: Any, word: Refusal) -> None:
+def test_it_takes_no_algorithm_and_no_key_for_another(
+    steady: HTTPSServer, make: Any, word: FailureReason
+) -> None:
     assert why(make(claims(steady)), settings_of(steady))[0] is word
 
 
@@ -196,19 +206,19 @@ LOGOUT = {"events": {"http://schemas.openid.net/event/backchannel-logout": {}}, 
 
 # A token of another purpose: claims, header, settings, why it is refused.
 OTHER_PURPOSE: Any = {
-    "an access token": ({}, {"typ": "at+jwt"}, {}, Refusal.MALFORMED),
-    "an access token in full": ({}, {"typ": "application/at+jwt"}, {}, Refusal.MALFORMED),
+    "an access token": ({}, {"typ": "at+jwt"}, {}, FailureReason.MALFORMED),
+    "an access token in full": ({}, {"typ": "application/at+jwt"}, {}, FailureReason.MALFORMED),
     "an access token that does not say so": (
-        {"nonce": ABSENT, "scope": "openid"}, {}, {}, Refusal.CLAIM_MISSING,
+        {"nonce": ABSENT, "scope": "openid"}, {}, {}, FailureReason.CLAIM_MISSING,
     ),
     "an access token for an API": (
-        {"aud": "https://api.example"}, {}, {"nonce": "off"}, Refusal.AUDIENCE_MISMATCH,
+        {"aud": "https://api.example"}, {}, {"nonce": "off"}, FailureReason.AUDIENCE_MISMATCH,
     ),
-    "a logout token": (LOGOUT, {}, {"nonce": "off"}, Refusal.TYPE_MISMATCH),
-    "a logout token by its header": (LOGOUT, {"typ": "logout+jwt"}, {}, Refusal.MALFORMED),
-    "an OperatorAuthToken": ({**OPERATOR_TOKEN, "aud": "ags"}, {}, {}, Refusal.AUDIENCE_MISMATCH),
-    "an access token of AGS": ({"typ": "DevAuthN", "aud": "nagra"}, {}, {}, Refusal.AUDIENCE_MISMATCH),
-    "an algorithm that is not allowed": ({}, {}, {"algorithms": ["ES256"]}, Refusal.KEY_UNKNOWN),
+    "a logout token": (LOGOUT, {}, {"nonce": "off"}, FailureReason.TYPE_MISMATCH),
+    "a logout token by its header": (LOGOUT, {"typ": "logout+jwt"}, {}, FailureReason.MALFORMED),
+    "an OperatorAuthToken": ({**OPERATOR_TOKEN, "aud": "ags"}, {}, {}, FailureReason.AUDIENCE_MISMATCH),
+    "an access token of AGS": ({"typ": "DevAuthN", "aud": "nagra"}, {}, {}, FailureReason.AUDIENCE_MISMATCH),
+    "an algorithm that is not allowed": ({}, {}, {"algorithms": ["ES256"]}, FailureReason.KEY_UNKNOWN),
 }  # fmt: skip
 
 
@@ -218,7 +228,7 @@ def test_it_takes_no_token_of_another_purpose(
     changes: dict[str, Any],
     header: dict[str, Any],
     settings: dict[str, Any],
-    word: Refusal,
+    word: FailureReason,
 ) -> None:
     made = RSA.token(claims(steady, **changes), **header)
     assert why(made, settings_of(steady, **settings))[0] is word
@@ -282,7 +292,7 @@ def test_prepared_both_are_there_before_the_first_token(server: HTTPSServer) -> 
     wait_until(lambda: len(server.asked) == 2, "they are not fetched")
     assert verify(RSA.token(claims(server)), settings)
     assert len(server.asked) == 2
-    assert OIDCIDToken().documents(settings, RING) == {
+    assert OIDCIDToken().document_urls(settings, RING) == {
         "discovery document": f"{server.url}{WELL_KNOWN}",
         "key set": f"{server.url}/keys",
     }
@@ -290,7 +300,7 @@ def test_prepared_both_are_there_before_the_first_token(server: HTTPSServer) -> 
 
 def test_before_it_is_prepared_the_address_of_the_key_set_is_not_known(server: HTTPSServer) -> None:
     server.replies[WELL_KNOWN] = replace(discovery(server), wait=NEVER)
-    known = OIDCIDToken().documents(settings_of(server), RING)
+    known = OIDCIDToken().document_urls(settings_of(server), RING)
     assert known == {"discovery document": f"{server.url}{WELL_KNOWN}"}
 
 
@@ -314,17 +324,17 @@ def test_a_discovery_document_does_not_lead_into_the_inside_of_a_network(
     settings.AGS_PRIVATE_UPSTREAMS = [ip_network("127.0.0.1/32")]
     inside = server.url.replace("127.0.0.1", "127.0.0.2")
     server.replies[WELL_KNOWN] = discovery(server, jwks_uri=f"{inside}/keys")
-    assert why(RSA.token(claims(server)), settings_of(server))[0] is Outage.FORBIDDEN
+    assert why(RSA.token(claims(server)), settings_of(server))[0] is UpstreamFailure.ADDRESS_FORBIDDEN
 
 
 def test_keys_rotate_and_vanish(server: HTTPSServer, clock: Clock) -> None:
     settings, new = settings_of(server), signer("ES256", "new")
     verify(RSA.token(claims(server)), settings)
     server.replies["/keys"] = as_json({"keys": [new.jwk()]})
-    assert why(new.token(claims(server)), settings)[0] is Refusal.KEY_UNKNOWN, "not within the gap"
+    assert why(new.token(claims(server)), settings)[0] is FailureReason.KEY_UNKNOWN, "not within the gap"
     clock.ahead = documents.GAP + 1
     assert verify(new.token(claims(server)), settings)
-    assert why(RSA.token(claims(server)), settings)[0] is Refusal.KEY_UNKNOWN
+    assert why(RSA.token(claims(server)), settings)[0] is FailureReason.KEY_UNKNOWN
 
 
 def test_a_key_set_that_has_moved_is_found(server: HTTPSServer, clock: Clock) -> None:
@@ -346,46 +356,49 @@ def test_neither_document_is_shared_with_another_tenant(server: HTTPSServer) -> 
 
 
 NEVER = threading.Event()
+INVALID = UpstreamFailure.RESPONSE_INVALID
+TIMEOUT = UpstreamFailure.TIMEOUT
+TOO_LARGE = UpstreamFailure.RESPONSE_TOO_LARGE
 # replies of discovery document and key set, what the caller hears
 FAILURES: Any = {
-    "no discovery document": (lambda server: Reply(404), None, Outage.WRONG),
+    "no discovery document": (lambda server: Reply(404), None, INVALID),
     "a discovery document that redirects": (
-        lambda server: Reply(301, b"", {"Location": "/other"}), None, Outage.WRONG,
+        lambda server: Reply(301, b"", {"Location": "/other"}), None, INVALID,
     ),
-    "a discovery document that is none": (lambda server: Reply(200, b"<html>"), None, Outage.WRONG),
-    "a discovery document that is an array": (lambda server: Reply(200, b"[]"), None, Outage.WRONG),
+    "a discovery document that is none": (lambda server: Reply(200, b"<html>"), None, INVALID),
+    "a discovery document that is an array": (lambda server: Reply(200, b"[]"), None, INVALID),
     "that of another issuer": (
-        lambda server: discovery(server, issuer="https://evil.example"), None, Outage.WRONG,
+        lambda server: discovery(server, issuer="https://evil.example"), None, INVALID,
     ),
-    "that of nobody": (lambda server: discovery(server, issuer=ABSENT), None, Outage.WRONG),
-    "without a key set": (lambda server: discovery(server, jwks_uri=ABSENT), None, Outage.WRONG),
-    "a key set that is a number": (lambda server: discovery(server, jwks_uri=5), None, Outage.WRONG),
+    "that of nobody": (lambda server: discovery(server, issuer=ABSENT), None, INVALID),
+    "without a key set": (lambda server: discovery(server, jwks_uri=ABSENT), None, INVALID),
+    "a key set that is a number": (lambda server: discovery(server, jwks_uri=5), None, INVALID),
     "a key set over http": (
-        lambda server: discovery(server, jwks_uri="http://127.0.0.1/keys"), None, Outage.WRONG,
+        lambda server: discovery(server, jwks_uri="http://127.0.0.1/keys"), None, INVALID,
     ),
     "a key set in a file": (
-        lambda server: discovery(server, jwks_uri="file:///etc/passwd"), None, Outage.WRONG,
+        lambda server: discovery(server, jwks_uri="file:///etc/passwd"), None, INVALID,
     ),
-    "a discovery document that is slow": (lambda server: Reply(200, b"{}", wait=NEVER), None, Outage.SLOW),
+    "a discovery document that is slow": (lambda server: Reply(200, b"{}", wait=NEVER), None, TIMEOUT),
     "a discovery document that is huge": (
-        lambda server: Reply(200, b" " * (documents.LIMIT + 1)), None, Outage.TOO_LARGE,
+        lambda server: Reply(200, b" " * (documents.LIMIT + 1)), None, TOO_LARGE,
     ),
-    "a key set that is away": (discovery, Reply(503), Outage.WRONG),
-    "a key set that is slow": (discovery, Reply(200, b"{}", wait=NEVER), Outage.SLOW),
-    "a key set that is huge": (discovery, Reply(200, b" " * (documents.LIMIT + 1)), Outage.TOO_LARGE),
-    "a key set without a key": (discovery, as_json({"keys": []}), Outage.WRONG),
+    "a key set that is away": (discovery, Reply(503), INVALID),
+    "a key set that is slow": (discovery, Reply(200, b"{}", wait=NEVER), TIMEOUT),
+    "a key set that is huge": (discovery, Reply(200, b" " * (documents.LIMIT + 1)), TOO_LARGE),
+    "a key set without a key": (discovery, as_json({"keys": []}), INVALID),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("document", "key_set", "outage"), FAILURES.values(), ids=FAILURES)
 def test_without_either_document_it_is_left_open_and_says_why(
-    server: HTTPSServer, document: Any, key_set: Reply | None, outage: Outage
+    server: HTTPSServer, document: Any, key_set: Reply | None, outage: UpstreamFailure
 ) -> None:
     server.replies[WELL_KNOWN] = document(server)
     server.replies["/keys"] = key_set or as_json(KEY_SET)
     settings = settings_of(server, deadline=hasty_if_slow(outage))
     assert why(RSA.token(claims(server)), settings)[0] is outage
-    with pytest.raises(Unavailable):
+    with pytest.raises(UpstreamUnavailable):
         list(OIDCIDToken().check(settings, RING))
 
 
@@ -402,7 +415,7 @@ def test_what_the_first_document_has_used_of_the_deadline_the_second_has_not(
     server.replies[WELL_KNOWN] = use_all_of_it
     # Whoever waits for it gets it in the end, before the deadline has passed twice.
     server.replies["/keys"] = replace(as_json(KEY_SET), wait=NEVER)
-    assert why(RSA.token(claims(server)), settings_of(server))[0] is Outage.SLOW
+    assert why(RSA.token(claims(server)), settings_of(server))[0] is UpstreamFailure.TIMEOUT
     paths = [WELL_KNOWN, "/keys"]
     wait_until(lambda: [asked.path for asked in server.asked] == paths, "the key set is not fetched")
 
@@ -413,13 +426,13 @@ def test_while_either_fails_the_last_good_copies_serve(
     clock: Clock,
     document: Any,
     key_set: Reply | None,
-    outage: Outage,
+    outage: UpstreamFailure,
 ) -> None:
     settings = settings_of(server)
     verify(RSA.token(claims(server)), settings)
     server.replies[WELL_KNOWN] = document(server)
     server.replies["/keys"] = key_set or as_json(KEY_SET)
-    if outage is Outage.SLOW:
+    if outage is UpstreamFailure.TIMEOUT:
         first = discovery_document(settings, RING.tenant)
         for each in (first, first.current()):
             each.source = replace(each.source, deadline=HASTY)
@@ -432,11 +445,11 @@ def test_while_either_fails_the_last_good_copies_serve(
 def test_a_server_that_nobody_vouches_for_is_not_believed() -> None:
     with HTTPSServer(stranger()) as server:
         server.replies[WELL_KNOWN] = discovery(server)
-        assert why(RSA.token(claims(server)), settings_of(server))[0] is Outage.UNTRUSTED
+        assert why(RSA.token(claims(server)), settings_of(server))[0] is UpstreamFailure.CERTIFICATE_UNTRUSTED
 
 
 def test_check_says_what_both_have(server: HTTPSServer) -> None:
-    found = [finding.sentence for finding in OIDCIDToken().check(settings_of(server), RING)]
+    found = [finding.message for finding in OIDCIDToken().check(settings_of(server), RING)]
     assert found == [
         f"The discovery document is that of {server.url}.",
         f"The key set at {server.address} has 4 usable keys: "

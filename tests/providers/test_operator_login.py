@@ -26,14 +26,14 @@ from django.core.exceptions import ValidationError
 
 from providers.contract import (
     Account,
+    CheckResult,
     Choice,
-    Finding,
+    FailureReason,
     Identity,
     KeyRing,
-    Outage,
-    Refusal,
-    Refused,
-    Unavailable,
+    UpstreamFailure,
+    UpstreamUnavailable,
+    VerificationFailed,
 )
 from providers.operator_login.strategy import OperatorLogin
 from tenants.models import Service
@@ -83,15 +83,15 @@ def verify(server: HTTPSServer, username: str, password: str, **settings: Any) -
     return strategy.verify({"Username": username, "Password": password}, cleaned, RING)
 
 
-def refusal(server: HTTPSServer, username: str, password: str, **settings: Any) -> Refusal:
-    with pytest.raises(Refused) as refused:
+def refusal(server: HTTPSServer, username: str, password: str, **settings: Any) -> FailureReason:
+    with pytest.raises(VerificationFailed) as refused:
         verify(server, username, password, **settings)
     assert refused.value.claim is None
-    return refused.value.refusal
+    return refused.value.reason
 
 
-def outage(server: HTTPSServer) -> Unavailable:
-    with pytest.raises(Unavailable) as unavailable:
+def outage(server: HTTPSServer) -> UpstreamUnavailable:
+    with pytest.raises(UpstreamUnavailable) as unavailable:
         verify(server, "anna", "p")
     return unavailable.value
 
@@ -125,49 +125,67 @@ ACCEPTED = {
 }
 
 REFUSED = {
-    "wrong credentials": (as_json({"reason": "invalid_credentials"}, 401), Refusal.CREDENTIAL_UNKNOWN),
-    "no account": (accounts(), Refusal.CREDENTIAL_UNKNOWN),
-    "suspended": (as_json({"reason": "account_suspended"}, 403), Refusal.ACCOUNT_SUSPENDED),
-    "cancelled": (as_json({"reason": "account_cancelled"}, 403), Refusal.ACCOUNT_CANCELLED),
+    "wrong credentials": (as_json({"reason": "invalid_credentials"}, 401), FailureReason.CREDENTIAL_UNKNOWN),
+    "no account": (accounts(), FailureReason.CREDENTIAL_UNKNOWN),
+    "suspended": (as_json({"reason": "account_suspended"}, 403), FailureReason.ACCOUNT_SUSPENDED),
+    "cancelled": (as_json({"reason": "account_cancelled"}, 403), FailureReason.ACCOUNT_CANCELLED),
 }
 
 OUTAGES = {
-    "401 that says nothing": (Reply(401), Outage.REFUSES_US),
-    "401 of a proxy": (Reply(401, b"<html>"), Outage.REFUSES_US),
-    "401 for another reason": (as_json({"reason": "account_suspended"}, 401), Outage.REFUSES_US),
-    "401 with reasons": (as_json({"reason": ["invalid_credentials"]}, 401), Outage.REFUSES_US),
-    "403 that says nothing": (Reply(403), Outage.REFUSES_US),
-    "403 for another reason": (as_json({"reason": "invalid_credentials"}, 403), Outage.REFUSES_US),
-    "400": (as_json({"reason": "invalid_credentials"}, 400), Outage.WRONG),
-    "404": (Reply(404), Outage.WRONG),
-    "201": (as_json({"accounts": [ONE]}, 201), Outage.WRONG),
-    "204": (Reply(204), Outage.WRONG),
-    "a redirect": (Reply(307, headers={"Location": "/login"}), Outage.WRONG),
-    "429": (Reply(429), Outage.AWAY),
-    "500": (as_json({"accounts": [ONE]}, 500), Outage.AWAY),
-    "nothing": (Reply(200), Outage.WRONG),
-    "no JSON": (Reply(200, b"{'accounts': []}"), Outage.WRONG),
-    "accounts twice": (Reply(200, b'{"accounts": [], "accounts": []}'), Outage.WRONG),
-    "an array": (as_json([ONE]), Outage.WRONG),
-    "no accounts": (as_json({}), Outage.WRONG),
-    "accounts null": (as_json({"accounts": None}), Outage.WRONG),
-    "accounts an object": (as_json({"accounts": ONE}), Outage.WRONG),
-    "an account in an array": (accounts(["account-1"]), Outage.WRONG),
-    "an account as text": (accounts("account-1"), Outage.WRONG),
-    "an account without ID": (accounts({"accountInformation": "Home"}), Outage.WRONG),
+    "401 that says nothing": (Reply(401), UpstreamFailure.CREDENTIALS_REJECTED),
+    "401 of a proxy": (Reply(401, b"<html>"), UpstreamFailure.CREDENTIALS_REJECTED),
+    "401 for another reason": (
+        as_json({"reason": "account_suspended"}, 401),
+        UpstreamFailure.CREDENTIALS_REJECTED,
+    ),
+    "401 with reasons": (
+        as_json({"reason": ["invalid_credentials"]}, 401),
+        UpstreamFailure.CREDENTIALS_REJECTED,
+    ),
+    "403 that says nothing": (Reply(403), UpstreamFailure.CREDENTIALS_REJECTED),
+    "403 for another reason": (
+        as_json({"reason": "invalid_credentials"}, 403),
+        UpstreamFailure.CREDENTIALS_REJECTED,
+    ),
+    "400": (as_json({"reason": "invalid_credentials"}, 400), UpstreamFailure.RESPONSE_INVALID),
+    "404": (Reply(404), UpstreamFailure.RESPONSE_INVALID),
+    "201": (as_json({"accounts": [ONE]}, 201), UpstreamFailure.RESPONSE_INVALID),
+    "204": (Reply(204), UpstreamFailure.RESPONSE_INVALID),
+    "a redirect": (Reply(307, headers={"Location": "/login"}), UpstreamFailure.RESPONSE_INVALID),
+    "429": (Reply(429), UpstreamFailure.UNREACHABLE),
+    "500": (as_json({"accounts": [ONE]}, 500), UpstreamFailure.UNREACHABLE),
+    "nothing": (Reply(200), UpstreamFailure.RESPONSE_INVALID),
+    "no JSON": (Reply(200, b"{'accounts': []}"), UpstreamFailure.RESPONSE_INVALID),
+    "accounts twice": (Reply(200, b'{"accounts": [], "accounts": []}'), UpstreamFailure.RESPONSE_INVALID),
+    "an array": (as_json([ONE]), UpstreamFailure.RESPONSE_INVALID),
+    "no accounts": (as_json({}), UpstreamFailure.RESPONSE_INVALID),
+    "accounts null": (as_json({"accounts": None}), UpstreamFailure.RESPONSE_INVALID),
+    "accounts an object": (as_json({"accounts": ONE}), UpstreamFailure.RESPONSE_INVALID),
+    "an account in an array": (accounts(["account-1"]), UpstreamFailure.RESPONSE_INVALID),
+    "an account as text": (accounts("account-1"), UpstreamFailure.RESPONSE_INVALID),
+    "an account without ID": (accounts({"accountInformation": "Home"}), UpstreamFailure.RESPONSE_INVALID),
     **{
-        f"an ID of {value}": (accounts({"accountId": value}), Outage.WRONG)
+        f"an ID of {value}": (accounts({"accountId": value}), UpstreamFailure.RESPONSE_INVALID)
         for value in (2**53, -1, 1.5, True, None)
     },
-    "a number and the same number as text": (accounts({"accountId": 1}, {"accountId": "1"}), Outage.WRONG),
-    "an empty ID": (accounts({"accountId": ""}), Outage.WRONG),
-    "an ID of 256 characters": (accounts({"accountId": "a" * 256}), Outage.WRONG),
-    "an ID with a line break": (accounts({"accountId": "a\nb"}), Outage.WRONG),
-    "information that is null": (accounts(ONE, {"accountId": "b", "accountInformation": None}), Outage.WRONG),
-    "an empty information": (accounts(ONE, {"accountId": "b", "accountInformation": ""}), Outage.WRONG),
-    "an account twice": (accounts(ONE, {**TWO, "accountId": "account-1"}), Outage.WRONG),
-    "more than may be": (accounts(*numbered(51)), Outage.WRONG),
-    "too much": (Reply(200, b" " * (256 * 1024 + 1)), Outage.TOO_LARGE),
+    "a number and the same number as text": (
+        accounts({"accountId": 1}, {"accountId": "1"}),
+        UpstreamFailure.RESPONSE_INVALID,
+    ),
+    "an empty ID": (accounts({"accountId": ""}), UpstreamFailure.RESPONSE_INVALID),
+    "an ID of 256 characters": (accounts({"accountId": "a" * 256}), UpstreamFailure.RESPONSE_INVALID),
+    "an ID with a line break": (accounts({"accountId": "a\nb"}), UpstreamFailure.RESPONSE_INVALID),
+    "information that is null": (
+        accounts(ONE, {"accountId": "b", "accountInformation": None}),
+        UpstreamFailure.RESPONSE_INVALID,
+    ),
+    "an empty information": (
+        accounts(ONE, {"accountId": "b", "accountInformation": ""}),
+        UpstreamFailure.RESPONSE_INVALID,
+    ),
+    "an account twice": (accounts(ONE, {**TWO, "accountId": "account-1"}), UpstreamFailure.RESPONSE_INVALID),
+    "more than may be": (accounts(*numbered(51)), UpstreamFailure.RESPONSE_INVALID),
+    "too much": (Reply(200, b" " * (256 * 1024 + 1)), UpstreamFailure.RESPONSE_TOO_LARGE),
 }
 
 
@@ -178,15 +196,17 @@ def test_it_accepts(server: HTTPSServer, reply: Reply, expected: Identity | Choi
 
 
 @pytest.mark.parametrize(("reply", "expected"), REFUSED.values(), ids=REFUSED)
-def test_it_refuses(server: HTTPSServer, reply: Reply, expected: Refusal) -> None:
+def test_it_refuses(server: HTTPSServer, reply: Reply, expected: FailureReason) -> None:
     server.replies["/login"] = reply
     assert refusal(server, "anna", "p") is expected
 
 
 @pytest.mark.parametrize(("reply", "expected"), OUTAGES.values(), ids=OUTAGES)
-def test_what_is_no_answer_leaves_it_open(server: HTTPSServer, reply: Reply, expected: Outage) -> None:
+def test_what_is_no_answer_leaves_it_open(
+    server: HTTPSServer, reply: Reply, expected: UpstreamFailure
+) -> None:
     server.replies["/login"] = reply
-    assert outage(server).outage is expected
+    assert outage(server).failure is expected
 
 
 @pytest.mark.parametrize(("username", "password"), [("", "p"), ("anna", "")])
@@ -194,7 +214,7 @@ def test_a_blank_is_refused_as_a_wrong_one_and_the_operator_is_not_asked(
     server: HTTPSServer, username: str, password: str
 ) -> None:
     server.replies["/login"] = accounts(ONE)
-    assert refusal(server, username, password) is Refusal.CREDENTIAL_UNKNOWN
+    assert refusal(server, username, password) is FailureReason.CREDENTIAL_UNKNOWN
     assert not server.asked
 
 
@@ -316,9 +336,11 @@ def test_what_cannot_be_decrypted_goes_the_way_of_a_wrong_password(
     server.replies["/login"] = knows_anna
     settings = {"encryption": "decrypt", "padding": padding, "private_key": PEM}
     sent = UNDECIPHERABLE[case](padding)
-    assert refusal(server, "anna", encrypted(b"wrong", padding), **settings) is Refusal.CREDENTIAL_UNKNOWN
+    assert (
+        refusal(server, "anna", encrypted(b"wrong", padding), **settings) is FailureReason.CREDENTIAL_UNKNOWN
+    )
     for _ in range(2):
-        assert refusal(server, "anna", sent, **settings) is Refusal.CREDENTIAL_UNKNOWN
+        assert refusal(server, "anna", sent, **settings) is FailureReason.CREDENTIAL_UNKNOWN
     wrong, *junk = [json.loads(asked.body)["password"] for asked in server.asked]
     assert (wrong, len(junk)) == ("wrong", 2)
     for password in junk:
@@ -395,12 +417,12 @@ def test_checking_logs_in_as_nobody(
     server.replies["/login"] = reply
     strategy = OperatorLogin()
     cleaned = cleaned_of(address=f"{server.url}/login", **settings)
-    found: list[Finding] = list(strategy.check(cleaned, RING))
+    found: list[CheckResult] = list(strategy.check(cleaned, RING))
     for finding, (good, told) in zip(found, expected, strict=True):
-        assert finding.good is good
-        assert told in finding.sentence
-        assert MARKER not in finding.sentence
-    assert server.address in found[-1].sentence
+        assert finding.passed is good
+        assert told in finding.message
+        assert MARKER not in finding.message
+    assert server.address in found[-1].message
     list(strategy.check(cleaned, RING))
     names = {json.loads(asked.body)["username"] for asked in server.asked}
     assert len(names) == 2, "another name each time"
@@ -410,7 +432,7 @@ def test_checking_says_when_the_endpoint_refuses_the_gate(server: HTTPSServer) -
     server.replies["/login"] = Reply(401)
     strategy = OperatorLogin()
     cleaned = cleaned_of(address=f"{server.url}/login")
-    with pytest.raises(Unavailable, match="does not accept the credentials that AGS has"):
+    with pytest.raises(UpstreamUnavailable, match="rejects the credentials"):
         list(strategy.check(cleaned, RING))
 
 
@@ -437,10 +459,10 @@ def example() -> Iterator[str]:
 EXAMPLES: dict[tuple[str, str], Any] = {
     ("anna", "anna's password"): Identity("account-1"),
     ("bert", "bert's password"): Choice((Account("account-1", "Home"), Account("account-2", "Cabin"))),
-    ("carl", "carl's password"): Refusal.ACCOUNT_SUSPENDED,
-    ("carl", "anna's password"): Refusal.CREDENTIAL_UNKNOWN,
-    ("anna", "bert's password"): Refusal.CREDENTIAL_UNKNOWN,
-    ("nobody", "anna's password"): Refusal.CREDENTIAL_UNKNOWN,
+    ("carl", "carl's password"): FailureReason.ACCOUNT_SUSPENDED,
+    ("carl", "anna's password"): FailureReason.CREDENTIAL_UNKNOWN,
+    ("anna", "bert's password"): FailureReason.CREDENTIAL_UNKNOWN,
+    ("nobody", "anna's password"): FailureReason.CREDENTIAL_UNKNOWN,
 }
 
 
@@ -450,12 +472,12 @@ def test_the_example_of_an_endpoint_judges(example: str, pair: tuple[str, str], 
     cleaned = cleaned_of(address=example, secret="of the example")
     try:
         told: Any = strategy.verify(dict(zip(("Username", "Password"), pair, strict=True)), cleaned, RING)
-    except Refused as refused:
-        told = refused.refusal
+    except VerificationFailed as refused:
+        told = refused.reason
     assert told == expected
-    assert [finding.good for finding in strategy.check(cleaned, RING)] == [True]
+    assert [finding.passed for finding in strategy.check(cleaned, RING)] == [True]
     stranger = cleaned_of(address=example, secret="another")
-    with pytest.raises(Unavailable, match="does not accept"):
+    with pytest.raises(UpstreamUnavailable, match="rejects the credentials"):
         strategy.verify(dict(zip(("Username", "Password"), pair, strict=True)), stranger, RING)
 
 
@@ -477,7 +499,7 @@ def test_nothing_of_it_is_told_by_an_answer_an_error_or_a_log(
         for password in (MARKER, encrypted(MARKER.encode(), "oaep_sha256")):
             try:
                 told = repr(verify(server, f"anna-{MARKER}", password, **settings))
-            except (Refused, Unavailable) as error:
+            except (VerificationFailed, UpstreamUnavailable) as error:
                 told = f"{error} {error!r} {error.__context__!r} {error.__cause__!r}"
             assert MARKER not in told
     assert len(server.asked) == 2 * len(replies)

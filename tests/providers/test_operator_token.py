@@ -12,7 +12,7 @@ import jwt
 import pytest
 
 from ags.sessions.client_tokens import SignOn, bundle
-from providers.contract import Identity, KeyRing, Refusal, Refused, TrustedKey
+from providers.contract import FailureReason, Identity, KeyRing, TrustedKey, VerificationFailed
 from providers.operator_token.strategy import OperatorToken
 from tenants.settings_form import validated
 from tenants.snapshot import snapshot
@@ -75,53 +75,58 @@ ACCEPTED = {
 }
 
 REFUSED = {
-    "typ missing": ({"typ": ABSENT}, {}, Refusal.CLAIM_MISSING, "typ"),
-    "typ of another token": ({"typ": "DevAuthN"}, {}, Refusal.TYPE_MISMATCH, "typ"),
-    "typ in a list": ({"typ": ["GetSessionTokenAuthN"]}, {}, Refusal.TYPE_MISMATCH, "typ"),
-    "aud missing": ({"aud": ABSENT}, {}, Refusal.CLAIM_MISSING, "aud"),
-    "aud of somebody else": ({"aud": "other"}, {}, Refusal.AUDIENCE_MISMATCH, "aud"),
-    "aud with somebody else": ({"aud": ["ags", "other"]}, {}, Refusal.AUDIENCE_MISMATCH, "aud"),
-    "aud twice": ({"aud": ["ags", "ags"]}, {}, Refusal.AUDIENCE_MISMATCH, "aud"),
-    "aud empty": ({"aud": []}, {}, Refusal.AUDIENCE_MISMATCH, "aud"),
-    "aud in capitals": ({"aud": "AGS"}, {}, Refusal.AUDIENCE_MISMATCH, "aud"),
-    "aud an object": ({"aud": {"ags": 1}}, {}, Refusal.AUDIENCE_MISMATCH, "aud"),
-    "exp missing": ({"exp": ABSENT}, {}, Refusal.CLAIM_MISSING, "exp"),
-    "exp a string": ({"exp": "2000000000"}, {}, Refusal.CLAIM_INVALID, "exp"),
-    "exp true": ({"exp": True}, {}, Refusal.CLAIM_INVALID, "exp"),
-    "exp null": ({"exp": None}, {}, Refusal.CLAIM_INVALID, "exp"),
-    "exp of 400 digits": ({"exp": 10**400}, {}, Refusal.CLAIM_INVALID, "exp"),
-    "exp negative": ({"exp": -1}, {}, Refusal.TOKEN_EXPIRED, "exp"),
-    "expired": ({"exp": lambda now: now - 60}, {}, Refusal.TOKEN_EXPIRED, "exp"),
-    "expired, no skew": ({"exp": lambda now: now - 1}, {"clock_skew": 0}, Refusal.TOKEN_EXPIRED, "exp"),
-    "nbf to come": ({"nbf": lambda now: now + 60}, {}, Refusal.TOKEN_NOT_YET_VALID, "nbf"),
-    "nbf a string": ({"nbf": "1"}, {}, Refusal.CLAIM_INVALID, "nbf"),
-    "nbf null": ({"nbf": None}, {}, Refusal.CLAIM_INVALID, "nbf"),
-    "iat to come": ({"iat": lambda now: now + 60}, {}, Refusal.TOKEN_NOT_YET_VALID, "iat"),
-    "iat false": ({"iat": False}, {}, Refusal.CLAIM_INVALID, "iat"),
+    "typ missing": ({"typ": ABSENT}, {}, FailureReason.CLAIM_MISSING, "typ"),
+    "typ of another token": ({"typ": "DevAuthN"}, {}, FailureReason.TYPE_MISMATCH, "typ"),
+    "typ in a list": ({"typ": ["GetSessionTokenAuthN"]}, {}, FailureReason.TYPE_MISMATCH, "typ"),
+    "aud missing": ({"aud": ABSENT}, {}, FailureReason.CLAIM_MISSING, "aud"),
+    "aud of somebody else": ({"aud": "other"}, {}, FailureReason.AUDIENCE_MISMATCH, "aud"),
+    "aud with somebody else": ({"aud": ["ags", "other"]}, {}, FailureReason.AUDIENCE_MISMATCH, "aud"),
+    "aud twice": ({"aud": ["ags", "ags"]}, {}, FailureReason.AUDIENCE_MISMATCH, "aud"),
+    "aud empty": ({"aud": []}, {}, FailureReason.AUDIENCE_MISMATCH, "aud"),
+    "aud in capitals": ({"aud": "AGS"}, {}, FailureReason.AUDIENCE_MISMATCH, "aud"),
+    "aud an object": ({"aud": {"ags": 1}}, {}, FailureReason.AUDIENCE_MISMATCH, "aud"),
+    "exp missing": ({"exp": ABSENT}, {}, FailureReason.CLAIM_MISSING, "exp"),
+    "exp a string": ({"exp": "2000000000"}, {}, FailureReason.CLAIM_INVALID, "exp"),
+    "exp true": ({"exp": True}, {}, FailureReason.CLAIM_INVALID, "exp"),
+    "exp null": ({"exp": None}, {}, FailureReason.CLAIM_INVALID, "exp"),
+    "exp of 400 digits": ({"exp": 10**400}, {}, FailureReason.CLAIM_INVALID, "exp"),
+    "exp negative": ({"exp": -1}, {}, FailureReason.TOKEN_EXPIRED, "exp"),
+    "expired": ({"exp": lambda now: now - 60}, {}, FailureReason.TOKEN_EXPIRED, "exp"),
+    "expired, no skew": ({"exp": lambda now: now - 1}, {"clock_skew": 0}, FailureReason.TOKEN_EXPIRED, "exp"),
+    "nbf to come": ({"nbf": lambda now: now + 60}, {}, FailureReason.TOKEN_NOT_YET_VALID, "nbf"),
+    "nbf a string": ({"nbf": "1"}, {}, FailureReason.CLAIM_INVALID, "nbf"),
+    "nbf null": ({"nbf": None}, {}, FailureReason.CLAIM_INVALID, "nbf"),
+    "iat to come": ({"iat": lambda now: now + 60}, {}, FailureReason.TOKEN_NOT_YET_VALID, "iat"),
+    "iat false": ({"iat": False}, {}, FailureReason.CLAIM_INVALID, "iat"),
     "good for more than ten years": (
         {"exp": lambda now: now + 3654 * 24 * 3600},
         {},
-        Refusal.LIFETIME_TOO_LONG,
+        FailureReason.LIFETIME_TOO_LONG,
         "exp",
     ),
-    "good for longer than a calendar": ({"exp": 1e300}, {}, Refusal.LIFETIME_TOO_LONG, "exp"),
-    "a lifetime too long": ({}, {"max_lifetime": 60}, Refusal.LIFETIME_TOO_LONG, "exp"),
-    "tenant missing": ({"OpfTenantId": ABSENT}, {}, Refusal.CLAIM_MISSING, "OpfTenantId"),
-    "another tenant": ({"OpfTenantId": "sunrise"}, {}, Refusal.TENANT_MISMATCH, "OpfTenantId"),
-    "tenant in capitals": ({"OpfTenantId": "NAGRA"}, {}, Refusal.TENANT_MISMATCH, "OpfTenantId"),
-    "tenant a number": ({"OpfTenantId": 1}, {}, Refusal.CLAIM_INVALID, "OpfTenantId"),
-    "account missing": ({"OpfAccountId": ABSENT}, {}, Refusal.CLAIM_MISSING, "OpfAccountId"),
-    "account empty": ({"OpfAccountId": ""}, {}, Refusal.CLAIM_INVALID, "OpfAccountId"),
-    "account of 256 characters": ({"OpfAccountId": "a" * 256}, {}, Refusal.CLAIM_INVALID, "OpfAccountId"),
-    "account a number": ({"OpfAccountId": 5}, {}, Refusal.CLAIM_INVALID, "OpfAccountId"),
-    "account with a line break": ({"OpfAccountId": "a\nb"}, {}, Refusal.CLAIM_INVALID, "OpfAccountId"),
-    "account with DEL": ({"OpfAccountId": "a\x7f"}, {}, Refusal.CLAIM_INVALID, "OpfAccountId"),
-    "account with a C1 control": ({"OpfAccountId": "a\x85"}, {}, Refusal.CLAIM_INVALID, "OpfAccountId"),
-    "jti missing where required": ({}, {"replay": "required"}, Refusal.CLAIM_MISSING, "jti"),
-    "jti a number": ({"jti": 5}, {}, Refusal.CLAIM_INVALID, "jti"),
-    "jti null": ({"jti": None}, {}, Refusal.CLAIM_INVALID, "jti"),
-    "jti empty": ({"jti": ""}, {}, Refusal.CLAIM_INVALID, "jti"),
-    "jti of 256 characters": ({"jti": "j" * 256}, {}, Refusal.CLAIM_INVALID, "jti"),
+    "good for longer than a calendar": ({"exp": 1e300}, {}, FailureReason.LIFETIME_TOO_LONG, "exp"),
+    "a lifetime too long": ({}, {"max_lifetime": 60}, FailureReason.LIFETIME_TOO_LONG, "exp"),
+    "tenant missing": ({"OpfTenantId": ABSENT}, {}, FailureReason.CLAIM_MISSING, "OpfTenantId"),
+    "another tenant": ({"OpfTenantId": "sunrise"}, {}, FailureReason.TENANT_MISMATCH, "OpfTenantId"),
+    "tenant in capitals": ({"OpfTenantId": "NAGRA"}, {}, FailureReason.TENANT_MISMATCH, "OpfTenantId"),
+    "tenant a number": ({"OpfTenantId": 1}, {}, FailureReason.CLAIM_INVALID, "OpfTenantId"),
+    "account missing": ({"OpfAccountId": ABSENT}, {}, FailureReason.CLAIM_MISSING, "OpfAccountId"),
+    "account empty": ({"OpfAccountId": ""}, {}, FailureReason.CLAIM_INVALID, "OpfAccountId"),
+    "account of 256 characters": (
+        {"OpfAccountId": "a" * 256},
+        {},
+        FailureReason.CLAIM_INVALID,
+        "OpfAccountId",
+    ),
+    "account a number": ({"OpfAccountId": 5}, {}, FailureReason.CLAIM_INVALID, "OpfAccountId"),
+    "account with a line break": ({"OpfAccountId": "a\nb"}, {}, FailureReason.CLAIM_INVALID, "OpfAccountId"),
+    "account with DEL": ({"OpfAccountId": "a\x7f"}, {}, FailureReason.CLAIM_INVALID, "OpfAccountId"),
+    "account with a C1 control": ({"OpfAccountId": "a\x85"}, {}, FailureReason.CLAIM_INVALID, "OpfAccountId"),
+    "jti missing where required": ({}, {"replay": "required"}, FailureReason.CLAIM_MISSING, "jti"),
+    "jti a number": ({"jti": 5}, {}, FailureReason.CLAIM_INVALID, "jti"),
+    "jti null": ({"jti": None}, {}, FailureReason.CLAIM_INVALID, "jti"),
+    "jti empty": ({"jti": ""}, {}, FailureReason.CLAIM_INVALID, "jti"),
+    "jti of 256 characters": ({"jti": "j" * 256}, {}, FailureReason.CLAIM_INVALID, "jti"),
 }
 
 
@@ -135,10 +140,12 @@ def test_it_accepts(claims: dict[str, Any], settings: dict[str, Any]) -> None:
 
 @pytest.mark.usefixtures("frozen_time")
 @pytest.mark.parametrize(("claims", "settings", "refusal", "claim"), REFUSED.values(), ids=REFUSED)
-def test_it_refuses(claims: dict[str, Any], settings: dict[str, Any], refusal: Refusal, claim: str) -> None:
-    with pytest.raises(Refused) as refused:
+def test_it_refuses(
+    claims: dict[str, Any], settings: dict[str, Any], refusal: FailureReason, claim: str
+) -> None:
+    with pytest.raises(VerificationFailed) as refused:
         verify(token(claims), **settings)
-    assert (refused.value.refusal, refused.value.claim) == (refusal, claim)
+    assert (refused.value.reason, refused.value.claim) == (refusal, claim)
 
 
 def test_a_jti_is_guarded_for_as_long_as_any_setting_would_accept_the_token() -> None:
@@ -152,13 +159,13 @@ def test_a_jti_is_guarded_for_as_long_as_any_setting_would_accept_the_token() ->
 def test_the_vendors_sample_parses_as_a_shape_and_its_secret_is_not_known() -> None:
     kid = "70646948-d6fb-4ce8-a433-52a14ee2fa0a"
     ring = KeyRing("nagra", {kid: TrustedKey(id=1, kid=kid, algorithm="HS256", material=SECRET)})
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(VerificationFailed) as refused:
         verify(SEED_SAMPLE, ring)
-    assert refused.value.refusal is Refusal.SIGNATURE_INVALID
+    assert refused.value.reason is FailureReason.SIGNATURE_INVALID
     claims = jwt.decode(SEED_SAMPLE, options={"verify_signature": False})
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(VerificationFailed) as refused:
         verify(jwt.encode(claims, SECRET, "HS256", {"kid": kid}), ring)
-    assert refused.value.refusal is Refusal.TOKEN_EXPIRED
+    assert refused.value.reason is FailureReason.TOKEN_EXPIRED
 
 
 @pytest.mark.parametrize(
@@ -206,51 +213,54 @@ def said(header: dict[str, Any], sign: Any = None, **claims: Any) -> str:
 # The three families of confusion.
 MISTAKEN = {
     # The algorithm
-    "none": (said({"alg": "none"}, lambda _: b"\0"), Refusal.ALGORITHM_MISMATCH),
-    "none, signed right": (said({"alg": "none"}), Refusal.ALGORITHM_MISMATCH),
+    "none": (said({"alg": "none"}, lambda _: b"\0"), FailureReason.ALGORITHM_MISMATCH),
+    "none, signed right": (said({"alg": "none"}), FailureReason.ALGORITHM_MISMATCH),
     "HS512": (
         said({"alg": "HS512"}, lambda signed: hmac.new(SECRET, signed, hashlib.sha512).digest()),
-        Refusal.ALGORITHM_MISMATCH,
+        FailureReason.ALGORITHM_MISMATCH,
     ),
-    "RS256": (said({"alg": "RS256"}, RSA.signature), Refusal.ALGORITHM_MISMATCH),
-    "RS256 called HS256": (said({}, RSA.signature), Refusal.SIGNATURE_INVALID),
+    "RS256": (said({"alg": "RS256"}, RSA.signature), FailureReason.ALGORITHM_MISMATCH),
+    "RS256 called HS256": (said({}, RSA.signature), FailureReason.SIGNATURE_INVALID),
     # The key
-    "the key of another operator": (said({}, shared(OTHERS)), Refusal.SIGNATURE_INVALID),
-    "the key of another operator under its ID": (said({"kid": "o"}, shared(OTHERS)), Refusal.KEY_UNKNOWN),
-    "an empty secret": (said({}, shared(b"")), Refusal.SIGNATURE_INVALID),
-    "the secret in base64": (said({}, shared(b"AQIDBAUGBwgJCgsMDQ4PEA==")), Refusal.SIGNATURE_INVALID),
+    "the key of another operator": (said({}, shared(OTHERS)), FailureReason.SIGNATURE_INVALID),
+    "the key of another operator under its ID": (
+        said({"kid": "o"}, shared(OTHERS)),
+        FailureReason.KEY_UNKNOWN,
+    ),
+    "an empty secret": (said({}, shared(b"")), FailureReason.SIGNATURE_INVALID),
+    "the secret in base64": (said({}, shared(b"AQIDBAUGBwgJCgsMDQ4PEA==")), FailureReason.SIGNATURE_INVALID),
     "a key that comes along": (
         said({"jwk": {"kty": "oct", "k": "AAAA"}}, shared(bytes(3))),
-        Refusal.SIGNATURE_INVALID,
+        FailureReason.SIGNATURE_INVALID,
     ),
     "an address that comes along": (
         said({"jku": "https://evil.example/keys"}, shared(OTHERS)),
-        Refusal.SIGNATURE_INVALID,
+        FailureReason.SIGNATURE_INVALID,
     ),
-    "what is critical": (said({"crit": ["exp"]}), Refusal.HEADER_MEMBER_FORBIDDEN),
+    "what is critical": (said({"crit": ["exp"]}), FailureReason.HEADER_MEMBER_FORBIDDEN),
     # A token of another purpose
-    "an access token of AGS": (said({}, typ="DevAuthN"), Refusal.TYPE_MISMATCH),
-    "a refresh token of AGS": (said({}, typ="RefreshAuthN"), Refusal.TYPE_MISMATCH),
+    "an access token of AGS": (said({}, typ="DevAuthN"), FailureReason.TYPE_MISMATCH),
+    "a refresh token of AGS": (said({}, typ="RefreshAuthN"), FailureReason.TYPE_MISMATCH),
     "an ID token": (
         any_token({"alg": "HS256", "kid": "k"}, {"sub": "a"}, shared(SECRET)),
-        Refusal.CLAIM_MISSING,
+        FailureReason.CLAIM_MISSING,
     ),
-    "an access token by its header": (said({"typ": "at+jwt"}), Refusal.MALFORMED),
-    "a session token": ("a1b2c3d4e5f6g7h8i9j0k1l2m3", Refusal.MALFORMED),
+    "an access token by its header": (said({"typ": "at+jwt"}), FailureReason.MALFORMED),
+    "a session token": ("a1b2c3d4e5f6g7h8i9j0k1l2m3", FailureReason.MALFORMED),
 }
 
 
 @pytest.mark.parametrize(("made", "refusal"), MISTAKEN.values(), ids=MISTAKEN)
-def test_it_is_not_mistaken_in_algorithm_key_or_purpose(made: str, refusal: Refusal) -> None:
+def test_it_is_not_mistaken_in_algorithm_key_or_purpose(made: str, refusal: FailureReason) -> None:
     assert verify(said({})).account_id == "a"
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(VerificationFailed) as refused:
         verify(made)
-    assert refused.value.refusal is refusal
+    assert refused.value.reason is refusal
 
 
 @pytest.mark.parametrize("make", [make for make, _ in CONFUSED.values()], ids=CONFUSED)
 def test_no_token_for_a_provider_with_public_keys_proves_anything_here(make: Any) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(VerificationFailed):
         verify(make(GOOD))
 
 
@@ -260,6 +270,6 @@ def test_what_ags_itself_has_issued_proves_nothing(nagra: HeadEnd) -> None:
     now = time.time()
     issued = bundle(tenant, SignOn("account-1", "c" * 32, "s" * 32, 1, now + 99, now + 999))
     for name in ("access_token", "refresh_token"):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(VerificationFailed) as refused:
             verify(issued[name], tenant.keys)
-        assert refused.value.refusal is Refusal.KEY_UNKNOWN
+        assert refused.value.reason is FailureReason.KEY_UNKNOWN

@@ -111,7 +111,7 @@ APPS = """
 from providers.apps import ProviderConfig
 class ForeignConfig(ProviderConfig):
     default = True
-    contract = 1
+    contract = 2
     name = "foreign"
     strategy = "foreign.strategy.Foreign"
 """
@@ -124,11 +124,11 @@ def test_a_provider_that_cannot_be_imported_stops_start_up_with_its_own_error(tm
     assert "No module named 'a_library_that_is_not_there'" in done.stderr
 
 
-@pytest.mark.parametrize(("made_for", "told"), [("    contract = 2\n", "version 2"), ("", "version None")])
+@pytest.mark.parametrize(("made_for", "told"), [("    contract = 3\n", "version 3"), ("", "version None")])
 def test_a_provider_made_for_another_contract_is_refused_by_name_before_it_is_imported(
     tmp_path: Path, made_for: str, told: str
 ) -> None:
-    package(tmp_path, APPS.replace("    contract = 1\n", made_for), "import a_library_that_is_not_there")
+    package(tmp_path, APPS.replace("    contract = 2\n", made_for), "import a_library_that_is_not_there")
     done = manage(tmp_path, "check", AGS_PROVIDERS="foreign")
     assert done.returncode != 0
     assert f"The provider foreign is made for {told} of the provider contract" in done.stderr
@@ -190,12 +190,12 @@ def strategy(**changes: Any) -> type[Strategy]:
     return Fine
 
 
-class SentNowhere(SessionTokenSettings):
-    secret = SecretField(sent_to=("adress",))
+class UnknownDestination(SessionTokenSettings):
+    secret = SecretField(destination_settings=("adress",))
 
 
-class SentToItself(SessionTokenSettings):
-    secret = SecretField(sent_to=("session_token_ttl", "secret"))
+class ItsOwnDestination(SessionTokenSettings):
+    secret = SecretField(destination_settings=("session_token_ttl", "secret"))
 
 
 BROKEN = {
@@ -207,14 +207,19 @@ BROKEN = {
     "providers.E005 empty": strategy(Parameters=Empty),
     "providers.E006": strategy(Settings=Plain),
     "providers.E007": strategy(verify=Strategy.verify),
-    "providers.E009 unknown": strategy(Settings=SentNowhere),
-    "providers.E009 itself": strategy(Settings=SentToItself),
+    "providers.E009 unknown": strategy(Settings=UnknownDestination),
+    "providers.E009 itself": strategy(Settings=ItsOwnDestination),
 }
 
 
 def problems() -> list[CheckMessage]:
     """What the checks say, but for what this machine lacks."""
     return [found for found in run_checks(tags=["providers"]) if found.id != "providers.W001"]
+
+
+def test_a_secret_must_name_the_settings_of_its_destination() -> None:
+    with pytest.raises(TypeError, match="destination_settings"):
+        SecretField()  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("ident", BROKEN)
@@ -236,5 +241,5 @@ def test_the_installed_ones_keep_the_contract(settings: Any) -> None:
 def test_a_strategy_without_verify_says_so() -> None:
     from providers.contract import KeyRing
 
-    with pytest.raises(TypeError, match="Forgetful declares no verify"):
+    with pytest.raises(TypeError, match="Forgetful does not implement verify"):
         type("Forgetful", (Strategy,), {})().verify({}, {}, KeyRing("nagra", {}))

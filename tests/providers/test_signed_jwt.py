@@ -13,7 +13,15 @@ import pytest
 from django.core.exceptions import ValidationError
 
 from ags.sessions.client_tokens import SignOn, bundle
-from providers.contract import Identity, KeyRing, Outage, Refusal, Refused, TrustedKey, Unavailable
+from providers.contract import (
+    FailureReason,
+    Identity,
+    KeyRing,
+    TrustedKey,
+    UpstreamFailure,
+    UpstreamUnavailable,
+    VerificationFailed,
+)
 from providers.signed_jwt.strategy import SignedJWT, _document
 from providers.upstream import documents
 from tenants.models import Service
@@ -48,10 +56,10 @@ def verify(made: str, **settings: Any) -> Identity:
     return SignedJWT().verify({"Token": made}, cleaned, RING)
 
 
-def refusal(made: str, **settings: Any) -> tuple[Refusal, str | None]:
-    with pytest.raises(Refused) as refused:
+def refusal(made: str, **settings: Any) -> tuple[FailureReason, str | None]:
+    with pytest.raises(VerificationFailed) as refused:
         verify(made, **settings)
-    return refused.value.refusal, refused.value.claim
+    return refused.value.reason, refused.value.claim
 
 
 MATCHED = {"tenant_claim": "tenant", "required_claims": "acr=high\nok=true\nx=a=b"}
@@ -81,47 +89,72 @@ ACCEPTED: Any = {
 }
 
 REFUSED: Any = {
-    "iss missing": ({"iss": ABSENT}, {}, Refusal.CLAIM_MISSING, "iss"),
-    "another issuer": ({"iss": "https://evil.example"}, {}, Refusal.ISSUER_MISMATCH, "iss"),
-    "the issuer with a slash": ({"iss": f"{ISSUER}/"}, {}, Refusal.ISSUER_MISMATCH, "iss"),
-    "the issuer in a list": ({"iss": [ISSUER]}, {}, Refusal.ISSUER_MISMATCH, "iss"),
-    "aud missing": ({"aud": ABSENT}, {}, Refusal.CLAIM_MISSING, "aud"),
-    "another audience": ({"aud": "other"}, {}, Refusal.AUDIENCE_MISMATCH, "aud"),
-    "an audience that contains ours": ({"aud": "agsx"}, {}, Refusal.AUDIENCE_MISMATCH, "aud"),
-    "aud empty": ({"aud": []}, {}, Refusal.AUDIENCE_MISMATCH, "aud"),
-    "aud with a number": ({"aud": ["ags", 5]}, {}, Refusal.AUDIENCE_MISMATCH, "aud"),
-    "aud in a list in a list": ({"aud": [["ags"]]}, {}, Refusal.AUDIENCE_MISMATCH, "aud"),
-    "aud an object": ({"aud": {"ags": 1}}, {}, Refusal.AUDIENCE_MISMATCH, "aud"),
-    "exp missing": ({"exp": ABSENT}, {}, Refusal.CLAIM_MISSING, "exp"),
-    "exp a string": ({"exp": "2000000000"}, {}, Refusal.CLAIM_INVALID, "exp"),
-    "exp true": ({"exp": True}, {}, Refusal.CLAIM_INVALID, "exp"),
-    "exp of 400 digits": ({"exp": 10**400}, {}, Refusal.CLAIM_INVALID, "exp"),
-    "expired": ({"exp": lambda now: now - 60}, {}, Refusal.TOKEN_EXPIRED, "exp"),
-    "expired, no skew": ({"exp": lambda now: now - 1}, {"clock_skew": 0}, Refusal.TOKEN_EXPIRED, "exp"),
-    "nbf to come": ({"nbf": lambda now: now + 60}, {}, Refusal.TOKEN_NOT_YET_VALID, "nbf"),
-    "iat to come": ({"iat": lambda now: now + 60}, {}, Refusal.TOKEN_NOT_YET_VALID, "iat"),
-    "exp in milliseconds": ({"exp": lambda now: now * 1000}, {}, Refusal.LIFETIME_TOO_LONG, "exp"),
-    "a lifetime too long": ({}, {"max_lifetime": 60}, Refusal.LIFETIME_TOO_LONG, "exp"),
-    "account missing": ({"sub": ABSENT}, {}, Refusal.CLAIM_MISSING, "sub"),
-    "account empty": ({"sub": ""}, {}, Refusal.CLAIM_INVALID, "sub"),
+    "iss missing": ({"iss": ABSENT}, {}, FailureReason.CLAIM_MISSING, "iss"),
+    "another issuer": ({"iss": "https://evil.example"}, {}, FailureReason.ISSUER_MISMATCH, "iss"),
+    "the issuer with a slash": ({"iss": f"{ISSUER}/"}, {}, FailureReason.ISSUER_MISMATCH, "iss"),
+    "the issuer in a list": ({"iss": [ISSUER]}, {}, FailureReason.ISSUER_MISMATCH, "iss"),
+    "aud missing": ({"aud": ABSENT}, {}, FailureReason.CLAIM_MISSING, "aud"),
+    "another audience": ({"aud": "other"}, {}, FailureReason.AUDIENCE_MISMATCH, "aud"),
+    "an audience that contains ours": ({"aud": "agsx"}, {}, FailureReason.AUDIENCE_MISMATCH, "aud"),
+    "aud empty": ({"aud": []}, {}, FailureReason.AUDIENCE_MISMATCH, "aud"),
+    "aud with a number": ({"aud": ["ags", 5]}, {}, FailureReason.AUDIENCE_MISMATCH, "aud"),
+    "aud in a list in a list": ({"aud": [["ags"]]}, {}, FailureReason.AUDIENCE_MISMATCH, "aud"),
+    "aud an object": ({"aud": {"ags": 1}}, {}, FailureReason.AUDIENCE_MISMATCH, "aud"),
+    "exp missing": ({"exp": ABSENT}, {}, FailureReason.CLAIM_MISSING, "exp"),
+    "exp a string": ({"exp": "2000000000"}, {}, FailureReason.CLAIM_INVALID, "exp"),
+    "exp true": ({"exp": True}, {}, FailureReason.CLAIM_INVALID, "exp"),
+    "exp of 400 digits": ({"exp": 10**400}, {}, FailureReason.CLAIM_INVALID, "exp"),
+    "expired": ({"exp": lambda now: now - 60}, {}, FailureReason.TOKEN_EXPIRED, "exp"),
+    "expired, no skew": ({"exp": lambda now: now - 1}, {"clock_skew": 0}, FailureReason.TOKEN_EXPIRED, "exp"),
+    "nbf to come": ({"nbf": lambda now: now + 60}, {}, FailureReason.TOKEN_NOT_YET_VALID, "nbf"),
+    "iat to come": ({"iat": lambda now: now + 60}, {}, FailureReason.TOKEN_NOT_YET_VALID, "iat"),
+    "exp in milliseconds": ({"exp": lambda now: now * 1000}, {}, FailureReason.LIFETIME_TOO_LONG, "exp"),
+    "a lifetime too long": ({}, {"max_lifetime": 60}, FailureReason.LIFETIME_TOO_LONG, "exp"),
+    "account missing": ({"sub": ABSENT}, {}, FailureReason.CLAIM_MISSING, "sub"),
+    "account empty": ({"sub": ""}, {}, FailureReason.CLAIM_INVALID, "sub"),
     **{
-        f"account {value}": ({"sub": value}, {}, Refusal.CLAIM_INVALID, "sub")
+        f"account {value}": ({"sub": value}, {}, FailureReason.CLAIM_INVALID, "sub")
         for value in (2**53, -1, 1.0, 0.5, True, False, [5])
     },
-    "account with a line break": ({"sub": "a\nb"}, {}, Refusal.CLAIM_INVALID, "sub"),
-    "account of 256 characters": ({"sub": "a" * 256}, {}, Refusal.CLAIM_INVALID, "sub"),
-    "account missing in its claim": ({}, {"account_claim": "account"}, Refusal.CLAIM_MISSING, "account"),
-    "tenant missing": ({}, {"tenant_claim": "tenant"}, Refusal.CLAIM_MISSING, "tenant"),
-    "another tenant": ({**ALL_MATCHED, "tenant": "sunrise"}, MATCHED, Refusal.TENANT_MISMATCH, "tenant"),
-    "tenant in a list": ({**ALL_MATCHED, "tenant": ["nagra"]}, MATCHED, Refusal.CLAIM_INVALID, "tenant"),
-    "a required claim missing": ({**ALL_MATCHED, "acr": ABSENT}, MATCHED, Refusal.CLAIM_MISSING, "acr"),
-    "a required claim otherwise": ({**ALL_MATCHED, "acr": "low"}, MATCHED, Refusal.CLAIM_MISMATCH, "acr"),
-    "a required claim in a list": ({**ALL_MATCHED, "acr": ["high"]}, MATCHED, Refusal.CLAIM_MISMATCH, "acr"),
-    "false for true": ({**ALL_MATCHED, "ok": False}, MATCHED, Refusal.CLAIM_MISMATCH, "ok"),
-    "1 for true": ({**ALL_MATCHED, "ok": 1}, MATCHED, Refusal.CLAIM_MISMATCH, "ok"),
-    "a number for its digits": ({"a": 1}, {"required_claims": "a=1"}, Refusal.CLAIM_MISMATCH, "a"),
-    "jti missing where required": ({}, {"replay": "required"}, Refusal.CLAIM_MISSING, "jti"),
-    "jti a number": ({"jti": 5}, {}, Refusal.CLAIM_INVALID, "jti"),
+    "account with a line break": ({"sub": "a\nb"}, {}, FailureReason.CLAIM_INVALID, "sub"),
+    "account of 256 characters": ({"sub": "a" * 256}, {}, FailureReason.CLAIM_INVALID, "sub"),
+    "account missing in its claim": (
+        {},
+        {"account_claim": "account"},
+        FailureReason.CLAIM_MISSING,
+        "account",
+    ),
+    "tenant missing": ({}, {"tenant_claim": "tenant"}, FailureReason.CLAIM_MISSING, "tenant"),
+    "another tenant": (
+        {**ALL_MATCHED, "tenant": "sunrise"},
+        MATCHED,
+        FailureReason.TENANT_MISMATCH,
+        "tenant",
+    ),
+    "tenant in a list": (
+        {**ALL_MATCHED, "tenant": ["nagra"]},
+        MATCHED,
+        FailureReason.CLAIM_INVALID,
+        "tenant",
+    ),
+    "a required claim missing": ({**ALL_MATCHED, "acr": ABSENT}, MATCHED, FailureReason.CLAIM_MISSING, "acr"),
+    "a required claim otherwise": (
+        {**ALL_MATCHED, "acr": "low"},
+        MATCHED,
+        FailureReason.CLAIM_MISMATCH,
+        "acr",
+    ),
+    "a required claim in a list": (
+        {**ALL_MATCHED, "acr": ["high"]},
+        MATCHED,
+        FailureReason.CLAIM_MISMATCH,
+        "acr",
+    ),
+    "false for true": ({**ALL_MATCHED, "ok": False}, MATCHED, FailureReason.CLAIM_MISMATCH, "ok"),
+    "1 for true": ({**ALL_MATCHED, "ok": 1}, MATCHED, FailureReason.CLAIM_MISMATCH, "ok"),
+    "a number for its digits": ({"a": 1}, {"required_claims": "a=1"}, FailureReason.CLAIM_MISMATCH, "a"),
+    "jti missing where required": ({}, {"replay": "required"}, FailureReason.CLAIM_MISSING, "jti"),
+    "jti a number": ({"jti": 5}, {}, FailureReason.CLAIM_INVALID, "jti"),
 }
 
 
@@ -136,7 +169,9 @@ def test_it_accepts(changes: dict[str, Any], settings: dict[str, Any]) -> None:
 
 @pytest.mark.usefixtures("frozen_time")
 @pytest.mark.parametrize(("changes", "settings", "word", "claim"), REFUSED.values(), ids=REFUSED)
-def test_it_refuses(changes: dict[str, Any], settings: dict[str, Any], word: Refusal, claim: str) -> None:
+def test_it_refuses(
+    changes: dict[str, Any], settings: dict[str, Any], word: FailureReason, claim: str
+) -> None:
     assert refusal(EC.token(claims(**changes)), **settings) == (word, claim)
 
 
@@ -179,15 +214,19 @@ HEADERS_ACCEPTED: Any = {
     **{f"the member {name}": ({name: value}, {}) for name, value in IGNORED.items()},
 }
 HEADERS_REFUSED: Any = {
-    "an access token": ({"typ": "at+jwt"}, {}, Refusal.MALFORMED),
-    "a logout token": ({"typ": "logout+jwt"}, {}, Refusal.MALFORMED),
-    "any JWT where access tokens are wanted": ({"typ": "JWT"}, {"header_type": "at+jwt"}, Refusal.MALFORMED),
-    "no typ where one is wanted": ({}, {"header_type": "at+jwt"}, Refusal.MALFORMED),
-    "typ a list": ({"typ": ["JWT"]}, {}, Refusal.MALFORMED),
-    "typ a sign that is k in lower case": ({"typ": "\u212a"}, {"header_type": "k"}, Refusal.MALFORMED),
-    "no kid": ({"kid": ABSENT}, {}, Refusal.MALFORMED),
+    "an access token": ({"typ": "at+jwt"}, {}, FailureReason.MALFORMED),
+    "a logout token": ({"typ": "logout+jwt"}, {}, FailureReason.MALFORMED),
+    "any JWT where access tokens are wanted": (
+        {"typ": "JWT"},
+        {"header_type": "at+jwt"},
+        FailureReason.MALFORMED,
+    ),
+    "no typ where one is wanted": ({}, {"header_type": "at+jwt"}, FailureReason.MALFORMED),
+    "typ a list": ({"typ": ["JWT"]}, {}, FailureReason.MALFORMED),
+    "typ a sign that is k in lower case": ({"typ": "\u212a"}, {"header_type": "k"}, FailureReason.MALFORMED),
+    "no kid": ({"kid": ABSENT}, {}, FailureReason.MALFORMED),
     **{
-        f"the member {name}": ({name: value}, {}, Refusal.HEADER_MEMBER_FORBIDDEN)
+        f"the member {name}": ({name: value}, {}, FailureReason.HEADER_MEMBER_FORBIDDEN)
         for name, value in {"crit": ["exp"], "b64": True}.items()
     },
 }
@@ -199,12 +238,12 @@ def test_it_accepts_the_header(header: dict[str, Any], settings: dict[str, Any])
 
 
 @pytest.mark.parametrize(("header", "settings", "word"), HEADERS_REFUSED.values(), ids=HEADERS_REFUSED)
-def test_it_refuses_the_header(header: dict[str, Any], settings: dict[str, Any], word: Refusal) -> None:
+def test_it_refuses_the_header(header: dict[str, Any], settings: dict[str, Any], word: FailureReason) -> None:
     assert refusal(EC.token(claims(), **header), **settings) == (word, None)
 
 
 @pytest.mark.parametrize(("make", "word"), CONFUSED.values(), ids=CONFUSED)
-def test_it_takes_no_algorithm_and_no_key_for_another(make: Any, word: Refusal) -> None:
+def test_it_takes_no_algorithm_and_no_key_for_another(make: Any, word: FailureReason) -> None:
     assert refusal(make(claims()))[0] is word
 
 
@@ -212,30 +251,30 @@ OPERATOR_TOKEN = {"typ": "GetSessionTokenAuthN", "OpfTenantId": "nagra", "OpfAcc
 
 # A token of another purpose, or with a key that is: claims, header, settings, why it is refused.
 OTHER_PURPOSE: Any = {
-    "an access token of the issuer": ({}, {"typ": "at+jwt"}, {}, Refusal.MALFORMED),
+    "an access token of the issuer": ({}, {"typ": "at+jwt"}, {}, FailureReason.MALFORMED),
     "an ID token where access tokens are wanted": (
         {"nonce": "n"},
         {},
         {"header_type": "at+jwt"},
-        Refusal.MALFORMED,
+        FailureReason.MALFORMED,
     ),
-    "an ID token for another client": ({"aud": "television"}, {}, {}, Refusal.AUDIENCE_MISMATCH),
-    "a logout token": ({"events": {"http://logout": {}}}, {}, {}, Refusal.TYPE_MISMATCH),
-    "a logout token by its header": ({}, {"typ": "logout+jwt"}, {}, Refusal.MALFORMED),
-    "an OperatorAuthToken": ({**OPERATOR_TOKEN, "iss": ABSENT}, {}, {}, Refusal.CLAIM_MISSING),
+    "an ID token for another client": ({"aud": "television"}, {}, {}, FailureReason.AUDIENCE_MISMATCH),
+    "a logout token": ({"events": {"http://logout": {}}}, {}, {}, FailureReason.TYPE_MISMATCH),
+    "a logout token by its header": ({}, {"typ": "logout+jwt"}, {}, FailureReason.MALFORMED),
+    "an OperatorAuthToken": ({**OPERATOR_TOKEN, "iss": ABSENT}, {}, {}, FailureReason.CLAIM_MISSING),
     "a key for encryption": (
         {},
         {},
         {"public_keys": json.dumps({"keys": [RSA.jwk(), EC.jwk(use="enc")]})},
-        Refusal.KEY_UNKNOWN,
+        FailureReason.KEY_UNKNOWN,
     ),
-    "an algorithm that is not allowed": ({}, {}, {"algorithms": ["RS256"]}, Refusal.KEY_UNKNOWN),
+    "an algorithm that is not allowed": ({}, {}, {"algorithms": ["RS256"]}, FailureReason.KEY_UNKNOWN),
 }
 
 
 @pytest.mark.parametrize(("changes", "header", "settings", "word"), OTHER_PURPOSE.values(), ids=OTHER_PURPOSE)
 def test_it_takes_no_token_of_another_purpose(
-    changes: dict[str, Any], header: dict[str, Any], settings: dict[str, Any], word: Refusal
+    changes: dict[str, Any], header: dict[str, Any], settings: dict[str, Any], word: FailureReason
 ) -> None:
     assert refusal(EC.token(claims(**changes), **header), **settings)[0] is word
 
@@ -247,10 +286,13 @@ def test_the_tokens_of_ags_itself_prove_nothing_even_where_its_own_keys_are_trus
     issued = bundle(tenant, SignOn("account-1", "c" * 32, "s" * 32, 1, now + 99, now + 999))
     own = {"public_keys": json.dumps({"keys": [dict(key) for key in tenant.key_set]})}
     own |= {"issuer": tenant.rules.issuer or ISSUER, "audience": tenant.rules.audience}
-    assert refusal(issued["access_token"])[0] is Refusal.KEY_UNKNOWN
-    assert refusal(issued["refresh_token"])[0] is Refusal.KEY_UNKNOWN
-    assert refusal(issued["refresh_token"], **own)[0] is Refusal.KEY_UNKNOWN
-    assert refusal(issued["access_token"], **own)[0] in {Refusal.CLAIM_MISSING, Refusal.ISSUER_MISMATCH}
+    assert refusal(issued["access_token"])[0] is FailureReason.KEY_UNKNOWN
+    assert refusal(issued["refresh_token"])[0] is FailureReason.KEY_UNKNOWN
+    assert refusal(issued["refresh_token"], **own)[0] is FailureReason.KEY_UNKNOWN
+    assert refusal(issued["access_token"], **own)[0] in {
+        FailureReason.CLAIM_MISSING,
+        FailureReason.ISSUER_MISMATCH,
+    }
 
 
 BOUNDS: Any = [
@@ -323,10 +365,10 @@ def ask_for(made: str, settings: Mapping[str, Any]) -> Identity:
     return SignedJWT().verify({"Token": made}, settings, RING)
 
 
-def why(made: str, settings: Mapping[str, Any]) -> Refusal | Outage:
-    with pytest.raises((Refused, Unavailable)) as raised:
+def why(made: str, settings: Mapping[str, Any]) -> FailureReason | UpstreamFailure:
+    with pytest.raises((VerificationFailed, UpstreamUnavailable)) as raised:
         ask_for(made, settings)
-    return raised.value.refusal if isinstance(raised.value, Refused) else raised.value.outage
+    return raised.value.reason if isinstance(raised.value, VerificationFailed) else raised.value.failure
 
 
 def test_the_key_set_is_fetched_once_for_many_tokens(server: HTTPSServer) -> None:
@@ -342,7 +384,7 @@ def test_prepared_it_is_there_before_the_first_token(server: HTTPSServer) -> Non
     wait_until(lambda: bool(server.asked), "it is not fetched")
     assert ask_for(EC.token(claims()), settings)
     assert len(server.asked) == 1
-    assert SignedJWT().documents(settings, RING) == {"key set": f"{server.url}/keys"}
+    assert SignedJWT().document_urls(settings, RING) == {"key set": f"{server.url}/keys"}
 
 
 def test_a_key_that_has_just_been_published_is_found(server: HTTPSServer, clock: Clock) -> None:
@@ -350,7 +392,7 @@ def test_a_key_that_has_just_been_published_is_found(server: HTTPSServer, clock:
     ask_for(EC.token(claims()), settings)
     new = signer("ES256", "new")
     server.replies["/keys"] = as_json({"keys": [EC.jwk(), new.jwk()]})
-    assert why(new.token(claims()), settings) is Refusal.KEY_UNKNOWN, "within the gap nobody asks again"
+    assert why(new.token(claims()), settings) is FailureReason.KEY_UNKNOWN, "within the gap nobody asks again"
     clock.ahead = documents.GAP + 1
     assert ask_for(new.token(claims()), settings).account_id == "account-1"
     assert len(server.asked) == 2
@@ -364,7 +406,7 @@ def test_a_key_that_has_vanished_proves_nothing_once_the_copy_is_too_old(
     server.replies["/keys"] = as_json({"keys": [RSA.jwk()]})
     assert ask_for(EC.token(claims()), settings)
     clock.ahead = documents.FRESH_FOR + 1
-    assert why(EC.token(claims()), settings) is Refusal.KEY_UNKNOWN
+    assert why(EC.token(claims()), settings) is FailureReason.KEY_UNKNOWN
 
 
 def test_a_flood_of_unknown_keys_asks_the_upstream_once(server: HTTPSServer, clock: Clock) -> None:
@@ -372,7 +414,7 @@ def test_a_flood_of_unknown_keys_asks_the_upstream_once(server: HTTPSServer, clo
     ask_for(EC.token(claims()), settings)
     clock.ahead = documents.GAP + 1
     for number in range(20):
-        assert why(EC.token(claims(), kid=f"k{number}"), settings) is Refusal.KEY_UNKNOWN
+        assert why(EC.token(claims(), kid=f"k{number}"), settings) is FailureReason.KEY_UNKNOWN
     assert len(server.asked) == 2
 
 
@@ -380,38 +422,44 @@ def test_another_service_of_the_same_tenant_has_its_own_keys(server: HTTPSServer
     server.replies["/others"] = as_json({"keys": [signer("ES256", "other").jwk()]})
     others = by_address(server, key_set_address=f"{server.url}/others")
     assert ask_for(signer("ES256", "other").token(claims()), others)
-    assert why(signer("ES256", "other").token(claims()), by_address(server)) is Refusal.KEY_UNKNOWN
-    assert why(EC.token(claims()), others) is Refusal.KEY_UNKNOWN
+    assert why(signer("ES256", "other").token(claims()), by_address(server)) is FailureReason.KEY_UNKNOWN
+    assert why(EC.token(claims()), others) is FailureReason.KEY_UNKNOWN
     # The same address under other algorithms is another set.
-    assert why(RSA.token(claims()), by_address(server, algorithms=["ES256"])) is Refusal.KEY_UNKNOWN
+    assert why(RSA.token(claims()), by_address(server, algorithms=["ES256"])) is FailureReason.KEY_UNKNOWN
 
 
 FAILURES: Any = {
-    "an error": (Reply(500), Outage.WRONG),
-    "not found": (Reply(404), Outage.WRONG),
-    "a redirect": (Reply(302, b"", {"Location": "/others"}), Outage.WRONG),
-    "nonsense": (Reply(200, b"<html>"), Outage.WRONG),
-    "no usable key": (as_json({"keys": [RSA.jwk(use="enc")]}), Outage.WRONG),
-    "shared keys alone": (as_json({"keys": [{"kty": "oct", "k": "AAAA", "kid": "ES256"}]}), Outage.WRONG),
-    "too much": (Reply(200, json.dumps({"keys": []}).encode() + b" " * documents.LIMIT), Outage.TOO_LARGE),
-    "silence": (Reply(200, b"{}", wait=threading.Event()), Outage.SLOW),
+    "an error": (Reply(500), UpstreamFailure.RESPONSE_INVALID),
+    "not found": (Reply(404), UpstreamFailure.RESPONSE_INVALID),
+    "a redirect": (Reply(302, b"", {"Location": "/others"}), UpstreamFailure.RESPONSE_INVALID),
+    "nonsense": (Reply(200, b"<html>"), UpstreamFailure.RESPONSE_INVALID),
+    "no usable key": (as_json({"keys": [RSA.jwk(use="enc")]}), UpstreamFailure.RESPONSE_INVALID),
+    "shared keys alone": (
+        as_json({"keys": [{"kty": "oct", "k": "AAAA", "kid": "ES256"}]}),
+        UpstreamFailure.RESPONSE_INVALID,
+    ),
+    "too much": (
+        Reply(200, json.dumps({"keys": []}).encode() + b" " * documents.LIMIT),
+        UpstreamFailure.RESPONSE_TOO_LARGE,
+    ),
+    "silence": (Reply(200, b"{}", wait=threading.Event()), UpstreamFailure.TIMEOUT),
 }
 
 
 @pytest.mark.parametrize(("reply", "outage"), FAILURES.values(), ids=FAILURES)
 def test_without_a_key_set_it_is_left_open_and_says_why(
-    server: HTTPSServer, reply: Reply, outage: Outage
+    server: HTTPSServer, reply: Reply, outage: UpstreamFailure
 ) -> None:
     server.replies["/keys"] = server.replies["/others"] = reply
     settings = by_address(server, deadline=hasty_if_slow(outage))
     assert why(EC.token(claims()), settings) is outage
-    with pytest.raises(Unavailable):
+    with pytest.raises(UpstreamUnavailable):
         SignedJWT().check(settings, RING)
 
 
 @pytest.mark.parametrize(("reply", "outage"), FAILURES.values(), ids=FAILURES)
 def test_while_the_upstream_fails_the_last_good_keys_serve(
-    server: HTTPSServer, clock: Clock, reply: Reply, outage: Outage
+    server: HTTPSServer, clock: Clock, reply: Reply, outage: UpstreamFailure
 ) -> None:
     settings = by_address(server)
     ask_for(EC.token(claims()), settings)
@@ -420,7 +468,7 @@ def test_while_the_upstream_fails_the_last_good_keys_serve(
     keys.source = replace(keys.source, deadline=hasty_if_slow(outage))
     clock.ahead = documents.FRESH_FOR + 1
     assert ask_for(EC.token(claims()), settings).account_id == "account-1"
-    assert why(EC.token(claims(), kid="new"), settings) is Refusal.KEY_UNKNOWN
+    assert why(EC.token(claims(), kid="new"), settings) is FailureReason.KEY_UNKNOWN
     clock.ahead = documents.KEPT_FOR + 1
     assert why(EC.token(claims()), settings) is outage
 
@@ -434,12 +482,12 @@ def test_a_key_id_may_be_what_others_make_of_it(server: HTTPSServer, kid: str) -
 def test_check_says_what_is_there(server: HTTPSServer) -> None:
     server.replies["/keys"] = as_json({"keys": [EC.jwk(), RSA.jwk(use="enc")]})
     used, unused = SignedJWT().check(by_address(server), RING)
-    assert used.sentence == f"The key set at {server.address} has 1 usable key: ES256 (ES256)."
-    assert unused.sentence == "Not used: 1 key not meant for signatures."
+    assert used.message == f"The key set at {server.address} has 1 usable key: ES256 (ES256)."
+    assert unused.message == "Not used: 1 key not meant for signatures."
     _, cleaned = validated(SignedJWT(), ENTERED | {"public_keys": EC.pem, "key_id": "k1"})
     (entered,) = SignedJWT().check(cleaned, RING)
-    assert entered.sentence == "What is entered has 1 usable key: k1 (ES256)."
-    assert SignedJWT().documents(cleaned, RING) == {}
+    assert entered.message == "What is entered has 1 usable key: k1 (ES256)."
+    assert SignedJWT().document_urls(cleaned, RING) == {}
     SignedJWT().prepare(cleaned, RING)
 
 

@@ -13,7 +13,15 @@ import pytest
 from django.core.exceptions import ValidationError
 
 from ags.server.logs import JSONLines
-from providers.contract import Finding, Identity, KeyRing, Outage, Refusal, Refused, Unavailable
+from providers.contract import (
+    CheckResult,
+    FailureReason,
+    Identity,
+    KeyRing,
+    UpstreamFailure,
+    UpstreamUnavailable,
+    VerificationFailed,
+)
 from providers.token_introspection.strategy import TokenIntrospection
 from tenants.models import Service
 from tenants.settings_form import validated
@@ -50,10 +58,10 @@ def verify(token: str, **settings: Any) -> Identity:
     return TokenIntrospection().verify({"AccessToken": token}, cleaned(**settings), RING)
 
 
-def refusal(token: str, **settings: Any) -> tuple[Refusal, str | None]:
-    with pytest.raises(Refused) as refused:
+def refusal(token: str, **settings: Any) -> tuple[FailureReason, str | None]:
+    with pytest.raises(VerificationFailed) as refused:
         verify(token, **settings)
-    return refused.value.refusal, refused.value.claim
+    return refused.value.reason, refused.value.claim
 
 
 def at(provider: OidcProvider, method: str = "client_secret_basic", **settings: Any) -> dict[str, Any]:
@@ -80,18 +88,18 @@ ACCEPTED_FOR_REAL = {
 }
 
 REFUSED_FOR_REAL = {
-    "of another audience": ({"audience": "tv"}, {"audience": "ags"}, Refusal.AUDIENCE_MISMATCH, "aud"),
-    "of no audience": ({}, {"audience": "ags"}, Refusal.CLAIM_MISSING, "aud"),
-    "of another scope": ({"scope": "openid"}, {"scope": "tv"}, Refusal.CLAIM_MISMATCH, "scope"),
-    "of no scope": ({}, {"scope": "tv"}, Refusal.CLAIM_MISSING, "scope"),
+    "of another audience": ({"audience": "tv"}, {"audience": "ags"}, FailureReason.AUDIENCE_MISMATCH, "aud"),
+    "of no audience": ({}, {"audience": "ags"}, FailureReason.CLAIM_MISSING, "aud"),
+    "of another scope": ({"scope": "openid"}, {"scope": "tv"}, FailureReason.CLAIM_MISMATCH, "scope"),
+    "of no scope": ({}, {"scope": "tv"}, FailureReason.CLAIM_MISSING, "scope"),
     "of another tenant": (
         {"claims": {"operator": "sunrise"}},
         {"tenant_member": "operator"},
-        Refusal.TENANT_MISMATCH,
+        FailureReason.TENANT_MISMATCH,
         "operator",
     ),
-    "of another issuer": ({}, {"issuer": "https://other.example"}, Refusal.ISSUER_MISMATCH, "iss"),
-    "without such an account": ({}, {"account_member": "house"}, Refusal.CLAIM_MISSING, "house"),
+    "of another issuer": ({}, {"issuer": "https://other.example"}, FailureReason.ISSUER_MISMATCH, "iss"),
+    "without such an account": ({}, {"account_member": "house"}, FailureReason.CLAIM_MISSING, "house"),
 }
 
 
@@ -108,7 +116,7 @@ def test_an_access_token_of_a_real_server_is_accepted(
     ("token", "asked", "expected", "claim"), REFUSED_FOR_REAL.values(), ids=REFUSED_FOR_REAL
 )
 def test_an_access_token_of_a_real_server_is_refused(
-    provider: OidcProvider, token: dict[str, Any], asked: dict[str, Any], expected: Refusal, claim: str
+    provider: OidcProvider, token: dict[str, Any], asked: dict[str, Any], expected: FailureReason, claim: str
 ) -> None:
     access_token = provider.access_token("account-1", **token)
     assert refusal(access_token, **at(provider, **asked)) == (expected, claim)
@@ -119,30 +127,30 @@ def test_what_has_expired_or_was_revoked_or_never_issued_is_inactive(provider: O
     brief, revoked = provider.access_token("account-1", expires_in=600), provider.access_token("account-1")
     assert verify(revoked, **settings) == Identity("account-1")
     provider.revoke(revoked)
-    assert refusal(revoked, **settings)[0] is Refusal.TOKEN_INACTIVE
-    assert refusal("never-issued", **settings)[0] is Refusal.TOKEN_INACTIVE
+    assert refusal(revoked, **settings)[0] is FailureReason.TOKEN_INACTIVE
+    assert refusal("never-issued", **settings)[0] is FailureReason.TOKEN_INACTIVE
     assert verify(brief, **settings) == Identity("account-1")
     with provider.clock_ahead(601):
-        assert refusal(brief, **settings)[0] is Refusal.TOKEN_INACTIVE
+        assert refusal(brief, **settings)[0] is FailureReason.TOKEN_INACTIVE
 
 
 def test_an_id_token_is_no_access_token(provider: OidcProvider) -> None:
-    assert refusal(provider.id_token("account-1"), **at(provider))[0] is Refusal.TOKEN_INACTIVE
+    assert refusal(provider.id_token("account-1"), **at(provider))[0] is FailureReason.TOKEN_INACTIVE
 
 
 def test_a_real_server_that_does_not_know_us_refuses_us(provider: OidcProvider) -> None:
     for wrong in ({"client_secret": "other"}, {"client_id": "nobody"}):
-        with pytest.raises(Unavailable) as unavailable:
+        with pytest.raises(UpstreamUnavailable) as unavailable:
             verify("anything", **at(provider) | wrong)
-        assert unavailable.value.outage is Outage.REFUSES_US
+        assert unavailable.value.failure is UpstreamFailure.CREDENTIALS_REJECTED
 
 
 def test_checking_says_what_a_real_server_said(provider: OidcProvider) -> None:
     found = list(TokenIntrospection().check(cleaned(**at(provider, audience="ags")), RING))
     (finding,) = found
-    assert finding.good
-    assert "inactive" in finding.sentence
-    with pytest.raises(Unavailable, match="does not accept the credentials"):
+    assert finding.passed
+    assert "inactive" in finding.message
+    with pytest.raises(UpstreamUnavailable, match="rejects the credentials"):
         list(TokenIntrospection().check(cleaned(**at(provider, client_secret="other")), RING))
 
 
@@ -177,83 +185,108 @@ ACCEPTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "anything else": ({"anything": {"at": ["all"]}}, {}),
 }
 
-WRONG_MEMBERS: dict[str, tuple[dict[str, Any], dict[str, Any], Refusal, str | None]] = {
-    "not active": ({"active": False}, {}, Refusal.TOKEN_INACTIVE, None),
-    "active in quotes": ({"active": "true"}, {}, Refusal.TOKEN_INACTIVE, None),
-    "active as a number": ({"active": 1}, {}, Refusal.TOKEN_INACTIVE, None),
-    "no active": ({"active": None}, {}, Refusal.TOKEN_INACTIVE, None),
-    "no type": ({"token_type": None}, {}, Refusal.CLAIM_MISSING, "token_type"),
-    "a type of another": ({"token_type": "DPoP"}, {}, Refusal.TYPE_MISMATCH, "token_type"),
+WRONG_MEMBERS: dict[str, tuple[dict[str, Any], dict[str, Any], FailureReason, str | None]] = {
+    "not active": ({"active": False}, {}, FailureReason.TOKEN_INACTIVE, None),
+    "active in quotes": ({"active": "true"}, {}, FailureReason.TOKEN_INACTIVE, None),
+    "active as a number": ({"active": 1}, {}, FailureReason.TOKEN_INACTIVE, None),
+    "no active": ({"active": None}, {}, FailureReason.TOKEN_INACTIVE, None),
+    "no type": ({"token_type": None}, {}, FailureReason.CLAIM_MISSING, "token_type"),
+    "a type of another": ({"token_type": "DPoP"}, {}, FailureReason.TYPE_MISMATCH, "token_type"),
     "a type of another that need not be": (
         {"token_type": "refresh_token"},
         {"token_type": "if_present"},
-        Refusal.TYPE_MISMATCH,
+        FailureReason.TYPE_MISMATCH,
         "token_type",
     ),
-    "a type that is no text": ({"token_type": 1}, {}, Refusal.CLAIM_INVALID, "token_type"),
-    "a key to hold": ({"cnf": {"jkt": "x"}}, {}, Refusal.TYPE_MISMATCH, "cnf"),
-    "expired": ({"exp": moment(-60)}, {}, Refusal.TOKEN_EXPIRED, "exp"),
-    "expired, no skew": ({"exp": moment(-1)}, {"clock_skew": 0}, Refusal.TOKEN_EXPIRED, "exp"),
-    "exp in milliseconds": ({"exp": moment(1e12)}, {}, Refusal.LIFETIME_TOO_LONG, "exp"),
-    "exp in quotes": ({"exp": "2000000000"}, {}, Refusal.CLAIM_INVALID, "exp"),
-    "exp true": ({"exp": True}, {}, Refusal.CLAIM_INVALID, "exp"),
-    "exp of 400 digits": ({"exp": 10**400}, {}, Refusal.CLAIM_INVALID, "exp"),
-    "to come": ({"nbf": moment(3600)}, {}, Refusal.TOKEN_NOT_YET_VALID, "nbf"),
-    "nbf in quotes": ({"nbf": "0"}, {}, Refusal.CLAIM_INVALID, "nbf"),
-    "no issuer": ({}, {"issuer": "https://a"}, Refusal.CLAIM_MISSING, "iss"),
+    "a type that is no text": ({"token_type": 1}, {}, FailureReason.CLAIM_INVALID, "token_type"),
+    "a key to hold": ({"cnf": {"jkt": "x"}}, {}, FailureReason.TYPE_MISMATCH, "cnf"),
+    "expired": ({"exp": moment(-60)}, {}, FailureReason.TOKEN_EXPIRED, "exp"),
+    "expired, no skew": ({"exp": moment(-1)}, {"clock_skew": 0}, FailureReason.TOKEN_EXPIRED, "exp"),
+    "exp in milliseconds": ({"exp": moment(1e12)}, {}, FailureReason.LIFETIME_TOO_LONG, "exp"),
+    "exp in quotes": ({"exp": "2000000000"}, {}, FailureReason.CLAIM_INVALID, "exp"),
+    "exp true": ({"exp": True}, {}, FailureReason.CLAIM_INVALID, "exp"),
+    "exp of 400 digits": ({"exp": 10**400}, {}, FailureReason.CLAIM_INVALID, "exp"),
+    "to come": ({"nbf": moment(3600)}, {}, FailureReason.TOKEN_NOT_YET_VALID, "nbf"),
+    "nbf in quotes": ({"nbf": "0"}, {}, FailureReason.CLAIM_INVALID, "nbf"),
+    "no issuer": ({}, {"issuer": "https://a"}, FailureReason.CLAIM_MISSING, "iss"),
     "an issuer with a slash": (
         {"iss": "https://a/"},
         {"issuer": "https://a"},
-        Refusal.ISSUER_MISMATCH,
+        FailureReason.ISSUER_MISMATCH,
         "iss",
     ),
-    "issuers": ({"iss": ["https://a"]}, {"issuer": "https://a"}, Refusal.CLAIM_INVALID, "iss"),
-    "a part of an audience": ({"aud": "ags2"}, {"audience": "ags"}, Refusal.AUDIENCE_MISMATCH, "aud"),
-    "no audience": ({"aud": []}, {"audience": "ags"}, Refusal.AUDIENCE_MISMATCH, "aud"),
-    "an audience and a number": ({"aud": ["ags", 1]}, {"audience": "ags"}, Refusal.CLAIM_INVALID, "aud"),
-    "an audience that is an object": ({"aud": {"ags": 1}}, {"audience": "ags"}, Refusal.CLAIM_INVALID, "aud"),
-    "a part of a scope": ({"scope": "tv2"}, {"scope": "tv"}, Refusal.CLAIM_MISMATCH, "scope"),
-    "one scope of two": ({"scope": "tv"}, {"scope": "tv vod"}, Refusal.CLAIM_MISMATCH, "scope"),
+    "issuers": ({"iss": ["https://a"]}, {"issuer": "https://a"}, FailureReason.CLAIM_INVALID, "iss"),
+    "a part of an audience": ({"aud": "ags2"}, {"audience": "ags"}, FailureReason.AUDIENCE_MISMATCH, "aud"),
+    "no audience": ({"aud": []}, {"audience": "ags"}, FailureReason.AUDIENCE_MISMATCH, "aud"),
+    "an audience and a number": (
+        {"aud": ["ags", 1]},
+        {"audience": "ags"},
+        FailureReason.CLAIM_INVALID,
+        "aud",
+    ),
+    "an audience that is an object": (
+        {"aud": {"ags": 1}},
+        {"audience": "ags"},
+        FailureReason.CLAIM_INVALID,
+        "aud",
+    ),
+    "a part of a scope": ({"scope": "tv2"}, {"scope": "tv"}, FailureReason.CLAIM_MISMATCH, "scope"),
+    "one scope of two": ({"scope": "tv"}, {"scope": "tv vod"}, FailureReason.CLAIM_MISMATCH, "scope"),
     "a scope in an array, and a number": (
         {"scope": ["tv", 1]},
         {"scope": "tv"},
-        Refusal.CLAIM_INVALID,
+        FailureReason.CLAIM_INVALID,
         "scope",
     ),
-    "an array without the scope": ({"scope": ["a tv"]}, {"scope": "tv"}, Refusal.CLAIM_MISMATCH, "scope"),
-    "a scope that is an object": ({"scope": {"tv": 1}}, {"scope": "tv"}, Refusal.CLAIM_INVALID, "scope"),
-    "a scope of null": ({"scope": NULL}, {"scope": "tv"}, Refusal.CLAIM_MISSING, "scope"),
-    "an account of null": ({"sub": NULL}, {}, Refusal.CLAIM_MISSING, "sub"),
-    "a type of null that must be": ({"token_type": NULL}, {}, Refusal.CLAIM_MISSING, "token_type"),
-    "active null": ({"active": NULL}, {}, Refusal.TOKEN_INACTIVE, None),
-    "no key to hold, but an object for one": ({"cnf": {}}, {}, Refusal.TYPE_MISMATCH, "cnf"),
-    "exp false": ({"exp": False}, {}, Refusal.CLAIM_INVALID, "exp"),
-    "exp of one second": ({"exp": 1}, {}, Refusal.TOKEN_EXPIRED, "exp"),
-    "exp before the epoch": ({"exp": -1}, {}, Refusal.TOKEN_EXPIRED, "exp"),
-    "another tenant": ({"t": "sunrise"}, {"tenant_member": "t"}, Refusal.TENANT_MISMATCH, "t"),
-    "a tenant in capitals": ({"t": "NAGRA"}, {"tenant_member": "t"}, Refusal.TENANT_MISMATCH, "t"),
-    "no tenant": ({}, {"tenant_member": "t"}, Refusal.CLAIM_MISSING, "t"),
-    "a tenant that is a number": ({"t": 1}, {"tenant_member": "t"}, Refusal.CLAIM_INVALID, "t"),
-    "no account": ({"sub": None}, {}, Refusal.CLAIM_MISSING, "sub"),
-    "an account that is true": ({"sub": True}, {}, Refusal.CLAIM_INVALID, "sub"),
-    "an account that is too large a number": ({"sub": 2**53}, {}, Refusal.CLAIM_INVALID, "sub"),
+    "an array without the scope": (
+        {"scope": ["a tv"]},
+        {"scope": "tv"},
+        FailureReason.CLAIM_MISMATCH,
+        "scope",
+    ),
+    "a scope that is an object": (
+        {"scope": {"tv": 1}},
+        {"scope": "tv"},
+        FailureReason.CLAIM_INVALID,
+        "scope",
+    ),
+    "a scope of null": ({"scope": NULL}, {"scope": "tv"}, FailureReason.CLAIM_MISSING, "scope"),
+    "an account of null": ({"sub": NULL}, {}, FailureReason.CLAIM_MISSING, "sub"),
+    "a type of null that must be": ({"token_type": NULL}, {}, FailureReason.CLAIM_MISSING, "token_type"),
+    "active null": ({"active": NULL}, {}, FailureReason.TOKEN_INACTIVE, None),
+    "no key to hold, but an object for one": ({"cnf": {}}, {}, FailureReason.TYPE_MISMATCH, "cnf"),
+    "exp false": ({"exp": False}, {}, FailureReason.CLAIM_INVALID, "exp"),
+    "exp of one second": ({"exp": 1}, {}, FailureReason.TOKEN_EXPIRED, "exp"),
+    "exp before the epoch": ({"exp": -1}, {}, FailureReason.TOKEN_EXPIRED, "exp"),
+    "another tenant": ({"t": "sunrise"}, {"tenant_member": "t"}, FailureReason.TENANT_MISMATCH, "t"),
+    "a tenant in capitals": ({"t": "NAGRA"}, {"tenant_member": "t"}, FailureReason.TENANT_MISMATCH, "t"),
+    "no tenant": ({}, {"tenant_member": "t"}, FailureReason.CLAIM_MISSING, "t"),
+    "a tenant that is a number": ({"t": 1}, {"tenant_member": "t"}, FailureReason.CLAIM_INVALID, "t"),
+    "no account": ({"sub": None}, {}, FailureReason.CLAIM_MISSING, "sub"),
+    "an account that is true": ({"sub": True}, {}, FailureReason.CLAIM_INVALID, "sub"),
+    "an account that is too large a number": ({"sub": 2**53}, {}, FailureReason.CLAIM_INVALID, "sub"),
     "the client for an account, both numbers": (
         {"sub": 5, "client_id": 5},
         {},
-        Refusal.CLAIM_MISMATCH,
+        FailureReason.CLAIM_MISMATCH,
         "sub",
     ),
-    "the client for an account, as text": ({"sub": 5, "client_id": "5"}, {}, Refusal.CLAIM_MISMATCH, "sub"),
+    "the client for an account, as text": (
+        {"sub": 5, "client_id": "5"},
+        {},
+        FailureReason.CLAIM_MISMATCH,
+        "sub",
+    ),
     "the client for an account, as a number": (
         {"sub": "5", "client_id": 5},
         {},
-        Refusal.CLAIM_MISMATCH,
+        FailureReason.CLAIM_MISMATCH,
         "sub",
     ),
-    "an empty account": ({"sub": ""}, {}, Refusal.CLAIM_INVALID, "sub"),
-    "an account of 256 characters": ({"sub": "a" * 256}, {}, Refusal.CLAIM_INVALID, "sub"),
-    "an account with a line break": ({"sub": "a\nb"}, {}, Refusal.CLAIM_INVALID, "sub"),
-    "the client for an account": ({"client_id": "account-1"}, {}, Refusal.CLAIM_MISMATCH, "sub"),
+    "an empty account": ({"sub": ""}, {}, FailureReason.CLAIM_INVALID, "sub"),
+    "an account of 256 characters": ({"sub": "a" * 256}, {}, FailureReason.CLAIM_INVALID, "sub"),
+    "an account with a line break": ({"sub": "a\nb"}, {}, FailureReason.CLAIM_INVALID, "sub"),
+    "the client for an account": ({"client_id": "account-1"}, {}, FailureReason.CLAIM_MISMATCH, "sub"),
 }
 
 
@@ -282,7 +315,7 @@ def test_it_refuses(
     server: HTTPSServer,
     members: dict[str, Any],
     settings: dict[str, Any],
-    expected: Refusal,
+    expected: FailureReason,
     claim: str | None,
 ) -> None:
     server.replies["/i"] = says(members)
@@ -290,49 +323,66 @@ def test_it_refuses(
 
 
 OUTAGES = {
-    "it does not know us": (Reply(401), Outage.REFUSES_US),
-    "it does not let us": (Reply(403), Outage.REFUSES_US),
-    "it has had enough": (Reply(429), Outage.AWAY),
-    "it is broken": (Reply(500), Outage.AWAY),
-    "it is down": (as_json(GOOD, 503), Outage.AWAY),
-    "it does not understand": (Reply(400), Outage.WRONG),
-    "it does not understand, in words": (as_json({"error": "invalid_request"}, 400), Outage.WRONG),
-    "it does not understand, and is active": (as_json(GOOD, 400), Outage.WRONG),
-    "it is not there": (Reply(404), Outage.WRONG),
-    "it creates": (as_json(GOOD, 201), Outage.WRONG),
-    "it leads elsewhere": (Reply(302, headers={"Location": "/other"}), Outage.WRONG),
-    "it says nothing": (Reply(200), Outage.WRONG),
-    "it shows a page": (Reply(200, b"<html>"), Outage.WRONG),
-    "it answers an array": (as_json([GOOD]), Outage.WRONG),
-    "it answers true": (as_json(True), Outage.WRONG),
-    "it says active twice": (Reply(200, b'{"active": false, "active": true, "sub": "a"}'), Outage.WRONG),
-    "it nests": (Reply(200, b'{"active": true, "a": ' + b"[" * 2000 + b"]" * 2000 + b"}"), Outage.WRONG),
-    "it speaks Latin": (Reply(200, '{"active": true, "sub": "é"}'.encode("latin-1")), Outage.WRONG),
-    "it writes a half of a pair": (Reply(200, b'{"active": true, "sub": "\\ud800"}'), Outage.WRONG),
-    "it is endless": (Reply(200, b" " * 70_000), Outage.TOO_LARGE),
+    "it does not know us": (Reply(401), UpstreamFailure.CREDENTIALS_REJECTED),
+    "it does not let us": (Reply(403), UpstreamFailure.CREDENTIALS_REJECTED),
+    "it has had enough": (Reply(429), UpstreamFailure.UNREACHABLE),
+    "it is broken": (Reply(500), UpstreamFailure.UNREACHABLE),
+    "it is down": (as_json(GOOD, 503), UpstreamFailure.UNREACHABLE),
+    "it does not understand": (Reply(400), UpstreamFailure.RESPONSE_INVALID),
+    "it does not understand, in words": (
+        as_json({"error": "invalid_request"}, 400),
+        UpstreamFailure.RESPONSE_INVALID,
+    ),
+    "it does not understand, and is active": (as_json(GOOD, 400), UpstreamFailure.RESPONSE_INVALID),
+    "it is not there": (Reply(404), UpstreamFailure.RESPONSE_INVALID),
+    "it creates": (as_json(GOOD, 201), UpstreamFailure.RESPONSE_INVALID),
+    "it leads elsewhere": (Reply(302, headers={"Location": "/other"}), UpstreamFailure.RESPONSE_INVALID),
+    "it says nothing": (Reply(200), UpstreamFailure.RESPONSE_INVALID),
+    "it shows a page": (Reply(200, b"<html>"), UpstreamFailure.RESPONSE_INVALID),
+    "it answers an array": (as_json([GOOD]), UpstreamFailure.RESPONSE_INVALID),
+    "it answers true": (as_json(True), UpstreamFailure.RESPONSE_INVALID),
+    "it says active twice": (
+        Reply(200, b'{"active": false, "active": true, "sub": "a"}'),
+        UpstreamFailure.RESPONSE_INVALID,
+    ),
+    "it nests": (
+        Reply(200, b'{"active": true, "a": ' + b"[" * 2000 + b"]" * 2000 + b"}"),
+        UpstreamFailure.RESPONSE_INVALID,
+    ),
+    "it speaks Latin": (
+        Reply(200, '{"active": true, "sub": "é"}'.encode("latin-1")),
+        UpstreamFailure.RESPONSE_INVALID,
+    ),
+    "it writes a half of a pair": (
+        Reply(200, b'{"active": true, "sub": "\\ud800"}'),
+        UpstreamFailure.RESPONSE_INVALID,
+    ),
+    "it is endless": (Reply(200, b" " * 70_000), UpstreamFailure.RESPONSE_TOO_LARGE),
 }
 
 
 @pytest.mark.parametrize(("reply", "expected"), OUTAGES.values(), ids=OUTAGES)
-def test_what_is_no_answer_leaves_it_open(server: HTTPSServer, reply: Reply, expected: Outage) -> None:
+def test_what_is_no_answer_leaves_it_open(
+    server: HTTPSServer, reply: Reply, expected: UpstreamFailure
+) -> None:
     server.replies["/i"] = reply
-    with pytest.raises(Unavailable) as unavailable:
+    with pytest.raises(UpstreamUnavailable) as unavailable:
         verify("t", address=f"{server.url}/i")
-    assert unavailable.value.outage is expected
+    assert unavailable.value.failure is expected
 
 
 def test_an_answer_is_never_kept(server: HTTPSServer) -> None:
     answers = iter([says({}), says({"active": False}), says({})])
     server.replies["/i"] = lambda _: next(answers)
     assert verify("t", address=f"{server.url}/i") == Identity("account-1")
-    assert refusal("t", address=f"{server.url}/i")[0] is Refusal.TOKEN_INACTIVE
+    assert refusal("t", address=f"{server.url}/i")[0] is FailureReason.TOKEN_INACTIVE
     assert verify("t", address=f"{server.url}/i") == Identity("account-1")
 
 
 @pytest.mark.parametrize("token", ["", "a\nb", "a\r\n\r\nb", "a\x00b", "é", "\x7f", "a\tb", "\U0001f600"])
 def test_what_can_be_no_token_is_not_asked_about(server: HTTPSServer, token: str) -> None:
     server.replies["/i"] = says({})
-    assert refusal(token, address=f"{server.url}/i") == (Refusal.MALFORMED, None)
+    assert refusal(token, address=f"{server.url}/i") == (FailureReason.MALFORMED, None)
     assert not server.asked
 
 
@@ -375,12 +425,12 @@ def test_checking_asks_about_a_token_that_nobody_has_issued(
 ) -> None:
     server.replies["/i"] = says(members)
     given = cleaned(address=f"{server.url}/i", **settings)
-    found: list[Finding] = [
+    found: list[CheckResult] = [
         *TokenIntrospection().check(given, RING),
         *TokenIntrospection().check(given, RING),
     ]
-    assert [finding.good for finding in found] == good * 2
-    assert server.address in found[0].sentence
+    assert [finding.passed for finding in found] == good * 2
+    assert server.address in found[0].message
     assert SECRET not in repr(found)
     tokens = {parse_qs(asked.body.decode())["token"][0] for asked in server.asked}
     assert len(tokens) == 2

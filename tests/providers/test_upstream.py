@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from providers.contract import Outage, Unavailable
+from providers.contract import UpstreamFailure, UpstreamUnavailable
 from providers.upstream import addresses_of, ask, http, room, within
 from providers.upstream.http import LIMIT, host_and_port
 from tests.providers.conftest import Clock
@@ -45,10 +45,10 @@ def server() -> Iterator[HTTPSServer]:
         yield running
 
 
-def outage(call: Callable[[], Any]) -> Outage:
-    with pytest.raises(Unavailable) as raised:
+def outage(call: Callable[[], Any]) -> UpstreamFailure:
+    with pytest.raises(UpstreamUnavailable) as raised:
         call()
-    return raised.value.outage
+    return raised.value.failure
 
 
 def test_an_answer_comes_back_whole_and_what_was_sent_has_arrived(server: HTTPSServer) -> None:
@@ -87,14 +87,17 @@ def drip() -> Iterator[bytes]:
 
 
 BAD = {
-    "redirects": (Reply(302, headers={"Location": "/elsewhere"}), Outage.WRONG),
-    "redirects for good": (Reply(308, headers={"Location": "https://127.0.0.1/"}), Outage.WRONG),
-    "compresses": (Reply(200, b"x", {"Content-Encoding": "gzip"}), Outage.WRONG),
-    "is huge": (Reply(200, b"x" * (LIMIT + 1)), Outage.TOO_LARGE),
-    "never ends": (Reply(200, itertools.repeat(b"x" * 65536)), Outage.TOO_LARGE),
-    "has huge headers": (Reply(200, b"", {"X": "x" * 200_000}), Outage.WRONG),
-    "never begins": (Reply(200, b"", wait=threading.Event()), Outage.SLOW),
-    "sends a byte now and then": (Reply(200, drip()), Outage.SLOW),
+    "redirects": (Reply(302, headers={"Location": "/elsewhere"}), UpstreamFailure.RESPONSE_INVALID),
+    "redirects for good": (
+        Reply(308, headers={"Location": "https://127.0.0.1/"}),
+        UpstreamFailure.RESPONSE_INVALID,
+    ),
+    "compresses": (Reply(200, b"x", {"Content-Encoding": "gzip"}), UpstreamFailure.RESPONSE_INVALID),
+    "is huge": (Reply(200, b"x" * (LIMIT + 1)), UpstreamFailure.RESPONSE_TOO_LARGE),
+    "never ends": (Reply(200, itertools.repeat(b"x" * 65536)), UpstreamFailure.RESPONSE_TOO_LARGE),
+    "has huge headers": (Reply(200, b"", {"X": "x" * 200_000}), UpstreamFailure.RESPONSE_INVALID),
+    "never begins": (Reply(200, b"", wait=threading.Event()), UpstreamFailure.TIMEOUT),
+    "sends a byte now and then": (Reply(200, drip()), UpstreamFailure.TIMEOUT),
 }
 
 
@@ -105,7 +108,7 @@ def test_an_upstream_that_misbehaves_is_an_outage_with_a_name(server: HTTPSServe
     assert outage(lambda: ask("GET", f"{server.url}/", settings)) is expected
     all_places_are_free()  # also while the upstream goes on
     asked = [asked.path for asked in server.asked]
-    assert asked == ["/"] or (expected is Outage.SLOW and not asked), (
+    assert asked == ["/"] or (expected is UpstreamFailure.TIMEOUT and not asked), (
         "it is asked once, and nothing is followed"
     )
 
@@ -113,7 +116,9 @@ def test_an_upstream_that_misbehaves_is_an_outage_with_a_name(server: HTTPSServe
 def test_an_answer_of_just_the_limit_is_taken(server: HTTPSServer) -> None:
     server.replies["/"] = Reply(200, b"x" * 100)
     assert len(ask("GET", f"{server.url}/", SETTINGS, limit=100).body) == 100
-    assert outage(lambda: ask("GET", f"{server.url}/", SETTINGS, limit=99)) is Outage.TOO_LARGE
+    assert (
+        outage(lambda: ask("GET", f"{server.url}/", SETTINGS, limit=99)) is UpstreamFailure.RESPONSE_TOO_LARGE
+    )
 
 
 EMPTY = {"Content-Length": "0"}
@@ -131,15 +136,15 @@ def test_what_follows_an_answer_is_not_taken_for_the_answer_to_somebody_else(
 ) -> None:
     server.replies["/"] = SAYS_MORE[more]
     server.replies["/next"] = Reply(200, b"its own")
-    assert outage(lambda: ask("GET", f"{server.url}/", SETTINGS)) is Outage.WRONG
+    assert outage(lambda: ask("GET", f"{server.url}/", SETTINGS)) is UpstreamFailure.RESPONSE_INVALID
     assert ask("GET", f"{server.url}/next", SETTINGS).body == b"its own"
 
 
 def test_a_certificate_of_a_stranger_is_not_trusted() -> None:
     with HTTPSServer(stranger()) as server:
-        assert outage(lambda: ask("GET", f"{server.url}/", SETTINGS)) is Outage.UNTRUSTED
+        assert outage(lambda: ask("GET", f"{server.url}/", SETTINGS)) is UpstreamFailure.CERTIFICATE_UNTRUSTED
         system = {**SETTINGS, "ca_certificates": ""}
-        assert outage(lambda: ask("GET", f"{server.url}/", system)) is Outage.UNTRUSTED
+        assert outage(lambda: ask("GET", f"{server.url}/", system)) is UpstreamFailure.CERTIFICATE_UNTRUSTED
         assert not server.asked
 
 
@@ -150,7 +155,7 @@ def test_a_certificate_for_another_name_is_not_trusted(server: HTTPSServer) -> N
         port = other.getsockname()[1]
         threading.Thread(target=relay, args=[other, server.port], daemon=True).start()
         assert outage(lambda: ask("GET", url.replace(str(server.port), str(port)), SETTINGS)) is (
-            Outage.UNTRUSTED
+            UpstreamFailure.CERTIFICATE_UNTRUSTED
         )
     assert not server.asked
 
@@ -206,16 +211,18 @@ def speaking(words: bytes) -> Iterator[str]:
 
 def test_what_speaks_no_tls_is_wrong_what_says_nothing_is_slow_what_is_not_there_is_away() -> None:
     with speaking(b"HTTP/1.1 200 OK\r\n\r\n") as url:
-        assert outage(lambda: ask("GET", url, SETTINGS)) is Outage.WRONG
+        assert outage(lambda: ask("GET", url, SETTINGS)) is UpstreamFailure.RESPONSE_INVALID
     with speaking(b"") as url:
-        assert outage(lambda: ask("GET", url, IN_HASTE)) is Outage.SLOW
+        assert outage(lambda: ask("GET", url, IN_HASTE)) is UpstreamFailure.TIMEOUT
     with closed() as port:
-        assert outage(lambda: ask("GET", f"https://127.0.0.1:{port}/", SETTINGS)) is Outage.AWAY
+        assert (
+            outage(lambda: ask("GET", f"https://127.0.0.1:{port}/", SETTINGS)) is UpstreamFailure.UNREACHABLE
+        )
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1/", "ftp://127.0.0.1/", "https:///", "127.0.0.1"])
 def test_nothing_but_https_is_spoken(url: str) -> None:
-    assert outage(lambda: ask("GET", url, SETTINGS)) is Outage.FORBIDDEN
+    assert outage(lambda: ask("GET", url, SETTINGS)) is UpstreamFailure.ADDRESS_FORBIDDEN
 
 
 PRIVATE = [
@@ -337,7 +344,7 @@ def resolving(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def test_a_private_address_is_refused(address: str, settings: Any, resolving: Any) -> None:
     settings.AGS_PRIVATE_UPSTREAMS = []
     resolving(address)
-    assert outage(lambda: addresses_of("anything.example", 443)) is Outage.FORBIDDEN
+    assert outage(lambda: addresses_of("anything.example", 443)) is UpstreamFailure.ADDRESS_FORBIDDEN
 
 
 @pytest.mark.parametrize("address", PUBLIC)
@@ -381,7 +388,7 @@ def test_a_name_that_nobody_knows_is_away(monkeypatch: pytest.MonkeyPatch) -> No
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    assert outage(lambda: addresses_of("nobody.example", 443)) is Outage.AWAY
+    assert outage(lambda: addresses_of("nobody.example", 443)) is UpstreamFailure.UNREACHABLE
 
 
 @contextmanager
@@ -433,7 +440,7 @@ def test_a_connection_that_there_is_no_time_left_to_use_is_closed(
         logging.getLogger(log).addFilter(stall)
         stack.callback(logging.getLogger(log).removeFilter, stall)
         url = f"https://127.0.0.1:{listener.getsockname()[1]}/"
-        assert outage(lambda: ask("GET", url, SETTINGS)) is Outage.SLOW
+        assert outage(lambda: ask("GET", url, SETTINGS)) is UpstreamFailure.TIMEOUT
         listener.settimeout(PATIENCE)
         wire = stack.enter_context(listener.accept()[0])
         wire.settimeout(PATIENCE)
@@ -443,7 +450,7 @@ def test_a_connection_that_there_is_no_time_left_to_use_is_closed(
 
 def test_a_private_address_is_refused_before_anything_is_sent(server: HTTPSServer, settings: Any) -> None:
     settings.AGS_PRIVATE_UPSTREAMS = []
-    assert outage(lambda: ask("GET", f"{server.url}/", SETTINGS)) is Outage.FORBIDDEN
+    assert outage(lambda: ask("GET", f"{server.url}/", SETTINGS)) is UpstreamFailure.ADDRESS_FORBIDDEN
     assert not server.asked
 
 
@@ -451,7 +458,7 @@ def test_a_resolver_that_hangs_costs_no_more_than_the_deadline(monkeypatch: pyte
     released = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: released.wait(PATIENCE) and [])
     try:
-        assert outage(lambda: ask("GET", "https://slow.example/", IN_HASTE)) is Outage.SLOW
+        assert outage(lambda: ask("GET", "https://slow.example/", IN_HASTE)) is UpstreamFailure.TIMEOUT
     finally:
         released.set()
 
@@ -471,9 +478,9 @@ def test_as_many_wait_as_may_and_the_next_hears_at_once_that_it_is_busy() -> Non
 
     try:
         threads = [wait_for("one:443") for _ in range(room.PLACES_OF_ONE)]
-        assert outage(lambda: within(LONG, "one:443", hang)) is Outage.BUSY
+        assert outage(lambda: within(LONG, "one:443", hang)) is UpstreamFailure.OVERLOADED
         threads += [wait_for("two:443") for _ in range(room.PLACES - room.PLACES_OF_ONE)]
-        assert outage(lambda: within(LONG, "three:443", hang)) is Outage.BUSY
+        assert outage(lambda: within(LONG, "three:443", hang)) is UpstreamFailure.OVERLOADED
     finally:
         released.set()
     for thread in threads:
@@ -491,7 +498,7 @@ def test_a_machine_without_a_thread_to_spare_is_busy_and_keeps_no_place(
     with monkeypatch.context() as patched:
         patched.setattr(room.requests._threads, "submit", refuse)
         for _ in range(room.PLACES_OF_ONE):
-            assert outage(lambda: within(LONG, "one:443", bool)) is Outage.BUSY
+            assert outage(lambda: within(LONG, "one:443", bool)) is UpstreamFailure.OVERLOADED
     assert within(LONG, "one:443", lambda: 5) == 5
 
 
@@ -500,7 +507,7 @@ def test_a_fetch_in_the_background_finds_room_where_requests_find_none(server: H
     with ExitStack() as full:
         for _ in range(room.PLACES_OF_ONE):
             full.enter_context(room.requests.place(server.address))
-        assert outage(lambda: ask("GET", f"{server.url}/", SETTINGS)) is Outage.BUSY
+        assert outage(lambda: ask("GET", f"{server.url}/", SETTINGS)) is UpstreamFailure.OVERLOADED
         assert ask("GET", f"{server.url}/", SETTINGS, room=room.background).status == 200
 
 
@@ -513,8 +520,11 @@ def test_a_call_that_outlives_its_deadline_keeps_its_place_until_it_ends() -> No
     released = threading.Event()
     try:
         for _ in range(room.PLACES_OF_ONE):
-            assert outage(lambda: within(0.01, "one:443", lambda: released.wait(PATIENCE))) is Outage.SLOW
-        assert outage(lambda: within(LONG, "one:443", bool)) is Outage.BUSY
+            assert (
+                outage(lambda: within(0.01, "one:443", lambda: released.wait(PATIENCE)))
+                is UpstreamFailure.TIMEOUT
+            )
+        assert outage(lambda: within(LONG, "one:443", bool)) is UpstreamFailure.OVERLOADED
     finally:
         released.set()
     all_places_are_free()

@@ -23,7 +23,7 @@ from ags.sessions.models import Account, AccountChoice, AccountStatus, SecurityE
 from ags.sessions.revoke import cut_off
 from ags.sessions.tokens import USER_ACCOUNT_TOKEN, hash_of, hashes_of
 from providers import contract
-from providers.contract import Choice, Refusal, Refused
+from providers.contract import Choice, FailureReason, VerificationFailed
 from tenants import snapshot as tenants_snapshot
 from tenants.models import Key, KeyState, Service, SigningKey, Tenant
 from tenants.snapshot import snapshot
@@ -99,7 +99,7 @@ def test_the_row_remembers_who_asked_and_holds_no_token(app: ClientApp, trial: S
 
 
 def test_as_many_accounts_as_a_proof_may_name_can_be_chosen_from(app: ClientApp) -> None:
-    names = [f"a{number}" for number in range(contract.ACCOUNTS_AT_MOST)]
+    names = [f"a{number}" for number in range(contract.MAX_ACCOUNTS)]
     for place in (0, 9, 10, len(names) - 1):
         tokens = app.choices(",".join(names))
         assert len(tokens) == len(names)
@@ -500,9 +500,9 @@ def test_a_choice_stands_and_falls_with_the_key_that_proved_it(
 def test_a_key_that_was_revoked_a_moment_ago_offers_nothing(app: ClientApp, stays_stale: None) -> None:
     app.head_end.discover()
     Key.objects.for_tenant("nagra").update(not_after=Now())
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(VerificationFailed) as refused:
         offered_by_key()
-    assert refused.value.refusal is Refusal.KEY_NOT_IN_FORCE
+    assert refused.value.reason is FailureReason.KEY_NOT_IN_FORCE
     Key.objects.for_tenant("nagra").update(not_after=None)
     revoke_key()
     with pytest.raises(Stale):

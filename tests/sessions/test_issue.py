@@ -24,7 +24,7 @@ from ags.sessions.issue import CLOCK_MARGIN, _row
 from ags.sessions.models import SessionToken
 from ags.sessions.tokens import hashes_of, new_token
 from providers.claims import MAX_CLOCK_SKEW
-from providers.contract import Identity, Refusal, Refused
+from providers.contract import FailureReason, Identity, VerificationFailed
 from tenants import snapshot as tenants_snapshot
 from tenants.models import Key, KeyState, Service, Tenant
 from tests.api.test_refusals import ID, NOT_AUTHENTICATED, NOT_AVAILABLE, whole
@@ -386,9 +386,9 @@ def test_a_jti_that_no_key_proves_counts_once_for_each_service(nagra: HeadEnd) -
     identity = Identity("somebody", jti="once", replayable_until=time.time() + 60)
     for name in ("one", "two"):
         assert TOKEN.fullmatch(issue(tenant, tenant.services[name], identity, ID))
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(VerificationFailed) as refused:
             issue(tenant, tenant.services[name], identity, ID)
-        assert refused.value.refusal is Refusal.REPLAYED
+        assert refused.value.reason is FailureReason.REPLAYED
 
 
 @pytest.mark.postgresql
@@ -487,9 +487,9 @@ def test_no_provider_can_issue_for_an_account_that_is_none(nagra: HeadEnd, accou
     Service(tenant_id="nagra", name="Trial", strategy="dummy", display_name="Trial", enabled=True).save()
     body = {"parameters": [{"name": "Account", "value": account}]}
     assert nagra.post(body, x_auth_service_id="Trial").status_code in (400, 401)
-    with pytest.raises(Refused):
+    with pytest.raises(VerificationFailed):
         Identity(account)
-    with pytest.raises(Refused):
+    with pytest.raises(VerificationFailed):
         Identity("somebody", jti=account)
     assert stored() == []
 

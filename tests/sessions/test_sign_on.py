@@ -157,7 +157,7 @@ def test_who_is_who_is_asked_again_only_where_that_could_have_changed(
         return real(self, parameters, *others)
 
     monkeypatch.setattr(Dummy, "verify", verify)
-    monkeypatch.setattr(Dummy, "is_nonblocking", False)
+    monkeypatch.setattr(Dummy, "blocking", True)
     assert app.prove("account-1").status_code == 201
     assert len(asked) == times
 

@@ -94,7 +94,7 @@ RUBBISH = {
 def test_06_rubbish_gets_a_message_at_the_field(enter: Enter, text: str) -> None:
     told = enter("operator_login", ca_certificates=text)
     assert "ca_certificates" in told
-    assert "This is no certificate in PEM." in told
+    assert "This is not a certificate in PEM." in told
 
 
 PRIVATE = rsa.generate_private_key(65537, 2048)

@@ -18,7 +18,7 @@ from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
 from django.test import Client
 
-from providers.contract import HostField, HTTPSField, SecretField, SessionTokenSettings, Strategy
+from providers.contract import HostField, HTTPSField, Strategy
 from providers.registry import provider_configs, strategies
 from tenants.models import Service
 from tenants.secret_settings import destination_of, is_mark, secret_names
@@ -297,20 +297,6 @@ def test_one_that_is_removed_stands_in_no_way(nagra: HeadEnd, way: Way, tmp_path
     assert (stored().settings["address"], stored().sealed_secrets) == (ELSEWHERE, None)
 
 
-def test_without_a_declaration_every_other_setting_counts(
-    nagra: HeadEnd, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    class Settings(SessionTokenSettings):
-        secret = SecretField()
-        spare = SecretField(sent_to=(), required=False)
-        plain = forms.CharField(required=False)
-
-    monkeypatch.setattr(strategies()["dummy"], "Settings", Settings)
-    offer(strategies()["dummy"], secret="one secret", spare="another", plain="x")
-    for name, value in {"session_token_ttl": 77, "plain": "y", "spare": "yet another"}.items():
-        assert list(by_code({name: value}, tmp_path)) == ["secret"]
-
-
 def test_one_that_was_no_secret_when_it_was_stored_stays_with_its_destination(
     introspection: Service, tmp_path: Path
 ) -> None:
@@ -346,7 +332,7 @@ def test_settings_that_are_not_stored_are_not_tried_elsewhere(
     introspection: Service, elsewhere: HTTPSServer
 ) -> None:
     introspection.settings["address"] = f"{elsewhere.url}/introspect"
-    told = [finding.sentence for finding in try_service(introspection)]
+    told = [finding.message for finding in try_service(introspection)]
     assert told == [f"Setting client_secret: Introspection endpoint has changed. {AGAIN}"]
     introspection.settings["client_secret"] = "mine"
     list(try_service(introspection))

@@ -86,8 +86,8 @@ def two_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     """A strategy with a secret that it needs and one that it can do without."""
 
     class Settings(SessionTokenSettings):
-        needed = SecretField(sent_to=(), min_length=4)
-        spare = SecretField(sent_to=(), required=False)
+        needed = SecretField(destination_settings=(), min_length=4)
+        spare = SecretField(destination_settings=(), required=False)
         plain = forms.CharField(required=False)
 
     monkeypatch.setattr(strategies()["dummy"], "Settings", Settings)
@@ -324,7 +324,7 @@ def test_a_secret_that_does_not_open_is_not_measured(
     """A mark is shorter than some secrets must be."""
 
     class Settings(SessionTokenSettings):
-        passphrase = SecretField(sent_to=(), min_length=20)
+        passphrase = SecretField(destination_settings=(), min_length=20)
 
     monkeypatch.setattr(strategies()["dummy"], "Settings", Settings)
     service = double(enabled=False)

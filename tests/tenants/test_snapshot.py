@@ -15,7 +15,7 @@ import pytest
 from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 
-from providers.contract import Refusal
+from providers.contract import FailureReason
 from tenants import snapshot as module
 from tenants.models import Key, Service, Tenant
 from tenants.snapshot import FRESH_FOR, snapshot
@@ -169,8 +169,8 @@ def test_what_is_seen_is_what_was_changed(nagra: HeadEnd, pass_time: Callable[[f
     pass_time(FRESH_FOR)
     after = view()
     assert after.services == {}
-    assert {kid: key.refusal(time.time()) for kid, key in after.keys.keys.items()} == {
-        "nagra-key-1": Refusal.KEY_NOT_IN_FORCE,
+    assert {kid: key.failure_reason(time.time()) for kid, key in after.keys.keys.items()} == {
+        "nagra-key-1": FailureReason.KEY_NOT_IN_FORCE,
         "new": None,
     }
 
@@ -272,7 +272,7 @@ def test_a_key_that_is_not_in_force_is_not_decrypted(nagra: HeadEnd) -> None:
     key = view().keys.get("nagra-key-1")
     assert key is not None
     assert key.material != nagra.secret
-    assert key.refusal(time.time()) == Refusal.KEY_NOT_IN_FORCE
+    assert key.failure_reason(time.time()) == FailureReason.KEY_NOT_IN_FORCE
 
 
 def test_a_key_that_cannot_be_decrypted_is_refused_and_logged_and_the_others_work(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from providers.contract import Outage, Unavailable
+from providers.contract import UpstreamFailure, UpstreamUnavailable
 from tests.waiting import PATIENCE
 
 LONG: float = 2 * PATIENCE
@@ -20,9 +20,9 @@ HASTY: float = 0.3
 _T = TypeVar("_T")
 
 
-def hasty_if_slow(expected: Outage) -> float:
+def hasty_if_slow(expected: UpstreamFailure) -> float:
     """Return the deadline with which that outage is found: a short one only where nobody answers."""
-    return HASTY if expected is Outage.SLOW else LONG
+    return HASTY if expected is UpstreamFailure.TIMEOUT else LONG
 
 
 def patiently(call: Callable[[float], _T]) -> _T:
@@ -33,7 +33,7 @@ def patiently(call: Callable[[float], _T]) -> _T:
     for deadline in (0.5, 5.0):
         try:
             return call(deadline)
-        except Unavailable as unavailable:
-            if unavailable.outage is not Outage.SLOW:
+        except UpstreamUnavailable as unavailable:
+            if unavailable.failure is not UpstreamFailure.TIMEOUT:
                 raise
     return call(PATIENCE)

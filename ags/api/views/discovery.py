@@ -18,7 +18,7 @@ from ags.api.resolve import get_tenant
 from ags.api.schema import CORRELATION_ID, TENANT_ID, refusals
 from ags.api.views import sign_on_with_session_token
 from ags.api.views.base import GatewayView
-from providers.contract import Declaration, Endpoint
+from providers.contract import Endpoint, ParameterSchema
 from tenants.view import ServiceView, TenantView
 
 # The names on the wire are camelCase.
@@ -105,10 +105,10 @@ def _document(tenant: TenantView) -> tuple[bytes, str]:
 
 def _service(service: ServiceView) -> dict[str, Any]:
     declared = {
-        Endpoint.SIGNON: _properties(service.strategy.declaration),
+        Endpoint.SIGNON: _properties(service.strategy.parameter_schema),
         Endpoint.SUBSEQUENT_SIGNON: [],
-        Endpoint.GET_SESSION_TOKEN: _properties(service.strategy.declaration),
-        Endpoint.SIGNON_WITH_SESSION_TOKEN: _properties(sign_on_with_session_token.DECLARATION),
+        Endpoint.GET_SESSION_TOKEN: _properties(service.strategy.parameter_schema),
+        Endpoint.SIGNON_WITH_SESSION_TOKEN: _properties(sign_on_with_session_token.SCHEMA),
         Endpoint.SIGNOUT: [],
     }
     return {
@@ -121,7 +121,7 @@ def _service(service: ServiceView) -> dict[str, Any]:
     }
 
 
-def _properties(declaration: Declaration) -> list[dict[str, Any]]:
+def _properties(schema: ParameterSchema) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
@@ -130,5 +130,5 @@ def _properties(declaration: Declaration) -> list[dict[str, Any]]:
             "description": parameter.help_text,
             "maxLength": parameter.max_length,
         }
-        for name, parameter in declaration.declared.items()
+        for name, parameter in schema.fields.items()
     ]

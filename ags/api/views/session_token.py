@@ -14,7 +14,7 @@ from ags.api.resolve import VerificationCache, get_service_or_403, retry_once_if
 from ags.api.schema import CORRELATION_ID, SERVICE_ID, TENANT_ID, ParameterSerializer, refusals
 from ags.api.views.base import GatewayView, Response
 from ags.sessions.issue import issue
-from providers.contract import Choice, Endpoint, Refusal, Refused
+from providers.contract import Choice, Endpoint, FailureReason, VerificationFailed
 
 
 class SessionTokenRequestSerializer(serializers.Serializer[Any]):
@@ -54,10 +54,10 @@ class GetSessionToken(GatewayView):
 
         async def get_token() -> str:
             tenant, service = await get_service_or_403(tenant_id, service_name, Endpoint.GET_SESSION_TOKEN)
-            checked = parameters.check(service.strategy.declaration, given)
+            checked = parameters.check(service.strategy.parameter_schema, given)
             identity = await cache.verify(tenant, service, checked)
             if isinstance(identity, Choice):
-                raise Refused(Refusal.ACCOUNT_AMBIGUOUS)
+                raise VerificationFailed(FailureReason.ACCOUNT_AMBIGUOUS)
             return await issue(tenant, service, identity, entry.correlation_id)
 
         return Response({"sessionToken": await retry_once_if_stale(get_token)})

@@ -24,7 +24,7 @@ from ags.api.views.base import GatewayView, Response
 from ags.sessions.account_choice import create_choice
 from ags.sessions.client_tokens import bundle, demand_signer
 from ags.sessions.sign_on import sign_on
-from providers.contract import Choice, Endpoint, Refusal, Refused
+from providers.contract import Choice, Endpoint, FailureReason, VerificationFailed
 
 # The names on the wire are camelCase.
 # ruff: noqa: N815
@@ -82,14 +82,14 @@ class SignOn(GatewayView):
 
         async def verify_and_sign_on() -> Response:
             tenant, service = await get_service_or_403(tenant_id, service_name, Endpoint.SIGNON)
-            checked = parameters.check(service.strategy.declaration, given)
+            checked = parameters.check(service.strategy.parameter_schema, given)
             demand_signer(tenant)
             proven = await cache.verify(tenant, service, checked)
             if not isinstance(proven, Choice):
                 signed_on = await sign_on(tenant, service, proven, device, entry.correlation_id)
                 return Response(bundle(tenant, signed_on), status=201)
             if Endpoint.SUBSEQUENT_SIGNON not in service.strategy.endpoints:
-                raise Refused(Refusal.ACCOUNT_AMBIGUOUS)
+                raise VerificationFailed(FailureReason.ACCOUNT_AMBIGUOUS)
             tokens = await create_choice(tenant, service, proven, device, entry.correlation_id)
             return Response(_to_choose_from(proven, tokens), status=300)
 

@@ -23,7 +23,7 @@ from ags.api.schema import (
 from ags.api.views.base import GatewayView, Response
 from ags.sessions.client_tokens import bundle, demand_signer
 from ags.sessions.redeem import redeem
-from providers.contract import Declaration, Endpoint, Parameter
+from providers.contract import Endpoint, Parameter, ParameterSchema
 
 
 class SessionTokenParameters(serializers.Serializer[Any]):
@@ -34,7 +34,7 @@ class SessionTokenParameters(serializers.Serializer[Any]):
     )
 
 
-DECLARATION = Declaration(SessionTokenParameters)
+SCHEMA = ParameterSchema(SessionTokenParameters)
 
 
 class SessionTokenSignOnSerializer(DeviceSerializer):
@@ -61,7 +61,7 @@ class SignOnWithSessionToken(GatewayView):
         tenant_id = headers.tenant_id(request.META, entry)
         service_name = headers.service_name(request.META, entry)
         body = parsing.read_object(request)
-        given = parameters.check(DECLARATION, parameters.read(body))
+        given = parameters.check(SCHEMA, parameters.read(body))
         device = device_of(body)
 
         async def sign_on() -> dict[str, Any]:

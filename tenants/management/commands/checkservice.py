@@ -39,8 +39,8 @@ class Command(BaseCommand):
             if not service:
                 self.stdout.write(f"{found.tenant_id}, {found.name}:")
             for finding in try_service(found):
-                bad += finding.good is False
-                self.stdout.write(f"{MARKS[finding.good]:5}{finding.sentence}")
+                bad += finding.passed is False
+                self.stdout.write(f"{MARKS[finding.passed]:5}{finding.message}")
                 self.stdout.flush()
         if bad:
             raise CommandError(f"{bad} of these would keep subscribers out.")
