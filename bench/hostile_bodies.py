@@ -47,9 +47,9 @@ def _refusals() -> Iterator[tuple[str, int, Callable[[], None]]]:
     from ags.api.parsing import MAX_BYTES
     from bench.in_process import started
     from providers.contract import PARAMETER_MAX_LENGTH, KeyRing, UpstreamUnavailable, VerificationFailed
-    from providers.jose import prove
-    from providers.key_set import KeySetReader
-    from providers.upstream import Answer, documents, http
+    from providers.jose import verify_jws
+    from providers.jwks import JWKSetReader
+    from providers.upstream import Response, documents, http
 
     body = hostile(MAX_BYTES)
     head = f"POST /ags/getSessionToken HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}"
@@ -67,13 +67,13 @@ def _refusals() -> Iterator[tuple[str, int, Callable[[], None]]]:
     yield (
         "the header of a JWT",
         len(token),
-        _refused(VerificationFailed, lambda: prove(token, KeyRing("a", {}), 0.0)),
+        _refused(VerificationFailed, lambda: verify_jws(token, KeyRing("a", {}), 0.0)),
     )
 
-    said = Answer(200, {}, hostile(http.LIMIT))
+    said = Response(200, {}, hostile(http.LIMIT))
     yield "the answer of an upstream", len(said.body), _refused(UpstreamUnavailable, said.json_object)
 
-    keys, reader = hostile(documents.LIMIT), KeySetReader("a", ("RS256",))
+    keys, reader = hostile(documents.LIMIT), JWKSetReader("a", ("RS256",))
     yield "a key set", len(keys), _refused(UpstreamUnavailable, lambda: reader(keys))
 
 

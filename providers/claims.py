@@ -22,7 +22,7 @@ from providers.contract import (
 MAX_CLOCK_SKEW = 300
 """Seconds."""
 
-LIFETIME_AT_MOST = (10 * 365 + 3) * 24 * 3600
+MAX_LIFETIME = (10 * 365 + 3) * 24 * 3600
 """Seconds from now, ten years. What expires later has its `exp` in another unit, such as milliseconds."""
 
 
@@ -102,7 +102,7 @@ class ClaimSettings(forms.Form):
     )
 
 
-def present(claims: Mapping[str, Any], claim: str) -> Any:
+def require(claims: Mapping[str, Any], claim: str) -> Any:
     """Return that claim. Raises `VerificationFailed`, as all below."""
     try:
         return claims[claim]
@@ -110,17 +110,17 @@ def present(claims: Mapping[str, Any], claim: str) -> Any:
         raise VerificationFailed(FailureReason.CLAIM_MISSING, claim) from None
 
 
-def text(claims: Mapping[str, Any], claim: str) -> str:
+def string(claims: Mapping[str, Any], claim: str) -> str:
     """Return that claim, which must be there and of the form `IDENTIFIER`."""
-    value = present(claims, claim)
+    value = require(claims, claim)
     if not isinstance(value, str) or not IDENTIFIER.fullmatch(value):
         raise VerificationFailed(FailureReason.CLAIM_INVALID, claim)
     return value
 
 
-def moment(claims: Mapping[str, Any], claim: str) -> float:
+def numeric_date(claims: Mapping[str, Any], claim: str) -> float:
     """Return that claim, a NumericDate: a JSON number, and no other type that Python would take for one."""
-    value = present(claims, claim)
+    value = require(claims, claim)
     if type(value) not in (int, float):
         raise VerificationFailed(FailureReason.CLAIM_INVALID, claim)
     try:
@@ -129,22 +129,22 @@ def moment(claims: Mapping[str, Any], claim: str) -> float:
         raise VerificationFailed(FailureReason.CLAIM_INVALID, claim) from None
 
 
-def demand_issuer(claims: Mapping[str, Any], issuer: str) -> None:
+def check_issuer(claims: Mapping[str, Any], issuer: str) -> None:
     """Demand that `iss` is the issuer, to the byte (RFC 7519, section 4.1.1)."""
-    if present(claims, "iss") != issuer:
+    if require(claims, "iss") != issuer:
         raise VerificationFailed(FailureReason.ISSUER_MISMATCH, "iss")
 
 
 def audiences(claims: Mapping[str, Any], own: str) -> list[str]:
     """Return whom `aud` names, and demand that our `own` name is among them (RFC 7519, section 4.1.3)."""
-    value = present(claims, "aud")
+    value = require(claims, "aud")
     listed = value if isinstance(value, list) else [value]
     if own not in listed or not all(isinstance(one, str) for one in listed):
         raise VerificationFailed(FailureReason.AUDIENCE_MISMATCH, "aud")
     return listed
 
 
-def demand_no_events(claims: Mapping[str, Any]) -> None:
+def check_no_events(claims: Mapping[str, Any]) -> None:
     """Refuse a Security Event Token, such as a logout token: it tells of somebody and proves nobody.
 
     RFC 8417, section 4; OpenID Connect Back-Channel Logout, section 2.4.
@@ -156,15 +156,15 @@ def demand_no_events(claims: Mapping[str, Any]) -> None:
 def account(claims: Mapping[str, Any], settings: Mapping[str, Any], tenant: str) -> str:
     """Return the account, once the claims are as `ClaimSettings` demand."""
     for name, values in _required(settings["required_claims"]):
-        value = present(claims, name)
+        value = require(claims, name)
         # By type as well: to Python, 1 is equal to True.
         if not any(type(value) is type(one) and value == one for one in values):
             raise VerificationFailed(FailureReason.CLAIM_MISMATCH, name)
     claim = settings["tenant_claim"]
-    if claim and text(claims, claim) != tenant:
+    if claim and string(claims, claim) != tenant:
         raise VerificationFailed(FailureReason.TENANT_MISMATCH, claim)
     claim = settings["account_claim"]
-    if (account_id := parse_account_id(present(claims, claim))) is None:
+    if (account_id := parse_account_id(require(claims, claim))) is None:
         raise VerificationFailed(FailureReason.CLAIM_INVALID, claim)
     return account_id
 
@@ -178,16 +178,16 @@ def _required(lines: str) -> list[tuple[str, list[str | bool]]]:
     return [(name, [value, *([_BOOLEANS[value]] if value in _BOOLEANS else [])]) for name, value in pairs]
 
 
-def expiry(claims: Mapping[str, Any], settings: Mapping[str, Any], now: float) -> float:
+def check_times(claims: Mapping[str, Any], settings: Mapping[str, Any], now: float) -> float:
     """Check `exp`, `nbf` and `iat` (RFC 7519, section 4.1) and return `exp`."""
     skew = settings["clock_skew"]
-    expires = moment(claims, "exp")
+    expires = numeric_date(claims, "exp")
     if expires + skew <= now:
         raise VerificationFailed(FailureReason.TOKEN_EXPIRED, "exp")
     for claim in ("nbf", "iat"):
-        if claim in claims and moment(claims, claim) - skew > now:
+        if claim in claims and numeric_date(claims, claim) - skew > now:
             raise VerificationFailed(FailureReason.TOKEN_NOT_YET_VALID, claim)
-    if expires > now + (settings["max_lifetime"] or LIFETIME_AT_MOST):
+    if expires > now + (settings["max_lifetime"] or MAX_LIFETIME):
         raise VerificationFailed(FailureReason.LIFETIME_TOO_LONG, "exp")
     return expires
 
@@ -198,7 +198,7 @@ def jti(claims: Mapping[str, Any], replay: str) -> str | None:
         return None
     if replay == "if_present" and "jti" not in claims:
         return None
-    return text(claims, "jti")
+    return string(claims, "jti")
 
 
 def identity(account_id: str, key_id: int | None, once: str | None, expires: float) -> Identity:

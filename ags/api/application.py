@@ -25,7 +25,7 @@ from ags.database.threads import STAFF, close_threads, open_threads, run_in_thre
 from ags.operations import migrations
 from providers.contract import UpstreamSettings
 from providers.registry import strategies
-from providers.upstream.room import PLACES
+from providers.upstream.bulkhead import MAX_CONCURRENT_CALLS
 
 VERIFICATION_THREADS = 8
 """Strategies that block which a process calls at once.
@@ -67,7 +67,7 @@ class StaffHandler(WSGIHandler):
     request_class = StaffRequest
 
     def respond(self, environ: dict[str, Any]) -> HttpResponseBase:
-        """Answer a request."""
+        """Response a request."""
         response: HttpResponseBase = self(environ, _start_response)
         if not response.streaming:
             response.close()
@@ -86,7 +86,7 @@ def is_staff_page(path: str) -> bool:
 def threads() -> int:
     """Return how many threads a process has for strategies that block."""
     asks = any(issubclass(strategy.Settings, UpstreamSettings) for strategy in strategies().values())
-    return VERIFICATION_THREADS + PLACES if asks else VERIFICATION_THREADS
+    return VERIFICATION_THREADS + MAX_CONCURRENT_CALLS if asks else VERIFICATION_THREADS
 
 
 class Application:

@@ -18,7 +18,7 @@ import jwt
 
 from ags.sessions.denial import Denial, Denied, NoSigner
 from providers.contract import KeyRing, TrustedKey, VerificationFailed
-from providers.jose import prove
+from providers.jose import verify_jws
 from tenants.encryption import derived_keys, name_of
 from tenants.view import TenantView
 
@@ -170,7 +170,7 @@ def _refresh_ring(tenant_id: str) -> KeyRing:
 
 def _proven(token: str, keys: KeyRing, typ: str) -> dict[str, Any]:
     try:
-        claims = prove(token, keys, time.time()).claims
+        claims = verify_jws(token, keys, time.time()).claims
     except VerificationFailed:
         raise Denied(Denial.TOKEN_MALFORMED) from None
     if claims.get("typ") != typ or claims.get("tenantId") != keys.tenant:

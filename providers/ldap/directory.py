@@ -2,7 +2,7 @@
 
 Left to itself, libldap looks the name of the server up again, so that it could lead elsewhere than to the
 address that was allowed; trusts and verifies by settings of the whole process; and a handshake may last as
-long as the server likes. So it speaks into a pair of sockets, and a `Wire` carries what it says.
+long as the server likes. So it speaks into a pair of sockets, and a `TLSConnection` transfers the data.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import ldap
 from ldap.extop import ExtendedRequest
 
 from providers.contract import UpstreamFailure, UpstreamUnavailable
-from providers.ldap.wire import Wire, connected
+from providers.ldap.connection import TLSConnection, connected
 
 STARTTLS = "starttls"
 
@@ -63,10 +63,10 @@ class Entry:
 
 
 class Directory:
-    """What can be asked over one wire. Raises `UpstreamUnavailable`."""
+    """A session with the directory over one connection. Raises `UpstreamUnavailable`."""
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
+    def __init__(self, connection: TLSConnection) -> None:
+        self._connection = connection
         self._pair, self._library = _library()
 
     def close(self) -> None:
@@ -82,12 +82,12 @@ class Directory:
         except ldap.LDAPError:
             raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, "it refuses StartTLS") from None
 
-    def introduce(self, name: str, password: str) -> None:
+    def bind_service_account(self, name: str, password: str) -> None:
         """Bind as the service account."""
         with _outages():
             self._ask(lambda library: library.simple_bind(name, password))
 
-    def is_right(self, dn: str, password: str) -> bool:
+    def check_password(self, dn: str, password: str) -> bool:
         """Whether that is the password of that entry. It must not be empty (RFC 4513, section 5.1.2)."""
         with _outages():
             try:
@@ -98,7 +98,7 @@ class Directory:
 
     def search(self, base: str, wanted: str, attributes: list[str]) -> list[Entry]:
         """Return the entries under `base` that the filter `wanted` lets through, two of them at most."""
-        seconds = max(1, int(self._wire.left()))
+        seconds = max(1, int(self._connection.left()))
         with _outages():
             try:
                 found = self._ask(
@@ -124,16 +124,16 @@ class Directory:
     def _ask(self, request: Callable[[Any], int]) -> list[Any]:
         """Return what the server answers, as libldap reads it. Raises LDAPError."""
         message = request(self._library)
-        self._pair.settimeout(self._wire.left())
-        self._wire.send(self._pair.recv(_REQUEST))
+        self._pair.settimeout(self._connection.left())
+        self._connection.send(self._pair.recv(_REQUEST))
         while True:
             kind, data = self._library.result(message, all=1, timeout=0)
             if kind is not None:
                 return data or []
-            self._pair.settimeout(self._wire.left())
+            self._pair.settimeout(self._connection.left())
             # It takes one message at a time.
             if not select.select([self._library], [], [], 0)[0]:
-                self._pair.sendall(self._wire.receive())
+                self._pair.sendall(self._connection.receive())
 
 
 _REQUEST = 128 * 1024
@@ -166,17 +166,17 @@ _NO_LDAP = "its answer is not valid LDAP"
 
 
 @contextmanager
-def introduced(settings: Mapping[str, Any]) -> Iterator[Directory]:
+def open_directory(settings: Mapping[str, Any]) -> Iterator[Directory]:
     """Yield the directory of those settings, under TLS, bound as the service account if there is one."""
-    with connected(settings, time.monotonic() + settings["deadline"] * SHARE) as wire:
+    with connected(settings, time.monotonic() + settings["deadline"] * SHARE) as connection:
         if settings["transport"] == STARTTLS:
             # What is said in clear text must not be taken for an answer to what is asked later.
-            with contextlib.closing(Directory(wire)) as nobody:
+            with contextlib.closing(Directory(connection)) as nobody:
                 nobody.start_tls()
-        wire.secure(settings["ca_certificates"], settings["host"])
-        with contextlib.closing(Directory(wire)) as directory:
+        connection.secure(settings["ca_certificates"], settings["host"])
+        with contextlib.closing(Directory(connection)) as directory:
             if settings["bind_dn"]:
-                directory.introduce(settings["bind_dn"], settings["bind_password"])
+                directory.bind_service_account(settings["bind_dn"], settings["bind_password"])
             yield directory
 
 

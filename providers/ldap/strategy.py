@@ -23,9 +23,9 @@ from providers.contract import (
     Strategy,
     VerificationFailed,
 )
-from providers.ldap.directory import Entry, introduced
+from providers.ldap.directory import Entry, open_directory
 from providers.ldap.settings import USERNAME, LDAPSettings
-from providers.upstream import within
+from providers.upstream import run
 
 _NOBODY = "cn=nobody that AGS knows"
 """Who is asked for the password of a username that is not found: it must take as long as a wrong password."""
@@ -65,9 +65,7 @@ class LDAP(Strategy):
         # With no password, a server that is lax lets everybody in (RFC 4513, section 5.1.2).
         if not IDENTIFIER.fullmatch(username) or not _is_password(password):
             raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)
-        entry = within(
-            settings["deadline"], _server(settings), partial(_proven, username, password, settings)
-        )
+        entry = run(settings["deadline"], _server(settings), partial(_proven, username, password, settings))
         if entry is None:
             raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)
         return _judged(entry, settings)
@@ -77,7 +75,7 @@ class LDAP(Strategy):
         server = _server(settings)
         found: list[str] = []
         try:
-            within(settings["deadline"], server, partial(_try, settings, found))
+            run(settings["deadline"], server, partial(_try, settings, found))
         finally:
             yield from (CheckResult(passed=True, message=sentence) for sentence in found)
 
@@ -102,11 +100,11 @@ def _filter(username: str, settings: Mapping[str, Any]) -> str:
 def _proven(username: str, password: str, settings: Mapping[str, Any]) -> Entry | None:
     """Return the entry of that name, if there is one alone, and the password is its own."""
     asked = dict.fromkeys(filter(None, (settings["account_attribute"], settings["status_attribute"])))
-    with introduced(settings) as directory:
+    with open_directory(settings) as directory:
         found = directory.search(settings["search_base"], _filter(username, settings), list(asked))
         alone = found[0] if len(found) == 1 else None
         dn = f"{_NOBODY},{settings['search_base']}" if alone is None else alone.dn
-        is_right = directory.is_right(dn, password)
+        is_right = directory.check_password(dn, password)
     return alone if is_right else None
 
 
@@ -132,7 +130,7 @@ def _texts(entry: Entry, attribute: str) -> list[str]:
 
 def _try(settings: Mapping[str, Any], found: list[str]) -> None:
     """Note what works, up to what does not. Raises `UpstreamUnavailable`."""
-    with introduced(settings) as directory:
+    with open_directory(settings) as directory:
         found.append(f"{_server(settings)} speaks TLS, with a certificate that is trusted for this name.")
         who = "The service account may" if settings["bind_dn"] else "Without an account, AGS may"
         directory.search(settings["search_base"], _filter("nobody that AGS knows", settings), ["1.1"])

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 
 from providers.contract import HTTPSField, UpstreamFailure, UpstreamUnavailable
-from providers.key_set import KeySet, KeySetReader
+from providers.jwks import JWKSet, JWKSetReader
 from providers.strict_json import NotStrictJSON, parse
 from providers.upstream import Document, Source, document
 
@@ -26,7 +26,7 @@ class DiscoveryReader:
     deadline: float
     ca_certificates: str = field(repr=False)
 
-    def __call__(self, raw: bytes) -> Document[KeySet]:
+    def __call__(self, raw: bytes) -> Document[JWKSet]:
         """Return the key set. Raises `UpstreamUnavailable(RESPONSE_INVALID)`."""
         try:
             told = parse(raw, _DEPTH)
@@ -45,7 +45,7 @@ class DiscoveryReader:
                 UpstreamFailure.RESPONSE_INVALID, "its discovery document has no https jwks_uri"
             ) from None
         source = Source(self.tenant, address, self.deadline, self.ca_certificates)
-        keys = document(source, KeySetReader(self.tenant, self.algorithms))
+        keys = document(source, JWKSetReader(self.tenant, self.algorithms))
         keys.prepare()
         return keys
 
@@ -55,7 +55,7 @@ def address_of(settings: Mapping[str, Any]) -> str:
     return f"{settings['issuer'].removesuffix('/')}/.well-known/openid-configuration"
 
 
-def discovery(settings: Mapping[str, Any], tenant: str) -> Document[Document[KeySet]]:
+def discovery(settings: Mapping[str, Any], tenant: str) -> Document[Document[JWKSet]]:
     """Return the discovery document of a service, which yields the key set."""
     deadline, authorities = settings["deadline"], settings["ca_certificates"]
     reader = DiscoveryReader(tenant, settings["issuer"], tuple(settings["algorithms"]), deadline, authorities)

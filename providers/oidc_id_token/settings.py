@@ -9,7 +9,7 @@ from django.core.exceptions import ValidationError
 
 from providers.claims import ClaimSettings, TokenSettings
 from providers.contract import HTTPSField, UpstreamSettings
-from providers.key_set import AlgorithmsField
+from providers.jwks import AlgorithmsField
 
 
 class IssuerField(HTTPSField):

@@ -13,14 +13,14 @@ from rest_framework import serializers
 from providers.claims import (
     account,
     audiences,
-    demand_issuer,
-    demand_no_events,
-    expiry,
+    check_issuer,
+    check_no_events,
+    check_times,
     identity,
     jti,
-    moment,
-    present,
-    text,
+    numeric_date,
+    require,
+    string,
 )
 from providers.contract import (
     CheckResult,
@@ -34,8 +34,8 @@ from providers.contract import (
     UpstreamUnavailable,
     VerificationFailed,
 )
-from providers.jose import Proven
-from providers.key_set import prove_by
+from providers.jose import VerifiedJWS
+from providers.jwks import verify_with_jwks
 from providers.oidc_id_token.discovery import address_of, discovery
 from providers.oidc_id_token.settings import OIDCIDTokenSettings
 
@@ -71,12 +71,12 @@ class OIDCIDToken(Strategy):
         """Return the account that the ID token names, once all that the settings demand of it holds."""
         now = time.time()
         claims = _proven(parameters["IdToken"], settings, keys.tenant, now).claims
-        demand_no_events(claims)
-        demand_issuer(claims, settings["issuer"])
-        _demand_party(claims, settings)
-        expires = expiry(claims, settings, now)
-        _demand_age(claims, settings, now)
-        _demand_nonce(claims, parameters.get("Nonce"), settings["nonce"])
+        check_no_events(claims)
+        check_issuer(claims, settings["issuer"])
+        _check_party(claims, settings)
+        expires = check_times(claims, settings, now)
+        _check_age(claims, settings, now)
+        _check_nonce(claims, parameters.get("Nonce"), settings["nonce"])
         account_id = account(claims, settings, keys.tenant)
         return identity(account_id, None, _once(claims, settings["replay"]), expires)
 
@@ -100,14 +100,14 @@ class OIDCIDToken(Strategy):
         yield from key_set.fetch_now().findings(f"The key set at {urlsplit(key_set.source.url).netloc}")
 
 
-def _proven(token: str, settings: Mapping[str, Any], tenant: str, now: float) -> Proven:
+def _proven(token: str, settings: Mapping[str, Any], tenant: str, now: float) -> VerifiedJWS:
     ends = time.monotonic() + settings["deadline"]
     key_set = discovery(settings, tenant).current(settings["deadline"])
     left = max(ends - time.monotonic(), 0.0)
-    return prove_by(key_set, token, now, left)
+    return verify_with_jwks(key_set, token, now, left)
 
 
-def _demand_party(claims: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+def _check_party(claims: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Demand that the token is for our client, and that no client which we do not trust has a part in it.
 
     OpenID Connect Core, section 3.1.3.7, steps 3 to 5.
@@ -116,22 +116,22 @@ def _demand_party(claims: Mapping[str, Any], settings: Mapping[str, Any]) -> Non
     listed = audiences(claims, settings["client_id"])
     if not trusted.issuperset(listed):
         raise VerificationFailed(FailureReason.AUDIENCE_MISMATCH, "aud")
-    if (len(listed) > 1 or "azp" in claims) and text(claims, "azp") not in trusted:
+    if (len(listed) > 1 or "azp" in claims) and string(claims, "azp") not in trusted:
         raise VerificationFailed(FailureReason.AUTHORIZED_PARTY_MISMATCH, "azp")
 
 
-def _demand_age(claims: Mapping[str, Any], settings: Mapping[str, Any], now: float) -> None:
+def _check_age(claims: Mapping[str, Any], settings: Mapping[str, Any], now: float) -> None:
     """Demand an `iat`, and that it is not too long ago (step 10)."""
-    issued, longest = moment(claims, "iat"), settings["max_age"]
+    issued, longest = numeric_date(claims, "iat"), settings["max_age"]
     if longest is not None and issued + longest + settings["clock_skew"] <= now:
         raise VerificationFailed(FailureReason.TOKEN_EXPIRED, "iat")
 
 
-def _demand_nonce(claims: Mapping[str, Any], given: str | None, rule: str) -> None:
+def _check_nonce(claims: Mapping[str, Any], given: str | None, rule: str) -> None:
     """Demand the nonce that the caller knows (step 11)."""
     if rule == "off" or (rule == "if_given" and given is None):
         return
-    if given is None or present(claims, "nonce") != given:
+    if given is None or require(claims, "nonce") != given:
         raise VerificationFailed(FailureReason.NONCE_MISMATCH, "nonce")
 
 
@@ -140,4 +140,4 @@ def _once(claims: Mapping[str, Any], replay: str) -> str | None:
     if replay == "off" or "jti" in claims or "nonce" not in claims:
         return jti(claims, replay)
     # As a hash, a nonce can be stored, whatever its length, and be no other token's jti.
-    return f"nonce {hashlib.sha256(text(claims, 'nonce').encode()).hexdigest()}"
+    return f"nonce {hashlib.sha256(string(claims, 'nonce').encode()).hexdigest()}"

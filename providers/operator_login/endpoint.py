@@ -20,7 +20,7 @@ from providers.contract import (
     VerificationFailed,
     parse_account_id,
 )
-from providers.upstream import Answer, ask
+from providers.upstream import Response, request
 
 LIMIT = 256 * 1024
 """Bytes of an answer: as many accounts as may be, with the longest names, have room."""
@@ -36,12 +36,14 @@ _REFUSALS = {
 def log_in(tenant: str, username: str, password: str, settings: Mapping[str, Any]) -> tuple[Account, ...]:
     """Return the accounts, at least one. Raises `VerificationFailed` and `UpstreamUnavailable`."""
     body = json.dumps({"tenant": tenant, "username": username, "password": password}).encode()
-    answer = ask("POST", settings["address"], settings, headers=_headers(settings), body=body, limit=LIMIT)
+    answer = request(
+        "POST", settings["address"], settings, headers=_headers(settings), body=body, limit=LIMIT
+    )
     if answer.status == 200:
         return _accounts(answer)
     if (refusal := _REFUSALS.get((answer.status, _reason(answer)))) is not None:
         raise VerificationFailed(refusal)
-    raise answer.outage()
+    raise answer.unavailable()
 
 
 def _headers(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -55,14 +57,14 @@ def _headers(settings: Mapping[str, Any]) -> dict[str, str]:
     return headers
 
 
-def _reason(answer: Answer) -> str:
+def _reason(answer: Response) -> str:
     try:
         return str(answer.json_object().get("reason"))
     except UpstreamUnavailable:
         return ""
 
 
-def _accounts(answer: Answer) -> tuple[Account, ...]:
+def _accounts(answer: Response) -> tuple[Account, ...]:
     told = answer.json_object().get("accounts")
     if not isinstance(told, list):
         raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, "its answer has no array accounts")

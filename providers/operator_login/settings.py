@@ -8,7 +8,7 @@ from typing import Any
 from django import forms
 
 from providers.contract import HTTPSField, SecretField, UpstreamSettings
-from providers.operator_login.encrypted import private_key
+from providers.operator_login.password_decryption import private_key
 
 _USER, _SECRET = re.compile("[^\x00-\x1f\x7f:]++"), re.compile("[^\x00-\x1f\x7f]++")
 """Those of Basic (RFC 7617, section 2)."""

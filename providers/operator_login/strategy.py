@@ -22,8 +22,8 @@ from providers.contract import (
     Strategy,
     VerificationFailed,
 )
-from providers.operator_login.encrypted import decrypted, private_key
 from providers.operator_login.endpoint import log_in
+from providers.operator_login.password_decryption import decrypt_password, private_key
 from providers.operator_login.settings import OperatorLoginSettings
 
 
@@ -63,7 +63,7 @@ class OperatorLogin(Strategy):
         if not (username and password):
             raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)
         if settings["encryption"] == "decrypt":
-            password = decrypted(password, private_key(settings["private_key"]), settings["padding"])
+            password = decrypt_password(password, private_key(settings["private_key"]), settings["padding"])
         accounts = log_in(keys.tenant, username, password, settings)
         return Identity(accounts[0].id) if len(accounts) == 1 else Choice(accounts)
 

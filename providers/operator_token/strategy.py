@@ -8,7 +8,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from providers.claims import TokenSettings, expiry, identity, jti, present, text
+from providers.claims import TokenSettings, check_times, identity, jti, require, string
 from providers.contract import (
     CheckResult,
     Endpoint,
@@ -20,7 +20,7 @@ from providers.contract import (
     Strategy,
     VerificationFailed,
 )
-from providers.jose import prove
+from providers.jose import verify_jws
 
 TOKEN_TYPE = "GetSessionTokenAuthN"  # noqa: S105 - the public value of the claim `typ`
 AUDIENCE = "ags"
@@ -52,14 +52,14 @@ class OperatorToken(Strategy):
     def verify(self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing) -> Identity:
         """Return the account that the token names, once signature, times and tenant agree."""
         now = time.time()
-        proven = prove(parameters["OperatorAuthToken"], keys, now)
+        proven = verify_jws(parameters["OperatorAuthToken"], keys, now)
         claims = proven.claims
         for claim, is_right, refusal in _FIXED:
-            if not is_right(present(claims, claim)):
+            if not is_right(require(claims, claim)):
                 raise VerificationFailed(refusal, claim)
-        expires = expiry(claims, settings, now)
-        account_id = text(claims, "OpfAccountId")
-        if text(claims, "OpfTenantId") != keys.tenant:
+        expires = check_times(claims, settings, now)
+        account_id = string(claims, "OpfAccountId")
+        if string(claims, "OpfTenantId") != keys.tenant:
             raise VerificationFailed(FailureReason.TENANT_MISMATCH, "OpfTenantId")
         return identity(account_id, proven.key.id, jti(claims, settings["replay"]), expires)
 

@@ -24,7 +24,7 @@ from pyrad.packet import (
 )
 
 from providers.contract import UpstreamFailure, UpstreamUnavailable
-from providers.upstream import addresses_of
+from providers.upstream import resolve_addresses
 
 SHARE = 0.9
 """Of the deadline, what an exchange may take: what is wrong is then known before the caller gives up."""
@@ -104,7 +104,7 @@ def exchange(request: AuthPacket, settings: Mapping[str, Any]) -> tuple[Verdict,
 
 def _reach(host: str, port: int) -> socket.socket:
     """Return a socket that hears this server only."""
-    for address in addresses_of(host, port):
+    for address in resolve_addresses(host, port):
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         stream = socket.socket(family, socket.SOCK_DGRAM)
         try:

@@ -24,7 +24,7 @@ from providers.contract import (
 )
 from providers.radius.exchange import Attribute, Verdict, access_request, exchange
 from providers.radius.settings import LINE, SENT, RADIUSSettings
-from providers.upstream import within
+from providers.upstream import run
 
 USERNAME_BYTES = 253
 PASSWORD_BYTES = 128
@@ -93,7 +93,7 @@ _Answer = tuple[Verdict, Mapping[int, list[bytes]]]
 
 
 def _within(settings: Mapping[str, Any], call: Callable[[], _Answer]) -> _Answer:
-    return within(settings["deadline"], f"{settings['host']}:{settings['port']}", call)
+    return run(settings["deadline"], f"{settings['host']}:{settings['port']}", call)
 
 
 def _can_be_sent(username: str, password: str) -> bool:

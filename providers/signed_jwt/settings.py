@@ -8,8 +8,8 @@ from django import forms
 
 from providers.claims import ClaimSettings, TokenSettings
 from providers.contract import HTTPSField, UpstreamSettings
-from providers.jose import FOREIGN_KID
-from providers.key_set import AlgorithmsField, PublicKeysField, Unusable, entered
+from providers.jose import EXTERNAL_KID
+from providers.jwks import AlgorithmsField, PublicKeysField, Unusable, entered
 
 
 class SignedJWTSettings(UpstreamSettings, ClaimSettings, TokenSettings):
@@ -32,7 +32,7 @@ class SignedJWTSettings(UpstreamSettings, ClaimSettings, TokenSettings):
         "JWK Set.",
     )
     key_id = forms.RegexField(
-        rf"\A{FOREIGN_KID.pattern}\Z",
+        rf"\A{EXTERNAL_KID.pattern}\Z",
         label="Key ID",
         required=False,
         max_length=128,

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 from rest_framework import serializers
 
-from providers.claims import account, audiences, demand_issuer, demand_no_events, expiry, identity, jti
+from providers.claims import account, audiences, check_issuer, check_no_events, check_times, identity, jti
 from providers.contract import CheckResult, Endpoint, Example, Identity, KeyRing, Parameter, Strategy
-from providers.jose import FOREIGN_KID, Proven, prove
-from providers.key_set import KeySet, KeySetReader, entered, prove_by
+from providers.jose import EXTERNAL_KID, VerifiedJWS, verify_jws
+from providers.jwks import JWKSet, JWKSetReader, entered, verify_with_jwks
 from providers.signed_jwt.settings import SignedJWTSettings
 from providers.upstream import Document, Source, document
 
@@ -50,10 +50,10 @@ class SignedJWT(Strategy):
         now = time.time()
         proven = _proven(parameters["Token"], settings, keys.tenant, now)
         claims = proven.claims
-        demand_no_events(claims)
-        demand_issuer(claims, settings["issuer"])
+        check_no_events(claims)
+        check_issuer(claims, settings["issuer"])
         audiences(claims, settings["audience"])
-        expires = expiry(claims, settings, now)
+        expires = check_times(claims, settings, now)
         account_id = account(claims, settings, keys.tenant)
         return identity(account_id, None, jti(claims, settings["replay"]), expires)
 
@@ -74,17 +74,21 @@ class SignedJWT(Strategy):
         return _document(settings, keys.tenant).fetch_now().findings(f"The key set at {host}")
 
 
-def _proven(token: str, settings: Mapping[str, Any], tenant: str, now: float) -> Proven:
+def _proven(token: str, settings: Mapping[str, Any], tenant: str, now: float) -> VerifiedJWS:
     media_type = settings["header_type"]
     if settings["keys_from"] == "entered":
-        return prove(token, _entered(settings, tenant).ring, now, kids=FOREIGN_KID, media_type=media_type)
-    return prove_by(_document(settings, tenant), token, now, settings["deadline"], media_type=media_type)
+        return verify_jws(
+            token, _entered(settings, tenant).ring, now, kid_pattern=EXTERNAL_KID, media_type=media_type
+        )
+    return verify_with_jwks(
+        _document(settings, tenant), token, now, settings["deadline"], media_type=media_type
+    )
 
 
-def _entered(settings: Mapping[str, Any], tenant: str) -> KeySet:
+def _entered(settings: Mapping[str, Any], tenant: str) -> JWKSet:
     return entered(tenant, settings["public_keys"], settings["key_id"], tuple(settings["algorithms"]))
 
 
-def _document(settings: Mapping[str, Any], tenant: str) -> Document[KeySet]:
+def _document(settings: Mapping[str, Any], tenant: str) -> Document[JWKSet]:
     source = Source(tenant, settings["key_set_address"], settings["deadline"], settings["ca_certificates"])
-    return document(source, KeySetReader(tenant, tuple(settings["algorithms"])))
+    return document(source, JWKSetReader(tenant, tuple(settings["algorithms"])))

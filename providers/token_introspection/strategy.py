@@ -23,9 +23,9 @@ from providers.contract import (
     Strategy,
     VerificationFailed,
 )
-from providers.token_introspection.rules import judge
+from providers.token_introspection.response import validate
 from providers.token_introspection.settings import TokenIntrospectionSettings
-from providers.upstream import ask
+from providers.upstream import request
 
 _TOKEN = re.compile("[ -~]++")
 """VSCHAR, of which an access token consists (RFC 6749, appendix A.12)."""
@@ -70,7 +70,7 @@ class TokenIntrospection(Strategy):
         said = _introspect(token, settings)
         if said.get("active") is not True:
             raise VerificationFailed(FailureReason.TOKEN_INACTIVE)
-        return Identity(judge(said, settings, keys.tenant, time.time()))
+        return Identity(validate(said, settings, keys.tenant, time.time()))
 
     def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[CheckResult]:
         """Ask about a token that nobody has issued."""
@@ -107,9 +107,9 @@ def _introspect(token: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     else:
         pair = ":".join(map(quote_plus, client)).encode()
         headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
-    answer = ask("POST", settings["address"], settings, headers=headers, body=urlencode(form).encode())
+    answer = request("POST", settings["address"], settings, headers=headers, body=urlencode(form).encode())
     if answer.status == 400 and answer.json_object().get("error") == "unsupported_token_type":
         return {"active": False}  # so do servers say of text that is none of their tokens (RFC 7009)
     if answer.status != 200:
-        raise answer.outage()
+        raise answer.unavailable()
     return answer.json_object()

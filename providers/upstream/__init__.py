@@ -1,14 +1,14 @@
-"""Asking servers of the operator: within a deadline, from few threads at once, at addresses that are allowed.
+"""Requests to upstreams: with a deadline, limited concurrency, and only to allowed addresses.
 
-What a provider uses: `ask` for HTTP, `document` for what is fetched in the background and kept, `within`,
-`addresses_of` and `trusting` for any other protocol.
+What a provider uses: `request` for HTTP, `document` for what is fetched in the background and kept, `run`,
+`resolve_addresses` and `tls_context` for any other protocol.
 """
 
-from providers.upstream.address import addresses_of
-from providers.upstream.answer import Answer
+from providers.upstream.address import resolve_addresses
+from providers.upstream.bulkhead import run
 from providers.upstream.documents import Document, Source, document
-from providers.upstream.http import ask
-from providers.upstream.room import within
-from providers.upstream.tls import trusting
+from providers.upstream.http import request
+from providers.upstream.response import Response
+from providers.upstream.tls import tls_context
 
-__all__ = ["Answer", "Document", "Source", "addresses_of", "ask", "document", "trusting", "within"]
+__all__ = ["Document", "Response", "Source", "document", "request", "resolve_addresses", "run", "tls_context"]

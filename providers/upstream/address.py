@@ -13,11 +13,11 @@ from django.conf import settings
 from providers.contract import UpstreamFailure, UpstreamUnavailable
 
 
-def addresses_of(host: str, port: int) -> list[str]:
+def resolve_addresses(host: str, port: int) -> list[str]:
     """Return the addresses (IPv4 or IPv6, as text) of `host` that may be spoken to, in the resolver's order.
 
     To connect to one of these, and not to the name, is what keeps a name that changes its mind from leading
-    elsewhere. May wait as long as the resolver does: call it inside `within`. Raises `UpstreamUnavailable`.
+    elsewhere. May wait as long as the resolver does: call it inside `run`. Raises `UpstreamUnavailable`.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)

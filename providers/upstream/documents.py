@@ -18,8 +18,8 @@ from typing import Any, Generic, TypeVar
 from django.dispatch import Signal
 
 from providers.contract import UpstreamFailure, UpstreamUnavailable
-from providers.upstream.http import ask, host_and_port
-from providers.upstream.room import background, requests
+from providers.upstream.bulkhead import background, foreground
+from providers.upstream.http import host_and_port, request
 
 FRESH_FOR = 300.0
 """Seconds after which a document is not used any more without asking whether there is a newer one."""
@@ -100,7 +100,7 @@ class Document(Generic[_T]):
         # A new one each time: one that is raised by many keeps the frames of all, and what is in them.
         raise UpstreamUnavailable(told.failure, told.detail)
 
-    def newer(self, than: _T, wait: float | None = None) -> _T:
+    def refreshed(self, than: _T, wait: float | None = None) -> _T:
         """Return the document as it is now, for `than` lacks what was looked for.
 
         Fetches once, and not within `GAP` of the last time; where that brings nothing, `than` comes back.
@@ -147,7 +147,7 @@ class Document(Generic[_T]):
         if fetch is None:
             return None
         try:
-            with requests.place(self._upstream):
+            with foreground.slot(self._upstream):
                 fetch.result(self.source.deadline if seconds is None else seconds)
         except TimeoutError:
             return UpstreamUnavailable(UpstreamFailure.TIMEOUT)
@@ -175,7 +175,7 @@ class Document(Generic[_T]):
         source = self.source
         limits = {"deadline": source.deadline, "ca_certificates": source.ca_certificates}
         headers = {"Accept": "application/json"}
-        answer = ask("GET", source.url, limits, headers=headers, limit=LIMIT, room=background)
+        answer = request("GET", source.url, limits, headers=headers, limit=LIMIT, bulkhead=background)
         if answer.status != 200:
             raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, f"it answers {answer.status}")
         return self._parse(answer.body)

@@ -17,10 +17,10 @@ import h11
 import httpcore2
 
 from providers.contract import UpstreamFailure, UpstreamUnavailable
-from providers.upstream.address import addresses_of
-from providers.upstream.answer import Answer
-from providers.upstream.room import PLACES, Room, requests
-from providers.upstream.tls import trusting
+from providers.upstream.address import resolve_addresses
+from providers.upstream.bulkhead import MAX_CONCURRENT_CALLS, Bulkhead, foreground
+from providers.upstream.response import Response
+from providers.upstream.tls import tls_context
 
 LIMIT = 64 * 1024
 """Bytes of an answer, unless a call says otherwise."""
@@ -29,7 +29,7 @@ IDLE = 4.0
 """Seconds for which an idle connection is kept: fewer than servers keep theirs, so none is found closed."""
 
 
-def ask(
+def request(
     method: str,
     url: str,
     settings: Mapping[str, Any],
@@ -37,8 +37,8 @@ def ask(
     headers: Mapping[str, str] | None = None,
     body: bytes = b"",
     limit: int = LIMIT,
-    room: Room = requests,
-) -> Answer:
+    bulkhead: Bulkhead = foreground,
+) -> Response:
     """Return the answer of an https address to one request.
 
     `settings` are those of `UpstreamSettings`: the deadline in seconds, and whom to trust. Raises
@@ -51,7 +51,7 @@ def ask(
         )
     deadline: float = settings["deadline"]
     call = _Call(method, url, settings["ca_certificates"], headers or {}, body, limit, deadline)
-    return room.within(deadline, host_and_port(url), call)
+    return bulkhead.run(deadline, host_and_port(url), call)
 
 
 def host_and_port(url: str) -> str:
@@ -72,7 +72,7 @@ class _Call:
     limit: int
     deadline: float
 
-    def __call__(self) -> Answer:
+    def __call__(self) -> Response:
         _own.ends = time.monotonic() + self.deadline
         sent = {"Accept-Encoding": "identity", "User-Agent": "AGS", **self.headers}
         if self.body:
@@ -91,7 +91,7 @@ class _Call:
             finally:
                 response.close()
 
-    def _read(self, response: httpcore2.Response) -> Answer:
+    def _read(self, response: httpcore2.Response) -> Response:
         headers = {
             name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers
         }
@@ -114,7 +114,7 @@ class _Call:
             stream.close()
             raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, "its answer is longer than it says")
         # RFC 8259, section 8.1, lets a reader ignore a byte order mark.
-        return Answer(response.status, headers, bytes(body).removeprefix(BOM_UTF8))
+        return Response(response.status, headers, bytes(body).removeprefix(BOM_UTF8))
 
 
 def _has_more(method: str, received: bytes) -> bool:
@@ -146,7 +146,10 @@ def _outages() -> Iterator[None]:
 def _pool(authorities: str) -> httpcore2.ConnectionPool:
     """The kept connections to all servers that the same authorities vouch for."""
     return httpcore2.ConnectionPool(
-        trusting(authorities), max_connections=PLACES, keepalive_expiry=IDLE, network_backend=_Network()
+        tls_context(authorities),
+        max_connections=MAX_CONCURRENT_CALLS,
+        keepalive_expiry=IDLE,
+        network_backend=_Network(),
     )
 
 
@@ -167,7 +170,7 @@ class _Network(httpcore2.NetworkBackend):
 
     def connect_tcp(self, host: str, port: int, *args: Any, **kwargs: Any) -> httpcore2.NetworkStream:
         backend = httpcore2.SyncBackend()
-        *others, last = addresses_of(host, port)
+        *others, last = resolve_addresses(host, port)
         for address in others:
             try:
                 return _Stream(backend.connect_tcp(address, port, _left() / 2))

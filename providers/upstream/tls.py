@@ -1,15 +1,15 @@
-"""Whom TLS trusts, for every protocol that upstreams are asked by."""
+"""TLS contexts for upstreams."""
 
 from __future__ import annotations
 
 import ssl
 
 
-def trusting(authorities: str) -> ssl.SSLContext:
-    """Return a context for these authorities (PEM) alone, or if there are none, for those of the system.
+def tls_context(authorities: str) -> ssl.SSLContext:
+    """Return a context that trusts only these CA certificates (PEM), or those of the system if empty.
 
-    An authority may be an intermediate one, whose own issuer is not among them. That is so from Python 3.13
-    on, and with most other clients.
+    An intermediate CA certificate may be trusted without its issuer, as in most other clients and by default
+    from Python 3.13.
     """
     context = ssl.create_default_context(cadata=authorities or None)
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

@@ -106,6 +106,6 @@ def test_what_the_guide_names_is_there() -> None:
 
     named = set(re.findall(r"`([A-Z][A-Za-z]+(?:Field|Settings)|Identity|Choice|VerificationFailed)`", GUIDE))
     assert named - {"Settings"} <= set(contract.__all__)
-    assert {"ask", "document", "within", "addresses_of", "Source"} <= set(upstream.__all__)
+    assert {"request", "document", "run", "resolve_addresses", "Source"} <= set(upstream.__all__)
     for method in re.findall(r"^- `(\w+)` ", GUIDE, re.MULTILINE):
         assert hasattr(contract.Strategy, method), method

@@ -52,13 +52,13 @@ from providers.contract import (
     UpstreamUnavailable,
     VerificationFailed,
 )
-from providers.key_set import KeySetReader, PublicKeysField, Unusable, entered
+from providers.jwks import JWKSetReader, PublicKeysField, Unusable, entered
 from providers.oidc_id_token.discovery import DiscoveryReader
 from providers.operator_login import endpoint
-from providers.operator_login.encrypted import decrypted
+from providers.operator_login.password_decryption import decrypt_password
 from providers.strict_json import NotStrictJSON
-from providers.token_introspection import rules
-from providers.upstream import Answer
+from providers.token_introspection import response
+from providers.upstream import Response
 from tenants import material
 from tenants.configuration import form
 from tenants.configuration.text import Mistake
@@ -203,7 +203,7 @@ def signed(size: int) -> str:
     return jwt.encode(claims_, SECRET, "HS256", {"kid": "key"})
 
 
-prove = partial(jose.prove, keys=RING, now=0.0)
+prove = partial(jose.verify_jws, keys=RING, now=0.0)
 JWS: Shapes = {
     "a header that never ends": (compact(TOO_DEEP, 0), refuses(prove, VerificationFailed)),
     "claims that never end": (compact(TOO_DEEP, 1), refuses(prove, VerificationFailed)),
@@ -218,7 +218,7 @@ JWS: Shapes = {
     ),
     "scopes": (
         lambda size: {"scope": "a " * size},
-        refuses(partial(rules.judge, settings=SCOPE, tenant="nagra", now=0.0), VerificationFailed),
+        refuses(partial(response.validate, settings=SCOPE, tenant="nagra", now=0.0), VerificationFailed),
     ),
 }
 
@@ -356,15 +356,15 @@ BODIES: Shapes = {
 
 
 def read_answer(text: str) -> Any:
-    return Answer(200, {}, text.encode()).json_object()
+    return Response(200, {}, text.encode()).json_object()
 
 
 def read_accounts(text: str) -> Any:
-    return endpoint._accounts(Answer(200, {}, text.encode()))
+    return endpoint._accounts(Response(200, {}, text.encode()))
 
 
 def read_key_set(text: str) -> Any:
-    return KeySetReader("nagra", ("EdDSA", "RS256"))(text.encode())
+    return JWKSetReader("nagra", ("EdDSA", "RS256"))(text.encode())
 
 
 def read_discovery(text: str) -> Any:
@@ -463,7 +463,7 @@ ENTERED: Shapes = {
     "base64: padding": (repeated("="), refuse_secret),
     "an encrypted password": (
         repeated("A "),
-        lambda text: decrypted(text, RSA_KEY, "oaep_sha256"),
+        lambda text: decrypt_password(text, RSA_KEY, "oaep_sha256"),
     ),
 }
 

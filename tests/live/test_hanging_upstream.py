@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from providers.upstream.room import PLACES_OF_ONE
+from providers.upstream.bulkhead import MAX_CALLS_PER_UPSTREAM
 from tenants.models import Service
 from tests.conftest import HeadEnd
 from tests.live.conftest import at, started, warm
@@ -21,7 +21,7 @@ from tests.waiting import PATIENCE, wait_until
 pytestmark = pytest.mark.once
 
 PROVIDERS = "providers.operator_token,providers.token_introspection"
-CALLERS = 3 * PLACES_OF_ONE
+CALLERS = 3 * MAX_CALLS_PER_UPSTREAM
 HANGING = "Hanging"
 
 
@@ -71,22 +71,24 @@ def test_while_callers_wait_for_it_every_other_request_is_answered(
     with ThreadPoolExecutor(CALLERS) as callers:
         waiting = [callers.submit(present, at(asking, nagra)) for _ in range(CALLERS)]
         try:
-            wait_until(lambda: len(upstream.asked) == PLACES_OF_ONE, "as many wait as may")
+            wait_until(lambda: len(upstream.asked) == MAX_CALLS_PER_UPSTREAM, "as many wait as may")
             wait_until(
-                lambda: sum(one.done() for one in waiting) == CALLERS - PLACES_OF_ONE,
+                lambda: sum(one.done() for one in waiting) == CALLERS - MAX_CALLS_PER_UPSTREAM,
                 "the rest hear at once, while the first still wait",
             )
             for _ in range(3):
                 assert here.present(here.token()).status_code == 200
             refused = [one.result() for one in waiting if one.done()]
-            assert len(refused) == CALLERS - PLACES_OF_ONE, "those that wait still do"
+            assert len(refused) == CALLERS - MAX_CALLS_PER_UPSTREAM, "those that wait still do"
         finally:
             others_are_done.set()
         answered = [one.result(PATIENCE) for one in waiting]
     assert {one.status_code for one in refused} == {503}
     assert {one.headers["Retry-After"] for one in refused} == {"1"}
-    assert sorted(one.status_code for one in answered) == [200] * PLACES_OF_ONE + [503] * len(refused)
-    assert len(upstream.asked) == PLACES_OF_ONE
+    assert sorted(one.status_code for one in answered) == [200] * MAX_CALLS_PER_UPSTREAM + [503] * len(
+        refused
+    )
+    assert len(upstream.asked) == MAX_CALLS_PER_UPSTREAM
 
 
 def test_a_caller_hears_that_it_hangs_and_the_log_says_why(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from providers.contract import UpstreamFailure, UpstreamUnavailable
-from providers.upstream import Document, Source, document, documents, room
+from providers.upstream import Document, Source, bulkhead, document, documents
 from providers.upstream.documents import fetched
 from tests.providers.conftest import Clock
 from tests.upstream.authority import authority
@@ -175,8 +175,8 @@ def test_where_there_was_no_room_for_a_fetch_the_next_comes_soon(
     server: HTTPSServer, keys: Document[list[str]], clock: Clock
 ) -> None:
     with ExitStack() as full:
-        for _ in range(room.PLACES_OF_ONE):
-            full.enter_context(room.background.place(server.address))
+        for _ in range(bulkhead.MAX_CALLS_PER_UPSTREAM):
+            full.enter_context(bulkhead.background.slot(server.address))
         keys.prepare()
         wait_until(lambda: keys._fetch is None, "the fetch does not end")
     assert keys.health.failure is UpstreamFailure.OVERLOADED
@@ -189,11 +189,11 @@ def test_what_is_missing_is_looked_for_once_and_then_not_before_the_gap_is_over(
 ) -> None:
     old = keys.current()
     server.replies["/keys"] = Reply(200, b"two")
-    assert keys.newer(old) is old, "it was fetched just now"
+    assert keys.refreshed(old) is old, "it was fetched just now"
     clock.ahead = documents.GAP + 1
-    assert keys.newer(old) == ["two"]
-    assert keys.newer(old) == ["two"], "somebody else has fetched it meanwhile"
-    assert [keys.newer(keys.current()) for _ in range(20)] == [["two"]] * 20
+    assert keys.refreshed(old) == ["two"]
+    assert keys.refreshed(old) == ["two"], "somebody else has fetched it meanwhile"
+    assert [keys.refreshed(keys.current()) for _ in range(20)] == [["two"]] * 20
     assert len(server.asked) == 2
 
 
@@ -205,7 +205,7 @@ def test_a_flood_of_unknown_keys_makes_one_fetch_and_few_wait_for_it(
     server.replies["/keys"] = Reply(200, b"two", wait=released)
     clock.ahead = documents.GAP + 1
     found: list[list[str]] = []
-    threads = [threading.Thread(target=lambda: found.append(keys.newer(old))) for _ in range(40)]
+    threads = [threading.Thread(target=lambda: found.append(keys.refreshed(old))) for _ in range(40)]
     for thread in threads:
         thread.start()
     wait_until(lambda: len(found) >= 30, "more wait than may")
@@ -223,7 +223,7 @@ def test_while_the_upstream_is_away_an_unknown_key_stays_unknown(
     old = keys.current()
     server.replies["/keys"] = Reply(503)
     clock.ahead = documents.GAP + 1
-    assert keys.newer(old) is old
+    assert keys.refreshed(old) is old
     assert keys.current() is old
 
 
@@ -252,7 +252,7 @@ def test_whoever_listens_hears_of_each_fetch_good_or_bad(
         wait_until(lambda: len(heard) == 1, "it does not hear")  # nobody waits for those who listen
         server.replies["/keys"] = Reply(500)
         clock.ahead = documents.GAP + 1
-        keys.newer(keys.current())
+        keys.refreshed(keys.current())
         wait_until(lambda: len(heard) == 2, "it does not hear of the second")
     finally:
         fetched.disconnect(listen)

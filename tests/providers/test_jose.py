@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from providers.contract import FailureReason, KeyRing, TrustedKey, VerificationFailed
-from providers.jose import prove
+from providers.jose import verify_jws
 
 SECRET = bytes(range(1, 65))
 NOW = 1_800_000_000.0
@@ -164,7 +164,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("token", ACCEPTED.values(), ids=ACCEPTED)
 def test_it_accepts(token: str) -> None:
-    proven = prove(token, RING, NOW)
+    proven = verify_jws(token, RING, NOW)
     assert proven.claims == {"a": 1}
     assert proven.key.kid in RING.keys
 
@@ -172,7 +172,7 @@ def test_it_accepts(token: str) -> None:
 @pytest.mark.parametrize(("token", "refusal"), REFUSED.values(), ids=REFUSED)
 def test_it_refuses(token: str, refusal: FailureReason) -> None:
     with pytest.raises(VerificationFailed) as refused:
-        prove(token, RING, NOW)
+        verify_jws(token, RING, NOW)
     assert refused.value.reason is refusal
 
 
@@ -197,7 +197,7 @@ def test_an_unknown_kid_costs_what_a_known_one_costs() -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(HMACAlgorithm, "verify", counted)
             with pytest.raises(VerificationFailed):
-                prove(token, RING, NOW)
+                verify_jws(token, RING, NOW)
         return seen
 
     unproven = ("an unknown kid", "a revoked key", "alg none", "another secret", "a key that does not open")

@@ -19,8 +19,8 @@ from providers.contract import (
     UpstreamUnavailable,
     VerificationFailed,
 )
-from providers.jose import prove
-from providers.key_set import KeySet, KeySetReader, PublicKeysField, Unusable, entered
+from providers.jose import verify_jws
+from providers.jwks import JWKSet, JWKSetReader, PublicKeysField, Unusable, entered
 from tests.upstream.signer import ABSENT, ALGORITHMS, b64, signer, token
 
 ALL = ("RS256", "ES256", "EdDSA")
@@ -28,9 +28,9 @@ RSA, EC, OKP = signer("RS256"), signer("ES256"), signer("EdDSA")
 NOW = 1_800_000_000.0
 
 
-def read(keys: Any, algorithms: tuple[str, ...] = ALL) -> KeySet:
+def read(keys: Any, algorithms: tuple[str, ...] = ALL) -> JWKSet:
     body = keys if isinstance(keys, bytes) else json.dumps({"keys": keys}).encode()
-    return KeySetReader("nagra", algorithms)(body)
+    return JWKSetReader("nagra", algorithms)(body)
 
 
 def why(keys: Any, algorithms: tuple[str, ...] = ALL) -> str:
@@ -244,10 +244,10 @@ def test_it_says_in_words_what_is_used_and_what_is_not_and_why() -> None:
 def test_each_algorithm_proves_and_only_under_its_own_key(algorithm: str) -> None:
     algorithms = ("PS256" if algorithm == "PS256" else "RS256", "ES256", "EdDSA")
     ring = read([signer(algorithm).jwk()], algorithms).ring
-    assert prove(signer(algorithm).token({"a": 1}), ring, NOW).claims == {"a": 1}
+    assert verify_jws(signer(algorithm).token({"a": 1}), ring, NOW).claims == {"a": 1}
     stranger = signer(algorithm, "stranger").token({"a": 1}, kid=algorithm)
     with pytest.raises(VerificationFailed) as refused:
-        prove(stranger, ring, NOW)
+        verify_jws(stranger, ring, NOW)
     assert refused.value.reason is FailureReason.SIGNATURE_INVALID
 
 
@@ -263,7 +263,7 @@ def test_a_signature_of_another_length_is_none(algorithm: str, length: int) -> N
         return right[:length] if length < len(right) else bytes(length - len(right)) + right
 
     with pytest.raises(VerificationFailed) as refused:
-        prove(token(header, {"a": 1}, padded), ring, NOW)
+        verify_jws(token(header, {"a": 1}, padded), ring, NOW)
     assert refused.value.reason in {FailureReason.SIGNATURE_INVALID, FailureReason.MALFORMED}
 
 
@@ -282,7 +282,7 @@ def test_an_unknown_kid_costs_a_check_with_a_key_of_the_same_set(monkeypatch: py
         signer("RS256", "x").token({}, kid="RS256"),
     ):
         with pytest.raises(VerificationFailed):
-            prove(made, ring, NOW)
+            verify_jws(made, ring, NOW)
     assert checked == [ring.keys["RS256"].material] * 3
 
 
@@ -299,7 +299,7 @@ def test_a_key_whose_material_is_not_of_its_algorithm_proves_nothing() -> None:
     }
     for kid, key in odd.items():
         with pytest.raises(VerificationFailed) as refused:
-            prove(RSA.token({}, alg=key.algorithm, kid=kid), KeyRing("nagra", odd), NOW)
+            verify_jws(RSA.token({}, alg=key.algorithm, kid=kid), KeyRing("nagra", odd), NOW)
         assert refused.value.reason is FailureReason.KEY_UNREADABLE
 
 

@@ -27,7 +27,7 @@ from providers.contract import (
     VerificationFailed,
 )
 from providers.registry import strategies
-from providers.upstream import room
+from providers.upstream import bulkhead
 from tenants.models import Service
 from tenants.settings_form import validated
 from tests import needs
@@ -408,7 +408,7 @@ def text(value: bytes, tag: int = 0x04) -> bytes:
 
 
 def answering(*answers: bytes) -> Callable[[ssl.SSLSocket], None]:
-    """Answer each request with the next of these, then hang up."""
+    """Response each request with the next of these, then hang up."""
 
     def serve(wire: ssl.SSLSocket) -> None:
         for answer in answers:
@@ -472,7 +472,7 @@ def test_a_server_of_no_use_lets_nobody_in(behave: Behave, expected: UpstreamFai
 
 
 def all_places_are_free() -> None:
-    wait_until(lambda: not room.requests._taken, "a call does not end")
+    wait_until(lambda: not bulkhead.foreground._taken, "a call does not end")
 
 
 @pytest.mark.parametrize("behave", NEVER_ANSWERS.values(), ids=NEVER_ANSWERS)
@@ -514,7 +514,7 @@ def test_an_entry_without_a_name_is_not_bound_as_for_that_would_prove_nothing() 
 
 def test_the_place_of_a_call_that_was_given_up_is_free_again() -> None:
     with fake(under_tls(dripping)) as settings:
-        for _ in range(room.PLACES_OF_ONE + 1):
+        for _ in range(bulkhead.MAX_CALLS_PER_UPSTREAM + 1):
             assert outage(settings, deadline=0.1).failure is UpstreamFailure.TIMEOUT
             all_places_are_free()
 

@@ -26,7 +26,7 @@ from providers.contract import (
     VerificationFailed,
 )
 from providers.registry import strategies
-from providers.upstream import room
+from providers.upstream import bulkhead
 from tenants.models import Service
 from tenants.settings_form import validated
 from tests import needs
@@ -165,11 +165,11 @@ def test_the_server_says_nothing_to_whom_it_shares_no_secret_with(server: FreeRA
     assert raised.value.failure is UpstreamFailure.TIMEOUT
 
 
-Answer = Callable[[bytes], list[bytes]]
+Response = Callable[[bytes], list[bytes]]
 
 
 @contextmanager
-def fake(answer: Answer, *, from_its_port: bool = True) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
+def fake(answer: Response, *, from_its_port: bool = True) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
     """A server that answers each request with those datagrams; yields settings, and what it was asked.
 
     When the context has ended, that is all that was sent to it.
@@ -197,7 +197,7 @@ def fake(answer: Answer, *, from_its_port: bool = True) -> Iterator[tuple[dict[s
         try:
             yield settings_at(listener.getsockname()[1]), asked
         finally:
-            wait_until(lambda: not room.requests._taken, "a call does not end")
+            wait_until(lambda: not bulkhead.foreground._taken, "a call does not end")
             ended.set()
             thread.join(PATIENCE)
 
@@ -231,7 +231,7 @@ def altered(raw: bytes, place: int) -> bytes:
     return raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :]
 
 
-WORTHLESS: dict[str, Answer] = {
+WORTHLESS: dict[str, Response] = {
     "without a Message-Authenticator": lambda request: [packet(request, proof=b"")],
     "with a wrong one": lambda request: [packet(request, proof=b"\x50\x12" + bytes(16))],
     "with half of one": lambda request: [packet(request, proof=b"\x50\x0a" + bytes(8))],
@@ -253,7 +253,7 @@ WORTHLESS: dict[str, Answer] = {
 
 
 @pytest.mark.parametrize("answer", WORTHLESS.values(), ids=WORTHLESS)
-def test_an_answer_is_thrown_away(answer: Answer) -> None:
+def test_an_answer_is_thrown_away(answer: Response) -> None:
     with fake(answer) as (settings, _):
         with pytest.raises(UpstreamUnavailable) as raised:
             patiently(lambda deadline: verify("alice", PASSWORD, settings, deadline))
@@ -261,7 +261,7 @@ def test_an_answer_is_thrown_away(answer: Answer) -> None:
 
 
 @pytest.mark.parametrize("answer", WORTHLESS.values(), ids=WORTHLESS)
-def test_a_good_one_that_follows_counts(answer: Answer) -> None:
+def test_a_good_one_that_follows_counts(answer: Response) -> None:
     with fake(lambda request: [*answer(request), packet(request)]) as (settings, _):
         assert verify("alice", PASSWORD, settings) == Identity("alice")
 

@@ -61,7 +61,7 @@ def test_a_new_folder_is_held_to_the_contract_without_another_change(tmp_path: P
 
 
 # What of ours a provider may import, beside itself.
-TOOLS = {"contract", "apps", "claims", "jose", "key_set", "documents", "upstream", "strict_json"}
+TOOLS = {"contract", "apps", "claims", "jose", "jwks", "documents", "upstream", "strict_json"}
 
 
 def test_a_provider_imports_the_contract_and_its_tools_and_nothing_else_of_ours() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from providers.contract import UpstreamFailure, UpstreamUnavailable
-from providers.upstream import addresses_of, ask, http, room, within
+from providers.upstream import bulkhead, http, request, resolve_addresses, run
 from providers.upstream.http import LIMIT, host_and_port
 from tests.providers.conftest import Clock
 from tests.upstream.authority import authority, stranger
@@ -25,13 +25,17 @@ from tests.upstream.https import HTTPSServer, Reply, as_json
 from tests.upstream.useless import closed
 from tests.waiting import PATIENCE, wait_until
 
+TOO_LARGE = UpstreamFailure.RESPONSE_TOO_LARGE
+UNREACHABLE = UpstreamFailure.UNREACHABLE
+UNTRUSTED = UpstreamFailure.CERTIFICATE_UNTRUSTED
+
 SETTINGS: dict[str, Any] = {"deadline": LONG, "ca_certificates": authority().certificate}
 IN_HASTE = {**SETTINGS, "deadline": HASTY}
 
 
 def all_places_are_free() -> None:
     """Wait for the calls to end that nobody waits for any more."""
-    wait_until(lambda: not room.requests._taken, "a call does not end")
+    wait_until(lambda: not bulkhead.foreground._taken, "a call does not end")
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +57,7 @@ def outage(call: Callable[[], Any]) -> UpstreamFailure:
 
 def test_an_answer_comes_back_whole_and_what_was_sent_has_arrived(server: HTTPSServer) -> None:
     server.replies["/a"] = as_json({"b": 1}, 201, **{"X-Other": "c"})
-    answer = ask("POST", f"{server.url}/a?q=1", SETTINGS, headers={"Authorization": "x"}, body=b"body")
+    answer = request("POST", f"{server.url}/a?q=1", SETTINGS, headers={"Authorization": "x"}, body=b"body")
     assert (answer.status, answer.body, answer.headers["x-other"]) == (201, b'{"b": 1}', "c")
     (asked,) = server.asked
     assert (asked.method, asked.path, asked.body) == ("POST", "/a?q=1", b"body")
@@ -75,7 +79,7 @@ def test_the_connection_is_kept_for_the_next_call(
     its_own = {**SETTINGS, "ca_certificates": f"{authority().certificate}\n"}
     server.replies["/"] = reply
     for _ in range(3):
-        ask("GET", f"{server.url}/", its_own)
+        request("GET", f"{server.url}/", its_own)
     assert len(server.connections) == 1
     http._pool(its_own["ca_certificates"]).close()
 
@@ -93,8 +97,8 @@ BAD = {
         UpstreamFailure.RESPONSE_INVALID,
     ),
     "compresses": (Reply(200, b"x", {"Content-Encoding": "gzip"}), UpstreamFailure.RESPONSE_INVALID),
-    "is huge": (Reply(200, b"x" * (LIMIT + 1)), UpstreamFailure.RESPONSE_TOO_LARGE),
-    "never ends": (Reply(200, itertools.repeat(b"x" * 65536)), UpstreamFailure.RESPONSE_TOO_LARGE),
+    "is huge": (Reply(200, b"x" * (LIMIT + 1)), TOO_LARGE),
+    "never ends": (Reply(200, itertools.repeat(b"x" * 65536)), TOO_LARGE),
     "has huge headers": (Reply(200, b"", {"X": "x" * 200_000}), UpstreamFailure.RESPONSE_INVALID),
     "never begins": (Reply(200, b"", wait=threading.Event()), UpstreamFailure.TIMEOUT),
     "sends a byte now and then": (Reply(200, drip()), UpstreamFailure.TIMEOUT),
@@ -105,7 +109,7 @@ BAD = {
 def test_an_upstream_that_misbehaves_is_an_outage_with_a_name(server: HTTPSServer, case: str) -> None:
     server.replies["/"], expected = BAD[case]
     settings = {**SETTINGS, "deadline": hasty_if_slow(expected)}
-    assert outage(lambda: ask("GET", f"{server.url}/", settings)) is expected
+    assert outage(lambda: request("GET", f"{server.url}/", settings)) is expected
     all_places_are_free()  # also while the upstream goes on
     asked = [asked.path for asked in server.asked]
     assert asked == ["/"] or (expected is UpstreamFailure.TIMEOUT and not asked), (
@@ -115,10 +119,8 @@ def test_an_upstream_that_misbehaves_is_an_outage_with_a_name(server: HTTPSServe
 
 def test_an_answer_of_just_the_limit_is_taken(server: HTTPSServer) -> None:
     server.replies["/"] = Reply(200, b"x" * 100)
-    assert len(ask("GET", f"{server.url}/", SETTINGS, limit=100).body) == 100
-    assert (
-        outage(lambda: ask("GET", f"{server.url}/", SETTINGS, limit=99)) is UpstreamFailure.RESPONSE_TOO_LARGE
-    )
+    assert len(request("GET", f"{server.url}/", SETTINGS, limit=100).body) == 100
+    assert outage(lambda: request("GET", f"{server.url}/", SETTINGS, limit=99)) is TOO_LARGE
 
 
 EMPTY = {"Content-Length": "0"}
@@ -136,15 +138,15 @@ def test_what_follows_an_answer_is_not_taken_for_the_answer_to_somebody_else(
 ) -> None:
     server.replies["/"] = SAYS_MORE[more]
     server.replies["/next"] = Reply(200, b"its own")
-    assert outage(lambda: ask("GET", f"{server.url}/", SETTINGS)) is UpstreamFailure.RESPONSE_INVALID
-    assert ask("GET", f"{server.url}/next", SETTINGS).body == b"its own"
+    assert outage(lambda: request("GET", f"{server.url}/", SETTINGS)) is UpstreamFailure.RESPONSE_INVALID
+    assert request("GET", f"{server.url}/next", SETTINGS).body == b"its own"
 
 
 def test_a_certificate_of_a_stranger_is_not_trusted() -> None:
     with HTTPSServer(stranger()) as server:
-        assert outage(lambda: ask("GET", f"{server.url}/", SETTINGS)) is UpstreamFailure.CERTIFICATE_UNTRUSTED
+        assert outage(lambda: request("GET", f"{server.url}/", SETTINGS)) is UNTRUSTED
         system = {**SETTINGS, "ca_certificates": ""}
-        assert outage(lambda: ask("GET", f"{server.url}/", system)) is UpstreamFailure.CERTIFICATE_UNTRUSTED
+        assert outage(lambda: request("GET", f"{server.url}/", system)) is UNTRUSTED
         assert not server.asked
 
 
@@ -154,8 +156,8 @@ def test_a_certificate_for_another_name_is_not_trusted(server: HTTPSServer) -> N
         other.settimeout(PATIENCE)
         port = other.getsockname()[1]
         threading.Thread(target=relay, args=[other, server.port], daemon=True).start()
-        assert outage(lambda: ask("GET", url.replace(str(server.port), str(port)), SETTINGS)) is (
-            UpstreamFailure.CERTIFICATE_UNTRUSTED
+        assert outage(lambda: request("GET", url.replace(str(server.port), str(port)), SETTINGS)) is (
+            UNTRUSTED
         )
     assert not server.asked
 
@@ -211,18 +213,16 @@ def speaking(words: bytes) -> Iterator[str]:
 
 def test_what_speaks_no_tls_is_wrong_what_says_nothing_is_slow_what_is_not_there_is_away() -> None:
     with speaking(b"HTTP/1.1 200 OK\r\n\r\n") as url:
-        assert outage(lambda: ask("GET", url, SETTINGS)) is UpstreamFailure.RESPONSE_INVALID
+        assert outage(lambda: request("GET", url, SETTINGS)) is UpstreamFailure.RESPONSE_INVALID
     with speaking(b"") as url:
-        assert outage(lambda: ask("GET", url, IN_HASTE)) is UpstreamFailure.TIMEOUT
+        assert outage(lambda: request("GET", url, IN_HASTE)) is UpstreamFailure.TIMEOUT
     with closed() as port:
-        assert (
-            outage(lambda: ask("GET", f"https://127.0.0.1:{port}/", SETTINGS)) is UpstreamFailure.UNREACHABLE
-        )
+        assert outage(lambda: request("GET", f"https://127.0.0.1:{port}/", SETTINGS)) is UNREACHABLE
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1/", "ftp://127.0.0.1/", "https:///", "127.0.0.1"])
 def test_nothing_but_https_is_spoken(url: str) -> None:
-    assert outage(lambda: ask("GET", url, SETTINGS)) is UpstreamFailure.ADDRESS_FORBIDDEN
+    assert outage(lambda: request("GET", url, SETTINGS)) is UpstreamFailure.ADDRESS_FORBIDDEN
 
 
 PRIVATE = [
@@ -344,14 +344,14 @@ def resolving(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def test_a_private_address_is_refused(address: str, settings: Any, resolving: Any) -> None:
     settings.AGS_PRIVATE_UPSTREAMS = []
     resolving(address)
-    assert outage(lambda: addresses_of("anything.example", 443)) is UpstreamFailure.ADDRESS_FORBIDDEN
+    assert outage(lambda: resolve_addresses("anything.example", 443)) is UpstreamFailure.ADDRESS_FORBIDDEN
 
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_a_public_address_is_allowed(address: str, settings: Any, resolving: Any) -> None:
     settings.AGS_PRIVATE_UPSTREAMS = []
     resolving(address)
-    assert addresses_of("anything.example", 443) == [address]
+    assert resolve_addresses("anything.example", 443) == [address]
 
 
 @pytest.mark.parametrize(
@@ -374,13 +374,13 @@ def test_a_private_address_that_is_allowed_is_allowed(
 ) -> None:
     settings.AGS_PRIVATE_UPSTREAMS = [ip_network(network)]
     resolving(address)
-    assert addresses_of("anything.example", 443) == [address]
+    assert resolve_addresses("anything.example", 443) == [address]
 
 
 def test_of_several_addresses_those_that_are_allowed_are_left(settings: Any, resolving: Any) -> None:
     settings.AGS_PRIVATE_UPSTREAMS = [ip_network("10.1.0.0/16")]
     resolving("127.0.0.1", "10.1.2.3", "10.2.0.1", "9.9.9.9", "9.9.9.9")
-    assert addresses_of("anything.example", 443) == ["10.1.2.3", "9.9.9.9"]
+    assert resolve_addresses("anything.example", 443) == ["10.1.2.3", "9.9.9.9"]
 
 
 def test_a_name_that_nobody_knows_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -388,7 +388,7 @@ def test_a_name_that_nobody_knows_is_away(monkeypatch: pytest.MonkeyPatch) -> No
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    assert outage(lambda: addresses_of("nobody.example", 443)) is UpstreamFailure.UNREACHABLE
+    assert outage(lambda: resolve_addresses("nobody.example", 443)) is UNREACHABLE
 
 
 @contextmanager
@@ -418,7 +418,9 @@ def test_an_address_that_does_not_answer_leaves_time_for_the_next(
         monkeypatch.setattr(
             socket, "getaddrinfo", lambda host, *a, **k: resolved if k == {"type": 1} else real(host, *a, **k)
         )
-        answer = patiently(lambda deadline: ask("GET", f"{server.url}/", {**SETTINGS, "deadline": deadline}))
+        answer = patiently(
+            lambda deadline: request("GET", f"{server.url}/", {**SETTINGS, "deadline": deadline})
+        )
         assert answer.body == b"here"
 
 
@@ -440,7 +442,7 @@ def test_a_connection_that_there_is_no_time_left_to_use_is_closed(
         logging.getLogger(log).addFilter(stall)
         stack.callback(logging.getLogger(log).removeFilter, stall)
         url = f"https://127.0.0.1:{listener.getsockname()[1]}/"
-        assert outage(lambda: ask("GET", url, SETTINGS)) is UpstreamFailure.TIMEOUT
+        assert outage(lambda: request("GET", url, SETTINGS)) is UpstreamFailure.TIMEOUT
         listener.settimeout(PATIENCE)
         wire = stack.enter_context(listener.accept()[0])
         wire.settimeout(PATIENCE)
@@ -450,7 +452,7 @@ def test_a_connection_that_there_is_no_time_left_to_use_is_closed(
 
 def test_a_private_address_is_refused_before_anything_is_sent(server: HTTPSServer, settings: Any) -> None:
     settings.AGS_PRIVATE_UPSTREAMS = []
-    assert outage(lambda: ask("GET", f"{server.url}/", SETTINGS)) is UpstreamFailure.ADDRESS_FORBIDDEN
+    assert outage(lambda: request("GET", f"{server.url}/", SETTINGS)) is UpstreamFailure.ADDRESS_FORBIDDEN
     assert not server.asked
 
 
@@ -458,7 +460,7 @@ def test_a_resolver_that_hangs_costs_no_more_than_the_deadline(monkeypatch: pyte
     released = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: released.wait(PATIENCE) and [])
     try:
-        assert outage(lambda: ask("GET", "https://slow.example/", IN_HASTE)) is UpstreamFailure.TIMEOUT
+        assert outage(lambda: request("GET", "https://slow.example/", IN_HASTE)) is UpstreamFailure.TIMEOUT
     finally:
         released.set()
 
@@ -471,22 +473,25 @@ def test_as_many_wait_as_may_and_the_next_hears_at_once_that_it_is_busy() -> Non
         released.wait(PATIENCE)
 
     def wait_for(upstream: str) -> threading.Thread:
-        thread = threading.Thread(target=lambda: within(LONG, upstream, hang))
+        thread = threading.Thread(target=lambda: run(LONG, upstream, hang))
         thread.start()
         assert waiting.acquire(timeout=PATIENCE)
         return thread
 
     try:
-        threads = [wait_for("one:443") for _ in range(room.PLACES_OF_ONE)]
-        assert outage(lambda: within(LONG, "one:443", hang)) is UpstreamFailure.OVERLOADED
-        threads += [wait_for("two:443") for _ in range(room.PLACES - room.PLACES_OF_ONE)]
-        assert outage(lambda: within(LONG, "three:443", hang)) is UpstreamFailure.OVERLOADED
+        threads = [wait_for("one:443") for _ in range(bulkhead.MAX_CALLS_PER_UPSTREAM)]
+        assert outage(lambda: run(LONG, "one:443", hang)) is UpstreamFailure.OVERLOADED
+        threads += [
+            wait_for("two:443")
+            for _ in range(bulkhead.MAX_CONCURRENT_CALLS - bulkhead.MAX_CALLS_PER_UPSTREAM)
+        ]
+        assert outage(lambda: run(LONG, "three:443", hang)) is UpstreamFailure.OVERLOADED
     finally:
         released.set()
     for thread in threads:
         thread.join(PATIENCE)
     all_places_are_free()
-    assert within(LONG, "one:443", lambda: 5) == 5
+    assert run(LONG, "one:443", lambda: 5) == 5
 
 
 def test_a_machine_without_a_thread_to_spare_is_busy_and_keeps_no_place(
@@ -496,19 +501,19 @@ def test_a_machine_without_a_thread_to_spare_is_busy_and_keeps_no_place(
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patched:
-        patched.setattr(room.requests._threads, "submit", refuse)
-        for _ in range(room.PLACES_OF_ONE):
-            assert outage(lambda: within(LONG, "one:443", bool)) is UpstreamFailure.OVERLOADED
-    assert within(LONG, "one:443", lambda: 5) == 5
+        patched.setattr(bulkhead.foreground._threads, "submit", refuse)
+        for _ in range(bulkhead.MAX_CALLS_PER_UPSTREAM):
+            assert outage(lambda: run(LONG, "one:443", bool)) is UpstreamFailure.OVERLOADED
+    assert run(LONG, "one:443", lambda: 5) == 5
 
 
 def test_a_fetch_in_the_background_finds_room_where_requests_find_none(server: HTTPSServer) -> None:
     server.replies["/"] = Reply()
     with ExitStack() as full:
-        for _ in range(room.PLACES_OF_ONE):
-            full.enter_context(room.requests.place(server.address))
-        assert outage(lambda: ask("GET", f"{server.url}/", SETTINGS)) is UpstreamFailure.OVERLOADED
-        assert ask("GET", f"{server.url}/", SETTINGS, room=room.background).status == 200
+        for _ in range(bulkhead.MAX_CALLS_PER_UPSTREAM):
+            full.enter_context(bulkhead.foreground.slot(server.address))
+        assert outage(lambda: request("GET", f"{server.url}/", SETTINGS)) is UpstreamFailure.OVERLOADED
+        assert request("GET", f"{server.url}/", SETTINGS, bulkhead=bulkhead.background).status == 200
 
 
 @pytest.mark.parametrize("url", ["https://Login.example/a", "https://login.example:443/b"])
@@ -519,13 +524,13 @@ def test_one_server_is_one_upstream_however_its_address_is_written(url: str) -> 
 def test_a_call_that_outlives_its_deadline_keeps_its_place_until_it_ends() -> None:
     released = threading.Event()
     try:
-        for _ in range(room.PLACES_OF_ONE):
+        for _ in range(bulkhead.MAX_CALLS_PER_UPSTREAM):
             assert (
-                outage(lambda: within(0.01, "one:443", lambda: released.wait(PATIENCE)))
+                outage(lambda: run(0.01, "one:443", lambda: released.wait(PATIENCE)))
                 is UpstreamFailure.TIMEOUT
             )
-        assert outage(lambda: within(LONG, "one:443", bool)) is UpstreamFailure.OVERLOADED
+        assert outage(lambda: run(LONG, "one:443", bool)) is UpstreamFailure.OVERLOADED
     finally:
         released.set()
     all_places_are_free()
-    assert within(LONG, "one:443", lambda: 5) == 5
+    assert run(LONG, "one:443", lambda: 5) == 5

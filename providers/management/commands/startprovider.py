@@ -85,7 +85,7 @@ def _judge(name: str, module: str) -> None:
 
 
 # What the templates import.
-_KNOWN = {*contract.__all__, "ProviderConfig", "Any", "Mapping", "Answer"}
+_KNOWN = {*contract.__all__, "ProviderConfig", "Any", "Mapping", "Response"}
 
 
 def _title(name: str) -> str:

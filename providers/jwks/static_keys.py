@@ -15,9 +15,9 @@ from django import forms
 from django.core.exceptions import ValidationError
 
 from providers.contract import TrustedKey
-from providers.key_set.jwk import is_secret, trusted
-from providers.key_set.key_set import DEPTH, KeySet, key_set, ring
-from providers.key_set.strength import Unusable
+from providers.jwks.jwk import is_secret, trusted
+from providers.jwks.jwk_set import DEPTH, JWKSet, key_set, ring
+from providers.jwks.strength import Unusable
 from providers.strict_json import NotStrictJSON, parse
 
 _PEM = re.compile(r"-----BEGIN (PUBLIC KEY|CERTIFICATE)-----[A-Za-z0-9+/=\s]++-----END \1-----")
@@ -52,7 +52,7 @@ class PublicKeysField(forms.CharField):
 
 
 @lru_cache(maxsize=1024)
-def entered(tenant: str, text: str, key_id: str, algorithms: tuple[str, ...]) -> KeySet:
+def entered(tenant: str, text: str, key_id: str, algorithms: tuple[str, ...]) -> JWKSet:
     """Return the keys that a `PublicKeysField` holds.
 
     `key_id` is the `kid` of a key in PEM, which has none of its own. Raises `Unusable`, whose message then
@@ -60,7 +60,7 @@ def entered(tenant: str, text: str, key_id: str, algorithms: tuple[str, ...]) ->
     """
     text = text.strip()
     if not text.startswith("{"):
-        return KeySet(ring(tenant, [_pem(text, key_id, algorithms)]), Counter())
+        return JWKSet(ring(tenant, [_pem(text, key_id, algorithms)]), Counter())
     if key_id:
         raise Unusable("is a JWK, which has its own key ID: leave the field empty")
     try:

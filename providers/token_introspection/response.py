@@ -1,18 +1,18 @@
-"""What the answer about an active token must say (RFC 7662, section 2.2), and the account that it names."""
+"""Validation of the introspection response for an active token (RFC 7662, section 2.2)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from providers.claims import LIFETIME_AT_MOST
+from providers.claims import MAX_LIFETIME
 from providers.contract import FailureReason, VerificationFailed, parse_account_id
 
 
-def judge(said: Mapping[str, Any], settings: Mapping[str, Any], tenant: str, now: float) -> str:
-    """Return the account. `now` is in seconds since the epoch. Raises `VerificationFailed`.
+def validate(said: Mapping[str, Any], settings: Mapping[str, Any], tenant: str, now: float) -> str:
+    """Return the account ID. `now`: seconds since the epoch. Raises `VerificationFailed`.
 
-    A member that is null is absent: so do some servers write one that is not set.
+    A null member counts as absent: some servers write null for a member that is not set.
     """
     said = {member: value for member, value in said.items() if value is not None}
     _check_kind(said, settings)
@@ -36,7 +36,7 @@ def judge(said: Mapping[str, Any], settings: Mapping[str, Any], tenant: str, now
 
 
 def _check_kind(said: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Insist on a bearer token: AGS cannot know whether a caller holds the key that another is bound to."""
+    """Require a bearer token: AGS cannot verify that the caller has the key of a key-bound token."""
     is_due = settings["token_type"] == "required"  # noqa: S105 - a word of a setting
     if (is_due or "token_type" in said) and _text(said, "token_type").lower() != "bearer":
         raise VerificationFailed(FailureReason.TYPE_MISMATCH, "token_type")
@@ -45,14 +45,14 @@ def _check_kind(said: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
 
 
 def _check_times(said: Mapping[str, Any], skew: int, now: float) -> None:
-    """Judge `exp` and `nbf`, where they are, once more: whoever calls a token active may be mistaken.
+    """Check `exp` and `nbf` if present: the server may be wrong about an active token.
 
-    An `exp` of 0 is how some servers write that a token does not expire.
+    Some servers write an `exp` of 0 for a token that does not expire.
     """
     if "exp" in said and (expires := _number(said, "exp")) != 0:
         if expires + skew <= now:
             raise VerificationFailed(FailureReason.TOKEN_EXPIRED, "exp")
-        if expires > now + LIFETIME_AT_MOST:
+        if expires > now + MAX_LIFETIME:
             raise VerificationFailed(FailureReason.LIFETIME_TOO_LONG, "exp")
     if "nbf" in said and _number(said, "nbf") - skew > now:
         raise VerificationFailed(FailureReason.TOKEN_NOT_YET_VALID, "nbf")

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
 
 from providers.contract import TrustedKey
-from providers.jose import FOREIGN_KID, PUBLIC_KEYS, canonical
-from providers.key_set.strength import RSA_BITS, Unusable, demand_strength
+from providers.jose import EXTERNAL_KID, PUBLIC_KEYS, canonical
+from providers.jwks.strength import RSA_BITS, Unusable, demand_strength
 
 _COORDINATE = 32
 _SECRETS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
@@ -26,7 +26,7 @@ def key_of(jwk: Any, algorithms: Sequence[str]) -> TrustedKey:
     if is_secret(jwk):
         raise Unusable("private or shared, which nobody should publish")
     kid = jwk.get("kid")
-    if not isinstance(kid, str) or not FOREIGN_KID.fullmatch(kid):
+    if not isinstance(kid, str) or not EXTERNAL_KID.fullmatch(kid):
         raise Unusable("without a kid of 1 to 128 letters, digits and . _ : -")
     operations = jwk.get("key_ops", ["verify"])
     if jwk.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from providers.contract import UpstreamFailure, UpstreamUnavailable
-from providers.upstream import addresses_of, trusting
+from providers.upstream import resolve_addresses, tls_context
 
 LIMIT = 64 * 1024
 """Bytes that a directory may say in one conversation."""
@@ -22,10 +22,10 @@ _CHUNK = 16 * 1024
 _T = TypeVar("_T")
 
 
-class Wire:
-    """Carries bytes, in clear text until `secure` has been called.
+class TLSConnection:
+    """Transfers bytes, in plain text until `secure` is called.
 
-    Whatever it does ends by `ends`, a moment of `time.monotonic()`. Raises `UpstreamUnavailable`.
+    Every operation ends by `ends`, a time of `time.monotonic()`. Raises `UpstreamUnavailable`.
     """
 
     def __init__(self, stream: socket.socket, ends: float) -> None:
@@ -102,11 +102,11 @@ class Wire:
 
 
 @contextmanager
-def connected(settings: Mapping[str, Any], ends: float) -> Iterator[Wire]:
-    """Yield a wire to the server of those settings, in clear text, and hang up in the end."""
+def connected(settings: Mapping[str, Any], ends: float) -> Iterator[TLSConnection]:
+    """Yield a plain-text connection to the server, and close it at the end."""
     stream = _reach(settings["host"], settings["port"], ends)
     with contextlib.closing(stream):
-        yield Wire(stream, ends)
+        yield TLSConnection(stream, ends)
 
 
 def left(ends: float) -> float:
@@ -118,7 +118,7 @@ def left(ends: float) -> float:
 
 
 def _reach(host: str, port: int, ends: float) -> socket.socket:
-    *others, last = addresses_of(host, port)
+    *others, last = resolve_addresses(host, port)
     for address in others:
         with contextlib.suppress(OSError):
             return socket.create_connection((address, port), left(ends) / 2)
@@ -139,4 +139,4 @@ def _outages() -> Iterator[None]:
 
 @lru_cache(maxsize=256)
 def _context(authorities: str) -> ssl.SSLContext:
-    return trusting(authorities)
+    return tls_context(authorities)

@@ -1,7 +1,7 @@
-"""How many requests may wait for upstreams, and how long.
+"""Bulkheads: limits for the number of concurrent calls to upstreams.
 
-A request that waits for an upstream holds a thread. Where an upstream hangs, those that wait for it are so
-few that other upstreams have places, and strategies that need no upstream have threads.
+A request that waits for an upstream blocks a thread. The limits keep slots for other upstreams, and threads
+for strategies without upstream, if an upstream does not respond.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from typing import TypeVar
 
 from providers.contract import UpstreamFailure, UpstreamUnavailable
 
-PLACES = 16
-"""Calls that may be under way in one process. `manage.py serve` has that many more threads for strategies."""
+MAX_CONCURRENT_CALLS = 16
+"""Concurrent calls in one process. `manage.py serve` has that many more threads for strategies."""
 
-PLACES_OF_ONE = 8
-"""Of these, for one upstream: a second one that hangs finds room, too."""
+MAX_CALLS_PER_UPSTREAM = 8
+"""Concurrent calls to one upstream, so that a second one still gets slots."""
 
 _T = TypeVar("_T")
 
 
-class Room:
-    """Places to wait in, and the threads that make the calls. An upstream is named as `host:port`."""
+class Bulkhead:
+    """A limited number of slots, and the threads that make the calls. An upstream is named `host:port`."""
 
     def __init__(self) -> None:
         self._taken: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self._threads = ThreadPoolExecutor(max_workers=PLACES, thread_name_prefix="upstream")
+        self._threads = ThreadPoolExecutor(max_workers=MAX_CONCURRENT_CALLS, thread_name_prefix="upstream")
 
     @contextmanager
-    def place(self, upstream: str) -> Iterator[None]:
+    def slot(self, upstream: str) -> Iterator[None]:
         """Hold a slot. Raises `UpstreamUnavailable(OVERLOADED)` if none is free."""
         self._enter(upstream)
         try:
@@ -41,7 +41,7 @@ class Room:
         finally:
             self._leave(upstream)
 
-    def within(self, deadline: float, upstream: str, call: Callable[[], _T]) -> _T:
+    def run(self, deadline: float, upstream: str, call: Callable[[], _T]) -> _T:
         """Call `call` in a thread and return its result. Raises what `call` raises.
 
         Raises `UpstreamUnavailable(OVERLOADED)` if no slot is free, and `UpstreamUnavailable(TIMEOUT)` after
@@ -49,7 +49,7 @@ class Room:
         This limit is for what the call cannot limit, such as name resolution.
         """
         self._enter(upstream)
-        # The place is free again when the call has really ended, and not when nobody waits for it any more.
+        # The slot is free when the call ends, not when its caller stops waiting.
         try:
             future = self._threads.submit(call)
         except RuntimeError:  # the machine has no thread left, or the process ends
@@ -63,7 +63,7 @@ class Room:
 
     def _enter(self, upstream: str) -> None:
         with self._lock:
-            if self._taken.total() >= PLACES or self._taken[upstream] >= PLACES_OF_ONE:
+            if self._taken.total() >= MAX_CONCURRENT_CALLS or self._taken[upstream] >= MAX_CALLS_PER_UPSTREAM:
                 raise UpstreamUnavailable(UpstreamFailure.OVERLOADED)
             self._taken[upstream] += 1
 
@@ -74,10 +74,10 @@ class Room:
                 del self._taken[upstream]
 
 
-requests = Room()
-"""Where requests wait: each holds a thread for strategies that block meanwhile."""
+foreground = Bulkhead()
+"""For the calls of requests. Each blocks a thread for strategies."""
 
-background = Room()
-"""Where documents are fetched: whoever waits for one has a place among the requests."""
+background = Bulkhead()
+"""For fetching documents. A request that waits for one holds a slot of `foreground`."""
 
-within = requests.within
+run = foreground.run

@@ -1,4 +1,4 @@
-"""Passwords that client apps encrypt with a public RSA key of the operator, and AGS decrypts."""
+"""Decryption of passwords that client apps encrypt with an RSA key of the operator."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ PADDINGS: dict[str, AsymmetricPadding] = {
     "oaep_sha1": OAEP(MGF1(SHA1()), SHA1(), None),  # noqa: S303 - as published, and no signature
     "pkcs1v15": PKCS1v15(),
 }
-"""How a password is padded before it is encrypted (RFC 8017, section 7), by the word of the setting."""
+"""The padding of encrypted passwords (RFC 8017, section 7), by the value of the setting."""
 
 
 @lru_cache(maxsize=1024)
 def private_key(pem: str) -> RSAPrivateKey:
-    """Return that key, of a length in `BITS`. Raises ValueError. To check one takes long, so it is kept."""
+    """Return the key, of a length in `BITS`. Raises ValueError. Cached, because loading a key is slow."""
     try:
         key = load_pem_private_key(pem.encode(), None)
     except (ValueError, TypeError):  # TypeError: it is encrypted
@@ -34,19 +34,19 @@ def private_key(pem: str) -> RSAPrivateKey:
     return key
 
 
-def decrypted(password: str, key: RSAPrivateKey, padding: str) -> str:
-    """Return the text that `password`, in base64, holds; when it holds none, a text that nobody has for one.
+def decrypt_password(password: str, key: RSAPrivateKey, padding: str) -> str:
+    """Return the decrypted `password` (base64), or a random text if it cannot be decrypted.
 
-    Whoever could tell a padding that is wrong from a password that is wrong could decrypt what others have
-    sent, guess by guess (Bleichenbacher, 1998). So there is one way for both: the operator is asked.
-    OpenSSL does the same for what has the right length (implicit rejection).
+    If invalid padding and a wrong password had different results, an attacker could decrypt the passwords of
+    others (Bleichenbacher, 1998). So both are sent to the operator. OpenSSL does the same for input of the
+    right length (implicit rejection).
     """
-    nobodys = secrets.token_urlsafe(24)
+    random_text = secrets.token_urlsafe(24)
     try:
         # Some clients break the lines of base64.
         sent = b64decode("".join(password.split()), validate=True)
         # Others send it as a number, without its leading zero octets (RFC 8017, section 7).
         whole = sent.rjust((key.key_size + 7) // 8, b"\0")
-        return key.decrypt(whole, PADDINGS[padding]).decode() or nobodys
+        return key.decrypt(whole, PADDINGS[padding]).decode() or random_text
     except ValueError:
-        return nobodys
+        return random_text

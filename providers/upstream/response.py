@@ -14,7 +14,7 @@ DEPTH = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """What an upstream has answered. Names of headers are in lower case; `body` begins after a UTF-8 BOM."""
 
     status: int
@@ -31,7 +31,7 @@ class Answer:
             raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, "its answer is no JSON object")
         return value
 
-    def outage(self) -> UpstreamUnavailable:
+    def unavailable(self) -> UpstreamUnavailable:
         """Return what this status means where nothing else is made of it."""
         if self.status in {401, 403}:
             return UpstreamUnavailable(UpstreamFailure.CREDENTIALS_REJECTED)

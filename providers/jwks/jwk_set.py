@@ -10,8 +10,8 @@ from types import MappingProxyType
 from typing import Any
 
 from providers.contract import CheckResult, KeyRing, TrustedKey, UpstreamFailure, UpstreamUnavailable
-from providers.key_set.jwk import key_of
-from providers.key_set.strength import Unusable
+from providers.jwks.jwk import key_of
+from providers.jwks.strength import Unusable
 from providers.strict_json import NotStrictJSON, parse
 
 KEYS_AT_MOST = 100
@@ -22,7 +22,7 @@ _NAMED = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class KeySet:
+class JWKSet:
     """The keys that are relied on, at least one, and how many are not, by the reason."""
 
     ring: KeyRing
@@ -41,13 +41,13 @@ class KeySet:
 
 
 @dataclass(frozen=True, slots=True)
-class KeySetReader:
+class JWKSetReader:
     """Reads the key set at an address, for a tenant, under the algorithms that a service allows."""
 
     tenant: str
     algorithms: tuple[str, ...]
 
-    def __call__(self, raw: bytes) -> KeySet:
+    def __call__(self, raw: bytes) -> JWKSet:
         """Return the set. Raises `UpstreamUnavailable(RESPONSE_INVALID)`."""
         try:
             return key_set(self.tenant, parse(raw, DEPTH), self.algorithms)
@@ -59,7 +59,7 @@ class KeySetReader:
             raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, f"its key set {reason}") from None
 
 
-def key_set(tenant: str, value: Any, algorithms: Sequence[str]) -> KeySet:
+def key_set(tenant: str, value: Any, algorithms: Sequence[str]) -> JWKSet:
     """Return the keys of a JWK Set that can be relied on.
 
     A `kid` that two different ones have is nobody's: which of the two was meant would be a guess. Raises
@@ -86,7 +86,7 @@ def key_set(tenant: str, value: Any, algorithms: Sequence[str]) -> KeySet:
         unused["with a kid that another one has, too"] = ambiguous
     if not keys:
         raise Unusable(f"has no usable key: {_in_words(unused)}" if unused else "is empty")
-    return KeySet(ring(tenant, keys.values()), unused)
+    return JWKSet(ring(tenant, keys.values()), unused)
 
 
 def ring(tenant: str, keys: Iterable[TrustedKey]) -> KeyRing:
