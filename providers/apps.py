@@ -7,6 +7,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from providers.contract import VERSION, Strategy
+from providers.version_1 import load_strategy
 
 
 class ProviderConfig(AppConfig):
@@ -29,16 +30,16 @@ class ProviderConfig(AppConfig):
     def ready(self) -> None:
         """Build the strategy. A provider that cannot be imported stops start-up with its own error.
 
-        Raises ImproperlyConfigured when it is made for another version of the contract.
+        Raises ImproperlyConfigured when it is made for a version of the contract other than 1 and 2.
         """
         made_for = getattr(self, "contract", None)
-        if made_for != VERSION:
+        if made_for not in {1, VERSION}:
             raise ImproperlyConfigured(
                 f"The provider {self.name} is made for version {made_for} of the provider contract, "
                 f"and this is version {VERSION}."
             )
         if not self.lacks:
-            self.instance = import_string(self.strategy)()
+            self.instance = load_strategy(self.strategy) if made_for == 1 else import_string(self.strategy)()
 
     @property
     def lacks(self) -> dict[str, str]:

@@ -13,6 +13,7 @@ from django.core.checks import CheckMessage, Error, Warning, register
 from providers.apps import ProviderConfig
 from providers.contract import Endpoint, Parameter, SecretField, Strategy
 from providers.registry import provider_configs
+from providers.version_1 import upgrade_warning
 
 SLUG = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
@@ -42,6 +43,7 @@ def check_providers(**kwargs: Any) -> list[CheckMessage]:
             )
             for module, hint in config.lacks.items()
         )
+    found.extend(upgrade_warning(config) for config in configs if config.contract == 1)
     for slug, times in Counter(strategy.slug for _, strategy in usable).items():
         if times > 1:
             found.append(Error(f"{times} providers call themselves {slug!r}.", id="providers.E002"))

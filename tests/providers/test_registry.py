@@ -124,7 +124,14 @@ def test_a_provider_that_cannot_be_imported_stops_start_up_with_its_own_error(tm
     assert "No module named 'a_library_that_is_not_there'" in done.stderr
 
 
-@pytest.mark.parametrize(("made_for", "told"), [("    contract = 3\n", "version 3"), ("", "version None")])
+OTHERS = {
+    "    contract = 0\n": "version 0",
+    "    contract = 3\n": "version 3",
+    "": "version None",
+}
+
+
+@pytest.mark.parametrize(("made_for", "told"), OTHERS.items(), ids=OTHERS.values())
 def test_a_provider_made_for_another_contract_is_refused_by_name_before_it_is_imported(
     tmp_path: Path, made_for: str, told: str
 ) -> None:
