@@ -14,12 +14,12 @@ from tests.frame.project import ROOT, SERVE, Newcomer, copied_to, python_files, 
 from tests.waiting import PATIENCE
 
 GUIDE = (ROOT / "docs" / "adding-a-provider.md").read_text()
-BLOCK = re.compile(r'^```(\w+)(?: title="([\w/.]+)")?\n(.+?)^```$', re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^(?:\*([\w/.]+)\*:\n\n)?```(\w+)\n(.+?)^```$", re.DOTALL | re.MULTILINE)
 BLOCKS = BLOCK.findall(GUIDE)
-FILES = {title: text for _, title, text in BLOCKS if title and "line" not in title}
+FILES = {title: text for title, _, text in BLOCKS if title and "line" not in title}
 COMMANDS = [
     command.strip()
-    for language, _, text in BLOCKS
+    for _, language, text in BLOCKS
     if language == "console"
     for command in re.split(r"^\$ ", text, flags=re.MULTILINE)
     if command
@@ -93,7 +93,7 @@ def assert_the_session_token_signs_on(newcomer: Newcomer, session_token: str) ->
 
 
 def test_what_the_guide_quotes_is_what_startprovider_writes(tmp_path: Path) -> None:
-    quoted = [text for _, title, text in BLOCKS if title == "providers/line/strategy.py"]
+    quoted = [text for title, _, text in BLOCKS if title == "providers/line/strategy.py"]
     assert quoted
     manage = [sys.executable, "manage.py", "startprovider", "line", "--upstream", "--package", str(tmp_path)]
     run(ROOT, *manage, DJANGO_SETTINGS_MODULE="tests.settings")
