@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Sized
 from types import FrameType
@@ -32,6 +33,7 @@ def work_of(call: Callable[[], Any]) -> int:
             count += len(text) if isinstance(text, _TEXTS) and isinstance(text, Sized) else 0
 
     before = sys.gettrace(), sys.getprofile()
+    gc.disable()  # what it finalizes, others have left
     sys.setprofile(call_of_c)
     sys.settrace(instruction)
     try:
@@ -39,4 +41,5 @@ def work_of(call: Callable[[], Any]) -> int:
     finally:
         sys.settrace(before[0])
         sys.setprofile(before[1])
+        gc.enable()
     return count

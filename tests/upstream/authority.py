@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from providers.upstream.tls import SSLSocket
+
 
 class Authority:
     """Vouches for `localhost` and the loopback addresses; its files are what other programs need.
@@ -77,6 +79,7 @@ class Authority:
     def server_context(self) -> ssl.SSLContext:
         """What a TLS server needs."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.sslsocket_class = SSLSocket
         context.load_cert_chain(self.server_certificate, self.server_key)
         return context
 
