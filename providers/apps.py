@@ -1,4 +1,4 @@
-"""The app configuration that every provider derives from."""
+"""The app configuration of providers."""
 
 from importlib.util import find_spec
 
@@ -43,12 +43,12 @@ class ProviderConfig(AppConfig):
 
     @property
     def lacks(self) -> dict[str, str]:
-        """What of `requires` is not installed."""
+        """Return the modules of `requires` that are not installed."""
         return {module: hint for module, hint in self.requires.items() if find_spec(module) is None}
 
 
 class ProvidersConfig(AppConfig):
-    """The contract itself: brings the system checks of all providers."""
+    """Registers the system checks of all providers."""
 
     default = True
     name = "providers"

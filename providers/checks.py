@@ -1,4 +1,4 @@
-"""System checks: a provider that does not keep the contract stops start-up."""
+"""System checks: a provider that violates the contract stops start-up."""
 
 import re
 from collections import Counter
@@ -20,7 +20,7 @@ SLUG = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 @register("providers")
 def check_providers(**kwargs: Any) -> list[CheckMessage]:
-    """Run every rule over every installed provider."""
+    """Check all installed providers."""
     found: list[CheckMessage] = []
     for path in settings.AGS_PROVIDERS:
         config = next((c for c in apps.get_app_configs() if path in (c.name, _dotted(c))), None)

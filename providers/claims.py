@@ -1,4 +1,4 @@
-"""What the claims of a proven JWT must say, where the providers that are handed one say the same."""
+"""Rules for the claims of a verified JWT, and their settings, shared by several providers."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ MAX_CLOCK_SKEW = 300
 """Seconds."""
 
 MAX_LIFETIME = (10 * 365 + 3) * 24 * 3600
-"""Seconds from now, ten years. What expires later has its `exp` in another unit, such as milliseconds."""
+"""Seconds from now: ten years. A later `exp` is in another unit, such as milliseconds."""
 
 
 class TokenSettings(SessionTokenSettings):
-    """What staff configure for any service that is handed a JWT."""
+    """Settings of every service that verifies a JWT."""
 
     clock_skew = forms.IntegerField(
         min_value=0,
         max_value=MAX_CLOCK_SKEW,
         initial=30,
-        help_text="Seconds by which the signer's clock may differ from ours. 0 to 300.",
+        help_text="Seconds by which the signer's clock may differ from the clock of AGS. 0 to 300.",
     )
     replay = forms.ChoiceField(
         choices=[
@@ -48,7 +48,7 @@ class TokenSettings(SessionTokenSettings):
         required=False,
         min_value=1,
         max_value=366 * 24 * 3600,
-        help_text="Refuse a token that expires more than this many seconds from now. Empty: ten years.",
+        help_text="Reject a token that expires more than this many seconds from now. Empty: ten years.",
     )
 
 
@@ -70,7 +70,7 @@ class ClaimNameField(forms.CharField):
 
 
 class RequiredClaimsField(forms.CharField):
-    """Claims and what they must be, as lines of `name=value`, of at most 4,096 characters together."""
+    """Required claims as lines of `name=value`, at most 4,096 characters."""
 
     def __init__(self, **kwargs: Any) -> None:
         widget = forms.Textarea(attrs={"rows": 3, "spellcheck": "false"})
@@ -81,29 +81,29 @@ class RequiredClaimsField(forms.CharField):
         lines = [line.strip() for line in (super().clean(value) or "").splitlines()]
         pairs = [line.partition("=") for line in lines if line]
         if not all(_NAME.fullmatch(name) and is_value for name, _, is_value in pairs):
-            raise ValidationError("Enter a claim and its value in each line, as in email_verified=true.")
+            raise ValidationError("Enter one claim and its value per line, such as email_verified=true.")
         if len({name for name, _, _ in pairs}) != len(pairs):
             raise ValidationError("Name each claim once.")
         return "\n".join("".join(pair) for pair in pairs)
 
 
 class ClaimSettings(forms.Form):
-    """What staff configure where the operator decides which claim says what."""
+    """Settings of services whose operator chooses the names of the claims."""
 
-    account_claim = ClaimNameField(initial="sub", help_text="The claim that names the account.")
+    account_claim = ClaimNameField(initial="sub", help_text="The claim that contains the account ID.")
     tenant_claim = ClaimNameField(
         required=False,
-        help_text="The claim that must be equal to nv-tenant-id. Empty: no claim names the tenant.",
+        help_text="The claim that must be equal to nv-tenant-id. Empty: the tenant is not checked.",
     )
     required_claims = RequiredClaimsField(
         required=False,
-        help_text="What else a token must say: name=value in each line. A claim has that value if it is that "
-        "string, or the boolean that is written so.",
+        help_text="Further required claims: one name=value per line. A claim has that value if it is this "
+        "string, or the boolean with this spelling.",
     )
 
 
 def require(claims: Mapping[str, Any], claim: str) -> Any:
-    """Return that claim. Raises `VerificationFailed`, as all below."""
+    """Return a claim that must be present. Raises `VerificationFailed`, as do all functions below."""
     try:
         return claims[claim]
     except KeyError:
@@ -111,7 +111,7 @@ def require(claims: Mapping[str, Any], claim: str) -> Any:
 
 
 def string(claims: Mapping[str, Any], claim: str) -> str:
-    """Return that claim, which must be there and of the form `IDENTIFIER`."""
+    """Return a claim that must be an `IDENTIFIER`."""
     value = require(claims, claim)
     if not isinstance(value, str) or not IDENTIFIER.fullmatch(value):
         raise VerificationFailed(FailureReason.CLAIM_INVALID, claim)
@@ -119,7 +119,7 @@ def string(claims: Mapping[str, Any], claim: str) -> str:
 
 
 def numeric_date(claims: Mapping[str, Any], claim: str) -> float:
-    """Return that claim, a NumericDate: a JSON number, and no other type that Python would take for one."""
+    """Return a claim that must be a NumericDate: a JSON number (RFC 7519, section 2)."""
     value = require(claims, claim)
     if type(value) not in (int, float):
         raise VerificationFailed(FailureReason.CLAIM_INVALID, claim)
@@ -130,13 +130,13 @@ def numeric_date(claims: Mapping[str, Any], claim: str) -> float:
 
 
 def check_issuer(claims: Mapping[str, Any], issuer: str) -> None:
-    """Demand that `iss` is the issuer, to the byte (RFC 7519, section 4.1.1)."""
+    """Require that `iss` is the issuer, compared byte by byte (RFC 7519, section 4.1.1)."""
     if require(claims, "iss") != issuer:
         raise VerificationFailed(FailureReason.ISSUER_MISMATCH, "iss")
 
 
 def audiences(claims: Mapping[str, Any], own: str) -> list[str]:
-    """Return whom `aud` names, and demand that our `own` name is among them (RFC 7519, section 4.1.3)."""
+    """Return the audiences in `aud`, which must include `own` (RFC 7519, section 4.1.3)."""
     value = require(claims, "aud")
     listed = value if isinstance(value, list) else [value]
     if own not in listed or not all(isinstance(one, str) for one in listed):
@@ -145,7 +145,7 @@ def audiences(claims: Mapping[str, Any], own: str) -> list[str]:
 
 
 def check_no_events(claims: Mapping[str, Any]) -> None:
-    """Refuse a Security Event Token, such as a logout token: it tells of somebody and proves nobody.
+    """Reject a Security Event Token, such as a logout token: it does not authenticate its subject.
 
     RFC 8417, section 4; OpenID Connect Back-Channel Logout, section 2.4.
     """
@@ -154,10 +154,10 @@ def check_no_events(claims: Mapping[str, Any]) -> None:
 
 
 def account(claims: Mapping[str, Any], settings: Mapping[str, Any], tenant: str) -> str:
-    """Return the account, once the claims are as `ClaimSettings` demand."""
+    """Return the account ID, after checking the claims as `ClaimSettings` requires."""
     for name, values in _required(settings["required_claims"]):
         value = require(claims, name)
-        # By type as well: to Python, 1 is equal to True.
+        # Compares the types too: in Python, 1 == True.
         if not any(type(value) is type(one) and value == one for one in values):
             raise VerificationFailed(FailureReason.CLAIM_MISMATCH, name)
     claim = settings["tenant_claim"]
@@ -193,7 +193,7 @@ def check_times(claims: Mapping[str, Any], settings: Mapping[str, Any], now: flo
 
 
 def jti(claims: Mapping[str, Any], replay: str) -> str | None:
-    """Return the `jti` by which the token is accepted once, or None where the setting `replay` lets it be."""
+    """Return the `jti` of a token that is accepted once, or None for one that can be used again."""
     if replay == "off":
         return None
     if replay == "if_present" and "jti" not in claims:
@@ -202,7 +202,7 @@ def jti(claims: Mapping[str, Any], replay: str) -> str | None:
 
 
 def identity(account_id: str, key_id: int | None, once: str | None, expires: float) -> Identity:
-    """Return the identity that a token proves; with `once`, for as long as it could be replayed."""
-    # The widest skew, not today's: staff may widen it while the token still lives.
+    """Return the identity of a token. `once`: the `jti` that prevents a replay, if there is one."""
+    # The maximum skew, not the current setting: staff may increase it before the token expires.
     guarded = expires + MAX_CLOCK_SKEW if once is not None else None
     return Identity(account_id, key_id, once, guarded)

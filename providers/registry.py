@@ -1,4 +1,4 @@
-"""Which strategies there are: computed from the installed apps, never written to."""
+"""The installed strategies."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -11,7 +11,7 @@ from providers.contract import Strategy
 
 @cache
 def strategies() -> Mapping[str, Strategy]:
-    """Return every strategy that can be used, by its slug."""
+    """Return the usable strategies by their slugs."""
     found = [config.instance for config in provider_configs() if config.instance is not None]
     return {strategy.slug: strategy for strategy in found}
 

@@ -4,7 +4,7 @@ from providers.apps import ProviderConfig
 
 
 class DummyConfig(ProviderConfig):
-    """The shipped double, for trying the gate without any key."""
+    """A provider for development, which needs no key."""
 
     default = True
     contract = 2

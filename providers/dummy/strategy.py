@@ -47,21 +47,21 @@ class DummySettings(SessionTokenSettings):
         required=False,
         initial="nobody",
         max_length=255,
-        help_text="An account that is always refused, to try the refusal.",
+        help_text="An account that always fails verification.",
     )
     unavailable_account = forms.CharField(
         required=False,
         initial="away",
         max_length=255,
-        help_text="An account that cannot be asked about, to try what happens when an upstream is away.",
+        help_text="An account for which the upstream is always unavailable.",
     )
     passphrase = SecretField(
-        destination_settings=(), required=False, help_text="With one, whoever signs on must send it, too."
+        destination_settings=(), required=False, help_text="If set, callers must send it."
     )
 
 
 class Dummy(Strategy):
-    """Proves nothing, and says so in its name."""
+    """Accepts any account."""
 
     slug = "dummy"
     label = "Dummy (development only)"
@@ -81,7 +81,7 @@ class Dummy(Strategy):
     def verify(
         self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing
     ) -> Identity | Choice:
-        """Return the account named, or the choice of several.
+        """Return the account, or a choice if there are several.
 
         Unless one is to refuse or to be away, or the passphrase is another.
         """

@@ -1,4 +1,4 @@
-"""One public key: what it must be to be relied on, and how it is written as a JWK (RFC 7517)."""
+"""One public key: the rules for a usable key, and its form as a JWK (RFC 7517)."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ _SECRETS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 
 
 def key_of(jwk: Any, algorithms: Sequence[str]) -> TrustedKey:
-    """Return the key that a JWK holds, if it is for one of the `algorithms`. Raises `Unusable`."""
+    """Return the key in a JWK, which must be for one of the `algorithms`. Raises `Unusable`."""
     if not isinstance(jwk, dict):
-        raise Unusable("written as something else than an object")
+        raise Unusable("not written as a JSON object")
     jwk = _given(jwk)
     if is_secret(jwk):
-        raise Unusable("private or shared, which nobody should publish")
+        raise Unusable("private or shared, which must not be published")
     kid = jwk.get("kid")
     if not isinstance(kid, str) or not EXTERNAL_KID.fullmatch(kid):
         raise Unusable("without a kid of 1 to 128 letters, digits and . _ : -")
     operations = jwk.get("key_ops", ["verify"])
     if jwk.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
-        raise Unusable("not meant for signatures")
+        raise Unusable("not for signatures")
     return trusted(kid, _material(jwk), jwk.get("alg"), algorithms)
 
 
 def is_secret(jwk: Mapping[str, Any]) -> bool:
-    """Whether a JWK holds what its owner alone should know (RFC 7518, sections 6.2.2, 6.3.2 and 6.4)."""
+    """Return whether a JWK contains secret members (RFC 7518, sections 6.2.2, 6.3.2 and 6.4)."""
     return jwk.get("kty") == "oct" or not _given(jwk).keys().isdisjoint(_SECRETS)
 
 
 def _given(jwk: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the members that are set: some libraries write null or an empty array for those that are not."""
+    """Return the members that are set: some libraries write null or [] for unset members."""
     return {name: value for name, value in jwk.items() if value is not None and value != []}
 
 
 def trusted(kid: str, material: Any, algorithm: Any, algorithms: Sequence[str]) -> TrustedKey:
-    """Return a key under its one algorithm: the one it names, or else the one that leaves no choice.
+    """Return a key with its algorithm: the one in `alg`, or else the only allowed one that fits.
 
     Raises `Unusable`.
     """
@@ -85,7 +85,7 @@ def _octets(jwk: Mapping[str, Any], member: str) -> bytes:
 
 
 def _number(jwk: Mapping[str, Any], member: str, octets_at_most: int) -> int:
-    """Return a number. Some libraries write a zero octet in front, or leave out those of a coordinate."""
+    """Return a number. Some libraries add a leading zero octet, or omit those of a coordinate."""
     octets = _octets(jwk, member)
     if not octets or len(octets.lstrip(b"\0")) > octets_at_most:
         raise ValueError(member)

@@ -1,4 +1,4 @@
-"""A JWK Set (RFC 7517, section 5) as a ring, and in words."""
+"""A JWK Set (RFC 7517, section 5) as a key ring, and as check results for staff."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from providers.strict_json import NotStrictJSON, parse
 
 KEYS_AT_MOST = 100
 DEPTH = 8
-"""Levels of nesting in the JSON of a key or a key set."""
+"""Maximum nesting of the JSON of a key or a JWK Set."""
 
 _NAMED = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JWKSet:
-    """The keys that are relied on, at least one, and how many are not, by the reason."""
+    """The usable keys, at least one, and the number of unusable keys by reason."""
 
     ring: KeyRing
     unused: Counter[str]
@@ -42,7 +42,7 @@ class JWKSet:
 
 @dataclass(frozen=True, slots=True)
 class JWKSetReader:
-    """Reads the key set at an address, for a tenant, under the algorithms that a service allows."""
+    """Parses the JWK Set of a tenant's service, with the algorithms that the service allows."""
 
     tenant: str
     algorithms: tuple[str, ...]
@@ -60,14 +60,14 @@ class JWKSetReader:
 
 
 def key_set(tenant: str, value: Any, algorithms: Sequence[str]) -> JWKSet:
-    """Return the keys of a JWK Set that can be relied on.
+    """Return the usable keys of a JWK Set.
 
-    A `kid` that two different ones have is nobody's: which of the two was meant would be a guess. Raises
-    `Unusable`, whose message then follows "the key set", when there is none.
+    Different keys with the same `kid` are ambiguous and not used. Raises `Unusable` if no key is usable; its
+    message continues a sentence that begins with "the key set".
     """
     listed = value.get("keys") if isinstance(value, dict) else None
     if not isinstance(listed, list):
-        raise Unusable("is no JWK Set")
+        raise Unusable("is not a JWK Set")
     if len(listed) > KEYS_AT_MOST:
         raise Unusable(f"has more than {KEYS_AT_MOST} keys")
     found: dict[str, list[TrustedKey]] = {}
@@ -83,14 +83,14 @@ def key_set(tenant: str, value: Any, algorithms: Sequence[str]) -> JWKSet:
                 same.append(key)
     keys = {kid: same[0] for kid, same in found.items() if len(same) == 1}
     if ambiguous := sum(len(same) for same in found.values() if len(same) > 1):
-        unused["with a kid that another one has, too"] = ambiguous
+        unused["with the same kid as another key"] = ambiguous
     if not keys:
         raise Unusable(f"has no usable key: {_in_words(unused)}" if unused else "is empty")
     return JWKSet(ring(tenant, keys.values()), unused)
 
 
 def ring(tenant: str, keys: Iterable[TrustedKey]) -> KeyRing:
-    """Return those keys as a ring. Any of them is the decoy, for all are public."""
+    """Return a key ring. Any of the keys can be the dummy key, because all are public."""
     by_kid = {key.kid: key for key in keys}
     return KeyRing(tenant, MappingProxyType(by_kid), dummy_key=next(iter(by_kid.values())))
 

@@ -1,4 +1,4 @@
-"""The settings that have to do with public keys."""
+"""Settings for public keys."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from providers.jose import PUBLIC_KEYS
 
 
 class AlgorithmsField(forms.MultipleChoiceField):
-    """Some of the algorithms of public keys, at least one."""
+    """One or more algorithms of public keys."""
 
     def __init__(self, **kwargs: Any) -> None:
         options = {
             "choices": [(name, name) for name in PUBLIC_KEYS],
             "widget": forms.CheckboxSelectMultiple,
-            "help_text": "A key is for one of these, and is used if that is ticked. An RSA key that does not "
-            "say which is used only if either RS256 or PS256 is ticked, and not both.",
+            "help_text": "A key is used only with a selected algorithm. An RSA key without alg is used only "
+            "if one of RS256 and PS256 is selected, not both.",
         }
         super().__init__(**{**options, **kwargs})
 
     def clean(self, value: Any) -> list[str]:
-        """Return them, each once, in one order."""
+        """Return the selected algorithms, sorted and without duplicates."""
         given = super().clean(value)
         return [name for name in PUBLIC_KEYS if name in given]

@@ -62,7 +62,7 @@ def entered(tenant: str, text: str, key_id: str, algorithms: tuple[str, ...]) ->
     if not text.startswith("{"):
         return JWKSet(ring(tenant, [_pem(text, key_id, algorithms)]), Counter())
     if key_id:
-        raise Unusable("is a JWK, which has its own key ID: leave the field empty")
+        raise Unusable("is a JWK, which contains its key ID: leave the field empty")
     try:
         value = parse(text.encode(), DEPTH)
     except NotStrictJSON as flaw:
@@ -72,9 +72,9 @@ def entered(tenant: str, text: str, key_id: str, algorithms: tuple[str, ...]) ->
 
 def _pem(text: str, key_id: str, algorithms: tuple[str, ...]) -> TrustedKey:
     if not (found := _PEM.fullmatch(text)):
-        raise Unusable("is neither one public key or certificate in PEM nor a JWK or JWK Set")
+        raise Unusable("is not a public key or certificate in PEM, a JWK or a JWK Set")
     if not key_id:
-        raise Unusable("is in PEM, and needs the key ID that the tokens name as kid")
+        raise Unusable("is in PEM and needs the key ID, which is the kid of the tokens")
     try:
         material = _READERS[found[1]](text.encode())
     except (ValueError, TypeError, UnsupportedAlgorithm):

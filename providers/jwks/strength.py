@@ -1,4 +1,4 @@
-"""What a public key must be so that only who has the private one can sign, wherever the key comes from."""
+"""Checks that only the owner of the private key can sign."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _SMALL_PRIMES = prod(n for n in range(2, _FACTORS_BELOW) if all(n % d for d in r
 
 
 class Unusable(ValueError):
-    """A key is not relied on. The message ends a sentence that begins "a key", and repeats nothing of it."""
+    """A key cannot be used. The message continues a sentence that begins with "a key"."""
 
 
 def demand_strength(material: Any) -> None:
-    """Raise `Unusable` for a weak public key. `cryptography` itself refuses EC points off the curve."""
+    """Raise `Unusable` for a weak public key. `cryptography` rejects EC points that are not on the curve."""
     match material:
         case RSAPublicKey():
             _demand_rsa(material.public_numbers())
@@ -31,9 +31,9 @@ def demand_strength(material: Any) -> None:
 
 
 def _demand_rsa(numbers: RSAPublicNumbers) -> None:
-    """Demand what NIST SP 800-89, section 5.3.3, does, which looks for factors below 752.
+    """Apply NIST SP 800-89, section 5.3.3, but for factors below 4096 instead of 752.
 
-    Larger factors are not looked for: a key whose primes can be guessed (ROCA, shared primes) passes.
+    Larger factors are not found: a key with predictable primes (ROCA, shared primes) passes.
     """
     if numbers.n.bit_length() not in RSA_BITS:
         raise Unusable(f"of RSA with other than {RSA_BITS[0]} to {RSA_BITS[-1]} bits")
@@ -49,7 +49,7 @@ _D = -121665 * pow(121666, -1, _P) % _P
 
 
 def _demand_ed25519(raw: bytes) -> None:
-    """Demand a point that decodes (RFC 8032, section 5.1.3) and is not of low order.
+    """Require a point that decodes (RFC 8032, section 5.1.3) and is not of low order.
 
     With a key of low order, one signature fits many messages (Chalkias and others, "Taming the many EdDSAs",
     2020). The eight points whose order divides 8 have y = ±1, y = 0, or d·y⁴ + 2y² = 1: doubled, y = 0.

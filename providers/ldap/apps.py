@@ -4,7 +4,7 @@ from providers.apps import ProviderConfig
 
 
 class LDAPConfig(ProviderConfig):
-    """Username and password, as a directory knows them."""
+    """Username and password, verified by a directory."""
 
     default = True
     contract = 2

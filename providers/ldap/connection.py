@@ -1,4 +1,4 @@
-"""The connection to a directory: to an address that is allowed, under TLS, within the time that is left."""
+"""The connection to a directory: to an allowed address, with TLS, within a deadline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from providers.contract import UpstreamFailure, UpstreamUnavailable
 from providers.upstream import resolve_addresses, tls_context
 
 LIMIT = 64 * 1024
-"""Bytes that a directory may say in one conversation."""
+"""Maximum bytes that a directory may send on one connection."""
 
 _CHUNK = 16 * 1024
 
@@ -38,11 +38,11 @@ class TLSConnection:
         self._tls: ssl.SSLObject | None = None
 
     def left(self) -> float:
-        """Seconds until the end: a server that sends a byte now and then gains nothing."""
+        """Return the seconds that are left: a server that sends slowly gets no extra time."""
         return left(self._ends)
 
     def secure(self, authorities: str, host: str) -> None:
-        """Begin TLS with a server that has a certificate of those authorities for `host`."""
+        """Start TLS. The server needs a certificate for `host` that these CA certificates verify."""
         context = _context(authorities)
         tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
         self._step(tls.do_handshake)
@@ -57,7 +57,7 @@ class TLSConnection:
         self._step(lambda: tls.write(data))
 
     def receive(self) -> bytes:
-        """Return what comes next, at least one byte."""
+        """Return the next bytes, at least one."""
         if self._tls is None:
             return self._get()
         tls = self._tls
@@ -67,7 +67,7 @@ class TLSConnection:
         return data
 
     def _step(self, call: Callable[[], _T]) -> _T:
-        """Do something under TLS, and carry to and fro what it takes."""
+        """Run a TLS operation, and transfer the data that it needs."""
         while True:
             try:
                 done = call()
@@ -103,14 +103,14 @@ class TLSConnection:
 
 @contextmanager
 def connected(settings: Mapping[str, Any], ends: float) -> Iterator[TLSConnection]:
-    """Yield a plain-text connection to the server, and close it at the end."""
+    """Yield a connection without TLS, and close it at the end."""
     stream = _reach(settings["host"], settings["port"], ends)
     with contextlib.closing(stream):
         yield TLSConnection(stream, ends)
 
 
 def left(ends: float) -> float:
-    """Seconds until then. Raises `UpstreamUnavailable(TIMEOUT)` when there are none."""
+    """Return the seconds until `ends`. Raises `UpstreamUnavailable(TIMEOUT)` if there are none."""
     seconds = ends - time.monotonic()
     if seconds <= 0:
         raise UpstreamUnavailable(UpstreamFailure.TIMEOUT)
@@ -128,7 +128,7 @@ def _reach(host: str, port: int, ends: float) -> socket.socket:
 
 @contextmanager
 def _outages() -> Iterator[None]:
-    """Say of what a socket raises what it means."""
+    """Translate the exceptions of sockets."""
     try:
         yield
     except TimeoutError:

@@ -25,7 +25,7 @@ from providers.ldap.connection import TLSConnection, connected
 STARTTLS = "starttls"
 
 SHARE = 0.9
-"""Of the deadline, what a conversation may take: what is wrong is then known before the caller gives up."""
+"""The share of the deadline for one session: errors are then known before the deadline."""
 
 # Where libldap would connect by itself, were its end of the pair closed: nowhere, for that is in no folder.
 _NOWHERE = "ldapi://%2Fdev%2Fnull%2Fnowhere"
@@ -51,12 +51,12 @@ _OUTAGES: Mapping[type[ldap.LDAPError], UpstreamFailure] = {
     ldap.INAPPROPRIATE_AUTH: UpstreamFailure.CREDENTIALS_REJECTED,
     ldap.STRONG_AUTH_REQUIRED: UpstreamFailure.CREDENTIALS_REJECTED,
 }
-"""What results mean while AGS speaks for itself; any other is `WRONG`."""
+"""What result codes mean for requests of the service account; any other is `RESPONSE_INVALID`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry: where it is, and what it says. Names of attributes are in lower case."""
+    """An entry: its DN and attributes. Names of attributes are in lower case."""
 
     dn: str = field(repr=False)
     attributes: Mapping[str, list[bytes]] = field(repr=False)
@@ -88,7 +88,7 @@ class Directory:
             self._ask(lambda library: library.simple_bind(name, password))
 
     def check_password(self, dn: str, password: str) -> bool:
-        """Whether that is the password of that entry. It must not be empty (RFC 4513, section 5.1.2)."""
+        """Return whether the password is correct. It must not be empty (RFC 4513, section 5.1.2)."""
         with _outages():
             try:
                 self._ask(lambda library: library.simple_bind(dn, password))
@@ -97,7 +97,7 @@ class Directory:
             return True
 
     def search(self, base: str, wanted: str, attributes: list[str]) -> list[Entry]:
-        """Return the entries under `base` that the filter `wanted` lets through, two of them at most."""
+        """Return the entries below `base` that match the filter `wanted`, at most two."""
         seconds = max(1, int(self._connection.left()))
         with _outages():
             try:
@@ -122,7 +122,7 @@ class Directory:
         ]
 
     def _ask(self, request: Callable[[Any], int]) -> list[Any]:
-        """Return what the server answers, as libldap reads it. Raises LDAPError."""
+        """Return the response of the server, decoded by libldap. Raises LDAPError."""
         message = request(self._library)
         self._pair.settimeout(self._connection.left())
         self._connection.send(self._pair.recv(_REQUEST))
@@ -142,7 +142,7 @@ _REQUEST = 128 * 1024
 
 @contextmanager
 def _outages() -> Iterator[None]:
-    """Say of what libldap raises what it means, in words of ours alone."""
+    """Translate the exceptions of libldap, without text of the server."""
     try:
         yield
     except ldap.LDAPError as error:
@@ -167,10 +167,10 @@ _NO_LDAP = "its answer is not valid LDAP"
 
 @contextmanager
 def open_directory(settings: Mapping[str, Any]) -> Iterator[Directory]:
-    """Yield the directory of those settings, under TLS, bound as the service account if there is one."""
+    """Yield a session with TLS, bound as the service account if there is one."""
     with connected(settings, time.monotonic() + settings["deadline"] * SHARE) as connection:
         if settings["transport"] == STARTTLS:
-            # What is said in clear text must not be taken for an answer to what is asked later.
+            # Data received without TLS must not be read as the response to a later request.
             with contextlib.closing(Directory(connection)) as nobody:
                 nobody.start_tls()
         connection.secure(settings["ca_certificates"], settings["host"])
@@ -181,7 +181,7 @@ def open_directory(settings: Mapping[str, Any]) -> Iterator[Directory]:
 
 
 def is_filter(text: str) -> bool:
-    """Whether libldap can encode that filter (RFC 4515)."""
+    """Return whether libldap can encode the filter (RFC 4515)."""
     ours, library = _library()
     with contextlib.closing(ours):
         try:

@@ -1,4 +1,4 @@
-"""What staff configure for a directory."""
+"""The settings of the provider `ldap`."""
 
 from __future__ import annotations
 
@@ -53,16 +53,16 @@ class BindNameField(forms.CharField):
 
 
 class LDAPSettings(UpstreamSettings):
-    """What staff configure."""
+    """Server, search, and attributes of subscribers."""
 
-    host = HostField(help_text="The name of the server, as its certificate has it.")
+    host = HostField(help_text="The name of the server, as in its certificate.")
     port = forms.IntegerField(
-        min_value=1, max_value=65535, initial=636, help_text="636 as a rule with LDAPS, 389 with StartTLS."
+        min_value=1, max_value=65535, initial=636, help_text="Usually 636 for LDAPS, 389 for StartTLS."
     )
     transport = forms.ChoiceField(
         choices=[("ldaps", "LDAPS"), (STARTTLS, "StartTLS")],
         initial="ldaps",
-        help_text="How TLS begins. Nothing secret is ever sent in clear text.",
+        help_text="How TLS starts. AGS sends no secret without TLS.",
     )
     bind_dn = BindNameField(
         required=False,
@@ -74,42 +74,42 @@ class LDAPSettings(UpstreamSettings):
         destination_settings=("host", "port", "transport", "ca_certificates", "bind_dn"),
         required=False,
         label="Password of the service account",
-        help_text="Goes with the service account.",
+        help_text="The password of the service account.",
     )
-    search_base = DNField(help_text="The DN below which the entries of subscribers are.")
+    search_base = DNField(help_text="The base DN of the entries of subscribers.")
     user_filter = forms.CharField(
         max_length=500,
         initial=f"(uid={USERNAME})",
-        help_text=f"Which of them is meant (RFC 4515). {USERNAME} stands for what the subscriber has typed.",
+        help_text=f"The search filter (RFC 4515). {USERNAME} is replaced by the username.",
     )
     account_attribute = forms.CharField(
         max_length=64,
         initial="uid",
         validators=[_ATTRIBUTE],
-        help_text="The attribute that holds the account. With several values, the subscriber chooses.",
+        help_text="The attribute that contains the account ID. Subscribers choose from several values.",
     )
     status_attribute = forms.CharField(
         required=False,
         max_length=64,
         validators=[_ATTRIBUTE],
-        help_text="The attribute that tells a suspended account. Empty: none does.",
+        help_text="The attribute that marks suspended accounts. Empty: none.",
     )
     suspended_value = forms.CharField(
-        required=False, max_length=255, help_text="Its value, in capitals or not, for such an account."
+        required=False, max_length=255, help_text="The value for suspended accounts, case-insensitive."
     )
 
     def clean_user_filter(self) -> str:
-        """Return the filter, once libldap has encoded it with a username."""
+        """Return the filter, which libldap can encode with a username."""
         text: str = self.cleaned_data["user_filter"]
         if USERNAME not in text:
             raise ValidationError(f"It must hold {USERNAME}, once or more.")
-        # An escaped character is good in a value, and nowhere else: what is typed must not name an attribute.
+        # Escaped characters are valid only in values: a username must not name an attribute.
         if not is_filter(text.replace(USERNAME, r"\2a")):
             raise ValidationError(f"Enter a filter such as (uid={USERNAME}).")
         return text
 
     def clean(self) -> dict[str, Any]:
-        """Demand both of a pair, or neither. With a DN and no password, AGS would bind as nobody."""
+        """Require both of a pair, or neither. A bind with a DN and no password is anonymous."""
         given: dict[str, Any] = super().clean() or {}
         for one, other in (("bind_dn", "bind_password"), ("status_attribute", "suspended_value")):
             if bool(given.get(one)) != bool(given.get(other)) and not self.errors:

@@ -28,7 +28,7 @@ from providers.ldap.settings import USERNAME, LDAPSettings
 from providers.upstream import run
 
 _NOBODY = "cn=nobody that AGS knows"
-"""Who is asked for the password of a username that is not found: it must take as long as a wrong password."""
+"""The entry that AGS binds as if the username is unknown: that must take as long as a wrong password."""
 
 
 class LDAPParameters(serializers.Serializer[Any]):
@@ -39,7 +39,7 @@ class LDAPParameters(serializers.Serializer[Any]):
 
 
 class LDAP(Strategy):
-    """Username and password, as the operator's directory knows them."""
+    """Username and password, verified by the operator's directory."""
 
     slug = "ldap"
     label = "LDAP directory"
@@ -60,9 +60,9 @@ class LDAP(Strategy):
     def verify(
         self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing
     ) -> Identity | Choice:
-        """Return the account of the entry, if the password is its own; a choice where it has several."""
+        """Return the account of the entry, or a choice if it has several."""
         username, password = parameters["Username"], parameters["Password"]
-        # With no password, a server that is lax lets everybody in (RFC 4513, section 5.1.2).
+        # Some servers accept a bind without a password (RFC 4513, section 5.1.2).
         if not IDENTIFIER.fullmatch(username) or not _is_password(password):
             raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)
         entry = run(settings["deadline"], _server(settings), partial(_proven, username, password, settings))
@@ -71,7 +71,7 @@ class LDAP(Strategy):
         return _judged(entry, settings)
 
     def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterator[CheckResult]:
-        """Connect, bind as the service account, and look for a username that nobody has."""
+        """Connect, bind as the service account, and search for a username that does not exist."""
         server = _server(settings)
         found: list[str] = []
         try:
@@ -98,7 +98,7 @@ def _filter(username: str, settings: Mapping[str, Any]) -> str:
 
 
 def _proven(username: str, password: str, settings: Mapping[str, Any]) -> Entry | None:
-    """Return the entry of that name, if there is one alone, and the password is its own."""
+    """Return the entry of the username if it is the only one and the password is correct."""
     asked = dict.fromkeys(filter(None, (settings["account_attribute"], settings["status_attribute"])))
     with open_directory(settings) as directory:
         found = directory.search(settings["search_base"], _filter(username, settings), list(asked))
@@ -109,7 +109,7 @@ def _proven(username: str, password: str, settings: Mapping[str, Any]) -> Entry 
 
 
 def _judged(entry: Entry, settings: Mapping[str, Any]) -> Identity | Choice:
-    """Return the account or the accounts of an entry, which is proven."""
+    """Return the accounts of a verified entry."""
     suspended = settings["suspended_value"].casefold()
     if suspended in (status.casefold() for status in _texts(entry, settings["status_attribute"])):
         raise VerificationFailed(FailureReason.ACCOUNT_SUSPENDED)
@@ -129,7 +129,7 @@ def _texts(entry: Entry, attribute: str) -> list[str]:
 
 
 def _try(settings: Mapping[str, Any], found: list[str]) -> None:
-    """Note what works, up to what does not. Raises `UpstreamUnavailable`."""
+    """Append a message for each step that works. Raises `UpstreamUnavailable`."""
     with open_directory(settings) as directory:
         found.append(f"{_server(settings)} speaks TLS, with a certificate that is trusted for this name.")
         who = "The service account may" if settings["bind_dn"] else "Without an account, AGS may"

@@ -1,4 +1,4 @@
-"""The discovery document of an issuer (OpenID Connect Discovery, section 4), which leads to its key set."""
+"""The discovery document of an issuer (OpenID Connect Discovery, section 4)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DEPTH = 8
 
 @dataclass(frozen=True, slots=True)
 class DiscoveryReader:
-    """Reads the discovery document of an issuer as the key set to which it leads, whose fetch it begins."""
+    """Parses a discovery document into the JWK Set at its `jwks_uri`, and starts to fetch that."""
 
     tenant: str
     issuer: str
@@ -27,7 +27,7 @@ class DiscoveryReader:
     ca_certificates: str = field(repr=False)
 
     def __call__(self, raw: bytes) -> Document[JWKSet]:
-        """Return the key set. Raises `UpstreamUnavailable(RESPONSE_INVALID)`."""
+        """Return the document of the JWK Set. Raises `UpstreamUnavailable(RESPONSE_INVALID)`."""
         try:
             told = parse(raw, _DEPTH)
         except NotStrictJSON as flaw:
@@ -51,12 +51,12 @@ class DiscoveryReader:
 
 
 def address_of(settings: Mapping[str, Any]) -> str:
-    """Return the address of the discovery document."""
+    """Return the URL of the discovery document."""
     return f"{settings['issuer'].removesuffix('/')}/.well-known/openid-configuration"
 
 
 def discovery(settings: Mapping[str, Any], tenant: str) -> Document[Document[JWKSet]]:
-    """Return the discovery document of a service, which yields the key set."""
+    """Return the discovery document of a service."""
     deadline, authorities = settings["deadline"], settings["ca_certificates"]
     reader = DiscoveryReader(tenant, settings["issuer"], tuple(settings["algorithms"]), deadline, authorities)
     return document(Source(tenant, address_of(settings), deadline, authorities), reader)

@@ -1,4 +1,4 @@
-"""What staff configure for a service that is handed ID tokens."""
+"""The settings of the provider `oidc_id_token`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from providers.jwks import AlgorithmsField
 
 
 class IssuerField(HTTPSField):
-    """An issuer: an https address of at most 450 characters, without a query (OpenID Connect Core 2).
+    """An issuer: an https URL of at most 450 characters, without a query (OpenID Connect Core 2).
 
-    That leaves room for the rest of the address of its discovery document.
+    That leaves room for the path of the discovery document.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -30,7 +30,7 @@ class IssuerField(HTTPSField):
 
 
 class ClientIDsField(forms.CharField):
-    """Client IDs, one in each line, of at most 2,048 characters together."""
+    """Client IDs, one per line, at most 2,048 characters."""
 
     def __init__(self, **kwargs: Any) -> None:
         widget = forms.Textarea(attrs={"rows": 3, "spellcheck": "false"})
@@ -43,18 +43,20 @@ class ClientIDsField(forms.CharField):
 
 
 class OIDCIDTokenSettings(UpstreamSettings, ClaimSettings, TokenSettings):
-    """Whose ID tokens, for whom, and what they must say."""
+    """Issuer, client and rules for ID tokens."""
 
     issuer = IssuerField(
-        help_text="What iss must be, to the character. The discovery document is at this address and "
+        help_text="The required value of iss. The discovery document is at this URL plus "
         "/.well-known/openid-configuration."
     )
     client_id = forms.CharField(
-        label="Client ID", max_length=255, help_text="The client for which the tokens are made: their aud."
+        label="Client ID",
+        max_length=255,
+        help_text="The client that the tokens are issued to: the required value of aud.",
     )
     trusted_clients = ClientIDsField(
         required=False,
-        help_text="Other clients, one in each line, that may stand in aud beside ours, and in azp.",
+        help_text="Other clients that aud and azp may contain, one per line.",
     )
     algorithms = AlgorithmsField(initial=["RS256"])
     nonce = forms.ChoiceField(
@@ -64,14 +66,14 @@ class OIDCIDTokenSettings(UpstreamSettings, ClaimSettings, TokenSettings):
             ("off", "The nonce is not compared"),
         ],
         initial="required",
-        help_text="Whether whoever presents a token must know the nonce that it was asked for with.",
+        help_text="Whether callers must present the nonce with which the token was requested.",
     )
     max_age = forms.IntegerField(
         required=False,
         min_value=1,
         max_value=366 * 24 * 3600,
         initial=600,
-        help_text="Refuse a token that was issued more than this many seconds ago. Empty: no limit.",
+        help_text="Reject a token that was issued more than this many seconds ago. Empty: no limit.",
     )
     replay = forms.ChoiceField(
         choices=[
@@ -80,5 +82,5 @@ class OIDCIDTokenSettings(UpstreamSettings, ClaimSettings, TokenSettings):
             ("off", "A token can be used until it expires"),
         ],
         initial="if_present",
-        help_text="Whether a token can be used again until it expires. Known by its jti, or else its nonce.",
+        help_text="Whether a token can be used again until it expires. Its jti or nonce identifies it.",
     )

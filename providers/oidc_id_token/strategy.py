@@ -1,4 +1,4 @@
-"""The ID token: what an OpenID provider tells a client about a subscriber who has signed on there."""
+"""The ID token of an OpenID provider."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class OIDCIDToken(Strategy):
     )
 
     def verify(self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing) -> Identity:
-        """Return the account that the ID token names, once all that the settings demand of it holds."""
+        """Return the account of a valid ID token."""
         now = time.time()
         claims = _proven(parameters["IdToken"], settings, keys.tenant, now).claims
         check_no_events(claims)
@@ -81,11 +81,11 @@ class OIDCIDToken(Strategy):
         return identity(account_id, None, _once(claims, settings["replay"]), expires)
 
     def prepare(self, settings: Mapping[str, Any], keys: KeyRing) -> None:
-        """Fetch the discovery document, and then the key set to which it leads."""
+        """Start to fetch the discovery document, and then the JWK Set."""
         discovery(settings, keys.tenant).prepare()
 
     def document_urls(self, settings: Mapping[str, Any], keys: KeyRing) -> Mapping[str, str]:
-        """Return the addresses of the two; that of the key set once the first has told it."""
+        """Return the URLs of both. That of the JWK Set is known when the discovery document is."""
         known = {"discovery document": address_of(settings)}
         try:
             key_set = discovery(settings, keys.tenant).current(wait=0.0)
@@ -94,7 +94,7 @@ class OIDCIDToken(Strategy):
         return {**known, "key set": key_set.source.url}
 
     def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[CheckResult]:
-        """Fetch both, one after the other, and say what they have."""
+        """Fetch the discovery document and the JWK Set."""
         key_set = discovery(settings, keys.tenant).fetch_now()
         yield CheckResult(True, f"The discovery document is that of {settings['issuer']}.")
         yield from key_set.fetch_now().findings(f"The key set at {urlsplit(key_set.source.url).netloc}")
@@ -108,7 +108,7 @@ def _proven(token: str, settings: Mapping[str, Any], tenant: str, now: float) ->
 
 
 def _check_party(claims: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Demand that the token is for our client, and that no client which we do not trust has a part in it.
+    """Require that the token is for our client, and names no client that is not trusted.
 
     OpenID Connect Core, section 3.1.3.7, steps 3 to 5.
     """
@@ -121,14 +121,14 @@ def _check_party(claims: Mapping[str, Any], settings: Mapping[str, Any]) -> None
 
 
 def _check_age(claims: Mapping[str, Any], settings: Mapping[str, Any], now: float) -> None:
-    """Demand an `iat`, and that it is not too long ago (step 10)."""
+    """Require a recent `iat` (step 10)."""
     issued, longest = numeric_date(claims, "iat"), settings["max_age"]
     if longest is not None and issued + longest + settings["clock_skew"] <= now:
         raise VerificationFailed(FailureReason.TOKEN_EXPIRED, "iat")
 
 
 def _check_nonce(claims: Mapping[str, Any], given: str | None, rule: str) -> None:
-    """Demand the nonce that the caller knows (step 11)."""
+    """Require the nonce that the caller presents (step 11)."""
     if rule == "off" or (rule == "if_given" and given is None):
         return
     if given is None or require(claims, "nonce") != given:
@@ -136,8 +136,8 @@ def _check_nonce(claims: Mapping[str, Any], given: str | None, rule: str) -> Non
 
 
 def _once(claims: Mapping[str, Any], replay: str) -> str | None:
-    """Return by what the token is accepted once: its `jti`, which few have, or else its `nonce`."""
+    """Return what identifies the token, to accept it once: its `jti`, or else its `nonce`."""
     if replay == "off" or "jti" in claims or "nonce" not in claims:
         return jti(claims, replay)
-    # As a hash, a nonce can be stored, whatever its length, and be no other token's jti.
+    # A hash limits the length of a nonce, and cannot be the jti of another token.
     return f"nonce {hashlib.sha256(string(claims, 'nonce').encode()).hexdigest()}"

@@ -4,7 +4,7 @@ from providers.apps import ProviderConfig
 
 
 class OperatorLoginConfig(ProviderConfig):
-    """Username and password, judged by the operator."""
+    """Username and password, verified by the operator."""
 
     default = True
     contract = 2

@@ -1,4 +1,4 @@
-"""What staff configure of the operator's login."""
+"""The settings of the provider `operator_login`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _BEARER = re.compile("[!-~]++")
 
 
 class OperatorLoginSettings(UpstreamSettings):
-    """Where to ask, as whom, and whether passwords come encrypted."""
+    """Endpoint, credentials and encryption of passwords."""
 
-    address = HTTPSField(label="Login endpoint", help_text="The operator's endpoint that judges passwords.")
+    address = HTTPSField(label="Login endpoint", help_text="The operator's endpoint that verifies passwords.")
     authentication = forms.ChoiceField(
         choices=[
             ("basic", "User and secret (Basic)"),
@@ -28,13 +28,13 @@ class OperatorLoginSettings(UpstreamSettings):
             ("none", "None: the network vouches for AGS"),
         ],
         initial="basic",
-        help_text="How AGS proves to the endpoint who it is.",
+        help_text="How AGS authenticates to the endpoint.",
     )
-    user = forms.CharField(required=False, max_length=255, initial="", help_text="Needed for Basic.")
+    user = forms.CharField(required=False, max_length=255, initial="", help_text="Required for Basic.")
     secret = SecretField(
         destination_settings=("address", "ca_certificates", "user"),
         required=False,
-        help_text="Needed for Basic and Bearer.",
+        help_text="Required for Basic and Bearer.",
     )
     encryption = forms.ChoiceField(
         choices=[
@@ -53,7 +53,7 @@ class OperatorLoginSettings(UpstreamSettings):
             ("pkcs1v15", "PKCS#1 v1.5 (only for clients that know nothing else)"),
         ],
         initial="oaep_sha256",
-        help_text="How client apps pad what they encrypt. Looked at only where AGS decrypts.",
+        help_text="The padding that client apps use. Used only if AGS decrypts.",
     )
     private_key = SecretField(
         # The key stays here; the passwords that it decrypts are sent there.
@@ -61,7 +61,7 @@ class OperatorLoginSettings(UpstreamSettings):
         required=False,
         multiline=True,
         max_length=8192,
-        help_text="Needed where AGS decrypts: the private RSA key (PEM, 2048 to 4096 bits).",
+        help_text="Required if AGS decrypts: the private RSA key (PEM, 2048 to 4096 bits).",
     )
 
     def clean_private_key(self) -> str:

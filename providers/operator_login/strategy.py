@@ -1,4 +1,4 @@
-"""The operator's login: username and password, passed on to the operator's own HTTP endpoint."""
+"""The operator's login: username and password, verified by an HTTP endpoint of the operator."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class OperatorLoginParameters(serializers.Serializer[Any]):
 
 
 class OperatorLogin(Strategy):
-    """Lets the operator judge `Username` and `Password`."""
+    """Has the operator verify `Username` and `Password`."""
 
     slug = "operator_login"
     label = "Username and password, judged by the operator's endpoint"
@@ -58,7 +58,7 @@ class OperatorLogin(Strategy):
     def verify(
         self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing
     ) -> Identity | Choice:
-        """Return the account or the accounts that the operator names."""
+        """Return the account, or the accounts, that the operator returns."""
         username, password = parameters["Username"], parameters["Password"]
         if not (username and password):
             raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)
@@ -68,7 +68,7 @@ class OperatorLogin(Strategy):
         return Identity(accounts[0].id) if len(accounts) == 1 else Choice(accounts)
 
     def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[CheckResult]:
-        """Log in as a subscriber that nobody knows."""
+        """Log in as a subscriber who does not exist."""
         if settings["encryption"] == "decrypt":
             bits = private_key(settings["private_key"]).key_size
             yield CheckResult(True, f"Passwords are decrypted with an RSA key of {bits} bits.")

@@ -44,13 +44,13 @@ class OperatorToken(Strategy):
     blocking = False
     Parameters = OperatorTokenParameters
     Settings = TokenSettings
-    # Of the right form, and signed by nobody.
+    # Well-formed; the signature is invalid.
     example = Example(
         parameters={"OperatorAuthToken": "eyJhbGciOiJIUzI1NiIsImtpZCI6ImtleS0xIn0.e30." + "A" * 43}
     )
 
     def verify(self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing) -> Identity:
-        """Return the account that the token names, once signature, times and tenant agree."""
+        """Return the account of a valid token."""
         now = time.time()
         proven = verify_jws(parameters["OperatorAuthToken"], keys, now)
         claims = proven.claims
@@ -64,7 +64,7 @@ class OperatorToken(Strategy):
         return identity(account_id, proven.key.id, jti(claims, settings["replay"]), expires)
 
     def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[CheckResult]:
-        """Say which keys could sign a token that is accepted now."""
+        """List the keys in force."""
         now = time.time()
         kids = sorted(kid for kid, key in keys.keys.items() if key.failure_reason(now) is None)
         if kids:

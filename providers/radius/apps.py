@@ -4,7 +4,7 @@ from providers.apps import ProviderConfig
 
 
 class RADIUSConfig(ProviderConfig):
-    """Username and password, or the ID of a line, as a RADIUS server knows them."""
+    """Username and password, or a line ID, verified by a RADIUS server."""
 
     default = True
     contract = 2

@@ -27,13 +27,13 @@ from providers.contract import UpstreamFailure, UpstreamUnavailable
 from providers.upstream import resolve_addresses
 
 SHARE = 0.9
-"""Of the deadline, what an exchange may take: what is wrong is then known before the caller gives up."""
+"""The share of the deadline for one exchange: errors are then known before the deadline."""
 
 LIMIT = 4096
-"""Bytes that a packet has at most (RFC 2865, section 3)."""
+"""Maximum bytes of a packet (RFC 2865, section 3)."""
 
 VIRTUAL = struct.pack("!L", 5)
-"""The NAS-Port-Type of somebody who comes by no port (RFC 2865, section 5.41)."""
+"""The NAS-Port-Type of a user without a physical port (RFC 2865, section 5.41)."""
 
 
 class Attribute(enum.IntEnum):
@@ -48,7 +48,7 @@ class Attribute(enum.IntEnum):
 
 
 class Verdict(enum.Enum):
-    """What a server answers. To a challenge AGS has no answer."""
+    """The response of a server. AGS does not support challenges."""
 
     ACCEPTED = AccessAccept
     REJECTED = AccessReject
@@ -56,7 +56,7 @@ class Verdict(enum.Enum):
 
 
 def access_request(username: str, password: str, settings: Mapping[str, Any], **more: bytes) -> AuthPacket:
-    """Return the request whether that is the password of that user. `more` are attributes, by their names."""
+    """Return an Access-Request. `more`: further attributes by their names."""
     # The library puts a Message-Authenticator before all other attributes (CVE-2024-3596).
     request = AuthPacket(
         AccessRequest,
@@ -75,7 +75,7 @@ def access_request(username: str, password: str, settings: Mapping[str, Any], **
 
 
 def exchange(request: AuthPacket, settings: Mapping[str, Any]) -> tuple[Verdict, Mapping[int, list[bytes]]]:
-    """Return what the server answers, and the attributes with it. Raises `UpstreamUnavailable`.
+    """Return the response of the server and its attributes. Raises `UpstreamUnavailable`.
 
     Whatever does not carry a Message-Authenticator that is right, for this request, is thrown away.
     """
@@ -95,15 +95,16 @@ def exchange(request: AuthPacket, settings: Mapping[str, Any]) -> tuple[Verdict,
             raise UpstreamUnavailable(UpstreamFailure.UNREACHABLE) from None
     if heard:
         raise UpstreamUnavailable(
-            UpstreamFailure.CERTIFICATE_UNTRUSTED, "no answer has a Message-Authenticator that is right"
+            UpstreamFailure.CERTIFICATE_UNTRUSTED, "no response has a valid Message-Authenticator"
         )
     raise UpstreamUnavailable(
-        UpstreamFailure.TIMEOUT, "it is silent, as towards whoever it does not know or has another secret"
+        UpstreamFailure.TIMEOUT,
+        "no answer: the server drops requests from unknown clients or with a wrong shared secret",
     )
 
 
 def _reach(host: str, port: int) -> socket.socket:
-    """Return a socket that hears this server only."""
+    """Return a socket that receives packets of this server only."""
     for address in resolve_addresses(host, port):
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         stream = socket.socket(family, socket.SOCK_DGRAM)
@@ -117,7 +118,7 @@ def _reach(host: str, port: int) -> socket.socket:
 
 
 def _datagrams(stream: socket.socket, until: float) -> Iterator[bytes]:
-    """Yield what comes in up to that moment."""
+    """Yield the packets that arrive until `ends`."""
     while (seconds := until - time.monotonic()) > 0:
         stream.settimeout(seconds)
         with contextlib.suppress(TimeoutError):
@@ -125,7 +126,7 @@ def _datagrams(stream: socket.socket, until: float) -> Iterator[bytes]:
 
 
 def _proven(request: AuthPacket, raw: bytes) -> AuthPacket | None:
-    """Return the answer, if it is one to this request, from somebody who knows the secret."""
+    """Return the response if it matches the request and is signed with the shared secret."""
     try:
         answer = request.CreateReply(packet=raw)
     except PacketError:

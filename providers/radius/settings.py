@@ -1,4 +1,4 @@
-"""What staff configure for a RADIUS server."""
+"""The settings of the provider `radius`."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ SENT = "sent"
 
 
 class RADIUSSettings(SessionTokenSettings, UpstreamSettings):
-    """What staff configure."""
+    """Server, shared secret, and rules for lines."""
 
     ca_certificates = None  # type: ignore[assignment] # the shared secret takes their place
     mode = forms.ChoiceField(
         choices=[(PASSWORD, "username and password of a subscriber"), (LINE, "ID of a line")],
         initial=PASSWORD,
-        help_text="What Username and Password are.",
+        help_text="Whether Username and Password are those of a subscriber, or identify a line.",
     )
-    host = HostField(help_text="The name or the address of the server.")
+    host = HostField(help_text="The name or IP address of the server.")
     port = forms.IntegerField(min_value=1, max_value=65535, initial=1812, help_text="Its UDP port.")
     shared_secret = SecretField(
         destination_settings=("host", "port"),
         min_length=16,
         max_length=128,
-        help_text="What the server knows AGS by, of at least 16 characters: make it random.",
+        help_text="The shared secret of the server and AGS: at least 16 random characters.",
     )
     nas_identifier = forms.RegexField(
         r"\A[!-~]{1,253}\Z", max_length=253, initial="ags", help_text="The name of AGS in requests."
@@ -37,7 +37,7 @@ class RADIUSSettings(SessionTokenSettings, UpstreamSettings):
         min_value=1,
         max_value=3,
         initial=2,
-        help_text="How often a request is sent within the deadline. 1 to 3.",
+        help_text="How many times a request is sent within the deadline. 1 to 3.",
     )
     account_attribute = forms.ChoiceField(
         choices=[
@@ -47,26 +47,26 @@ class RADIUSSettings(SessionTokenSettings, UpstreamSettings):
             ("CLASS", "Class"),
         ],
         initial=SENT,
-        help_text="What names the account. As it was sent: only where the server minds capitals.",
+        help_text="The source of the account ID. Use the username as sent only if the server compares case.",
     )
     line_secret = SecretField(
         destination_settings=(),
         required=False,
         min_length=16,
         max_length=128,
-        help_text="For lines: what the head-end sends as Password. "
+        help_text="For lines: the Password that the head-end sends. "
         "The ID of a line is no secret, so something else must be.",
     )
     line_password = SecretField(
-        # Anyone with the shared secret can read it in transit.
+        # Everybody who has the shared secret can read it in transit.
         destination_settings=("host", "port", "shared_secret"),
         required=False,
         max_length=128,
-        help_text="For lines: the password that the server expects with every line.",
+        help_text="For lines: the password that the server expects for every line.",
     )
 
     def clean(self) -> dict[str, Any]:
-        """Demand what lines need."""
+        """Require the settings of lines."""
         given: dict[str, Any] = super().clean() or {}
         for name in ("line_secret", "line_password"):
             if given.get("mode") == LINE and not given.get(name) and name not in self.errors:

@@ -1,4 +1,4 @@
-"""The RADIUS strategy: asks a server for a username and its password (RFC 2865), or for the ID of a line."""
+"""The RADIUS strategy: a server verifies a username and password, or a line ID (RFC 2865)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class RADIUSParameters(serializers.Serializer[Any]):
 
 
 class RADIUS(Strategy):
-    """Username and password, or the ID of a line, as the operator's RADIUS server knows them."""
+    """Username and password, or a line ID, verified by the operator's RADIUS server."""
 
     slug = "radius"
     label = "RADIUS server"
@@ -67,7 +67,7 @@ class RADIUS(Strategy):
         if not _can_be_sent(username, password):
             raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)
         if settings["mode"] == LINE:
-            # The server would accept any line that there is.
+            # The server would accept any existing line.
             if not hmac.compare_digest(password.encode(), settings["line_secret"].encode()):
                 raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)
             password = settings["line_password"]
@@ -77,16 +77,16 @@ class RADIUS(Strategy):
         return Identity(_account(username, said, settings["account_attribute"]))
 
     def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterator[CheckResult]:
-        """Ask for a user who is made up: the answer proves that the server is there and knows the secret."""
+        """Try a user who does not exist: the signed response proves that the shared secret is correct."""
         server = f"{settings['host']}:{settings['port']}"
         nobody, password = f"nobody-{secrets.token_hex(8)}", secrets.token_hex(16)
         verdict, _ = _within(settings, partial(_ask, nobody, password, settings))
         if verdict is Verdict.REJECTED:
             yield CheckResult(
-                passed=True, message=f"{server} knows the shared secret, and rejects a made-up user."
+                passed=True, message=f"{server} has the same shared secret, and rejects an unknown user."
             )
         else:
-            yield CheckResult(passed=False, message=f"{server} does not reject a user who was made up.")
+            yield CheckResult(passed=False, message=f"{server} does not reject an unknown user.")
 
 
 _Answer = tuple[Verdict, Mapping[int, list[bytes]]]
@@ -97,7 +97,7 @@ def _within(settings: Mapping[str, Any], call: Callable[[], _Answer]) -> _Answer
 
 
 def _can_be_sent(username: str, password: str) -> bool:
-    """A longer password has no place in a packet, and one that ends in NUL would be taken for another."""
+    """Return whether a packet can hold the password. Servers drop a NUL at its end."""
     try:
         sizes = len(username.encode()), len(password.encode())
     except UnicodeEncodeError:
@@ -108,7 +108,7 @@ def _can_be_sent(username: str, password: str) -> bool:
 
 def _ask(username: str, password: str, settings: Mapping[str, Any]) -> _Answer:
     wanted = settings["account_attribute"]
-    # A NUL asks for the one attribute that is not told unasked (RFC 4372, section 2.1).
+    # NUL requests the Chargeable-User-Identity (RFC 4372, section 2.1).
     more = {wanted: b"\0"} if wanted == Attribute.CHARGEABLE_USER_IDENTITY.name else {}
     return exchange(access_request(username, password, settings, **more), settings)
 

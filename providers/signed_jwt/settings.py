@@ -1,4 +1,4 @@
-"""What staff configure for a service that is handed JWTs of the operator."""
+"""The settings of the provider `signed_jwt`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from providers.jwks import AlgorithmsField, PublicKeysField, Unusable, entered
 
 
 class SignedJWTSettings(UpstreamSettings, ClaimSettings, TokenSettings):
-    """Where the keys are, and what a token must say."""
+    """Keys, and rules for tokens."""
 
     keys_from = forms.ChoiceField(
         label="Keys",
@@ -23,42 +23,41 @@ class SignedJWTSettings(UpstreamSettings, ClaimSettings, TokenSettings):
     )
     key_set_address = HTTPSField(
         required=False,
-        help_text="Needed where the keys are there: the operator's JWK Set. It is kept, and asked for again "
-        "every few minutes.",
+        help_text="Required if the keys are fetched: the URL of the operator's JWK Set. It is cached, and "
+        "fetched again every few minutes.",
     )
     public_keys = PublicKeysField(
         required=False,
-        help_text="Needed where the keys are entered: a public key or a certificate in PEM, a JWK or a "
-        "JWK Set.",
+        help_text="Required if the keys are entered: a public key or certificate in PEM, a JWK or a JWK Set.",
     )
     key_id = forms.RegexField(
         rf"\A{EXTERNAL_KID.pattern}\Z",
         label="Key ID",
         required=False,
         max_length=128,
-        help_text="The kid of a key that is entered in PEM, where it is needed. A JWK has its own.",
+        help_text="Required for a key in PEM: its kid. A JWK contains its kid.",
     )
     algorithms = AlgorithmsField(initial=["RS256", "ES256", "EdDSA"])
-    issuer = forms.CharField(max_length=255, help_text="What iss must be, to the character.")
+    issuer = forms.CharField(max_length=255, help_text="The required value of iss.")
     audience = forms.CharField(
-        max_length=255, help_text="What aud must be, or have among others where it is an array."
+        max_length=255, help_text="The required value of aud, or of a member of the array."
     )
     header_type = forms.RegexField(
         r"\A[A-Za-z0-9.+-]++\Z",
         max_length=64,
         initial="JWT",
-        help_text="What typ of the header must be. JWT: it may also be absent. "
-        "An authorization server may sign access tokens as at+jwt, to tell them from others.",
+        help_text="The required value of typ in the header. JWT: typ may also be absent. "
+        "Authorization servers may sign access tokens as at+jwt.",
     )
 
     def clean(self) -> dict[str, Any]:
-        """Demand keys where they are said to be."""
+        """Require the keys where `keys_from` says they are."""
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         source = {"address": "key_set_address", "entered": "public_keys"}.get(cleaned.get("keys_from", ""))
         if source is None or self.errors:
             return cleaned
         if not cleaned[source]:
-            self.add_error(source, "Needed, for this is where the keys are said to be.")
+            self.add_error(source, "Required for this choice of keys.")
         elif source == "public_keys":
             try:
                 entered("", cleaned[source], cleaned["key_id"], tuple(cleaned["algorithms"]))

@@ -46,7 +46,7 @@ class SignedJWT(Strategy):
     )
 
     def verify(self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing) -> Identity:
-        """Return the account that the token names, once all that the settings demand of it holds."""
+        """Return the account of a valid token."""
         now = time.time()
         proven = _proven(parameters["Token"], settings, keys.tenant, now)
         claims = proven.claims
@@ -58,16 +58,16 @@ class SignedJWT(Strategy):
         return identity(account_id, None, jti(claims, settings["replay"]), expires)
 
     def prepare(self, settings: Mapping[str, Any], keys: KeyRing) -> None:
-        """Fetch the key set, if there is one to be fetched."""
+        """Start to fetch the JWK Set, if it is at a URL."""
         if settings["keys_from"] == "address":
             _document(settings, keys.tenant).prepare()
 
     def document_urls(self, settings: Mapping[str, Any], keys: KeyRing) -> Mapping[str, str]:
-        """Return the address of the key set, if it has one."""
+        """Return the URL of the JWK Set, if it has one."""
         return {"key set": settings["key_set_address"]} if settings["keys_from"] == "address" else {}
 
     def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[CheckResult]:
-        """Say which keys there are."""
+        """List the usable keys."""
         if settings["keys_from"] == "entered":
             return _entered(settings, keys.tenant).findings("What is entered")
         host = urlsplit(settings["key_set_address"]).netloc

@@ -4,7 +4,7 @@ from providers.apps import ProviderConfig
 
 
 class TokenIntrospectionConfig(ProviderConfig):
-    """An access token, judged by the identity provider that issued it."""
+    """An access token, verified by the identity provider that issued it."""
 
     default = True
     contract = 2

@@ -1,4 +1,4 @@
-"""What staff configure of token introspection."""
+"""The settings of the provider `token_introspection`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from providers.contract import HTTPSField, SecretField, SessionTokenSettings, Up
 
 
 class TokenIntrospectionSettings(UpstreamSettings, SessionTokenSettings):
-    """Where to ask, as whom, and what the answer must say."""
+    """Endpoint, credentials, and rules for the response."""
 
     address = HTTPSField(
         label="Introspection endpoint",
         help_text="The introspection_endpoint of the identity provider (RFC 7662).",
     )
     client_id = forms.CharField(
-        label="Client ID", max_length=255, help_text="The client that AGS is to the identity provider."
+        label="Client ID", max_length=255, help_text="The client ID of AGS at the identity provider."
     )
     client_secret = SecretField(
-        destination_settings=("address", "ca_certificates", "client_id"), help_text="Its secret."
+        destination_settings=("address", "ca_certificates", "client_id"),
+        help_text="The client secret of AGS.",
     )
     client_authentication = forms.ChoiceField(
         choices=[
@@ -29,13 +30,13 @@ class TokenIntrospectionSettings(UpstreamSettings, SessionTokenSettings):
             ("client_secret_post", "In the form (client_secret_post)"),
         ],
         initial="client_secret_basic",
-        help_text="How the identity provider expects the two (RFC 6749, section 2.3.1).",
+        help_text="How AGS sends client ID and secret (RFC 6749, section 2.3.1).",
     )
     token_type_hint = forms.ChoiceField(
         required=False,
         choices=[("access_token", "An access token"), ("", "Nothing")],
         initial="access_token",
-        help_text="What the identity provider is told that it is asked about.",
+        help_text="The token_type_hint of the request.",
     )
     token_type = forms.ChoiceField(
         choices=[
@@ -43,40 +44,40 @@ class TokenIntrospectionSettings(UpstreamSettings, SessionTokenSettings):
             ("if_present", "It may leave token_type out"),
         ],
         initial="required",
-        help_text="Some identity providers answer about refresh tokens, too, and leave it out for them.",
+        help_text="Some identity providers also accept refresh tokens, and omit token_type for them.",
     )
     issuer = forms.CharField(
         required=False,
         max_length=500,
         initial="",
-        help_text="What iss must be. Empty: it is not looked at.",
+        help_text="The required value of iss. Empty: not checked.",
     )
     audience = forms.CharField(
         required=False,
         max_length=500,
         initial="",
-        help_text="What aud must be, or hold. Empty: it is not looked at.",
+        help_text="The required value or member of aud. Empty: not checked.",
     )
     scope = forms.CharField(
         required=False,
         max_length=500,
         initial="",
-        help_text="The scopes that a token must have, all of them, separated by spaces. Empty: none.",
+        help_text="Required scopes, separated by spaces. Empty: none.",
     )
     account_member = forms.CharField(
-        max_length=100, initial="sub", help_text="The member of the answer that names the account."
+        max_length=100, initial="sub", help_text="The member of the response that contains the account ID."
     )
     tenant_member = forms.CharField(
         required=False,
         max_length=100,
         initial="",
-        help_text="The member of the answer that must be the tenant ID. Empty: none.",
+        help_text="The member of the response that must be the tenant ID. Empty: none.",
     )
     clock_skew = forms.IntegerField(
         min_value=0,
         max_value=300,
         initial=30,
-        help_text="Seconds by which the identity provider's clock may differ from ours. 0 to 300.",
+        help_text="Seconds by which the identity provider's clock may differ from that of AGS. 0 to 300.",
     )
 
     def clean(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Token introspection (RFC 7662): the operator's identity provider is asked about a token of its own."""
+"""Token introspection (RFC 7662) at the operator's identity provider."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TokenIntrospectionParameters(serializers.Serializer[Any]):
 
 
 class TokenIntrospection(Strategy):
-    """Asks about an `AccessToken`, each time anew.
+    """Introspects each `AccessToken`, without a cache.
 
     No answer is kept: a token can be revoked at any moment, and what is granted for it outlives it.
     """
@@ -63,7 +63,7 @@ class TokenIntrospection(Strategy):
     )
 
     def verify(self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing) -> Identity:
-        """Return the account that the identity provider names for the token."""
+        """Return the account of an active token."""
         token = parameters["AccessToken"]
         if not _TOKEN.fullmatch(token):
             raise VerificationFailed(FailureReason.MALFORMED)
@@ -73,7 +73,7 @@ class TokenIntrospection(Strategy):
         return Identity(validate(said, settings, keys.tenant, time.time()))
 
     def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[CheckResult]:
-        """Ask about a token that nobody has issued."""
+        """Introspect a token that was never issued."""
         host = urlsplit(settings["address"]).netloc
         said = _introspect(secrets.token_urlsafe(32), settings).get("active")
         if said is False:
@@ -96,7 +96,7 @@ class TokenIntrospection(Strategy):
 
 
 def _introspect(token: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the answer of the endpoint (RFC 7662, section 2.2). Raises `UpstreamUnavailable`."""
+    """Return the introspection response (RFC 7662, section 2.2). Raises `UpstreamUnavailable`."""
     form = {"token": token}
     if settings["token_type_hint"]:
         form["token_type_hint"] = settings["token_type_hint"]
@@ -109,7 +109,7 @@ def _introspect(token: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
     answer = request("POST", settings["address"], settings, headers=headers, body=urlencode(form).encode())
     if answer.status == 400 and answer.json_object().get("error") == "unsupported_token_type":
-        return {"active": False}  # so do servers say of text that is none of their tokens (RFC 7009)
+        return {"active": False}  # some servers respond so to unknown tokens (RFC 7009)
     if answer.status != 200:
         raise answer.unavailable()
     return answer.json_object()

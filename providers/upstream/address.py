@@ -1,4 +1,4 @@
-"""Which addresses may be spoken to.
+"""The addresses that AGS may connect to.
 
 A setting that leads into the inside of a network would make AGS the hand of whoever may edit it.
 """
@@ -14,7 +14,7 @@ from providers.contract import UpstreamFailure, UpstreamUnavailable
 
 
 def resolve_addresses(host: str, port: int) -> list[str]:
-    """Return the addresses (IPv4 or IPv6, as text) of `host` that may be spoken to, in the resolver's order.
+    """Return the allowed addresses (IPv4 or IPv6, as text) of `host`, in the resolver's order.
 
     To connect to one of these, and not to the name, is what keeps a name that changes its mind from leading
     elsewhere. May wait as long as the resolver does: call it inside `run`. Raises `UpstreamUnavailable`.

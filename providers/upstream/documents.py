@@ -1,7 +1,7 @@
-"""Documents of upstreams, such as key sets: fetched in the background, kept, and used while they may be.
+"""Documents of upstreams, such as JWK Sets: fetched in the background and cached.
 
-A request waits for a document only where there is none that may be used: at first, after nobody has asked for
-`FRESH_FOR`, or for a key that has just been published.
+A request waits for a document only if the cache has no usable copy: the first time, if no request has used
+the document for `FRESH_FOR`, or to find a key that has just been published.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from providers.upstream.bulkhead import background, foreground
 from providers.upstream.http import host_and_port, request
 
 FRESH_FOR = 300.0
-"""Seconds after which a document is not used any more without asking whether there is a newer one."""
+"""Seconds after which a copy must be fetched again before it is used."""
 
 EARLY = 240.0
-"""Seconds after which that is done already, in the background, by a document that is in use."""
+"""Seconds after which a document in use is fetched again in the background."""
 
 KEPT_FOR = 24 * 3600.0
-"""Seconds for which the last good copy is used while the upstream is away."""
+"""Seconds for which the last copy is used while the upstream is unavailable."""
 
 GAP = 10.0
-"""Seconds from one fetch to the next, whatever is asked for, and however often."""
+"""Minimum seconds between two fetches."""
 
 BUSY_GAP = 1.0
-"""Seconds to the next attempt where one found no room: nothing was asked of the upstream."""
+"""Minimum seconds to the next fetch if the bulkhead was full: no request was sent."""
 
 LIMIT = 256 * 1024
-"""Bytes that a document has at most."""
+"""Maximum bytes of a document."""
 
 fetched = Signal()
-"""Sent with `document` after each fetch, good or bad, in the thread that fetched."""
+"""Sent with `document` after each fetch, successful or not, in the thread that fetched."""
 
 _T = TypeVar("_T")
 
@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a document comes from, and for which tenant: what one is told never reaches another."""
+    """The URL of a document, and the tenant that uses it: tenants never share a copy."""
 
     tenant: str
     url: str
@@ -59,7 +59,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How fetching goes. Moments are in seconds since the epoch; None: never."""
+    """The outcome of fetching. Times are in seconds since the epoch; None: never."""
 
     good_at: float | None = None
     failed_at: float | None = None
@@ -68,7 +68,7 @@ class Health:
 
 
 class Document(Generic[_T]):
-    """One document, as `parse` reads it. Shared by all threads."""
+    """A document, parsed by `parse`. Shared by all threads."""
 
     def __init__(self, source: Source, parse: Callable[[bytes], _T]) -> None:
         self.source = source
@@ -84,12 +84,12 @@ class Document(Generic[_T]):
     def current(self, wait: float | None = None) -> _T:
         """Return the document. Raises `UpstreamUnavailable`.
 
-        Where it must be fetched first, that takes at most `wait` seconds, or the deadline of the source.
+        If it must be fetched first, wait for at most `wait` seconds, by default the deadline of the source.
         """
         with self._lock:
             age = time.monotonic() - self._good_at
             fetch = self._fetch_if_due() if age >= EARLY else None
-            # While the upstream is away, the last good copy costs nobody the wait for a vain attempt.
+            # While the upstream is unavailable, no request waits for another failed fetch.
             if self._copy is not None and (age < FRESH_FOR or (self._failed and age < KEPT_FOR)):
                 return self._copy
         outage = self._wait(fetch, wait)
@@ -97,13 +97,13 @@ class Document(Generic[_T]):
             if self._copy is not None and time.monotonic() - self._good_at < KEPT_FOR:
                 return self._copy
             told = self._failed or outage or UpstreamUnavailable(UpstreamFailure.TIMEOUT)
-        # A new one each time: one that is raised by many keeps the frames of all, and what is in them.
+        # A new exception each time: a shared one would keep the frames of all requests.
         raise UpstreamUnavailable(told.failure, told.detail)
 
     def refreshed(self, than: _T, wait: float | None = None) -> _T:
-        """Return the document as it is now, for `than` lacks what was looked for.
+        """Return a newer document than `than`, which lacks a key.
 
-        Fetches once, and not within `GAP` of the last time; where that brings nothing, `than` comes back.
+        Fetches at most once, and not within `GAP` of the last fetch. Returns `than` if there is none.
         """
         with self._lock:
             fetch = self._fetch_if_due() if self._copy is than else None
@@ -112,13 +112,13 @@ class Document(Generic[_T]):
             return than if self._copy is None else self._copy
 
     def prepare(self) -> None:
-        """Begin to fetch it, if there is no copy yet, and wait for nothing."""
+        """Start to fetch the document if there is no copy. Returns at once."""
         with self._lock:
             if self._copy is None:
                 self._fetch_if_due()
 
     def fetch_now(self) -> _T:
-        """Fetch it, whatever is kept, and return it. Raises `UpstreamUnavailable`."""
+        """Fetch and return the document, even if there is a copy. Raises `UpstreamUnavailable`."""
         try:
             copy = self._load()
             self._keep(copy)
@@ -130,7 +130,7 @@ class Document(Generic[_T]):
         return copy
 
     def _fetch_if_due(self) -> Future[None] | None:
-        """Return the fetch that is under way, having begun one if it is time. Holds the lock."""
+        """Return the fetch in progress; start one if it is due. Requires the lock."""
         now = time.monotonic()
         if self._fetch is None and now - self._begun_at >= GAP:
             self._fetch, self._begun_at = Future(), now
@@ -143,7 +143,7 @@ class Document(Generic[_T]):
         return self._fetch
 
     def _wait(self, fetch: Future[None] | None, seconds: float | None) -> UpstreamUnavailable | None:
-        """Wait for that fetch to end, and return what kept it from being waited for."""
+        """Wait for the end of a fetch. Return why it could not be awaited."""
         if fetch is None:
             return None
         try:
@@ -168,7 +168,7 @@ class Document(Generic[_T]):
         with self._lock:
             self._fetch = None
         fetch.set_result(None)
-        # Last, for nobody needs to wait for those who listen.
+        # Last: requests must not wait for the receivers of the signal.
         self._tell()
 
     def _load(self) -> _T:
@@ -197,7 +197,7 @@ class Document(Generic[_T]):
 
 @lru_cache(maxsize=4096)
 def document(source: Source, parse: Callable[[bytes], Any]) -> Document[Any]:
-    """Return the document of that source: the same for the same source and the same (equal) `parse`.
+    """Return the document of a source: the same object for equal sources and equal `parse`.
 
     `parse` takes the bytes. It raises `UpstreamUnavailable(RESPONSE_INVALID)` if they are not valid.
     """

@@ -1,4 +1,4 @@
-"""The one HTTP client: https only, no redirects, no proxies of the environment, bounded in time and size."""
+"""The HTTP client: https only, no redirects, no proxies, limited in time and size."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from providers.upstream.response import Response
 from providers.upstream.tls import tls_context
 
 LIMIT = 64 * 1024
-"""Bytes of an answer, unless a call says otherwise."""
+"""Default maximum bytes of a response."""
 
 IDLE = 4.0
-"""Seconds for which an idle connection is kept: fewer than servers keep theirs, so none is found closed."""
+"""Seconds for which an idle connection is kept: less than the keep-alive of servers."""
 
 
 def request(
@@ -55,7 +55,7 @@ def request(
 
 
 def host_and_port(url: str) -> str:
-    """Return by which name the server of an https address is known among upstreams."""
+    """Return the name of an upstream in bulkheads and logs."""
     parts = urlsplit(url)
     return f"{parts.hostname}:{parts.port or 443}"
 
@@ -118,7 +118,7 @@ class _Call:
 
 
 def _has_more(method: str, received: bytes) -> bool:
-    """Whether something came after the end of an answer. httpcore2 does not tell, so h11 reads it again."""
+    """Return whether data follows the response. httpcore2 does not report it, so h11 parses it again."""
     reader = h11.Connection(h11.CLIENT)
     reader.send(h11.Request(method=method, target="/", headers=[("Host", "")]))
     reader.send(h11.EndOfMessage())
@@ -131,7 +131,7 @@ def _has_more(method: str, received: bytes) -> bool:
 
 @contextmanager
 def _outages() -> Iterator[None]:
-    """Say of what the library raises what it means."""
+    """Translate the exceptions of the library."""
     try:
         yield
     except httpcore2.TimeoutException:
@@ -144,7 +144,7 @@ def _outages() -> Iterator[None]:
 
 @lru_cache(maxsize=256)
 def _pool(authorities: str) -> httpcore2.ConnectionPool:
-    """The kept connections to all servers that the same authorities vouch for."""
+    """Return the connection pool for servers with the same CA certificates."""
     return httpcore2.ConnectionPool(
         tls_context(authorities),
         max_connections=MAX_CONCURRENT_CALLS,
@@ -158,7 +158,7 @@ _own = threading.local()
 
 
 def _left() -> float:
-    """Seconds until then: a server that sends a byte now and then gains nothing."""
+    """Return the seconds that are left: a server that sends slowly gets no extra time."""
     left: float = _own.ends - time.monotonic()
     if left <= 0:
         raise httpcore2.ReadTimeout
@@ -166,7 +166,7 @@ def _left() -> float:
 
 
 class _Network(httpcore2.NetworkBackend):
-    """Connects to an address that is allowed."""
+    """Connects only to allowed addresses."""
 
     def connect_tcp(self, host: str, port: int, *args: Any, **kwargs: Any) -> httpcore2.NetworkStream:
         backend = httpcore2.SyncBackend()

@@ -1,4 +1,4 @@
-"""What an upstream has answered, and what an answer means that says nothing of the matter."""
+"""The response of an upstream."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from providers.contract import UpstreamFailure, UpstreamUnavailable
 from providers.strict_json import NotStrictJSON, parse
 
 DEPTH = 8
-"""Levels of the JSON that an upstream answers at most."""
+"""Maximum nesting of the JSON in a response."""
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What an upstream has answered. Names of headers are in lower case; `body` begins after a UTF-8 BOM."""
+    """A response. Names of headers are in lower case; `body` excludes a UTF-8 BOM."""
 
     status: int
     headers: Mapping[str, str]
@@ -32,7 +32,7 @@ class Response:
         return value
 
     def unavailable(self) -> UpstreamUnavailable:
-        """Return what this status means where nothing else is made of it."""
+        """Return the error that an unexpected status means."""
         if self.status in {401, 403}:
             return UpstreamUnavailable(UpstreamFailure.CREDENTIALS_REJECTED)
         away = self.status == 429 or self.status >= 500

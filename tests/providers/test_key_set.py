@@ -87,7 +87,7 @@ USED = {
 
 NO_KID = "without a kid of"
 SECRET = "private or shared"
-PURPOSE = "not meant for signatures"
+PURPOSE = "not for signatures"
 NOT_ALLOWED = "for none of the algorithms"
 MALFORMED = "with malformed members"
 FACTOR = "of RSA with a modulus that is even or has another factor below 4096"
@@ -95,8 +95,8 @@ LOW_ORDER = "of Ed25519 with a point of low order"
 NO_POINT = "of Ed25519 with octets that encode no point"
 OTHER_KIND = "of another kind than"
 UNUSED = {
-    "a number": (5, "written as something else than an object"),
-    "null": (None, "written as something else than an object"),
+    "a number": (5, "not written as a JSON object"),
+    "null": (None, "not written as a JSON object"),
     "without kid": (EC.jwk(kid=ABSENT), NO_KID),
     "kid a number": (EC.jwk(kid=5), NO_KID),
     "kid empty": (EC.jwk(kid=""), NO_KID),
@@ -210,13 +210,11 @@ def test_a_kid_that_two_usable_keys_have_is_nobodys() -> None:
     double = [signer("ES256", "a").jwk(), signer("EdDSA", "a").jwk(), signer("ES256", "b").jwk()]
     found = read(double)
     assert list(found.ring.keys) == ["b"]
-    assert dict(found.unused) == {"with a kid that another one has, too": 2}
+    assert dict(found.unused) == {"with the same kid as another key": 2}
     twice = [RSA.jwk(kid="a"), RSA.jwk(kid="a"), signer("RS256", "other").jwk(kid="a"), EC.jwk(kid="b")]
     found = read(twice)
     assert list(found.ring.keys) == ["b"]
-    assert dict(found.unused) == {"with a kid that another one has, too": 2}, (
-        "two keys, one of them listed twice"
-    )
+    assert dict(found.unused) == {"with the same kid as another key": 2}, "two keys, one of them listed twice"
     # One that is for something else takes no kid away.
     assert list(read([RSA.jwk(use="enc", kid="a"), signer("ES256", "a").jwk()]).ring.keys) == ["a"]
 
@@ -226,16 +224,14 @@ def test_one_key_that_is_listed_twice_is_one_key() -> None:
     assert list(found.ring.keys) == ["RS256", "ES256"]
     assert not found.unused
     for_both = [RSA.jwk(alg=name) for name in ("RS256", "PS256")]
-    assert "kid that another one has" in why(for_both, ("RS256", "PS256")), "it is for one algorithm"
+    assert "same kid as another key" in why(for_both, ("RS256", "PS256")), "it is for one algorithm"
 
 
 def test_it_says_in_words_what_is_used_and_what_is_not_and_why() -> None:
     listed = [EC.jwk(), RSA.jwk(), RSA.jwk(use="enc"), RSA.jwk(use="enc"), 5]
     used, unused = read(listed).findings("The key set at login.example")
     assert used.message == "The key set at login.example has 2 usable keys: ES256 (ES256), RS256 (RS256)."
-    assert unused.message == (
-        "Not used: 2 keys not meant for signatures; 1 key written as something else than an object."
-    )
+    assert unused.message == ("Not used: 2 keys not for signatures; 1 key not written as a JSON object.")
     many = read([signer("EdDSA", f"k{number}").jwk() for number in range(12)]).findings("x")
     assert many[0].message.endswith("k9 (EdDSA), and 2 more.")
 
@@ -326,8 +322,8 @@ ENTERED = {
 }
 
 NOT_ENTERED = {
-    "nothing readable": ("hello", "k1", "is neither"),
-    "two keys in PEM": (EC.pem + RSA.pem, "k1", "is neither"),
+    "nothing readable": ("hello", "k1", "is not a public key"),
+    "two keys in PEM": (EC.pem + RSA.pem, "k1", "is not a public key"),
     "PEM without key ID": (EC.pem, "", "needs the key ID"),
     "PEM cut": (EC.pem.replace("M", "", 1), "k1", "is malformed"),
     "PEM of another curve": (signer("ES256", curve=ec.SECP384R1).pem, "k1", "is a key on another curve"),
@@ -340,15 +336,15 @@ NOT_ENTERED = {
     ),
     "a JWK with a factor": (json.dumps(rsa_times(3)), "", f"has no usable key: 1 key {FACTOR}"),
     "a certificate cut": (EC.certificate.replace("M", "", 1), "k1", "is malformed"),
-    "PKCS#1": (EC.pem.replace("PUBLIC", "RSA PUBLIC"), "k1", "is neither"),
-    "a JWK with a key ID beside it": (json.dumps(EC.jwk()), "k1", "has its own key ID"),
+    "PKCS#1": (EC.pem.replace("PUBLIC", "RSA PUBLIC"), "k1", "is not a public key"),
+    "a JWK with a key ID beside it": (json.dumps(EC.jwk()), "k1", "contains its key ID"),
     "a JWK that is not usable": (
         json.dumps(EC.jwk(use="enc")),
         "",
-        "has no usable key: 1 key not meant",
+        "has no usable key: 1 key not for signatures",
     ),
     "JSON that is none": ("{", "", "is malformed"),
-    "keys a number": ('{"keys": 5}', "", "is no JWK Set"),
+    "keys a number": ('{"keys": 5}', "", "is not a JWK Set"),
 }
 
 PRIVATE = {

@@ -483,7 +483,7 @@ def test_check_says_what_is_there(server: HTTPSServer) -> None:
     server.replies["/keys"] = as_json({"keys": [EC.jwk(), RSA.jwk(use="enc")]})
     used, unused = SignedJWT().check(by_address(server), RING)
     assert used.message == f"The key set at {server.address} has 1 usable key: ES256 (ES256)."
-    assert unused.message == "Not used: 1 key not meant for signatures."
+    assert unused.message == "Not used: 1 key not for signatures."
     _, cleaned = validated(SignedJWT(), ENTERED | {"public_keys": EC.pem, "key_id": "k1"})
     (entered,) = SignedJWT().check(cleaned, RING)
     assert entered.message == "What is entered has 1 usable key: k1 (ES256)."
