@@ -67,7 +67,7 @@ class StaffHandler(WSGIHandler):
     request_class = StaffRequest
 
     def respond(self, environ: dict[str, Any]) -> HttpResponseBase:
-        """Response a request."""
+        """Return the response to a request."""
         response: HttpResponseBase = self(environ, _start_response)
         if not response.streaming:
             response.close()

@@ -408,7 +408,7 @@ def text(value: bytes, tag: int = 0x04) -> bytes:
 
 
 def answering(*answers: bytes) -> Callable[[ssl.SSLSocket], None]:
-    """Response each request with the next of these, then hang up."""
+    """Answer each request with the next of these, then hang up."""
 
     def serve(wire: ssl.SSLSocket) -> None:
         for answer in answers:
