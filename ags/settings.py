@@ -5,31 +5,31 @@ from pathlib import Path
 
 from django.urls import reverse_lazy
 
-from ags import environment as env
+from ags import env
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 # What the environment decides (.env.example tells each)
-DEBUG = env.switch("DEBUG", default=False)
+DEBUG = env.env_bool("DEBUG", default=False)
 SECRET_KEY = env.secret_key()
 AGS_ENCRYPTION_KEYS = env.encryption_keys()
-AGS_DATABASE_POOLER = env.one_of("AGS_DATABASE_POOLER", "none", ("none", "transaction"))
+AGS_DATABASE_POOLER = env.env_choice("AGS_DATABASE_POOLER", "none", ("none", "transaction"))
 DATABASES = {"default": env.database(pooled=AGS_DATABASE_POOLER == "transaction")}
 ALLOWED_HOSTS = env.hosts("AGS_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 AGS_PROVIDERS = env.app_paths("AGS_PROVIDERS", "providers.operator_token")
 AGS_PRIVATE_UPSTREAMS = env.networks("AGS_PRIVATE_UPSTREAMS")
-AGS_DEFAULT_TENANT = env.matching(
+AGS_DEFAULT_TENANT = env.env_match(
     "AGS_DEFAULT_TENANT", "", r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})?", "a tenant ID"
 )
-AGS_ADMIN = env.one_of("AGS_ADMIN", "on", ("on", "off", "only"), env.ON_OFF)
+AGS_ADMIN = env.env_choice("AGS_ADMIN", "on", ("on", "off", "only"), env.ON_OFF)
 AGS_BIND = env.bind("AGS_BIND", "127.0.0.1:8000")
 AGS_OPERATIONS_BIND = env.second_bind("AGS_OPERATIONS_BIND", AGS_BIND)
-AGS_DRAIN_SECONDS = env.whole_number("AGS_DRAIN_SECONDS", 8, 0, 300)
-AGS_WORKERS = env.whole_number("AGS_WORKERS", len(env.cpus()), 1, 512)
+AGS_DRAIN_SECONDS = env.env_int("AGS_DRAIN_SECONDS", 8, 0, 300)
+AGS_WORKERS = env.env_int("AGS_WORKERS", len(env.cpus()), 1, 512)
 # Unset is not zero: a check tells a deployment that it has not said how many proxies it has.
 AGS_TRUSTED_PROXIES_SET = env.is_set("AGS_TRUSTED_PROXIES")
-AGS_TRUSTED_PROXIES = env.whole_number("AGS_TRUSTED_PROXIES", 0, 0, 10)
-AGS_LOG_LEVEL = env.one_of("AGS_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
+AGS_TRUSTED_PROXIES = env.env_int("AGS_TRUSTED_PROXIES", 0, 0, 10)
+AGS_LOG_LEVEL = env.env_choice("AGS_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
 
 INSTALLED_APPS = [
     "unfold",
@@ -142,9 +142,9 @@ AUTH_PASSWORD_VALIDATORS = [
 AXES_FAILURE_LIMIT = 5
 AXES_COOLOFF_TIME = 0.25  # hours
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
-AXES_CLIENT_IP_CALLABLE = "ags.api.address.client_address"
+AXES_CLIENT_IP_CALLABLE = "ags.api.client_ip.client_ip"
 AXES_VERBOSE = False
-AXES_CLIENT_STR_CALLABLE = "ags.api.address.for_log"
+AXES_CLIENT_STR_CALLABLE = "ags.api.client_ip.for_log"
 AXES_ENABLE_ADMIN = False  # its pages count whole tables
 FAVICON = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"

@@ -316,7 +316,7 @@ def _server() -> Iterator[tuple[InProcess, BinaryIO]]:
             for name, value in LOGGING.items():
                 connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
             connection.execute("SELECT pg_reload_conf()")
-        settings = ags.environment(server.create(DATABASE), in_process.PORT)
+        settings = ags.env(server.create(DATABASE), in_process.PORT)
         ags.prepare(settings)
         gc.collect()
         gc.disable()  # a finalizer must not run in one request and not in another

@@ -44,7 +44,7 @@ def main() -> int:
 
 def _refusals() -> Iterator[tuple[str, int, Callable[[], None]]]:
     """Yield what is read, how large it is, and what reads it and demands that it is refused."""
-    from ags.api.parsing import MAX_BYTES
+    from ags.api.request.body import MAX_BYTES
     from bench.in_process import started
     from providers.contract import PARAMETER_MAX_LENGTH, KeyRing, UpstreamUnavailable, VerificationFailed
     from providers.jose import verify_jws

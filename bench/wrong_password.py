@@ -15,6 +15,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+from tenants.services.settings import clean_settings
+
 CALLS = 400
 """Of each kind."""
 
@@ -52,10 +54,9 @@ def _asked(servers: ExitStack) -> list[tuple[str, dict[str, Any]]]:
 def _login(slug: str, settings: dict[str, Any]) -> Callable[[str], float]:
     from providers.contract import FailureReason, KeyRing, VerificationFailed
     from providers.registry import strategies
-    from tenants.settings_form import validated
 
     strategy = strategies()[slug]
-    _, cleaned = validated(strategy, settings)
+    _, cleaned = clean_settings(strategy, settings)
 
     def login(username: str) -> float:
         """Return how long it took, in milliseconds, to be refused."""

@@ -11,10 +11,10 @@ from django.db.utils import OperationalError, ProgrammingError
 
 from providers.contract import SecretField, Strategy
 from providers.registry import strategies
-from tenants import material
-from tenants.encryption import Unsealable
 from tenants.models import Key, KeyState, Service, SigningKey, Tenant
-from tenants.settings_form import validated
+from tenants.secrets import key_material
+from tenants.secrets.encryption import DecryptionFailed
+from tenants.services.settings import clean_settings
 from tenants.whitespace import strip_whitespace
 
 
@@ -71,14 +71,14 @@ def _services() -> list[CheckMessage]:
             continue
         try:
             secrets = service.secrets()
-            validated(strategy, service.clear_settings())
+            clean_settings(strategy, service.settings_with_secrets())
             found += [
                 _white_space(f"{where}, {name}")
                 for name, text in secrets.items()
                 if name in _single_line_secrets(strategy) and strip_whitespace(text) != text
             ]
-        except Unsealable:
-            found.append(_unsealable(where))
+        except DecryptionFailed:
+            found.append(_decryption_failed(where))
         except ValidationError as problem:
             found.append(Warning(f"{where}: not offered: {'; '.join(problem.messages)}", id="tenants.W002"))
     return found
@@ -105,12 +105,12 @@ def _signing_keys() -> list[CheckMessage]:
     for key in SigningKey.unscoped.exclude(state=KeyState.REVOKED).order_by("tenant", "kid").iterator():
         try:
             key.secret()
-        except Unsealable:
-            found.append(_unsealable(f"tenant {key.tenant_id!r}, signing key {key.kid!r}"))
+        except DecryptionFailed:
+            found.append(_decryption_failed(f"tenant {key.tenant_id!r}, signing key {key.kid!r}"))
     return found
 
 
-def _unsealable(where: str) -> CheckMessage:
+def _decryption_failed(where: str) -> CheckMessage:
     return Error(
         f"{where}: none of the {len(settings.AGS_ENCRYPTION_KEYS)} encryption keys opens it.",
         hint="AGS_ENCRYPTION_KEYS must hold the key it was stored under.",
@@ -124,11 +124,11 @@ def _keys() -> list[CheckMessage]:
         where = f"tenant {key.tenant_id!r}, key {key.kid!r}"
         try:
             secret = key.secret()
-            material.check(secret, key.algorithm)
-            if material.has_white_space_around(secret):
+            key_material.check(secret, key.algorithm)
+            if key_material.has_white_space_around(secret):
                 found.append(_white_space(where))
-        except Unsealable:
-            found.append(_unsealable(where))
+        except DecryptionFailed:
+            found.append(_decryption_failed(where))
         except ValidationError as problem:
             found.append(Warning(f"{where}: {'; '.join(problem.messages)}", id="tenants.W003"))
     return found

@@ -11,7 +11,7 @@ from tenants.models import Configuration, Tenant
 
 
 @transaction.atomic
-def cut_off(row: Any) -> None:
+def revoke_issued(row: Any) -> None:
     """Move `revoked_before` of the row to now: what was proven up to then is dead. Never refused."""
     tenant = Tenant.objects.filter(pk=row.pk if isinstance(row, Tenant) else row.tenant_id)
     # One after the other, so that no later moment is replaced by an earlier one.
@@ -19,7 +19,7 @@ def cut_off(row: Any) -> None:
     # By the database's clock, which the moments are from that this one is compared with.
     moment = tenant.annotate(now=Now()).values_list("now", flat=True).get()
     if isinstance(row, Configuration):
-        row.withdraw(revoked_before=moment)
+        row.save_restriction(revoked_before=moment)
     else:
         row.revoked_before = moment
         row.save(update_fields=["revoked_before"])

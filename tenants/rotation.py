@@ -63,7 +63,7 @@ def revoke(key: SigningKey) -> SigningKey | None:
     tenant = Tenant.objects.select_for_update(no_key=True).get(pk=key.tenant_id)
     key.refresh_from_db()
     signed = key.state == KeyState.ACTIVE
-    key.withdraw(state=KeyState.REVOKED)
+    key.save_restriction(state=KeyState.REVOKED)
     if not signed:
         return None
     staged = next_signer(tenant)

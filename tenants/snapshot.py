@@ -1,4 +1,4 @@
-"""The tenants as this process last saw them, one immutable view of each (`tenants/view.py`).
+"""The tenants as this process last saw them, one immutable view of each (`tenants/tenant_snapshot.py`).
 
 A view may be a little old. That is safe, for what is granted is granted by a statement that asks the rows
 themselves and names the version the view was read at; an old view costs a second look, never a wrong yes.
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 
 from tenants.models import Tenant
-from tenants.view import TenantView, read
+from tenants.tenant_snapshot import TenantSnapshot, read
 
 FRESH_FOR = 1.0
 """Seconds for which the versions of the tenants are believed without asking the database again."""
@@ -31,8 +31,8 @@ class Snapshot:
         self._versions: dict[str, int] = {}
         self._origins: dict[str, list[str]] = {}
         self._all_origins: frozenset[str] = frozenset()
-        self._views: dict[str, TenantView] = {}
-        self._reading: dict[str, Future[TenantView | None]] = {}
+        self._views: dict[str, TenantSnapshot] = {}
+        self._reading: dict[str, Future[TenantSnapshot | None]] = {}
         self._asked_at = self._failed_at = float("-inf")
         self._failure: Exception | None = None
         self._lock = threading.Lock()
@@ -41,7 +41,7 @@ class Snapshot:
         """Return whether the versions are believed without asking the database."""
         return time.monotonic() - self._asked_at < FRESH_FOR
 
-    def last_read(self, tenant_id: str) -> TenantView | None:
+    def last_read(self, tenant_id: str) -> TenantSnapshot | None:
         """Return the tenant as it was last read, without asking the database whether it has changed.
 
         None when it was unknown or disabled then. Raises LookupError when it has to be read first.
@@ -60,7 +60,7 @@ class Snapshot:
         if self._asked_at < oldest:
             self._ask(oldest)
 
-    def tenant(self, tenant_id: str) -> TenantView | None:
+    def tenant(self, tenant_id: str) -> TenantSnapshot | None:
         """Return that tenant, or None when it is unknown or disabled. Raises Django's database errors."""
         self.refresh_if_old()
         version = self._versions.get(tenant_id)
@@ -68,7 +68,7 @@ class Snapshot:
             return None
         view = self._views.get(tenant_id)
         while view is None or view.version != version:
-            mine: Future[TenantView | None] = Future()
+            mine: Future[TenantSnapshot | None] = Future()
             reading = self._reading.setdefault(tenant_id, mine)
             if reading is mine:
                 self._read(tenant_id, mine)
@@ -78,7 +78,7 @@ class Snapshot:
                 return view
         return view
 
-    def reread(self, tenant_id: str, seen: TenantView | None = None, since: float | None = None) -> None:
+    def reread(self, tenant_id: str, seen: TenantSnapshot | None = None, since: float | None = None) -> None:
         """Forget what was read of that tenant, whatever version it bears, and ask anew.
 
         What another thread has read after the view that was `seen` stays, if it is of the version of now.
@@ -123,7 +123,7 @@ class Snapshot:
             self._versions = versions
             self._asked_at = asked_at
 
-    def _read(self, tenant_id: str, reading: Future[TenantView | None]) -> None:
+    def _read(self, tenant_id: str, reading: Future[TenantSnapshot | None]) -> None:
         """Read the tenant for all who wait for that."""
         try:
             view = read(tenant_id)
@@ -146,7 +146,7 @@ snapshot = Snapshot()
 """The one of this process."""
 
 
-def _outcome(reading: Future[TenantView | None]) -> TenantView | None:
+def _outcome(reading: Future[TenantSnapshot | None]) -> TenantSnapshot | None:
     error = reading.exception()
     if error is not None:
         # Several threads raise it: to each its own, with its own traceback.

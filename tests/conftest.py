@@ -22,7 +22,7 @@ from django.db import connection, transaction
 from django.db.models.base import ModelState
 from django.test import Client
 
-from ags.sessions.issue import known_replays
+from ags.sessions.services.issue import known_replays
 from providers.upstream import document, http
 from tenants import snapshot as tenants_snapshot
 from tenants.models import Assignment, Key, ResourceServer, Service, SigningKey, Tenant

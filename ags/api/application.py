@@ -15,14 +15,15 @@ from django.conf import settings
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
 from django.http.response import HttpResponseBase
 
-from ags.api import middleware, parsing
+from ags.api import middleware
 from ags.api.error_pages import is_admin_path
 from ags.api.errors import REQUEST_MALFORMED, ApiError, bare
-from ags.api.request import Request
+from ags.api.request import body
+from ags.api.request.gateway_request import GatewayRequest
 from ags.database import close_database, open_database
 from ags.database.engine.base import bound_all_statements
 from ags.database.threads import STAFF, close_threads, open_threads, run_in_thread
-from ags.operations import migrations
+from ags.operations import migrations_state
 from providers.contract import UpstreamSettings
 from providers.registry import strategies
 from providers.upstream.bulkhead import MAX_CONCURRENT_CALLS
@@ -48,7 +49,7 @@ class StaffRequest(WSGIRequest):
     """A request whose Content-Type Django reads as a media type without parameters.
 
     Django's parser of parameters raises on some of them. It also has Python look up a charset, and Python
-    keeps each name that it does not find. Where a parameter matters, `ags.api.parsing` reads it.
+    keeps each name that it does not find. Where a parameter matters, `ags.api.request.body` reads it.
     """
 
     def __init__(self, environ: dict[str, Any]) -> None:
@@ -98,7 +99,7 @@ class Application:
     @staticmethod
     def body_limit(path: str) -> int:
         """Return how many bytes of a body are read, for a server that gathers them."""
-        return settings.DATA_UPLOAD_MAX_MEMORY_SIZE if is_admin_path(path) else parsing.MAX_BYTES
+        return settings.DATA_UPLOAD_MAX_MEMORY_SIZE if is_admin_path(path) else body.MAX_BYTES
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Speak ASGI 3.0, of which `lifespan` and `http`."""
@@ -112,7 +113,7 @@ class Application:
     async def start(self) -> None:
         """Open what the running event loop needs: threads, and connections to the database."""
         bound_all_statements()
-        migrations.expected()  # reads files, which a request should not wait for
+        migrations_state.expected()  # reads files, which a request should not wait for
         open_threads(threads())
         open_database()
 
@@ -148,7 +149,7 @@ class Application:
             if is_staff_page(meta["PATH_INFO"]):
                 response = await run_in_thread(self.staff_handler.respond, _environ(meta, body), pool=STAFF)
             else:
-                response = await middleware.answer(Request(meta, body))
+                response = await middleware.answer(GatewayRequest(meta, body))
         except Exception as error:  # noqa: BLE001 - what is raised outside the middleware is answered too
             response = middleware.refuse(meta, error)
         if response.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
@@ -247,7 +248,7 @@ def _refuse_ambiguous(scope: Message) -> None:
 async def _read_body(meta: dict[str, Any], receive: Receive) -> bytes:
     """Return the body, or the beginning of one that is too large. Raises ApiError (400)."""
     limit = Application.body_limit(meta["PATH_INFO"])
-    if parsing.content_length(meta) > limit:
+    if body.content_length(meta) > limit:
         return b""
     parts, size, more = [], 0, True
     try:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
-from ags.api.resolve import refresh_snapshot
+from ags.api.request.resolve import refresh_snapshot
 from tenants.snapshot import snapshot
 
 REQUEST_HEADERS = (

@@ -34,7 +34,7 @@ from ags.api.access_log import AccessLogEntry, get_log_entry
 from ags.api.response import Response
 from ags.database.django_connections import NOT_READY
 from ags.database.threads import WaitedTooLong
-from ags.sessions.denial import Denial, Denied, Fault, NoSigner
+from ags.sessions.exceptions import InvalidReason, NoActiveSigningKey, RejectReason, TokenRejected
 from providers.contract import FailureReason, UpstreamUnavailable, VerificationFailed
 
 log = logging.getLogger(__name__)
@@ -234,16 +234,16 @@ RAISED: dict[tuple[type[BaseException], ...], Error] = {
 
 
 # What a client app is told of a denial. What is not here is one answer for all.
-DENIED: Mapping[Denial | Fault, Error] = {
-    Fault.ACCOUNT_CANCELLED: ACCOUNT_CANCELLED,
-    Fault.ACCOUNT_SUSPENDED: ACCOUNT_SUSPENDED,
-    Fault.DEVICE_DELETED: DEVICE_UNKNOWN,
-    Fault.DEVICE_DISABLED: DEVICE_DISABLED,
-    Denial.DEVICE_UNKNOWN: DEVICE_UNKNOWN,
-    Denial.DEVICE_LIMIT_REACHED: DEVICE_LIMIT_REACHED,
-    Denial.TOO_MANY_REFRESHES: TOO_MANY_REFRESHES,
-    Fault.TENANT_NOT_AVAILABLE: SERVICE_NOT_AVAILABLE,
-    Fault.SERVICE_NOT_AVAILABLE: SERVICE_NOT_AVAILABLE,
+DENIED: Mapping[RejectReason | InvalidReason, Error] = {
+    InvalidReason.ACCOUNT_CANCELLED: ACCOUNT_CANCELLED,
+    InvalidReason.ACCOUNT_SUSPENDED: ACCOUNT_SUSPENDED,
+    InvalidReason.DEVICE_DELETED: DEVICE_UNKNOWN,
+    InvalidReason.DEVICE_DISABLED: DEVICE_DISABLED,
+    RejectReason.DEVICE_UNKNOWN: DEVICE_UNKNOWN,
+    RejectReason.DEVICE_LIMIT_REACHED: DEVICE_LIMIT_REACHED,
+    RejectReason.TOO_MANY_REFRESHES: TOO_MANY_REFRESHES,
+    InvalidReason.TENANT_NOT_AVAILABLE: SERVICE_NOT_AVAILABLE,
+    InvalidReason.SERVICE_NOT_AVAILABLE: SERVICE_NOT_AVAILABLE,
 }
 
 
@@ -281,9 +281,9 @@ def as_api_error(exception: BaseException) -> ApiError:
             return ApiError(error, why=reason.value, name=claim or "")
         case UpstreamUnavailable(failure=failure):
             return ApiError(UNAVAILABLE, why=failure.value)
-        case NoSigner():
+        case NoActiveSigningKey():
             return ApiError(UNAVAILABLE, why="no_signing_key")
-        case Denied(reason=reason, retry_after=retry_after):
+        case TokenRejected(reason=reason, retry_after=retry_after):
             error = DENIED.get(reason, NOT_AUTHENTICATED)
             return ApiError(error, why=reason.value, retry_after=retry_after)
         case DatabaseError() | InterfaceError() if _is_away(exception):

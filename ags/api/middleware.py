@@ -19,8 +19,9 @@ from django.http.multipartparser import MultiPartParserError
 from django.http.response import HttpResponseBase
 from django.urls import resolve
 
-from ags.api import cors, error_pages, errors, headers, parsing
+from ags.api import cors, error_pages, errors
 from ags.api.access_log import AccessLogEntry, get_log_entry
+from ags.api.request import body, headers
 from ags.database.django_connections import drop_dead_connection
 
 STAFF_PATHS = ("/admin/", "/docs/", "/static/")
@@ -61,7 +62,7 @@ class GatewayMiddleware:
 
     def _staff_page(self, request: HttpRequest) -> HttpResponseBase:
         _drop_escaped_cookies(request)
-        if parsing.content_length(request.META) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+        if body.content_length(request.META) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
             # Django would not count files; no form of staff has any.
             raise RequestDataTooBig
         if _is_unfit(request):
@@ -121,7 +122,7 @@ def _is_unfit(request: HttpRequest) -> bool:
     """Whether a request to a page of staff holds what Django, or a column of PostgreSQL, cannot."""
     meta = request.META
     return (
-        parsing.media_type(meta.get("CONTENT_TYPE", ""))[1] not in parsing.UTF8
+        body.media_type(meta.get("CONTENT_TYPE", ""))[1] not in body.UTF8
         or "\x00" in request.path_info
         or "%00" in meta.get("QUERY_STRING", "")
     )

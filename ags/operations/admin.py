@@ -13,8 +13,8 @@ from django.http import HttpRequest
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
-from ags.operations.staff import HEEDED
-from tenants.admin.pages import BoundedAdmin
+from ags.operations.groups import CHECKED_PERMISSIONS
+from tenants.admin.base import BoundedAdmin
 from tenants.models import Assignment
 
 admin.site.unregister(User)
@@ -75,7 +75,7 @@ class GroupAdmin(DjangoGroupAdmin, AccountAdmin):
         self, db_field: ManyToManyField[Any, Any], request: HttpRequest | None = None, **kwargs: Any
     ) -> Any:
         """Offer what the pages heed, and nothing else."""
-        kwargs["queryset"] = heeded()
+        kwargs["queryset"] = checked_permissions()
         kwargs["widget"] = UnfoldAdminCheckboxSelectMultipleWidget()
         field: Any = super().formfield_for_manytomany(db_field, request, **kwargs)
         field.label_from_instance = lambda permission: permission.name
@@ -107,7 +107,7 @@ class AssignmentAdmin(AccountAdmin):
         return self.has_module_permission(request)
 
 
-def heeded() -> Any:
+def checked_permissions() -> Any:
     """Return the permissions that a page asks for."""
     ours = Permission.objects.filter(content_type__app_label__in=("tenants", "ags_sessions"))
-    return ours.filter(codename__in=HEEDED)
+    return ours.filter(codename__in=CHECKED_PERMISSIONS)

@@ -12,7 +12,7 @@ class OperationsConfig(AppConfig):
     def ready(self) -> None:
         """Register the system checks, the groups that come with the migrations, and what stores fetches."""
         from ags.operations import checks, upstream_health  # noqa: F401 - registers the checks
-        from ags.operations.staff import set_up_groups
+        from ags.operations.groups import set_up_groups
         from providers.upstream.documents import fetched
 
         fetched.connect(upstream_health.store)

@@ -9,7 +9,7 @@ from django.core.checks import CheckMessage, Error, Info, Tags, Warning, registe
 from django.db import connection
 from django.db.utils import DatabaseError
 
-from ags import environment
+from ags import env
 from ags.database.django_connections import ANSWER_LIMIT
 from ags.operations import pooler
 
@@ -27,7 +27,7 @@ def check_environment(**kwargs: Any) -> list[CheckMessage]:
     """Name variables that are mistyped, or settings no more. Their values are not repeated."""
     return [
         Warning(f"{name} is set, but AGS has no such setting.", hint=hint, id="operations.W005")
-        for name, hint in environment.unknown()
+        for name, hint in env.unknown()
     ]
 
 

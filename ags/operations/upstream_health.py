@@ -13,7 +13,7 @@ from django.db.utils import Error
 from ags.database import run_with_orm, serving_loop
 from ags.database.batching import Batcher
 from providers.upstream import Document
-from tenants.health import record_fetches
+from tenants.services.upstream_health import record_fetches
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from django.conf import settings
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers import base
 
-from ags.environment import cpus
+from ags.env import cpus
 from ags.server.connection import Connection
 
 TICK = 0.1

@@ -35,8 +35,8 @@ def main() -> None:
     os.nice(19)  # automation has a machine of its own
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ags.settings")
     django.setup()
-    from tenants.configuration.changes import apply
-    from tenants.configuration.form import read
+    from tenants.config_file.apply import apply
+    from tenants.config_file.schema import read
 
     for active in itertools.count():
         states = {active + 1: "staged", active: "active", active - 1: "retiring", active - 2: "revoked"}

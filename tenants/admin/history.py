@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-from tenants.secret_settings import is_mark
+from tenants.secrets.settings import is_placeholder
 
 SHOWN = 100
 """The newest changes; older ones stay in the table."""
@@ -68,14 +68,14 @@ def _differences(record: Any, before: Any) -> Iterable[Difference]:
             pairs = [(str(field.verbose_name), old, new)]
         for label, was, now in pairs:
             if was != now:
-                changed = CHANGED if is_mark(was) and is_mark(now) else _shown(now)
+                changed = CHANGED if is_placeholder(was) and is_placeholder(now) else _shown(now)
                 yield Difference(label.replace("_", " "), _shown(was), changed)
 
 
 def _shown(value: Any) -> str:
     if value is None or value == "":
         return NOTHING
-    if is_mark(value):
+    if is_placeholder(value):
         return SET
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -15,9 +15,9 @@ from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
 from providers.registry import strategies
-from tenants.admin.cut_off import IssuingAdmin
-from tenants.admin.pages import Fact, Question
-from tenants.forms import GENERATE, KeyChangeForm, NewKeyForm, form_for
+from tenants.admin.base import Confirmation, LabelledValue
+from tenants.admin.forms import GENERATE, KeyChangeForm, NewKeyForm, restricted_to
+from tenants.admin.revoke_issued_action import IssuingAdmin
 from tenants.models import IN_FORCE, Key, KeyState, Service, SigningKey, tenants_of
 
 OTHERS_NAMED = 20
@@ -34,13 +34,13 @@ STATES = {"staged": "info", "active": "success", "retiring": "warning", "revoked
 class KeyAdmin(IssuingAdmin):
     """A secret that a tenant signs with."""
 
-    list_display = ("kid", "owner", "algorithm", "stands", "not_before", "not_after", "created_at")
+    list_display = ("kid", "owner", "algorithm", "state_label", "not_before", "not_after", "created_at")
     search_fields = ("tenant__id__exact", "kid__startswith")
     search_help_text = "A tenant ID, the start of a key ID, or both."
     list_filter = ("state",)
     allowed_lookups = ("state__exact", "tenant__id__exact")
     ordering = ("tenant_id", "kid")
-    actions_detail = ("revoke", "cut_off")
+    actions_detail = ("revoke", "revoke_issued")
 
     # The forms
 
@@ -49,7 +49,7 @@ class KeyAdmin(IssuingAdmin):
     ) -> Any:
         """Return the form of a new key, or of what can still be changed."""
         new = obj is None
-        kwargs["form"] = form_for(NewKeyForm, tenants_of(request.user)) if new else KeyChangeForm
+        kwargs["form"] = restricted_to(NewKeyForm, tenants_of(request.user)) if new else KeyChangeForm
         return super().get_form(request, obj, change, **kwargs)
 
     def get_fieldsets(self, request: HttpRequest, obj: Key | None = None) -> list[Any]:
@@ -88,14 +88,16 @@ class KeyAdmin(IssuingAdmin):
             response: HttpResponse = super().response_add(request, obj, post_url_continue)
             return response
         page = reverse("admin:tenants_key_change", args=[obj.pk])
-        return self.show_once(request, "Key added: copy its secret now", facts_of(obj), secret_of(obj), page)
+        return self.show_once(
+            request, "Key added: copy its secret now", key_values(obj), secret_value(obj), page
+        )
 
     def changeform_view(
         self, request: HttpRequest, object_id: str | None = None, *args: Any, **kwargs: Any
     ) -> HttpResponse:
         """Show or store the form. One that was opened before a revocation is no lack of permission."""
         if request.method == "POST" and object_id is not None and super().has_change_permission(request):
-            key: Key = self.found(request, object_id)
+            key: Key = self.get_object_or_404(request, object_id)
             if key.state == KeyState.REVOKED:
                 messages.error(request, "Not saved: the key has been revoked meanwhile, and stays revoked.")
                 return redirect(request.get_full_path())
@@ -105,7 +107,7 @@ class KeyAdmin(IssuingAdmin):
     # What is shown
 
     @display(description="State", label=STATES)
-    def stands(self, key: Key) -> str:
+    def state_label(self, key: Key) -> str:
         """The state in one word."""
         return key.state
 
@@ -113,7 +115,7 @@ class KeyAdmin(IssuingAdmin):
 
     def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
         """A revoked key cannot be revoked; what it gave rise to can."""
-        key: Key = self.found(request, object_id)
+        key: Key = self.get_object_or_404(request, object_id)
         actions: list[Any] = super().get_actions_detail(request, object_id)
         if key.state != KeyState.REVOKED:
             return actions
@@ -122,31 +124,31 @@ class KeyAdmin(IssuingAdmin):
     @action(description="Revoke", url_path="revoke", permissions=["change"], variant=ActionVariant.DANGER)
     def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Never accept it again."""
-        key: Key = self.found(request, object_id)
-        return self.ask(request, key, revocation(key), lambda: _revoke(key))
+        key: Key = self.get_object_or_404(request, object_id)
+        return self.confirm(request, key, revocation(key), lambda: _revoke(key))
 
 
-def facts_of(key: Key | SigningKey) -> list[Fact]:
+def key_values(key: Key | SigningKey) -> list[LabelledValue]:
     """Return what is told of a key beside its secret."""
     return [
-        Fact("Tenant", key.tenant_id),
-        Fact("Key ID (kid)", key.kid, "kid"),
-        Fact("Algorithm", key.algorithm),
-        Fact("State", key.get_state_display()),
+        LabelledValue("Tenant", key.tenant_id),
+        LabelledValue("Key ID (kid)", key.kid, "kid"),
+        LabelledValue("Algorithm", key.algorithm),
+        LabelledValue("State", key.get_state_display()),
     ]
 
 
-def secret_of(key: Key | SigningKey) -> Fact:
+def secret_value(key: Key | SigningKey) -> LabelledValue:
     """Return the secret of a key that was generated just now."""
-    return Fact("Secret, in base64", base64.b64encode(key.secret()).decode("ascii"), "secret")
+    return LabelledValue("Secret, in base64", base64.b64encode(key.secret()).decode("ascii"), "secret")
 
 
-def revocation(key: Key) -> Question:
+def revocation(key: Key) -> Confirmation:
     """Return the question that says what stops."""
     others = Key.objects.for_tenant(key.tenant_id).filter(state__in=IN_FORCE).exclude(pk=key.pk)
     kids = list(others.order_by("kid").values_list("kid", flat=True)[: OTHERS_NAMED + 1])
     named = ", ".join(kids[:OTHERS_NAMED]) + (" and more" if len(kids) > OTHERS_NAMED else "")
-    return Question(
+    return Confirmation(
         title=f"Revoke key {key.kid} of {key.tenant_id}?",
         consequences=[
             f"Every token that {key.tenant_id} signs with {key.kid} is refused from this moment on.",

@@ -10,9 +10,9 @@ from django.urls import reverse
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
-from tenants.admin.pages import ConfigurationAdmin, Fact, Question
+from tenants.admin.base import ConfigurationAdmin, Confirmation, LabelledValue
+from tenants.admin.forms import NewResourceServerForm, WhitespaceStrippingModelForm, restricted_to
 from tenants.admin.tenant import STATUS, switch, switch_of
-from tenants.forms import NewResourceServerForm, WhitespaceStrippingModelForm, form_for
 from tenants.models import ResourceServer, tenants_of
 
 
@@ -34,7 +34,9 @@ class ResourceServerAdmin(ConfigurationAdmin):
         """Return the form of a new one, or of its name."""
         new = obj is None
         kwargs["form"] = (
-            form_for(NewResourceServerForm, tenants_of(request.user)) if new else WhitespaceStrippingModelForm
+            restricted_to(NewResourceServerForm, tenants_of(request.user))
+            if new
+            else WhitespaceStrippingModelForm
         )
         return super().get_form(request, obj, change, **kwargs)
 
@@ -57,11 +59,11 @@ class ResourceServerAdmin(ConfigurationAdmin):
     ) -> HttpResponse:
         """Show the secret, here and never again: only its hash is stored."""
         facts = [
-            Fact("Tenant", obj.tenant_id),
-            Fact("Name", obj.name),
-            Fact("Client ID", obj.client_id, "client-id"),
+            LabelledValue("Tenant", obj.tenant_id),
+            LabelledValue("Name", obj.name),
+            LabelledValue("Client ID", obj.client_id, "client-id"),
         ]
-        secret = Fact("Client secret", request.secret, "secret")  # type: ignore[attr-defined]
+        secret = LabelledValue("Client secret", request.secret, "secret")  # type: ignore[attr-defined]
         page = reverse("admin:tenants_resourceserver_change", args=[obj.pk])
         return self.show_once(request, "Resource server added: copy its secret now", facts, secret, page)
 
@@ -72,26 +74,28 @@ class ResourceServerAdmin(ConfigurationAdmin):
 
     def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
         """Offer the one of the two switches that does something."""
-        return switch_of(self.found(request, object_id), super().get_actions_detail(request, object_id))
+        return switch_of(
+            self.get_object_or_404(request, object_id), super().get_actions_detail(request, object_id)
+        )
 
     @action(description="Enable", url_path="enable", permissions=["change"], variant=ActionVariant.SUCCESS)
     def enable(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Answer it."""
-        server: ResourceServer = self.found(request, object_id)
-        question = Question(
+        server: ResourceServer = self.get_object_or_404(request, object_id)
+        confirmation = Confirmation(
             title=f"Enable resource server {server.name} of {server.tenant_id}?",
             consequences=[f"{server} may ask about tokens and revoke them again, within a second."],
             button="Enable",
             done=f"Resource server {server.name} is enabled.",
             dangerous=False,
         )
-        return self.ask(request, server, question, lambda: switch(server, on=True))
+        return self.confirm(request, server, confirmation, lambda: switch(server, on=True))
 
     @action(description="Disable", url_path="disable", permissions=["change"], variant=ActionVariant.DANGER)
     def disable(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Refuse it."""
-        server: ResourceServer = self.found(request, object_id)
-        question = Question(
+        server: ResourceServer = self.get_object_or_404(request, object_id)
+        confirmation = Confirmation(
             title=f"Disable resource server {server.name} of {server.tenant_id}?",
             consequences=[
                 f"{server} is refused within a second: it learns nothing of any token, and revokes none.",
@@ -100,4 +104,4 @@ class ResourceServerAdmin(ConfigurationAdmin):
             button="Disable",
             done=f"Resource server {server.name} is disabled.",
         )
-        return self.ask(request, server, question, lambda: switch(server, on=False))
+        return self.confirm(request, server, confirmation, lambda: switch(server, on=False))

@@ -19,27 +19,33 @@ from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
 from providers.registry import strategies
-from tenants import health
-from tenants.admin.cut_off import IssuingAdmin
-from tenants.admin.pages import Question
+from tenants.admin.base import Confirmation
+from tenants.admin.forms import (
+    ServiceStrategyForm,
+    declared_settings,
+    service_form,
+    settings_fields,
+    shown_setting,
+)
+from tenants.admin.revoke_issued_action import IssuingAdmin
 from tenants.admin.tenant import STATUS, switch, switch_of
-from tenants.forms import ChoiceOfStrategy, declared_settings, service_form, settings_fields, shown_setting
 from tenants.models import Service, tenants_of
-from tenants.trial import try_service
+from tenants.services import upstream_health
+from tenants.services.check import check_service
 
 
 @admin.register(Service)
 class ServiceAdmin(IssuingAdmin):
     """A strategy as one tenant offers it."""
 
-    list_display = ("name", "owner", "how", "status", "display_name")
+    list_display = ("name", "owner", "strategy_label", "status", "display_name")
     search_fields = ("tenant__id__exact", "name__istartswith")
     search_help_text = "A tenant ID, the start of a service's name, or both."
     list_filter = ("enabled",)
     allowed_lookups = ("enabled__exact", "tenant__id__exact")
     ordering = ("tenant_id", "name")
     formfield_overrides = {URLField: {"assume_scheme": "https"}}
-    actions_detail = ("try_out", "enable", "disable", "cut_off")
+    actions_detail = ("check_configuration", "enable", "disable", "revoke_issued")
 
     # Adding, step one
 
@@ -49,7 +55,7 @@ class ServiceAdmin(IssuingAdmin):
         """Ask for tenant and strategy until both are known, then for the rest."""
         if not self.has_add_permission(request):
             raise PermissionDenied
-        chosen = ChoiceOfStrategy(
+        chosen = ServiceStrategyForm(
             tenants_of(request.user),
             request.GET if "strategy" in request.GET else None,
             initial=request.GET,
@@ -67,10 +73,10 @@ class ServiceAdmin(IssuingAdmin):
             "opts": self.opts,
             "back": reverse("admin:tenants_service_changelist"),
         }
-        return TemplateResponse(request, "tenants/admin/choice_of_strategy.html", context)
+        return TemplateResponse(request, "tenants/admin/service_strategy.html", context)
 
     @staticmethod
-    def _chosen(request: HttpRequest, chosen: ChoiceOfStrategy) -> None:
+    def _chosen(request: HttpRequest, chosen: ServiceStrategyForm) -> None:
         data = chosen.cleaned_data
         request.new_service = Service(  # type: ignore[attr-defined] # for the form of this request
             tenant=data["tenant"], strategy=data["strategy"]
@@ -96,8 +102,11 @@ class ServiceAdmin(IssuingAdmin):
         strategy = strategies().get(service.strategy)
         # Disabling says what stops, so that an existing one has a button for it.
         switch = "enabled" if obj is None else "status"
-        documents = ["documents"] if obj is not None and health.of_service(obj) else []
-        offer = (None, {"fields": ["owner", "how", "name", "display_name", "logo", switch, *documents]})
+        documents = ["documents"] if obj is not None and upstream_health.document_statuses(obj) else []
+        offer = (
+            None,
+            {"fields": ["owner", "strategy_label", "name", "display_name", "logo", switch, *documents]},
+        )
         if strategy is None:
             # Said in words, for there is no form to show.
             return [offer, ("Settings", {"fields": [], "description": _gone(service)})]
@@ -113,12 +122,12 @@ class ServiceAdmin(IssuingAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Service | None = None) -> tuple[str, ...]:
         """Tenant and strategy are chosen once; what was fetched is only told."""
-        return ("owner", "how", "status", "documents")
+        return ("owner", "strategy_label", "status", "documents")
 
     # What is shown
 
     @display(description="Strategy")
-    def how(self, service: Service) -> str:
+    def strategy_label(self, service: Service) -> str:
         """What staff call the strategy."""
         strategy = strategies().get(service.strategy)
         return f"{service.strategy} (not installed)" if strategy is None else strategy.label
@@ -131,18 +140,21 @@ class ServiceAdmin(IssuingAdmin):
     @display(description="Documents")
     def documents(self, service: Service) -> SafeString:
         """How fetching the documents of the upstream goes."""
-        told = ((capfirst(one.name), one.address, one.sentence) for one in health.of_service(service))
+        told = (
+            (capfirst(one.name), one.address, one.sentence)
+            for one in upstream_health.document_statuses(service)
+        )
         return format_html_join(
             "", '<p class="mb-2"><b>{}</b> <span class="break-words">{}</span><br>{}</p>', told
         )
 
     # Trying it
 
-    @action(description="Try it", url_path="try", permissions=["change"])
-    def try_out(self, request: HttpRequest, object_id: str) -> HttpResponse:
+    @action(description="Try it", url_path="check", permissions=["change"])
+    def check_configuration(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Try its configuration against its upstream."""
-        service: Service = self.found(request, object_id)
-        question = Question(
+        service: Service = self.get_object_or_404(request, object_id)
+        confirmation = Confirmation(
             title=f"Try service {service} of {service.tenant_id}?",
             consequences=[
                 "AGS asks the server that the settings name, if they name one, and tells what it has found. "
@@ -153,30 +165,32 @@ class ServiceAdmin(IssuingAdmin):
             done="It was tried.",
             dangerous=False,
         )
-        return self.ask(request, service, question, lambda: self._found_of(request, service))
+        return self.confirm(request, service, confirmation, lambda: self._check_results(request, service))
 
-    def _found_of(self, request: HttpRequest, service: Service) -> HttpResponse:
+    def _check_results(self, request: HttpRequest, service: Service) -> HttpResponse:
         context = {
             **self.admin_site.each_context(request),
             "title": f"What trying service {service} of {service.tenant_id} has shown",
-            "findings": list(try_service(service)),
+            "results": list(check_service(service)),
             "opts": self.opts,
             "original": service,
             "back": reverse("admin:tenants_service_change", args=[service.pk]),
         }
-        return TemplateResponse(request, "tenants/admin/found.html", context)
+        return TemplateResponse(request, "tenants/admin/check_results.html", context)
 
     # The switch
 
     def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
         """Offer the one of the two switches that does something."""
-        return switch_of(self.found(request, object_id), super().get_actions_detail(request, object_id))
+        return switch_of(
+            self.get_object_or_404(request, object_id), super().get_actions_detail(request, object_id)
+        )
 
     @action(description="Enable", url_path="enable", permissions=["change"], variant=ActionVariant.SUCCESS)
     def enable(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Offer the service."""
-        service: Service = self.found(request, object_id)
-        question = Question(
+        service: Service = self.get_object_or_404(request, object_id)
+        confirmation = Confirmation(
             title=f"Enable service {service} of {service.tenant_id}?",
             consequences=[
                 "It appears in discovery and issues session tokens, within a second.",
@@ -186,13 +200,13 @@ class ServiceAdmin(IssuingAdmin):
             done=f"Service {service} is enabled.",
             dangerous=False,
         )
-        return self.ask(request, service, question, lambda: switch(service, on=True))
+        return self.confirm(request, service, confirmation, lambda: switch(service, on=True))
 
     @action(description="Disable", url_path="disable", permissions=["change"], variant=ActionVariant.DANGER)
     def disable(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Stop offering it."""
-        service: Service = self.found(request, object_id)
-        question = Question(
+        service: Service = self.get_object_or_404(request, object_id)
+        confirmation = Confirmation(
             title=f"Disable service {service} of {service.tenant_id}?",
             consequences=[
                 "It disappears from discovery, and requests for it are refused from this moment on.",
@@ -201,7 +215,7 @@ class ServiceAdmin(IssuingAdmin):
             button="Disable",
             done=f"Service {service} is disabled.",
         )
-        return self.ask(request, service, question, lambda: switch(service, on=False))
+        return self.confirm(request, service, confirmation, lambda: switch(service, on=False))
 
 
 def _gone(service: Service) -> SafeString:

@@ -12,8 +12,8 @@ from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
 from tenants import rotation
-from tenants.admin.key import STATES, facts_of, secret_of
-from tenants.admin.pages import ConfigurationAdmin, Question
+from tenants.admin.base import ConfigurationAdmin, Confirmation
+from tenants.admin.key import STATES, key_values, secret_value
 from tenants.models import Algorithm, KeyState, SigningKey, Tenant
 
 NAMED = 20
@@ -34,9 +34,9 @@ class SigningAdmin(ConfigurationAdmin):
     )
     def rotate(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Do the next step of the rotation, if it is due."""
-        row: Tenant | SigningKey = self.found(request, object_id)
+        row: Tenant | SigningKey = self.get_object_or_404(request, object_id)
         tenant_id = row.pk if isinstance(row, Tenant) else row.tenant_id
-        return self.ask(request, row, step(tenant_id), lambda: self._advance(request, tenant_id))
+        return self.confirm(request, row, step(tenant_id), lambda: self._advance(request, tenant_id))
 
     def _advance(self, request: HttpRequest, tenant_id: str) -> str | HttpResponse:
         try:
@@ -50,14 +50,14 @@ class SigningAdmin(ConfigurationAdmin):
     def show_signing_secret(self, request: HttpRequest, key: SigningKey, title: str) -> HttpResponse:
         """Show what the platform verifies with, here and never again."""
         page = reverse("admin:tenants_signingkey_change", args=[key.pk])
-        return self.show_once(request, title, facts_of(key), secret_of(key), page)
+        return self.show_once(request, title, key_values(key), secret_value(key), page)
 
 
 @admin.register(SigningKey)
 class SigningKeyAdmin(SigningAdmin):
     """A key that AGS signs the access tokens of a tenant with."""
 
-    list_display = ("kid", "owner", "algorithm", "stands", "published_at", "needed_until")
+    list_display = ("kid", "owner", "algorithm", "state_label", "published_at", "needed_until")
     search_fields = ("tenant__id__exact", "kid__startswith")
     search_help_text = "A tenant ID, the start of a key ID, or both."
     list_filter = ("state",)
@@ -67,7 +67,7 @@ class SigningKeyAdmin(SigningAdmin):
         "owner",
         "kid",
         "algorithm",
-        "stands",
+        "state_label",
         "published_at",
         "needed_until",
     )
@@ -82,13 +82,13 @@ class SigningKeyAdmin(SigningAdmin):
         return False
 
     @display(description="State", label=STATES)
-    def stands(self, key: SigningKey) -> str:
+    def state_label(self, key: SigningKey) -> str:
         """The state in one word."""
         return key.state
 
     def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
         """A revoked key cannot be revoked."""
-        key: SigningKey = self.found(request, object_id)
+        key: SigningKey = self.get_object_or_404(request, object_id)
         actions: list[Any] = super().get_actions_detail(request, object_id)
         if key.state != KeyState.REVOKED:
             return actions
@@ -102,8 +102,8 @@ class SigningKeyAdmin(SigningAdmin):
     )
     def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Withdraw it at once."""
-        key: SigningKey = self.found(request, object_id)
-        return self.ask(request, key, revocation(key), lambda: self._revoke(request, key))
+        key: SigningKey = self.get_object_or_404(request, object_id)
+        return self.confirm(request, key, revocation(key), lambda: self._revoke(request, key))
 
     def _revoke(self, request: HttpRequest, key: SigningKey) -> HttpResponse | None:
         made = rotation.revoke(key)
@@ -112,10 +112,10 @@ class SigningKeyAdmin(SigningAdmin):
         return self.show_signing_secret(request, made, "Another key signs now: copy its secret now")
 
 
-def step(tenant_id: str) -> Question:
+def step(tenant_id: str) -> Confirmation:
     """Return the question before the next step of a rotation."""
     published = SigningKey.objects.for_tenant(tenant_id).exclude(state=KeyState.REVOKED)
-    return Question(
+    return Confirmation(
         title=f"Do the next step of rotating the signing key of {tenant_id}?",
         consequences=[
             "The steps are: publish a new key, let it sign, withdraw the old one. A step that comes too soon "
@@ -153,7 +153,7 @@ _SUCCESSION = {
 """What follows when the key that signs is revoked: whether another is published, and whether it is shared."""
 
 
-def revocation(key: SigningKey) -> Question:
+def revocation(key: SigningKey) -> Confirmation:
     """Return the question that says what stops."""
     shared = key.algorithm == Algorithm.HS256
     consequences = [
@@ -168,7 +168,7 @@ def revocation(key: SigningKey) -> Question:
         staged = rotation.next_signer(key.tenant_id)
         algorithm = key.tenant.signing_algorithm if staged is None else staged.algorithm
         consequences.insert(0, _SUCCESSION[staged is not None, algorithm == Algorithm.HS256])
-    return Question(
+    return Confirmation(
         title=f"Revoke signing key {key.kid} of {key.tenant_id}?",
         consequences=consequences,
         button="Revoke",

@@ -13,10 +13,10 @@ from django.utils.safestring import SafeString
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
-from tenants.admin.cut_off import IssuingAdmin
-from tenants.admin.pages import Question
+from tenants.admin.base import Confirmation
+from tenants.admin.forms import TenantForm
+from tenants.admin.revoke_issued_action import IssuingAdmin
 from tenants.admin.signing_key import SigningAdmin
-from tenants.forms import TenantForm
 from tenants.models import Algorithm, SigningKey, Tenant
 
 STATUS = {"enabled": "success", "disabled": "danger"}
@@ -48,25 +48,28 @@ class TenantAdmin(IssuingAdmin, SigningAdmin):
     """Whether an operator may come in at all, and what its client apps get."""
 
     form = TenantForm
-    list_display = ("id", "name", "status", "of_it")
+    list_display = ("id", "name", "status", "related_links")
     search_fields = ("id__istartswith", "name__icontains")
     search_help_text = "The start of the ID, or a part of the name."
     list_filter = ("enabled",)
     allowed_lookups = ("enabled__exact",)
     ordering = ("id",)
     of_tenants = "pk__in"
-    actions_detail = ("enable", "disable", "rotate", "cut_off")
+    actions_detail = ("enable", "disable", "rotate", "revoke_issued")
 
     def get_fieldsets(self, request: HttpRequest, obj: Tenant | None = None) -> list[Any]:
         """On the page of an existing one the switch is a button, and links lead to what it has."""
         return [
-            (None, {"fields": ("id", "name", *(("enabled",) if obj is None else ("status", "of_it")))}),
+            (
+                None,
+                {"fields": ("id", "name", *(("enabled",) if obj is None else ("status", "related_links")))},
+            ),
             ("What its client apps get", {"fields": RULES}),
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Tenant | None = None) -> tuple[str, ...]:
         """The ID is what head-ends send and tokens name: it never changes."""
-        return () if obj is None else ("id", "status", "of_it")
+        return () if obj is None else ("id", "status", "related_links")
 
     def response_add(
         self, request: HttpRequest, obj: Tenant, post_url_continue: str | None = None
@@ -85,7 +88,7 @@ class TenantAdmin(IssuingAdmin, SigningAdmin):
         return "enabled" if tenant.enabled else "disabled"
 
     @display(description="What it has")
-    def of_it(self, tenant: Tenant) -> SafeString:
+    def related_links(self, tenant: Tenant) -> SafeString:
         """Where its services and keys are."""
         return format_html_join(
             " · ",
@@ -95,26 +98,28 @@ class TenantAdmin(IssuingAdmin, SigningAdmin):
 
     def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
         """Offer the one of the two switches that does something."""
-        return switch_of(self.found(request, object_id), super().get_actions_detail(request, object_id))
+        return switch_of(
+            self.get_object_or_404(request, object_id), super().get_actions_detail(request, object_id)
+        )
 
     @action(description="Enable", url_path="enable", permissions=["change"], variant=ActionVariant.SUCCESS)
     def enable(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Let the operator in."""
-        tenant: Tenant = self.found(request, object_id)
-        question = Question(
+        tenant: Tenant = self.get_object_or_404(request, object_id)
+        confirmation = Confirmation(
             title=f"Enable tenant {tenant}?",
             consequences=[f"Requests with nv-tenant-id {tenant} are answered again, within a second."],
             button="Enable",
             done=f"Tenant {tenant} is enabled.",
             dangerous=False,
         )
-        return self.ask(request, tenant, question, lambda: switch(tenant, on=True))
+        return self.confirm(request, tenant, confirmation, lambda: switch(tenant, on=True))
 
     @action(description="Disable", url_path="disable", permissions=["change"], variant=ActionVariant.DANGER)
     def disable(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Keep the operator out."""
-        tenant: Tenant = self.found(request, object_id)
-        question = Question(
+        tenant: Tenant = self.get_object_or_404(request, object_id)
+        confirmation = Confirmation(
             title=f"Disable tenant {tenant}?",
             consequences=[
                 f"Every request with nv-tenant-id {tenant} is refused from this moment on.",
@@ -124,7 +129,7 @@ class TenantAdmin(IssuingAdmin, SigningAdmin):
             button="Disable",
             done=f"Tenant {tenant} is disabled.",
         )
-        return self.ask(request, tenant, question, lambda: switch(tenant, on=False))
+        return self.confirm(request, tenant, confirmation, lambda: switch(tenant, on=False))
 
 
 def list_of(model: str, tenant_id: str) -> str:

@@ -44,7 +44,7 @@ class Configuration(models.Model):
         super().refresh_from_db(*args, **kwargs)
         self._remember()
 
-    def withdraw(self, **changes: Any) -> None:
+    def save_restriction(self, **changes: Any) -> None:
         """Store what takes something away. It is never refused, whatever else is wrong with the row."""
         for name, value in changes.items():
             setattr(self, name, value)
@@ -58,18 +58,18 @@ class Configuration(models.Model):
         only = kwargs.get("update_fields")
         others = set() if only is None else {f.name for f in self._meta.concrete_fields} - set(only)
         if not self._state.adding:
-            self._take_over(others)
+            self._merge_concurrent(others)
         if validated:
             self.full_clean(exclude=others)
-        self._settle(others)
+        self._prepare_fields(others)
         super().save(*args, **kwargs)
         tenant.update(version=models.F("version") + 1)
         self._remember()
 
-    def _settle(self, others: set[str]) -> None:
+    def _prepare_fields(self, others: set[str]) -> None:
         """Bring what is right into the form that is stored. `others` are the fields that are not written."""
 
-    def _take_over(self, others: set[str]) -> Self:
+    def _merge_concurrent(self, others: set[str]) -> Self:
         """Take the row as it is now for what was not changed here, and return it."""
         stored = type(self)._base_manager.get(pk=self.pk)
         changed = set()
@@ -81,7 +81,7 @@ class Configuration(models.Model):
         self.changed = frozenset(changed)
         return stored
 
-    def was(self, name: str) -> Any:
+    def original_value(self, name: str) -> Any:
         """Return what the field held when this row was read."""
         return self._read.get(name)
 

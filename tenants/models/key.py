@@ -9,10 +9,10 @@ from django.db.models.functions import Now
 from simple_history.models import HistoricalRecords
 
 from providers.jose import HMAC_BYTES, KID
-from tenants import encryption, material
 from tenants.models.configuration import Configuration
 from tenants.models.tenant import Tenant
 from tenants.scoping import TenantScoped
+from tenants.secrets import encryption, key_material
 
 _KEY_ID = RegexValidator(rf"\A{KID.pattern}\Z", "1 to 128 letters, digits, '.', '_', ':' or '-'.")
 
@@ -67,7 +67,7 @@ class Key(TenantScoped, Configuration):
             raise ValidationError("Tenant, kid, algorithm and secret never change: rotation is a new key.")
         revived = self.state != KeyState.REVOKED or (
             # Revoked by another hand since it was read: whoever changes it believes that it is not.
-            "state" not in self.changed and self.was("state") != KeyState.REVOKED
+            "state" not in self.changed and self.original_value("state") != KeyState.REVOKED
         )
         if stored.state == KeyState.REVOKED and revived:
             raise ValidationError({"state": "A revoked key stays revoked: make a new one."})
@@ -81,16 +81,16 @@ class Key(TenantScoped, Configuration):
 
         Raises ValidationError.
         """
-        material.check(secret, self.algorithm)
-        self.sealed_secret = encryption.seal(secret, self._row())
+        key_material.check(secret, self.algorithm)
+        self.sealed_secret = encryption.encrypt(secret, self._row())
 
     def secret(self) -> bytes:
-        """Return the secret in the clear. Raises `encryption.Unsealable`."""
-        return encryption.unseal(bytes(self.sealed_secret), self._row())
+        """Return the secret in the clear. Raises `encryption.DecryptionFailed`."""
+        return encryption.decrypt(bytes(self.sealed_secret), self._row())
 
-    def reseal(self) -> None:
-        """Encrypt the same secret under the newest encryption key. Raises `encryption.Unsealable`."""
-        sealed = encryption.seal(self.secret(), self._row())
+    def reencrypt(self) -> None:
+        """Encrypt the same secret under the newest encryption key. Raises `encryption.DecryptionFailed`."""
+        sealed = encryption.encrypt(self.secret(), self._row())
         type(self).unscoped.filter(pk=self.pk).update(sealed_secret=sealed)
 
     def _row(self) -> tuple[str, str, str]:

@@ -13,21 +13,21 @@ from simple_history.models import HistoricalRecords
 
 from providers.contract import Strategy
 from providers.registry import strategies
-from tenants import secret_settings
-from tenants.encryption import Unsealable
 from tenants.models.configuration import Configuration
 from tenants.models.tenant import Tenant
 from tenants.scoping import TenantScoped
-from tenants.secret_settings import (
+from tenants.secrets import settings as secret_settings
+from tenants.secrets.encryption import DecryptionFailed
+from tenants.secrets.settings import (
     NOTHING_STORED,
-    UNOPENED,
+    UNDECRYPTABLE,
     changed_destinations,
-    is_mark,
-    new_mark,
+    is_placeholder,
+    new_placeholder,
     secret_names,
     secrets_of,
 )
-from tenants.settings_form import valid_part, validated
+from tenants.services.settings import clean_settings, clean_valid_settings
 
 # What fits a header line as it is; no comma, for that is how a header sent twice arrives.
 SERVICE_NAME = re.compile(r"\A[!-+\--~]([ -+\--~]{0,126}[!-+\--~])?\Z")
@@ -68,30 +68,30 @@ class Service(TenantScoped, Configuration):
         A disabled service is let through with the settings that it has: one whose provider is gone must still
         be editable.
         """
-        fixed = self.was("tenant_id"), self.was("strategy")
+        fixed = self.original_value("tenant_id"), self.original_value("strategy")
         if not self._state.adding and (self.tenant_id, self.strategy) != fixed:
             raise ValidationError("Tenant and strategy never change: make a new service.")
-        if not self.enabled and not self._state.adding and self.settings == self.was("settings"):
+        if not self.enabled and not self._state.adding and self.settings == self.original_value("settings"):
             return
-        strategy = self._how()
+        strategy = self.strategy_or_none()
         if strategy is None:
             raise ValidationError({"strategy": f"There is no strategy {self.strategy!r} here."})
-        self.settings = self.judged(strategy, self.settings, enabled=self.enabled)
+        self.settings = self.clean_settings(strategy, self.settings, enabled=self.enabled)
 
-    def judged(self, strategy: Strategy, settings: Any, *, enabled: bool) -> dict[str, Any]:
+    def clean_settings(self, strategy: Strategy, settings: Any, *, enabled: bool) -> dict[str, Any]:
         """Return `settings` with the defaults filled in, once the form of the strategy accepts them.
 
         Marks stay marks. Raises ValidationError, whose `settings` messages name the setting; also where a
         secret is kept and would be sent elsewhere.
         """
         secrets = secrets_of(strategy, settings)
-        marks = {name: value for name, value in secrets.items() if is_mark(value)}
+        marks = {name: value for name, value in secrets.items() if is_placeholder(value)}
         # What is switched off may stay as it is, even if nothing opens it any more.
         lenient = not enabled and marks == secrets
-        clear = self.clear(settings, lenient=lenient)
-        unread = [name for name, value in secrets_of(strategy, clear).items() if is_mark(value)]
-        stored, cleaned = validated(strategy, clear, unread=unread)
-        before = secrets_of(strategy, self.was("settings"))
+        clear = self.with_secrets(settings, lenient=lenient)
+        unread = [name for name, value in secrets_of(strategy, clear).items() if is_placeholder(value)]
+        stored, cleaned = clean_settings(strategy, clear, unread=unread)
+        before = secrets_of(strategy, self.original_value("settings"))
         # One that was no secret when it was stored has no mark.
         kept = [name for name, value in secrets.items() if name in marks or value == before.get(name)]
         if problems := self.secrets_to_reenter(strategy, kept, cleaned):
@@ -102,70 +102,74 @@ class Service(TenantScoped, Configuration):
         self, strategy: Strategy, kept: Iterable[str], cleaned: Mapping[str, Any]
     ) -> dict[str, str]:
         """Return which of the secrets that are kept must be entered again for these settings, and why."""
-        stored = self.was("settings")
+        stored = self.original_value("settings")
         before = secrets_of(strategy, stored)
         reasons = {name: NOTHING_STORED for name in kept if name not in before}
         if still := [name for name in kept if name in before]:
-            old = valid_part(strategy, self.clear(stored, lenient=True))
+            old = clean_valid_settings(strategy, self.with_secrets(stored, lenient=True))
             reasons |= changed_destinations(strategy, still, old, cleaned)
         return reasons
 
     # Secrets among the settings: in the clear on their way in, until they are stored, and on their way out
 
     def secrets(self) -> dict[str, str]:
-        """Return the secrets that are stored, by the name of the setting. Raises `encryption.Unsealable`."""
-        return secret_settings.unseal(self.sealed_secrets, self.tenant_id, self.strategy)
+        """Return the stored secrets by the name of the setting. Raises `encryption.DecryptionFailed`."""
+        return secret_settings.decrypt(self.sealed_secrets, self.tenant_id, self.strategy)
 
-    def clear_settings(self) -> Any:
+    def settings_with_secrets(self) -> Any:
         """Return the settings with the secrets in the clear. Raises ValidationError.
 
         Settings that are not stored yet get no secret that `save` would refuse to keep for them.
         """
-        how = self._how()
-        if how is not None and self.settings != self.was("settings"):
-            self.judged(how, self.settings, enabled=True)
-        return self.clear(self.settings)
+        how = self.strategy_or_none()
+        if how is not None and self.settings != self.original_value("settings"):
+            self.clean_settings(how, self.settings, enabled=True)
+        return self.with_secrets(self.settings)
 
-    def clear(self, settings: Any, *, lenient: bool = False) -> Any:
+    def with_secrets(self, settings: Any, *, lenient: bool = False) -> Any:
         """Return `settings` with the secret that is stored in place of each mark.
 
         Raises ValidationError where there is none, or none that opens. If `lenient`, the marks are left then.
         """
-        marked = [name for name, value in secrets_of(self._how(), settings).items() if is_mark(value)]
+        marked = [
+            name
+            for name, value in secrets_of(self.strategy_or_none(), settings).items()
+            if is_placeholder(value)
+        ]
         if not marked:
             return settings
         why, secrets = NOTHING_STORED, {}
         try:
             secrets = self.secrets()
-        except Unsealable:
-            why = UNOPENED
+        except DecryptionFailed:
+            why = UNDECRYPTABLE
         missing = [name for name in marked if name not in secrets]
         if missing and not lenient:
             raise ValidationError({"settings": [f"{name}: {why}" for name in missing]})
         return settings | {name: secrets[name] for name in marked if name not in missing}
 
-    def marked(self, settings: dict[str, Any]) -> dict[str, Any]:
+    def with_placeholders(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Return `settings` with the mark that is stored for each secret that is the same, or a mark."""
-        given = secrets_of(self._how(), settings)
+        given = secrets_of(self.strategy_or_none(), settings)
         try:
             secrets = self.secrets()
-        except Unsealable:
+        except DecryptionFailed:
             secrets = {}
         return settings | {
             name: mark
-            for name, mark in secrets_of(self._how(), self.was("settings")).items()
-            if name in given and (is_mark(given[name]) or given[name] == secrets.get(name))
+            for name, mark in secrets_of(self.strategy_or_none(), self.original_value("settings")).items()
+            if name in given and (is_placeholder(given[name]) or given[name] == secrets.get(name))
         }
 
-    def reseal(self) -> None:
-        """Encrypt the same secrets under the newest encryption key. Raises `encryption.Unsealable`."""
+    def reencrypt(self) -> None:
+        """Encrypt the same secrets under the newest encryption key. Raises `encryption.DecryptionFailed`."""
         with transaction.atomic():
             self._tenant().select_for_update(no_key=True).first()
             stored = type(self).unscoped.get(pk=self.pk)
-            sealed = secret_settings.seal(stored.secrets(), self.tenant_id, self.strategy)
+            sealed = secret_settings.encrypt(stored.secrets(), self.tenant_id, self.strategy)
             type(self).unscoped.filter(pk=self.pk).update(sealed_secrets=sealed)
 
-    def _how(self) -> Strategy | None:
+    def strategy_or_none(self) -> Strategy | None:
         return strategies().get(self.strategy)
 
     def _store(self, *args: Any, validated: bool, **kwargs: Any) -> None:
@@ -173,38 +177,40 @@ class Service(TenantScoped, Configuration):
             kwargs["update_fields"] = [*kwargs["update_fields"], "sealed_secrets"]
         super()._store(*args, validated=validated, **kwargs)
 
-    def _take_over(self, others: set[str]) -> Self:
+    def _merge_concurrent(self, others: set[str]) -> Self:
         """Take over each secret by itself: one that was not entered here may have been changed elsewhere."""
-        stored = super()._take_over(others)
+        stored = super()._merge_concurrent(others)
         if "settings" in self.changed and isinstance(self.settings, dict):
-            how = self._how()
-            mine, was = secrets_of(how, self.settings), secrets_of(how, self.was("settings"))
+            how = self.strategy_or_none()
+            mine, was = secrets_of(how, self.settings), secrets_of(how, self.original_value("settings"))
             now = secrets_of(how, stored.settings)
             untouched = {name: now.get(name) for name in secret_names(how) if mine.get(name) == was.get(name)}
             self.settings = self.settings | untouched
         # What must stay, and where secrets are sent, is judged by the row as it is now.
-        self._read = self._read | {name: stored.was(name) for name in ("tenant_id", "strategy", "settings")}
+        self._read = self._read | {
+            name: stored.original_value(name) for name in ("tenant_id", "strategy", "settings")
+        }
         return stored
 
-    def _settle(self, others: set[str]) -> None:
+    def _prepare_fields(self, others: set[str]) -> None:
         """Seal what was entered, and leave marks. What is sealed is never set otherwise."""
-        if "settings" in others or (how := self._how()) is None:
+        if "settings" in others or (how := self.strategy_or_none()) is None:
             return
         given = secrets_of(how, self.settings)
         untouched = not self._state.adding and "settings" not in self.changed
-        if untouched and all(map(is_mark, given.values())):
+        if untouched and all(map(is_placeholder, given.values())):
             return
         # The same secret, entered again, keeps its mark.
-        self.settings = self.marked(self.settings)
+        self.settings = self.with_placeholders(self.settings)
         given = secrets_of(how, self.settings)
-        entered = {name: value for name, value in given.items() if not is_mark(value)}
+        entered = {name: value for name, value in given.items() if not is_placeholder(value)}
         try:
             texts = self.secrets()
-        except Unsealable:
+        except DecryptionFailed:
             if not entered and given:  # it is disabled, or would have been refused
                 return
             texts = {}
         if entered or texts.keys() != given.keys() or not given:
             kept = {name: text for name, text in texts.items() if name in given}
-            self.sealed_secrets = secret_settings.seal(kept | entered, self.tenant_id, self.strategy)
-            self.settings = self.settings | {name: new_mark() for name in entered}
+            self.sealed_secrets = secret_settings.encrypt(kept | entered, self.tenant_id, self.strategy)
+            self.settings = self.settings | {name: new_placeholder() for name in entered}

@@ -20,11 +20,11 @@ from django.db import models
 from django.utils import timezone
 from simple_history.models import HistoricalRecords
 
-from tenants import encryption, material
 from tenants.models.configuration import Configuration
 from tenants.models.key import KeyState
 from tenants.models.tenant import Algorithm, Tenant
 from tenants.scoping import TenantScoped
+from tenants.secrets import encryption, key_material
 
 PUBLISHED_BEFORE = timedelta(minutes=10)
 """How long a key is published before it signs: twice as long as a verifier may keep a key set."""
@@ -88,27 +88,27 @@ class SigningKey(TenantScoped, Configuration):
         key = cls(tenant=tenant, kid=str(uuid4()), algorithm=tenant.signing_algorithm, state=state)
         if key.algorithm == Algorithm.HS256:
             secret = secrets.token_bytes(32) if secret is None else secret
-            material.check(secret, key.algorithm)
+            key_material.check(secret, key.algorithm)
         else:
             private = ec.generate_private_key(ec.SECP256R1())
             secret = private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
             key.public_jwk = _jwk(private.public_key(), key.kid)
-        key.sealed_secret = encryption.seal(secret, key._row())
+        key.sealed_secret = encryption.encrypt(secret, key._row())
         return key
 
     def secret(self) -> Any:
-        """Return what signs: bytes for HS256, a private key for ES256. Raises `encryption.Unsealable`."""
-        secret = encryption.unseal(bytes(self.sealed_secret), self._row())
+        """Return bytes for HS256, a private key for ES256. Raises `encryption.DecryptionFailed`."""
+        secret = encryption.decrypt(bytes(self.sealed_secret), self._row())
         return secret if self.algorithm == Algorithm.HS256 else load_der_private_key(secret, None)
 
     def may_sign_at(self) -> datetime:
         """Return the moment from which every verifier knows it."""
         return self.published_at + PUBLISHED_BEFORE
 
-    def reseal(self) -> None:
-        """Encrypt the same secret under the newest encryption key. Raises `encryption.Unsealable`."""
-        secret = encryption.unseal(bytes(self.sealed_secret), self._row())
-        sealed = encryption.seal(secret, self._row())
+    def reencrypt(self) -> None:
+        """Encrypt the same secret under the newest encryption key. Raises `encryption.DecryptionFailed`."""
+        secret = encryption.decrypt(bytes(self.sealed_secret), self._row())
+        sealed = encryption.encrypt(secret, self._row())
         type(self).unscoped.filter(pk=self.pk).update(sealed_secret=sealed)
 
     def _row(self) -> tuple[str, str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ags.api.parsing import MAX_BYTES
+from ags.api.request.body import MAX_BYTES
 from ags.asgi import application
 from ags.database.engine.base import DatabaseWrapper
 from tests.event_loop import make_scope

@@ -14,7 +14,7 @@ from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 
 from ags.api.errors import PARAMETER_INVALID, PARAMETER_MISSING, PARAMETER_UNKNOWN, ApiError, Error
-from ags.api.parameters import check
+from ags.api.request.parameters import check
 from ags.api.views.sign_on_with_session_token import SCHEMA
 from providers.contract import Parameter, ParameterSchema
 from providers.registry import provider_configs

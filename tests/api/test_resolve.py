@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connection, connections
 
-from ags.api import resolve
 from ags.api.errors import ApiError
-from ags.api.resolve import get_service_or_403, get_tenant
+from ags.api.request import resolve
+from ags.api.request.resolve import get_service_or_403, get_tenant
 from ags.database.threads import CONFIGURATION, run_in_thread
 from ags.sessions.models import SessionToken
 from providers.contract import Endpoint
@@ -24,7 +24,7 @@ from providers.operator_token.strategy import OperatorToken
 from tenants import snapshot as snapshot_module
 from tenants.models import Key, Service, Tenant
 from tenants.snapshot import FRESH_FOR, Snapshot
-from tenants.view import TenantView
+from tenants.tenant_snapshot import TenantSnapshot
 from tests.conftest import SERVICE, TRIAL, HeadEnd, add_key, add_trial
 from tests.event_loop import post, run, serving
 from tests.waiting import PATIENCE
@@ -68,7 +68,7 @@ class ObservedSnapshot(Snapshot):
         self._was_fresh = super().is_fresh()
         return self._was_fresh
 
-    def last_read(self, tenant_id: str) -> TenantView | None:
+    def last_read(self, tenant_id: str) -> TenantSnapshot | None:
         # A request that has found it fresh uses it before others look.
         was_fresh, self._was_fresh = self._was_fresh, False
         if self._clock.now - self._asked_at >= FRESH_FOR:

@@ -10,9 +10,9 @@ import pytest
 from django.db import connection
 
 from ags.server.logs import JSONLines, ReadableLines
-from ags.sessions.client_tokens import SignOn, read_access_token, read_refresh_token
-from ags.sessions.devices import NewDevice, Proof
 from ags.sessions.models import Account, AccountChoice, Device, SecurityEvent, SessionToken
+from ags.sessions.services.devices import NewDevice, Proof
+from ags.sessions.tokens.jwt import SignOn, read_access_token, read_refresh_token
 from providers.dummy.strategy import Dummy
 from providers.registry import strategies
 from tenants.models import Service

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import psycopg
 
-from ags.sessions.tokens import hash_of
+from ags.sessions.tokens.opaque import hash_token
 from bench import load
 from bench.systems import asking
 from tests import program
@@ -124,7 +124,7 @@ class Deployment:
 
     def count_lost_tokens(self) -> int:
         """Return how many of the tokens that were acknowledged the database does not have."""
-        hashes = [hash_of(token) for token in set(self.tokens)]
+        hashes = [hash_token(token) for token in set(self.tokens)]
         with psycopg.connect(self.database) as connection:
             (stored,) = connection.execute(STORED, (asking.TENANT, hashes)).fetchone() or (0,)
         return len(hashes) - stored

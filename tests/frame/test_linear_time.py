@@ -29,20 +29,20 @@ from django.core.exceptions import ValidationError
 from django.http import parse_cookie
 from httptools import HttpRequestParser
 
-from ags.api import device, headers, parameters, parsing
 from ags.api.access_log import AccessLogEntry
-from ags.api.address import client_address
 from ags.api.application import StaffRequest
-from ags.api.conditional import answer
+from ags.api.client_ip import client_ip
 from ags.api.errors import ApiError
+from ags.api.etags import answer
 from ags.api.middleware import answer as answer_request
-from ags.api.request import Request
+from ags.api.request import body, device, headers, parameters
+from ags.api.request.gateway_request import GatewayRequest
 from ags.api.views.oauth import _credentials
 from ags.asgi import application
 from ags.server.connection import Connection
 from ags.server.exchange import Exchange
-from ags.sessions.account_choice import _TOKEN
-from ags.sessions.denial import Denied
+from ags.sessions.exceptions import TokenRejected
+from ags.sessions.services.account_choice import _TOKEN
 from providers import claims, jose, strict_json
 from providers.contract import (
     CertificatesField,
@@ -59,9 +59,9 @@ from providers.operator_login.password_decryption import decrypt_password
 from providers.strict_json import NotStrictJSON
 from providers.token_introspection import response
 from providers.upstream import Response
-from tenants import material
-from tenants.configuration import form
-from tenants.configuration.text import Mistake
+from tenants.config_file.schema import read as read_config_file
+from tenants.config_file.yaml_loader import ConfigurationError
+from tenants.secrets import key_material
 from tests import needs
 from tests.work import work_of
 
@@ -143,8 +143,8 @@ def environ(body: bytes = b"", **changes: Any) -> dict[str, Any]:
     }
 
 
-def api_request(body: bytes = b"", **changes: Any) -> Request:
-    return Request(environ(body, **changes), body)
+def api_request(body: bytes = b"", **changes: Any) -> GatewayRequest:
+    return GatewayRequest(environ(body, **changes), body)
 
 
 def staff_request(body: bytes = b"", **changes: Any) -> StaffRequest:
@@ -228,11 +228,11 @@ JWS: Shapes = {
 def read_content_type(text: str) -> None:
     """Have the whole application answer, for the framework reads this header, too."""
     meta = environ(CONTENT_TYPE=text, HTTP_HOST="localhost", PATH_INFO="/oauth/introspect", body=b"{}")
-    assert async_to_sync(answer_request)(Request(meta, b"{}")).status_code == 415
+    assert async_to_sync(answer_request)(GatewayRequest(meta, b"{}")).status_code == 415
 
 
 def read_form(text: str) -> Any:
-    return parsing.read_form(api_request(text.encode(), CONTENT_TYPE=FORM))
+    return body.read_form(api_request(text.encode(), CONTENT_TYPE=FORM))
 
 
 def read_staff_form(text: str) -> Any:
@@ -245,7 +245,7 @@ def read_basic(text: str) -> Any:
 
 
 def read_addresses(text: str) -> Any:
-    return client_address(api_request(HTTP_X_FORWARDED_FOR=text, REMOTE_ADDR=text))
+    return client_ip(api_request(HTTP_X_FORWARDED_FOR=text, REMOTE_ADDR=text))
 
 
 def read_etags(text: str) -> Any:
@@ -313,7 +313,7 @@ HTTP: Shapes = {
     ),
     "Authorization: spaces": (
         repeated(" ", "Bearer"),
-        refuses(in_meta(headers.bearer, "HTTP_AUTHORIZATION"), Denied),
+        refuses(in_meta(headers.bearer, "HTTP_AUTHORIZATION"), TokenRejected),
     ),
     "Authorization: a token": (repeated("a", "Bearer "), in_meta(headers.bearer, "HTTP_AUTHORIZATION")),
     "Authorization: Basic": (repeated("%c3%a4a", ":"), read_basic),
@@ -349,7 +349,7 @@ def nested(size: int) -> dict[str, Any]:
 
 BODIES: Shapes = {
     "parameters": (many_parameters, parameters.read),
-    "device information": (nested, device.device_of),
+    "device information": (nested, device.read_device),
 }
 
 # Upstreams
@@ -440,13 +440,13 @@ def read_entered(text: str) -> Any:
 
 
 def read_file(text: str) -> Any:
-    return form.read(text.encode())
+    return read_config_file(text.encode())
 
 
-refuse_file = refuses(read_file, Mistake)
+refuse_file = refuses(read_file, ConfigurationError)
 refuse_entered = refuses(read_entered, Unusable)
 refuse_certificates = refuses(CertificatesField(max_length=None).clean, ValidationError)
-refuse_secret = refuses(partial(material.decode, encoding="base64"), ValidationError)
+refuse_secret = refuses(partial(key_material.decode, encoding="base64"), ValidationError)
 ENTERED: Shapes = {
     "PEM: no end": (repeated("A", "-----BEGIN PUBLIC KEY-----"), refuse_entered),
     "PEM: beginnings": (repeated("-----BEGIN PUBLIC KEY-----"), refuse_entered),
@@ -459,7 +459,7 @@ ENTERED: Shapes = {
     "a JWK Set that never ends": (repeated('"d"  ', '{"keys":['), PublicKeysField().clean),
     "an address": (repeated("[", "https://"), refuses(HTTPSField(max_length=None).clean, ValidationError)),
     "claims": (many("a#=b", "", "", "\n"), claims.RequiredClaimsField(max_length=None).clean),
-    "base64": (repeated("A"), partial(material.decode, encoding="base64")),
+    "base64": (repeated("A"), partial(key_material.decode, encoding="base64")),
     "base64: padding": (repeated("="), refuse_secret),
     "an encrypted password": (
         repeated("A "),

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tenants.configuration.text import _Loader
+from tenants.config_file.yaml_loader import _Loader
 
 ROOT = Path(__file__).parents[2]
 TREES = [

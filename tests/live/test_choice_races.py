@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from ags.sessions.account_choice import LIFETIME
 from ags.sessions.models import AccountChoice, SecurityEvent, SessionToken
+from ags.sessions.services.account_choice import LIFETIME
 from tests.conftest import ClientApp, HeadEnd, add_trial
 from tests.live.server import ServerProcess
 from tests.live.test_sign_on_races import change, deadlocks_so_far, devices, race, statuses, warm_both

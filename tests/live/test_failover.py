@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from ags.sessions.tokens import hash_of
+from ags.sessions.tokens.opaque import hash_token
 from tests.conftest import HeadEnd
 from tests.live.server import ServerProcess, manage
 from tests.live.test_outage import OPERATOR
@@ -144,7 +144,7 @@ def test_a_kept_connection_to_a_server_that_became_read_only_fails_once(
         seen = [status for _ in range(4) for status in clients.map(present, range(AT_ONCE))]
     assert set(seen) <= {200, 503}
     assert seen[-AT_ONCE:] == [200] * AT_ONCE
-    assert {hash_of(token) for token in granted} == cluster.hashes()
+    assert {hash_token(token) for token in granted} == cluster.hashes()
 
 
 @pytest.mark.full

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from ags.sessions.models import SessionToken
-from ags.sessions.tokens import hash_of
+from ags.sessions.tokens.opaque import hash_token
 from tests.conftest import ClientApp, HeadEnd, platform
 from tests.live.conftest import warm
 from tests.live.server import Client, ServerProcess, exchange
@@ -69,7 +69,7 @@ def test_each_of_many_at_once_is_given_its_own_token_and_none_before_its_row(
         account = f"one-of-many-{number}"
         answer = head_end.present(nagra.token(OpfAccountId=account))
         assert answer.status_code == 200
-        return account, hash_of(answer.json()["sessionToken"])
+        return account, hash_token(answer.json()["sessionToken"])
 
     with ThreadPoolExecutor(MANY) as pool:
         answered = dict(pool.map(ask, range(20 * MANY)))

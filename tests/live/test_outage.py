@@ -25,7 +25,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from ags.database.django_connections import LIMITS
-from ags.sessions.tokens import hash_of
+from ags.sessions.tokens.opaque import hash_token
 from tenants.snapshot import FRESH_FOR
 from tests.conftest import HeadEnd
 from tests.live.server import Answer, ServerProcess, manage
@@ -248,7 +248,7 @@ def test_without_postgresql_each_answer_is_503_and_nothing_granted_is_lost(
     assert {answer.status_code for answer in seen.between(served)} == {200}
     assert {probe.status_code for probe in seen.probes} == {200}
     granted = {
-        hash_of(answer.json()["sessionToken"]) for *_, answer in seen.answers if answer.status_code == 200
+        hash_token(answer.json()["sessionToken"]) for *_, answer in seen.answers if answer.status_code == 200
     }
     assert granted
     assert granted <= postgresql.hashes()

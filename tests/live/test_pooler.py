@@ -14,7 +14,7 @@ from django.db import connection
 from django.test import override_settings
 from psycopg.conninfo import conninfo_to_dict
 
-from ags import environment
+from ags import env
 from tests import needs
 from tests.conftest import ClientApp, HeadEnd, platform
 from tests.live.conftest import warm
@@ -167,7 +167,7 @@ def ids(
     """The ids of what the checks of a process with these variables find."""
     with monkeypatch.context() as patch, override_settings(AGS_DATABASE_POOLER=declared):
         patch.setenv("DATABASE_URL", pooler.url(role) + query)
-        for name, value in environment.database(pooled=declared == "transaction").items():
+        for name, value in env.database(pooled=declared == "transaction").items():
             patch.setitem(connection.settings_dict, name, value)
         found = run_checks(
             tags=[Tags.database, Tags.security], include_deployment_checks=True, databases=["default"]

@@ -13,7 +13,7 @@ import pytest
 from django.db import connection
 
 from ags.sessions.models import Account, Device, SecurityEvent, SessionToken
-from ags.sessions.refresh import USED_KEPT
+from ags.sessions.services.refresh import USED_KEPT
 from tenants.models import Tenant
 from tests.conftest import ClientApp, HeadEnd, platform
 from tests.live.conftest import warm

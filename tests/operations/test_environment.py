@@ -15,7 +15,7 @@ from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 
-from ags import environment
+from ags import env
 from tests.settings import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,10 +73,10 @@ def test_the_example_explains_every_variable() -> None:
 
 
 READS = {
-    "ags/environment.py": {"name", 'f"{name}_FILE"', ""},  # all names, to find those that nobody reads
+    "ags/env.py": {"name", 'f"{name}_FILE"', ""},  # all names, to find those that nobody reads
     "ags/asgi.py": {'"DJANGO_SETTINGS_MODULE"'},  # sets it
     "tenants/management/commands/rotate_signing_key.py": {"variable"},  # the secret of a key, named to it
-    "tenants/configuration/reference.py": {"reference.value"},  # a secret that a file refers to
+    "tenants/config_file/secret_refs.py": {"reference.value"},  # a secret that a file refers to
 }
 """The files that look at the environment themselves, and for what."""
 
@@ -178,18 +178,18 @@ def test_several_hosts_of_a_database_have_a_port_each(monkeypatch: pytest.Monkey
     monkeypatch.setenv(
         "DATABASE_URL", "postgres://ags:x@one:5432,two:5433/ags?target_session_attrs=read-write"
     )
-    found = environment.database()
+    found = env.database()
     assert (found["HOST"], found["PORT"]) == ("one,two", "5432,5433")
     assert found["OPTIONS"]["target_session_attrs"] == "read-write"
     monkeypatch.setenv("DATABASE_URL", "postgres://ags:x@one,two:5432,5433/ags")
     with pytest.raises(ImproperlyConfigured):
-        environment.database()
+        env.database()
 
 
 def test_behind_a_pooler_nothing_belongs_to_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", GOOD["DATABASE_URL"])
-    assert environment.database()["OPTIONS"]["prepare_threshold"] == 5
-    found = environment.database(pooled=True)
+    assert env.database()["OPTIONS"]["prepare_threshold"] == 5
+    found = env.database(pooled=True)
     assert found["OPTIONS"]["prepare_threshold"] is None
     assert found["DISABLE_SERVER_SIDE_CURSORS"] is True
 
@@ -206,9 +206,9 @@ def test_what_would_belong_to_a_connection_is_refused_behind_a_pooler(
     monkeypatch: pytest.MonkeyPatch, url: str, flaw: str
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", url)
-    environment.database()
+    env.database()
     with pytest.raises(ImproperlyConfigured, match=flaw):
-        environment.database(pooled=True)
+        env.database(pooled=True)
 
 
 @pytest.mark.parametrize(("name", "value"), WRONG.values(), ids=WRONG)
@@ -367,7 +367,7 @@ def test_a_variable_that_nobody_reads_is_told_with_the_one_that_is_meant(
 def test_a_variable_that_an_earlier_release_read_is_told_with_its_successor(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(environment.REMOVED, "AGS_STRATEGIES", "AGS_PROVIDERS")
+    monkeypatch.setitem(env.REMOVED, "AGS_STRATEGIES", "AGS_PROVIDERS")
     monkeypatch.setenv("AGS_STRATEGIES", SAMPLE_SECRET)
     (message,) = (found for found in run_checks() if found.id == "operations.W005")
     assert message.hint == "Set AGS_PROVIDERS instead."
@@ -375,8 +375,8 @@ def test_a_variable_that_an_earlier_release_read_is_told_with_its_successor(
 
 
 def test_none_that_was_removed_is_a_setting() -> None:
-    assert variables_in_the_example().isdisjoint(environment.REMOVED)
-    assert variables_in_the_example() >= {name.removesuffix("_FILE") for name in environment.REMOVED.values()}
+    assert variables_in_the_example().isdisjoint(env.REMOVED)
+    assert variables_in_the_example() >= {name.removesuffix("_FILE") for name in env.REMOVED.values()}
 
 
 def test_variables_that_are_settings_or_none_of_ours_are_not_told(tmp_path: Path) -> None:

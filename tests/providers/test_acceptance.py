@@ -33,8 +33,8 @@ from providers.contract import (
 )
 from providers.registry import provider_configs, strategies
 from tenants.models import Service
-from tenants.secret_settings import destination_of, secret_names
-from tenants.secret_settings import secrets_of as secrets_of_service
+from tenants.secrets.settings import secret_destinations, secret_names
+from tenants.secrets.settings import secrets_of as secrets_of_service
 from tenants.snapshot import snapshot
 from tests.conftest import HeadEnd
 from tests.providers.offered import asks, body, cleaned, placeholders, proofs, secrets_of, settings_at, tried
@@ -211,7 +211,7 @@ def test_its_settings_reach_it_as_they_were_entered_however_often_they_are_store
 def test_a_secret_is_not_kept_where_it_would_be_sent_elsewhere(strategy: Strategy, nagra: HeadEnd) -> None:
     service = offer(strategy, 1)
     for secret in secrets_of_service(strategy, service.settings):
-        for name in destination_of(strategy, secret).keys() - set(secret_names(strategy)):
+        for name in secret_destinations(strategy, secret).keys() - set(secret_names(strategy)):
             # What is stored is another, so that what is saved is right by its form.
             Service.unscoped.filter(pk=service.pk).update(settings=service.settings | {name: "elsewhere"})
             moved = Service.objects.for_tenant("nagra").get(pk=service.pk)

@@ -29,7 +29,7 @@ from providers.contract import (
 from providers.registry import strategies
 from providers.upstream import bulkhead
 from tenants.models import Service
-from tenants.settings_form import validated
+from tenants.services.settings import clean_settings
 from tests import needs
 from tests.conftest import ClientApp, HeadEnd
 from tests.upstream.authority import Authority, authority, stranger
@@ -96,7 +96,7 @@ def directory() -> Iterator[Slapd]:
 
 
 def cleaned(settings: dict[str, Any], deadline: float = LONG) -> Any:
-    return {**validated(strategies()["ldap"], settings)[1], "deadline": deadline}
+    return {**clean_settings(strategies()["ldap"], settings)[1], "deadline": deadline}
 
 
 def verify(

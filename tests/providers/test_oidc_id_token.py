@@ -27,7 +27,7 @@ from providers.oidc_id_token.discovery import discovery as discovery_document
 from providers.oidc_id_token.strategy import OIDCIDToken
 from providers.upstream import documents
 from tenants.models import Service
-from tenants.settings_form import validated
+from tenants.services.settings import clean_settings
 from tests.conftest import HeadEnd
 from tests.providers.conftest import Clock
 from tests.providers.confusion import ALGORITHMS, CONFUSED, EC, KEY_SET, RSA
@@ -70,7 +70,7 @@ def steady() -> Iterator[HTTPSServer]:
 
 def settings_of(server: HTTPSServer, deadline: float = LONG, **changes: Any) -> Mapping[str, Any]:
     good = {"issuer": server.url, "client_id": "television", "algorithms": ALGORITHMS, **server.settings}
-    return {**validated(OIDCIDToken(), good | changes)[1], "deadline": deadline}
+    return {**clean_settings(OIDCIDToken(), good | changes)[1], "deadline": deadline}
 
 
 def claims(server: HTTPSServer, **changes: Any) -> dict[str, Any]:
@@ -269,11 +269,11 @@ def test_it_is_accepted_once_by_its_jti_or_else_by_its_nonce(steady: HTTPSServer
 )
 def test_its_settings_have_bounds(change: dict[str, Any], name: str) -> None:
     good = {"issuer": "https://login.example", "client_id": "television"}
-    stored, _ = validated(OIDCIDToken(), good)
+    stored, _ = clean_settings(OIDCIDToken(), good)
     assert stored["algorithms"] == ["RS256"]
-    assert validated(OIDCIDToken(), json.loads(json.dumps(stored)))[0] == stored
+    assert clean_settings(OIDCIDToken(), json.loads(json.dumps(stored)))[0] == stored
     with pytest.raises(ValidationError, match=name):
-        validated(OIDCIDToken(), good | change)
+        clean_settings(OIDCIDToken(), good | change)
 
 
 # The two documents.

@@ -12,7 +12,7 @@ from providers.oidc_id_token.strategy import OIDCIDToken
 from providers.signed_jwt.strategy import SignedJWT
 from providers.upstream import documents
 from tenants.models import Service
-from tenants.settings_form import validated
+from tenants.services.settings import clean_settings
 from tests.conftest import HeadEnd
 from tests.providers.conftest import Clock
 from tests.upstream.authority import authority
@@ -40,7 +40,7 @@ def stored(provider: OidcProvider, algorithm: str = "RS256", **changes: Any) -> 
 
 
 def settings_of(provider: OidcProvider, algorithm: str = "RS256", **changes: Any) -> Mapping[str, Any]:
-    return {**validated(OIDCIDToken(), stored(provider, algorithm, **changes))[1], "deadline": LONG}
+    return {**clean_settings(OIDCIDToken(), stored(provider, algorithm, **changes))[1], "deadline": LONG}
 
 
 def verify(made: str, settings: Mapping[str, Any], nonce: str = "n") -> Identity:
@@ -88,7 +88,7 @@ def test_an_id_token_is_nothing_where_access_tokens_are_wanted(provider: OidcPro
     client = given.pop("client_id")
     keys = {"key_set_address": f"{provider.issuer}/jwks", "audience": client}
     made = provider.id_token("account-1", nonce="n")
-    any_jwt = {**validated(SignedJWT(), given | keys)[1], "deadline": LONG}
+    any_jwt = {**clean_settings(SignedJWT(), given | keys)[1], "deadline": LONG}
     assert SignedJWT().verify({"Token": made}, any_jwt, RING).account_id == "account-1"
     access = {**any_jwt, "header_type": "at+jwt"}
     with pytest.raises(VerificationFailed) as refused:

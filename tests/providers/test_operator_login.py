@@ -37,7 +37,7 @@ from providers.contract import (
 )
 from providers.operator_login.strategy import OperatorLogin
 from tenants.models import Service
-from tenants.settings_form import validated
+from tenants.services.settings import clean_settings
 from tests.conftest import HeadEnd
 from tests.upstream.authority import authority
 from tests.upstream.deadlines import LONG, LONGEST
@@ -74,7 +74,7 @@ def stored(**settings: Any) -> dict[str, Any]:
 
 
 def cleaned_of(**settings: Any) -> Any:
-    return {**validated(OperatorLogin(), stored(**settings))[1], "deadline": LONG}
+    return {**clean_settings(OperatorLogin(), stored(**settings))[1], "deadline": LONG}
 
 
 def verify(server: HTTPSServer, username: str, password: str, **settings: Any) -> Identity | Choice:
@@ -386,7 +386,7 @@ BAD_SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize(("name", "settings"), BAD_SETTINGS.values(), ids=BAD_SETTINGS)
 def test_its_settings_have_bounds(name: str, settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=f"^{{'settings': \\['{name}: ") as raised:
-        validated(OperatorLogin(), stored(**settings))
+        clean_settings(OperatorLogin(), stored(**settings))
     assert MARKER not in str(raised.value)
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import jwt
 import pytest
 
-from ags.sessions.client_tokens import SignOn, bundle
+from ags.sessions.tokens.jwt import SignOn, token_response
 from providers.contract import FailureReason, Identity, KeyRing, TrustedKey, VerificationFailed
 from providers.operator_token.strategy import OperatorToken
-from tenants.settings_form import validated
+from tenants.services.settings import clean_settings
 from tenants.snapshot import snapshot
 from tests.conftest import HeadEnd
 from tests.providers.confusion import CONFUSED
@@ -33,7 +33,7 @@ SEED_SAMPLE = (
 
 def verify(token: str, ring: KeyRing = RING, **settings: Any) -> Identity:
     strategy = OperatorToken()
-    _, cleaned = validated(strategy, settings)
+    _, cleaned = clean_settings(strategy, settings)
     return strategy.verify({"OperatorAuthToken": token}, cleaned, ring)
 
 
@@ -187,11 +187,11 @@ def test_its_settings_have_bounds(name: str, value: Any) -> None:
     from django.core.exceptions import ValidationError
 
     with pytest.raises(ValidationError, match=name):
-        validated(OperatorToken(), {name: value})
+        clean_settings(OperatorToken(), {name: value})
 
 
 def test_its_settings_have_defaults() -> None:
-    stored, cleaned = validated(OperatorToken(), {})
+    stored, cleaned = clean_settings(OperatorToken(), {})
     assert stored == dict(cleaned)
     assert stored == {
         "session_token_ttl": 300,
@@ -268,7 +268,7 @@ def test_what_ags_itself_has_issued_proves_nothing(nagra: HeadEnd) -> None:
     tenant = snapshot.tenant("nagra")
     assert tenant
     now = time.time()
-    issued = bundle(tenant, SignOn("account-1", "c" * 32, "s" * 32, 1, now + 99, now + 999))
+    issued = token_response(tenant, SignOn("account-1", "c" * 32, "s" * 32, 1, now + 99, now + 999))
     for name in ("access_token", "refresh_token"):
         with pytest.raises(VerificationFailed) as refused:
             verify(issued[name], tenant.keys)

@@ -28,7 +28,7 @@ from providers.contract import (
 from providers.registry import strategies
 from providers.upstream import bulkhead
 from tenants.models import Service
-from tenants.settings_form import validated
+from tenants.services.settings import clean_settings
 from tests import needs
 from tests.conftest import ClientApp, HeadEnd
 from tests.upstream.deadlines import HASTY, LONG, patiently
@@ -71,7 +71,7 @@ def server() -> Iterator[FreeRADIUS]:
 
 
 def cleaned(settings: dict[str, Any], deadline: float = LONG) -> Any:
-    return {**validated(strategies()["radius"], settings)[1], "deadline": deadline}
+    return {**clean_settings(strategies()["radius"], settings)[1], "deadline": deadline}
 
 
 def verify(username: str, password: str, settings: dict[str, Any], deadline: float = LONG) -> Identity:

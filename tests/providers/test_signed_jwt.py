@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from django.core.exceptions import ValidationError
 
-from ags.sessions.client_tokens import SignOn, bundle
+from ags.sessions.tokens.jwt import SignOn, token_response
 from providers.contract import (
     FailureReason,
     Identity,
@@ -25,7 +25,7 @@ from providers.contract import (
 from providers.signed_jwt.strategy import SignedJWT, _document
 from providers.upstream import documents
 from tenants.models import Service
-from tenants.settings_form import validated
+from tenants.services.settings import clean_settings
 from tenants.snapshot import snapshot
 from tests.conftest import HeadEnd
 from tests.providers.conftest import Clock
@@ -52,7 +52,7 @@ def claims(**changes: Any) -> dict[str, Any]:
 
 
 def verify(made: str, **settings: Any) -> Identity:
-    _, cleaned = validated(SignedJWT(), ENTERED | settings)
+    _, cleaned = clean_settings(SignedJWT(), ENTERED | settings)
     return SignedJWT().verify({"Token": made}, cleaned, RING)
 
 
@@ -283,7 +283,7 @@ def test_the_tokens_of_ags_itself_prove_nothing_even_where_its_own_keys_are_trus
     tenant = snapshot.tenant("nagra")
     assert tenant
     now = time.time()
-    issued = bundle(tenant, SignOn("account-1", "c" * 32, "s" * 32, 1, now + 99, now + 999))
+    issued = token_response(tenant, SignOn("account-1", "c" * 32, "s" * 32, 1, now + 99, now + 999))
     own = {"public_keys": json.dumps({"keys": [dict(key) for key in tenant.key_set]})}
     own |= {"issuer": tenant.rules.issuer or ISSUER, "audience": tenant.rules.audience}
     assert refusal(issued["access_token"])[0] is FailureReason.KEY_UNKNOWN
@@ -332,17 +332,17 @@ BOUNDS: Any = [
 )
 def test_its_settings_have_bounds(change: dict[str, Any], name: str) -> None:
     with pytest.raises(ValidationError, match=name) as refused:
-        validated(SignedJWT(), ENTERED | change)
+        clean_settings(SignedJWT(), ENTERED | change)
     assert EC.private_pem[60:100] not in str(refused.value)
 
 
 def test_its_settings_can_be_stored_and_are_accepted_again() -> None:
-    stored, _ = validated(
+    stored, _ = clean_settings(
         SignedJWT(), ENTERED | {"algorithms": ["EdDSA", "RS256", "RS256"], "required_claims": "\n a=1 \n"}
     )
     assert stored["algorithms"] == ["RS256", "EdDSA"]
     assert stored["required_claims"] == "a=1"
-    assert validated(SignedJWT(), json.loads(json.dumps(stored)))[0] == stored
+    assert clean_settings(SignedJWT(), json.loads(json.dumps(stored)))[0] == stored
 
 
 # By the address of a key set.
@@ -357,7 +357,7 @@ def server() -> Iterator[HTTPSServer]:
 
 def by_address(server: HTTPSServer, deadline: float = LONG, **changes: Any) -> Mapping[str, Any]:
     address = {"keys_from": "address", "key_set_address": f"{server.url}/keys", **server.settings}
-    cleaned = validated(SignedJWT(), {"issuer": ISSUER, "audience": "ags", **address, **changes})[1]
+    cleaned = clean_settings(SignedJWT(), {"issuer": ISSUER, "audience": "ags", **address, **changes})[1]
     return {**cleaned, "deadline": deadline}
 
 
@@ -484,7 +484,7 @@ def test_check_says_what_is_there(server: HTTPSServer) -> None:
     used, unused = SignedJWT().check(by_address(server), RING)
     assert used.message == f"The key set at {server.address} has 1 usable key: ES256 (ES256)."
     assert unused.message == "Not used: 1 key not for signatures."
-    _, cleaned = validated(SignedJWT(), ENTERED | {"public_keys": EC.pem, "key_id": "k1"})
+    _, cleaned = clean_settings(SignedJWT(), ENTERED | {"public_keys": EC.pem, "key_id": "k1"})
     (entered,) = SignedJWT().check(cleaned, RING)
     assert entered.message == "What is entered has 1 usable key: k1 (ES256)."
     assert SignedJWT().document_urls(cleaned, RING) == {}

@@ -24,7 +24,7 @@ from providers.contract import (
 )
 from providers.token_introspection.strategy import TokenIntrospection
 from tenants.models import Service
-from tenants.settings_form import validated
+from tenants.services.settings import clean_settings
 from tests.conftest import HeadEnd
 from tests.upstream.authority import authority
 from tests.upstream.deadlines import LONG
@@ -50,7 +50,7 @@ def server() -> Iterator[HTTPSServer]:
 def cleaned(**settings: Any) -> Any:
     good = {"address": "https://localhost/i", "client_id": "ags", "client_secret": SECRET}
     trusting = {"ca_certificates": authority().certificate}
-    valid = validated(TokenIntrospection(), good | trusting | settings)[1]
+    valid = clean_settings(TokenIntrospection(), good | trusting | settings)[1]
     return {**valid, "deadline": LONG}
 
 

@@ -13,7 +13,7 @@ from django.contrib.sessions.models import Session
 from django.test import Client
 from django.utils import timezone
 
-from ags.sessions.tokens import hash_of
+from ags.sessions.tokens.opaque import hash_token
 from tenants.models import Assignment
 from tests.conftest import ClientApp, HeadEnd, person
 
@@ -71,7 +71,7 @@ def test_of_a_token_the_session_keeps_the_hash(admin_client: Client, token: str)
     address = look_up(admin_client, TOKENS, token=token)
     ((model, terms),) = look_ups(admin_client).values()
     assert model == "sessiontoken"
-    assert terms == {"tenant": "nagra", "token_hashes": [hash_of(token).hex()]}
+    assert terms == {"tenant": "nagra", "token_hashes": [hash_token(token).hex()]}
     page = admin_client.get(address)
     assert len(rows(page)) == 1
     assert token not in page.content.decode()

@@ -16,12 +16,12 @@ from django.db.models import F
 from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
-from ags.sessions.account_choice import create_choice
-from ags.sessions.denial import Stale
-from ags.sessions.devices import NewDevice
+from ags.sessions.exceptions import StaleSnapshot
 from ags.sessions.models import Account, AccountChoice, AccountStatus, SecurityEvent, SessionToken
-from ags.sessions.revoke import cut_off
-from ags.sessions.tokens import USER_ACCOUNT_TOKEN, hash_of, hashes_of
+from ags.sessions.services.account_choice import create_choice
+from ags.sessions.services.devices import NewDevice
+from ags.sessions.services.revoke import revoke_issued
+from ags.sessions.tokens.opaque import USER_ACCOUNT_TOKEN, hash_token, token_hashes
 from providers import contract
 from providers.contract import Choice, FailureReason, VerificationFailed
 from tenants import snapshot as tenants_snapshot
@@ -94,7 +94,7 @@ def test_the_row_remembers_who_asked_and_holds_no_token(app: ClientApp, trial: S
     # SQLite counts milliseconds.
     assert abs(row.expires_at - row.created_at - timedelta(minutes=10)) <= timedelta(milliseconds=2)
     secret = token.partition(".")[0]
-    assert bytes(row.token_hash) == hash_of(secret, USER_ACCOUNT_TOKEN) != hash_of(secret)
+    assert bytes(row.token_hash) == hash_token(secret, USER_ACCOUNT_TOKEN) != hash_token(secret)
     assert secret not in repr(AccountChoice.unscoped.values().get())
 
 
@@ -228,17 +228,17 @@ def expired(app: ClientApp, token: str) -> str:
 
 
 def cut_off_by_the_account(app: ClientApp, token: str) -> str:
-    cut_off(Account.objects.for_tenant("nagra").create(tenant_id="nagra", account_id="account-1"))
+    revoke_issued(Account.objects.for_tenant("nagra").create(tenant_id="nagra", account_id="account-1"))
     return token
 
 
 def cut_off_by_the_service(app: ClientApp, token: str) -> str:
-    cut_off(Service.objects.for_tenant("nagra").get(name=TRIAL))
+    revoke_issued(Service.objects.for_tenant("nagra").get(name=TRIAL))
     return token
 
 
 def cut_off_by_the_tenant(app: ClientApp, token: str) -> str:
-    cut_off(Tenant.objects.get(pk="nagra"))
+    revoke_issued(Tenant.objects.get(pk="nagra"))
     return token
 
 
@@ -263,7 +263,7 @@ def a_session_token(app: ClientApp, token: str) -> str:
 def a_session_token_under_the_hash_of_a_choice(app: ClientApp, token: str) -> str:
     """What it would be if both were hashed for one purpose."""
     secret = a_session_token(app, token)
-    change(AccountChoice, token_hash=hash_of(secret[:26]))
+    change(AccountChoice, token_hash=hash_token(secret[:26]))
     return secret
 
 
@@ -356,7 +356,7 @@ def test_it_is_found_under_every_encryption_key(app: ClientApp, settings: Any) -
     token, _ = app.choices()
     snapshot.reread("nagra")
     settings.AGS_ENCRYPTION_KEYS = (new, old)
-    assert bytes(stored()[0].token_hash) == hashes_of(token[:26], USER_ACCOUNT_TOKEN)[1]
+    assert bytes(stored()[0].token_hash) == token_hashes(token[:26], USER_ACCOUNT_TOKEN)[1]
     assert choose(app, token).status_code == 201
 
 
@@ -505,7 +505,7 @@ def test_a_key_that_was_revoked_a_moment_ago_offers_nothing(app: ClientApp, stay
     assert refused.value.reason is FailureReason.KEY_NOT_IN_FORCE
     Key.objects.for_tenant("nagra").update(not_after=None)
     revoke_key()
-    with pytest.raises(Stale):
+    with pytest.raises(StaleSnapshot):
         offered_by_key()
     assert stored() == []
 

@@ -19,10 +19,10 @@ from django.db.utils import InterfaceError, OperationalError
 from django.test.utils import CaptureQueriesContext
 
 from ags.database.django_connections import READ_ONLY
-from ags.sessions import issue as issuing
-from ags.sessions.issue import CLOCK_MARGIN, _row
 from ags.sessions.models import SessionToken
-from ags.sessions.tokens import hashes_of, new_token
+from ags.sessions.services import issue as issuing
+from ags.sessions.services.issue import CLOCK_MARGIN, _row
+from ags.sessions.tokens.opaque import new_token, token_hashes
 from providers.claims import MAX_CLOCK_SKEW
 from providers.contract import FailureReason, Identity, VerificationFailed
 from tenants import snapshot as tenants_snapshot
@@ -266,7 +266,7 @@ def test_the_row_says_who_when_and_by_what_and_never_the_token(nagra: HeadEnd) -
     assert (row.tenant_id, row.service.name, row.key.kid) == ("nagra", SERVICE, nagra.kid)
     assert (row.account_id, row.jti, row.correlation_id) == ("Kühn 7", "jti-1", "call-1")
     assert row.revoked_at is None
-    assert bytes(row.token_hash) in hashes_of(token)
+    assert bytes(row.token_hash) in token_hashes(token)
     for value in SessionToken.unscoped.values().get().values():
         assert token not in str(value)
         assert token.encode() not in (bytes(value) if isinstance(value, bytes | memoryview) else b"")
@@ -280,7 +280,7 @@ def test_a_correlation_id_that_was_made_here_is_the_one_that_is_stored(nagra: He
 def test_each_token_is_another(nagra: HeadEnd) -> None:
     tokens = [nagra.present(nagra.token()).json()["sessionToken"] for _ in range(20)]
     assert len(set(tokens)) == 20
-    assert [bytes(row.token_hash) for row in stored()] == [hashes_of(token)[0] for token in tokens]
+    assert [bytes(row.token_hash) for row in stored()] == [token_hashes(token)[0] for token in tokens]
 
 
 def test_a_hash_is_keyed_and_found_under_every_encryption_key(nagra: HeadEnd, settings: Any) -> None:
@@ -289,9 +289,9 @@ def test_a_hash_is_keyed_and_found_under_every_encryption_key(nagra: HeadEnd, se
     (row,) = stored()
     for keys in ((old, new), (new, old)):
         settings.AGS_ENCRYPTION_KEYS = keys
-        assert bytes(row.token_hash) in hashes_of(token)
+        assert bytes(row.token_hash) in token_hashes(token)
     settings.AGS_ENCRYPTION_KEYS = (new,)
-    assert bytes(row.token_hash) not in hashes_of(token)
+    assert bytes(row.token_hash) not in token_hashes(token)
 
 
 @pytest.mark.parametrize("ttl", [1, 300, 3600])

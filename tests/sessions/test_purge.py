@@ -24,9 +24,10 @@ from django.db.models.functions import Now
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from ags.sessions import lease
-from ags.sessions.issue import LATEST, issue
-from ags.sessions.lease import LeaseNotAvailable
+from ags.operations import lease
+from ags.operations.lease import LeaseNotAvailable
+from ags.operations.purge import BATCH
+from ags.operations.purge import purge as batches
 from ags.sessions.models import (
     Account,
     AccountChoice,
@@ -36,8 +37,7 @@ from ags.sessions.models import (
     SecurityEvent,
     SessionToken,
 )
-from ags.sessions.purge import BATCH
-from ags.sessions.purge import purge as batches
+from ags.sessions.services.issue import LATEST, issue
 from providers.contract import Identity
 from tenants.models import DocumentHealth, ResourceServer, Service
 from tenants.snapshot import snapshot

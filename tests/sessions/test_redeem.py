@@ -24,7 +24,7 @@ from ags.sessions.models import (
     SecurityEvent,
     SessionToken,
 )
-from ags.sessions.revoke import cut_off
+from ags.sessions.services.revoke import revoke_issued
 from tenants import snapshot as tenants_snapshot
 from tenants.models import Key, KeyState, Service, SigningKey, Tenant
 from tenants.snapshot import snapshot
@@ -323,7 +323,7 @@ def revoked(app: ClientApp, token: str) -> str:
 
 
 def cut_off_by_the_account(app: ClientApp, token: str) -> str:
-    cut_off(Account.objects.for_tenant("nagra").create(tenant_id="nagra", account_id="account-1"))
+    revoke_issued(Account.objects.for_tenant("nagra").create(tenant_id="nagra", account_id="account-1"))
     return token
 
 

@@ -22,13 +22,13 @@ from django.db import OperationalError, connection
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
-from ags.sessions import database_behind as module
-from ags.sessions import refresh as refreshing
 from ags.sessions.models import Account, Device, SecurityEvent
-from ags.sessions.refresh import USED_KEPT
+from ags.sessions.services import database_behind as module
+from ags.sessions.services import refresh as refreshing
+from ags.sessions.services.refresh import USED_KEPT
 from tenants import snapshot as tenants_snapshot
-from tenants.encryption import derived_keys, name_of
 from tenants.models import KeyState, Service, SigningKey, Tenant
+from tenants.secrets.encryption import derived_keys, name_of
 from tenants.snapshot import snapshot
 from tests.api.test_refusals import ID, NOT_AVAILABLE, TOO_LARGE, UNAVAILABLE, missing, refusal, whole
 from tests.conftest import ClientApp, HeadEnd, platform

@@ -15,7 +15,7 @@ from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
 from ags.sessions.models import Account, Device, RevokedAccessToken, SessionToken
-from ags.sessions.revoke import cut_off, end_sign_on
+from ags.sessions.services.revoke import end_sign_on, revoke_issued
 from tenants import rotation
 from tenants import snapshot as tenants_snapshot
 from tenants.models import Key, Service, SigningKey, Tenant
@@ -92,19 +92,19 @@ def device(held: Held) -> None:
 
 
 def account(held: Held) -> None:
-    cut_off(Account.objects.for_tenant("nagra").get(account_id=held.account))
+    revoke_issued(Account.objects.for_tenant("nagra").get(account_id=held.account))
 
 
 def key(held: Held) -> None:
-    cut_off(Key.objects.for_tenant("nagra").get(kid=held.app.head_end.kid))
+    revoke_issued(Key.objects.for_tenant("nagra").get(kid=held.app.head_end.kid))
 
 
 def service(held: Held) -> None:
-    cut_off(Service.objects.for_tenant("nagra").get())
+    revoke_issued(Service.objects.for_tenant("nagra").get())
 
 
 def tenant(held: Held) -> None:
-    cut_off(Tenant.objects.get(pk="nagra"))
+    revoke_issued(Tenant.objects.get(pk="nagra"))
 
 
 # The cut, what it kills of what he holds, and for whom beside him it kills all.
@@ -203,9 +203,9 @@ def test_the_newest_cut_off_wins(
 def test_a_cut_off_never_goes_back(cast: dict[str, Held]) -> None:
     """Somebody who has read the row long ago cuts off now: it is now that counts."""
     rows = [Key.objects.for_tenant("nagra").get(kid="nagra-key-1") for _ in range(2)]
-    cut_off(rows[0])
+    revoke_issued(rows[0])
     let_clock_move()
-    cut_off(rows[1])
+    revoke_issued(rows[1])
     assert rows[0].revoked_before < rows[1].revoked_before
     assert Key.unscoped.get(pk=rows[0].pk).revoked_before == rows[1].revoked_before
 
@@ -222,7 +222,7 @@ def test_a_key_that_is_revoked_leaves_sign_ons_alone_until_what_it_gave_rise_to_
     row.save()
     assert whole(redeem(he.app, he.session_token)) == NOT_ACCEPTED
     assert he.app.refresh().status_code == 200
-    cut_off(row)
+    revoke_issued(row)
     assert whole(he.app.refresh(x_correlation_id=ID)) == NOT_ACCEPTED
     assert set(cast["another key"].is_good().values()) == {True}
 
@@ -364,7 +364,7 @@ def test_what_was_read_before_a_cut_off_does_not_undo_it(app: ClientApp, model: 
     app.sign_on()
     rows = model.objects if model is Tenant else model.unscoped
     read_before = rows.get()
-    cut_off(rows.get())
+    revoke_issued(rows.get())
     for name, value in (("name", "Another"), ("not_after", None)):
         if hasattr(read_before, name):
             setattr(read_before, name, value)
@@ -375,7 +375,7 @@ def test_what_was_read_before_a_cut_off_does_not_undo_it(app: ClientApp, model: 
 
 def test_what_was_read_before_a_switch_does_not_undo_it(app: ClientApp) -> None:
     read_before = Tenant.objects.get(pk="nagra")
-    Tenant.objects.get(pk="nagra").withdraw(enabled=False)
+    Tenant.objects.get(pk="nagra").save_restriction(enabled=False)
     read_before.name = "Another"
     read_before.save()
     tenant = Tenant.objects.get(pk="nagra")
@@ -387,8 +387,8 @@ def test_a_cut_off_is_never_refused(app: ClientApp) -> None:
     Service.objects.for_tenant("nagra").update(settings={"no": "such setting"})
     key = Key.objects.for_tenant("nagra").get()
     Key.objects.for_tenant("nagra").update(state="revoked", algorithm="XS256")
-    cut_off(Service.objects.for_tenant("nagra").get())
-    cut_off(key)
+    revoke_issued(Service.objects.for_tenant("nagra").get())
+    revoke_issued(key)
     for row in (Service.objects.for_tenant("nagra").get(), Key.objects.for_tenant("nagra").get()):
         assert row.revoked_before is not None
     assert Key.objects.for_tenant("nagra").get().state == "revoked"

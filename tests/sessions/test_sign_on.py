@@ -17,7 +17,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from ags.sessions.models import Account, AccountChoice, AccountStatus, SessionToken
-from ags.sessions.revoke import cut_off
+from ags.sessions.services.revoke import revoke_issued
 from providers.contract import Endpoint, KeyRing
 from providers.dummy.strategy import Dummy
 from providers.operator_token.strategy import OperatorToken
@@ -166,7 +166,7 @@ def test_a_sign_on_dies_with_what_it_rests_on(app: ClientApp, trial: Service) ->
     for row in (trial, Tenant.objects.get(pk="nagra"), None):
         assert app.prove("account-1").status_code == 201
         assert app.refresh().status_code == 200
-        cut_off(row or Account.objects.for_tenant("nagra").get())
+        revoke_issued(row or Account.objects.for_tenant("nagra").get())
         assert app.refresh().status_code == 401
     snapshot.reread("nagra")
     assert app.prove("account-1").status_code == 201, "what is proven from now on is good"

@@ -17,11 +17,10 @@ from django.db import connection, connections
 from ags.database import batching, postgresql, threads
 from ags.database.batching import Batcher
 from ags.database.django_connections import LIMITS
-from ags.sessions import account_choice, redeem, refresh, sign_on
-from ags.sessions import events as security_events
-from ags.sessions.devices import NewDevice
 from ags.sessions.models import Account, AccountStatus, Device, SecurityEvent, SessionToken
-from ags.sessions.tokens import hash_of, hashes_of, new_token
+from ags.sessions.services import account_choice, redeem, refresh, security_events, sign_on
+from ags.sessions.services.devices import NewDevice
+from ags.sessions.tokens.opaque import hash_token, new_token, token_hashes
 from providers.contract import Endpoint
 from providers.operator_token.strategy import OperatorToken
 from tenants.models import Service, Tenant
@@ -120,7 +119,7 @@ def statuses(answers: Answers) -> list[int]:
 
 
 def is_redeemed(token: str) -> bool:
-    return SessionToken.unscoped.filter(token_hash=hash_of(token), redeemed_at__isnull=False).exists()
+    return SessionToken.unscoped.filter(token_hash=hash_token(token), redeemed_at__isnull=False).exists()
 
 
 def limit_devices(limit: int) -> None:
@@ -674,7 +673,9 @@ def test_two_processes_that_meet_in_the_same_rows_wait_for_each_other_one_way_ro
     if kind == REDEEM:
         execute, service = redeem._redeem, tenant.services[SERVICE]
         tokens = [app.session_token(f"account-{number}") for number in range(7)]
-        rows = [redeem._Redemption(tenant, service, ID, hashes_of(token), NewDevice({})) for token in tokens]
+        rows = [
+            redeem._Redemption(tenant, service, ID, token_hashes(token), NewDevice({})) for token in tokens
+        ]
         other.execute("SELECT id FROM ags_sessions_sessiontoken ORDER BY id OFFSET 3 LIMIT 1 FOR UPDATE")
     else:
         for _ in range(7):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from ags.sessions.tokens import LENGTH, new_token
+from ags.sessions.tokens.opaque import LENGTH, new_token
 
 
 def test_each_character_of_a_token_is_one_of_32_that_are_equally_likely() -> None:

@@ -8,7 +8,7 @@ import pytest
 from django.contrib.auth.models import Group, User
 from django.test import Client
 
-from ags.operations.staff import GROUPS
+from ags.operations.groups import GROUPS
 from ags.sessions.models import Account, Device, SecurityEvent, SessionToken
 from tenants.models import Assignment, Key, ResourceServer, Service, SigningKey, Tenant
 from tests.conftest import ClientApp, HeadEnd, person
@@ -47,9 +47,9 @@ def rows_of(tenant_id: str) -> dict[str, Any]:
 
 
 ACTS: dict[str, tuple[str, ...]] = {
-    "tenant": ("disable", "enable", "rotate", "cut-off"),
-    "service": ("try", "disable", "enable", "cut-off"),
-    "key": ("revoke", "cut-off"),
+    "tenant": ("disable", "enable", "rotate", "revoke-issued"),
+    "service": ("try", "disable", "enable", "revoke-issued"),
+    "key": ("revoke", "revoke-issued"),
     "signingkey": ("rotate", "revoke"),
     "resourceserver": ("disable", "enable"),
     "account": ("suspend", "reactivate", "revoke-all", "cancel"),

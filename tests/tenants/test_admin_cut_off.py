@@ -7,7 +7,7 @@ import pytest
 from django.test import Client
 
 from tenants.models import Key, Service, Tenant
-from tenants.revocation import cut_off
+from tenants.revocation import revoke_issued
 from tests.conftest import ClientApp, HeadEnd, add_key, person
 
 MODELS: dict[str, Any] = {"tenant": Tenant.objects, "service": Service.unscoped, "key": Key.unscoped}
@@ -18,7 +18,7 @@ NAMES = {
 }
 
 
-def page_of(model: str, act: str = "cut-off") -> str:
+def page_of(model: str, act: str = "revoke-issued") -> str:
     row = MODELS[model].get(**{"pk" if model == "tenant" else "tenant_id": "nagra"})
     return f"/admin/tenants/{model}/{row.pk}/{act}/"
 
@@ -62,7 +62,7 @@ def test_a_key_takes_nothing_with_it_that_another_gave_rise_to(
     other = ClientApp(second)
     assert (app.sign_on().status_code, other.sign_on().status_code) == (201, 201)
     key = Key.unscoped.get(kid="nagra-key-1")
-    admin_client.post(f"/admin/tenants/key/{key.pk}/cut-off/")
+    admin_client.post(f"/admin/tenants/key/{key.pk}/revoke-issued/")
     assert app.refresh().status_code == 401
     assert other.refresh().status_code == 200
 
@@ -99,7 +99,7 @@ def test_what_leaked_is_cut_off_whatever_else_is_wrong_with_the_row(
 @pytest.mark.parametrize("model", MODELS)
 def test_a_form_that_was_opened_before_does_not_take_it_back(nagra: HeadEnd, model: str) -> None:
     opened, fresh = MODELS[model].get(), MODELS[model].get()
-    cut_off(fresh)
+    revoke_issued(fresh)
     opened.save()
     assert MODELS[model].get().revoked_before == fresh.revoked_before
 

@@ -14,8 +14,8 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from tenants.configuration.reference import SECRET_FILE_MAX_LENGTH
-from tenants.configuration.text import MAX_BYTES
+from tenants.config_file.secret_refs import SECRET_FILE_MAX_LENGTH
+from tenants.config_file.yaml_loader import MAX_BYTES
 from tenants.models import Key, Service, Tenant
 from tests.conftest import SERVICE, HeadEnd, add_key
 

@@ -12,8 +12,8 @@ from django.core.management.base import SystemCheckError
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from tenants.encryption import Unsealable, seal, sealed_by_newest, unseal
 from tenants.models import Key, Tenant
+from tenants.secrets.encryption import DecryptionFailed, decrypt, encrypt, encrypted_with_newest_key
 from tenants.snapshot import snapshot
 from tests.conftest import HeadEnd, add_key
 from tests.settings import ENVIRONMENT
@@ -29,11 +29,11 @@ def key_of(head_end: HeadEnd) -> Key:
 
 
 def test_what_is_sealed_opens_for_its_row() -> None:
-    assert unseal(seal(SECRET, ROW), ROW) == SECRET
+    assert decrypt(encrypt(SECRET, ROW), ROW) == SECRET
 
 
 def test_the_same_secret_never_looks_the_same_and_never_shows() -> None:
-    sealed = {seal(SECRET, ROW) for _ in range(50)}
+    sealed = {encrypt(SECRET, ROW) for _ in range(50)}
     assert len(sealed) == 50
     assert len({value[5:17] for value in sealed}) == 50, "a nonce is used once"
     assert not any(SECRET[:8] in value for value in sealed)
@@ -52,39 +52,39 @@ OTHER_ROWS = [
 
 @pytest.mark.parametrize("row", OTHER_ROWS)
 def test_it_opens_for_no_other_row(row: tuple[str, ...]) -> None:
-    with pytest.raises(Unsealable):
-        unseal(seal(SECRET, ROW), row)
+    with pytest.raises(DecryptionFailed):
+        decrypt(encrypt(SECRET, ROW), row)
 
 
 def test_a_changed_bit_or_a_cut_is_noticed_everywhere() -> None:
-    sealed = seal(SECRET, ROW)
+    sealed = encrypt(SECRET, ROW)
     for place in range(len(sealed)):
         changed = bytearray(sealed)
         changed[place] ^= 1
-        with pytest.raises(Unsealable):
-            unseal(bytes(changed), ROW)
-        with pytest.raises(Unsealable):
-            unseal(sealed[:place], ROW)
+        with pytest.raises(DecryptionFailed):
+            decrypt(bytes(changed), ROW)
+        with pytest.raises(DecryptionFailed):
+            decrypt(sealed[:place], ROW)
 
 
 def test_every_encryption_key_opens_and_the_newest_seals(settings: Any) -> None:
-    before = seal(SECRET, ROW)
+    before = encrypt(SECRET, ROW)
     for keys in ((OLD, NEW), (NEW, OLD)):
         settings.AGS_ENCRYPTION_KEYS = keys
-        assert unseal(before, ROW) == SECRET
-        assert unseal(seal(SECRET, ROW), ROW) == SECRET
-        assert sealed_by_newest(seal(SECRET, ROW))
-        assert sealed_by_newest(before) is (keys[0] == OLD)
+        assert decrypt(before, ROW) == SECRET
+        assert decrypt(encrypt(SECRET, ROW), ROW) == SECRET
+        assert encrypted_with_newest_key(encrypt(SECRET, ROW))
+        assert encrypted_with_newest_key(before) is (keys[0] == OLD)
     settings.AGS_ENCRYPTION_KEYS = (NEW,)
-    with pytest.raises(Unsealable):
-        unseal(before, ROW)
+    with pytest.raises(DecryptionFailed):
+        decrypt(before, ROW)
 
 
 def test_a_row_that_was_copied_from_another_tenant_does_not_open(nagra: HeadEnd, sunrise: HeadEnd) -> None:
     """Whoever can write to the table, and nothing more, cannot make one tenant sign for another."""
     stolen = bytes(key_of(nagra).sealed_secret)
     Key.objects.for_tenant("sunrise").update(sealed_secret=stolen, kid=nagra.kid)
-    with pytest.raises(Unsealable):
+    with pytest.raises(DecryptionFailed):
         key_of(HeadEnd("sunrise", nagra.kid, b"")).secret()
     forger = HeadEnd("sunrise", nagra.kid, nagra.secret)
     answer = forger.present(forger.token())

@@ -14,8 +14,8 @@ from django.core.management import CommandError, call_command
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tenants.configuration.export import export as export_tenants
-from tenants.configuration.text import parse
+from tenants.config_file.export import export as export_tenants
+from tenants.config_file.yaml_loader import parse
 from tenants.models import Key, Service, SigningKey, Tenant
 from tests.conftest import SERVICE, HeadEnd, add_key
 

@@ -176,7 +176,7 @@ def test_11_a_byte_order_mark_and_line_ends_are_no_part_of_the_secret_of_a_key(
 def test_11_nor_of_a_secret_setting(nagra: HeadEnd, tmp_path: Path, way: dict[str, str]) -> None:
     assert apply(tmp_path, services=[login(secret=way)]) == "+ service nagra/Field\n"
     assert apply(tmp_path, services=[login(secret=way)]) == "nothing to do\n"
-    assert Service.objects.for_tenant("nagra").get(name="Field").clear_settings()["secret"] == SECRET
+    assert Service.objects.for_tenant("nagra").get(name="Field").settings_with_secrets()["secret"] == SECRET
 
 
 @pytest.mark.usefixtures("variables")

@@ -10,8 +10,8 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.db.models import ProtectedError
 
-from tenants import material
 from tenants.models import Key, KeyState, Service, Tenant
+from tenants.secrets import key_material
 from tests.conftest import SERVICE, HeadEnd, add_key
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -174,8 +174,8 @@ def test_material_of_the_least_length_is_taken_and_works(nagra: HeadEnd, algorit
     head_end = HeadEnd("nagra", "new", bytes(range(least)), algorithm)
     add_key(head_end)
     assert head_end.present(head_end.token()).status_code == 200
-    assert len(material.generate(algorithm)) == least
-    assert material.generate(algorithm) != material.generate(algorithm)
+    assert len(key_material.generate(algorithm)) == least
+    assert key_material.generate(algorithm) != key_material.generate(algorithm)
 
 
 ENCODED: dict[str, tuple[str, str, bytes | None]] = {
@@ -198,10 +198,10 @@ def test_a_secret_is_decoded_as_it_is_said_to_be_written(
     text: str, encoding: str, secret: bytes | None
 ) -> None:
     if secret is not None:
-        assert material.decode(text, encoding) == secret
+        assert key_material.decode(text, encoding) == secret
         return
     with pytest.raises(ValidationError, match=r"The secret is not valid (text|base64|base64url)\."):
-        material.decode(text, encoding)
+        key_material.decode(text, encoding)
 
 
 @pytest.mark.parametrize(("before", "after"), [(before, after) for before in KeyState for after in KeyState])

@@ -11,8 +11,6 @@ from asgiref.sync import async_to_sync
 from django.apps import apps
 from django.db.models import Manager, Model
 
-from ags.sessions.account_choice import create_choice
-from ags.sessions.devices import NewDevice
 from ags.sessions.models import (
     Account,
     AccountChoice,
@@ -22,6 +20,8 @@ from ags.sessions.models import (
     SecurityEvent,
     SessionToken,
 )
+from ags.sessions.services.account_choice import create_choice
+from ags.sessions.services.devices import NewDevice
 from providers.contract import Account as Named
 from providers.contract import Choice
 from tenants.models import Assignment, DocumentHealth, Key, ResourceServer, Service, SigningKey, Tenant

@@ -21,8 +21,8 @@ from django.test import Client
 from providers.contract import HostField, HTTPSField, Strategy
 from providers.registry import provider_configs, strategies
 from tenants.models import Service
-from tenants.secret_settings import destination_of, is_mark, secret_names
-from tenants.trial import try_service
+from tenants.secrets.settings import is_placeholder, secret_destinations, secret_names
+from tenants.services.check import check_service
 from tests.conftest import HeadEnd, person
 from tests.providers.offered import settings_at
 from tests.tenants.test_encryption import NEW, OLD
@@ -53,7 +53,7 @@ SENT_TO = {
 @EVERY
 def test_where_the_secrets_of_what_is_shipped_are_sent(strategy: Strategy) -> None:
     for secret in secret_names(strategy):
-        assert destination_of(strategy, secret).keys() == SENT_TO[strategy.slug, secret]
+        assert secret_destinations(strategy, secret).keys() == SENT_TO[strategy.slug, secret]
 
 
 @cache
@@ -144,7 +144,7 @@ def staff() -> Client:
 
 def post(browser: Client, changes: Mapping[str, Any]) -> Any:
     service = stored()
-    shown = {name: "" if is_mark(value) else value for name, value in service.settings.items()}
+    shown = {name: "" if is_placeholder(value) else value for name, value in service.settings.items()}
     sent = {f"settings-{name}": value for name, value in (shown | dict(changes)).items()}
     own = {"name": service.name, "display_name": "x", "logo": "", "enabled": "on"}
     return browser.post(f"/admin/tenants/service/{service.pk}/change/", own | sent)
@@ -152,7 +152,7 @@ def post(browser: Client, changes: Mapping[str, Any]) -> Any:
 
 def by_file(changes: Mapping[str, Any], tmp_path: Path) -> dict[str, str]:
     service = stored()
-    settings = {n: {"env": "NOT_SET_HERE"} if is_mark(v) else v for n, v in service.settings.items()}
+    settings = {n: {"env": "NOT_SET_HERE"} if is_placeholder(v) else v for n, v in service.settings.items()}
     told = apply(service.strategy, settings | dict(changes), tmp_path)
     place, _, why = told.partition(": ")
     return {place.removeprefix("tenants[0].services[0].settings."): why} if why and "[0]" in place else {}
@@ -190,7 +190,7 @@ def test_a_change_of_where_a_secret_is_sent_and_no_other_demands_it_again(
             value = private_key() if name == "private_key" else "another-secret-of-the-two"
         refused = way({name: value}, tmp_path)
         label = field.label or name.replace("_", " ").capitalize()
-        demanded = [one for one in secrets if name in destination_of(strategy, one)]
+        demanded = [one for one in secrets if name in secret_destinations(strategy, one)]
         wanted = dict.fromkeys(demanded, f"{label} has changed. {AGAIN}")
         if way is by_file:  # it tells one mistake
             wanted = dict(list(wanted.items())[:1])
@@ -221,9 +221,9 @@ def test_entered_again_it_goes_to_the_new_address(
     introspection: Service, way: Way, secret: str, tmp_path: Path
 ) -> None:
     assert way({"address": ELSEWHERE, "client_secret": secret}, tmp_path) == {}
-    assert stored().clear_settings()["address"] == ELSEWHERE
+    assert stored().settings_with_secrets()["address"] == ELSEWHERE
     assert stored().secrets() == {"client_secret": secret}
-    assert is_mark(stored().settings["client_secret"])
+    assert is_placeholder(stored().settings["client_secret"])
 
 
 def test_a_file_that_gives_the_secret_moves_it_once(
@@ -332,10 +332,10 @@ def test_settings_that_are_not_stored_are_not_tried_elsewhere(
     introspection: Service, elsewhere: HTTPSServer
 ) -> None:
     introspection.settings["address"] = f"{elsewhere.url}/introspect"
-    told = [finding.message for finding in try_service(introspection)]
+    told = [finding.message for finding in check_service(introspection)]
     assert told == [f"Setting client_secret: Introspection endpoint has changed. {AGAIN}"]
     introspection.settings["client_secret"] = "mine"
-    list(try_service(introspection))
+    list(check_service(introspection))
     assert len(elsewhere.asked) == 1
 
 
@@ -346,7 +346,7 @@ def test_a_copy_takes_no_secret_elsewhere(introspection: Service) -> None:
     with pytest.raises(ValidationError, match=AGAIN):
         copy.save()
     with pytest.raises(ValidationError, match=AGAIN):
-        copy.clear_settings()
+        copy.settings_with_secrets()
 
 
 @pytest.mark.parametrize("enabled", [True, False])
@@ -439,8 +439,8 @@ def test_who_was_slower_sends_no_secret_of_the_other_elsewhere(
             with pytest.raises(ValidationError, match=f"client_secret: .*{AGAIN}"):
                 opened.save()
         assert stored().settings == between.settings
-    wanted = (between.clear_settings() | mine)["client_secret"]
-    assert stored().clear_settings()["client_secret"] == wanted
+    wanted = (between.settings_with_secrets() | mine)["client_secret"]
+    assert stored().settings_with_secrets()["client_secret"] == wanted
 
 
 def test_an_old_page_is_refused_with_the_reason(introspection: Service, admin_client: Client) -> None:

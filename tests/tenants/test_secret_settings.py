@@ -20,9 +20,9 @@ from django.test import Client
 from ags.server.logs import JSONLines, ReadableLines
 from providers.contract import SecretField, SessionTokenSettings
 from providers.registry import strategies
-from tenants.encryption import Unsealable, sealed_by_newest
 from tenants.models import Service, Tenant
-from tenants.secret_settings import is_mark
+from tenants.secrets.encryption import DecryptionFailed, encrypted_with_newest_key
+from tenants.secrets.settings import is_placeholder
 from tenants.snapshot import snapshot
 from tests.conftest import HeadEnd, person
 from tests.tenants.test_encryption import NEW, OLD
@@ -103,7 +103,7 @@ def test_the_strategy_is_given_the_secret(nagra: HeadEnd) -> None:
 
 def test_what_is_stored_is_a_mark_and_a_seal(nagra: HeadEnd, logged: Callable[[], str]) -> None:
     service = double()
-    assert is_mark(service.settings["passphrase"])
+    assert is_placeholder(service.settings["passphrase"])
     assert stored().settings == service.settings
     assert stored().secrets() == {"passphrase": MARKER}
     assert MARKER not in everything_stored()
@@ -126,7 +126,7 @@ def test_another_secret_has_another_mark_and_the_same_one_keeps_it(nagra: HeadEn
     assert service.settings["passphrase"] == first
     service.settings["passphrase"] = OTHER
     service.save(update_fields=["settings"])
-    assert is_mark(service.settings["passphrase"])
+    assert is_placeholder(service.settings["passphrase"])
     assert service.settings["passphrase"] != first
     assert stored().settings == service.settings
     assert stored().secrets() == {"passphrase": OTHER}
@@ -173,7 +173,7 @@ def test_a_secret_that_is_needed_is_demanded(nagra: HeadEnd, two_secrets: None) 
 
 def test_a_mark_is_no_secret_where_the_setting_is_none(nagra: HeadEnd, two_secrets: None) -> None:
     double(settings={"needed": MARKER, "plain": "sealed:00000000"})
-    assert stored().clear_settings()["plain"] == "sealed:00000000"
+    assert stored().settings_with_secrets()["plain"] == "sealed:00000000"
 
 
 # Two at once
@@ -186,7 +186,7 @@ def test_a_form_that_was_opened_before_keeps_the_secret_that_came_meanwhile(nagr
     opened.settings["refused_account"] = "somebody"
     opened.save()
     assert stored().secrets() == {"passphrase": OTHER}
-    assert stored().clear_settings()["passphrase"] == OTHER
+    assert stored().settings_with_secrets()["passphrase"] == OTHER
     assert stored().settings["refused_account"] == "somebody"
 
 
@@ -202,7 +202,7 @@ def test_whatever_happened_to_a_secret_that_was_not_touched(
     opened.settings["refused_account"] = "x"
     opened.full_clean()  # as the page does, before it stores
     opened.save()
-    assert stored().clear_settings()["passphrase"] == after
+    assert stored().settings_with_secrets()["passphrase"] == after
 
 
 def test_each_of_two_secrets_is_taken_over_by_itself(nagra: HeadEnd, two_secrets: None) -> None:
@@ -214,7 +214,7 @@ def test_each_of_two_secrets_is_taken_over_by_itself(nagra: HeadEnd, two_secrets
     one.save()
     other.save()
     assert stored().secrets() == {"needed": "needed-2", "spare": "spare-2"}
-    assert stored().clear_settings()["needed"] == "needed-2"
+    assert stored().settings_with_secrets()["needed"] == "needed-2"
 
 
 def test_what_is_saved_without_its_settings_leaves_them(nagra: HeadEnd) -> None:
@@ -224,7 +224,7 @@ def test_what_is_saved_without_its_settings_leaves_them(nagra: HeadEnd) -> None:
     opened.settings["passphrase"] = MARKER
     opened.display_name = "E"
     opened.save(update_fields=["display_name"])
-    assert stored().clear_settings()["passphrase"] == OTHER
+    assert stored().settings_with_secrets()["passphrase"] == OTHER
 
 
 # Disabled, or without its provider
@@ -254,7 +254,7 @@ def test_without_its_provider_nothing_is_taken_and_nothing_is_lost(
     with pytest.raises(ValidationError, match="There is no strategy 'dummy' here"):
         service.save()
     monkeypatch.setitem(strategies(), "dummy", dummy)
-    assert stored().clear_settings()["passphrase"] == MARKER
+    assert stored().settings_with_secrets()["passphrase"] == MARKER
     assert OTHER not in everything_stored()
 
 
@@ -267,7 +267,7 @@ def test_what_was_copied_from_another_tenant_does_not_open(
     stolen = double()
     other = double("sunrise", settings={"passphrase": OTHER})
     set_directly(other, sealed_secrets=stolen.sealed_secrets)
-    with pytest.raises(Unsealable):
+    with pytest.raises(DecryptionFailed):
         stored("sunrise").secrets()
     assert sign_on(MARKER, sunrise) == 403
     assert "passphrase: No encryption key opens what is stored: enter it again." in logged()
@@ -278,7 +278,7 @@ def test_what_was_copied_from_another_tenant_does_not_open(
 def test_nor_does_what_was_sealed_for_another_strategy(nagra: HeadEnd, strategy: str) -> None:
     service = double()
     service.strategy = strategy
-    with pytest.raises(Unsealable):
+    with pytest.raises(DecryptionFailed):
         service.secrets()
 
 
@@ -356,7 +356,7 @@ def test_reseal_moves_them_to_the_newest_key(nagra: HeadEnd, settings: Any) -> N
     out = io.StringIO()
     call_command("reseal", stdout=out)
     assert out.getvalue() == "3 resealed\n", "the key, the signing key, and the one service with a secret"
-    assert sealed_by_newest(bytes(stored().sealed_secrets or b""))
+    assert encrypted_with_newest_key(bytes(stored().sealed_secrets or b""))
     settings.AGS_ENCRYPTION_KEYS = (NEW,)
     snapshot.reread("nagra")
     assert sign_on(MARKER, nagra) == 200
@@ -373,7 +373,7 @@ def test_a_setting_that_became_a_secret_later_works_and_is_sealed_when_it_is_sav
     set_directly(service, settings={**service.settings, "passphrase": MARKER})
     assert sign_on(MARKER, nagra) == 200
     stored().save()
-    assert is_mark(stored().settings["passphrase"])
+    assert is_placeholder(stored().settings["passphrase"])
     snapshot.reread("nagra")
     assert sign_on(MARKER, nagra) == 200
 
@@ -421,7 +421,10 @@ def test_no_page_shows_a_secret(nagra: HeadEnd, admin_client: Client, logged: Ca
         admin_client.post(address, fields(passphrase=OTHER), follow=True),
         admin_client.get(address),
         person("auditor", "nagra").get(address),
-        *(admin_client.get(f"{LIST}{service.pk}/{name}/") for name in ("history", "disable", "cut-off")),
+        *(
+            admin_client.get(f"{LIST}{service.pk}/{name}/")
+            for name in ("history", "disable", "revoke-issued")
+        ),
         admin_client.get(LIST),
         admin_client.get("/admin/"),
     ]

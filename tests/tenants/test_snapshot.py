@@ -19,7 +19,7 @@ from providers.contract import FailureReason
 from tenants import snapshot as module
 from tenants.models import Key, Service, Tenant
 from tenants.snapshot import FRESH_FOR, snapshot
-from tenants.view import TenantView
+from tenants.tenant_snapshot import TenantSnapshot
 from tests.conftest import SERVICE, HeadEnd, add_key
 from tests.waiting import PATIENCE, wait_until
 
@@ -93,7 +93,7 @@ def ask_for_versions() -> None:
     snapshot.reread("another")
 
 
-def view(tenant_id: str = "nagra") -> TenantView:
+def view(tenant_id: str = "nagra") -> TenantSnapshot:
     found = snapshot.tenant(tenant_id)
     assert found is not None
     return found
@@ -283,7 +283,7 @@ def test_a_key_that_cannot_be_decrypted_is_refused_and_logged_and_the_others_wor
     Key.objects.for_tenant("nagra").filter(kid=nagra.kid).update(sealed_secret=b"\x01 no such thing")
     with caplog.at_level(logging.ERROR):
         assert nagra.present(nagra.token()).status_code == 401
-    (record,) = [record for record in caplog.records if record.name == "tenants.view"]
+    (record,) = [record for record in caplog.records if record.name == "tenants.tenant_snapshot"]
     assert (record.getMessage(), record.__dict__["tenant"], record.__dict__["kid"]) == (
         "key cannot be decrypted",
         "nagra",
@@ -363,7 +363,7 @@ def test_a_tenant_that_has_changed_is_read_once_for_all_threads_that_met_the_old
     old = view()
     rename()
     asked: list[str] = []
-    seen: list[TenantView | None] = []
+    seen: list[TenantSnapshot | None] = []
     comers.at_the_lock.clear()
 
     def slowly(execute: Any, sql: str, *arguments: Any) -> Any:

@@ -116,7 +116,7 @@ def test_a_private_key_is_pasted_with_its_lines_and_never_comes_back(
     assert "BEGIN PRIVATE KEY" not in refused
     assert admin_client.post(add, form).status_code == 302
     stored = Service.unscoped.get(name="Login")
-    assert "BEGIN PRIVATE KEY" in stored.clear_settings()["private_key"]
+    assert "BEGIN PRIVATE KEY" in stored.settings_with_secrets()["private_key"]
     shown = admin_client.get(f"/admin/tenants/service/{stored.pk}/change/").content.decode()
     assert "BEGIN PRIVATE KEY" not in shown
     assert stored.settings["private_key"].startswith("sealed:")

@@ -49,8 +49,8 @@ def test_in_the_form_of_a_service_also_from_its_secrets(admin_client: Client, na
     assert admin_client.post(step_two, sent).status_code == 302
     service = Service.unscoped.get(name="Box")
     assert (service.display_name, service.logo) == ("A\xa0box", "https://tv.example/logo.png")
-    assert service.clear_settings()["address"] == "https://idp.example/"
-    assert service.clear_settings()["secret"] == SECRET
+    assert service.settings_with_secrets()["address"] == "https://idp.example/"
+    assert service.settings_with_secrets()["secret"] == SECRET
     page = f"/admin/tenants/service/{service.pk}/change/"
     empty = admin_client.post(page, sent | {"settings-secret": pasted("")})
     assert empty.status_code == 302, "it is left empty, so the secret is kept"
@@ -113,4 +113,4 @@ def test_in_a_file_and_base64_keeps_it(nagra: HeadEnd, tmp_path: Path) -> None:
     assert apply(tmp_path, services=[again]) == "nothing to do\n"
     again["settings"]["secret"] = {"base64": "IHNwYWNlZCA="}
     assert apply(tmp_path, services=[again]) == "~ service nagra/Box: settings.secret changed\n"
-    assert Service.unscoped.get(name="Box").clear_settings()["secret"] == " spaced "
+    assert Service.unscoped.get(name="Box").settings_with_secrets()["secret"] == " spaced "

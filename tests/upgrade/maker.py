@@ -50,7 +50,7 @@ ENDED_SIGN_ONS = (
     "deleted",
     "suspended",
     "cancelled",
-    "cut-off",
+    "revoke-issued",
     "closed",
 )
 """Accounts, each named after how its sign-on ended."""
@@ -398,7 +398,11 @@ class Maker:
         self._expect(200, platform.revoke(self.credentials["revoked_access_token"]))
         for name, action in {"ended": "end", "disabled": "disable", "deleted": "delete-device"}.items():
             self._run_action("device", action, f"client_id = '{self.apps[name].tokens['client_id']}'")
-        for name, action in {"suspended": "suspend", "cancelled": "cancel", "cut-off": "revoke-all"}.items():
+        for name, action in {
+            "suspended": "suspend",
+            "cancelled": "cancel",
+            "revoke-issued": "revoke-all",
+        }.items():
             self._run_action("account", action, f"account_id = '{name}'")
 
     def _record_refusals(self) -> None:

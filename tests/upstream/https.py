@@ -95,21 +95,21 @@ class _Server(ThreadingHTTPServer):
     context: ssl.SSLContext
     connections: list[Any]
 
-    def finish_request(self, request: Any, client_address: Any) -> None:
+    def finish_request(self, request: Any, client_ip: Any) -> None:
         # In the thread of the connection: a client that stalls in the handshake stalls nobody else.
         request.settimeout(PATIENCE)
         try:
             wire = self.context.wrap_socket(request, server_side=True)
         except OSError:
             return
-        self.connections.append(client_address)
+        self.connections.append(client_ip)
         try:
-            super().finish_request(wire, client_address)
+            super().finish_request(wire, client_ip)
         finally:
             with contextlib.suppress(OSError):
                 wire.close()
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, request: Any, client_ip: Any) -> None:
         """A client that hangs up is what some tests are about."""
 
     def server_bind(self) -> None:

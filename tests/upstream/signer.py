@@ -85,8 +85,8 @@ class Signer:
         builder = x509.CertificateBuilder().subject_name(name).issuer_name(name)
         builder = builder.public_key(self.private.public_key()).serial_number(1)
         builder = builder.not_valid_before(now).not_valid_after(now + dt.timedelta(days=1))
-        hash_of = None if self.algorithm == "EdDSA" else hashes.SHA256()
-        return builder.sign(self.private, hash_of).public_bytes(Encoding.PEM).decode()
+        hash_token = None if self.algorithm == "EdDSA" else hashes.SHA256()
+        return builder.sign(self.private, hash_token).public_bytes(Encoding.PEM).decode()
 
 
 @cache

@@ -10,16 +10,16 @@ from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework import serializers
 
-from ags.api import headers
 from ags.api.access_log import get_log_entry
-from ags.api.conditional import answer, etag_of
 from ags.api.errors import NO_SERVICES, ApiError
-from ags.api.resolve import get_tenant
-from ags.api.schema import CORRELATION_ID, TENANT_ID, refusals
+from ags.api.etags import answer, etag_of
+from ags.api.openapi import CORRELATION_ID, TENANT_ID, refusals
+from ags.api.request import headers
+from ags.api.request.resolve import get_tenant
 from ags.api.views import sign_on_with_session_token
 from ags.api.views.base import GatewayView
 from providers.contract import Endpoint, ParameterSchema
-from tenants.view import ServiceView, TenantView
+from tenants.tenant_snapshot import ServiceSnapshot, TenantSnapshot
 
 # The names on the wire are camelCase.
 # ruff: noqa: N815
@@ -91,10 +91,10 @@ class ServiceDiscovery(GatewayView):
 
 
 # Written once for each view of a tenant, and gone with it.
-_documents: WeakKeyDictionary[TenantView, tuple[bytes, str]] = WeakKeyDictionary()
+_documents: WeakKeyDictionary[TenantSnapshot, tuple[bytes, str]] = WeakKeyDictionary()
 
 
-def _document(tenant: TenantView) -> tuple[bytes, str]:
+def _document(tenant: TenantSnapshot) -> tuple[bytes, str]:
     found = _documents.get(tenant)
     if found is None:
         services = [_service(service) for service in tenant.services.values()]
@@ -103,7 +103,7 @@ def _document(tenant: TenantView) -> tuple[bytes, str]:
     return found
 
 
-def _service(service: ServiceView) -> dict[str, Any]:
+def _service(service: ServiceSnapshot) -> dict[str, Any]:
     declared = {
         Endpoint.SIGNON: _properties(service.strategy.parameter_schema),
         Endpoint.SUBSEQUENT_SIGNON: [],

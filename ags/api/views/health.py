@@ -8,11 +8,11 @@ from drf_spectacular.utils import extend_schema, inline_serializer
 from rest_framework import serializers
 
 from ags.api.errors import UNAVAILABLE, ApiError
-from ags.api.schema import refusals
+from ags.api.openapi import refusals
 from ags.api.views.base import GatewayView, Response
 from ags.database import READS, database, fetch_all
 from ags.database.django_connections import READ_ONLY
-from ags.operations import migrations
+from ags.operations import migrations_state
 
 STATUS = inline_serializer("Status", {"status": serializers.CharField()})
 
@@ -44,7 +44,7 @@ class Ready(GatewayView):
 
 async def _check_database() -> None:
     """Raise ApiError (503) when the database cannot serve requests; raise Django's database errors."""
-    if await migrations.missing():
+    if await migrations_state.missing():
         raise ApiError(UNAVAILABLE, why="database_not_migrated")
     if connection.vendor == "postgresql" and await fetch_all(READ_ONLY, {}, READS) != [(False,)]:
         raise ApiError(UNAVAILABLE, why="database_read_only")

@@ -10,10 +10,10 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serial
 from rest_framework import serializers
 
 from ags.api.access_log import get_log_entry
-from ags.api.conditional import answer, etag_of
 from ags.api.errors import NO_KEY_SET, ApiError
-from ags.api.resolve import get_tenant
-from ags.api.schema import CORRELATION_ID, refusals
+from ags.api.etags import answer, etag_of
+from ags.api.openapi import CORRELATION_ID, refusals
+from ags.api.request.resolve import get_tenant
 from ags.api.views.base import GatewayView
 
 MAX_AGE = 300

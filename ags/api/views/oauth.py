@@ -12,7 +12,6 @@ from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema, inline_serializer
 from rest_framework import serializers
 
-from ags.api import parsing
 from ags.api.access_log import get_log_entry
 from ags.api.errors import (
     CLIENT_AUTHENTICATION_REPEATED,
@@ -20,15 +19,16 @@ from ags.api.errors import (
     FORM_MALFORMED,
     ApiError,
 )
-from ags.api.resolve import get_tenant
-from ags.api.schema import CORRELATION_ID, refusals
+from ags.api.openapi import CORRELATION_ID, refusals
+from ags.api.request.body import read_form
+from ags.api.request.resolve import get_tenant
 from ags.api.views.base import GatewayView, Response
-from ags.sessions.client_tokens import AccessToken, RefreshToken, read_access_token, read_refresh_token
-from ags.sessions.denial import Denied
-from ags.sessions.introspect import is_active
-from ags.sessions.revoke import end_sign_on, revoke_access_token
+from ags.sessions.exceptions import TokenRejected
+from ags.sessions.services.introspect import is_active
+from ags.sessions.services.revoke import end_sign_on, revoke_access_token
+from ags.sessions.tokens.jwt import AccessToken, RefreshToken, read_access_token, read_refresh_token
 from tenants.models.resource_server import SEPARATOR, hash_of_secret
-from tenants.view import TenantView
+from tenants.tenant_snapshot import TenantSnapshot
 
 
 class TokenRequestSerializer(serializers.Serializer[Any]):
@@ -58,7 +58,7 @@ ACTIVE = inline_serializer(
 TOLD = ("typ", "ver", "sid", "jti", "iat", "exp", "fixed_exp", "iss", "aud")
 """Claims that are told as they are signed; whose token it is, is told from the database."""
 
-Reader = Callable[[TenantView, str], AccessToken | RefreshToken]
+Reader = Callable[[TenantSnapshot, str], AccessToken | RefreshToken]
 
 READERS: tuple[Reader, ...] = (read_access_token, read_refresh_token)
 
@@ -133,18 +133,18 @@ class Revoke(GatewayView):
         return Response({})
 
 
-def _read(tenant: TenantView, token: str, readers: Iterable[Reader]) -> AccessToken | RefreshToken | None:
+def _read(tenant: TenantSnapshot, token: str, readers: Iterable[Reader]) -> AccessToken | RefreshToken | None:
     for read in readers:
         try:
             return read(tenant, token)
-        except Denied:
+        except TokenRejected:
             continue
     return None
 
 
-async def _authenticated(request: HttpRequest) -> tuple[TenantView, Mapping[str, str]]:
+async def _authenticated(request: HttpRequest) -> tuple[TenantSnapshot, Mapping[str, str]]:
     """Return the tenant of the resource server that asks, and the form. Raises ApiError."""
-    form = parsing.read_form(request)
+    form = read_form(request)
     if not form.get("token"):
         raise ApiError(FORM_MALFORMED)
     client_id, secret = _credentials(request.META, form)

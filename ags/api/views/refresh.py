@@ -7,13 +7,14 @@ from typing import Any
 from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema
 
-from ags.api import headers, parsing
 from ags.api.access_log import get_log_entry
-from ags.api.resolve import get_tenant_or_403, retry_once_if_stale
-from ags.api.schema import AUTHORIZATION, CORRELATION_ID, TENANT_ID, BundleSerializer, refusals
+from ags.api.openapi import AUTHORIZATION, CORRELATION_ID, TENANT_ID, TokenResponseSerializer, refusals
+from ags.api.request import headers
+from ags.api.request.body import require_empty_body
+from ags.api.request.resolve import get_tenant_or_403, retry_once_if_stale
 from ags.api.views.base import GatewayView, Response
-from ags.sessions.client_tokens import bundle, demand_signer, read_refresh_token
-from ags.sessions.refresh import refresh
+from ags.sessions.services.refresh import refresh
+from ags.sessions.tokens.jwt import read_refresh_token, require_signing_key, token_response
 
 
 class Refresh(GatewayView):
@@ -27,19 +28,19 @@ class Refresh(GatewayView):
         parameters=[TENANT_ID, AUTHORIZATION, CORRELATION_ID],
         request=None,
         auth=[{"refreshToken": []}],
-        responses={200: BundleSerializer, **refusals(400, 401, 403, 413, 429, 503)},
+        responses={200: TokenResponseSerializer, **refusals(400, 401, 403, 413, 429, 503)},
     )
     async def post(self, request: HttpRequest) -> Response:
         """Stay signed on. Both tokens are replaced; the one that was sent is good for a moment longer."""
         entry = get_log_entry(request)
         tenant_id = headers.tenant_id(request.META, entry, older_name=True)
-        parsing.demand_empty(request)
+        require_empty_body(request)
         token = headers.bearer(request.META)
 
         async def rotate() -> dict[str, Any]:
             tenant = await get_tenant_or_403(tenant_id)
-            demand_signer(tenant)
+            require_signing_key(tenant)
             refresh_token = read_refresh_token(tenant, token)
-            return bundle(tenant, await refresh(tenant, refresh_token, entry.correlation_id))
+            return token_response(tenant, await refresh(tenant, refresh_token, entry.correlation_id))
 
         return Response(await retry_once_if_stale(rotate))

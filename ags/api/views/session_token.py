@@ -8,12 +8,13 @@ from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 
-from ags.api import headers, parameters, parsing
 from ags.api.access_log import get_log_entry
-from ags.api.resolve import VerificationCache, get_service_or_403, retry_once_if_stale
-from ags.api.schema import CORRELATION_ID, SERVICE_ID, TENANT_ID, ParameterSerializer, refusals
+from ags.api.openapi import CORRELATION_ID, SERVICE_ID, TENANT_ID, ParameterSerializer, refusals
+from ags.api.request import headers, parameters
+from ags.api.request.body import read_object
+from ags.api.request.resolve import VerificationCache, get_service_or_403, retry_once_if_stale
 from ags.api.views.base import GatewayView, Response
-from ags.sessions.issue import issue
+from ags.sessions.services.issue import issue
 from providers.contract import Choice, Endpoint, FailureReason, VerificationFailed
 
 
@@ -49,7 +50,7 @@ class GetSessionToken(GatewayView):
         entry = get_log_entry(request)
         tenant_id = headers.tenant_id(request.META, entry)
         service_name = headers.service_name(request.META, entry)
-        given = parameters.read(parsing.read_object(request))
+        given = parameters.read(read_object(request))
         cache = VerificationCache()
 
         async def get_token() -> str:

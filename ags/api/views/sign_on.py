@@ -8,22 +8,23 @@ from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 
-from ags.api import headers, parameters, parsing
 from ags.api.access_log import get_log_entry
-from ags.api.device import DeviceSerializer, device_of
-from ags.api.resolve import VerificationCache, get_service_or_403, retry_once_if_stale
-from ags.api.schema import (
+from ags.api.openapi import (
     CORRELATION_ID,
     SERVICE_ID,
     TENANT_ID,
-    BundleSerializer,
     ParameterSerializer,
+    TokenResponseSerializer,
     refusals,
 )
+from ags.api.request import headers, parameters
+from ags.api.request.body import read_object
+from ags.api.request.device import DeviceSerializer, read_device
+from ags.api.request.resolve import VerificationCache, get_service_or_403, retry_once_if_stale
 from ags.api.views.base import GatewayView, Response
-from ags.sessions.account_choice import create_choice
-from ags.sessions.client_tokens import bundle, demand_signer
-from ags.sessions.sign_on import sign_on
+from ags.sessions.services.account_choice import create_choice
+from ags.sessions.services.sign_on import sign_on
+from ags.sessions.tokens.jwt import require_signing_key, token_response
 from providers.contract import Choice, Endpoint, FailureReason, VerificationFailed
 
 # The names on the wire are camelCase.
@@ -62,7 +63,7 @@ class SignOn(GatewayView):
         parameters=[TENANT_ID, SERVICE_ID, CORRELATION_ID],
         request=SignOnSerializer,
         responses={
-            201: BundleSerializer,
+            201: TokenResponseSerializer,
             300: AccountsSerializer,
             **refusals(400, 401, 403, 413, 415, 503),
         },
@@ -75,19 +76,19 @@ class SignOn(GatewayView):
         entry = get_log_entry(request)
         tenant_id = headers.tenant_id(request.META, entry)
         service_name = headers.service_name(request.META, entry)
-        body = parsing.read_object(request)
+        body = read_object(request)
         given = parameters.read(body)
-        device = device_of(body)
+        device = read_device(body)
         cache = VerificationCache()
 
         async def verify_and_sign_on() -> Response:
             tenant, service = await get_service_or_403(tenant_id, service_name, Endpoint.SIGNON)
             checked = parameters.check(service.strategy.parameter_schema, given)
-            demand_signer(tenant)
+            require_signing_key(tenant)
             proven = await cache.verify(tenant, service, checked)
             if not isinstance(proven, Choice):
                 signed_on = await sign_on(tenant, service, proven, device, entry.correlation_id)
-                return Response(bundle(tenant, signed_on), status=201)
+                return Response(token_response(tenant, signed_on), status=201)
             if Endpoint.SUBSEQUENT_SIGNON not in service.strategy.endpoints:
                 raise VerificationFailed(FailureReason.ACCOUNT_AMBIGUOUS)
             tokens = await create_choice(tenant, service, proven, device, entry.correlation_id)

@@ -8,21 +8,22 @@ from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 
-from ags.api import headers, parameters, parsing
 from ags.api.access_log import get_log_entry
-from ags.api.device import DeviceSerializer, device_of
-from ags.api.resolve import get_service_or_403, retry_once_if_stale
-from ags.api.schema import (
+from ags.api.openapi import (
     CORRELATION_ID,
     SERVICE_ID,
     TENANT_ID,
-    BundleSerializer,
     ParameterSerializer,
+    TokenResponseSerializer,
     refusals,
 )
+from ags.api.request import headers, parameters
+from ags.api.request.body import read_object
+from ags.api.request.device import DeviceSerializer, read_device
+from ags.api.request.resolve import get_service_or_403, retry_once_if_stale
 from ags.api.views.base import GatewayView, Response
-from ags.sessions.client_tokens import bundle, demand_signer
-from ags.sessions.redeem import redeem
+from ags.sessions.services.redeem import redeem
+from ags.sessions.tokens.jwt import require_signing_key, token_response
 from providers.contract import Endpoint, Parameter, ParameterSchema
 
 
@@ -53,23 +54,23 @@ class SignOnWithSessionToken(GatewayView):
         summary="Redeem a session token for access and refresh tokens",
         parameters=[TENANT_ID, SERVICE_ID, CORRELATION_ID],
         request=SessionTokenSignOnSerializer,
-        responses={201: BundleSerializer, **refusals(400, 401, 403, 413, 415, 503)},
+        responses={201: TokenResponseSerializer, **refusals(400, 401, 403, 413, 415, 503)},
     )
     async def post(self, request: HttpRequest) -> Response:
         """Sign a device on. The session token is spent with it, and with nothing else."""
         entry = get_log_entry(request)
         tenant_id = headers.tenant_id(request.META, entry)
         service_name = headers.service_name(request.META, entry)
-        body = parsing.read_object(request)
+        body = read_object(request)
         given = parameters.check(SCHEMA, parameters.read(body))
-        device = device_of(body)
+        device = read_device(body)
 
         async def sign_on() -> dict[str, Any]:
             tenant, service = await get_service_or_403(
                 tenant_id, service_name, Endpoint.SIGNON_WITH_SESSION_TOKEN
             )
-            demand_signer(tenant)
+            require_signing_key(tenant)
             signed_on = await redeem(tenant, service, given["sessionToken"], device, entry.correlation_id)
-            return bundle(tenant, signed_on)
+            return token_response(tenant, signed_on)
 
         return Response(await retry_once_if_stale(sign_on), status=201)

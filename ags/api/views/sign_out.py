@@ -5,14 +5,14 @@ from __future__ import annotations
 from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema, inline_serializer
 
-from ags.api import headers
 from ags.api.access_log import get_log_entry
-from ags.api.resolve import get_service_or_403
-from ags.api.schema import AUTHORIZATION, CORRELATION_ID, SERVICE_ID, TENANT_ID, refusals
+from ags.api.openapi import AUTHORIZATION, CORRELATION_ID, SERVICE_ID, TENANT_ID, refusals
+from ags.api.request import headers
+from ags.api.request.resolve import get_service_or_403
 from ags.api.views.base import GatewayView, Response
-from ags.sessions.client_tokens import read_access_token
-from ags.sessions.denial import Denied, Fault
-from ags.sessions.revoke import sign_out
+from ags.sessions.exceptions import InvalidReason, TokenRejected
+from ags.sessions.services.revoke import sign_out
+from ags.sessions.tokens.jwt import read_access_token
 from providers.contract import Endpoint
 
 
@@ -37,5 +37,5 @@ class SignOut(GatewayView):
         token = headers.bearer(request.META, scheme_optional=True)
         tenant, _ = await get_service_or_403(tenant_id, service_name, Endpoint.SIGNOUT)
         if not await sign_out(tenant.id, read_access_token(tenant, token)):
-            raise Denied(Fault.SIGN_ON_ENDED)
+            raise TokenRejected(InvalidReason.SIGN_ON_ENDED)
         return Response({})

@@ -1,5 +1,5 @@
 """The pages on which staff look up and end what the gate has issued."""
 
-from ags.sessions.admin import account, device, security_event, session_token, stops
+from ags.sessions.admin import account, device, revocation_impact, security_event, session_token
 
-__all__ = ["account", "device", "security_event", "session_token", "stops"]
+__all__ = ["account", "device", "revocation_impact", "security_event", "session_token"]

@@ -12,15 +12,15 @@ from django.urls import reverse
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
-from ags.sessions import status
 from ags.sessions.admin.device import DeviceAdmin
-from ags.sessions.admin.look_up import LookUpAdmin, moment
-from ags.sessions.forms import AccountLookUp, NewAccount
+from ags.sessions.admin.forms import AccountSearchForm, NewAccount
+from ags.sessions.admin.search_only import SearchOnlyAdmin, moment
 from ags.sessions.models import Account, AccountStatus, Device
-from ags.sessions.revoke import cut_off
-from tenants.admin.cut_off import OFFLINE, cutting_off
-from tenants.admin.pages import Question
-from tenants.forms import form_for
+from ags.sessions.services import account_status
+from ags.sessions.services.revoke import revoke_issued
+from tenants.admin.base import Confirmation
+from tenants.admin.forms import restricted_to
+from tenants.admin.revoke_issued_action import OFFLINE, revoke_issued_confirmation
 from tenants.models import tenants_of
 
 STATUSES = {"active": "success", "suspended": "warning", "cancelled": "danger"}
@@ -35,18 +35,18 @@ OFFERED = {
 
 
 @admin.register(Account)
-class AccountAdmin(LookUpAdmin):
+class AccountAdmin(SearchOnlyAdmin):
     """A subscriber, whether he may sign on, and his devices."""
 
-    look_up = AccountLookUp
+    search_form = AccountSearchForm
     title = "Look up an account"
     columns = ("account ID", "status", "made (UTC)", "revoked up to (UTC)")
     keeps_history = True
-    readonly_fields = ("stands",)
+    readonly_fields = ("state_label",)
     actions_detail = ("suspend", "reactivate", "cancel", "revoke_all")
     change_form_outer_after_template = "ags_sessions/admin/devices.html"
 
-    def cells(self, row: Account) -> list[Any]:
+    def row_cells(self, row: Account) -> list[Any]:
         """Return what the table says of an account."""
         return [
             self.link(row, row.account_id),
@@ -56,7 +56,7 @@ class AccountAdmin(LookUpAdmin):
         ]
 
     @display(description="Status", label=STATUSES)
-    def stands(self, account: Account) -> str:
+    def state_label(self, account: Account) -> str:
         """The status in one word."""
         return account.status
 
@@ -71,14 +71,14 @@ class AccountAdmin(LookUpAdmin):
     ) -> Any:
         """Return the form of a new account."""
         if obj is None:
-            kwargs["form"] = form_for(NewAccount, tenants_of(request.user))
+            kwargs["form"] = restricted_to(NewAccount, tenants_of(request.user))
         kwargs["labels"] = {"revoked_before": "Everything is revoked up to"}
         return super().get_form(request, obj, change, **kwargs)
 
     def get_fields(self, request: HttpRequest, obj: Account | None = None) -> tuple[str, ...]:
         """A new one is known by two things; the rest is looked at."""
         known = ("tenant", "account_id")
-        return known if obj is None else (*known, "stands", "created_at", "revoked_before")
+        return known if obj is None else (*known, "state_label", "created_at", "revoked_before")
 
     def response_add(
         self, request: HttpRequest, obj: Account, post_url_continue: str | None = None
@@ -106,7 +106,7 @@ class AccountAdmin(LookUpAdmin):
 
     def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
         """Offer what does something to an account of this status."""
-        offered = OFFERED[AccountStatus(self.found(request, object_id).status)]
+        offered = OFFERED[AccountStatus(self.get_object_or_404(request, object_id).status)]
         actions: list[Any] = super().get_actions_detail(request, object_id)
         return [one for one in actions if one.path.replace("-", "_") in offered]
 
@@ -118,8 +118,8 @@ class AccountAdmin(LookUpAdmin):
     )
     def suspend(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Refuse it for the time being."""
-        account: Account = self.found(request, object_id)
-        question = Question(
+        account: Account = self.get_object_or_404(request, object_id)
+        confirmation = Confirmation(
             title=f"Suspend account {account} of {account.tenant_id}?",
             consequences=[
                 "It cannot sign on, and none of its devices can refresh, from this moment on.",
@@ -129,11 +129,11 @@ class AccountAdmin(LookUpAdmin):
             button="Suspend",
             done="The account is suspended.",
         )
-        return self.ask(
+        return self.confirm(
             request,
             account,
-            question,
-            lambda: status.change(account, [AccountStatus.ACTIVE], AccountStatus.SUSPENDED),
+            confirmation,
+            lambda: account_status.change(account, [AccountStatus.ACTIVE], AccountStatus.SUSPENDED),
         )
 
     @action(
@@ -144,19 +144,19 @@ class AccountAdmin(LookUpAdmin):
     )
     def reactivate(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Let it in again."""
-        account: Account = self.found(request, object_id)
-        question = Question(
+        account: Account = self.get_object_or_404(request, object_id)
+        confirmation = Confirmation(
             title=f"Reactivate account {account} of {account.tenant_id}?",
             consequences=["It can sign on again, and its devices go on as they were."],
             button="Reactivate",
             done="The account is active.",
             dangerous=False,
         )
-        return self.ask(
+        return self.confirm(
             request,
             account,
-            question,
-            lambda: status.change(account, [AccountStatus.SUSPENDED], AccountStatus.ACTIVE),
+            confirmation,
+            lambda: account_status.change(account, [AccountStatus.SUSPENDED], AccountStatus.ACTIVE),
         )
 
     @action(
@@ -167,8 +167,8 @@ class AccountAdmin(LookUpAdmin):
     )
     def cancel(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Refuse it for good."""
-        account: Account = self.found(request, object_id)
-        question = Question(
+        account: Account = self.get_object_or_404(request, object_id)
+        confirmation = Confirmation(
             title=f"Cancel account {account} of {account.tenant_id}?",
             consequences=[
                 "It can never sign on again, and all of its sign-ons are dead from this moment on.",
@@ -179,7 +179,7 @@ class AccountAdmin(LookUpAdmin):
             button="Cancel the account",
             done="The account is cancelled.",
         )
-        return self.ask(request, account, question, lambda: status.cancel(account))
+        return self.confirm(request, account, confirmation, lambda: account_status.cancel(account))
 
     @action(
         description="Revoke all",
@@ -189,14 +189,14 @@ class AccountAdmin(LookUpAdmin):
     )
     def revoke_all(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """End everything that it has, and let it sign on anew."""
-        account: Account = self.found(request, object_id)
-        question = cutting_off(
+        account: Account = self.get_object_or_404(request, object_id)
+        confirmation = revoke_issued_confirmation(
             f"account {account} of {account.tenant_id}",
             "The account itself stays as it is, and so do its devices: each can sign on again.",
         )
-        return self.ask(
+        return self.confirm(
             request,
             account,
-            replace(question, done="Everything that the account had is revoked."),
-            lambda: cut_off(account),
+            replace(confirmation, done="Everything that the account had is revoked."),
+            lambda: revoke_issued(account),
         )

@@ -16,14 +16,14 @@ from django.utils.safestring import SafeString
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
-from ags.sessions import status
-from ags.sessions.admin.judged import judged_devices
-from ags.sessions.admin.look_up import NOTHING, STATES, LookUpAdmin, in_words, moment
-from ags.sessions.forms import DeviceLookUp
+from ags.sessions.admin.annotations import with_device_state
+from ags.sessions.admin.forms import DeviceSearchForm
+from ags.sessions.admin.search_only import NOTHING, STATES, SearchOnlyAdmin, in_words, moment
 from ags.sessions.models import Device, DeviceStatus
-from ags.sessions.revoke import end_sign_on
-from tenants.admin.cut_off import OFFLINE
-from tenants.admin.pages import Question
+from ags.sessions.services import account_status
+from ags.sessions.services.revoke import end_sign_on
+from tenants.admin.base import Confirmation
+from tenants.admin.revoke_issued_action import OFFLINE
 
 STATUSES = {"enabled": "success", "disabled": "warning", "deleted": "danger"}
 """How each is coloured."""
@@ -35,18 +35,18 @@ OFFERED = {
 }
 """What can be done to a device of each status; its sign-on ends only once."""
 
-TOLD = 20_000
+INFORMATION_MAX_LENGTH = 20_000
 """Characters of the device information that are shown."""
 
-TEXT = "max-height: 30rem; white-space: pre-wrap; overflow-wrap: anywhere"
+INFORMATION_STYLE = "max-height: 30rem; white-space: pre-wrap; overflow-wrap: anywhere"
 """How they are laid out."""
 
 
 @admin.register(Device)
-class DeviceAdmin(LookUpAdmin):
+class DeviceAdmin(SearchOnlyAdmin):
     """A device of an account, what it tells of itself, and the sign-on that it has."""
 
-    look_up = DeviceLookUp
+    search_form = DeviceSearchForm
     title = "Look up devices"
     columns = (
         "client ID",
@@ -59,12 +59,12 @@ class DeviceAdmin(LookUpAdmin):
     )
     keeps_history = True
     fieldsets = (
-        (None, {"fields": ("tenant", "owner", "client_id", "has", "created_at")}),
+        (None, {"fields": ("tenant", "owner", "client_id", "status_label", "created_at")}),
         (
             "Sign-on",
             {
                 "fields": (
-                    "stands",
+                    "state_label",
                     "signed_on_at",
                     "service",
                     "key",
@@ -72,27 +72,27 @@ class DeviceAdmin(LookUpAdmin):
                     "refresh_expires_at",
                     "fixed_expires_at",
                     "ended_at",
-                    "why",
+                    "end_reason_label",
                 )
             },
         ),
-        ("What it tells of itself", {"fields": ("told",)}),
+        ("What it tells of itself", {"fields": ("information_json",)}),
     )
-    readonly_fields = ("owner", "has", "stands", "why", "told")
+    readonly_fields = ("owner", "status_label", "state_label", "end_reason_label", "information_json")
     actions_detail = ("end", "disable", "enable", "delete_device")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Device]:
         """Judge each sign-on by the database's clock."""
-        return judged_devices(super().get_queryset(request).select_related("account", "service", "key"))
+        return with_device_state(super().get_queryset(request).select_related("account", "service", "key"))
 
-    def cells(self, row: Any) -> list[Any]:
+    def row_cells(self, row: Any) -> list[Any]:
         """Return what the table says of a device."""
         return [
             self.link(row, row.client_id),
             row.account.account_id,
             _type(row.information),
             row.status,
-            self.stands(row),
+            self.state_label(row),
             moment(row.signed_on_at),
             moment(row.refresh_expires_at),
         ]
@@ -117,33 +117,35 @@ class DeviceAdmin(LookUpAdmin):
         return format_html('<a class="text-link" href="{}">{}</a>', page, device.account)
 
     @display(description="Status", label=STATUSES)
-    def has(self, device: Device) -> str:
+    def status_label(self, device: Device) -> str:
         """The status in one word."""
         return device.status
 
     @display(description="State", label=STATES)
-    def stands(self, device: Any) -> str:
+    def state_label(self, device: Any) -> str:
         """Whether its tokens are good."""
         return in_words(device.state)
 
     @display(description="Why it ended")
-    def why(self, device: Device) -> str:
+    def end_reason_label(self, device: Device) -> str:
         """The reason, as a person says it."""
         return in_words(device.end_reason)
 
     @display(description="Device information")
-    def told(self, device: Device) -> SafeString:
+    def information_json(self, device: Device) -> SafeString:
         """What the device sent, as JSON."""
         text = json.dumps(device.information, indent=2, ensure_ascii=False)
-        if len(text) > TOLD:
-            text = f"{text[:TOLD]}\n… and {len(text) - TOLD} more characters"
-        return format_html('<pre class="overflow-auto" style="{}">{}</pre>', TEXT, text)
+        if len(text) > INFORMATION_MAX_LENGTH:
+            text = (
+                f"{text[:INFORMATION_MAX_LENGTH]}\n… and {len(text) - INFORMATION_MAX_LENGTH} more characters"
+            )
+        return format_html('<pre class="overflow-auto" style="{}">{}</pre>', INFORMATION_STYLE, text)
 
     # What is done to it
 
     def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
         """Offer what does something to a device of this status."""
-        device: Device = self.found(request, object_id)
+        device: Device = self.get_object_or_404(request, object_id)
         offered = OFFERED[DeviceStatus(device.status)] - ({"end"} if device.ended_at else set())
         actions: list[Any] = super().get_actions_detail(request, object_id)
         prefix = f"{self.opts.app_label}_{self.opts.model_name}_"
@@ -157,8 +159,8 @@ class DeviceAdmin(LookUpAdmin):
     )
     def end(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Sign it out."""
-        device: Device = self.found(request, object_id)
-        question = Question(
+        device: Device = self.get_object_or_404(request, object_id)
+        confirmation = Confirmation(
             title=f"End the sign-on of device {device}?",
             consequences=[
                 f"Account {device.account} of {device.tenant_id} is signed out on it from this moment on. "
@@ -169,7 +171,7 @@ class DeviceAdmin(LookUpAdmin):
             button="End sign-on",
             done=f"The sign-on of device {device} has ended.",
         )
-        return self.ask(request, device, question, lambda: _end(device))
+        return self.confirm(request, device, confirmation, lambda: _end(device))
 
     @action(
         description="Disable",
@@ -179,8 +181,8 @@ class DeviceAdmin(LookUpAdmin):
     )
     def disable(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Refuse it for the time being."""
-        device: Device = self.found(request, object_id)
-        question = Question(
+        device: Device = self.get_object_or_404(request, object_id)
+        confirmation = Confirmation(
             title=f"Disable device {device}?",
             consequences=[
                 f"Account {device.account} of {device.tenant_id} cannot sign on or refresh with it from this "
@@ -191,11 +193,11 @@ class DeviceAdmin(LookUpAdmin):
             button="Disable",
             done=f"Device {device} is disabled.",
         )
-        return self.ask(
+        return self.confirm(
             request,
             device,
-            question,
-            lambda: status.change(device, [DeviceStatus.ENABLED], DeviceStatus.DISABLED),
+            confirmation,
+            lambda: account_status.change(device, [DeviceStatus.ENABLED], DeviceStatus.DISABLED),
         )
 
     @action(
@@ -206,8 +208,8 @@ class DeviceAdmin(LookUpAdmin):
     )
     def enable(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Let it in again."""
-        device: Device = self.found(request, object_id)
-        question = Question(
+        device: Device = self.get_object_or_404(request, object_id)
+        confirmation = Confirmation(
             title=f"Enable device {device}?",
             consequences=[
                 "It can sign on and refresh again. A sign-on that has not ended goes on as it was.",
@@ -217,7 +219,7 @@ class DeviceAdmin(LookUpAdmin):
             done=f"Device {device} is enabled.",
             dangerous=False,
         )
-        return self.ask(request, device, question, lambda: status.enable(device))
+        return self.confirm(request, device, confirmation, lambda: account_status.enable(device))
 
     @action(
         description="Delete",
@@ -227,8 +229,8 @@ class DeviceAdmin(LookUpAdmin):
     )
     def delete_device(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Refuse it for good."""
-        device: Device = self.found(request, object_id)
-        question = Question(
+        device: Device = self.get_object_or_404(request, object_id)
+        confirmation = Confirmation(
             title=f"Delete device {device}?",
             consequences=[
                 f"Account {device.account} of {device.tenant_id} is signed out on it from this moment on. "
@@ -240,11 +242,11 @@ class DeviceAdmin(LookUpAdmin):
             button="Delete",
             done=f"Device {device} is deleted.",
         )
-        return self.ask(
+        return self.confirm(
             request,
             device,
-            question,
-            lambda: status.change(
+            confirmation,
+            lambda: account_status.change(
                 device, [DeviceStatus.ENABLED, DeviceStatus.DISABLED], DeviceStatus.DELETED
             ),
         )
@@ -252,7 +254,7 @@ class DeviceAdmin(LookUpAdmin):
 
 def _end(device: Device) -> None:
     if not async_to_sync(end_sign_on)(device.tenant_id, device.sign_on, "ended_by_staff"):
-        raise ValidationError(status.CHANGED)
+        raise ValidationError(account_status.CHANGED)
 
 
 def _type(information: Any) -> str:

@@ -11,16 +11,16 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.decorators import display
 
-from ags.sessions.admin.look_up import LookUpAdmin, moment
-from ags.sessions.forms import SecurityEventLookUp
+from ags.sessions.admin.forms import SecurityEventSearchForm
+from ags.sessions.admin.search_only import SearchOnlyAdmin, moment
 from ags.sessions.models import AccountChoice, Device, SecurityEvent, SessionToken
 
 
 @admin.register(SecurityEvent)
-class SecurityEventAdmin(LookUpAdmin):
+class SecurityEventAdmin(SearchOnlyAdmin):
     """What points at a stolen token."""
 
-    look_up = SecurityEventLookUp
+    search_form = SecurityEventSearchForm
     title = "Security events"
     columns = ("latest (UTC)", "what", "tenant", "account ID", "times", "first (UTC)", "correlation ID")
     newest_first = ("-latest_at", "-pk")
@@ -36,11 +36,11 @@ class SecurityEventAdmin(LookUpAdmin):
     )
     readonly_fields = ("about",)
 
-    def known_at_once(self, request: HttpRequest) -> Any:
+    def search_data(self, request: HttpRequest) -> Any:
         """Show the newest at once; an address may name a tenant."""
         return {"tenant": request.GET.get("tenant", "")}
 
-    def cells(self, row: SecurityEvent) -> list[Any]:
+    def row_cells(self, row: SecurityEvent) -> list[Any]:
         """Return what the table says of an event."""
         return [
             self.link(row, moment(row.latest_at)),

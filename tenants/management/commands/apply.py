@@ -8,9 +8,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from tenants.configuration.changes import apply
-from tenants.configuration.form import read
-from tenants.configuration.text import MAX_BYTES, Mistake
+from tenants.config_file.apply import apply
+from tenants.config_file.schema import read
+from tenants.config_file.yaml_loader import MAX_BYTES, ConfigurationError
 
 
 class Command(BaseCommand):
@@ -35,7 +35,7 @@ class Command(BaseCommand):
         raw, folder = _contents(file)
         try:
             changes = apply(read(raw), folder, dry_run=dry_run)
-        except Mistake as mistake:
+        except ConfigurationError as mistake:
             raise CommandError(str(mistake)) from None
         for change in changes:
             self.stdout.write(change)

@@ -7,13 +7,13 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from tenants.models import Service
-from tenants.trial import try_service
+from tenants.services.check import check_service
 
 MARKS = {True: "ok", None: "note", False: "BAD"}
 
 
 class Command(BaseCommand):
-    """Print a line for each finding; fail if one of them is bad."""
+    """Print a line for each result; fail if one of them is bad."""
 
     help = (
         "Try the configuration of a service against its upstream, or that of every enabled service. "
@@ -38,9 +38,9 @@ class Command(BaseCommand):
         for found in [_one(tenant, service)] if tenant and service else _enabled(tenant):
             if not service:
                 self.stdout.write(f"{found.tenant_id}, {found.name}:")
-            for finding in try_service(found):
-                bad += finding.passed is False
-                self.stdout.write(f"{MARKS[finding.passed]:5}{finding.message}")
+            for result in check_service(found):
+                bad += result.passed is False
+                self.stdout.write(f"{MARKS[result.passed]:5}{result.message}")
                 self.stdout.flush()
         if bad:
             raise CommandError(f"{bad} of these would keep subscribers out.")

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from tenants.configuration.export import export
+from tenants.config_file.export import export
 from tenants.models import Tenant
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from tenants.encryption import Unsealable, sealed_by_newest
 from tenants.models import Key, Service, SigningKey
+from tenants.secrets.encryption import DecryptionFailed, encrypted_with_newest_key
 
 SEALED = {Key: "sealed_secret", SigningKey: "sealed_secret", Service: "sealed_secrets"}
 """Which column of which model is sealed."""
@@ -24,11 +24,11 @@ class Command(BaseCommand):
         """Reseal one row after the other; go on after one that does not open, and tell at the end."""
         resealed, unreadable = 0, []
         for row, sealed in chain(*(_sealed(model, column) for model, column in SEALED.items())):
-            if sealed_by_newest(bytes(sealed)):
+            if encrypted_with_newest_key(bytes(sealed)):
                 continue
             try:
-                row.reseal()
-            except Unsealable:
+                row.reencrypt()
+            except DecryptionFailed:
                 unreadable.append(f"{row.tenant_id}/{row}")
             else:
                 resealed += 1

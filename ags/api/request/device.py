@@ -1,0 +1,41 @@
+"""Which device signs on: `deviceInformation` at its first sign-on, `clientId` at later ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rest_framework import serializers
+
+from ags.api.errors import SIGN_ON_MALFORMED, ApiError
+from ags.sessions.services.devices import KnownDevice, NewDevice
+
+# The names on the wire are camelCase.
+# ruff: noqa: N815
+
+CLIENT_ID_MAX_LENGTH = 128
+
+
+class DeviceSerializer(serializers.Serializer[Any]):
+    """The device, in the body of a sign-on: exactly one of the two."""
+
+    deviceInformation = serializers.DictField(
+        required=False, help_text="At the first sign-on of the device; kept whole."
+    )
+    clientId = serializers.CharField(
+        required=False,
+        max_length=CLIENT_ID_MAX_LENGTH,
+        help_text="At later ones: the client_id of the first.",
+    )
+
+
+def read_device(body: Mapping[str, Any]) -> NewDevice | KnownDevice:
+    """Return the device that the body names. Raises ApiError (400)."""
+    match {name: body[name] for name in ("deviceInformation", "clientId") if name in body}:
+        case {"deviceInformation": dict() as information, **others} if not others:
+            return NewDevice(information)
+        case {"clientId": str() as client_id, **others} if not others and (
+            1 <= len(client_id) <= CLIENT_ID_MAX_LENGTH
+        ):
+            return KnownDevice(client_id)
+    raise ApiError(SIGN_ON_MALFORMED)

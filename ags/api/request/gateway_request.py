@@ -1,0 +1,55 @@
+"""A request to the API, of which the server has read everything."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from io import BytesIO
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest, QueryDict, parse_cookie
+from django.http.request import split_domain_port, validate_host
+from django.utils.functional import cached_property
+
+
+class GatewayRequest(HttpRequest):
+    """Django's request without what the API does not use: encodings, uploads, and a stream.
+
+    `body` is the whole body. Like Django's own WSGIRequest, this does not call `HttpRequest.__init__`, which
+    prepares what the properties below make when they are used.
+    """
+
+    resolver_match = None
+    body = b""
+
+    def __init__(self, meta: dict[str, Any], body: bytes) -> None:
+        self.META = meta
+        self.method = meta["REQUEST_METHOD"]
+        # As Django decodes it: a path that is not UTF-8 has no address.
+        self.path = self.path_info = meta["PATH_INFO"].encode("latin-1").decode(errors="replace")
+        self.body = body
+
+    def get_host(self) -> str:
+        """Return the host of the request. Raises DisallowedHost."""
+        host: str = self.META.get("HTTP_HOST", "")
+        return host if _is_allowed(host, tuple(settings.ALLOWED_HOSTS)) else super().get_host()
+
+    @cached_property
+    def GET(self) -> Any:  # type: ignore[override] # noqa: N802 - Django's name
+        """The query."""
+        return QueryDict(self.META["QUERY_STRING"])
+
+    @cached_property
+    def COOKIES(self) -> Any:  # type: ignore[override] # noqa: N802 - Django's name
+        """The cookies, which no view of the API reads."""
+        return parse_cookie(self.META.get("HTTP_COOKIE", ""))
+
+    @cached_property
+    def _stream(self) -> Any:  # type: ignore[override]
+        return BytesIO(self.body)
+
+
+@lru_cache(maxsize=256)
+def _is_allowed(host: str, allowed: tuple[str, ...]) -> bool:
+    domain, _ = split_domain_port(host)
+    return bool(domain) and validate_host(domain, allowed)

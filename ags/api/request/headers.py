@@ -1,0 +1,88 @@
+"""The headers of the contract: correlation id, tenant, service, and what is presented in a header."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from django.conf import settings
+
+from ags.api.access_log import AccessLogEntry
+from ags.api.errors import HEADER_INVALID, HEADER_MISSING, HEADER_REPEATED, ApiError
+from ags.sessions.exceptions import RejectReason, TokenRejected
+from tenants.models import SERVICE_NAME, TENANT_ID
+
+_CORRELATION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_SINGLE = {
+    "HTTP_X_CORRELATION_ID": "x-correlation-id",
+    "HTTP_NV_TENANT_ID": "nv-tenant-id",
+    "HTTP_X_AUTH_SERVICE_ID": "x-auth-service-id",
+    "HTTP_TENANTID": "tenantId",
+    "HTTP_AUTHORIZATION": "Authorization",
+    "HTTP_USER_TOKEN": "User-Token",
+    "HTTP_TRACEPARENT": "traceparent",
+}
+
+
+def correlation_id(meta: Mapping[str, Any]) -> str:
+    """Return the caller's correlation id if it is of the documented form, otherwise a new one."""
+    given = meta.get("HTTP_X_CORRELATION_ID", "")
+    return given if _CORRELATION_ID.fullmatch(given) else str(uuid.uuid4())
+
+
+def refuse_repeated(meta: Mapping[str, Any]) -> None:
+    """Refuse a header that arrived twice: the server joins the two by a comma, which no valid value holds."""
+    for variable, name in _SINGLE.items():
+        if "," in meta.get(variable, ""):
+            raise ApiError(HEADER_REPEATED, name=name)
+
+
+def tenant_id(meta: Mapping[str, Any], entry: AccessLogEntry, *, older_name: bool = False) -> str:
+    """Return the tenant that the request names, or the deployment's default. Raises ApiError.
+
+    `older_name`: the header may be called `tenantId` as well.
+    """
+    value: str = meta.get("HTTP_NV_TENANT_ID", "")
+    if older_name:
+        older: str = meta.get("HTTP_TENANTID", "")
+        if value and older and value != older:
+            raise ApiError(HEADER_INVALID, name="tenantId")
+        value = value or older
+    value = value or settings.AGS_DEFAULT_TENANT
+    if not value:
+        raise ApiError(HEADER_MISSING, name="nv-tenant-id")
+    if not TENANT_ID.search(value):
+        raise ApiError(HEADER_INVALID, name="nv-tenant-id")
+    entry.tenant = value
+    return value
+
+
+def service_name(meta: Mapping[str, Any], entry: AccessLogEntry) -> str:
+    """Return the service that the request names. Raises ApiError."""
+    value: str = meta.get("HTTP_X_AUTH_SERVICE_ID", "")
+    if not value:
+        raise ApiError(HEADER_MISSING, name="x-auth-service-id")
+    if not SERVICE_NAME.search(value):
+        raise ApiError(HEADER_INVALID, name="x-auth-service-id")
+    entry.service = value
+    return value
+
+
+def bearer(meta: Mapping[str, Any], *, scheme_optional: bool = False) -> str:
+    """Return the token in Authorization (RFC 6750, section 2.1). Raises `TokenRejected` if there is none."""
+    scheme, _, token = meta.get("HTTP_AUTHORIZATION", "").partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return str(token.strip())
+    if scheme_optional and scheme and not token:
+        return str(scheme)
+    raise TokenRejected(RejectReason.TOKEN_MISSING)
+
+
+def user_token(meta: Mapping[str, Any]) -> str:
+    """Return the user account token in User-Token, of whatever form. Raises ApiError."""
+    token: str = meta.get("HTTP_USER_TOKEN", "")
+    if not token:
+        raise ApiError(HEADER_MISSING, name="User-Token")
+    return token

@@ -1,0 +1,1 @@
+"""What the gateway does with what it issues: one module for each operation."""

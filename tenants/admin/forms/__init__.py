@@ -1,0 +1,32 @@
+"""The forms of the pages of staff."""
+
+from tenants.admin.forms.key import GENERATE, KeyChangeForm, NewKeyForm
+from tenants.admin.forms.resource_server import NewResourceServerForm
+from tenants.admin.forms.service import ServiceStrategyForm, service_form
+from tenants.admin.forms.settings import declared_settings, settings_fields, shown_setting
+from tenants.admin.forms.tenant import TenantForm
+from tenants.admin.forms.tenant_field import (
+    TenantChoiceField,
+    TenantScopedForm,
+    TenantScopedModelForm,
+    restricted_to,
+)
+from tenants.admin.forms.whitespace import WhitespaceStrippingModelForm
+
+__all__ = [
+    "GENERATE",
+    "KeyChangeForm",
+    "NewKeyForm",
+    "NewResourceServerForm",
+    "ServiceStrategyForm",
+    "TenantChoiceField",
+    "TenantForm",
+    "TenantScopedForm",
+    "TenantScopedModelForm",
+    "WhitespaceStrippingModelForm",
+    "declared_settings",
+    "restricted_to",
+    "service_form",
+    "settings_fields",
+    "shown_setting",
+]

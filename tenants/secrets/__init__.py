@@ -1,0 +1,1 @@
+"""Secrets at rest: encryption, the material of keys, and secret settings of services."""

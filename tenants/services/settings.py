@@ -1,0 +1,47 @@
+"""The settings of a service, as the form of its strategy judges them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+
+from providers.contract import Strategy
+
+
+def clean_settings(
+    strategy: Strategy, stored: Any, *, unread: Collection[str] = ()
+) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """Return the settings twice: as they are stored (JSON, defaults filled in) and cleaned for `verify`.
+
+    Settings in `unread` are secrets that no encryption key opens: nothing is said of them.
+    Raises ValidationError, whose `settings` messages name the setting.
+    """
+    if not isinstance(stored, dict):
+        raise ValidationError({"settings": "Settings are an object."})
+    fields = strategy.Settings.base_fields
+    if unknown := sorted(stored.keys() - fields.keys()):
+        raise ValidationError({"settings": f"{unknown[0]}: {strategy.slug} has no such setting."})
+    form = _form(strategy, stored)
+    errors = {name: found for name, found in form.errors.items() if name not in unread}
+    if errors:
+        raise ValidationError(
+            {"settings": [f"{name}: {message}" for name, found in errors.items() for message in found]}
+        )
+    values = form.cleaned_data | {name: stored[name] for name in unread}
+    return {name: values[name] for name in fields}, MappingProxyType(form.cleaned_data)
+
+
+def clean_valid_settings(strategy: Strategy, stored: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the settings that are valid, cleaned, where others may not be."""
+    form = _form(strategy, stored)
+    form.full_clean()
+    return form.cleaned_data
+
+
+def _form(strategy: Strategy, stored: Mapping[str, Any]) -> forms.Form:
+    defaults = {name: field.initial for name, field in strategy.Settings.base_fields.items()}
+    return strategy.Settings(defaults | dict(stored))
