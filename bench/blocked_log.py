@@ -29,7 +29,7 @@ LIMIT = 60.0
 @contextmanager
 def serving(database: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server with its standard error in a pipe."""
-    settings = ags.env(database, port, AGS_WORKERS="1")
+    settings = ags.environment(database, port, AGS_WORKERS="1")
     ags.prepare(settings)
     server = subprocess.Popen(
         [sys.executable, "manage.py", "serve"],

@@ -110,7 +110,7 @@ def main() -> int:
     committed = load(COMMITTED.read_text()) if COMMITTED.exists() else Counts(PYTHON, {})
     paths: dict[str, Figures] = {}
     sql: dict[str, list[str]] = {}
-    with _server() as (running, log):
+    with server() as (running, log):
         for path in HOT:
             paths[path], sql[path] = count(running, log, path)
     now = Counts(PYTHON, paths)
@@ -306,7 +306,7 @@ def parse_statements(log: str) -> list[str]:
 
 
 @contextmanager
-def _server() -> Iterator[tuple[InProcess, BinaryIO]]:
+def server() -> Iterator[tuple[InProcess, BinaryIO]]:
     """Yield AGS in this process, and the log of its PostgreSQL."""
     # The import warns if XDG_RUNTIME_DIR is not set, and the tests, which import this file, fail on warnings.
     from bench import postgresql
@@ -316,7 +316,7 @@ def _server() -> Iterator[tuple[InProcess, BinaryIO]]:
             for name, value in LOGGING.items():
                 connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
             connection.execute("SELECT pg_reload_conf()")
-        settings = ags.env(server.create(DATABASE), in_process.PORT)
+        settings = ags.environment(server.create(DATABASE), in_process.PORT)
         ags.prepare(settings)
         gc.collect()
         gc.disable()  # a finalizer must not run in one request and not in another

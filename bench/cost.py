@@ -62,7 +62,7 @@ def measure(database: PostgreSQL, issues: int, *, jti: bool) -> Cost:
     name = f"cost-{'with' if jti else 'without'}-jti"
     address = database.create(name)
     port = free_port()
-    settings = ags.env(address, port)
+    settings = ags.environment(address, port)
     ags.apply(settings, ags.configuration())
     with process([sys.executable, "manage.py", "serve"], settings, port):
         _issue(port, 2000, jti=jti)

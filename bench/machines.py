@@ -91,7 +91,7 @@ def _more_machines(database: PostgreSQL, options: Namespace) -> list[dict[str, A
 def _machines(database: PostgreSQL, number: int, share: float) -> Iterator[list[Machine]]:
     """Serve one database from so many processes."""
     address = database.create("machines")
-    first = ags.env(address, free_port(), AGS_WORKERS="1")
+    first = ags.environment(address, free_port(), AGS_WORKERS="1")
     ags.apply(first, ags.configuration())
     with ExitStack() as stack:
         machines = []

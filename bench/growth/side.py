@@ -56,7 +56,7 @@ class Side:
 def prepared(database: PostgreSQL, name: str) -> Iterator[tuple[str, dict[str, str]]]:
     """Make a database with the tenant of all benchmarks; take it away at the end."""
     address = database.create(name)
-    settings = ags.env(address, free_port())
+    settings = ags.environment(address, free_port())
     ags.apply(settings, ags.configuration())
     try:
         yield address, settings

@@ -1,4 +1,4 @@
-"""The changes of a tenant, service or key: who, when, before and after."""
+"""The changes of a tenant, service or key: user, time, and each field before and after."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 from tenants.secrets.settings import is_placeholder
 
-SHOWN = 100
-"""The newest changes; older ones stay in the table."""
+MAX_CHANGES = 100
+"""Changes that the page shows, the newest; the table keeps all."""
 
-NOTHING = "—"
+EMPTY = "—"
 SET = "set"
 CHANGED = "set to another"
-"""All that is told of a secret."""
+"""The values shown for a secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,34 +30,34 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One entry of the history. `who` is empty when it came from a command."""
+    """An entry of the history. `user` is empty if a command made it."""
 
-    when: datetime
-    who: str
-    what: str
+    time: datetime
+    user: str
+    action: str
     differences: list[Difference]
 
 
 def changes_of(row: Any) -> tuple[list[Change], bool]:
-    """Return the newest changes of that row, and whether there are more."""
-    records = list(row.history.select_related("history_user")[: SHOWN + 1])
-    more = len(records) > SHOWN
-    if not more:
-        records.append(None)  # before the first there was nothing
-    return [_change(record, before) for record, before in pairwise(records)], more
+    """Return the newest changes of the row, and whether there are more."""
+    records = list(row.history.select_related("history_user")[: MAX_CHANGES + 1])
+    has_more = len(records) > MAX_CHANGES
+    if not has_more:
+        records.append(None)  # the state before the first
+    return [_change(record, before) for record, before in pairwise(records)], has_more
 
 
 def _change(record: Any, before: Any) -> Change:
     return Change(
-        when=record.history_date,
-        who=str(record.history_user or ""),
-        what=record.get_history_type_display(),
+        time=record.history_date,
+        user=str(record.history_user or ""),
+        action=record.get_history_type_display(),
         differences=list(_differences(record, before)),
     )
 
 
 def _differences(record: Any, before: Any) -> Iterable[Difference]:
-    # The tracked fields are those of the history table: a secret has no column there.
+    # The tracked fields are the columns of the history table, which has none for a secret.
     for field in record.tracked_fields:
         new = getattr(record, field.attname)
         old = getattr(before, field.attname) if before is not None else None
@@ -66,15 +66,16 @@ def _differences(record: Any, before: Any) -> Iterable[Difference]:
             pairs = [(name, old.get(name), new.get(name)) for name in sorted({*old, *new})]
         else:
             pairs = [(str(field.verbose_name), old, new)]
-        for label, was, now in pairs:
-            if was != now:
-                changed = CHANGED if is_placeholder(was) and is_placeholder(now) else _shown(now)
-                yield Difference(label.replace("_", " "), _shown(was), changed)
+        for label, value_before, value in pairs:
+            if value_before != value:
+                is_replaced = is_placeholder(value_before) and is_placeholder(value)
+                after = CHANGED if is_replaced else _format(value)
+                yield Difference(label.replace("_", " "), _format(value_before), after)
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     if value is None or value == "":
-        return NOTHING
+        return EMPTY
     if is_placeholder(value):
         return SET
     if isinstance(value, bool):
@@ -82,5 +83,5 @@ def _shown(value: Any) -> str:
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S} UTC"
     if isinstance(value, list):
-        return ", ".join(str(one) for one in value) or NOTHING
+        return ", ".join(map(str, value)) or EMPTY
     return str(value)

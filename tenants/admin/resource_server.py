@@ -1,4 +1,4 @@
-"""The pages of a resource server: its secret is shown once, and it is switched on and off."""
+"""The pages of resource servers: the secret of each is shown once."""
 
 from __future__ import annotations
 
@@ -7,49 +7,55 @@ from typing import Any
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
-from unfold.decorators import action, display
-from unfold.enums import ActionVariant
 
-from tenants.admin.base import ConfigurationAdmin, Confirmation, LabelledValue
+from tenants.admin.base import ConfigurationAdmin, LabelledValue
 from tenants.admin.forms import NewResourceServerForm, WhitespaceStrippingModelForm, restricted_to
-from tenants.admin.tenant import STATUS, switch, switch_of
+from tenants.admin.transitions import EnabledAdmin, disable_transition, enable_transition
 from tenants.models import ResourceServer, tenants_of
+
+NAME = "resource server {row.name} of {row.tenant_id}"
 
 
 @admin.register(ResourceServer)
-class ResourceServerAdmin(ConfigurationAdmin):
-    """A service of the operator that asks AGS about access tokens."""
+class ResourceServerAdmin(ConfigurationAdmin, EnabledAdmin):
+    """A server of the operator that introspects access tokens."""
 
-    list_display = ("client_id", "name", "owner", "status")
+    list_display = ("client_id", "name", "tenant_link", "status_label")
     search_fields = ("tenant__id__exact", "client_id__startswith")
     search_help_text = "A tenant ID, or the start of a client ID."
     list_filter = ("enabled",)
     allowed_lookups = ("enabled__exact", "tenant__id__exact")
     ordering = ("tenant_id", "client_id")
-    actions_detail = ("enable", "disable")
+    transitions = (
+        enable_transition(NAME, "{row} may introspect and revoke tokens again, within a second."),
+        disable_transition(
+            NAME,
+            "{row} is refused within a second: it can neither introspect nor revoke tokens.",
+            "It can still verify access tokens offline, with the published key set.",
+        ),
+    )
 
     def get_form(
         self, request: HttpRequest, obj: ResourceServer | None = None, change: bool = False, **kwargs: Any
     ) -> Any:
-        """Return the form of a new one, or of its name."""
-        new = obj is None
+        """Return the form of a new row, or of the name."""
         kwargs["form"] = (
             restricted_to(NewResourceServerForm, tenants_of(request.user))
-            if new
+            if obj is None
             else WhitespaceStrippingModelForm
         )
         return super().get_form(request, obj, change, **kwargs)
 
     def get_fields(self, request: HttpRequest, obj: ResourceServer | None = None) -> tuple[str, ...]:
-        """A new one needs a tenant and a name; later the switch is a button."""
-        return ("tenant", "name") if obj is None else ("owner", "client_id", "name", "status")
+        """Return the fields; a row that exists is enabled by a button."""
+        return ("tenant", "name") if obj is None else ("tenant_link", "client_id", "name", "status_label")
 
     def get_readonly_fields(self, request: HttpRequest, obj: ResourceServer | None = None) -> tuple[str, ...]:
-        """What it authenticates with never changes: a new secret is a new resource server."""
-        return () if obj is None else ("owner", "client_id", "status")
+        """Return all fields but the name: to replace credentials, add a resource server."""
+        return () if obj is None else ("tenant_link", "client_id", "status_label")
 
     def save_model(self, request: HttpRequest, obj: ResourceServer, form: Any, change: bool) -> None:
-        """Store it; a new one gets its credentials, which the answer to this request shows."""
+        """Save the row; generate the credentials of a new one, for `response_add`."""
         if not change:
             request.secret = obj.set_credentials()  # type: ignore[attr-defined]
         super().save_model(request, obj, form, change)
@@ -57,51 +63,12 @@ class ResourceServerAdmin(ConfigurationAdmin):
     def response_add(
         self, request: HttpRequest, obj: ResourceServer, post_url_continue: str | None = None
     ) -> HttpResponse:
-        """Show the secret, here and never again: only its hash is stored."""
-        facts = [
+        """Show the secret, in this response only: AGS stores its hash."""
+        values = [
             LabelledValue("Tenant", obj.tenant_id),
             LabelledValue("Name", obj.name),
             LabelledValue("Client ID", obj.client_id, "client-id"),
         ]
         secret = LabelledValue("Client secret", request.secret, "secret")  # type: ignore[attr-defined]
-        page = reverse("admin:tenants_resourceserver_change", args=[obj.pk])
-        return self.show_once(request, "Resource server added: copy its secret now", facts, secret, page)
-
-    @display(description="Status", label=STATUS)
-    def status(self, server: ResourceServer) -> str:
-        """Whether it is enabled."""
-        return "enabled" if server.enabled else "disabled"
-
-    def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
-        """Offer the one of the two switches that does something."""
-        return switch_of(
-            self.get_object_or_404(request, object_id), super().get_actions_detail(request, object_id)
-        )
-
-    @action(description="Enable", url_path="enable", permissions=["change"], variant=ActionVariant.SUCCESS)
-    def enable(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Answer it."""
-        server: ResourceServer = self.get_object_or_404(request, object_id)
-        confirmation = Confirmation(
-            title=f"Enable resource server {server.name} of {server.tenant_id}?",
-            consequences=[f"{server} may ask about tokens and revoke them again, within a second."],
-            button="Enable",
-            done=f"Resource server {server.name} is enabled.",
-            dangerous=False,
-        )
-        return self.confirm(request, server, confirmation, lambda: switch(server, on=True))
-
-    @action(description="Disable", url_path="disable", permissions=["change"], variant=ActionVariant.DANGER)
-    def disable(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Refuse it."""
-        server: ResourceServer = self.get_object_or_404(request, object_id)
-        confirmation = Confirmation(
-            title=f"Disable resource server {server.name} of {server.tenant_id}?",
-            consequences=[
-                f"{server} is refused within a second: it learns nothing of any token, and revokes none.",
-                "What it verifies with the published key set alone it goes on verifying.",
-            ],
-            button="Disable",
-            done=f"Resource server {server.name} is disabled.",
-        )
-        return self.confirm(request, server, confirmation, lambda: switch(server, on=False))
+        next_url = reverse("admin:tenants_resourceserver_change", args=[obj.pk])
+        return self.show_once(request, "Resource server added: copy its secret now", values, secret, next_url)

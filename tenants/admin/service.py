@@ -1,4 +1,4 @@
-"""The pages of a service: first which tenant and strategy, then what that strategy wants to know."""
+"""The pages of services. A new one is added in two steps: tenant and strategy, then the settings."""
 
 from __future__ import annotations
 
@@ -15,162 +15,168 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 from django.views.decorators.debug import sensitive_post_parameters
-from unfold.decorators import action, display
+from unfold.decorators import display
 from unfold.enums import ActionVariant
 
+from providers.contract import Strategy
 from providers.registry import strategies
-from tenants.admin.base import Confirmation
+from tenants.admin.base import ConfigurationAdmin
 from tenants.admin.forms import (
     ServiceStrategyForm,
     declared_settings,
     service_form,
-    settings_fields,
-    shown_setting,
+    setting_display,
+    setting_fields,
 )
-from tenants.admin.revoke_issued_action import IssuingAdmin
-from tenants.admin.tenant import STATUS, switch, switch_of
+from tenants.admin.transitions import (
+    EnabledAdmin,
+    RevokeIssuedAdmin,
+    Transition,
+    disable_transition,
+    enable_transition,
+    revoke_issued_transition,
+)
 from tenants.models import Service, tenants_of
 from tenants.services import upstream_health
 from tenants.services.check import check_service
 
+NAME = "service {row} of {row.tenant_id}"
+
 
 @admin.register(Service)
-class ServiceAdmin(IssuingAdmin):
-    """A strategy as one tenant offers it."""
+class ServiceAdmin(ConfigurationAdmin, EnabledAdmin, RevokeIssuedAdmin):
+    """A strategy that one tenant offers."""
 
-    list_display = ("name", "owner", "strategy_label", "status", "display_name")
+    list_display = ("name", "tenant_link", "strategy_label", "status_label", "display_name")
     search_fields = ("tenant__id__exact", "name__istartswith")
     search_help_text = "A tenant ID, the start of a service's name, or both."
     list_filter = ("enabled",)
     allowed_lookups = ("enabled__exact", "tenant__id__exact")
     ordering = ("tenant_id", "name")
     formfield_overrides = {URLField: {"assume_scheme": "https"}}
-    actions_detail = ("check_configuration", "enable", "disable", "revoke_issued")
+    readonly_fields = ("tenant_link", "strategy_label", "status_label", "document_statuses")
+    transitions = (
+        Transition(
+            name="check_configuration",
+            label="Check configuration",
+            method="show_check_results",
+            variant=ActionVariant.DEFAULT,
+            title=f"Check the configuration of {NAME}?",
+            consequences=(
+                "AGS connects to the upstream server in the settings, if any, and shows the results. That can "
+                "take some seconds.",
+                "Nothing is issued and nothing is changed.",
+            ),
+            done="The configuration was checked.",
+        ),
+        enable_transition(
+            NAME,
+            "Within a second, discovery lists it and it issues session tokens.",
+            "Sign-ons that it issued before are valid again, unless they have ended in the meantime.",
+        ),
+        disable_transition(
+            NAME,
+            "Discovery no longer lists it, and requests for it are refused from now on.",
+            "Devices that have signed on through it are refused as well, until it is enabled again.",
+        ),
+        revoke_issued_transition(
+            NAME, "The service itself is not changed; anything it issues from now on is valid."
+        ),
+    )
 
-    # Adding, step one
+    # Adding, step 1
 
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Ask for tenant and strategy until both are known, then for the rest."""
+        """Show the form of step 1 until it is valid, then that of step 2."""
         if not self.has_add_permission(request):
             raise PermissionDenied
-        chosen = ServiceStrategyForm(
+        form = ServiceStrategyForm(
             tenants_of(request.user),
             request.GET if "strategy" in request.GET else None,
             initial=request.GET,
         )
-        if chosen.is_valid():
-            self._chosen(request, chosen)
-            context = {**(extra_context or {}), "title": "Add service, step 2 of 2: the rest"}
+        if form.is_valid():
+            request.new_service = Service(**form.cleaned_data)  # type: ignore[attr-defined] # for get_form
+            context = {**(extra_context or {}), "title": "Add service, step 2 of 2: settings"}
             response: HttpResponse = super().add_view(request, form_url, context)
             return response
         context = {
             **self.admin_site.each_context(request),
             "title": "Add service, step 1 of 2: tenant and strategy",
-            "form": chosen,
-            "media": self.media + chosen.media,
+            "form": form,
+            "media": self.media + form.media,
             "opts": self.opts,
             "back": reverse("admin:tenants_service_changelist"),
         }
         return TemplateResponse(request, "tenants/admin/service_strategy.html", context)
 
-    @staticmethod
-    def _chosen(request: HttpRequest, chosen: ServiceStrategyForm) -> None:
-        data = chosen.cleaned_data
-        request.new_service = Service(  # type: ignore[attr-defined] # for the form of this request
-            tenant=data["tenant"], strategy=data["strategy"]
-        )
-
     # The form
 
     @method_decorator(sensitive_post_parameters())
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Show or take the form. Which of its fields are secrets is for each strategy to say."""
+        """Show or save the form. All its parameters are sensitive: each strategy has its own secrets."""
         response: HttpResponse = super().changeform_view(request, *args, **kwargs)
         return response
 
     def get_form(
         self, request: HttpRequest, obj: Service | None = None, change: bool = False, **kwargs: Any
     ) -> Any:
-        """Return the form that the strategy of this service makes it."""
-        return service_form(obj or request.new_service, self, request)  # type: ignore[attr-defined]
+        """Return the form of the service, with the settings of its strategy."""
+        kwargs["form"] = service_form(obj or request.new_service)  # type: ignore[attr-defined]
+        return super().get_form(request, obj, change, **kwargs)
 
     def get_fieldsets(self, request: HttpRequest, obj: Service | None = None) -> list[Any]:
-        """What the gate offers, then what the strategy's own form declares."""
+        """Return the fields of the service, then its settings, read-only without permission to change."""
         service: Service = obj or request.new_service  # type: ignore[attr-defined]
+        names = ["tenant_link", "strategy_label", "name", "display_name", "logo"]
+        if obj is None:
+            names.append("enabled")
+        else:
+            names.append("status_label")
+            if upstream_health.document_statuses(obj):
+                names.append("document_statuses")
         strategy = strategies().get(service.strategy)
-        # Disabling says what stops, so that an existing one has a button for it.
-        switch = "enabled" if obj is None else "status"
-        documents = ["documents"] if obj is not None and upstream_health.document_statuses(obj) else []
-        offer = (
-            None,
-            {"fields": ["owner", "strategy_label", "name", "display_name", "logo", switch, *documents]},
-        )
+        return [(None, {"fields": names}), ("Settings", self._settings(request, obj, service, strategy))]
+
+    def _settings(
+        self, request: HttpRequest, obj: Service | None, service: Service, strategy: Strategy | None
+    ) -> dict[str, Any]:
         if strategy is None:
-            # Said in words, for there is no form to show.
-            return [offer, ("Settings", {"fields": [], "description": _gone(service)})]
+            return {"fields": [], "description": _explain_missing_provider(service)}
         if obj is not None and not self.has_change_permission(request, obj):
-            return [
-                offer,
-                (
-                    "Settings",
-                    {"fields": [shown_setting(*one) for one in declared_settings(strategy).items()]},
-                ),
-            ]
-        return [offer, ("Settings", {"fields": list(settings_fields(service, strategy))})]
+            settings = declared_settings(strategy).items()
+            return {"fields": [setting_display(name, field) for name, field in settings]}
+        return {"fields": list(setting_fields(service, strategy))}
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Service | None = None) -> tuple[str, ...]:
-        """Tenant and strategy are chosen once; what was fetched is only told."""
-        return ("owner", "strategy_label", "status", "documents")
-
-    # What is shown
+    # Display
 
     @display(description="Strategy")
     def strategy_label(self, service: Service) -> str:
-        """What staff call the strategy."""
+        """Return the label of the strategy."""
         strategy = strategies().get(service.strategy)
         return f"{service.strategy} (not installed)" if strategy is None else strategy.label
 
-    @display(description="Status", label=STATUS)
-    def status(self, service: Service) -> str:
-        """Whether it is enabled."""
-        return "enabled" if service.enabled else "disabled"
-
     @display(description="Documents")
-    def documents(self, service: Service) -> SafeString:
-        """How fetching the documents of the upstream goes."""
-        told = (
-            (capfirst(one.name), one.address, one.sentence)
-            for one in upstream_health.document_statuses(service)
-        )
+    def document_statuses(self, service: Service) -> SafeString:
+        """Return the status of each document that is fetched from the upstream."""
         return format_html_join(
-            "", '<p class="mb-2"><b>{}</b> <span class="break-words">{}</span><br>{}</p>', told
+            "",
+            '<p class="mb-2"><b>{}</b> <span class="break-words">{}</span><br>{}</p>',
+            (
+                (capfirst(status.name), status.address, status.sentence)
+                for status in upstream_health.document_statuses(service)
+            ),
         )
 
-    # Trying it
+    # Checking
 
-    @action(description="Try it", url_path="check", permissions=["change"])
-    def check_configuration(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Try its configuration against its upstream."""
-        service: Service = self.get_object_or_404(request, object_id)
-        confirmation = Confirmation(
-            title=f"Try service {service} of {service.tenant_id}?",
-            consequences=[
-                "AGS asks the server that the settings name, if they name one, and tells what it has found. "
-                "That can take some seconds.",
-                "Nothing is issued, and nothing is changed.",
-            ],
-            button="Try it",
-            done="It was tried.",
-            dangerous=False,
-        )
-        return self.confirm(request, service, confirmation, lambda: self._check_results(request, service))
-
-    def _check_results(self, request: HttpRequest, service: Service) -> HttpResponse:
+    def show_check_results(self, request: HttpRequest, service: Service, _: Transition) -> HttpResponse:
+        """Check the service against its upstream, and show the results."""
         context = {
             **self.admin_site.each_context(request),
-            "title": f"What trying service {service} of {service.tenant_id} has shown",
+            "title": f"Configuration of service {service} of {service.tenant_id}",
             "results": list(check_service(service)),
             "opts": self.opts,
             "original": service,
@@ -178,50 +184,11 @@ class ServiceAdmin(IssuingAdmin):
         }
         return TemplateResponse(request, "tenants/admin/check_results.html", context)
 
-    # The switch
 
-    def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
-        """Offer the one of the two switches that does something."""
-        return switch_of(
-            self.get_object_or_404(request, object_id), super().get_actions_detail(request, object_id)
-        )
-
-    @action(description="Enable", url_path="enable", permissions=["change"], variant=ActionVariant.SUCCESS)
-    def enable(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Offer the service."""
-        service: Service = self.get_object_or_404(request, object_id)
-        confirmation = Confirmation(
-            title=f"Enable service {service} of {service.tenant_id}?",
-            consequences=[
-                "It appears in discovery and issues session tokens, within a second.",
-                "Sign-ons that it gave rise to before are good again, unless they have ended meanwhile.",
-            ],
-            button="Enable",
-            done=f"Service {service} is enabled.",
-            dangerous=False,
-        )
-        return self.confirm(request, service, confirmation, lambda: switch(service, on=True))
-
-    @action(description="Disable", url_path="disable", permissions=["change"], variant=ActionVariant.DANGER)
-    def disable(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Stop offering it."""
-        service: Service = self.get_object_or_404(request, object_id)
-        confirmation = Confirmation(
-            title=f"Disable service {service} of {service.tenant_id}?",
-            consequences=[
-                "It disappears from discovery, and requests for it are refused from this moment on.",
-                "Who has signed on through it is refused, too, until it is enabled again.",
-            ],
-            button="Disable",
-            done=f"Service {service} is disabled.",
-        )
-        return self.confirm(request, service, confirmation, lambda: switch(service, on=False))
-
-
-def _gone(service: Service) -> SafeString:
-    # The template takes a description for markup.
+def _explain_missing_provider(service: Service) -> SafeString:
+    # The template renders a description as markup.
     return format_html(
-        "The provider of the strategy {} is not installed here, so this service is not offered, its settings "
-        "cannot be shown, and it cannot be enabled. It can be disabled; its settings are kept.",
+        "The provider of the strategy {} is not installed. Discovery does not list this service, and it "
+        "cannot be enabled. Its settings are kept, but cannot be shown. It can be disabled.",
         service.strategy,
     )

@@ -186,12 +186,12 @@ def test_a_tenants_rules_its_signing_key_and_what_it_issued(
         page.locator("[name=allowed_origins]").fill("https://tv.example")
         page.get_by_role("button", name="Save and continue editing").click()
         expect(page.get_by_text("was changed successfully")).to_be_visible()
-        for told in ("it can sign from", "Too soon"):
+        for told in ("it can sign from", "Too early"):
             page.get_by_role("link", name="Rotate signing key").click()
             page.get_by_role("button", name="Do the next step").click()
             expect(page.get_by_text(told)).to_be_visible()
         page.get_by_role("link", name="Revoke everything issued").click()
-        expect(page.get_by_text("Live sign-ons that it gave rise to: 1.")).to_be_visible()
+        expect(page.get_by_text("Live sign-ons that it issued: 1.")).to_be_visible()
         page.get_by_role("button", name="Revoke everything").click()
         expect(page.get_by_text("gave rise to is revoked.")).to_be_visible()
 

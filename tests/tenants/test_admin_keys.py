@@ -212,7 +212,7 @@ def test_revoking_says_what_stops_and_then_stops_it(admin_client: Client, nagra:
     _tokens(nagra, 5, expired=True)
     question = admin_client.get(f"{LIST}{key.pk}/revoke/").content.decode()
     assert "Revoke key nagra-key-1 of nagra?" in question
-    assert "Live session tokens that it gave rise to: 3." in question
+    assert "Live session tokens that it issued: 3." in question
     assert "Other keys of nagra in force: none." in question
     assert "No other key of nagra is in force" in question
     assert nagra.present(nagra.token()).status_code == 200
@@ -254,9 +254,7 @@ def test_the_warning_looks_at_the_strategies_of_the_enabled_services(
         Service(tenant_id="nagra", strategy=strategy, name=name, enabled=True) for strategy, name in services
     )
     question = admin_client.get(f"{LIST}{Key.unscoped.get().pk}/revoke/")
-    assert question.context["question"].warning == (
-        "" if warning is None else question.context["question"].warning
-    )
+    assert question.context["warning"] == ("" if warning is None else question.context["warning"])
     assert (warning or "Other keys of nagra in force: none.") in question.content.decode()
 
 
@@ -264,7 +262,7 @@ def test_many_live_tokens_are_not_all_counted(admin_client: Client, nagra: HeadE
     _tokens(nagra, 1500)
     with CaptureQueriesContext(connection) as queries:
         question = admin_client.get(f"{LIST}{Key.unscoped.get().pk}/revoke/").content.decode()
-    assert "Live session tokens that it gave rise to: more than 1000." in question
+    assert "Live session tokens that it issued: more than 1000." in question
     (count,) = [q["sql"] for q in queries if "ags_sessions_sessiontoken" in q["sql"]]
     assert "LIMIT 1001" in count
 
@@ -289,7 +287,7 @@ def test_a_revoked_key_cannot_be_brought_back(admin_client: Client, nagra: HeadE
     assert 'name="state"' not in page
     assert "/revoke/" not in page
     told = admin_client.post(f"{LIST}{key.pk}/change/", {"state": "active"}, follow=True)
-    assert "Not saved: the key has been revoked meanwhile" in told.content.decode()
+    assert "Not saved: the key was revoked in the meantime" in told.content.decode()
     auditor = person("auditor", "nagra")
     assert auditor.post(f"{LIST}{key.pk}/change/", {"state": "active"}).status_code == 403
     assert Key.unscoped.get().state == KeyState.REVOKED

@@ -55,7 +55,7 @@ def test_a_rotation_is_walked_through_and_never_too_fast(
 
     log = LogEntry.objects.count()
     told = text(admin_client.post(ROTATE, follow=True))
-    assert f"Not done. Too soon: not every verifier knows {second.kid}" in told
+    assert f"Not done. Too early: not every verifier knows {second.kid}" in told
     assert keys()[KeyState.STAGED] == second
     assert LogEntry.objects.count() == log
 
@@ -71,7 +71,7 @@ def test_a_rotation_is_walked_through_and_never_too_fast(
     assert f"{first.kid}: withdrawn" in text(admin_client.post(ROTATE, follow=True))
     assert keys()[KeyState.REVOKED] == first
     changes = admin_client.get(f"{LIST}{first.pk}/history/").context["changes"]
-    assert [change.who for change in changes[:2]] == ["admin", "admin"]
+    assert [change.user for change in changes[:2]] == ["admin", "admin"]
 
 
 def test_the_page_of_a_key_rotates_too(admin_client: Client, nagra: HeadEnd) -> None:
@@ -131,8 +131,8 @@ def test_revoking_the_key_that_signs_puts_another_in_its_place(
     (first,) = keys().values()
     address = f"{LIST}{first.pk}/revoke/"
     question = text(admin_client.get(address))
-    assert "A new key is made, and signs from this moment on" in question
-    assert "Sign-ons go on" in question
+    assert "A new key is generated and signs from now on" in question
+    assert "Sign-ons continue" in question
     told = text(admin_client.post(address, follow=True))
     assert f"Signing key {first.kid} of nagra is revoked." in told
     assert address not in told

@@ -204,9 +204,9 @@ def test_the_history_says_who_changed_what_and_when(admin_client: Client, nagra:
     assert changed.status_code == 302
 
     change, creation = admin_client.get(LIST + "nagra/history/").context["changes"]
-    assert (change.who, change.what) == ("admin", "Changed")
+    assert (change.user, change.action) == ("admin", "Changed")
     assert [(d.label, d.before, d.after) for d in change.differences] == [("name", "Nagra", "Nagra Renamed")]
-    assert (creation.who, creation.what) == ("", "Created")
+    assert (creation.user, creation.action) == ("", "Created")
 
     page = admin_client.get(f"/admin/tenants/service/{service.pk}/history/")
     told = {(d.label, d.before, d.after) for d in page.context["changes"][0].differences}

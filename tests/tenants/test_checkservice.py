@@ -84,7 +84,7 @@ def test_a_service_that_is_not_there_is_said_so(nagra: HeadEnd, words: tuple[str
 
 
 def test_a_button_does_the_same_once_it_is_confirmed(admin_client: Client, nagra: HeadEnd) -> None:
-    address = f"/admin/tenants/service/{Service.unscoped.get().pk}/try/"
+    address = f"/admin/tenants/service/{Service.unscoped.get().pk}/check-configuration/"
     asked = admin_client.get(address).content.decode()
     assert "Nothing is issued, and nothing is changed." in asked
     assert "Keys in force" not in asked
@@ -96,5 +96,5 @@ def test_a_button_does_the_same_once_it_is_confirmed(admin_client: Client, nagra
 
 
 def test_whoever_may_only_look_cannot_make_ags_ask(nagra: HeadEnd) -> None:
-    address = f"/admin/tenants/service/{Service.unscoped.get().pk}/try/"
+    address = f"/admin/tenants/service/{Service.unscoped.get().pk}/check-configuration/"
     assert person("auditor", "nagra").post(address).status_code == 403

@@ -320,11 +320,11 @@ def test_to_change_the_address_and_to_try_it_sends_the_secret_nowhere(
 ) -> None:
     browser = staff()
     assert post(browser, {"address": f"{elsewhere.url}/introspect"}).status_code == 200
-    tried = browser.post(f"/admin/tenants/service/{introspection.pk}/try/")
+    tried = browser.post(f"/admin/tenants/service/{introspection.pk}/check-configuration/")
     assert tried.status_code == 200
     assert not elsewhere.asked
     assert post(browser, {"address": f"{elsewhere.url}/x", "client_secret": "mine"}).status_code == 302
-    browser.post(f"/admin/tenants/service/{introspection.pk}/try/")
+    browser.post(f"/admin/tenants/service/{introspection.pk}/check-configuration/")
     assert len(elsewhere.asked) == 1, "and this is how it would have arrived"
 
 

@@ -3,7 +3,7 @@
 from tenants.admin.forms.key import GENERATE, KeyChangeForm, NewKeyForm
 from tenants.admin.forms.resource_server import NewResourceServerForm
 from tenants.admin.forms.service import ServiceStrategyForm, service_form
-from tenants.admin.forms.settings import declared_settings, settings_fields, shown_setting
+from tenants.admin.forms.settings import declared_settings, setting_display, setting_fields
 from tenants.admin.forms.tenant import TenantForm
 from tenants.admin.forms.tenant_field import (
     TenantChoiceField,
@@ -27,6 +27,6 @@ __all__ = [
     "declared_settings",
     "restricted_to",
     "service_form",
-    "settings_fields",
-    "shown_setting",
+    "setting_display",
+    "setting_fields",
 ]

@@ -1,4 +1,4 @@
-"""The forms of a key: how it gets its secret, and what can still be changed later."""
+"""The forms of a key: a new one has a secret; later, the state and dates can be changed."""
 
 from __future__ import annotations
 
@@ -19,60 +19,56 @@ ENTER = "enter"
 
 
 class KeyForm(WhitespaceStrippingModelForm):
-    """What both forms of a key say."""
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if "state" in self.fields:  # on a page without permission to change it is text
-            # Revoking says what stops, so it has a button of its own. Nor is a key in force staged again.
+        if "state" in self.fields:  # read-only pages have no field
+            # A button revokes a key, on a page that shows what stops. A key in force is not staged again.
             in_force = not self.instance._state.adding and self.instance.state in IN_FORCE
-            left_out = {KeyState.REVOKED, KeyState.STAGED} if in_force else {KeyState.REVOKED}
+            excluded = {KeyState.REVOKED, KeyState.STAGED} if in_force else {KeyState.REVOKED}
             state = self.fields["state"]
-            state.choices = [one for one in KeyState.choices if one[0] not in left_out]  # type: ignore[attr-defined]
+            state.choices = [choice for choice in KeyState.choices if choice[0] not in excluded]  # type: ignore[attr-defined]
         for name, help_text in (
-            ("not_before", "Refused before this moment, in UTC. Empty: no limit."),
-            ("not_after", "Refused from this moment on, in UTC. Empty: no limit."),
+            ("not_before", "The key is refused before this time, in UTC. Empty: no limit."),
+            ("not_after", "The key is refused from this time on, in UTC. Empty: no limit."),
         ):
             if name in self.fields:
                 self.fields[name].help_text = help_text
 
 
 class KeyChangeForm(KeyForm):
-    """State and dates of a key that exists."""
-
     class Meta:
         model = Key
         fields = ("state", "not_before", "not_after")
 
 
 class NewKeyForm(TenantScopedModelForm, KeyForm):
-    """A key that is generated, or whose secret is entered."""
+    """A key with a secret that is generated or entered."""
 
-    tenant = TenantChoiceField(Key, "Whose key it is. It cannot be changed later.")
+    tenant = TenantChoiceField(Key, "The tenant that signs with it. It cannot be changed later.")
     source = forms.ChoiceField(
         choices=[
-            (GENERATE, "Generate it here; it is shown once"),
-            (ENTER, "Enter one that the operator has made"),
+            (GENERATE, "Generate it; it is shown once"),
+            (ENTER, "Enter the secret of the operator"),
         ],
         widget=UnfoldAdminRadioSelectWidget,
-        label="Where the secret comes from",
+        label="Source of the secret",
     )
     encoding = forms.ChoiceField(
         choices=[
-            ("", "Choose one"),
-            ("text", "Text, as it is"),
+            ("", "Choose an encoding"),
+            ("text", "Text"),
             ("base64", "base64"),
             ("base64url", "base64url"),
         ],
         required=False,
         widget=UnfoldAdminSelectWidget,
-        help_text="How the entered secret is written.",
+        help_text="The encoding of the entered secret.",
     )
     secret = forms.CharField(
         required=False,
-        # Written, and never rendered: not even when the form comes back with an error.
+        # Never rendered, not even when the form is shown again with errors.
         widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}, render_value=False),
-        help_text="Never shown again. White space around it is removed.",
+        help_text="It is not shown again. White space around it is removed.",
     )
 
     class Meta:
@@ -82,54 +78,53 @@ class NewKeyForm(TenantScopedModelForm, KeyForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["kid"].required = False
-        # A new one each time the empty form is shown: a page that is sent twice is then refused as a
-        # repetition, and does not make a second key that nobody knows of.
+        # Each empty form has another key ID: if it is sent twice, the second is refused, and adds no key.
         self.initial.setdefault("kid", str(uuid4()))
-        self.fields[
-            "kid"
-        ].help_text = "The kid that tokens name. Left empty, a generated key gets a new UUID."
+        self.fields["kid"].help_text = "The kid of the tokens. If empty, a generated key gets a new UUID."
 
     def clean_kid(self) -> str:
-        """A generated key may be named here."""
+        """Return the key ID, a new UUID for a generated key without one."""
         kid: str = self.cleaned_data["kid"]
         if kid:
             return kid
         if self.data.get("source") != GENERATE:
-            raise ValidationError("Enter the key ID that the operator's tokens name.")
+            raise ValidationError("Enter the key ID (kid) of the operator's tokens.")
         return str(uuid4())
 
     def clean(self) -> dict[str, Any]:
-        """Make or decode the secret, and give it to the key."""
+        """Generate or decode the secret, and set it."""
         super().clean()
         generate = self.cleaned_data.get("source") == GENERATE
         if generate and self.cleaned_data.get("secret"):
-            self.add_error("secret", "A secret is either generated or entered. Nothing was taken over.")
+            self.add_error(
+                "secret", "Generate a secret or enter one, not both. The entered secret was not saved."
+            )
         if self.cleaned_data.get("source") == ENTER:
-            self._check_entered()
+            self._require_entered()
         if not self.errors:
             for name in ("tenant", "kid", "algorithm"):
                 setattr(self.instance, name, self.cleaned_data[name])
             try:
-                self.instance.set_secret(self._generated() if generate else self._decoded())
+                self.instance.set_secret(self._generate_secret() if generate else self._decode_secret())
             except ValidationError as problem:
                 self.add_error("secret", problem)
-        # From here on nobody needs it in the clear.
+        # Only the encrypted secret is needed from here on.
         self.cleaned_data.pop("secret", None)
         return self.cleaned_data
 
-    def _check_entered(self) -> None:
+    def _require_entered(self) -> None:
         if not self.cleaned_data.get("secret"):
             self.add_error("secret", "Enter the secret.")
         if not self.cleaned_data.get("encoding"):
-            self.add_error("encoding", "Say how the secret is written.")
+            self.add_error("encoding", "Choose the encoding of the secret.")
 
-    def _generated(self) -> bytes:
+    def _generate_secret(self) -> bytes:
         return key_material.generate(self.cleaned_data["algorithm"])
 
-    def _decoded(self) -> bytes:
+    def _decode_secret(self) -> bytes:
         return key_material.decode(self.cleaned_data["secret"], self.cleaned_data["encoding"])
 
     def _post_clean(self) -> None:
-        # The model would ask for a secret that a wrong field has kept from being set.
+        # With an error in another field the secret is not set, and the model would require it.
         if not self.errors:
             super()._post_clean()  # type: ignore[misc]

@@ -7,9 +7,11 @@ from tenants.models import ResourceServer
 
 
 class NewResourceServerForm(TenantScopedModelForm):
-    """A resource server; its credentials are made for it."""
+    """A resource server. Its credentials are generated."""
 
-    tenant = TenantChoiceField(ResourceServer, "Whose tokens it asks about. It cannot be changed later.")
+    tenant = TenantChoiceField(
+        ResourceServer, "The tenant whose tokens it introspects. It cannot be changed later."
+    )
 
     class Meta:
         model = ResourceServer

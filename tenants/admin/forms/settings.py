@@ -1,4 +1,4 @@
-"""The fields that a strategy declares as its settings, in the clothes of the admin."""
+"""The form fields of settings: declared by a strategy, with widgets of the admin."""
 
 from __future__ import annotations
 
@@ -29,50 +29,49 @@ from tenants.secrets.settings import PLACEHOLDER, secret_destinations, secrets_o
 PREFIX = "settings"
 EMPTY = "-"
 _NO_PLACEHOLDER = RegexValidator(
-    PLACEHOLDER, "A secret of this form is not taken: choose another.", inverse_match=True
+    PLACEHOLDER, "A secret of this form is not accepted: choose another.", inverse_match=True
 )
 
 
 def setting_name(name: str) -> str:
-    """Return the name of a setting among the fields of its service: a setting may be called `name`, too."""
+    """Return the name of the form field. The prefix keeps it apart from the fields of the service."""
     return f"{PREFIX}-{name}"
 
 
+def removal_name(name: str) -> str:
+    """Return the name of the checkbox that removes a secret."""
+    # No setting has a hyphen in its name.
+    return f"{setting_name(name)}-remove"
+
+
 def declared_settings(strategy: Strategy) -> dict[str, forms.Field]:
-    """Return the fields that the strategy declares: its own first, then those of the forms it is based on."""
+    """Return the fields that the strategy declares: its own, then those of base forms."""
     form = strategy.Settings
     inherited = {name for base in form.__bases__ for name in getattr(base, "base_fields", {})}
     return dict(sorted(form.base_fields.items(), key=lambda item: item[0] in inherited))
 
 
-def settings_fields(service: Service, strategy: Strategy) -> dict[str, forms.Field]:
-    """Return the fields that the strategy declares, dressed; after a secret that can go, one to remove it."""
-    given = secrets_of(strategy, service.settings)
+def setting_fields(service: Service, strategy: Strategy) -> dict[str, forms.Field]:
+    """Return the strategy's fields with admin widgets, plus a "remove" checkbox for each optional secret."""
+    secrets = secrets_of(strategy, service.settings)
     fields: dict[str, forms.Field] = {}
     for name, declared in declared_settings(strategy).items():
-        field = fields[setting_name(name)] = _dressed(name, declared)
+        field = fields[setting_name(name)] = _with_admin_widget(name, declared)
         if isinstance(field, SecretField):
-            _keep_secret(
-                field, is_set=name in given, sent_to=list(secret_destinations(strategy, name).values())
-            )
-            if name in given and not declared.required:
-                fields[removal_of(name)] = _dressed(
+            destinations = list(secret_destinations(strategy, name).values())
+            _prepare_secret_field(field, is_set=name in secrets, destinations=destinations)
+            if name in secrets and not declared.required:
+                fields[removal_name(name)] = _with_admin_widget(
                     f"Remove the {str(field.label).lower()}", forms.BooleanField(required=False)
                 )
     return fields
 
 
-def removal_of(name: str) -> str:
-    """Return the name of the field that removes a secret."""
-    # No setting has a hyphen in its name.
-    return f"{setting_name(name)}-remove"
-
-
-def shown_setting(name: str, field: forms.Field) -> Callable[[Service], Any]:
-    """Return what tells the value of a setting to a person who may only look."""
+def setting_display(name: str, field: forms.Field) -> Callable[[Service], Any]:
+    """Return the display function of a setting on a read-only page."""
     choices: Any = getattr(field, "choices", ())
 
-    def shown(service: Service) -> Any:
+    def display(service: Service) -> Any:
         value = service.settings.get(name, field.initial)
         if isinstance(field, SecretField):
             return "Set" if value else "Not set"
@@ -80,28 +79,31 @@ def shown_setting(name: str, field: forms.Field) -> Callable[[Service], Any]:
             return "Not shown"
         if isinstance(value, str):
             value = dict(choices).get(value, value)
-        return value if shown.boolean else display_for_value(value, EMPTY) or EMPTY  # type: ignore[attr-defined]
+        return value if display.boolean else display_for_value(value, EMPTY) or EMPTY  # type: ignore[attr-defined]
 
-    shown.__name__ = setting_name(name)
-    shown.boolean = isinstance(field, forms.BooleanField)  # type: ignore[attr-defined] # an icon, then
-    return shown
+    display.__name__ = setting_name(name)
+    display.boolean = isinstance(field, forms.BooleanField)  # type: ignore[attr-defined] # an icon
+    return display
 
 
-def _keep_secret(field: forms.Field, *, is_set: bool, sent_to: list[str]) -> None:
-    """Let it be entered and never rendered, not even when the form comes back with an error."""
+def _prepare_secret_field(field: forms.Field, *, is_set: bool, destinations: list[str]) -> None:
+    """Never render the secret, not even when the form is shown again with errors; keep it if left empty."""
     if not isinstance(field.widget, SecretTextarea):
         field.widget = UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}, render_value=False)
         field.widget.attrs |= field.widget_attrs(field.widget)
     field.initial = None
     field.required = field.required and not is_set
     field.validators.append(_NO_PLACEHOLDER)
-    standing = "It is set, and never shown: leave this empty to keep it." if is_set else "Never shown again."
-    again = f"If you change {get_text_list(sent_to)}, enter it again." if is_set and sent_to else ""
-    field.help_text = f"{field.help_text} {standing} {again} White space around it is removed.".strip()
+    sentences = [str(field.help_text)]
+    sentences.append("It is set. Leave this empty to keep it." if is_set else "It is not shown again.")
+    if is_set and destinations:
+        sentences.append(f"If you change {get_text_list(destinations)}, enter it again.")
+    sentences.append("White space around it is removed.")
+    field.help_text = " ".join(sentences).strip()
 
 
-def _dressed(name: str, field: forms.Field) -> forms.Field:
-    """Return a copy in the clothes of the admin, its widget otherwise as the provider chose it."""
+def _with_admin_widget(name: str, field: forms.Field) -> forms.Field:
+    """Return a copy of the field: the widget of the provider, in the style of the admin."""
     field = copy.deepcopy(field)
     match field.widget:
         case forms.CheckboxSelectMultiple():
@@ -110,7 +112,7 @@ def _dressed(name: str, field: forms.Field) -> forms.Field:
             field.widget.option_template_name = UnfoldAdminCheckboxSelectMultipleWidget.option_template_name
         case forms.Select():
             classes = SELECT_CLASSES
-            if not field.widget.allow_multiple_selected:  # the arrow is part of the template
+            if not field.widget.allow_multiple_selected:  # the template draws the arrow
                 field.widget.template_name = UnfoldAdminSelectWidget.template_name
         case forms.CheckboxInput():
             classes = SWITCH_CLASSES

@@ -13,33 +13,30 @@ from tenants.models.tenant import MAX_ORIGINS, ORIGIN_MAX_LENGTH
 from tenants.whitespace import strip_whitespace
 
 
-class Lines(forms.CharField):
-    """A list of texts, one on each line."""
+class LinesField(forms.CharField):
+    """A list of strings, one on each line."""
 
     def to_python(self, value: Any) -> Any:
-        """Return what the lines say, without empty ones."""
         lines = (strip_whitespace(line) for line in (super().to_python(value) or "").splitlines())
         return [line for line in lines if line]
 
     def prepare_value(self, value: Any) -> Any:
-        """Return the lines; what was typed comes back as it is."""
+        """Return the lines as text; submitted text is shown again as it is."""
         return "\n".join(value) if isinstance(value, list) else value
 
 
 class TenantForm(WhitespaceStrippingModelForm):
-    """A tenant; the model judges."""
-
-    allowed_origins = Lines(
+    allowed_origins = LinesField(
         required=False,
         max_length=MAX_ORIGINS * (ORIGIN_MAX_LENGTH + len("\r\n")),
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 4}),
         help_text="Web sites whose pages may call the API from a browser: one origin on each line, such as "
-        "https://tv.example, or capacitor://localhost of an app.",
+        "https://tv.example or, for an app, capacitor://localhost.",
     )
 
     class Meta:
         model = Tenant
-        fields = ("allowed_origins",)  # the page says which others
+        fields = ("allowed_origins",)  # the page adds others
         labels = {
             "access_token_ttl": "Access token TTL",
             "refresh_token_ttl": "Refresh token TTL",

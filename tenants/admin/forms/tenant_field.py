@@ -1,4 +1,4 @@
-"""What all forms share that ask for a tenant: only those that the person may work with."""
+"""The field `tenant`, which accepts the tenants that the user may work with, and the forms that have it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tenants.models import TENANT_ID, Tenant
 
 
 class TenantChoiceField(forms.ModelChoiceField):  # type: ignore[type-arg] # not generic at run time
-    """Finds a tenant by what is typed: there may be too many for a list."""
+    """Searches for a tenant: there may be too many for a list."""
 
     def __init__(self, model: type[Model], help_text: str) -> None:
-        """`model` is whose field `tenant` this is; the search asks by which it may be used."""
+        """`model`: the model whose `tenant` field this is; autocomplete uses it for the permission check."""
         widget = TenantSearch(model._meta.get_field("tenant"), admin.site)
         super().__init__(Tenant.objects, widget=widget, help_text=help_text)
 
     def to_python(self, value: Any) -> Tenant | None:
-        """Look up what may be a tenant ID; the database need not see anything else."""
+        """Refuse what cannot be a tenant ID without a query."""
         if value not in self.empty_values and not TENANT_ID.match(str(value)):
             raise ValidationError(self.error_messages["invalid_choice"], code="invalid_choice")
         tenant: Tenant | None = super().to_python(value)
@@ -31,15 +31,14 @@ class TenantChoiceField(forms.ModelChoiceField):  # type: ignore[type-arg] # not
 
 
 class TenantSearch(AutocompleteSelect):
-    """The box in which is typed. What was typed comes back only if it may be a tenant ID."""
+    """The search box. It renders a submitted value only if that can be a tenant ID."""
 
     def optgroups(self, name: str, value: Any, attr: Any = None) -> Any:
-        """Return the one option that is chosen."""
-        return super().optgroups(name, [one for one in value if TENANT_ID.match(str(one))], attr)
+        return super().optgroups(name, [text for text in value if TENANT_ID.match(str(text))], attr)
 
 
 class TenantScopedForm(WhitespaceStrippingForm, forms.Form):
-    """A form that asks for a tenant, and takes one of those that the person may work with."""
+    """A form with a field `tenant`."""
 
     def __init__(self, tenants: QuerySet[Tenant], *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -51,7 +50,7 @@ def _tenant_field(form: forms.BaseForm) -> TenantChoiceField:
 
 
 class TenantScopedModelForm(WhitespaceStrippingModelForm):
-    """Base of the forms that add something to a tenant that the person may work with."""
+    """Base of forms that add a row to a tenant. `restricted_to` sets the tenants."""
 
     tenants: QuerySet[Tenant]
 
@@ -64,5 +63,5 @@ _F = TypeVar("_F", bound=TenantScopedModelForm)
 
 
 def restricted_to(form: type[_F], tenants: QuerySet[Tenant]) -> type[_F]:
-    """Return that form for one of these tenants."""
+    """Return a subclass of the form that accepts only these tenants."""
     return type(form.__name__, (form,), {"tenants": tenants})

@@ -1,4 +1,4 @@
-"""The base of the forms of staff: what is pasted is stripped, in every field."""
+"""The bases of all forms of staff: white space around pasted values is removed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tenants.whitespace import strip_values
 
 
 class WhitespaceStrippingForm(forms.BaseForm):
-    """Strips the data of all fields, secrets too; those named in `verbatim_fields` stay as they were sent."""
+    """Strips the data of all fields, secrets too, but those in `verbatim_fields`."""
 
     verbatim_fields: ClassVar[tuple[str, ...]] = ()
 
@@ -19,4 +19,4 @@ class WhitespaceStrippingForm(forms.BaseForm):
 
 
 class WhitespaceStrippingModelForm(WhitespaceStrippingForm, forms.ModelForm):  # type: ignore[type-arg] # not generic at run time
-    """The same for the forms of models."""
+    """A `WhitespaceStrippingForm` of a model."""

@@ -37,20 +37,20 @@ def test_it_asks_first_and_then_ends_all_that_was_issued(
     assert other.sign_on().status_code == 201
     assert page_of(model) in text(admin_client.get(page_of(model, "change")))
     question = text(admin_client.get(page_of(model)))
-    assert f"Revoke everything that {NAMES[model]} gave rise to?" in question
-    assert "Live session tokens that it gave rise to: 1." in question
-    assert "Live sign-ons that it gave rise to: 1." in question
+    assert f"Revoke everything that {NAMES[model]} issued?" in question
+    assert "Live session tokens that it issued: 1." in question
+    assert "Live sign-ons that it issued: 1." in question
     assert app.refresh().status_code == 200
 
     told = text(admin_client.post(page_of(model), follow=True))
-    assert f"Everything that {NAMES[model]} gave rise to is revoked." in told
+    assert f"Everything that {NAMES[model]} issued is revoked." in told
     assert app.refresh().status_code == 401
     assert app.redeem(waiting).status_code == 401
     assert other.refresh().status_code == 200
-    assert app.sign_on().status_code == 201, "what it gives rise to from now on is good"
+    assert app.sign_on().status_code == 201, "what it issues from now on is valid"
     assert app.refresh().status_code == 200
     change, *_ = admin_client.get(page_of(model, "history")).context["changes"]
-    assert change.who == "admin"
+    assert change.user == "admin"
     assert [difference.label for difference in change.differences] == ["revoked before"]
 
 
@@ -72,7 +72,7 @@ def test_revoking_a_key_leaves_sign_ons_alive_and_says_how_to_end_them(
 ) -> None:
     app.sign_on()
     question = text(admin_client.get(page_of("key", "revoke")))
-    assert "Sign-ons that it gave rise to go on" in question
+    assert "Sign-ons with tokens that it signed continue" in question
     assert "Revoke everything issued" in question
     admin_client.post(page_of("key", "revoke"))
     assert app.refresh().status_code == 200
