@@ -1,4 +1,4 @@
-"""System checks of what is stored: settings, services and keys that requests could not use."""
+"""System checks of the stored configuration: tenants, services and keys that requests cannot use."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,51 +19,53 @@ from tenants.whitespace import strip_whitespace
 
 
 @register(Tags.database)
-def check_stored(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Judge by the rules of this version every tenant, enabled service, and key that may come into force."""
+def check_stored_configuration(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Validate every tenant, enabled service and unrevoked key by the rules of this version."""
     if not databases or "default" not in databases:
         return []
     try:
         if Key._meta.db_table not in connections["default"].introspection.table_names():
             return []
-        return [*_tenants(), *_services(), *_keys(), *_signing_keys()]
+        return [*_check_tenants(), *_check_services(), *_check_keys(), *_check_signing_keys()]
     except (OperationalError, ProgrammingError):
-        # Away, or between two migrations: /readyz and migrate tell that better.
+        # The database is unavailable or not fully migrated, which /readyz and migrate report.
         return []
 
 
 @register(Tags.security, deploy=True)
-def check_stored_too(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Let `check --deploy` read what is stored without being told of the database."""
-    return [] if databases else check_stored(["default"])
+def check_stored_configuration_on_deploy(
+    databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Run the same checks in `check --deploy` without `--database`."""
+    return [] if databases else check_stored_configuration(["default"])
 
 
-def _tenants() -> list[CheckMessage]:
-    found: list[CheckMessage] = []
+def _check_tenants() -> list[CheckMessage]:
+    messages: list[CheckMessage] = []
     for tenant in Tenant.objects.order_by("pk").iterator():
         try:
             tenant.clean_fields()
         except ValidationError as problem:
-            found += [
+            messages += [
                 Warning(
-                    f"tenant {tenant.pk!r}: {name}: {'; '.join(messages)}",
-                    hint="It works as it is stored. It must be corrected with the next change of the tenant.",
+                    f"tenant {tenant.pk!r}: {name}: {'; '.join(errors)}",
+                    hint="It still works, but must be corrected before the tenant can be changed.",
                     id="tenants.W004",
                 )
-                for name, messages in problem.message_dict.items()
+                for name, errors in problem.message_dict.items()
             ]
-    return found
+    return messages
 
 
-def _services() -> list[CheckMessage]:
-    found: list[CheckMessage] = []
+def _check_services() -> list[CheckMessage]:
+    messages: list[CheckMessage] = []
     for service in Service.unscoped.filter(enabled=True).order_by("tenant", "name").iterator():
-        where = f"tenant {service.tenant_id!r}, service {service.name!r}"
+        location = f"tenant {service.tenant_id!r}, service {service.name!r}"
         strategy = strategies().get(service.strategy)
         if strategy is None:
-            found.append(
+            messages.append(
                 Warning(
-                    f"{where}: the provider {service.strategy!r} is not installed, so it is not offered.",
+                    f"{location}: not offered: the provider {service.strategy!r} is not installed.",
                     hint="Add its app to AGS_PROVIDERS, or disable the service.",
                     id="tenants.W001",
                 )
@@ -72,63 +74,65 @@ def _services() -> list[CheckMessage]:
         try:
             secrets = service.secrets()
             clean_settings(strategy, service.settings_with_secrets())
-            found += [
-                _white_space(f"{where}, {name}")
-                for name, text in secrets.items()
-                if name in _single_line_secrets(strategy) and strip_whitespace(text) != text
+            messages += [
+                _surrounding_whitespace(f"{location}, {name}")
+                for name, secret in secrets.items()
+                if name in _single_line_secrets(strategy) and strip_whitespace(secret) != secret
             ]
         except DecryptionFailed:
-            found.append(_decryption_failed(where))
+            messages.append(_decryption_failed(location))
         except ValidationError as problem:
-            found.append(Warning(f"{where}: not offered: {'; '.join(problem.messages)}", id="tenants.W002"))
-    return found
+            messages.append(
+                Warning(f"{location}: not offered: {'; '.join(problem.messages)}", id="tenants.W002")
+            )
+    return messages
 
 
 def _single_line_secrets(strategy: Strategy) -> set[str]:
-    """Return the secret settings of one line: the others end as a file does."""
+    """Return the names of the single-line secrets. Multi-line secrets may end with a line break."""
     declared = strategy.Settings.base_fields
     return {
         name for name, field in declared.items() if isinstance(field, SecretField) and not field.multiline
     }
 
 
-def _white_space(where: str) -> CheckMessage:
+def _surrounding_whitespace(location: str) -> CheckMessage:
     return Info(
-        f"{where}: there is white space around the secret. It is used as it is.",
-        hint="`apply` reads a secret without it: see docs/upgrading.md.",
+        f"{location}: the secret begins or ends with white space, and is used unchanged.",
+        hint="`apply` strips white space from secrets: see docs/upgrading.md.",
         id="tenants.I001",
     )
 
 
-def _signing_keys() -> list[CheckMessage]:
-    found: list[CheckMessage] = []
+def _check_signing_keys() -> list[CheckMessage]:
+    messages: list[CheckMessage] = []
     for key in SigningKey.unscoped.exclude(state=KeyState.REVOKED).order_by("tenant", "kid").iterator():
         try:
             key.secret()
         except DecryptionFailed:
-            found.append(_decryption_failed(f"tenant {key.tenant_id!r}, signing key {key.kid!r}"))
-    return found
+            messages.append(_decryption_failed(f"tenant {key.tenant_id!r}, signing key {key.kid!r}"))
+    return messages
 
 
-def _decryption_failed(where: str) -> CheckMessage:
+def _decryption_failed(location: str) -> CheckMessage:
     return Error(
-        f"{where}: none of the {len(settings.AGS_ENCRYPTION_KEYS)} encryption keys opens it.",
-        hint="AGS_ENCRYPTION_KEYS must hold the key it was stored under.",
+        f"{location}: none of the {len(settings.AGS_ENCRYPTION_KEYS)} encryption keys decrypts the secret.",
+        hint="AGS_ENCRYPTION_KEYS must contain the key with which it was encrypted.",
         id="tenants.E001",
     )
 
 
-def _keys() -> list[CheckMessage]:
-    found: list[CheckMessage] = []
+def _check_keys() -> list[CheckMessage]:
+    messages: list[CheckMessage] = []
     for key in Key.unscoped.exclude(state=KeyState.REVOKED).order_by("tenant", "kid").iterator():
-        where = f"tenant {key.tenant_id!r}, key {key.kid!r}"
+        location = f"tenant {key.tenant_id!r}, key {key.kid!r}"
         try:
             secret = key.secret()
-            key_material.check(secret, key.algorithm)
-            if key_material.has_white_space_around(secret):
-                found.append(_white_space(where))
+            key_material.validate(secret, key.algorithm)
+            if key_material.has_surrounding_whitespace(secret):
+                messages.append(_surrounding_whitespace(location))
         except DecryptionFailed:
-            found.append(_decryption_failed(where))
+            messages.append(_decryption_failed(location))
         except ValidationError as problem:
-            found.append(Warning(f"{where}: {'; '.join(problem.messages)}", id="tenants.W003"))
-    return found
+            messages.append(Warning(f"{location}: {'; '.join(problem.messages)}", id="tenants.W003"))
+    return messages

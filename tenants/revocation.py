@@ -1,4 +1,4 @@
-"""Killing everything that a tenant, a service, a key or an account has given rise to."""
+"""Revokes everything that was issued for a tenant, a service, a key or an account."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from typing import Any
 from django.db import transaction
 from django.db.models.functions import Now
 
-from tenants.models import Configuration, Tenant
+from tenants.models import ConfigurationModel, Tenant
 
 
 @transaction.atomic
 def revoke_issued(row: Any) -> None:
-    """Move `revoked_before` of the row to now: what was proven up to then is dead. Never refused."""
+    """Set `revoked_before` of the row to the current time: everything issued up to then is revoked.
+
+    Skips validation, so that a revocation cannot fail.
+    """
     tenant = Tenant.objects.filter(pk=row.pk if isinstance(row, Tenant) else row.tenant_id)
-    # One after the other, so that no later moment is replaced by an earlier one.
+    # Serialize revocations, so that an earlier time cannot replace a later one.
     tenant.select_for_update(no_key=True).first()
-    # By the database's clock, which the moments are from that this one is compared with.
-    moment = tenant.annotate(now=Now()).values_list("now", flat=True).get()
-    if isinstance(row, Configuration):
-        row.save_restriction(revoked_before=moment)
+    # Use the clock of the database: the times that are compared with this one come from it too.
+    now = tenant.annotate(now=Now()).values_list("now", flat=True).get()
+    if isinstance(row, ConfigurationModel):
+        row.save_restriction(revoked_before=now)
     else:
-        row.revoked_before = moment
+        row.revoked_before = now
         row.save(update_fields=["revoked_before"])

@@ -1,12 +1,13 @@
-"""Rotating the key that signs a tenant's access tokens, one step at a time and never too fast.
+"""Rotation of the signing key of a tenant, one step at a time.
 
-A verifier keeps the key set for a while. So a new key is published before it signs, and an old one stays
-published until the last token that it signed has expired.
+Verifiers cache the JWKS. So a new key is published before it signs, and an old key stays published until the
+last token that it signed has expired.
 """
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
@@ -14,84 +15,96 @@ from django.db.models import Max
 from django.utils import timezone
 
 from tenants.models import KeyState, SigningKey, Tenant
-from tenants.models.signing_key import MARGIN
+from tenants.models.signing_key import RETIREMENT_MARGIN
 
 
-class TooSoon(Exception):
-    """The next step has to wait; the message says until when, and why."""
+class RotationTooEarly(Exception):
+    """The next step is not due. The message gives the reason and the time from which it is due."""
+
+
+class RotationStep(NamedTuple):
+    """A completed step: a message for staff, and the key that has changed."""
+
+    message: str
+    key: SigningKey
 
 
 @transaction.atomic
-def advance(tenant_id: str, *, secret: bytes | None = None) -> tuple[str, SigningKey]:
-    """Do the next step that is due; return a sentence about it, and the key it is about.
+def perform_next_step(tenant_id: str, *, secret: bytes | None = None) -> RotationStep:
+    """Perform the next step that is due: publish a new key, activate it, or revoke the old one.
 
-    `secret` is for a tenant whose tokens are signed with HS256; without it one is generated. Raises
-    `TooSoon`, ValidationError, and `Tenant.DoesNotExist`.
+    `secret`: the secret of a new HS256 key; without it, one is generated. Raises `RotationTooEarly`,
+    ValidationError and `Tenant.DoesNotExist`.
     """
     tenant = Tenant.objects.select_for_update(no_key=True).get(pk=tenant_id)
     if not tenant.enabled:
-        raise ValidationError("The tenant is disabled: nobody could read the key set meanwhile.")
+        raise ValidationError("The tenant is disabled, so verifiers cannot fetch its JWKS.")
     now = timezone.now()
     keys = SigningKey.objects.for_tenant(tenant)
-    staged = next_signer(tenant)
+    staged = get_staged_key(tenant)
     retiring = keys.filter(state=KeyState.RETIRING).order_by("needed_until").first()
     if secret is not None and (staged is not None or tenant.signing_algorithm != "HS256"):
         raise ValidationError("A secret can only be given for a new key of a tenant that uses HS256.")
     if retiring is not None and retiring.needed_until is not None and retiring.needed_until <= now:
-        _set(retiring, KeyState.REVOKED)
-        return "withdrawn: no token that it signed is good any more", retiring
+        _set_state(retiring, KeyState.REVOKED)
+        return RotationStep("revoked; every token that it signed has expired", retiring)
     if staged is not None:
         if staged.may_sign_at() > now:
-            raise TooSoon(f"not every verifier knows {staged.kid} before {_at(staged.may_sign_at())}")
+            raise RotationTooEarly(
+                f"verifiers may not have fetched {staged.kid} before {_format_time(staged.may_sign_at())}"
+            )
         _activate(tenant, staged, now)
-        return "signs from now on", staged
+        return RotationStep("signs from now on", staged)
     if retiring is not None and retiring.needed_until is not None:
-        raise TooSoon(f"tokens signed by {retiring.kid} are good until {_at(retiring.needed_until)}")
+        raise RotationTooEarly(
+            f"tokens signed by {retiring.kid} are valid until {_format_time(retiring.needed_until)}"
+        )
     new = SigningKey.generate(tenant, secret=secret)
     new.save()
-    return f"published; it can sign from {_at(new.may_sign_at())} on", new
+    return RotationStep(f"published; it can sign from {_format_time(new.may_sign_at())} on", new)
 
 
 @transaction.atomic
 def revoke(key: SigningKey) -> SigningKey | None:
-    """Withdraw a key at once: tokens that it signed fail wherever the key set is read anew.
+    """Revoke a key immediately. Verifiers reject its tokens as soon as they fetch the JWKS again.
 
-    Where it was the one that signs, another takes its place at once: verifiers that meet a key they do not
-    know read the key set again. Return that one where it had to be made: whoever shares its secret has to be
-    told.
+    If it is the active key, the staged key or else a new one becomes active immediately: verifiers fetch the
+    JWKS again when they see an unknown key ID. Returns the new key if one was created, because an HS256
+    secret must be given to the platform.
     """
     tenant = Tenant.objects.select_for_update(no_key=True).get(pk=key.tenant_id)
     key.refresh_from_db()
-    signed = key.state == KeyState.ACTIVE
+    was_active = key.state == KeyState.ACTIVE
     key.save_restriction(state=KeyState.REVOKED)
-    if not signed:
+    if not was_active:
         return None
-    staged = next_signer(tenant)
+    staged = get_staged_key(tenant)
     successor = staged or SigningKey.generate(tenant)
     successor.state = KeyState.ACTIVE
     successor.save()
     return None if staged else successor
 
 
-def next_signer(tenant: Tenant | str) -> SigningKey | None:
-    """Return the key that is published and does not sign yet."""
+def get_staged_key(tenant: Tenant | str) -> SigningKey | None:
+    """Return the key that signs next: published, and not active yet."""
     keys = SigningKey.objects.for_tenant(tenant)
     return keys.filter(state=KeyState.STAGED).order_by("published_at").first()
 
 
 def _activate(tenant: Tenant, staged: SigningKey, now: datetime) -> None:
     for key in SigningKey.objects.for_tenant(tenant).filter(state=KeyState.ACTIVE):
-        # The longest that any token of this tenant was good for, should that have been shortened since.
+        # The longest lifetime that the tenant has ever set: it may have been shortened since.
         longest = tenant.history.aggregate(Max("access_token_ttl"))["access_token_ttl__max"]
-        key.needed_until = now + timedelta(seconds=max(longest or 0, tenant.access_token_ttl)) + MARGIN
-        _set(key, KeyState.RETIRING)
-    _set(staged, KeyState.ACTIVE)
+        lifetime = timedelta(seconds=max(longest or 0, tenant.access_token_ttl))
+        key.needed_until = now + lifetime + RETIREMENT_MARGIN
+        _set_state(key, KeyState.RETIRING)
+    _set_state(staged, KeyState.ACTIVE)
 
 
-def _set(key: SigningKey, state: str) -> None:
+def _set_state(key: SigningKey, state: str) -> None:
     key.state = state
     key.save(update_fields=["state", "needed_until"])
 
 
-def _at(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+def _format_time(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC"

@@ -1,4 +1,4 @@
-"""The guarded manager: rows of one tenant, or a loud word."""
+"""A model manager that gives access only to the rows of one tenant."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ _M = TypeVar("_M", bound=models.Model)
 
 
 class UnscopedAccess(RuntimeError):
-    """Raised when a tenant-scoped model is queried without naming the tenant."""
+    """A tenant-scoped model was queried without a tenant."""
 
 
 class ScopedManager(models.Manager[_M]):
-    """`objects` of every model that belongs to a tenant: `for_tenant(t)` works, all else raises."""
+    """The `objects` manager of tenant-scoped models. Every query except `for_tenant` raises."""
 
     def for_tenant(self, tenant: Tenant | str) -> models.QuerySet[_M]:
-        """Return the rows of that tenant, given as a row or as its id."""
+        """Return the rows of a tenant, given as an instance or as its ID."""
         return super().get_queryset().filter(tenant=tenant)
 
     def get_queryset(self) -> NoReturn:
-        """Refuse."""
         name = self.model.__name__
-        raise UnscopedAccess(f"{name}.objects needs for_tenant(); {name}.unscoped is for the rest")
+        raise UnscopedAccess(f"{name}.objects needs for_tenant(); use {name}.unscoped for all tenants")
 
 
 class TenantScoped(models.Model):
-    """Base of every model but `Tenant`."""
+    """Base class of the models that belong to a tenant.
 
-    # First, so that Django's own machinery (admin, dumpdata, related managers) takes it as the default.
+    `unscoped` is the unrestricted manager.
+    """
+
+    # Declared first, so that it is the default manager, which the admin and dumpdata use.
     unscoped: models.Manager[Any] = models.Manager()
     objects = ScopedManager()
 

@@ -1,7 +1,7 @@
-"""The tenants as this process last saw them, one immutable view of each (`tenants/tenant_snapshot.py`).
+"""The process-wide cache of tenants (`tenants/tenant_snapshot.py`).
 
-A view may be a little old. That is safe, for what is granted is granted by a statement that asks the rows
-themselves and names the version the view was read at; an old view costs a second look, never a wrong yes.
+A cached tenant may be out of date. That is safe: every SQL statement that grants something checks the version
+at which the tenant was read, so a stale snapshot costs a second attempt and never grants anything wrongly.
 """
 
 from __future__ import annotations
@@ -13,98 +13,99 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 
 from tenants.models import Tenant
-from tenants.tenant_snapshot import TenantSnapshot, read
+from tenants.tenant_snapshot import TenantSnapshot, load_tenant
 
-FRESH_FOR = 1.0
-"""Seconds for which the versions of the tenants are believed without asking the database again."""
+VERSIONS_MAX_AGE = 1.0
+"""Seconds for which the versions of the tenants are used without querying the database again."""
 
 
 class Snapshot:
-    """All tenants as this process last saw them.
+    """A cache of all enabled tenants.
 
-    Once in `FRESH_FOR` seconds one query asks for the version of every tenant; a tenant is read again only
-    when its version moved, and by one thread: the others wait for what that one has read. An unknown tenant
-    id costs no query, however many are tried.
+    At most once in `VERSIONS_MAX_AGE`, one query reads the versions of all tenants. A tenant is loaded again
+    only if its version has changed, and by one thread: the others wait for it. An unknown ID needs no query.
     """
 
     def __init__(self) -> None:
         self._versions: dict[str, int] = {}
         self._origins: dict[str, list[str]] = {}
         self._all_origins: frozenset[str] = frozenset()
-        self._views: dict[str, TenantSnapshot] = {}
-        self._reading: dict[str, Future[TenantSnapshot | None]] = {}
-        self._asked_at = self._failed_at = float("-inf")
+        self._tenants: dict[str, TenantSnapshot] = {}
+        self._loading: dict[str, Future[TenantSnapshot | None]] = {}
+        self._versions_read_at = self._failed_at = float("-inf")
         self._failure: Exception | None = None
         self._lock = threading.Lock()
 
     def is_fresh(self) -> bool:
-        """Return whether the versions are believed without asking the database."""
-        return time.monotonic() - self._asked_at < FRESH_FOR
+        """Return whether the versions can be used without querying the database."""
+        return time.monotonic() - self._versions_read_at < VERSIONS_MAX_AGE
 
-    def last_read(self, tenant_id: str) -> TenantSnapshot | None:
-        """Return the tenant as it was last read, without asking the database whether it has changed.
+    def get_cached_tenant(self, tenant_id: str) -> TenantSnapshot | None:
+        """Return the tenant without querying the database; None if it was unknown or disabled when last read.
 
-        None when it was unknown or disabled then. Raises LookupError when it has to be read first.
+        Raises LookupError if it has to be loaded first.
         """
         version = self._versions.get(tenant_id)
         if version is None:
             return None
-        view = self._views.get(tenant_id)
-        if view is None or view.version != version:
+        tenant = self._tenants.get(tenant_id)
+        if tenant is None or tenant.version != version:
             raise LookupError(tenant_id)
-        return view
+        return tenant
 
-    def refresh_if_old(self) -> None:
-        """Ask for the versions unless they are fresh. Raises Django's database errors."""
-        oldest = time.monotonic() - FRESH_FOR
-        if self._asked_at < oldest:
-            self._ask(oldest)
+    def refresh_if_stale(self) -> None:
+        """Read the versions unless they are fresh. Raises Django's database errors."""
+        oldest = time.monotonic() - VERSIONS_MAX_AGE
+        if self._versions_read_at < oldest:
+            self._read_versions(oldest)
 
-    def tenant(self, tenant_id: str) -> TenantSnapshot | None:
-        """Return that tenant, or None when it is unknown or disabled. Raises Django's database errors."""
-        self.refresh_if_old()
+    def get_tenant(self, tenant_id: str) -> TenantSnapshot | None:
+        """Return the tenant, or None if it is unknown or disabled. Raises Django's database errors."""
+        self.refresh_if_stale()
         version = self._versions.get(tenant_id)
         if version is None:
             return None
-        view = self._views.get(tenant_id)
-        while view is None or view.version != version:
-            mine: Future[TenantSnapshot | None] = Future()
-            reading = self._reading.setdefault(tenant_id, mine)
-            if reading is mine:
-                self._read(tenant_id, mine)
-                return mine.result()
-            view = _outcome(reading)
-            if view is None or view.version > version:
-                return view
-        return view
+        tenant = self._tenants.get(tenant_id)
+        while tenant is None or tenant.version != version:
+            own_load: Future[TenantSnapshot | None] = Future()
+            load = self._loading.setdefault(tenant_id, own_load)
+            if load is own_load:
+                self._load(tenant_id, own_load)
+                return own_load.result()
+            tenant = _wait_for_result(load)
+            if tenant is None or tenant.version > version:
+                return tenant
+        return tenant
 
-    def reread(self, tenant_id: str, seen: TenantSnapshot | None = None, since: float | None = None) -> None:
-        """Forget what was read of that tenant, whatever version it bears, and ask anew.
+    def invalidate(
+        self, tenant_id: str, stale: TenantSnapshot | None = None, since: float | None = None
+    ) -> None:
+        """Drop the cached tenant, even if its version is current, and read the versions again.
 
-        What another thread has read after the view that was `seen` stays, if it is of the version of now.
-        What was asked after `since`, a moment of `time.monotonic()`, is not asked again, so that the threads
-        which a change has met at once ask together.
+        With `stale`, drops only that snapshot, and keeps a later one that another thread has loaded. With
+        `since`, a time of `time.monotonic()`, reads the versions only if they were read before it: so threads
+        that see the same change share one query.
         """
-        if seen is None or self._views.get(tenant_id) is seen:
-            self._views.pop(tenant_id, None)
-        self._ask(time.monotonic() if since is None else since)
+        if stale is None or self._tenants.get(tenant_id) is stale:
+            self._tenants.pop(tenant_id, None)
+        self._read_versions(time.monotonic() if since is None else since)
 
-    def lists_origin(self, origin: str) -> bool:
-        """Return whether any enabled tenant listed that origin when the versions were last asked for."""
+    def is_listed_origin(self, origin: str) -> bool:
+        """Return whether an enabled tenant listed the origin when the versions were last read."""
         return origin in self._all_origins
 
-    def origins_of(self, tenant_id: str) -> Sequence[str]:
-        """Return the origins that the tenant listed when the versions were last asked for."""
+    def get_origins(self, tenant_id: str) -> Sequence[str]:
+        """Return the origins that the tenant listed when the versions were last read."""
         return self._origins.get(tenant_id, ())
 
-    def _ask(self, since: float) -> None:
+    def _read_versions(self, since: float) -> None:
         called_at = time.monotonic()
         with self._lock:
-            if self._asked_at >= since:  # another thread asked while this one waited
+            if self._versions_read_at >= since:  # another thread has read them
                 return
-            if self._failure is not None and self._failed_at >= called_at:  # or tried to, and waited for that
+            if self._failure is not None and self._failed_at >= called_at:  # or has failed to
                 raise copy.copy(self._failure) from self._failure.__cause__
-            asked_at = time.monotonic()
+            started_at = time.monotonic()
             try:
                 rows = list(
                     Tenant.objects.filter(enabled=True).values_list("id", "version", "allowed_origins")
@@ -118,37 +119,37 @@ class Snapshot:
             if origins != self._origins:
                 self._origins = origins
                 self._all_origins = frozenset(origin for listed in origins.values() for origin in listed)
-            # A copy, for other threads add what they read meanwhile. What comes too late is read once more.
-            self._views = {name: view for name, view in self._views.copy().items() if name in versions}
+            # Iterate over a copy: other threads add tenants concurrently. One that is lost is loaded again.
+            self._tenants = {key: tenant for key, tenant in self._tenants.copy().items() if key in versions}
             self._versions = versions
-            self._asked_at = asked_at
+            self._versions_read_at = started_at
 
-    def _read(self, tenant_id: str, reading: Future[TenantSnapshot | None]) -> None:
-        """Read the tenant for all who wait for that."""
+    def _load(self, tenant_id: str, load: Future[TenantSnapshot | None]) -> None:
+        """Load the tenant, and complete the future for which other threads wait."""
         try:
-            view = read(tenant_id)
-            if view is None:
+            tenant = load_tenant(tenant_id)
+            if tenant is None:
                 self._versions.pop(tenant_id, None)
-                self._views.pop(tenant_id, None)
+                self._tenants.pop(tenant_id, None)
             else:
-                self._views[tenant_id] = view
-                if view.version > self._versions.get(tenant_id, 0):  # a newer one may have been heard of
-                    self._versions[tenant_id] = view.version
-        except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait are told
-            del self._reading[tenant_id]
-            reading.set_exception(error)
+                self._tenants[tenant_id] = tenant
+                if tenant.version > self._versions.get(tenant_id, 0):  # never replace a newer version
+                    self._versions[tenant_id] = tenant.version
+        except BaseException as error:  # noqa: BLE001 - waiting threads need every exception
+            del self._loading[tenant_id]
+            load.set_exception(error)
         else:
-            del self._reading[tenant_id]
-            reading.set_result(view)
+            del self._loading[tenant_id]
+            load.set_result(tenant)
 
 
 snapshot = Snapshot()
-"""The one of this process."""
+"""The instance of this process."""
 
 
-def _outcome(reading: Future[TenantSnapshot | None]) -> TenantSnapshot | None:
-    error = reading.exception()
+def _wait_for_result(load: Future[TenantSnapshot | None]) -> TenantSnapshot | None:
+    error = load.exception()
     if error is not None:
-        # Several threads raise it: to each its own, with its own traceback.
+        # A copy for each waiting thread, so that each has its own traceback.
         raise copy.copy(error) from error.__cause__
-    return reading.result()
+    return load.result()

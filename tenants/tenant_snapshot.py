@@ -1,7 +1,4 @@
-"""What requests read of a tenant: immutable, prepared once, shared by all threads.
-
-How fresh a view is, is for `tenants/snapshot.py` to say.
-"""
+"""The configuration of a tenant as requests use it: immutable, and shared by all threads."""
 
 from __future__ import annotations
 
@@ -27,19 +24,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServiceSnapshot:
-    """An enabled service, its strategy resolved and its settings cleaned."""
+    """An enabled service with its strategy and its cleaned settings."""
 
     id: int
     name: str
     display_name: str
     logo: str
     strategy: Strategy
-    settings: Mapping[str, Any] = field(repr=False)  # secrets are among them
+    settings: Mapping[str, Any] = field(repr=False)  # contains secrets
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenRules:
-    """What the tokens of a tenant say, and how long they are good, in seconds."""
+    """The claims and the lifetimes (in seconds) of the tokens of a tenant."""
 
     issuer: str
     audience: str
@@ -51,7 +48,7 @@ class TokenRules:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Signer:
-    """The key that signs the access tokens of a tenant: a private key, or the bytes of a secret."""
+    """A key that signs access tokens. `material` is a private key (ES256) or the secret bytes (HS256)."""
 
     kid: str
     algorithm: str
@@ -60,10 +57,11 @@ class Signer:
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class TenantSnapshot:
-    """An enabled tenant as of `version`: its enabled services by name, in order, and all its keys.
+    """An enabled tenant at `version`.
 
-    `keys` are those that it signs with; `signer` signs for it, `own_keys` verify what was signed for it, and
-    `key_set` is what of them is published. `resource_servers` has the hash of a secret by client ID.
+    `services`: the enabled services by name, sorted. `keys`: the keys with which the tenant signs.
+    `signer`: the key that signs its access tokens; `verification_keys` verifies them, and `jwks` contains the
+    published JWKs. `resource_servers`: the hashes of the client secrets by client ID.
     """
 
     id: str
@@ -72,37 +70,36 @@ class TenantSnapshot:
     keys: KeyRing
     rules: TokenRules
     signer: Signer | None
-    own_keys: KeyRing
-    key_set: tuple[Mapping[str, str], ...]
+    verification_keys: KeyRing
+    jwks: tuple[Mapping[str, str], ...]
     resource_servers: Mapping[str, bytes]
 
 
-def read(tenant_id: str) -> TenantSnapshot | None:
-    """Return the tenant as the database has it, or None when it is unknown or disabled.
+def load_tenant(tenant_id: str) -> TenantSnapshot | None:
+    """Load the tenant from the database; return None if it is unknown or disabled.
 
     Raises Django's database errors.
     """
-    # Five statements, five moments. The version comes first: a change in between then shows as a version
-    # gone by, which no grant accepts.
+    # The five queries do not see the same state of the database. The version is read first: after a change in
+    # between it is out of date, and nothing is granted for it.
     tenant = Tenant.objects.filter(pk=tenant_id, enabled=True).first()
     if tenant is None:
         return None
-    services = Service.objects.for_tenant(tenant).filter(enabled=True).order_by("name")
-    views = (_service_snapshot(service) for service in services)
+    rows = Service.objects.for_tenant(tenant).filter(enabled=True).order_by("name")
+    services = [service for service in map(_load_service, rows) if service is not None]
     published = [KeyState.STAGED, KeyState.ACTIVE, KeyState.RETIRING]
-    signing = list(
+    signing_keys = list(
         SigningKey.objects.for_tenant(tenant).filter(state__in=published).order_by("-published_at")
     )
-    signers = {key.kid: _signer(key) for key in signing}
+    signers = {key.kid: _load_signer(key) for key in signing_keys}
     servers = ResourceServer.objects.for_tenant(tenant).filter(enabled=True)
-    ring = key_ring(tenant.id)
-    offered = [view for view in views if view is not None]
-    for view in offered:
-        view.strategy.prepare(view.settings, ring)
+    ring = load_key_ring(tenant.id)
+    for service in services:
+        service.strategy.prepare(service.settings, ring)
     return TenantSnapshot(
         id=tenant.id,
         version=tenant.version,
-        services=MappingProxyType({view.name: view for view in offered}),
+        services=MappingProxyType({service.name: service for service in services}),
         keys=ring,
         rules=TokenRules(
             issuer=tenant.issuer,
@@ -112,26 +109,28 @@ def read(tenant_id: str) -> TenantSnapshot | None:
             sign_on_ttl=tenant.sign_on_ttl,
             refresh_grace=tenant.refresh_grace,
         ),
-        signer=next((signers[key.kid] for key in signing if key.state == KeyState.ACTIVE), None),
-        own_keys=KeyRing(
+        signer=next((signers[key.kid] for key in signing_keys if key.state == KeyState.ACTIVE), None),
+        verification_keys=KeyRing(
             tenant.id,
-            MappingProxyType({kid: _own(signer) for kid, signer in signers.items() if signer is not None}),
+            MappingProxyType(
+                {kid: _verification_key(signer) for kid, signer in signers.items() if signer is not None}
+            ),
         ),
-        key_set=tuple(MappingProxyType(key.public_jwk) for key in signing if key.public_jwk),
+        jwks=tuple(MappingProxyType(key.public_jwk) for key in signing_keys if key.public_jwk),
         resource_servers=MappingProxyType(
             {server.client_id: bytes(server.secret_hash) for server in servers}
         ),
     )
 
 
-def key_ring(tenant_id: str) -> KeyRing:
-    """Return the keys that the tenant signs with, as strategies see them."""
+def load_key_ring(tenant_id: str) -> KeyRing:
+    """Load the keys with which the tenant signs, as strategies use them."""
     keys = Key.objects.for_tenant(tenant_id)
-    return KeyRing(tenant_id, MappingProxyType({key.kid: _trusted(key) for key in keys}))
+    return KeyRing(tenant_id, MappingProxyType({key.kid: _trusted_key(key) for key in keys}))
 
 
-def _service_snapshot(service: Service) -> ServiceSnapshot | None:
-    """A service whose provider is gone, or whose settings no longer fit it, is not offered; the rest is."""
+def _load_service(service: Service) -> ServiceSnapshot | None:
+    """Return None, and log an error, if the provider is not installed or the settings are invalid."""
     strategy = strategies().get(service.strategy)
     try:
         if strategy is None:
@@ -147,13 +146,13 @@ def _service_snapshot(service: Service) -> ServiceSnapshot | None:
     return ServiceSnapshot(service.pk, service.name, service.display_name, service.logo, strategy, settings)
 
 
-# Stands in for the secret of a key that is not in force, which stays sealed: nobody can sign with this.
-_NOBODY_KNOWS = secrets.token_bytes(64)
+# For keys that are not in force: their secrets are not decrypted. Random, so that nobody can sign with it.
+_PLACEHOLDER_SECRET = secrets.token_bytes(64)
 
 
-def _trusted(key: Key) -> TrustedKey:
+def _trusted_key(key: Key) -> TrustedKey:
     in_force = key.state in IN_FORCE and key.algorithm in HMAC_BYTES
-    secret: bytes | None = _NOBODY_KNOWS
+    secret: bytes | None = _PLACEHOLDER_SECRET
     if in_force:
         try:
             secret = key.secret()
@@ -166,12 +165,12 @@ def _trusted(key: Key) -> TrustedKey:
         algorithm=key.algorithm,
         material=secret,
         in_force=in_force,
-        not_before=_seconds(key.not_before),
-        not_after=_seconds(key.not_after),
+        not_before=_timestamp(key.not_before),
+        not_after=_timestamp(key.not_after),
     )
 
 
-def _signer(key: SigningKey) -> Signer | None:
+def _load_signer(key: SigningKey) -> Signer | None:
     try:
         return Signer(key.kid, key.algorithm, key.secret())
     except DecryptionFailed:
@@ -179,11 +178,11 @@ def _signer(key: SigningKey) -> Signer | None:
         return None
 
 
-def _own(signer: Signer) -> TrustedKey:
-    shared = isinstance(signer.material, bytes)
-    material = signer.material if shared else signer.material.public_key()
+def _verification_key(signer: Signer) -> TrustedKey:
+    is_secret = isinstance(signer.material, bytes)
+    material = signer.material if is_secret else signer.material.public_key()
     return TrustedKey(id=None, kid=signer.kid, algorithm=signer.algorithm, material=material)
 
 
-def _seconds(moment: datetime | None) -> float | None:
-    return None if moment is None else moment.timestamp()
+def _timestamp(time: datetime | None) -> float | None:
+    return None if time is None else time.timestamp()

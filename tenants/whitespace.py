@@ -1,4 +1,4 @@
-"""White space around what people paste and what editors write: no part of the value, on every way in."""
+"""Strips white space around values that are pasted into forms or read from files."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from django.utils.datastructures import MultiValueDict
 
-# Beside what `str.strip` removes, characters without a width: U+200B, marks of direction, a byte order mark.
-# All of them come along when text is copied from a page, a mail or a file.
+# What `str.strip` removes, and zero-width characters: U+200B, direction marks and the byte order mark. All of
+# these occur around text that is copied from a page, an e-mail or a file.
 _CHARACTERS = (
     string.whitespace
     + "\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000"
@@ -19,12 +19,12 @@ _CHARACTERS = (
 
 
 def strip_whitespace(text: str) -> str:
-    """Return the text without white space and invisible characters at either end."""
+    """Strip white space and invisible characters from both ends."""
     return text.strip(_CHARACTERS)
 
 
 def strip_values(data: Mapping[str, Any], verbatim_fields: tuple[str, ...] = ()) -> Any:
-    """Return form data or settings with every text stripped, but not those named in `verbatim_fields`."""
+    """Return form data or settings with every string stripped, except for `verbatim_fields`."""
     if not isinstance(data, MultiValueDict):
         return {
             name: value if name in verbatim_fields else _strip_value(value) for name, value in data.items()

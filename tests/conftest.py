@@ -216,7 +216,7 @@ def platform(tenant_id: str, **fields: Any) -> Platform:
     server = ResourceServer(tenant_id=tenant_id, name="Platform", **fields)
     secret = server.set_credentials()
     server.save()
-    snapshot.reread(tenant_id)
+    snapshot.invalidate(tenant_id)
     return Platform(server.client_id, secret)
 
 
@@ -242,7 +242,7 @@ def add_trial(tenant_id: str) -> Service:
     """Let the operator offer a service that believes everything, known to this process at once."""
     service = Service(tenant_id=tenant_id, name=TRIAL, strategy="dummy", display_name=TRIAL, enabled=True)
     service.save()
-    snapshot.reread(tenant_id)
+    snapshot.invalidate(tenant_id)
     return service
 
 
@@ -298,7 +298,7 @@ def port() -> Iterator[int]:
 @pytest.fixture
 def stays_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a process has seen it believes, until a statement tells it otherwise."""
-    monkeypatch.setattr(tenants_snapshot, "FRESH_FOR", 3600.0)
+    monkeypatch.setattr(tenants_snapshot, "VERSIONS_MAX_AGE", 3600.0)
 
 
 class SavedOperator:

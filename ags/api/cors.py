@@ -30,7 +30,7 @@ async def preflight(request: HttpRequest, methods: Sequence[str]) -> HttpRespons
     if not asks:
         return None
     await refresh_snapshot()
-    if not snapshot.lists_origin(origin):
+    if not snapshot.is_listed_origin(origin):
         return None
     return HttpResponse(
         status=204,
@@ -50,6 +50,6 @@ def allow(request: HttpRequest, response: HttpResponseBase, tenant_id: str | Non
     What a cache may keep says `Vary: origin` by itself.
     """
     origin = request.META.get("HTTP_ORIGIN", "")
-    if origin and tenant_id is not None and origin in snapshot.origins_of(tenant_id):
+    if origin and tenant_id is not None and origin in snapshot.get_origins(tenant_id):
         response.headers["Access-Control-Allow-Origin"] = origin
         response.headers["Access-Control-Expose-Headers"] = RESPONSE_HEADERS

@@ -21,10 +21,10 @@ from bench.systems.asking import KID, RESOURCE_SECRET, RESOURCE_SERVER, SECRET, 
 
 MAKE_RESOURCE_SERVER = f"""
 import os
-from tenants.models.resource_server import ResourceServer, hash_of_secret
+from tenants.models.resource_server import ResourceServer, hash_client_secret
 ResourceServer(
     tenant_id="{TENANT}", client_id="{RESOURCE_SERVER}", name="Platform",
-    secret_hash=hash_of_secret(os.environ["BENCH_RESOURCE_SECRET"]),
+    secret_hash=hash_client_secret(os.environ["BENCH_RESOURCE_SECRET"]),
 ).save()
 """
 """In the admin, staff make one; no command does."""

@@ -22,7 +22,7 @@ from unfold.decorators import display
 from unfold.views import ChangeList
 
 from tenants.admin.history import changes_of
-from tenants.models import tenants_of
+from tenants.models import tenants_for_user
 from tenants.whitespace import strip_whitespace
 
 MAX_COUNT = 1000
@@ -102,7 +102,7 @@ class BoundedAdmin(ModelAdmin):
         """Return the rows of the tenants that the user is assigned to."""
         rows: QuerySet[Any] = super().get_queryset(request)
         if self.tenant_lookup is not None and not request.user.has_perm("tenants.all_tenants"):
-            rows = rows.filter(**{self.tenant_lookup: tenants_of(request.user)})
+            rows = rows.filter(**{self.tenant_lookup: tenants_for_user(request.user)})
         return rows
 
     def get_search_results(

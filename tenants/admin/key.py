@@ -15,7 +15,7 @@ from providers.registry import strategies
 from tenants.admin.forms import GENERATE, KeyChangeForm, NewKeyForm, restricted_to
 from tenants.admin.key_secret import STATE_COLORS, KeySecretAdmin
 from tenants.admin.transitions import RevokeIssuedAdmin, Transition, revoke_issued_transition
-from tenants.models import IN_FORCE, Key, KeyState, Service, tenants_of
+from tenants.models import IN_FORCE, Key, KeyState, Service, tenants_for_user
 
 MAX_NAMES_LISTED = 20
 
@@ -90,7 +90,9 @@ class KeyAdmin(KeySecretAdmin, RevokeIssuedAdmin):
         self, request: HttpRequest, obj: Key | None = None, change: bool = False, **kwargs: Any
     ) -> Any:
         """Return the form of a new key, or of the state and dates."""
-        kwargs["form"] = restricted_to(NewKeyForm, tenants_of(request.user)) if obj is None else KeyChangeForm
+        kwargs["form"] = (
+            restricted_to(NewKeyForm, tenants_for_user(request.user)) if obj is None else KeyChangeForm
+        )
         return super().get_form(request, obj, change, **kwargs)
 
     def get_fieldsets(self, request: HttpRequest, obj: Key | None = None) -> list[Any]:

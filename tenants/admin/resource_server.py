@@ -11,7 +11,7 @@ from django.urls import reverse
 from tenants.admin.base import ConfigurationAdmin, LabelledValue
 from tenants.admin.forms import NewResourceServerForm, WhitespaceStrippingModelForm, restricted_to
 from tenants.admin.transitions import EnabledAdmin, disable_transition, enable_transition
-from tenants.models import ResourceServer, tenants_of
+from tenants.models import ResourceServer, tenants_for_user
 
 NAME = "resource server {row.name} of {row.tenant_id}"
 
@@ -40,7 +40,7 @@ class ResourceServerAdmin(ConfigurationAdmin, EnabledAdmin):
     ) -> Any:
         """Return the form of a new row, or of the name."""
         kwargs["form"] = (
-            restricted_to(NewResourceServerForm, tenants_of(request.user))
+            restricted_to(NewResourceServerForm, tenants_for_user(request.user))
             if obj is None
             else WhitespaceStrippingModelForm
         )

@@ -36,7 +36,7 @@ from tenants.admin.transitions import (
     enable_transition,
     revoke_issued_transition,
 )
-from tenants.models import Service, tenants_of
+from tenants.models import Service, tenants_for_user
 from tenants.services import upstream_health
 from tenants.services.check import check_service
 
@@ -63,8 +63,8 @@ class ServiceAdmin(ConfigurationAdmin, EnabledAdmin, RevokeIssuedAdmin):
             variant=ActionVariant.DEFAULT,
             title=f"Check the configuration of {NAME}?",
             consequences=(
-                "AGS connects to the upstream server in the settings, if any, and shows the results. That can "
-                "take some seconds.",
+                "AGS connects to the upstream server in the settings, if any, and shows the results. That "
+                "can take some seconds.",
                 "Nothing is issued and nothing is changed.",
             ),
             done="The configuration was checked.",
@@ -93,7 +93,7 @@ class ServiceAdmin(ConfigurationAdmin, EnabledAdmin, RevokeIssuedAdmin):
         if not self.has_add_permission(request):
             raise PermissionDenied
         form = ServiceStrategyForm(
-            tenants_of(request.user),
+            tenants_for_user(request.user),
             request.GET if "strategy" in request.GET else None,
             initial=request.GET,
         )
@@ -135,7 +135,7 @@ class ServiceAdmin(ConfigurationAdmin, EnabledAdmin, RevokeIssuedAdmin):
             names.append("enabled")
         else:
             names.append("status_label")
-            if upstream_health.document_statuses(obj):
+            if upstream_health.get_document_statuses(obj):
                 names.append("document_statuses")
         strategy = strategies().get(service.strategy)
         return [(None, {"fields": names}), ("Settings", self._settings(request, obj, service, strategy))]
@@ -165,8 +165,8 @@ class ServiceAdmin(ConfigurationAdmin, EnabledAdmin, RevokeIssuedAdmin):
             "",
             '<p class="mb-2"><b>{}</b> <span class="break-words">{}</span><br>{}</p>',
             (
-                (capfirst(status.name), status.address, status.sentence)
-                for status in upstream_health.document_statuses(service)
+                (capfirst(status.name), status.address, status.message)
+                for status in upstream_health.get_document_statuses(service)
             ),
         )
 

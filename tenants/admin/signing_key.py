@@ -37,7 +37,7 @@ def _describe_revocation(key: SigningKey) -> list[str]:
         "some minutes.",
     ]
     if key.state == KeyState.ACTIVE:
-        staged = rotation.next_signer(key.tenant_id)
+        staged = rotation.get_staged_key(key.tenant_id)
         algorithm = key.tenant.signing_algorithm if staged is None else staged.algorithm
         sentences.append(_SUCCESSOR[staged is not None, algorithm == Algorithm.HS256])
     return sentences

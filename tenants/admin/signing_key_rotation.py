@@ -24,11 +24,13 @@ class SigningKeyRotationAdmin(KeySecretAdmin, TransitionAdmin):
         """Return whether the user may change signing keys: to rotate and to revoke are the only changes."""
         return bool(request.user.has_perm("tenants.change_signingkey"))
 
-    def perform_rotation(self, request: HttpRequest, row: Tenant | SigningKey, _: Transition) -> str | HttpResponse:
+    def perform_rotation(
+        self, request: HttpRequest, row: Tenant | SigningKey, _: Transition
+    ) -> str | HttpResponse:
         """Execute the next step of the rotation. Raises ValidationError if it is too early."""
         try:
-            outcome, key = rotation.advance(_tenant_id(row))
-        except rotation.TooSoon as error:
+            outcome, key = rotation.perform_next_step(_tenant_id(row))
+        except rotation.RotationTooEarly as error:
             raise ValidationError(f"Too early: {error}.") from None
         if key.state == KeyState.STAGED and key.algorithm == Algorithm.HS256:
             return self.show_key_secret(request, key, "Signing key published: copy its secret now")
@@ -69,8 +71,8 @@ def rotate_transition(tenant_id: str) -> Transition:
         variant=ActionVariant.DEFAULT,
         title=f"Execute the next step of rotating the signing key of {tenant_id}?",
         consequences=(
-            "The steps are: publish a new key, sign with it, withdraw the old key. A step is refused if it is "
-            "too early for those who verify tokens.",
+            "The steps are: publish a new key, sign with it, withdraw the old key. A step is refused if it "
+            "is too early for those who verify tokens.",
             "No device is signed out.",
         ),
         details=_describe_keys,

@@ -1,1 +1,1 @@
-"""The configuration as a YAML file: read, applied to the database, and written from it."""
+"""Import and export of the configuration as a YAML file."""

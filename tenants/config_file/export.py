@@ -1,4 +1,4 @@
-"""Writing the file that `apply` would find nothing to do about."""
+"""Exports the configuration as a file that `apply` reads."""
 
 from __future__ import annotations
 
@@ -12,48 +12,48 @@ import yaml
 
 from providers.registry import strategies
 from tenants.models import Key, Service, Tenant
-from tenants.secrets.settings import is_placeholder, secrets_of
+from tenants.secrets.settings import is_placeholder, select_secrets
 
 
 def export(tenants: Iterable[Tenant]) -> str:
-    """Return tenants with their services and keys as YAML, in the order of their names.
+    """Return tenants with their services and keys as YAML, sorted by name.
 
-    A secret is left out: in its place stands the name of a variable. Where the key or the setting exists, it
-    may stay unset; elsewhere it must hold the secret, that of a key in base64.
+    Each secret is replaced with a reference to an environment variable, which `apply` needs only if the
+    secret is not stored yet. The variable of a key contains the secret in base64.
     """
-    # Sorted here: each database has an order of letters of its own.
-    document = {"tenants": [_tenant(tenant) for tenant in sorted(tenants, key=lambda tenant: tenant.pk)]}
+    # Sorted in Python: the collation differs between databases.
+    document = {"tenants": [_dump_tenant(tenant) for tenant in sorted(tenants, key=lambda tenant: tenant.pk)]}
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes text so that it is read as it was."""
+    """Writes strings so that they are read back unchanged."""
 
 
-_BREAK = re.compile("[\n\r\x85\u2028\u2029]")
+_LINE_BREAK = re.compile("[\n\r\x85\u2028\u2029]")
 
 
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    # Between other quotes, and in a block, YAML takes one break of lines for another.
-    quotes = '"' if _BREAK.search(text) else None
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # YAML normalizes line breaks except in double quotes.
+    quotes = '"' if _LINE_BREAK.search(text) else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, quotes)
 
 
-_Dumper.add_representer(str, _text)
+_Dumper.add_representer(str, _represent_text)
 
 
-def _tenant(tenant: Tenant) -> Mapping[str, Any]:
+def _dump_tenant(tenant: Tenant) -> Mapping[str, Any]:
     services = sorted(Service.objects.for_tenant(tenant), key=lambda service: service.name)
     keys = sorted(Key.objects.for_tenant(tenant), key=lambda key: key.kid)
     return {
         "id": tenant.pk,
-        **_fields(tenant, _TENANT),
-        "services": [_service(service) for service in services],
-        "keys": [_key(key) for key in keys],
+        **_fields(tenant, _TENANT_FIELDS),
+        "services": [_dump_service(service) for service in services],
+        "keys": [_dump_key(key) for key in keys],
     }
 
 
-_TENANT = (
+_TENANT_FIELDS = (
     "name",
     "enabled",
     "device_limit",
@@ -66,50 +66,51 @@ _TENANT = (
     "audience",
     "allowed_origins",
 )
-_SERVICE = ("name", "strategy", "display_name", "logo", "enabled")
-_KEY = ("kid", "algorithm", "state")
+_SERVICE_FIELDS = ("name", "strategy", "display_name", "logo", "enabled")
+_KEY_FIELDS = ("kid", "algorithm", "state")
 
 
 def _fields(row: Tenant | Service | Key, names: Iterable[str]) -> dict[str, Any]:
     return {name: getattr(row, name) for name in names}
 
 
-def _service(service: Service) -> Mapping[str, Any]:
-    # In one order at every level: PostgreSQL keeps another than SQLite.
+def _dump_service(service: Service) -> Mapping[str, Any]:
+    # Sort the members at every level: PostgreSQL and SQLite store them in different orders.
     settings = json.loads(json.dumps(service.settings, sort_keys=True))
     if isinstance(settings, dict):
-        settings |= _references(service)
-    return {**_fields(service, _SERVICE), "settings": settings}
+        settings |= _secret_references(service)
+    return {**_fields(service, _SERVICE_FIELDS), "settings": settings}
 
 
-def _references(service: Service) -> dict[str, Any]:
+def _secret_references(service: Service) -> dict[str, Any]:
     strategy = strategies().get(service.strategy)
-    if strategy is None:  # what was a secret stays one
+    if strategy is None:  # the placeholders show which settings are secrets
         names = [name for name, value in service.settings.items() if is_placeholder(value)]
     else:
-        names = list(secrets_of(strategy, service.settings))
-    # Names of settings have no hyphens, and most of them underscores.
+        names = list(select_secrets(strategy, service.settings))
+    # Setting names contain underscores but no hyphens, so the replacement keeps them unambiguous.
     return {
-        name: {"env": _variable(service.tenant_id, service.name, name.replace("_", "-"))} for name in names
+        name: {"env": _variable_name(service.tenant_id, service.name, name.replace("_", "-"))}
+        for name in names
     }
 
 
-def _key(key: Key) -> Mapping[str, Any]:
+def _dump_key(key: Key) -> Mapping[str, Any]:
     dates = {"not_before": key.not_before, "not_after": key.not_after}
     return {
-        **_fields(key, _KEY),
-        **{name: moment.isoformat() for name, moment in dates.items() if moment is not None},
-        "secret": {"env": _variable(key.tenant_id, key.kid), "encoding": "base64"},
+        **_fields(key, _KEY_FIELDS),
+        **{name: date.isoformat() for name, date in dates.items() if date is not None},
+        "secret": {"env": _variable_name(key.tenant_id, key.kid), "encoding": "base64"},
     }
 
 
-_PLAIN = re.compile(r"[a-z0-9]++(-[a-z0-9]++)*+")
+_UNAMBIGUOUS = re.compile(r"[a-z0-9]++(-[a-z0-9]++)*+")
 
 
-def _variable(*names: str) -> str:
-    """Return a name that no other secret has, whatever is exported together."""
+def _variable_name(*names: str) -> str:
+    """Return the name of a variable, unique among the secrets of all tenants."""
     parts = ["AGS_SECRET", *(re.sub(r"[^A-Z0-9]", "_", name.upper()) for name in names)]
-    if not all(_PLAIN.fullmatch(name) for name in names):
-        # Letters and signs that a variable cannot tell apart.
+    if not all(_UNAMBIGUOUS.fullmatch(name) for name in names):
+        # Upper-casing and replacing characters could produce the name of another secret.
         parts.append(hashlib.sha256("/".join(names).encode()).hexdigest()[:8].upper())
     return "__".join(parts)

@@ -1,4 +1,4 @@
-"""Where a secret is that a configuration file refers to: in a variable, in a file, or in place."""
+"""References to secrets in a configuration file: an environment variable, a file or the value itself."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ from tenants.config_file.yaml_loader import ConfigurationError
 from tenants.secrets import key_material
 from tenants.whitespace import strip_whitespace
 
-_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,254}")
+_VARIABLE_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,254}")
 ENCODINGS = ("text", "base64", "base64url")
 
 SECRET_FILE_MAX_LENGTH = 16 * 1024
-"""Characters that are read of a file with a secret: more than any secret needs."""
+"""The maximum number of characters that are read from a secret file."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
-    """Where a secret is: in a variable, in a file, or here."""
+class SecretReference:
+    """`source` is `env` (`value` is the name of a variable), `file` (a path) or `inline` (the secret).
+
+    `path` is the location in the configuration file, for error messages.
+    """
 
     path: str
     source: str
@@ -33,40 +36,43 @@ class Reference:
     encoding: str = "text"
 
 
-def reference(value: Any, path: str) -> Reference:
-    """Return what the file says of a secret. Raises ConfigurationError."""
-    # What stands here may be the secret itself in a place where it should not be: nothing of it is repeated.
-    wanted = "must be one of {env: NAME}, {file: PATH}, {base64: …}, {base64url: …}, {text: …}"
+def parse_reference(value: Any, path: str) -> SecretReference:
+    """Parse a reference such as `{env: NAME}`. Raises ConfigurationError."""
+    # A malformed reference may contain the secret itself, so no error message repeats it.
+    expected = "must be one of {env: NAME}, {file: PATH}, {base64: …}, {base64url: …}, {text: …}"
     if not isinstance(value, dict):
-        raise ConfigurationError(path, wanted)
+        raise ConfigurationError(path, expected)
     members = dict(value)
     encoding = members.pop("encoding", None)
     if len(members) != 1 or not isinstance(source := next(iter(members)), str):
-        raise ConfigurationError(path, wanted)
+        raise ConfigurationError(path, expected)
     content = members[source]
     if source not in ("env", "file", *ENCODINGS):
-        raise ConfigurationError(path, wanted)
+        raise ConfigurationError(path, expected)
     if not isinstance(content, str):
         raise ConfigurationError(
-            f"{path}.{source}", "must be text; put it in quotes if it looks like something else"
+            f"{path}.{source}", "must be a string; quote it if YAML reads it as another type"
         )
     if source in ENCODINGS:
         if encoding is not None:
-            raise ConfigurationError(f"{path}.encoding", "is for env and file only")
-        return Reference(path, "here", content, source)
-    if source == "env" and not _VARIABLE.fullmatch(content):
+            raise ConfigurationError(f"{path}.encoding", "is allowed with env and file only")
+        return SecretReference(path, "inline", content, source)
+    if source == "env" and not _VARIABLE_NAME.fullmatch(content):
         raise ConfigurationError(
-            f"{path}.env", "must be the name of a variable: capital letters, digits and _"
+            f"{path}.env", "must be the name of an environment variable: capital letters, digits and _"
         )
     if source == "file" and not content:
         raise ConfigurationError(f"{path}.file", "must be a path")
     if encoding not in (None, *ENCODINGS):
         raise ConfigurationError(f"{path}.encoding", f"must be one of {', '.join(ENCODINGS)}")
-    return Reference(path, source, content, encoding or "text")
+    return SecretReference(path, source, content, encoding or "text")
 
 
-def resolve(reference: Reference, folder: Path) -> bytes | None:
-    """Return the bytes that a reference leads to, or None for a variable that is not set."""
+def resolve(reference: SecretReference, folder: Path) -> bytes | None:
+    """Return the referenced secret, or None for an environment variable that is empty or not set.
+
+    Raises ConfigurationError.
+    """
     match reference.source:
         case "env":
             text = os.environ.get(reference.value, "")
@@ -77,19 +83,19 @@ def resolve(reference: Reference, folder: Path) -> bytes | None:
                 with (folder / reference.value).open(encoding="utf-8") as stream:
                     text = stream.read(SECRET_FILE_MAX_LENGTH)
             except (OSError, ValueError) as error:
-                why = getattr(error, "strerror", None) or "not UTF-8 text"
+                reason = getattr(error, "strerror", None) or "not UTF-8 text"
                 raise ConfigurationError(
-                    f"{reference.path}.file", f"cannot read {reference.value}: {why}"
+                    f"{reference.path}.file", f"cannot read {reference.value}: {reason}"
                 ) from None
         case _:
             text = reference.value
-    with located_at(reference.path):
+    with error_location(reference.path):
         return key_material.decode(text, reference.encoding)
 
 
 @contextmanager
-def located_at(path: str) -> Iterator[None]:
-    """Say of what is refused where it stands in the file."""
+def error_location(path: str) -> Iterator[None]:
+    """Convert ValidationError into ConfigurationError with this path."""
     try:
         yield
     except ValidationError as problem:

@@ -1,12 +1,12 @@
-"""Who the operators are, what each switched on, which keys each is trusted by, and what signs for it."""
+"""The stored configuration: tenants, services, keys, signing keys and resource servers."""
 
-from tenants.models.configuration import Configuration
+from tenants.models.configuration import ConfigurationModel
 from tenants.models.document_health import DocumentHealth
 from tenants.models.key import IN_FORCE, Key, KeyState
 from tenants.models.resource_server import ResourceServer
 from tenants.models.service import SERVICE_NAME, Service
 from tenants.models.signing_key import SigningKey
-from tenants.models.tenant import TENANT_ID, Algorithm, Assignment, Tenant, tenants_of
+from tenants.models.tenant import TENANT_ID, Algorithm, Assignment, Tenant, tenants_for_user
 
 __all__ = [
     "IN_FORCE",
@@ -14,7 +14,7 @@ __all__ = [
     "TENANT_ID",
     "Algorithm",
     "Assignment",
-    "Configuration",
+    "ConfigurationModel",
     "DocumentHealth",
     "Key",
     "KeyState",
@@ -22,5 +22,5 @@ __all__ = [
     "Service",
     "SigningKey",
     "Tenant",
-    "tenants_of",
+    "tenants_for_user",
 ]

@@ -1,4 +1,4 @@
-"""The base of what requests are judged by."""
+"""The base class of the models that make up the configuration of a tenant."""
 
 from __future__ import annotations
 
@@ -8,97 +8,104 @@ from typing import TYPE_CHECKING, Any, Self
 from django.apps import apps
 from django.db import models, transaction
 
-_UNREAD = object()
+_NOT_LOADED = object()
 
 if TYPE_CHECKING:
     from tenants.models.tenant import Tenant
 
 
-class Configuration(models.Model):
-    """Base of the models that requests are judged by: every way in is validated, and is noticed."""
+class ConfigurationModel(models.Model):
+    """Base class that validates every save and increments `Tenant.version` with every change."""
 
-    _read: dict[str, Any] = {}
-    changed: frozenset[str] = frozenset()
-    """While it is stored: the fields that were changed since it was read."""
+    _loaded_values: dict[str, Any] = {}
+    changed_fields: frozenset[str] = frozenset()
+    """During a save: the names of the fields that have changed since the row was loaded."""
 
     class Meta:
         abstract = True
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Validate, store, and give the tenant a new version. Raises ValidationError.
+        """Validate, save, and increment the version of the tenant. Raises ValidationError.
 
-        What has not been changed since it was read is taken from the row as it is now: a form that was opened
-        before a revocation does not undo it.
+        Fields that have not changed since the row was loaded keep their current database value, so a form
+        that was opened before a revocation does not undo it.
         """
-        self._store(*args, validated=True, **kwargs)
+        self._save(*args, validate=True, **kwargs)
 
     @classmethod
     def from_db(cls, *args: Any, **kwargs: Any) -> Self:
-        """Remember what was read, so that it is known later what has been changed."""
         row = super().from_db(*args, **kwargs)
-        row._remember()  # noqa: SLF001 - its own
+        row._record_loaded_values()  # noqa: SLF001 - an instance of this class
         return row
 
     def refresh_from_db(self, *args: Any, **kwargs: Any) -> None:
-        """Read again, and remember that."""
         super().refresh_from_db(*args, **kwargs)
-        self._remember()
+        self._record_loaded_values()
 
     def save_restriction(self, **changes: Any) -> None:
-        """Store what takes something away. It is never refused, whatever else is wrong with the row."""
+        """Save a change that only removes access. Skips validation so that revocation cannot fail."""
         for name, value in changes.items():
             setattr(self, name, value)
-        self._store(validated=False, update_fields=list(changes))
+        self._save(validate=False, update_fields=list(changes))
 
     @transaction.atomic
-    def _store(self, *args: Any, validated: bool, **kwargs: Any) -> None:
-        tenant = self._tenant()
-        # Changes of one tenant happen one after the other: what is validated is what is there.
+    def _save(self, *args: Any, validate: bool, **kwargs: Any) -> None:
+        tenant = self._tenant_queryset()
+        # Lock the tenant: concurrent changes cannot invalidate what is validated here.
         tenant.select_for_update(no_key=True).first()
-        only = kwargs.get("update_fields")
-        others = set() if only is None else {f.name for f in self._meta.concrete_fields} - set(only)
+        update_fields = kwargs.get("update_fields")
+        unwritten: set[str] = set()
+        if update_fields is not None:
+            unwritten = {field.name for field in self._meta.concrete_fields} - set(update_fields)
         if not self._state.adding:
-            self._merge_concurrent(others)
-        if validated:
-            self.full_clean(exclude=others)
-        self._prepare_fields(others)
+            self._merge_concurrent(unwritten)
+        if validate:
+            self.full_clean(exclude=unwritten)
+        self._prepare_fields(unwritten)
         super().save(*args, **kwargs)
         tenant.update(version=models.F("version") + 1)
-        self._remember()
+        self._record_loaded_values()
 
-    def _prepare_fields(self, others: set[str]) -> None:
-        """Bring what is right into the form that is stored. `others` are the fields that are not written."""
+    def _prepare_fields(self, unwritten: set[str]) -> None:
+        """Convert field values to their stored form. Called after validation; does nothing by default.
 
-    def _merge_concurrent(self, others: set[str]) -> Self:
-        """Take the row as it is now for what was not changed here, and return it."""
+        `unwritten`: the names of the fields that this save does not write.
+        """
+
+    def _merge_concurrent(self, unwritten: set[str]) -> Self:
+        """Set every field that is not changed here to its current database value; return the stored row."""
         stored = type(self)._base_manager.get(pk=self.pk)
         changed = set()
         for field in self._meta.concrete_fields:
-            if field.name in others or getattr(self, field.attname) == self._read.get(field.attname, _UNREAD):
+            loaded = self._loaded_values.get(field.attname, _NOT_LOADED)
+            if field.name in unwritten or getattr(self, field.attname) == loaded:
                 setattr(self, field.attname, getattr(stored, field.attname))
             else:
                 changed.add(field.name)
-        self.changed = frozenset(changed)
+        self.changed_fields = frozenset(changed)
         return stored
 
     def original_value(self, name: str) -> Any:
-        """Return what the field held when this row was read."""
-        return self._read.get(name)
+        """Return the value that the field had when the row was loaded, or None if it was not loaded."""
+        return self._loaded_values.get(name)
 
-    def _remember(self) -> None:
+    def _record_loaded_values(self) -> None:
         values = {field.attname: self.__dict__.get(field.attname) for field in self._meta.concrete_fields}
-        # Of what can be changed in its place, a copy.
-        self._read = {n: copy.deepcopy(v) if isinstance(v, dict | list) else v for n, v in values.items()}
+        # Copy mutable values, so that a change in place is detected.
+        self._loaded_values = {
+            name: copy.deepcopy(value) if isinstance(value, dict | list) else value
+            for name, value in values.items()
+        }
 
     @transaction.atomic
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
-        """Remove, and give the tenant a new version."""
-        tenant = self._tenant()
+        """Delete the row and increment the version of the tenant."""
+        tenant = self._tenant_queryset()
         tenant.select_for_update(no_key=True).first()
-        done = super().delete(*args, **kwargs)
+        deleted = super().delete(*args, **kwargs)
         tenant.update(version=models.F("version") + 1)
-        return done
+        return deleted
 
-    def _tenant(self) -> models.QuerySet[Tenant]:
+    def _tenant_queryset(self) -> models.QuerySet[Tenant]:
         tenant: type[Tenant] = apps.get_model("tenants", "Tenant")
         return tenant.objects.filter(pk=self.pk if isinstance(self, tenant) else self.tenant_id)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""How fetching the documents of upstreams goes, as the processes tell it."""
+"""The outcome of the latest fetch of each upstream document."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from tenants.scoping import TenantScoped
 
 
 class DocumentHealth(TenantScoped):
-    """One document that services of a tenant rely on, known by its address.
+    """The fetch status of a document that services of a tenant depend on, identified by its URL.
 
-    Written by whichever process has fetched it, and read by people and by what watches over AGS. No request
-    is judged by it.
+    Written by the process that fetched it, and read by staff and monitoring. No request depends on it.
     """
 
     tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="+", db_index=False)
     address = models.CharField(max_length=500)
     good_at = models.DateTimeField(null=True)
     failed_at = models.DateTimeField(null=True)
-    # Why the latest fetch failed, in words for staff; empty when it was good.
+    # The reason of the latest failure, for staff; empty if the latest fetch succeeded.
     trouble = models.CharField(max_length=255, blank=True)
 
     class Meta:

@@ -1,4 +1,4 @@
-"""A secret that a tenant signs with."""
+"""The keys whose tokens AGS accepts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.db.models.functions import Now
 from simple_history.models import HistoricalRecords
 
 from providers.jose import HMAC_BYTES, KID
-from tenants.models.configuration import Configuration
+from tenants.models.configuration import ConfigurationModel
 from tenants.models.tenant import Tenant
 from tenants.scoping import TenantScoped
 from tenants.secrets import encryption, key_material
@@ -18,28 +18,28 @@ _KEY_ID = RegexValidator(rf"\A{KID.pattern}\Z", "1 to 128 letters, digits, '.', 
 
 
 class KeyState(models.TextChoices):
-    """The life of a key, in order."""
+    """The states of a key, in the order of its life cycle."""
 
-    STAGED = "staged", "Staged: known, not yet accepted"
+    STAGED = "staged", "Staged: not accepted yet"
     ACTIVE = "active", "Active: accepted"
-    RETIRING = "retiring", "Retiring: still accepted, on its way out"
+    RETIRING = "retiring", "Retiring: still accepted, to be revoked"
     REVOKED = "revoked", "Revoked: never accepted again"
 
 
 IN_FORCE = (KeyState.ACTIVE, KeyState.RETIRING)
 
 
-class Key(TenantScoped, Configuration):
-    """A secret that a tenant signs with, known by its `kid`. It never changes: rotation is a new key."""
+class Key(TenantScoped, ConfigurationModel):
+    """A shared secret with which a tenant signs tokens. Immutable: rotation creates a new key."""
 
     tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="keys")
     kid = models.CharField(
-        "key ID", max_length=128, validators=[_KEY_ID], help_text="The kid that tokens name."
+        "key ID", max_length=128, validators=[_KEY_ID], help_text="The kid in the header of its tokens."
     )
     algorithm = models.CharField(max_length=5, choices=[(name, name) for name in HMAC_BYTES], default="HS256")
     state = models.CharField(max_length=8, choices=KeyState, default=KeyState.STAGED)
-    not_before = models.DateTimeField(null=True, blank=True, help_text="Refused before this moment.")
-    not_after = models.DateTimeField(null=True, blank=True, help_text="Refused from this moment on.")
+    not_before = models.DateTimeField(null=True, blank=True, help_text="Not accepted before this time.")
+    not_after = models.DateTimeField(null=True, blank=True, help_text="Not accepted from this time on.")
     sealed_secret = models.BinaryField(editable=False)
     revoked_before = models.DateTimeField(null=True, editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
@@ -53,9 +53,9 @@ class Key(TenantScoped, Configuration):
         return self.kid
 
     def clean(self) -> None:
-        """Demand sound material, dates in order, and no way back from revocation."""
+        """Check that dates are in order, the key is unchanged and a revoked key stays revoked."""
         in_order = not (self.not_before and self.not_after) or self.not_before < self.not_after
-        # Revoking is never refused, whatever else is wrong with the row.
+        # Other errors must not prevent a revocation.
         if not in_order and self.state != KeyState.REVOKED:
             raise ValidationError({"not_after": "This must be later than not before."})
         if self._state.adding:
@@ -63,35 +63,36 @@ class Key(TenantScoped, Configuration):
                 raise ValidationError("A key needs a secret.")
             return
         stored = Key.unscoped.get(pk=self.pk)
-        if self.fixed() != stored.fixed():
-            raise ValidationError("Tenant, kid, algorithm and secret never change: rotation is a new key.")
-        revived = self.state != KeyState.REVOKED or (
-            # Revoked by another hand since it was read: whoever changes it believes that it is not.
-            "state" not in self.changed and self.original_value("state") != KeyState.REVOKED
+        if self.immutable_values() != stored.immutable_values():
+            raise ValidationError(
+                "Tenant, kid, algorithm and secret cannot be changed: create a new key to rotate."
+            )
+        reactivated = self.state != KeyState.REVOKED or (
+            # Revoked concurrently: the author of this change has not seen that the key is revoked.
+            "state" not in self.changed_fields and self.original_value("state") != KeyState.REVOKED
         )
-        if stored.state == KeyState.REVOKED and revived:
-            raise ValidationError({"state": "A revoked key stays revoked: make a new one."})
+        if stored.state == KeyState.REVOKED and reactivated:
+            raise ValidationError({"state": "A revoked key cannot be reactivated: create a new one."})
 
-    def fixed(self) -> tuple[str, str, str, bytes]:
-        """What makes this key this key."""
+    def immutable_values(self) -> tuple[str, str, str, bytes]:
         return (self.tenant_id, self.kid, self.algorithm, bytes(self.sealed_secret))
 
     def set_secret(self, secret: bytes) -> None:
-        """Check and seal the secret of a new key whose tenant, kid and algorithm are set.
+        """Validate and encrypt the secret of a new key whose tenant, kid and algorithm are set.
 
         Raises ValidationError.
         """
-        key_material.check(secret, self.algorithm)
-        self.sealed_secret = encryption.encrypt(secret, self._row())
+        key_material.validate(secret, self.algorithm)
+        self.sealed_secret = encryption.encrypt(secret, self._row_id())
 
     def secret(self) -> bytes:
-        """Return the secret in the clear. Raises `encryption.DecryptionFailed`."""
-        return encryption.decrypt(bytes(self.sealed_secret), self._row())
+        """Return the decrypted secret. Raises `encryption.DecryptionFailed`."""
+        return encryption.decrypt(bytes(self.sealed_secret), self._row_id())
 
     def reencrypt(self) -> None:
-        """Encrypt the same secret under the newest encryption key. Raises `encryption.DecryptionFailed`."""
-        sealed = encryption.encrypt(self.secret(), self._row())
-        type(self).unscoped.filter(pk=self.pk).update(sealed_secret=sealed)
+        """Encrypt the secret with the newest encryption key. Raises `encryption.DecryptionFailed`."""
+        encrypted = encryption.encrypt(self.secret(), self._row_id())
+        type(self).unscoped.filter(pk=self.pk).update(sealed_secret=encrypted)
 
-    def _row(self) -> tuple[str, str, str]:
+    def _row_id(self) -> tuple[str, str, str]:
         return ("key", self.tenant_id, self.kid)

@@ -1,4 +1,4 @@
-"""A key that AGS signs the access tokens of a tenant with."""
+"""The keys with which AGS signs the access tokens of a tenant."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from django.db import models
 from django.utils import timezone
 from simple_history.models import HistoricalRecords
 
-from tenants.models.configuration import Configuration
+from tenants.models.configuration import ConfigurationModel
 from tenants.models.key import KeyState
 from tenants.models.tenant import Algorithm, Tenant
 from tenants.scoping import TenantScoped
 from tenants.secrets import encryption, key_material
 
-PUBLISHED_BEFORE = timedelta(minutes=10)
-"""How long a key is published before it signs: twice as long as a verifier may keep a key set."""
+PUBLICATION_LEAD_TIME = timedelta(minutes=10)
+"""How long a key is published before it signs: twice the time for which verifiers may cache the JWKS."""
 
-MARGIN = timedelta(minutes=1)
-"""For processes that learn of a change a moment late, and clocks that differ."""
+RETIREMENT_MARGIN = timedelta(minutes=1)
+"""Added to the time for which a key is retiring: allows for stale snapshots and clock skew."""
 
 
-class SigningKey(TenantScoped, Configuration):
-    """Signs while active; published while staged, active or retiring. Its material never changes."""
+class SigningKey(TenantScoped, ConfigurationModel):
+    """Signs while active; published while staged, active or retiring. Its key material is immutable."""
 
     tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="signing_keys")
     kid = models.CharField("key ID", max_length=128)
     algorithm = models.CharField(max_length=5, choices=Algorithm)
     state = models.CharField(max_length=8, choices=KeyState, default=KeyState.STAGED)
     sealed_secret = models.BinaryField(editable=False)
-    # The public half as a JWK (RFC 7517); empty where the secret is shared.
+    # The public key as a JWK (RFC 7517); empty for HS256.
     public_jwk = models.JSONField(default=dict, blank=True)
     published_at = models.DateTimeField(default=timezone.now, editable=False)
     needed_until = models.DateTimeField(
-        null=True, editable=False, help_text="When the last token that it signed has expired."
+        null=True, editable=False, help_text="When the last token that it signed expires."
     )
 
     history = HistoricalRecords(excluded_fields=["sealed_secret"])
@@ -62,61 +62,64 @@ class SigningKey(TenantScoped, Configuration):
         return self.kid
 
     def clean(self) -> None:
-        """Demand that it stays this key, that what is revoked stays so, and an end for what is retiring."""
+        """Check that a retiring key has an end, the key is unchanged and a revoked key stays revoked."""
         if self.state == KeyState.RETIRING and self.needed_until is None:
-            raise ValidationError({"needed_until": "A retiring key needs an end."})
+            raise ValidationError({"needed_until": "A retiring key needs an end time."})
         if self._state.adding:
             return
         stored = type(self).unscoped.get(pk=self.pk)
-        if self.fixed() != stored.fixed():
-            raise ValidationError("The material of a signing key never changes: rotation is a new key.")
+        if self.immutable_values() != stored.immutable_values():
+            raise ValidationError("A signing key cannot be changed: create a new key to rotate.")
         if stored.state == KeyState.REVOKED and self.state != KeyState.REVOKED:
-            raise ValidationError({"state": "A revoked key stays revoked."})
+            raise ValidationError({"state": "A revoked key cannot be reactivated."})
 
-    def fixed(self) -> tuple[str, str, str, bytes, Any]:
-        """What makes this key this key."""
+    def immutable_values(self) -> tuple[str, str, str, bytes, Any]:
         return (self.tenant_id, self.kid, self.algorithm, bytes(self.sealed_secret), self.public_jwk)
 
     @classmethod
     def generate(
         cls, tenant: Tenant, *, state: str = KeyState.STAGED, secret: bytes | None = None
     ) -> SigningKey:
-        """Return a new key of the tenant's algorithm, not stored yet.
+        """Return a new, unsaved key for the signing algorithm of the tenant.
 
-        `secret` is what an existing platform verifies HS256 with. Raises ValidationError.
+        `secret`: the HS256 secret of an existing platform; without it, one is generated.
+        Raises ValidationError.
         """
         key = cls(tenant=tenant, kid=str(uuid4()), algorithm=tenant.signing_algorithm, state=state)
         if key.algorithm == Algorithm.HS256:
             secret = secrets.token_bytes(32) if secret is None else secret
-            key_material.check(secret, key.algorithm)
+            key_material.validate(secret, key.algorithm)
         else:
             private = ec.generate_private_key(ec.SECP256R1())
             secret = private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-            key.public_jwk = _jwk(private.public_key(), key.kid)
-        key.sealed_secret = encryption.encrypt(secret, key._row())
+            key.public_jwk = _public_jwk(private.public_key(), key.kid)
+        key.sealed_secret = encryption.encrypt(secret, key._row_id())
         return key
 
     def secret(self) -> Any:
-        """Return bytes for HS256, a private key for ES256. Raises `encryption.DecryptionFailed`."""
-        secret = encryption.decrypt(bytes(self.sealed_secret), self._row())
+        """Return the secret bytes (HS256) or the private key (ES256).
+
+        Raises `encryption.DecryptionFailed`.
+        """
+        secret = encryption.decrypt(bytes(self.sealed_secret), self._row_id())
         return secret if self.algorithm == Algorithm.HS256 else load_der_private_key(secret, None)
 
     def may_sign_at(self) -> datetime:
-        """Return the moment from which every verifier knows it."""
-        return self.published_at + PUBLISHED_BEFORE
+        """Return the time by which the cached JWKS of every verifier contains this key."""
+        return self.published_at + PUBLICATION_LEAD_TIME
 
     def reencrypt(self) -> None:
-        """Encrypt the same secret under the newest encryption key. Raises `encryption.DecryptionFailed`."""
-        secret = encryption.decrypt(bytes(self.sealed_secret), self._row())
-        sealed = encryption.encrypt(secret, self._row())
-        type(self).unscoped.filter(pk=self.pk).update(sealed_secret=sealed)
+        """Encrypt the secret with the newest encryption key. Raises `encryption.DecryptionFailed`."""
+        secret = encryption.decrypt(bytes(self.sealed_secret), self._row_id())
+        encrypted = encryption.encrypt(secret, self._row_id())
+        type(self).unscoped.filter(pk=self.pk).update(sealed_secret=encrypted)
 
-    def _row(self) -> tuple[str, str, str]:
+    def _row_id(self) -> tuple[str, str, str]:
         return ("signing key", self.tenant_id, self.kid)
 
 
-def _jwk(public: ec.EllipticCurvePublicKey, kid: str) -> dict[str, str]:
-    numbers = public.public_numbers()
+def _public_jwk(public_key: ec.EllipticCurvePublicKey, kid: str) -> dict[str, str]:
+    numbers = public_key.public_numbers()
     return {
         "kty": "EC",
         "crv": "P-256",

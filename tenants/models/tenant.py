@@ -1,4 +1,4 @@
-"""An operator, and who of the staff may work with it."""
+"""Tenants (the operators), and which staff may work with them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator, RegexVa
 from django.db import models, transaction
 from simple_history.models import HistoricalRecords
 
-from tenants.models.configuration import Configuration
+from tenants.models.configuration import ConfigurationModel
 from tenants.scoping import TenantScoped
 
 TENANT_ID = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
@@ -24,25 +24,28 @@ _ORIGIN = re.compile(r"\A[a-z][a-z0-9+.-]*+://([a-z0-9-]++(\.[a-z0-9-]++)*+|\[[0
 
 
 def check_origins(value: Any) -> None:
-    """Refuse what no browser would send as `Origin` (RFC 6454, section 6.2). Raises ValidationError."""
+    """Check that each is an origin as a browser serializes it (RFC 6454, section 6.2).
+
+    Raises ValidationError.
+    """
     if not isinstance(value, list) or len(value) > MAX_ORIGINS:
-        raise ValidationError(f"This is a list of at most {MAX_ORIGINS} origins.")
+        raise ValidationError(f"Must be a list of at most {MAX_ORIGINS} origins.")
     for origin in value:
         if not isinstance(origin, str) or len(origin) > ORIGIN_MAX_LENGTH:
-            raise ValidationError(f"An origin is text of at most {ORIGIN_MAX_LENGTH} characters.")
+            raise ValidationError(f"An origin must be a string of at most {ORIGIN_MAX_LENGTH} characters.")
         if origin == "null" or origin.startswith("file:"):
             raise ValidationError(
-                f"{origin!r} cannot be listed: any page of a file or a sandbox has it, whoever made it. "
+                f"{origin!r} cannot be listed: every local file or sandboxed page has this origin. "
                 "Serve the page from an origin of its own, such as https://host or capacitor://localhost."
             )
-        if not _ORIGIN.fullmatch(origin) or not _has_port(origin):
+        if not _ORIGIN.fullmatch(origin) or not _is_port_canonical(origin):
             raise ValidationError(
-                f"{origin!r} is no origin: write it as scheme://host or scheme://host:port."
+                f"{origin!r} is not an origin: write it as scheme://host or scheme://host:port."
             )
 
 
-def _has_port(origin: str) -> bool:
-    """Whether a browser would name the port so: there is such a one, and it is not the usual one."""
+def _is_port_canonical(origin: str) -> bool:
+    """Return whether the port is valid and, as in a browser, omitted if it is the default port."""
     try:
         parts = urlsplit(origin)
         return parts.port != {"http": 80, "https": 443}.get(parts.scheme, 0)
@@ -58,55 +61,54 @@ def _seconds(default: int, least: int, most: int, help_text: str) -> models.Posi
 
 
 class Algorithm(models.TextChoices):
-    """What access tokens are signed with."""
+    """The signing algorithm of access tokens."""
 
-    ES256 = "ES256", "ES256: verified with the published key set"
-    HS256 = "HS256", "HS256: verified with a secret that the platform shares with AGS"
+    ES256 = "ES256", "ES256: verified with the published JWKS"
+    HS256 = "HS256", "HS256: verified with a secret that AGS shares with the platform"
 
 
-class Tenant(Configuration):
-    """An operator, known by its `nv-tenant-id`."""
+class Tenant(ConfigurationModel):
+    """An operator, identified by the `nv-tenant-id` header."""
 
     id = models.CharField(
         "tenant ID",
         primary_key=True,
         max_length=64,
         validators=[_TENANT_ID],
-        help_text="The nv-tenant-id header.",
+        help_text="The value of the nv-tenant-id header.",
     )
     name = models.CharField(max_length=200)
-    enabled = models.BooleanField(default=True, help_text="Off: every request of this operator is refused.")
-    # What its client apps get
+    enabled = models.BooleanField(default=True, help_text="Off: every request for this tenant is rejected.")
     device_limit = models.PositiveIntegerField(
-        null=True, blank=True, help_text="Enabled devices that an account may have. Empty: no limit."
+        null=True, blank=True, help_text="Maximum number of enabled devices of an account. Empty: no limit."
     )
-    access_token_ttl = _seconds(3600, 60, 86_400, "How long an access token is good.")
-    refresh_token_ttl = _seconds(
-        172_800, 300, 31_536_000, "How long a refresh token is good, unless it is used."
+    access_token_ttl = _seconds(3600, 60, 86_400, "Lifetime of an access token.")
+    refresh_token_ttl = _seconds(172_800, 300, 31_536_000, "Lifetime of an unused refresh token.")
+    sign_on_ttl = _seconds(
+        7_776_000, 300, 157_680_000, "Lifetime of a sign-on. Refreshing does not extend it."
     )
-    sign_on_ttl = _seconds(7_776_000, 300, 157_680_000, "When a sign-on ends, however often it is refreshed.")
-    refresh_grace = _seconds(10, 0, 60, "How long a refresh token that was used can be sent again.")
+    refresh_grace = _seconds(10, 0, 60, "How long a used refresh token is accepted again.")
     signing_algorithm = models.CharField(
         max_length=5,
         choices=Algorithm,
         default=Algorithm.ES256,
         help_text="Takes effect with the next rotation of the signing key.",
     )
-    issuer = models.CharField(max_length=200, default="ags", help_text="The iss of its tokens.")
+    issuer = models.CharField(max_length=200, default="ags", help_text="The iss claim of the tokens.")
     audience = models.CharField(
-        max_length=200, blank=True, help_text="The aud of its access tokens. Empty: the tenant ID."
+        max_length=200, blank=True, help_text="The aud claim of access tokens. Empty: the tenant ID."
     )
     allowed_origins = models.JSONField(
         default=list,
         blank=True,
         validators=[check_origins],
-        help_text="Web sites whose pages may call the API from a browser.",
+        help_text="Web origins that may call the API from a browser (CORS).",
     )
     revoked_before = models.DateTimeField(
-        null=True, editable=False, help_text="What was issued until then is dead."
+        null=True, editable=False, help_text="Everything issued up to this time is revoked."
     )
-    # Counts every change of the tenant and of what belongs to its configuration. What a request read at one
-    # version is granted at that version only.
+    # Incremented with every change of the tenant or its configuration. What a request reads at one version is
+    # granted only at that version.
     version = models.PositiveBigIntegerField(default=1, editable=False)
 
     history = HistoricalRecords(excluded_fields=["version"])
@@ -119,9 +121,9 @@ class Tenant(Configuration):
 
     @transaction.atomic
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Store it. A new tenant gets its first signing key.
+        """Validate and save. A new tenant gets its first signing key.
 
-        That one signs at once, for nobody holds an older key set.
+        The key is active immediately: no verifier has cached an earlier JWKS.
         """
         adding = self._state.adding
         super().save(*args, **kwargs)
@@ -132,7 +134,7 @@ class Tenant(Configuration):
 
 
 class Assignment(TenantScoped):
-    """A tenant that a person of the staff may work with: the pages show nothing of any other."""
+    """Allows a staff user to work with a tenant. The admin shows only data of assigned tenants."""
 
     tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="assignments")
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="assignments")
@@ -144,8 +146,8 @@ class Assignment(TenantScoped):
         return f"{self.user} for {self.tenant_id}"
 
 
-def tenants_of(user: Any) -> models.QuerySet[Tenant]:
-    """Return the tenants that this person of the staff may work with."""
+def tenants_for_user(user: Any) -> models.QuerySet[Tenant]:
+    """Return the tenants that this staff user may work with."""
     if user.has_perm("tenants.all_tenants"):
         return Tenant.objects.all()
     return Tenant.objects.filter(assignments__user=user)

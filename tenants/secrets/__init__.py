@@ -1,1 +1,1 @@
-"""Secrets at rest: encryption, the material of keys, and secret settings of services."""
+"""Encryption at rest, validation of key material, and secret settings of services."""

@@ -1,4 +1,4 @@
-"""Encryption at rest: AES-256-GCM, each value bound to the row it was sealed for."""
+"""Encryption at rest with AES-256-GCM. Each value is bound to its row as associated data."""
 
 from __future__ import annotations
 
@@ -11,52 +11,51 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from django.conf import settings
 
-# sealed = format (1 byte) | key fingerprint (4) | nonce (12) | ciphertext and tag
+# encrypted value = format (1 byte) | key fingerprint (4) | nonce (12) | ciphertext and tag
 _FORMAT = b"\x01"
-_PRINT = slice(1, 5)
+_FINGERPRINT = slice(1, 5)
 _NONCE = slice(5, 17)
-_TEXT = slice(17, None)
+_CIPHERTEXT = slice(17, None)
 
 
 class DecryptionFailed(Exception):
-    """A sealed value that none of `AGS_ENCRYPTION_KEYS` opens for this row."""
+    """No key in `AGS_ENCRYPTION_KEYS` decrypts this value for this row."""
 
 
 def encrypt(secret: bytes, row: tuple[str, ...]) -> bytes:
-    """Encrypt `secret` under the newest key so that it opens only for `row`, its natural key."""
+    """Encrypt `secret` with the newest key. `row` is the natural key of the row to which it is bound."""
     key = settings.AGS_ENCRYPTION_KEYS[0]
     nonce = secrets.token_bytes(12)
-    return _FORMAT + _fingerprint(key) + nonce + AESGCM(key).encrypt(nonce, secret, _bound_to(row))
+    return _FORMAT + _fingerprint(key) + nonce + AESGCM(key).encrypt(nonce, secret, _associated_data(row))
 
 
-def decrypt(sealed: bytes, row: tuple[str, ...]) -> bytes:
-    """Decrypt what `encrypt` made for the same row. Raises `DecryptionFailed`."""
+def decrypt(encrypted: bytes, row: tuple[str, ...]) -> bytes:
+    """Decrypt a value that was encrypted for the same row. Raises `DecryptionFailed`."""
     for key in settings.AGS_ENCRYPTION_KEYS:
-        if sealed[:1] == _FORMAT and sealed[_PRINT] == _fingerprint(key):
+        if encrypted[:1] == _FORMAT and encrypted[_FINGERPRINT] == _fingerprint(key):
             try:
-                return AESGCM(key).decrypt(sealed[_NONCE], sealed[_TEXT], _bound_to(row))
+                return AESGCM(key).decrypt(encrypted[_NONCE], encrypted[_CIPHERTEXT], _associated_data(row))
             except (InvalidTag, ValueError):
                 break
     raise DecryptionFailed
 
 
-def encrypted_with_newest_key(sealed: bytes) -> bool:
-    """Whether the value is already under the newest key."""
-    return sealed[_PRINT] == _fingerprint(settings.AGS_ENCRYPTION_KEYS[0])
+def is_encrypted_with_newest_key(encrypted: bytes) -> bool:
+    return encrypted[_FINGERPRINT] == _fingerprint(settings.AGS_ENCRYPTION_KEYS[0])
 
 
-def derived_keys(purpose: bytes) -> tuple[bytes, ...]:
+def derive_keys(purpose: bytes) -> tuple[bytes, ...]:
     """Return a 32-byte key for `purpose` from each encryption key, newest first."""
-    return _derived(settings.AGS_ENCRYPTION_KEYS, purpose)
+    return _derive_keys(settings.AGS_ENCRYPTION_KEYS, purpose)
 
 
 @cache
-def _derived(keys: tuple[bytes, ...], purpose: bytes) -> tuple[bytes, ...]:
+def _derive_keys(keys: tuple[bytes, ...], purpose: bytes) -> tuple[bytes, ...]:
     return tuple(hmac.digest(key, purpose, "sha256") for key in keys)
 
 
 def fingerprint(key: bytes) -> str:
-    """Return by which name a derived key can be told from others; it tells nothing of the key."""
+    """Return a short identifier of a derived key. It reveals nothing of the key."""
     return _fingerprint(key).hex()
 
 
@@ -64,6 +63,6 @@ def _fingerprint(key: bytes) -> bytes:
     return hashlib.sha256(b"ags encryption key" + key).digest()[:4]
 
 
-def _bound_to(row: tuple[str, ...]) -> bytes:
-    # Lengths first, so that ("a", "bc") and ("ab", "c") differ.
+def _associated_data(row: tuple[str, ...]) -> bytes:
+    # Each part is prefixed with its length, so that ("a", "bc") and ("ab", "c") differ.
     return b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in row)

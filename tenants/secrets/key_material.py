@@ -1,4 +1,4 @@
-"""What may serve as the secret of a key: the same rules on every way in."""
+"""Decoding, validation and generation of the secrets of keys."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/]*+={0,2}")
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*+={0,2}")
 
 
-def has_white_space_around(secret: bytes) -> bool:
-    """Whether it is a text that `strip_whitespace` would shorten. Random bytes may end so, and mean it."""
+def has_surrounding_whitespace(secret: bytes) -> bool:
+    """Return whether the secret is text that `strip_whitespace` would shorten.
+
+    Returns False for binary secrets, in which such bytes are significant.
+    """
     try:
         text = secret.decode()
     except UnicodeDecodeError:
@@ -28,9 +31,9 @@ def has_white_space_around(secret: bytes) -> bool:
 
 
 def decode(text: str, encoding: str) -> bytes:
-    """Return the bytes of a secret given as `text`, `base64` or `base64url`. Raises ValidationError.
+    """Decode a secret with the encoding `text`, `base64` or `base64url`. Raises ValidationError.
 
-    White space around it is no part of it. A secret that has some is given in base64.
+    Surrounding white space is removed. A secret that begins or ends with white space must be in base64.
     """
     text = strip_whitespace(text)
     if encoding == "text":
@@ -50,28 +53,31 @@ def decode(text: str, encoding: str) -> bytes:
         raise ValidationError(f"The secret is not valid {encoding}.") from None
 
 
-def check(secret: bytes, algorithm: str) -> None:
-    """Refuse a secret that RFC 7518 section 3.2 or plain sense forbids. Raises ValidationError."""
+def validate(secret: bytes, algorithm: str) -> None:
+    """Check the length (RFC 7518, section 3.2) and reject secrets that are evidently a mistake.
+
+    Raises ValidationError.
+    """
     if algorithm not in HMAC_BYTES:
-        raise ValidationError(f"There is no algorithm {algorithm} here.")
-    least = HMAC_BYTES[algorithm]
-    if len(secret) < least:
+        raise ValidationError(f"The algorithm {algorithm} is not supported.")
+    min_bytes = HMAC_BYTES[algorithm]
+    if len(secret) < min_bytes:
         raise ValidationError(
-            f"{algorithm} needs a secret of at least {least} bytes, this has {len(secret)}."
+            f"{algorithm} needs a secret of at least {min_bytes} bytes; this one has {len(secret)}."
         )
     if len(secret) > MAX_BYTES:
-        raise ValidationError(f"A secret has at most {MAX_BYTES} bytes, this has {len(secret)}.")
+        raise ValidationError(f"A secret has at most {MAX_BYTES} bytes; this one has {len(secret)}.")
     if len(set(secret)) == 1:
         raise ValidationError("All bytes of the secret are the same.")
-    head = secret.lstrip()
-    if b"-----BEGIN" in secret or head.startswith((b"ssh-", b"ecdsa-")):
+    stripped = secret.lstrip()
+    if b"-----BEGIN" in secret or stripped.startswith((b"ssh-", b"ecdsa-")):
         raise ValidationError("This is a PEM or SSH key, not a shared secret.")
-    if head.startswith(b"{") and b'"kty"' in secret:
+    if stripped.startswith(b"{") and b'"kty"' in secret:
         raise ValidationError(
             "This is a JWK, not a shared secret: enter the value of its member k as base64url."
         )
 
 
 def generate(algorithm: str) -> bytes:
-    """Return a new secret of the right length from the system's random source."""
+    """Return a random secret of the minimum length for the algorithm."""
     return secrets.token_bytes(HMAC_BYTES[algorithm])

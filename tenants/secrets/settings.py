@@ -1,4 +1,4 @@
-"""Secret settings: which they are, the mark that stands in place of each, and how they are sealed."""
+"""Secret settings of services: their placeholders, encryption and destinations."""
 
 from __future__ import annotations
 
@@ -15,28 +15,27 @@ from providers.contract import SecretField, Strategy
 from tenants.secrets import encryption
 
 PLACEHOLDER = re.compile(r"\Asealed:[0-9a-f]{8}\Z")
-"""What stands among the settings for a secret that is set. Random, and new with each change, so that the
-history shows that it was changed, and nothing of what it is."""
+"""Stored among the settings in place of a secret. Random, and new with each change of the secret, so that the
+history shows the change but nothing of the secret."""
 
-UNDECRYPTABLE = "No encryption key opens what is stored: enter it again."
-NOTHING_STORED = "Nothing is stored: enter it."
+UNDECRYPTABLE = "The stored secret cannot be decrypted: enter it again."
+NOTHING_STORED = "No secret is stored: enter it."
 
 
 def secret_names(strategy: Strategy | None) -> list[str]:
-    """Return which settings of that strategy are secrets."""
     declared = strategy.Settings.base_fields if strategy is not None else {}
     return [name for name, field in declared.items() if isinstance(field, SecretField)]
 
 
-def secrets_of(strategy: Strategy | None, settings: Any) -> dict[str, Any]:
-    """Return the secrets among these settings that are set, each as its mark or in the clear."""
+def select_secrets(strategy: Strategy | None, settings: Any) -> dict[str, Any]:
+    """Return the non-empty secrets among `settings`: placeholders or plain text, by setting name."""
     if not isinstance(settings, dict):
         return {}
     return {name: settings[name] for name in secret_names(strategy) if settings.get(name)}
 
 
 def secret_destinations(strategy: Strategy, secret: str) -> dict[str, str]:
-    """Return the labels of the settings that decide where that secret is sent, by their names."""
+    """Return the labels, by name, of the settings that determine where this secret is sent."""
     declared = strategy.Settings.base_fields
     destinations = cast("SecretField", declared[secret]).destination_settings
     names = [name for name in declared if name != secret and name in destinations]
@@ -46,17 +45,17 @@ def secret_destinations(strategy: Strategy, secret: str) -> dict[str, str]:
 def changed_destinations(
     strategy: Strategy, kept: Iterable[str], before: Mapping[str, Any], after: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Return which of the secrets that are kept would be sent elsewhere, and why.
+    """Return which of the `kept` secrets would be sent to a new destination: the reasons by setting name.
 
-    `before` and `after` are cleaned settings. One that is missing in `before` was not valid, and counts as
-    changed; one that is missing in `after` is not valid, and is not stored.
+    `before` and `after` are cleaned settings. A setting that is missing in `before` was invalid and counts as
+    changed; one that is missing in `after` is invalid and will not be saved.
     """
     reasons = {}
     for secret in kept:
         changed = [
             label
             for name, label in secret_destinations(strategy, secret).items()
-            if name in after and (name not in before or _comparable(before[name]) != _comparable(after[name]))
+            if name in after and (name not in before or _normalize(before[name]) != _normalize(after[name]))
         ]
         if changed:
             have = "has" if len(changed) == 1 else "have"
@@ -64,38 +63,38 @@ def changed_destinations(
     return reasons
 
 
-def _comparable(value: Any) -> Any:
-    # A browser ends each line of a text with CRLF.
+def _normalize(value: Any) -> Any:
+    # Browsers submit CRLF line endings.
     return normalize_newlines(value) if isinstance(value, str) else value
 
 
 def new_placeholder() -> str:
-    """Return a mark that tells nothing."""
     return f"sealed:{secrets.token_hex(4)}"
 
 
 def is_placeholder(value: Any) -> bool:
-    """Whether this stands for a secret."""
     return isinstance(value, str) and PLACEHOLDER.match(value) is not None
 
 
-def encrypt(texts: Mapping[str, str], tenant_id: str, strategy: str) -> bytes | None:
-    """Encrypt the secrets of a service, by name; None where there are none.
+def encrypt(secrets_by_name: Mapping[str, str], tenant_id: str, strategy: str) -> bytes | None:
+    """Encrypt the secrets of a service; return None if there are none.
 
-    They open for services of that strategy of that tenant only: neither of the two ever changes.
+    They can be decrypted only for services with this tenant and strategy, neither of which can change.
     """
-    if not texts:
+    if not secrets_by_name:
         return None
-    return encryption.encrypt(json.dumps(dict(texts)).encode(), _row(tenant_id, strategy))
+    return encryption.encrypt(json.dumps(dict(secrets_by_name)).encode(), _row_id(tenant_id, strategy))
 
 
-def decrypt(sealed: bytes | memoryview | None, tenant_id: str, strategy: str) -> dict[str, str]:
-    """Return what was sealed. Raises `encryption.DecryptionFailed`."""
-    if sealed is None:
+def decrypt(encrypted: bytes | memoryview | None, tenant_id: str, strategy: str) -> dict[str, str]:
+    """Return the secrets of a service by setting name. Raises `encryption.DecryptionFailed`."""
+    if encrypted is None:
         return {}
-    texts: dict[str, str] = json.loads(encryption.decrypt(bytes(sealed), _row(tenant_id, strategy)))
-    return texts
+    secrets_by_name: dict[str, str] = json.loads(
+        encryption.decrypt(bytes(encrypted), _row_id(tenant_id, strategy))
+    )
+    return secrets_by_name
 
 
-def _row(tenant_id: str, strategy: str) -> tuple[str, str, str]:
+def _row_id(tenant_id: str, strategy: str) -> tuple[str, str, str]:
     return ("service settings", tenant_id, strategy)

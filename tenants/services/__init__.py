@@ -1,1 +1,1 @@
-"""What is done with the services of tenants: cleaning their settings, checking them, watching upstreams."""
+"""Operations on services: clean the settings, check the configuration, record upstream health."""

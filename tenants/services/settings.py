@@ -1,4 +1,4 @@
-"""The settings of a service, as the form of its strategy judges them."""
+"""Validation of service settings with the form of the strategy."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from providers.contract import Strategy
 def clean_settings(
     strategy: Strategy, stored: Any, *, unread: Collection[str] = ()
 ) -> tuple[dict[str, Any], Mapping[str, Any]]:
-    """Return the settings twice: as they are stored (JSON, defaults filled in) and cleaned for `verify`.
+    """Return the settings to store (JSON, defaults filled in) and the cleaned settings for `verify`.
 
-    Settings in `unread` are secrets that no encryption key opens: nothing is said of them.
-    Raises ValidationError, whose `settings` messages name the setting.
+    `unread`: the names of secrets that cannot be decrypted, and so are not validated.
+    Raises ValidationError, whose `settings` messages begin with the name of the setting.
     """
     if not isinstance(stored, dict):
-        raise ValidationError({"settings": "Settings are an object."})
+        raise ValidationError({"settings": "Settings must be an object."})
     fields = strategy.Settings.base_fields
     if unknown := sorted(stored.keys() - fields.keys()):
         raise ValidationError({"settings": f"{unknown[0]}: {strategy.slug} has no such setting."})
     form = _form(strategy, stored)
-    errors = {name: found for name, found in form.errors.items() if name not in unread}
+    errors = {name: messages for name, messages in form.errors.items() if name not in unread}
     if errors:
         raise ValidationError(
-            {"settings": [f"{name}: {message}" for name, found in errors.items() for message in found]}
+            {"settings": [f"{name}: {message}" for name, messages in errors.items() for message in messages]}
         )
     values = form.cleaned_data | {name: stored[name] for name in unread}
     return {name: values[name] for name in fields}, MappingProxyType(form.cleaned_data)
 
 
 def clean_valid_settings(strategy: Strategy, stored: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the settings that are valid, cleaned, where others may not be."""
+    """Return the cleaned values of the valid settings. Leaves out the invalid ones."""
     form = _form(strategy, stored)
     form.full_clean()
     return form.cleaned_data

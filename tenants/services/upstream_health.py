@@ -1,4 +1,4 @@
-"""How fetching the documents of upstreams goes: recording it, and saying it to staff."""
+"""Records the outcome of upstream document fetches, and reports it to staff."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from providers.upstream import Document
 from tenants.models import DocumentHealth, Service
 from tenants.services.settings import clean_settings
 
-KEPT = timedelta(days=7)
-"""How long the health of a document that nobody fetches any more is told."""
+RETENTION = timedelta(days=7)
+"""How long the health of a document that is no longer fetched is kept."""
 
 
 def record_fetches(documents: Iterable[Document[Any]]) -> None:
@@ -26,14 +26,15 @@ def record_fetches(documents: Iterable[Document[Any]]) -> None:
     for document in documents:
         health, source = document.health, document.source
         column = "good_at" if health.failure is None else "failed_at"
-        moment = datetime.fromtimestamp(getattr(health, column) or 0, UTC)
+        fetched_at = datetime.fromtimestamp(getattr(health, column) or 0, UTC)
         row = DocumentHealth(
-            tenant_id=source.tenant, address=source.url, trouble=health.detail[:255], **{column: moment}
+            tenant_id=source.tenant, address=source.url, trouble=health.detail[:255], **{column: fetched_at}
         )
         rows[column][source.tenant, source.url] = row
-    for column, its_rows in rows.items():
+    for column, rows_by_document in rows.items():
         DocumentHealth.unscoped.bulk_create(
-            [row for _, row in sorted(its_rows.items())],  # each process locks them in the same order
+            # Sorted, so that all processes lock rows in the same order and cannot deadlock.
+            [row for _, row in sorted(rows_by_document.items())],
             update_conflicts=True,
             unique_fields=["tenant", "address"],
             update_fields=[column, "trouble"],
@@ -42,16 +43,15 @@ def record_fetches(documents: Iterable[Document[Any]]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class DocumentStatus:
-    """The health of one document, as staff read it."""
+    """The health of a document, for display to staff."""
 
     name: str
     address: str
-    good: bool
-    sentence: str
+    message: str
 
 
-def document_statuses(service: Service) -> list[DocumentStatus]:
-    """Return the health of the documents that this service relies on."""
+def get_document_statuses(service: Service) -> list[DocumentStatus]:
+    """Return the health of the documents that this service depends on."""
     strategy = strategies().get(service.strategy)
     if strategy is None:
         return []
@@ -59,28 +59,30 @@ def document_statuses(service: Service) -> list[DocumentStatus]:
         _, settings = clean_settings(strategy, service.settings_with_secrets())
     except ValidationError:
         return []
-    # Documents are of upstreams: they have nothing to do with the keys of the tenant, which may be many.
+    # An empty key ring: the URLs do not depend on the keys of the tenant, of which there may be many.
     addresses = strategy.document_urls(settings, KeyRing(service.tenant_id, {}))
     rows = DocumentHealth.objects.for_tenant(service.tenant_id).filter(address__in=addresses.values())
-    known = {row.address: row for row in rows}
-    return [_told(name, address, known.get(address)) for name, address in addresses.items()]
+    health = {row.address: row for row in rows}
+    return [
+        DocumentStatus(name, address, _format_health(health.get(address)))
+        for name, address in addresses.items()
+    ]
 
 
-def _told(name: str, address: str, row: DocumentHealth | None) -> DocumentStatus:
+def _format_health(row: DocumentHealth | None) -> str:
     if row is None:
-        return DocumentStatus(name, address, good=False, sentence="Not fetched yet: nobody has needed it.")
-    fetched = f"Last fetched at {_moment(row.good_at)}." if row.good_at else "It was never fetched."
+        return "Not fetched yet: no request has needed it."
+    fetched = f"Last fetched at {_format_time(row.good_at)}." if row.good_at else "Never fetched."
     if row.trouble:
-        trouble = f"The latest attempt, at {_moment(row.failed_at)}, has failed: {row.trouble}."
-        return DocumentStatus(name, address, good=False, sentence=f"{trouble} {fetched}")
-    return DocumentStatus(name, address, good=True, sentence=fetched)
+        return f"The latest attempt, at {_format_time(row.failed_at)}, failed: {row.trouble}. {fetched}"
+    return fetched
 
 
-def _moment(moment: datetime | None) -> str:
-    return "never" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+def _format_time(time: datetime | None) -> str:
+    return "never" if time is None else f"{time:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def stale_documents() -> Any:
-    """Return the rows of documents that nobody fetches any more."""
-    before = timezone.now() - KEPT
+    """Return a queryset of the documents that are no longer fetched."""
+    before = timezone.now() - RETENTION
     return DocumentHealth.unscoped.exclude(good_at__gt=before).exclude(failed_at__gt=before)

@@ -143,12 +143,12 @@ def test_an_origin_that_is_taken_away_and_a_tenant_that_is_disabled_are_refused(
     tenant = Tenant.objects.get(pk="nagra")
     tenant.allowed_origins = [PORT]
     tenant.save()
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
     assert [preflight("/ags/signOut", origin).status_code for origin in (SITE, PORT)] == [405, 204]
     assert cors(sites.discover(origin=SITE)) == {}
     tenant.enabled = False
     tenant.save()
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
     assert preflight("/ags/signOut", PORT).status_code == 405
 
 

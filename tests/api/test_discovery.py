@@ -18,7 +18,7 @@ def add(name: str, **fields: Any) -> Service:
         **{"strategy": "operator_token", "display_name": "x", "enabled": True, **fields},
     )
     service.save()
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
     return service
 
 
@@ -103,7 +103,7 @@ def test_one_operator_never_sees_the_services_of_the_other(nagra: HeadEnd, sunri
 def test_a_service_whose_provider_is_gone_disappears_and_the_rest_stays(nagra: HeadEnd) -> None:
     add("Gone")
     Service.unscoped.filter(name="Gone").update(strategy="no_longer_installed")
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
     assert names(nagra) == [SERVICE]
     assert nagra.present(nagra.token(), x_auth_service_id="Gone").status_code == 403
 

@@ -17,8 +17,8 @@ from django.test import Client
 
 from tenants import rotation
 from tenants.models import KeyState, SigningKey, Tenant
-from tenants.models.signing_key import MARGIN, PUBLISHED_BEFORE
-from tenants.rotation import TooSoon
+from tenants.models.signing_key import PUBLICATION_LEAD_TIME, RETIREMENT_MARGIN
+from tenants.rotation import RotationTooEarly
 from tenants.snapshot import snapshot
 from tests.api.test_refusals import ID, UNAVAILABLE, database_away, refusal, whole
 from tests.conftest import ClientApp, HeadEnd, platform
@@ -31,7 +31,7 @@ NO_KEY_SET = refusal(404, 40402, "no_key_set", "There is no such tenant.")
 
 def fetch(tenant: str = "nagra", **headers: str) -> Any:
     """Ask as a verifier does, and as of now."""
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
     given = {"x-correlation-id": ID} | {name.replace("_", "-"): value for name, value in headers.items()}
     return Client().get(PATH, {"tenant": tenant}, headers=given)
 
@@ -84,14 +84,14 @@ def test_a_key_set_that_has_not_changed_is_not_sent_again(nagra: HeadEnd) -> Non
         assert (answer.status_code, answer.content) == (304, b"")
         assert answer.headers["ETag"] == etag
         assert answer.headers["Cache-Control"] == "public, max-age=300"
-    rotation.advance("nagra")
+    rotation.perform_next_step("nagra")
     answer = fetch(if_none_match=etag)
     assert answer.status_code == 200
     assert answer.headers["ETag"] != etag
 
 
 def test_head_sends_the_headers_alone(nagra: HeadEnd) -> None:
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
     answer = Client().head(PATH, {"tenant": "nagra"})
     assert (answer.status_code, answer.content) == (200, b"")
     assert answer.headers["ETag"] == fetch().headers["ETag"]
@@ -134,7 +134,7 @@ def shared(secret: bytes | None = None) -> SigningKey:
     tenant = Tenant.objects.get(pk="nagra")
     tenant.signing_algorithm = "HS256"
     tenant.save()
-    return rotation.advance("nagra", secret=secret)[1]
+    return rotation.perform_next_step("nagra", secret=secret)[1]
 
 
 def test_a_shared_secret_is_never_listed(app: ClientApp) -> None:
@@ -142,22 +142,22 @@ def test_a_shared_secret_is_never_listed(app: ClientApp) -> None:
     old = key("active").kid
     new = shared()
     assert kids() == [old]
-    let_pass(PUBLISHED_BEFORE)
-    rotation.advance("nagra")
-    snapshot.reread("nagra")
+    let_pass(PUBLICATION_LEAD_TIME)
+    rotation.perform_next_step("nagra")
+    snapshot.invalidate("nagra")
     app.sign_on()
     assert kid_of(app.tokens["access_token"]) == new.kid
     assert kids() == [old]
     let_pass(timedelta(days=1))
-    rotation.advance("nagra")
+    rotation.perform_next_step("nagra")
     assert fetch().json() == {"keys": []}
     tenant = Tenant.objects.get(pk="nagra")
     tenant.signing_algorithm = "ES256"
     tenant.save()
-    _, third = rotation.advance("nagra")
+    _, third = rotation.perform_next_step("nagra")
     assert kids() == [third.kid]
-    let_pass(PUBLISHED_BEFORE)
-    rotation.advance("nagra")
+    let_pass(PUBLICATION_LEAD_TIME)
+    rotation.perform_next_step("nagra")
     assert new.kid not in str(fetch().json())
 
 
@@ -170,61 +170,61 @@ def test_a_rotation_step_by_step(app: ClientApp) -> None:
     old, before = key("active").kid, app.tokens["access_token"]
     assert kid_of(before) == old
 
-    told, new = rotation.advance("nagra")
+    told, new = rotation.perform_next_step("nagra")
     assert told.startswith("published; it can sign from ")
     assert (new.state, key("active").kid, kids()) == (KeyState.STAGED, old, [new.kid, old])
     published = fetch().json()
     app.refresh()
     assert kid_of(app.tokens["access_token"]) == old, "it does not sign yet"
-    with pytest.raises(TooSoon, match=f"not every verifier knows {new.kid} before"):
-        rotation.advance("nagra")
-    let_pass(PUBLISHED_BEFORE - timedelta(seconds=5))
-    with pytest.raises(TooSoon):
-        rotation.advance("nagra")
+    with pytest.raises(RotationTooEarly, match=f"verifiers may not have fetched {new.kid} before"):
+        rotation.perform_next_step("nagra")
+    let_pass(PUBLICATION_LEAD_TIME - timedelta(seconds=5))
+    with pytest.raises(RotationTooEarly):
+        rotation.perform_next_step("nagra")
     let_pass(timedelta(seconds=5))
 
-    assert rotation.advance("nagra") == ("signs from now on", new)
-    snapshot.reread("nagra")
+    assert rotation.perform_next_step("nagra") == ("signs from now on", new)
+    snapshot.invalidate("nagra")
     app.refresh()
     during = app.tokens["access_token"]
     assert kid_of(during) == new.kid
     assert (key("active").kid, key("retiring").kid, set(kids())) == (new.kid, old, {new.kid, old})
     for keys in (published, fetch().json()):
         assert verified(before, keys)["accountId"] == verified(during, keys)["accountId"] == "account-1"
-    with pytest.raises(TooSoon, match=f"tokens signed by {old} are good until"):
-        rotation.advance("nagra")
-    let_pass(timedelta(seconds=3600 + MARGIN.seconds - 5))
-    with pytest.raises(TooSoon):
-        rotation.advance("nagra")
+    with pytest.raises(RotationTooEarly, match=f"tokens signed by {old} are valid until"):
+        rotation.perform_next_step("nagra")
+    let_pass(timedelta(seconds=3600 + RETIREMENT_MARGIN.seconds - 5))
+    with pytest.raises(RotationTooEarly):
+        rotation.perform_next_step("nagra")
     assert app.head_end.tenant_id == "nagra"
     assert platform("nagra").sees(before), "AGS itself takes it for as long"
     let_pass(timedelta(seconds=5))
 
-    told, withdrawn = rotation.advance("nagra")
-    assert (told, withdrawn.kid) == ("withdrawn: no token that it signed is good any more", old)
+    told, withdrawn = rotation.perform_next_step("nagra")
+    assert (told, withdrawn.kid) == ("revoked; every token that it signed has expired", old)
     assert kids() == [new.kid]
     assert verified(during)["deviceId"] == app.tokens["client_id"]
     assert whole(app.sign_out(before, x_correlation_id=ID)) == NOT_ACCEPTED
     assert app.refresh().status_code == 200
-    assert rotation.advance("nagra")[0].startswith("published"), "and so on"
+    assert rotation.perform_next_step("nagra")[0].startswith("published"), "and so on"
 
 
 def test_the_next_rotation_begins_when_this_one_has_ended(nagra: HeadEnd) -> None:
     for _ in range(2):
-        rotation.advance("nagra")
-        let_pass(PUBLISHED_BEFORE)
-        rotation.advance("nagra")
+        rotation.perform_next_step("nagra")
+        let_pass(PUBLICATION_LEAD_TIME)
+        rotation.perform_next_step("nagra")
         let_pass(timedelta(hours=2))
-        rotation.advance("nagra")
+        rotation.perform_next_step("nagra")
     states = SigningKey.objects.for_tenant("nagra").order_by("pk").values_list("state", flat=True)
     assert list(states) == ["revoked", "revoked", "active"]
 
 
 def test_a_rotation_of_one_tenant_leaves_the_other_alone(nagra: HeadEnd, sunrise: HeadEnd) -> None:
     before = kids("sunrise")
-    rotation.advance("nagra")
-    let_pass(PUBLISHED_BEFORE)
-    rotation.advance("nagra")
+    rotation.perform_next_step("nagra")
+    let_pass(PUBLICATION_LEAD_TIME)
+    rotation.perform_next_step("nagra")
     assert kids("sunrise") == before
 
 
@@ -233,7 +233,7 @@ def test_a_key_that_is_revoked_is_replaced_at_once(app: ClientApp) -> None:
     old, before = key("active"), app.tokens["access_token"]
     resource_server = platform("nagra")
     rotation.revoke(old)
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
     assert whole(app.sign_out(before, x_correlation_id=ID)) == NOT_ACCEPTED
     assert not resource_server.sees(before)
     assert kids() == [key("active").kid] != [old.kid]
@@ -245,14 +245,14 @@ def test_a_key_that_is_revoked_is_replaced_at_once(app: ClientApp) -> None:
 
 def test_a_staged_key_takes_the_place_of_the_one_that_is_revoked(nagra: HeadEnd) -> None:
     old = key("active")
-    _, staged = rotation.advance("nagra")
+    _, staged = rotation.perform_next_step("nagra")
     rotation.revoke(old)
     assert (key("active").kid, kids()) == (staged.kid, [staged.kid])
 
 
 def test_a_staged_key_that_is_revoked_never_signs(nagra: HeadEnd) -> None:
     active = key("active").kid
-    _, staged = rotation.advance("nagra")
+    _, staged = rotation.perform_next_step("nagra")
     rotation.revoke(staged)
     assert (key("active").kid, kids()) == (active, [active])
 
@@ -260,9 +260,9 @@ def test_a_staged_key_that_is_revoked_never_signs(nagra: HeadEnd) -> None:
 def test_a_retiring_key_that_is_revoked_is_withdrawn_and_nothing_else_changes(app: ClientApp) -> None:
     app.sign_on()
     before = app.tokens["access_token"]
-    rotation.advance("nagra")
-    let_pass(PUBLISHED_BEFORE)
-    rotation.advance("nagra")
+    rotation.perform_next_step("nagra")
+    let_pass(PUBLICATION_LEAD_TIME)
+    rotation.perform_next_step("nagra")
     active = key("active").kid
     rotation.revoke(key("retiring"))
     assert (key("active").kid, kids()) == (active, [active])
@@ -284,15 +284,15 @@ def test_the_command_goes_step_by_step_and_says_what_it_did(nagra: HeadEnd) -> N
     new = key("staged")
     assert told == f"{new.kid}: published; it can sign from {new.may_sign_at():%Y-%m-%d %H:%M:%S} UTC on\n"
     with pytest.raises(
-        CommandError, match=rf"^Too soon: not every verifier knows {new.kid} before .* UTC\.$"
+        CommandError, match=rf"^Too early: verifiers may not have fetched {new.kid} before .* UTC\.$"
     ):
         run("nagra")
-    let_pass(PUBLISHED_BEFORE)
+    let_pass(PUBLICATION_LEAD_TIME)
     assert run("nagra") == f"{new.kid}: signs from now on\n"
-    with pytest.raises(CommandError, match=rf"^Too soon: tokens signed by {old} are good until .* UTC\.$"):
+    with pytest.raises(CommandError, match=rf"^Too early: tokens signed by {old} are valid until .* UTC\.$"):
         run("nagra")
     let_pass(timedelta(hours=2))
-    assert run("nagra") == f"{old}: withdrawn: no token that it signed is good any more\n"
+    assert run("nagra") == f"{old}: revoked; every token that it signed has expired\n"
 
 
 def test_the_command_shows_a_secret_that_it_generated_once(nagra: HeadEnd) -> None:
@@ -302,9 +302,9 @@ def test_the_command_shows_a_secret_that_it_generated_once(nagra: HeadEnd) -> No
     told = run("nagra")
     secret = key("staged").secret()
     assert told.splitlines()[1:] == [
-        f"secret, in base64, shown this once: {base64.b64encode(secret).decode()}"
+        f"secret in base64, shown only once: {base64.b64encode(secret).decode()}"
     ]
-    let_pass(PUBLISHED_BEFORE)
+    let_pass(PUBLICATION_LEAD_TIME)
     assert run("nagra") == f"{key('active').kid}: signs from now on\n"
 
 
@@ -318,9 +318,9 @@ def test_the_command_takes_the_secret_of_an_existing_platform(
     monkeypatch.setenv("PLATFORM_SECRET", base64.b64encode(secret).decode())
     told = run("nagra", "--secret-env", "PLATFORM_SECRET")
     assert len(told.splitlines()) == 1, "whoever gave it has it"
-    let_pass(PUBLISHED_BEFORE)
+    let_pass(PUBLICATION_LEAD_TIME)
     run("nagra")
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
     app.sign_on()
     token = app.tokens["access_token"]
     assert jwt.decode(token, secret, ["HS256"], audience="nagra") == claims(token)
@@ -331,7 +331,7 @@ def test_the_command_takes_the_secret_of_an_existing_platform(
     ("algorithm", "value", "message"),
     [
         ("HS256", None, "The variable PLATFORM_SECRET is not set."),
-        ("HS256", "not base64!", "The variable PLATFORM_SECRET does not hold base64."),
+        ("HS256", "not base64!", "The variable PLATFORM_SECRET is not valid base64."),
         ("HS256", base64.b64encode(b"x" * 31).decode(), ""),
         ("HS256", base64.b64encode(bytes(32)).decode(), ""),
         ("ES256", base64.b64encode(bytes(range(32))).decode(), "A secret can only be given for a new key"),
@@ -355,9 +355,9 @@ def test_a_secret_that_cannot_be_used_changes_nothing(
 def test_a_secret_for_a_key_that_is_already_staged_is_refused(nagra: HeadEnd) -> None:
     shared()
     with pytest.raises(ValidationError, match="only be given for a new key"):
-        rotation.advance("nagra", secret=bytes(range(32)))
+        rotation.perform_next_step("nagra", secret=bytes(range(32)))
 
 
 def test_the_command_knows_no_such_tenant(nagra: HeadEnd) -> None:
-    with pytest.raises(CommandError, match=r"^There is no tenant nobody\.$"):
+    with pytest.raises(CommandError, match=r"^Tenant nobody does not exist\.$"):
         run("nobody")

@@ -296,13 +296,13 @@ def test_a_resource_server_that_is_disabled_or_whose_tenant_is_asks_in_vain(
         assert server.sees(tokens["access_token"])
         row_of.enabled = False
         row_of.save()
-        snapshot.reread("nagra")
+        snapshot.invalidate("nagra")
         for door in DOORS:
             answer = server.post(door, {"token": tokens["access_token"]}, x_correlation_id=ID)
             assert whole(answer) == NO_CLIENT
         row_of.enabled = other.enabled = True
         row_of.save()
-        snapshot.reread("nagra")
+        snapshot.invalidate("nagra")
     assert server.sees(tokens["access_token"])
 
 

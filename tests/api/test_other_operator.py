@@ -78,7 +78,7 @@ def get_session_token(both: Both) -> None:
     ):
         assert answer.status_code in (401, 403)
     add_key(replace(both.nagra, tenant_id="sunrise", secret=sunrise.secret))  # the same kid
-    snapshot.reread("sunrise")
+    snapshot.invalidate("sunrise")
     assert forged.present(forged.token()).status_code == 401
     assert SessionToken.objects.for_tenant("nagra").count() == before
 

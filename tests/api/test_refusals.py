@@ -444,7 +444,7 @@ def test_what_a_tenant_does_not_offer_is_one_uniform_403(
     from tenants.snapshot import snapshot
 
     def refused(reason: str, **headers: str) -> None:
-        snapshot.reread("nagra")
+        snapshot.invalidate("nagra")
         caplog.clear()
         answer = nagra.present(nagra.token(), x_correlation_id=ID, **headers)
         assert whole(answer) == NOT_AVAILABLE

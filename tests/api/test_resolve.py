@@ -23,7 +23,7 @@ from providers.dummy.strategy import Dummy
 from providers.operator_token.strategy import OperatorToken
 from tenants import snapshot as snapshot_module
 from tenants.models import Key, Service, Tenant
-from tenants.snapshot import FRESH_FOR, Snapshot
+from tenants.snapshot import VERSIONS_MAX_AGE, Snapshot
 from tenants.tenant_snapshot import TenantSnapshot
 from tests.conftest import SERVICE, TRIAL, HeadEnd, add_key, add_trial
 from tests.event_loop import post, run, serving
@@ -68,12 +68,12 @@ class ObservedSnapshot(Snapshot):
         self._was_fresh = super().is_fresh()
         return self._was_fresh
 
-    def last_read(self, tenant_id: str) -> TenantSnapshot | None:
+    def get_cached_tenant(self, tenant_id: str) -> TenantSnapshot | None:
         # A request that has found it fresh uses it before others look.
         was_fresh, self._was_fresh = self._was_fresh, False
-        if self._clock.now - self._asked_at >= FRESH_FOR:
+        if self._clock.now - self._versions_read_at >= VERSIONS_MAX_AGE:
             self.came_of_age["since the look" if was_fresh else "during the wait"] += 1
-        return super().last_read(tenant_id)
+        return super().get_cached_tenant(tenant_id)
 
 
 class Statements:
@@ -119,7 +119,7 @@ def test_a_snapshot_that_comes_of_age_during_a_request_is_never_read_by_the_loop
     nagra: HeadEnd, sunrise: HeadEnd, statements: Statements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     numbers, seen = itertools.count(), set()
-    snapshot = ObservedSnapshot(clock := Clock(1.1 * FRESH_FOR))
+    snapshot = ObservedSnapshot(clock := Clock(1.1 * VERSIONS_MAX_AGE))
 
     def change() -> None:
         for tenant in Tenant.objects.all():
@@ -160,7 +160,7 @@ def test_requests_that_find_the_snapshot_old_at_once_have_it_read_once(
         async with serving():
             await statements.watch()
             before = await get_tenant("nagra")
-            clock.pass_time(2 * FRESH_FOR)
+            clock.pass_time(2 * VERSIONS_MAX_AGE)
             statements.executed.clear()
             statements.may_go_on.clear()
             first, *others = [asyncio.create_task(get_tenant("nagra")) for _ in range(20)]

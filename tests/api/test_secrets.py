@@ -231,7 +231,7 @@ def test_no_secret_is_printed_with_what_holds_it(nagra: HeadEnd) -> None:
     """A crash report, a debugger or a careless log line prints values as they describe themselves."""
     app = ClientApp(nagra)
     app.sign_on(f"account-{MARKER}", deviceInformation={MARKER: 1})
-    tenant = snapshot.tenant("nagra")
+    tenant = snapshot.get_tenant("nagra")
     assert tenant is not None
     device = Device.objects.for_tenant("nagra").get()
     access = read_access_token(tenant, app.tokens["access_token"])

@@ -557,7 +557,7 @@ def test_while_postgresql_is_not_available_requests_are_refused_without_a_connec
                 assert await status() == 200
                 assert b"ags_document_good" in await run_with_orm(metrics.text)
 
-    monkeypatch.setattr(snapshot, "FRESH_FOR", 0.0)
+    monkeypatch.setattr(snapshot, "VERSIONS_MAX_AGE", 0.0)
     event_loop.run(test())
 
 

@@ -59,7 +59,7 @@ from providers.operator_login.password_decryption import decrypt_password
 from providers.strict_json import NotStrictJSON
 from providers.token_introspection import response
 from providers.upstream import Response
-from tenants.config_file.schema import read as read_config_file
+from tenants.config_file.schema import parse_tenants
 from tenants.config_file.yaml_loader import ConfigurationError
 from tenants.secrets import key_material
 from tests import needs
@@ -440,7 +440,7 @@ def read_entered(text: str) -> Any:
 
 
 def read_file(text: str) -> Any:
-    return read_config_file(text.encode())
+    return parse_tenants(text.encode())
 
 
 refuse_file = refuses(read_file, ConfigurationError)

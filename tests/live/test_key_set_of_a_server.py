@@ -13,7 +13,7 @@ from jwt import PyJWKClient
 
 from tenants import rotation
 from tenants.models import SigningKey
-from tenants.models.signing_key import PUBLISHED_BEFORE
+from tenants.models.signing_key import PUBLICATION_LEAD_TIME
 from tests.api.test_key_set import kid_of, let_pass
 from tests.conftest import ClientApp, HeadEnd
 from tests.live.conftest import at, warm
@@ -53,21 +53,21 @@ def test_access_tokens_verify_before_during_and_after_a_rotation(
     old = kid_of(before)
     assert verified(before) == "account-1"
 
-    _, new = rotation.advance(tenant)
+    _, new = rotation.perform_next_step(tenant)
     wait_until(lambda: published() == {old, new.kid}, "the new key is not published")
     remembering = key_set_of(server, tenant, lifespan=3600)
     assert verified(before, remembering) == "account-1"
     assert kid_at_work() == old
 
-    let_pass(PUBLISHED_BEFORE)
-    rotation.advance(tenant)
+    let_pass(PUBLICATION_LEAD_TIME)
+    rotation.perform_next_step(tenant)
     wait_until(lambda: kid_at_work() == new.kid, "the new key does not sign")
     during = app.tokens["access_token"]
     for client in (asking, remembering):
         assert [verified(token, client) for token in (before, during)] == ["account-1"] * 2
 
     let_pass(timedelta(hours=2))
-    rotation.advance(tenant)
+    rotation.perform_next_step(tenant)
     wait_until(lambda: published() == {new.kid}, "the old key is not withdrawn")
     kid_at_work()
     after = app.tokens["access_token"]
@@ -101,7 +101,7 @@ def test_two_servers_never_sign_with_a_key_that_is_not_published(
     """Whichever of them signs, the key set of the other has the key, through two rotations."""
     tenant = nagra.tenant_id
     apps = [ClientApp(warm(server, nagra)) for server in two_servers]
-    steps: list[Callable[[], Any]] = [lambda: rotation.advance(tenant)] * 6
+    steps: list[Callable[[], Any]] = [lambda: rotation.perform_next_step(tenant)] * 6
     for step in steps:
         let_pass(timedelta(hours=2))
         step()
@@ -123,5 +123,5 @@ def test_the_exit_status_of_the_command(nagra: HeadEnd) -> None:
     assert (first.returncode, first.stderr) == (0, "")
     assert "published; it can sign from" in first.stdout
     assert (second.returncode, second.stdout) == (1, "")
-    assert "Too soon: not every verifier knows" in second.stderr
-    assert (unknown.returncode, unknown.stderr) == (1, "CommandError: There is no tenant nobody.\n")
+    assert "Too early: verifiers may not have fetched" in second.stderr
+    assert (unknown.returncode, unknown.stderr) == (1, "CommandError: Tenant nobody does not exist.\n")

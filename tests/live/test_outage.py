@@ -26,7 +26,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from ags.database.django_connections import LIMITS
 from ags.sessions.tokens.opaque import hash_token
-from tenants.snapshot import FRESH_FOR
+from tenants.snapshot import VERSIONS_MAX_AGE
 from tests.conftest import HeadEnd
 from tests.live.server import Answer, ServerProcess, manage
 from tests.waiting import PATIENCE, wait_until
@@ -225,7 +225,7 @@ def test_without_postgresql_each_answer_is_503_and_nothing_granted_is_lost(
         wait_until(postgresql.gone, "PostgreSQL does not go")
         gone = time.monotonic()
         # Nobody waits for it to come back: each is answered while a snapshot is still believed, and later.
-        wait_until(lambda: seen.each_was_answered(3, after=gone + FRESH_FOR), "somebody waits")
+        wait_until(lambda: seen.each_was_answered(3, after=gone + VERSIONS_MAX_AGE), "somebody waits")
         assert refused_as_unavailable(fragile.get("/readyz"))
         returning = time.monotonic()
         starter = threading.Thread(target=postgresql.start)
@@ -295,7 +295,7 @@ def test_while_postgresql_is_gone_nobody_but_the_prober_connects(
     wait_until(postgresql.gone, "PostgreSQL does not go")
     gone = time.monotonic()
     with listening_in_place_of(postgresql) as packets:
-        while time.monotonic() < gone + FRESH_FOR:
+        while time.monotonic() < gone + VERSIONS_MAX_AGE:
             assert status() == 503
         assert {status() for _ in range(100)} == {503}
     of_orm = [packet for packet in packets if f"lock_timeout={LIMITS['lock_timeout']}".encode() in packet]

@@ -34,7 +34,7 @@ from providers.contract import (
 from providers.registry import provider_configs, strategies
 from tenants.models import Service
 from tenants.secrets.settings import secret_destinations, secret_names
-from tenants.secrets.settings import secrets_of as secrets_of_service
+from tenants.secrets.settings import select_secrets as secrets_of_service
 from tenants.snapshot import snapshot
 from tests.conftest import HeadEnd
 from tests.providers.offered import asks, body, cleaned, placeholders, proofs, secrets_of, settings_at, tried
@@ -198,8 +198,8 @@ def test_its_settings_reach_it_as_they_were_entered_however_often_they_are_store
         entered = cleaned(strategy, port)
         service = offer(strategy, port)
         for _ in range(2):
-            snapshot.reread("nagra")
-            view = snapshot.tenant("nagra")
+            snapshot.invalidate("nagra")
+            view = snapshot.get_tenant("nagra")
             assert view is not None
             assert dict(view.services["Offered"].settings) == dict(entered)
             service = Service.objects.for_tenant("nagra").get(pk=service.pk)

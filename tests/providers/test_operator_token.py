@@ -265,7 +265,7 @@ def test_no_token_for_a_provider_with_public_keys_proves_anything_here(make: Any
 
 
 def test_what_ags_itself_has_issued_proves_nothing(nagra: HeadEnd) -> None:
-    tenant = snapshot.tenant("nagra")
+    tenant = snapshot.get_tenant("nagra")
     assert tenant
     now = time.time()
     issued = token_response(tenant, SignOn("account-1", "c" * 32, "s" * 32, 1, now + 99, now + 999))

@@ -280,7 +280,7 @@ def test_it_takes_no_token_of_another_purpose(
 
 
 def test_the_tokens_of_ags_itself_prove_nothing_even_where_its_own_keys_are_trusted(nagra: HeadEnd) -> None:
-    tenant = snapshot.tenant("nagra")
+    tenant = snapshot.get_tenant("nagra")
     assert tenant
     now = time.time()
     issued = token_response(tenant, SignOn("account-1", "c" * 32, "s" * 32, 1, now + 99, now + 999))

@@ -303,7 +303,7 @@ def test_a_worthless_token_has_one_answer_to_the_byte_and_the_log_tells_why(
     reason: str,
     stale: bool,
 ) -> None:
-    monkeypatch.setattr(tenants_snapshot, "FRESH_FOR", 3600.0 if stale else 0.0)
+    monkeypatch.setattr(tenants_snapshot, "VERSIONS_MAX_AGE", 3600.0 if stale else 0.0)
     token = make(app, app.choices()[0])
     before = len(devices())
     caplog.clear()
@@ -354,7 +354,7 @@ def test_a_second_choice_is_one_security_event_that_counts(app: ClientApp) -> No
 def test_it_is_found_under_every_encryption_key(app: ClientApp, settings: Any) -> None:
     old, new = settings.AGS_ENCRYPTION_KEYS[0], bytes(range(100, 132))
     token, _ = app.choices()
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
     settings.AGS_ENCRYPTION_KEYS = (new, old)
     assert bytes(stored()[0].token_hash) == token_hashes(token[:26], USER_ACCOUNT_TOKEN)[1]
     assert choose(app, token).status_code == 201
@@ -430,7 +430,7 @@ def test_what_policy_forbids_is_a_403_that_leaves_the_choice_open(
     later: bool,
     stale: bool,
 ) -> None:
-    monkeypatch.setattr(tenants_snapshot, "FRESH_FOR", 3600.0 if stale else 0.0)
+    monkeypatch.setattr(tenants_snapshot, "VERSIONS_MAX_AGE", 3600.0 if stale else 0.0)
     known = app.prove("account-1").json()["client_id"]
     tokens = app.choices(**({"clientId": known} if later else {}))
     permit = forbid(app)
@@ -440,7 +440,7 @@ def test_what_policy_forbids_is_a_403_that_leaves_the_choice_open(
     assert [(device.sign_on, device.signed_on_at) for device in devices()] == before
     assert is_open()
     permit()
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
     answer = choose(app, tokens[0])
     assert answer.status_code == 201
     assert (answer.json()["client_id"] == known) == later
@@ -470,7 +470,7 @@ def test_a_service_that_does_not_declare_it_does_not_offer_it(app: ClientApp) ->
 
 def offered_by_key() -> str:
     """A choice that a key has proven, as the providers have them that sign."""
-    tenant = snapshot.tenant("nagra")
+    tenant = snapshot.get_tenant("nagra")
     assert tenant is not None
     accounts = contract.Account("a-1", "First"), contract.Account("a-2", "Second")
     choice = Choice(accounts, Key.objects.for_tenant("nagra").get().pk)
@@ -568,7 +568,7 @@ def test_where_no_key_can_sign_it_stays_open(app: ClientApp) -> None:
     key = SigningKey.objects.for_tenant("nagra").get()
     key.state = KeyState.REVOKED
     key.save()
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
     assert whole(choose(app, token)) == UNAVAILABLE
     assert is_open()
 

@@ -336,7 +336,7 @@ def test_a_row_that_guards_a_jti_stays_until_neither_token_nor_assertion_is_good
 def test_a_proof_that_a_provider_calls_good_for_ever_is_guarded_to_the_end_of_time(
     nagra: HeadEnd, until: float
 ) -> None:
-    tenant = tenants_snapshot.snapshot.tenant("nagra")
+    tenant = tenants_snapshot.snapshot.get_tenant("nagra")
     assert tenant is not None
     issue(tenant, tenant.services[SERVICE], Identity("a", jti="once", replayable_until=until), ID)
     (row,) = stored()
@@ -381,7 +381,7 @@ def test_a_jti_that_no_key_proves_counts_once_for_each_service(nagra: HeadEnd) -
     trial = {"tenant_id": "nagra", "strategy": "dummy", "display_name": "Trial", "enabled": True}
     for name in ("one", "two"):
         Service(name=name, **trial).save()
-    tenant = tenants_snapshot.snapshot.tenant("nagra")
+    tenant = tenants_snapshot.snapshot.get_tenant("nagra")
     assert tenant is not None
     identity = Identity("somebody", jti="once", replayable_until=time.time() + 60)
     for name in ("one", "two"):
@@ -395,7 +395,7 @@ def test_a_jti_that_no_key_proves_counts_once_for_each_service(nagra: HeadEnd) -
 @pytest.mark.django_db(transaction=True)
 def test_statements_that_store_the_same_assertions_wait_for_each_other_one_way_round(nagra: HeadEnd) -> None:
     """A third one holds an assertion in the middle until both have come to it, or behind each other."""
-    tenant = tenants_snapshot.snapshot.tenant("nagra")
+    tenant = tenants_snapshot.snapshot.get_tenant("nagra")
     assert tenant is not None
     until = time.time() + 60
     proofs = [Identity("somebody", jti=jti, replayable_until=until) for jti in "abcdefg"]

@@ -295,7 +295,7 @@ def other_service(app: ClientApp, token: str) -> str:
     Service(
         tenant_id="nagra", name="Another", strategy="operator_token", display_name="A", enabled=True
     ).save()
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
     answer = app.head_end.present(app.head_end.token(), x_auth_service_id="Another")
     another: str = answer.json()["sessionToken"]
     return another
@@ -303,7 +303,7 @@ def other_service(app: ClientApp, token: str) -> str:
 
 def other_tenant(app: ClientApp, token: str) -> str:
     sunrise = operator("sunrise", bytes(range(101, 133)))
-    snapshot.reread("sunrise")
+    snapshot.invalidate("sunrise")
     return ClientApp(sunrise).session_token()
 
 
@@ -476,7 +476,7 @@ def test_what_policy_forbids_is_a_403_that_leaves_the_token_unspent(
     later: bool,
     stale: bool,
 ) -> None:
-    monkeypatch.setattr(tenants_snapshot, "FRESH_FOR", 3600.0 if stale else 0.0)
+    monkeypatch.setattr(tenants_snapshot, "VERSIONS_MAX_AGE", 3600.0 if stale else 0.0)
     token = app.session_token()
     permit = forbid(app)
     known = app.tokens.get("client_id")
@@ -487,7 +487,7 @@ def test_what_policy_forbids_is_a_403_that_leaves_the_token_unspent(
     assert [(device.sign_on, device.signed_on_at) for device in devices()] == before
     assert SessionToken.objects.for_tenant("nagra").filter(redeemed_at=None).count() == 1
     permit()
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
     answer = redeem(app, token, **members)
     assert answer.status_code == 201
     assert (answer.json()["client_id"] == known) == later
@@ -645,7 +645,7 @@ def test_where_no_key_can_sign_nothing_is_spent(nagra: HeadEnd, app: ClientApp) 
     key.save()
     assert whole(redeem(app, token)) == UNAVAILABLE
     SigningKey.generate(Tenant.objects.get(pk="nagra"), state="active").save()
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
     assert app.redeem(token).status_code == 201
 
 
@@ -655,11 +655,11 @@ def test_a_signing_key_that_cannot_be_decrypted_spends_nothing(
     token = app.session_token()
     sealed = SigningKey.unscoped.get().sealed_secret
     change(SigningKey, sealed_secret=b"\x01" + bytes(60))
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
     assert whole(redeem(app, token)) == UNAVAILABLE
     assert "signing key cannot be decrypted" in caplog.messages
     change(SigningKey, sealed_secret=sealed)
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
     assert app.redeem(token).status_code == 201
 
 

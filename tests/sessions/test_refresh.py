@@ -28,7 +28,7 @@ from ags.sessions.services import refresh as refreshing
 from ags.sessions.services.refresh import USED_KEPT
 from tenants import snapshot as tenants_snapshot
 from tenants.models import KeyState, Service, SigningKey, Tenant
-from tenants.secrets.encryption import derived_keys, name_of
+from tenants.secrets.encryption import derive_keys, fingerprint
 from tenants.snapshot import snapshot
 from tests.api.test_refusals import ID, NOT_AVAILABLE, TOO_LARGE, UNAVAILABLE, missing, refusal, whole
 from tests.conftest import ClientApp, HeadEnd, platform
@@ -74,8 +74,8 @@ def let_pass(seconds: float) -> None:
 
 def as_ags_would(said: dict[str, Any]) -> str:
     """Sign these claims with the key of the refresh tokens."""
-    key = derived_keys(b"refresh token")[0]
-    return jwt.encode(said, key, "HS256", {"kid": name_of(key)})
+    key = derive_keys(b"refresh token")[0]
+    return jwt.encode(said, key, "HS256", {"kid": fingerprint(key)})
 
 
 # Rotation
@@ -108,7 +108,7 @@ def test_the_fixed_end_never_moves_and_no_refresh_token_outlives_it(signed_on: C
     tenant = Tenant.objects.get(pk="nagra")
     tenant.sign_on_ttl = 100_000_000
     tenant.save()
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
     let_pass(150_000)
     for _ in range(3):
         before = database_now().timestamp()
@@ -127,7 +127,7 @@ def test_each_refresh_token_is_good_for_as_long_as_the_tenant_says_now(signed_on
     tenant = Tenant.objects.get(pk="nagra")
     tenant.refresh_token_ttl, tenant.access_token_ttl = 300, 60
     tenant.save()
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
     given = signed_on.refresh().json()
     assert (given["refresh_expires_in"], given["expires_in"]) == (300, 60)
     let_pass(301)
@@ -146,7 +146,7 @@ def test_a_refresh_token_is_read_under_every_encryption_key(signed_on: ClientApp
     old, new = settings.AGS_ENCRYPTION_KEYS[0], bytes(range(100, 132))
     settings.AGS_ENCRYPTION_KEYS = (new, old)
     assert signed_on.refresh().status_code == 200, "and is signed with the newest from now on"
-    SigningKey.objects.for_tenant("nagra").get().reseal()
+    SigningKey.objects.for_tenant("nagra").get().reencrypt()
     settings.AGS_ENCRYPTION_KEYS = (new,)
     assert signed_on.refresh().status_code == 200
 
@@ -286,7 +286,7 @@ def test_after_the_grace_a_used_token_ends_the_sign_on(signed_on: ClientApp, gra
     tenant = Tenant.objects.get(pk="nagra")
     tenant.refresh_grace = grace
     tenant.save()
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
     first = signed_on.tokens
     second = signed_on.refresh().json()
     if grace:
@@ -345,7 +345,7 @@ def take_a_minute_of_grace() -> None:
     tenant = Tenant.objects.get(pk="nagra")
     tenant.refresh_grace = 60
     tenant.save()
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
 
 
 def fill_history(app: ClientApp) -> list[str]:
@@ -639,7 +639,7 @@ def test_what_policy_forbids_is_a_403_until_it_is_permitted_again(
     expected: dict[str, Any],
     stale: bool,
 ) -> None:
-    monkeypatch.setattr(tenants_snapshot, "FRESH_FOR", 3600.0 if stale else 0.0)
+    monkeypatch.setattr(tenants_snapshot, "VERSIONS_MAX_AGE", 3600.0 if stale else 0.0)
     used = signed_on.tokens["refresh_token"]
     signed_on.refresh()
     let_pass(60)
@@ -648,7 +648,7 @@ def test_what_policy_forbids_is_a_403_until_it_is_permitted_again(
         assert whole(signed_on.refresh(token, x_correlation_id=ID)) == expected
     assert events() == [], "what is forbidden is not what has been stolen"
     permit()
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
     assert signed_on.refresh().status_code == 200
 
 
@@ -699,7 +699,7 @@ def test_where_no_key_can_sign_nothing_is_used_up(signed_on: ClientApp) -> None:
     key = SigningKey.objects.for_tenant("nagra").get()
     key.state = KeyState.REVOKED
     key.save()
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
     assert whole(signed_on.refresh(x_correlation_id=ID)) == UNAVAILABLE
     assert device().generation == 0
 
@@ -881,7 +881,7 @@ def test_a_token_that_is_something_else_opens_no_door(
 
 def test_a_token_of_another_tenant_opens_no_door(signed_on: ClientApp, sunrise: HeadEnd) -> None:
     theirs = ClientApp(sunrise)
-    snapshot.reread("sunrise")
+    snapshot.invalidate("sunrise")
     theirs.sign_on()
     resource_server = platform("nagra")
     assert whole(signed_on.refresh(theirs.tokens["refresh_token"], x_correlation_id=ID)) == NOT_ACCEPTED

@@ -150,7 +150,7 @@ def test_a_cut_kills_what_was_granted_up_to_it_and_nothing_else(
     beside: set[str],
     stale: bool,
 ) -> None:
-    monkeypatch.setattr(tenants_snapshot, "FRESH_FOR", 3600.0 if stale else 0.0)
+    monkeypatch.setattr(tenants_snapshot, "VERSIONS_MAX_AGE", 3600.0 if stale else 0.0)
     he = cast.pop("he")
     if cut is session_token:  # his other device holds one of the same account
         cast.pop("another device")
@@ -215,7 +215,7 @@ def test_a_key_that_is_revoked_leaves_sign_ons_alone_until_what_it_gave_rise_to_
     cast: dict[str, Held], monkeypatch: pytest.MonkeyPatch, stale: bool
 ) -> None:
     """Keys are rotated; that signs nobody out. A session token that it proved is refused at once."""
-    monkeypatch.setattr(tenants_snapshot, "FRESH_FOR", 3600.0 if stale else 0.0)
+    monkeypatch.setattr(tenants_snapshot, "VERSIONS_MAX_AGE", 3600.0 if stale else 0.0)
     he = cast["he"]
     row = Key.objects.for_tenant("nagra").get(kid="nagra-key-1")
     row.state = "revoked"

@@ -132,7 +132,7 @@ def test_a_service_needs_no_lifetime_of_session_tokens_to_sign_devices_on(
     monkeypatch.setattr(Dummy, "Settings", Settings)
     monkeypatch.setattr(Dummy, "endpoints", (Endpoint.SIGNON, Endpoint.SIGNOUT))
     Service.objects.for_tenant("nagra").filter(pk=trial.pk).update(settings={})
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
     assert app.prove("account-1").status_code == 201
     assert app.sign_out(x_auth_service_id=TRIAL).status_code == 200
 
@@ -168,7 +168,7 @@ def test_a_sign_on_dies_with_what_it_rests_on(app: ClientApp, trial: Service) ->
         assert app.refresh().status_code == 200
         revoke_issued(row or Account.objects.for_tenant("nagra").get())
         assert app.refresh().status_code == 401
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
     assert app.prove("account-1").status_code == 201, "what is proven from now on is good"
 
 
@@ -287,7 +287,7 @@ def test_what_policy_forbids_is_a_403_after_which_the_same_proof_is_still_good_o
     later: bool,
     stale: bool,
 ) -> None:
-    monkeypatch.setattr(tenants_snapshot, "FRESH_FOR", 3600.0 if stale else 0.0)
+    monkeypatch.setattr(tenants_snapshot, "VERSIONS_MAX_AGE", 3600.0 if stale else 0.0)
     app.head_end.discover()
     proof = app.head_end.token(jti="once")
     permit = forbid(app)
@@ -300,7 +300,7 @@ def test_what_policy_forbids_is_a_403_after_which_the_same_proof_is_still_good_o
     assert [(device.sign_on, device.signed_on_at) for device in devices()] == before
     assert len(stored()) == rows
     permit()
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
     answer = present(app, proof, **members)
     assert answer.status_code == 201
     assert (answer.json()["client_id"] == known) == later
@@ -420,7 +420,7 @@ def test_where_no_key_can_sign_nobody_is_asked_about_the_subscriber(
     key = SigningKey.objects.for_tenant("nagra").get()
     key.state = KeyState.REVOKED
     key.save()
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
     assert whole(prove(app, accounts)) == UNAVAILABLE
     assert asked == []
     assert stored() == []

@@ -126,7 +126,7 @@ def limit_devices(limit: int) -> None:
     tenant = Tenant.objects.get(pk="nagra")
     tenant.device_limit = limit
     tenant.save()
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
 
 
 # Redeeming
@@ -183,7 +183,7 @@ def test_a_token_that_others_present_at_the_same_time_is_redeemed_where_it_belon
 ) -> None:
     other_service = nagra.headers(x_auth_service_id="Other")
     Service(tenant_id="nagra", name="Other", strategy="operator_token", display_name="O", enabled=True).save()
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
     token = app.session_token()
     own = redemption(nagra, token)
     requests = [redemption(sunrise, token), replace(own, headers=other_service), own][::order]
@@ -666,7 +666,7 @@ def test_two_processes_that_meet_in_the_same_rows_wait_for_each_other_one_way_ro
     app: ClientApp, nagra: HeadEnd, other: Other, kind: str
 ) -> None:
     """A third one holds a row in the middle until both have come to it, or behind each other."""
-    tenant = snapshot.tenant("nagra")
+    tenant = snapshot.get_tenant("nagra")
     assert tenant is not None
     execute: Any
     rows: list[Any]

@@ -171,7 +171,7 @@ def test_state_and_dates_change_and_nothing_else_does(
     admin_client: Client, nagra: HeadEnd, sunrise: HeadEnd
 ) -> None:
     key = Key.objects.for_tenant("nagra").get()
-    before = key.fixed()
+    before = key.immutable_values()
     sent = admin_client.post(
         f"{LIST}{key.pk}/change/",
         {
@@ -189,7 +189,7 @@ def test_state_and_dates_change_and_nothing_else_does(
     )
     assert sent.status_code == 302
     key.refresh_from_db()
-    assert key.fixed() == before
+    assert key.immutable_values() == before
     assert key.state == KeyState.RETIRING
     assert f"{key.not_after:%Y-%m-%d %H:%M %Z}" == "2099-01-01 12:00 UTC"
 
@@ -308,7 +308,7 @@ def test_a_form_that_meets_a_revocation_under_way_is_told_so(
     told = admin_client.post(f"{LIST}{key.pk}/change/", {"state": "active"}, follow=True)
     assert told.status_code == 200
     assert "Not saved" in told.content.decode()
-    assert "A revoked key stays revoked" in told.content.decode()
+    assert "A revoked key cannot be reactivated" in told.content.decode()
 
 
 def _tokens(head_end: HeadEnd, count: int, *, expired: bool = False) -> None:

@@ -29,7 +29,7 @@ def shown(response: Any, name: str) -> str:
 
 
 def introspect(client_id: str, secret: str, token: str) -> Any:
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
     basic = base64.b64encode(f"{client_id}:{secret}".encode()).decode()
     return Client().post(
         "/oauth/introspect",

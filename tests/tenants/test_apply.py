@@ -1,4 +1,4 @@
-"""`manage.py apply`: all of a file or nothing of it, and every mistake has a place."""
+"""`manage.py apply`: applies a whole file or nothing, and every error has a location."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SECRET_BYTES = SECRET.encode()
 
 @pytest.fixture
 def apply(tmp_path: Path) -> Callable[..., list[str]]:
-    """Run the command on a document (dumped to YAML), or on text or bytes as they are."""
+    """Run the command with a document that is dumped to YAML, or with the given text or bytes."""
 
     def run(document: Any, *options: str) -> list[str]:
         path = tmp_path / "tenants.yaml"
@@ -40,14 +40,14 @@ def apply(tmp_path: Path) -> Callable[..., list[str]]:
 
 
 def service(**changes: Any) -> dict[str, Any]:
-    good = {
+    members = {
         "name": SERVICE,
         "strategy": "operator_token",
         "display_name": "Customer Authentication",
         "enabled": True,
         "settings": {"clock_skew": 60},
     }
-    return without_none(good | changes)
+    return without_none(members | changes)
 
 
 def key(**changes: Any) -> dict[str, Any]:
@@ -55,8 +55,8 @@ def key(**changes: Any) -> dict[str, Any]:
 
 
 def tenant(**changes: Any) -> dict[str, Any]:
-    good = {"id": "nagra", "name": "Nagra", "services": [service()], "keys": [key()]}
-    return {"tenants": [without_none(good | changes)]}
+    members = {"id": "nagra", "name": "Nagra", "services": [service()], "keys": [key()]}
+    return {"tenants": [without_none(members | changes)]}
 
 
 def without_none(members: dict[str, Any]) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def writes(captured: CaptureQueriesContext) -> list[str]:
 
 
 @pytest.mark.django_db
-class TestAFileIsApplied:
+class TestApply:
     def test_to_an_empty_database(self, apply: Callable[..., list[str]]) -> None:
         assert apply(tenant()) == [
             "+ tenant nagra",
@@ -83,15 +83,15 @@ class TestAFileIsApplied:
         assert head_end.present(head_end.token(exp=1)).json()["reason"] == "token_expired"
         assert head_end.present(head_end.token()).status_code == 200
 
-    def test_again_and_nothing_is_written(self, apply: Callable[..., list[str]]) -> None:
+    def test_again_writes_nothing(self, apply: Callable[..., list[str]]) -> None:
         apply(tenant())
         before = rows()
         with CaptureQueriesContext(connection) as captured:
             assert apply(tenant()) == ["nothing to do"]
         assert writes(captured) == []
-        assert rows() == before, "not even the version"
+        assert rows() == before, "the version does not change either"
 
-    def test_and_each_change_is_one_line(self, apply: Callable[..., list[str]]) -> None:
+    def test_prints_one_line_for_each_changed_row(self, apply: Callable[..., list[str]]) -> None:
         apply(tenant())
         changed = tenant(
             name="Nagra AG",
@@ -106,16 +106,14 @@ class TestAFileIsApplied:
         ]
         assert apply(changed) == ["nothing to do"]
 
-    def test_as_the_issue_shows_it(
-        self, apply: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_the_example_file(self, apply: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("NAGRA_SECRET", SECRET)
         assert len(apply((ROOT / "examples/demo.yaml").read_text())) == 3
         head_end = HeadEnd("nagra", "70646948-d6fb-4ce8-a433-52a14ee2fa0a", SECRET_BYTES)
         assert head_end.present(head_end.token()).status_code == 200
         assert apply((ROOT / "examples/demo.yaml").read_text()) == ["nothing to do"]
 
-    def test_and_what_it_does_not_mention_stays(
+    def test_keeps_what_is_not_in_the_file(
         self, apply: Callable[..., list[str]], nagra: HeadEnd, sunrise: HeadEnd
     ) -> None:
         Tenant(id="off", name="Off", enabled=False).save()
@@ -131,7 +129,7 @@ class TestAFileIsApplied:
             assert apply(document) == ["nothing to do"]
         assert rows() == before
 
-    def test_with_the_defaults_of_what_it_leaves_out(self, apply: Callable[..., list[str]]) -> None:
+    def test_new_rows_have_defaults_for_omitted_members(self, apply: Callable[..., list[str]]) -> None:
         apply(tenant(services=[service(enabled=None, settings=None)], keys=[key(state=None)]))
         assert Tenant.objects.get().enabled is True
         stored = Service.objects.for_tenant("nagra").get()
@@ -145,7 +143,7 @@ class TestAFileIsApplied:
         assert Key.objects.for_tenant("nagra").get().state == "staged"
         assert Key.objects.for_tenant("nagra").get().algorithm == "HS256"
 
-    def test_and_dates_can_be_taken_back(self, apply: Callable[..., list[str]]) -> None:
+    def test_null_removes_a_date(self, apply: Callable[..., list[str]]) -> None:
         text = """
 tenants:
   - id: nagra
@@ -156,8 +154,8 @@ tenants:
         apply(text % "2030-01-01T00:00:00Z")
         assert apply(text % "null") == ["~ key nagra/key-1: not_after 2030-01-01T00:00:00+00:00 -> none"]
 
-    def test_in_which_words_are_what_they_look_like(self, apply: Callable[..., list[str]]) -> None:
-        """YAML 1.1 would read false, 90 and eight here."""
+    def test_strings_that_yaml_1_1_would_convert_stay_strings(self, apply: Callable[..., list[str]]) -> None:
+        """YAML 1.1 reads them as false, 90 and 8."""
         text = """
 tenants:
   - id: no
@@ -179,17 +177,17 @@ tenants:
         call_command("apply", "-", stdout=out)
         assert out.getvalue().splitlines()[-1] == "+ key nagra/key-1"
 
-    def test_and_each_change_is_in_the_history(self, apply: Callable[..., list[str]]) -> None:
+    def test_adds_each_change_to_the_history(self, apply: Callable[..., list[str]]) -> None:
         apply(tenant())
         apply(tenant(name="Nagra AG"))
         assert [record.name for record in Tenant.objects.get().history.all()] == ["Nagra AG", "Nagra"]
 
 
 @pytest.mark.django_db
-def test_a_dry_run_prints_the_same_and_changes_nothing(apply: Callable[..., list[str]]) -> None:
-    told = apply(tenant(), "--dry-run")
+def test_a_dry_run_prints_the_changes_without_saving_them(apply: Callable[..., list[str]]) -> None:
+    output = apply(tenant(), "--dry-run")
     assert rows() == []
-    assert told == [*apply(tenant()), "nothing was changed: this was a dry run"]
+    assert output == [*apply(tenant()), "dry run: nothing was saved"]
     before = rows()
     assert apply(tenant(enabled=False), "--dry-run")[0] == "~ tenant nagra: enabled on -> off"
     assert apply(tenant(), "--dry-run") == ["nothing to do"]
@@ -243,10 +241,10 @@ def at_secret(secret: Any) -> dict[str, Any]:
 SERVICE_0 = "tenants[0].services[0]"
 KEY_0 = "tenants[0].keys[0]"
 ONE_OF = f"{KEY_0}.secret: must be one of"
-MISTAKES: dict[str, tuple[Any, str]] = {
-    # The text
+ERRORS: dict[str, tuple[Any, str]] = {
+    # YAML syntax
     "nothing": ("", "file: must be a mapping"),
-    "another document": ("- a", "file: must be a mapping"),
+    "a list": ("- a", "file: must be a mapping"),
     "two documents": ("tenants: []\n---\ntenants: []", "line 2: not valid YAML: "),
     "not YAML": ("tenants: [\n  }", "line 2: not valid YAML: "),
     "a tab": ("tenants:\n\t- id: x", "line 2: not valid YAML: "),
@@ -256,9 +254,9 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     "too deep": (deep(17), "line 1: nested deeper than 16"),
     "far too deep": (deep(100_000), "line 1: nested deeper than 16"),
     "a NUL": (b"tenants: [\0]", "file: not valid YAML: "),
-    "an escaped NUL": ('tenants: [{id: "a\\0"}]', "tenants[0].id: holds a NUL"),
-    "half a character": ('tenants: [{id: a, name: "\\ud800"}]', "tenants[0].name: holds a NUL or half"),
-    "a character that is none": ('tenants: [{id: "\\UFFFFFFFF"}]', "file: not valid YAML: "),
+    "an escaped NUL": ('tenants: [{id: "a\\0"}]', "tenants[0].id: contains a NUL"),
+    "an unpaired surrogate": ('tenants: [{id: a, name: "\\ud800"}]', "tenants[0].name: contains a NUL"),
+    "an invalid escape": ('tenants: [{id: "\\UFFFFFFFF"}]', "file: not valid YAML: "),
     "an anchor": ("tenants: &a []", "line 1: anchors and aliases are not allowed"),
     "an alias": ("a: 1\ntenants: *a", "line 2: anchors and aliases are not allowed"),
     "an alias bomb": (
@@ -266,66 +264,75 @@ MISTAKES: dict[str, tuple[Any, str]] = {
         "line 1: anchors and aliases are not allowed",
     ),
     "a tag": ("tenants: !!python/object/apply:os.system [x]", "line 1: tags are not allowed"),
-    "a name that is no text": ("tenants: [{1: x}]", "tenants[0]: a name is not text, at line 1"),
-    "a name that is a list": ("? [a]\n: 1", "file: a name is not text, at line 1"),
-    "a long name": (f"? {'a' * 256}\n: []", "line 1: a name of more than 255 characters"),
-    "a member twice": (
+    "a name that is not a string": ("tenants: [{1: x}]", "tenants[0]: a name is not a string, at line 1"),
+    "a name that is a list": ("? [a]\n: 1", "file: a name is not a string, at line 1"),
+    "a long name": (f"? {'a' * 256}\n: []", "line 1: a name has more than 255 characters"),
+    "a duplicate member": (
         "tenants:\n  - id: nagra\n    name: a\n    name: b",
-        "tenants[0].name: given twice, the second time at line 4",
+        "tenants[0].name: duplicate, at line 4",
     ),
-    "a setting twice": (
+    "a duplicate setting": (
         "tenants: [{id: a, services: [{name: b, settings: {replay: off, replay: required}}]}]",
-        f"{SERVICE_0}.settings.replay: given twice",
+        f"{SERVICE_0}.settings.replay: duplicate, at line 1",
     ),
-    # The form
+    # Structure
     "no tenants": ({}, "tenants: missing"),
-    "something beside the tenants": ({"tenants": [], "users": []}, "users: unknown; there are tenants"),
-    "tenants that are no list": ({"tenants": {}}, "tenants: must be a list"),
-    "a tenant that is a word": ({"tenants": ["nagra"]}, "tenants[0]: must be a mapping"),
+    "an unknown top-level member": (
+        {"tenants": [], "users": []},
+        "users: unknown member; must be one of tenants",
+    ),
+    "tenants that are not a list": ({"tenants": {}}, "tenants: must be a list"),
+    "a tenant that is a string": ({"tenants": ["nagra"]}, "tenants[0]: must be a mapping"),
     "a tenant without an id": ({"tenants": [{"name": "x"}]}, "tenants[0].id: missing"),
-    "an id that is a number": ({"tenants": [{"id": 5}]}, "tenants[0].id: must be text"),
+    "an id that is a number": ({"tenants": [{"id": 5}]}, "tenants[0].id: must be a string"),
     "an unknown member": (
         tenant(colour="red"),
-        "tenants[0].colour: unknown; there are access_token_ttl, allowed_origins",
+        "tenants[0].colour: unknown member; must be one of access_token_ttl, allowed_origins",
     ),
-    "a member of a database row": (tenant(version=5), "tenants[0].version: unknown"),
-    "a name that is null": ({"tenants": [{"id": "a", "name": None}]}, "tenants[0].name: must be text"),
-    "enabled by a word": (tenant(enabled="off"), "tenants[0].enabled: must be true or false"),
-    "a tenant twice": (
+    "a member of a database row": (tenant(version=5), "tenants[0].version: unknown member"),
+    "a name that is null": ({"tenants": [{"id": "a", "name": None}]}, "tenants[0].name: must be a string"),
+    "enabled that is a string": (tenant(enabled="off"), "tenants[0].enabled: must be true or false"),
+    "a duplicate tenant": (
         {"tenants": [{"id": "a", "name": "x"}, {"id": "a", "name": "x"}]},
-        "tenants[1].id: the same as tenants[0].id",
+        "tenants[1].id: duplicate of tenants[0].id",
     ),
     "services that are null": (
         {"tenants": [{"id": "a", "services": None}]},
         "tenants[0].services: must be a list",
     ),
     "a service without a name": (tenant(services=[{"strategy": "x"}]), f"{SERVICE_0}.name: missing"),
-    "a service twice": (
+    "a duplicate service": (
         tenant(services=[service(), service()]),
-        "tenants[0].services[1].name: the same as tenants[0].services[0].name",
+        "tenants[0].services[1].name: duplicate of tenants[0].services[0].name",
     ),
-    "an unknown member of a service": (tenant(services=[service(url="x")]), f"{SERVICE_0}.url: unknown"),
+    "an unknown member of a service": (
+        tenant(services=[service(url="x")]),
+        f"{SERVICE_0}.url: unknown member",
+    ),
     "settings that are a list": (
         tenant(services=[service(settings=[])]),
         f"{SERVICE_0}.settings: must be a mapping",
     ),
-    "a kid twice": (
+    "a duplicate kid": (
         tenant(keys=[key(), key()]),
-        "tenants[0].keys[1].kid: the same as tenants[0].keys[0].kid",
+        "tenants[0].keys[1].kid: duplicate of tenants[0].keys[0].kid",
     ),
-    "an unknown member of a key": (tenant(keys=[key(id=1)]), f"{KEY_0}.id: unknown"),
-    "a date without a zone": (
+    "an unknown member of a key": (tenant(keys=[key(id=1)]), f"{KEY_0}.id: unknown member"),
+    "a date without a UTC offset": (
         tenant(keys=[key(not_before="2030-01-01T00:00:00")]),
-        f"{KEY_0}.not_before: must be a moment with its zone",
+        f"{KEY_0}.not_before: must be an ISO 8601 date and time with a UTC offset",
     ),
-    "a date that is none": (tenant(keys=[key(not_after="soon")]), f"{KEY_0}.not_after: must be a moment"),
-    "a date at the end of time": (
+    "an invalid date": (
+        tenant(keys=[key(not_after="soon")]),
+        f"{KEY_0}.not_after: must be an ISO 8601 date and time",
+    ),
+    "a date that overflows in UTC": (
         tenant(keys=[key(not_after="9999-12-31T23:59:59-12:00")]),
-        f"{KEY_0}.not_after: must be a moment",
+        f"{KEY_0}.not_after: must be an ISO 8601 date and time",
     ),
-    # What the models refuse
+    # Validation by the models
     "a tenant without a name": (tenant(name=None), "tenants[0].name: This field cannot be blank."),
-    "an id that no header could carry": (
+    "an id that is not valid in a header": (
         {"tenants": [{"id": "na gra", "name": "x"}]},
         "tenants[0].id: 1 to 64 letters",
     ),
@@ -333,9 +340,9 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     "a service name with a comma": (tenant(services=[service(name="a,b")]), f"{SERVICE_0}.name: Printable"),
     "an unknown strategy": (
         tenant(services=[service(strategy="magic")]),
-        f"{SERVICE_0}.strategy: There is no strategy 'magic' here.",
+        f"{SERVICE_0}.strategy: The strategy 'magic' is not installed.",
     ),
-    "a logo that is no https address": (
+    "a logo that is not an https URL": (
         tenant(services=[service(logo="http://x.example/")]),
         f"{SERVICE_0}.logo: Enter a valid URL.",
     ),
@@ -347,7 +354,7 @@ MISTAKES: dict[str, tuple[Any, str]] = {
         tenant(services=[service(settings={"skew": 1})]),
         f"{SERVICE_0}.settings.skew: operator_token has no such setting.",
     ),
-    "a kid that is none": (tenant(keys=[key(kid="a b")]), f"{KEY_0}.kid: 1 to 128 letters"),
+    "an invalid kid": (tenant(keys=[key(kid="a b")]), f"{KEY_0}.kid: 1 to 128 letters"),
     "an unknown state": (tenant(keys=[key(state="lively")]), f"{KEY_0}.state: Value 'lively' is not a valid"),
     "an unknown algorithm": (
         tenant(keys=[key(algorithm="none")]),
@@ -359,47 +366,50 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     ),
     # Secrets
     "no secret": (tenant(keys=[{"kid": "a"}]), f"{KEY_0}.secret: missing"),
-    "a secret without a form": (at_secret(SECRET), ONE_OF),
-    "an empty form": (at_secret({}), ONE_OF),
-    "two forms": (at_secret({"text": SECRET, "base64": SECRET}), ONE_OF),
-    "an unknown form": (at_secret({SECRET: "x"}), ONE_OF),
-    "an encoding alone": (at_secret({"encoding": "base64"}), ONE_OF),
-    "a secret of another type": (at_secret({"text": 5}), f"{KEY_0}.secret.text: must be text"),
-    "a form and an encoding": (
+    "a secret that is not a reference": (at_secret(SECRET), ONE_OF),
+    "an empty reference": (at_secret({}), ONE_OF),
+    "two sources": (at_secret({"text": SECRET, "base64": SECRET}), ONE_OF),
+    "an unknown source": (at_secret({SECRET: "x"}), ONE_OF),
+    "only an encoding": (at_secret({"encoding": "base64"}), ONE_OF),
+    "a secret of another type": (at_secret({"text": 5}), f"{KEY_0}.secret.text: must be a string"),
+    "an inline secret with an encoding": (
         at_secret({"base64": SECRET, "encoding": "base64"}),
-        f"{KEY_0}.secret.encoding: is for env and file only",
+        f"{KEY_0}.secret.encoding: is allowed with env and file only",
     ),
     "an unknown encoding": (
         at_secret({"env": "NOT_SET", "encoding": SECRET}),
         f"{KEY_0}.secret.encoding: must be one of text, base64, base64url",
     ),
-    "a secret where the name of a variable belongs": (
+    "a secret instead of the name of a variable": (
         at_secret({"env": SECRET}),
-        f"{KEY_0}.secret.env: must be the name of a variable",
+        f"{KEY_0}.secret.env: must be the name of an environment variable",
     ),
     "a variable that is not set": (
         at_secret({"env": "NOT_SET"}),
         f"{KEY_0}.secret.env: the variable NOT_SET is not set",
     ),
-    "a file that is not there": (
+    "a file that does not exist": (
         at_secret({"file": "gone"}),
         f"{KEY_0}.secret.file: cannot read gone: No such file",
     ),
     "a folder": (at_secret({"file": "."}), f"{KEY_0}.secret.file: cannot read .: Is a directory"),
-    "no path": (at_secret({"file": ""}), f"{KEY_0}.secret.file: must be a path"),
-    "no base64": (at_secret({"base64": SECRET}), f"{KEY_0}.secret: The secret is not valid base64."),
-    "no base64url": (at_secret({"base64url": "a+/b"}), f"{KEY_0}.secret: The secret is not valid base64url."),
+    "an empty path": (at_secret({"file": ""}), f"{KEY_0}.secret.file: must be a path"),
+    "invalid base64": (at_secret({"base64": SECRET}), f"{KEY_0}.secret: The secret is not valid base64."),
+    "invalid base64url": (
+        at_secret({"base64url": "a+/b"}),
+        f"{KEY_0}.secret: The secret is not valid base64url.",
+    ),
     "a short secret": (
         at_secret({"text": "short"}),
-        f"{KEY_0}.secret: HS256 needs a secret of at least 32 bytes, this has 5.",
+        f"{KEY_0}.secret: HS256 needs a secret of at least 32 bytes; this one has 5.",
     ),
     "a secret too short for its algorithm": (
         tenant(keys=[key(algorithm="HS512")]),
-        f"{KEY_0}.secret: HS512 needs a secret of at least 64 bytes, this has 34.",
+        f"{KEY_0}.secret: HS512 needs a secret of at least 64 bytes; this one has 34.",
     ),
     "a secret that is too long": (
         at_secret({"text": "ab" * 600}),
-        f"{KEY_0}.secret: A secret has at most 1024 bytes, this has 1200.",
+        f"{KEY_0}.secret: A secret has at most 1024 bytes; this one has 1200.",
     ),
     "a secret of one byte repeated": (
         at_secret({"text": "a" * 32}),
@@ -421,18 +431,18 @@ MISTAKES: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize(("document", "told"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_one_line_that_says_where_and_nothing_is_changed(
-    apply: Callable[..., list[str]], document: Any, told: str
+@pytest.mark.parametrize(("document", "expected"), ERRORS.values(), ids=ERRORS)
+def test_an_error_is_one_line_with_its_location_and_changes_nothing(
+    apply: Callable[..., list[str]], document: Any, expected: str
 ) -> None:
     if isinstance(document, dict) and isinstance(document.get("tenants"), list):
-        # A tenant before it that is right: it is not stored either.
-        ahead = {"id": "ahead", "name": "Ahead"}
-        document = {**document, "tenants": [*document["tenants"], ahead]}
+        # A valid tenant, which must not be saved either.
+        valid = {"id": "valid", "name": "Valid"}
+        document = {**document, "tenants": [*document["tenants"], valid]}
     with pytest.raises(CommandError) as raised:
         apply(document)
     message = str(raised.value)
-    assert message.startswith(told), message
+    assert message.startswith(expected), message
     assert "\n" not in message
     assert SECRET not in message
     assert rows() == []
@@ -440,7 +450,7 @@ def test_a_mistake_is_one_line_that_says_where_and_nothing_is_changed(
 
 
 @pytest.mark.django_db
-def test_a_mistake_in_the_last_key_takes_back_all_that_came_before(
+def test_an_error_in_the_last_key_rolls_back_all_changes(
     apply: Callable[..., list[str]], nagra: HeadEnd
 ) -> None:
     before = rows()
@@ -451,85 +461,85 @@ def test_a_mistake_in_the_last_key_takes_back_all_that_came_before(
 
 
 @pytest.mark.django_db
-class TestMaterialNeverChanges:
-    def refused(self, apply: Callable[..., list[str]], document: Any) -> str:
+class TestImmutableValues:
+    def error(self, apply: Callable[..., list[str]], document: Any) -> str:
         before = rows()
         with pytest.raises(CommandError) as raised:
             apply(document)
         assert rows() == before
         return str(raised.value)
 
-    def test_not_the_secret(self, apply: Callable[..., list[str]]) -> None:
+    def test_the_secret(self, apply: Callable[..., list[str]]) -> None:
         apply(tenant())
-        message = self.refused(apply, at_secret({"text": SECRET + "!"}))
-        assert message == f"{KEY_0}.secret: another secret than this key has: rotation is a new key"
+        message = self.error(apply, at_secret({"text": SECRET + "!"}))
+        assert message == f"{KEY_0}.secret: differs from the stored secret: create a new key to rotate"
 
-    def test_not_the_algorithm(self, apply: Callable[..., list[str]]) -> None:
+    def test_the_algorithm(self, apply: Callable[..., list[str]]) -> None:
         apply(tenant())
-        message = self.refused(apply, tenant(keys=[key(algorithm="HS384")]))
-        assert message == f"{KEY_0}.algorithm: it never changes: this key has HS256"
+        message = self.error(apply, tenant(keys=[key(algorithm="HS384")]))
+        assert message == f"{KEY_0}.algorithm: cannot be changed: this key uses HS256"
 
-    def test_not_a_revocation(self, apply: Callable[..., list[str]]) -> None:
+    def test_the_state_of_a_revoked_key(self, apply: Callable[..., list[str]]) -> None:
         apply(tenant(keys=[key(state="revoked")]))
         assert apply(tenant(keys=[key(state="revoked")])) == ["nothing to do"]
-        message = self.refused(apply, tenant())
-        assert message == f"{KEY_0}.state: A revoked key stays revoked: make a new one."
+        message = self.error(apply, tenant())
+        assert message == f"{KEY_0}.state: A revoked key cannot be reactivated: create a new one."
 
-    def test_not_the_strategy_of_a_service(self, apply: Callable[..., list[str]]) -> None:
+    def test_the_strategy_of_a_service(self, apply: Callable[..., list[str]]) -> None:
         apply(tenant())
-        message = self.refused(apply, tenant(services=[service(strategy="dummy", settings=None)]))
-        assert message == f"{SERVICE_0}.strategy: it never changes: this service has operator_token"
+        message = self.error(apply, tenant(services=[service(strategy="dummy", settings=None)]))
+        assert message == f"{SERVICE_0}.strategy: cannot be changed: this service uses operator_token"
 
-    def test_and_a_secret_that_cannot_be_compared_is_told(
+    def test_a_stored_secret_that_cannot_be_decrypted_is_reported(
         self, apply: Callable[..., list[str]], settings: Any
     ) -> None:
         apply(tenant())
         settings.AGS_ENCRYPTION_KEYS = (bytes(range(32, 64)),)
-        message = self.refused(apply, tenant())
-        assert message == f"{KEY_0}.secret: no encryption key opens the stored secret"
+        message = self.error(apply, tenant())
+        assert message == f"{KEY_0}.secret: the stored secret cannot be decrypted"
 
 
 @pytest.mark.django_db
-def test_the_secret_of_a_key_that_exists_need_not_be_given(apply: Callable[..., list[str]]) -> None:
+def test_the_secret_of_an_existing_key_is_optional(apply: Callable[..., list[str]]) -> None:
     apply(tenant())
     assert apply(tenant(keys=[key(secret=None)])) == ["nothing to do"]
     assert apply(at_secret({"env": "NOT_SET"})) == ["nothing to do"]
 
 
 @pytest.mark.django_db
-def test_a_large_file_is_not_read_to_its_end(apply: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_a_large_secret_file_is_not_read_completely(apply: Callable[..., list[str]], tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("ab" * SECRET_FILE_MAX_LENGTH)
-    with pytest.raises(CommandError, match=f"this has {SECRET_FILE_MAX_LENGTH}"):
+    with pytest.raises(CommandError, match=f"this one has {SECRET_FILE_MAX_LENGTH}"):
         apply(at_secret({"file": "secret"}))
 
 
 @pytest.mark.django_db
-def test_a_service_whose_provider_is_gone_can_stay_and_be_disabled(
+def test_a_service_whose_provider_is_not_installed_can_be_kept_and_disabled(
     apply: Callable[..., list[str]], nagra: HeadEnd
 ) -> None:
     Service.objects.for_tenant("nagra").update(strategy="gone", settings={"old": 1})
-    stays = {"name": SERVICE, "strategy": "gone", "enabled": True, "settings": {"old": 1}}
-    assert apply(tenant(services=[stays], keys=[])) == ["nothing to do"]
-    assert apply(tenant(services=[stays | {"enabled": False}], keys=[])) == [
+    unchanged = {"name": SERVICE, "strategy": "gone", "enabled": True, "settings": {"old": 1}}
+    assert apply(tenant(services=[unchanged], keys=[])) == ["nothing to do"]
+    assert apply(tenant(services=[unchanged | {"enabled": False}], keys=[])) == [
         "~ service nagra/Customer Auth Service: enabled on -> off"
     ]
-    with pytest.raises(CommandError, match=r"\.strategy: There is no strategy 'gone' here"):
-        apply(tenant(services=[stays], keys=[]))
+    with pytest.raises(CommandError, match=r"\.strategy: The strategy 'gone' is not installed"):
+        apply(tenant(services=[unchanged], keys=[]))
 
 
 @pytest.mark.django_db
-def test_a_disabled_service_whose_settings_no_longer_fit_can_stay(
+def test_a_disabled_service_with_invalid_settings_can_be_kept(
     apply: Callable[..., list[str]], nagra: HeadEnd
 ) -> None:
     Service.objects.for_tenant("nagra").update(enabled=False, settings={"old": 1})
-    stays = {"name": SERVICE, "enabled": False, "settings": {"old": 1}}
-    assert apply(tenant(services=[stays], keys=[])) == ["nothing to do"]
+    unchanged = {"name": SERVICE, "enabled": False, "settings": {"old": 1}}
+    assert apply(tenant(services=[unchanged], keys=[])) == ["nothing to do"]
     with pytest.raises(CommandError, match=r"\.settings\.old: operator_token has no such setting"):
-        apply(tenant(services=[stays | {"enabled": True}], keys=[]))
+        apply(tenant(services=[unchanged | {"enabled": True}], keys=[]))
 
 
 @pytest.mark.django_db
-def test_the_same_kid_and_service_of_another_tenant_are_others(
+def test_the_same_kid_and_service_name_of_another_tenant_are_not_changed(
     apply: Callable[..., list[str]], sunrise: HeadEnd
 ) -> None:
     add_key(HeadEnd("sunrise", "key-1", bytes(range(50, 90))))
@@ -538,6 +548,6 @@ def test_the_same_kid_and_service_of_another_tenant_are_others(
     assert [row for row in rows() if "sunrise" in (row["id"], row.get("tenant_id"))] == before
 
 
-def test_a_file_that_is_not_there_is_told(db: None, tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(db: None, tmp_path: Path) -> None:
     with pytest.raises(CommandError, match=r"gone\.yaml: No such file or directory"):
         call_command("apply", str(tmp_path / "gone.yaml"))

@@ -1,4 +1,4 @@
-"""`manage.py export`: what comes out goes in again, and no secret comes out."""
+"""`manage.py export`: `apply` reads the output back, and it contains no secret."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tenants.config_file.export import export as export_tenants
-from tenants.config_file.yaml_loader import parse
+from tenants.config_file.yaml_loader import parse_yaml
 from tenants.models import Key, Service, SigningKey, Tenant
 from tests.conftest import SERVICE, HeadEnd, add_key
 
@@ -68,7 +68,7 @@ def apply(text: str, folder: Path) -> list[str]:
 
 
 def variables(text: str) -> dict[tuple[str, str], str]:
-    """Which variable stands for the secret of which key."""
+    """Return the names of the variables by tenant ID and kid."""
     return {
         (tenant["id"], key["kid"]): key["secret"]["env"]
         for tenant in yaml.safe_load(text)["tenants"]
@@ -76,14 +76,14 @@ def variables(text: str) -> dict[tuple[str, str], str]:
     }
 
 
-def forget_everything() -> None:
+def clear_database() -> None:
     for model in (Key, Service, SigningKey, Tenant):
         model._base_manager.all().delete()
 
 
 @pytest.fixture
-def crowd(nagra: HeadEnd, sunrise: HeadEnd) -> None:
-    """Two operators with what is awkward to write down."""
+def awkward_tenants(nagra: HeadEnd, sunrise: HeadEnd) -> None:
+    """Tenants with values that are difficult to represent in YAML."""
     add_key(HeadEnd("nagra", "a.b", bytes(range(40, 104)), "HS512"), state="staged")
     add_key(HeadEnd("nagra", "a_b", bytes(range(41, 105)), "HS512"), state="retiring")
     add_key(
@@ -103,32 +103,32 @@ def crowd(nagra: HeadEnd, sunrise: HeadEnd) -> None:
     Tenant(id="Zulu", name="~").save()
 
 
-def test_an_operator_is_written_in_the_form_that_apply_reads(nagra: HeadEnd) -> None:
+def test_the_output_has_the_format_of_apply(nagra: HeadEnd) -> None:
     assert export() == NAGRA
 
 
-def test_what_was_exported_is_nothing_to_do(crowd: None, tmp_path: Path) -> None:
+def test_applying_an_export_changes_nothing(awkward_tenants: None, tmp_path: Path) -> None:
     assert apply(export(), tmp_path) == ["nothing to do"]
     assert apply(export("sunrise"), tmp_path) == ["nothing to do"]
 
 
-def test_what_was_exported_makes_the_same_database_elsewhere(
-    crowd: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_export_recreates_the_configuration_in_an_empty_database(
+    awkward_tenants: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = export()
     secrets = {(key.tenant_id, key.kid): key.secret() for key in Key.unscoped.all()}
-    forget_everything()
+    clear_database()
     for key, variable in variables(text).items():
         monkeypatch.setenv(variable, base64.b64encode(secrets[key]).decode())
     assert apply(text, tmp_path)[0] == "+ tenant 010"
     assert export() == text
     assert {(key.tenant_id, key.kid): key.secret() for key in Key.unscoped.all()} == secrets
-    assert apply(text, tmp_path) == ["nothing to do"], "now that the variables are set, secrets are compared"
+    assert apply(text, tmp_path) == ["nothing to do"], "the variables are set, so the secrets are compared"
 
 
-def test_elsewhere_the_variable_that_is_missing_is_named(nagra: HeadEnd, tmp_path: Path) -> None:
+def test_a_missing_variable_is_named(nagra: HeadEnd, tmp_path: Path) -> None:
     text = export()
-    forget_everything()
+    clear_database()
     with pytest.raises(CommandError) as raised:
         apply(text, tmp_path)
     assert str(raised.value) == (
@@ -137,14 +137,14 @@ def test_elsewhere_the_variable_that_is_missing_is_named(nagra: HeadEnd, tmp_pat
     assert not Tenant.objects.exists()
 
 
-def test_it_is_the_same_text_each_time_whatever_came_first(crowd: None) -> None:
+def test_the_output_does_not_depend_on_the_order_of_rows(awkward_tenants: None) -> None:
     text = export()
     assert [tenant["id"] for tenant in yaml.safe_load(text)["tenants"]] == ["010", "Zulu", "nagra", "sunrise"]
     assert [kid for _, kid in variables(text)] == ["A_B", "a.b", "a_b", "nagra-key-1", "sunrise-key-1"]
     assert export_tenants(reversed(Tenant.objects.order_by("id"))) == text
 
 
-def test_no_two_keys_share_a_variable_whatever_is_exported_together(crowd: None) -> None:
+def test_each_key_has_its_own_variable(awkward_tenants: None) -> None:
     Tenant(id="nagra-a", name="x").save()
     Tenant(id="NAGRA", name="x").save()
     add_key(HeadEnd("nagra-a", "b", bytes(range(42, 106))))
@@ -155,21 +155,21 @@ def test_no_two_keys_share_a_variable_whatever_is_exported_together(crowd: None)
     assert variables(export("nagra")) == {key: name for key, name in names.items() if key[0] == "nagra"}
 
 
-def test_only_the_named_tenants_are_written(nagra: HeadEnd, sunrise: HeadEnd) -> None:
+def test_only_the_given_tenants_are_exported(nagra: HeadEnd, sunrise: HeadEnd) -> None:
     assert export("nagra") == NAGRA
-    with pytest.raises(CommandError, match=r"There is no tenant nobody\."):
+    with pytest.raises(CommandError, match=r"Tenant nobody does not exist\."):
         export("nagra", "nobody")
 
 
-def test_no_secret_is_written(crowd: None) -> None:
+def test_no_secret_is_exported(awkward_tenants: None) -> None:
     text = export()
     for key in Key.unscoped.all():
-        for form in (key.secret(), bytes(key.sealed_secret)):
-            for spelling in (base64.b64encode(form).decode(), form.hex(), form.decode("latin-1")):
-                assert spelling[:16] not in text
+        for secret in (key.secret(), bytes(key.sealed_secret)):
+            for encoded in (base64.b64encode(secret).decode(), secret.hex(), secret.decode("latin-1")):
+                assert encoded[:16] not in text
 
 
-def test_a_key_that_cannot_be_decrypted_is_exported_all_the_same(
+def test_a_key_that_cannot_be_decrypted_is_exported_too(
     nagra: HeadEnd, tmp_path: Path, settings: Any
 ) -> None:
     settings.AGS_ENCRYPTION_KEYS = (bytes(range(32, 64)),)
@@ -177,7 +177,7 @@ def test_a_key_that_cannot_be_decrypted_is_exported_all_the_same(
     assert apply(NAGRA, tmp_path) == ["nothing to do"]
 
 
-def test_nothing_is_an_empty_list(db: None, tmp_path: Path) -> None:
+def test_without_tenants_the_list_is_empty(db: None, tmp_path: Path) -> None:
     assert export() == "tenants: []\n"
     assert apply(export(), tmp_path) == ["nothing to do"]
 
@@ -191,10 +191,8 @@ VALUES = st.one_of(st.none(), st.booleans(), st.integers(-(10**17), 10**17), WOR
 
 @given(name=WORDS | AWKWARD, stored=st.dictionaries(WORDS | AWKWARD, VALUES, max_size=4))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_whatever_text_and_settings_are_stored_is_read_as_it_was(
-    nagra: HeadEnd, name: str, stored: dict[str, Any]
-) -> None:
+def test_all_text_and_settings_round_trip(nagra: HeadEnd, name: str, stored: dict[str, Any]) -> None:
     Service.objects.for_tenant("nagra").update(display_name=name, settings=stored)
-    (tenant,) = parse(export().encode())["tenants"]
+    (tenant,) = parse_yaml(export().encode())["tenants"]
     (service,) = tenant["services"]
     assert (service["name"], service["display_name"], service["settings"]) == (SERVICE, name, stored)

@@ -1,4 +1,4 @@
-"""What operators enter and keep in files, from the reports in tests/cases."""
+"""Input from operators' reports (tests/cases): in the admin and in configuration files."""
 
 from __future__ import annotations
 
@@ -24,47 +24,47 @@ from tests.upstream.signer import signer
 
 CASES = Path(__file__).parent.parent / "cases"
 
-NEEDED: dict[str, dict[str, Any]] = {
+REQUIRED: dict[str, dict[str, Any]] = {
     "operator_login": {"address": "https://idp.example/login", "authentication": "none"},
     "signed_jwt": {"keys_from": "entered", "issuer": "https://idp.example", "audience": "ags"},
 }
 
 Enter = Callable[..., str]
-"""Enters settings of a service of that strategy, and returns what is wrong with them, or nothing."""
+"""Creates a service with a strategy and settings; returns the error message, or an empty string."""
 
 
-def apply(folder: Path, **of_nagra: Any) -> str:
-    """Apply a file that says this of nagra, and return what has changed."""
+def apply(folder: Path, **members: Any) -> str:
+    """Apply a file with these members of the tenant nagra, and return the output."""
     file, out = folder / "tenants.yaml", io.StringIO()
-    file.write_text(yaml.safe_dump({"tenants": [{"id": "nagra", **of_nagra}]}))
+    file.write_text(yaml.safe_dump({"tenants": [{"id": "nagra", **members}]}))
     call_command("apply", str(file), stdout=out)
     return out.getvalue()
 
 
 @pytest.fixture(params=["admin", "apply"])
 def enter(request: Any, nagra: HeadEnd, admin_client: Client, tmp_path: Path) -> Enter:
-    def in_the_admin(strategy: str, **settings: Any) -> str:
+    def enter_in_admin(strategy: str, **settings: Any) -> str:
         declared = strategies()[strategy].Settings.base_fields
         fields = {name: field.initial for name, field in declared.items() if field.initial is not None}
-        fields |= {**NEEDED[strategy], **settings}
+        fields |= {**REQUIRED[strategy], **settings}
         form = {f"settings-{name}": value for name, value in fields.items()}
         page = f"/admin/tenants/service/add/?tenant=nagra&strategy={strategy}"
-        answer = admin_client.post(page, {"name": "Field", "display_name": "x", "enabled": "on", **form})
-        if answer.status_code == 302:
+        response = admin_client.post(page, {"name": "Field", "display_name": "x", "enabled": "on", **form})
+        if response.status_code == 302:
             return ""
-        return str(answer.context["adminform"].form.errors.get_json_data())
+        return str(response.context["adminform"].form.errors.get_json_data())
 
-    def by_a_file(strategy: str, **settings: Any) -> str:
+    def enter_in_file(strategy: str, **settings: Any) -> str:
         service = {"name": "Field", "strategy": strategy, "display_name": "x", "enabled": True}
-        service["settings"] = {**NEEDED[strategy], **settings}
+        service["settings"] = {**REQUIRED[strategy], **settings}
         try:
             apply(tmp_path, services=[service])
-        except CommandError as mistake:
-            return str(mistake)
+        except CommandError as error:
+            return str(error)
         assert apply(tmp_path, services=[service]) == "nothing to do\n"
         return ""
 
-    return in_the_admin if request.param == "admin" else by_a_file
+    return enter_in_admin if request.param == "admin" else enter_in_file
 
 
 def stored(setting: str) -> Any:
@@ -72,17 +72,21 @@ def stored(setting: str) -> Any:
 
 
 @pytest.mark.parametrize("file", ["ca-bom.pem", "ca-comment.pem"])
-def test_06_of_certificates_only_the_pem_blocks_are_read(enter: Enter, file: str) -> None:
+def test_06_text_around_pem_certificates_is_ignored(enter: Enter, file: str) -> None:
     text = (CASES / "06-ca-certificates-not-ascii" / file).read_text()
-    both = f"{text}Küche\n{authority().certificate}\nKüche"
-    assert enter("operator_login", ca_certificates=both) == ""
-    kept = stored("ca_certificates")
-    assert kept.isascii()
-    assert kept.count("-----BEGIN CERTIFICATE-----") == kept.count("-----END CERTIFICATE-----") == 2
+    pasted = f"{text}Küche\n{authority().certificate}\nKüche"
+    assert enter("operator_login", ca_certificates=pasted) == ""
+    certificates = stored("ca_certificates")
+    assert certificates.isascii()
+    assert (
+        certificates.count("-----BEGIN CERTIFICATE-----")
+        == certificates.count("-----END CERTIFICATE-----")
+        == 2
+    )
 
 
 BLOCK = authority().certificate.strip()
-RUBBISH = {
+NOT_CERTIFICATES = {
     "no block": "Küche",
     "an umlaut in a block": BLOCK[:60] + "ü" + BLOCK[61:],
     "no end": BLOCK.removesuffix("-----END CERTIFICATE-----") + "ü",
@@ -90,24 +94,24 @@ RUBBISH = {
 }
 
 
-@pytest.mark.parametrize("text", RUBBISH.values(), ids=RUBBISH)
-def test_06_rubbish_gets_a_message_at_the_field(enter: Enter, text: str) -> None:
-    told = enter("operator_login", ca_certificates=text)
-    assert "ca_certificates" in told
-    assert "This is not a certificate in PEM." in told
+@pytest.mark.parametrize("text", NOT_CERTIFICATES.values(), ids=NOT_CERTIFICATES)
+def test_06_invalid_certificates_are_reported_at_their_field(enter: Enter, text: str) -> None:
+    message = enter("operator_login", ca_certificates=text)
+    assert "ca_certificates" in message
+    assert "This is not a certificate in PEM." in message
 
 
 PRIVATE = rsa.generate_private_key(65537, 2048)
 PRIVATE_PEM = PRIVATE.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-OTHERS: dict[str, tuple[str, dict[str, Any], str]] = {
+OTHER_FIELDS: dict[str, tuple[str, dict[str, Any], str]] = {
     "a private key": ("operator_login", {"encryption": "decrypt"}, "private_key"),
     "public keys": ("signed_jwt", {"key_id": "k1"}, "public_keys"),
 }
 
 
 @pytest.mark.parametrize("text", ["Küche", '{"kty": "Küche"}', "-----BEGIN PUBLIC KEY-----\nü\n"])
-@pytest.mark.parametrize(("strategy", "settings", "name"), OTHERS.values(), ids=OTHERS)
-def test_06_so_does_rubbish_in_other_fields(
+@pytest.mark.parametrize(("strategy", "settings", "name"), OTHER_FIELDS.values(), ids=OTHER_FIELDS)
+def test_06_other_invalid_keys_are_reported_at_their_field(
     enter: Enter, strategy: str, settings: dict[str, Any], name: str, text: str
 ) -> None:
     assert name in enter(strategy, **settings, **{name: text})
@@ -117,13 +121,13 @@ PASTED = ["{}", "\ufeff{}", "\n\n {} \n\n", "\ufeff\n{}\r\n"]
 
 
 @pytest.mark.parametrize("pasted", PASTED, ids=ascii)
-def test_06_a_private_key_may_be_pasted_with_what_surrounds_it(enter: Enter, pasted: str) -> None:
+def test_06_a_private_key_may_be_pasted_with_surrounding_white_space(enter: Enter, pasted: str) -> None:
     settings = {"encryption": "decrypt", "private_key": pasted.replace("{}", PRIVATE_PEM)}
     assert enter("operator_login", **settings) == ""
 
 
 @pytest.mark.parametrize("pasted", PASTED, ids=ascii)
-def test_06_so_may_public_keys(enter: Enter, pasted: str) -> None:
+def test_06_public_keys_may_be_pasted_with_surrounding_white_space(enter: Enter, pasted: str) -> None:
     key_set = json.dumps({"keys": [signer("RS256", "k1").jwk()]})
     assert enter("signed_jwt", public_keys=pasted.replace("{}", key_set)) == ""
 
@@ -131,15 +135,15 @@ def test_06_so_may_public_keys(enter: Enter, pasted: str) -> None:
 SECRETS = CASES / "11-secret-with-newline"
 SECRET = (SECRETS / "secret.txt").read_text()
 VARIABLES = {
-    "MARK": f"\ufeff{SECRET}",
+    "BYTE_ORDER_MARK": f"\ufeff{SECRET}",
     "LINE": f"{SECRET}\n",
     "LINES": f"{SECRET}\r\n\n",
     "BASE64": f"\ufeff{base64.b64encode(SECRET.encode()).decode()}\n",
     "EMPTY": "\ufeff\r\n",
 }
-WAYS: dict[str, dict[str, str]] = {
+REFERENCES: dict[str, dict[str, str]] = {
     **{path.name: {"file": str(path)} for path in sorted(SECRETS.glob("*.txt"))},
-    **{name: {"env": name} for name in ("MARK", "LINE", "LINES")},
+    **{name: {"env": name} for name in ("BYTE_ORDER_MARK", "LINE", "LINES")},
     "BASE64": {"env": "BASE64", "encoding": "base64"},
     "text": {"text": f"\ufeff{SECRET}\n"},
 }
@@ -156,36 +160,38 @@ def key(secret: dict[str, str]) -> dict[str, Any]:
 
 
 def login(**settings: Any) -> dict[str, Any]:
-    given = {"address": "https://idp.example/login", "authentication": "basic", "user": "ags", **settings}
-    return {"name": "Field", "strategy": "operator_login", "display_name": "x", "settings": given}
+    rules = {"address": "https://idp.example/login", "authentication": "basic", "user": "ags", **settings}
+    return {"name": "Field", "strategy": "operator_login", "display_name": "x", "settings": rules}
 
 
 @pytest.mark.usefixtures("variables")
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-def test_11_a_byte_order_mark_and_line_ends_are_no_part_of_the_secret_of_a_key(
-    nagra: HeadEnd, tmp_path: Path, way: dict[str, str]
+@pytest.mark.parametrize("reference", REFERENCES.values(), ids=REFERENCES)
+def test_11_a_byte_order_mark_and_line_ends_are_stripped_from_the_secret_of_a_key(
+    nagra: HeadEnd, tmp_path: Path, reference: dict[str, str]
 ) -> None:
-    assert apply(tmp_path, keys=[key(way)]) == "+ key nagra/field\n"
-    assert apply(tmp_path, keys=[key(way)]) == "nothing to do\n"
+    assert apply(tmp_path, keys=[key(reference)]) == "+ key nagra/field\n"
+    assert apply(tmp_path, keys=[key(reference)]) == "nothing to do\n"
     operator = HeadEnd("nagra", "field", SECRET.encode())
     assert operator.present(operator.token()).status_code == 200
 
 
 @pytest.mark.usefixtures("variables")
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-def test_11_nor_of_a_secret_setting(nagra: HeadEnd, tmp_path: Path, way: dict[str, str]) -> None:
-    assert apply(tmp_path, services=[login(secret=way)]) == "+ service nagra/Field\n"
-    assert apply(tmp_path, services=[login(secret=way)]) == "nothing to do\n"
+@pytest.mark.parametrize("reference", REFERENCES.values(), ids=REFERENCES)
+def test_11_they_are_stripped_from_a_secret_setting(
+    nagra: HeadEnd, tmp_path: Path, reference: dict[str, str]
+) -> None:
+    assert apply(tmp_path, services=[login(secret=reference)]) == "+ service nagra/Field\n"
+    assert apply(tmp_path, services=[login(secret=reference)]) == "nothing to do\n"
     assert Service.objects.for_tenant("nagra").get(name="Field").settings_with_secrets()["secret"] == SECRET
 
 
 @pytest.mark.usefixtures("variables")
-def test_11_a_variable_with_nothing_else_is_not_set(nagra: HeadEnd, tmp_path: Path) -> None:
+def test_11_a_variable_with_only_white_space_counts_as_not_set(nagra: HeadEnd, tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="the variable EMPTY is not set"):
         apply(tmp_path, keys=[key({"env": "EMPTY"})])
 
 
-def test_11_nor_are_they_where_staff_enter_the_secret(admin_client: Client, nagra: HeadEnd) -> None:
+def test_11_they_are_stripped_in_the_admin(admin_client: Client, nagra: HeadEnd) -> None:
     form = {"tenant": "nagra", "kid": "field", "algorithm": "HS256", "state": "active", "source": "enter"}
     entered = {"encoding": "text", "secret": f"\ufeff{SECRET}\r\n"}
     assert admin_client.post("/admin/tenants/key/add/", {**form, **entered}).status_code == 302
@@ -193,7 +199,7 @@ def test_11_nor_are_they_where_staff_enter_the_secret(admin_client: Client, nagr
     assert operator.present(operator.token()).status_code == 200
 
 
-def test_11_what_looks_like_a_stored_secret_in_front_of_them_moves_none(
+def test_11_a_placeholder_with_white_space_does_not_move_the_stored_secret(
     nagra: HeadEnd, tmp_path: Path
 ) -> None:
     apply(tmp_path, services=[login(secret=SECRET)])
@@ -205,36 +211,40 @@ def test_11_what_looks_like_a_stored_secret_in_front_of_them_moves_none(
 *APPS, NULL, FILE, LOCAL = (CASES / "13-origins-of-apps/origins.txt").read_text().split()
 
 
-def list_origins(way: str, admin_client: Client, folder: Path, *origins: str) -> str:
-    """List these origins of nagra, and return what is wrong with them, or nothing."""
+def set_origins(way: str, admin_client: Client, folder: Path, *origins: str) -> str:
+    """Set the allowed origins of nagra; return the error message, or an empty string."""
     if way == "apply":
         try:
             apply(folder, allowed_origins=[*origins])
-        except CommandError as mistake:
-            return str(mistake)
+        except CommandError as error:
+            return str(error)
         return ""
     page = "/admin/tenants/tenant/nagra/change/"
     form = admin_client.get(page).context["adminform"].form
-    kept = {name: form[name].value() for name in form.fields if form[name].value() is not None}
-    answer = admin_client.post(page, {**kept, "allowed_origins": "\r\n".join(origins)})
-    return "" if answer.status_code == 302 else str(answer.context["adminform"].form.errors.get_json_data())
+    values = {name: form[name].value() for name in form.fields if form[name].value() is not None}
+    response = admin_client.post(page, {**values, "allowed_origins": "\r\n".join(origins)})
+    if response.status_code == 302:
+        return ""
+    return str(response.context["adminform"].form.errors.get_json_data())
 
 
 @pytest.mark.parametrize("way", ["admin", "apply"])
-def test_13_pages_of_apps_may_call(nagra: HeadEnd, admin_client: Client, tmp_path: Path, way: str) -> None:
-    assert list_origins(way, admin_client, tmp_path, *APPS, LOCAL, "http://[::1]:8080", "app.x+1://a") == ""
+def test_13_origins_of_apps_are_allowed(
+    nagra: HeadEnd, admin_client: Client, tmp_path: Path, way: str
+) -> None:
+    assert set_origins(way, admin_client, tmp_path, *APPS, LOCAL, "http://[::1]:8080", "app.x+1://a") == ""
     for origin in (*APPS, LOCAL):
-        asked = {"origin": origin, "access-control-request-method": "POST"}
-        answer = Client().options("/ags/signOn", headers=asked)
-        assert (answer.status_code, answer["Access-Control-Allow-Origin"]) == (204, origin)
+        preflight = {"origin": origin, "access-control-request-method": "POST"}
+        response = Client().options("/ags/signOn", headers=preflight)
+        assert (response.status_code, response["Access-Control-Allow-Origin"]) == (204, origin)
         assert nagra.discover(origin=origin)["Access-Control-Allow-Origin"] == origin
 
 
 @pytest.mark.parametrize("way", ["admin", "apply"])
 @pytest.mark.parametrize("origin", [NULL, FILE])
-def test_13_an_origin_that_any_page_may_have_is_refused_and_it_is_said_why(
+def test_13_an_origin_that_any_page_can_have_is_rejected_with_the_reason(
     nagra: HeadEnd, admin_client: Client, tmp_path: Path, way: str, origin: str
 ) -> None:
-    told = list_origins(way, admin_client, tmp_path, *APPS, origin)
-    assert "allowed_origins" in told
-    assert f"'{origin}' cannot be listed: any page of a file or a sandbox has it" in told
+    message = set_origins(way, admin_client, tmp_path, *APPS, origin)
+    assert "allowed_origins" in message
+    assert f"'{origin}' cannot be listed: every local file or sandboxed page has this origin" in message

@@ -1,4 +1,4 @@
-"""Tenants, services and keys: what may be stored, what never changes, and that every change is noticed."""
+"""Tenants, services and keys: validation, immutable values, and a new version with every change."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def key_of(head_end: HeadEnd) -> Key:
     return Key.objects.for_tenant(head_end.tenant_id).get(kid=head_end.kid)
 
 
-def refused(problem: pytest.ExceptionInfo[ValidationError]) -> dict[str, list[str]]:
+def errors_of(problem: pytest.ExceptionInfo[ValidationError]) -> dict[str, list[str]]:
     return problem.value.message_dict
 
 
@@ -33,32 +33,32 @@ def refused(problem: pytest.ExceptionInfo[ValidationError]) -> dict[str, list[st
 
 
 @pytest.mark.parametrize("tenant_id", ["n", "0", "a.b_c-D", "x" * 64])
-def test_an_id_that_a_header_can_carry(db: None, tenant_id: str) -> None:
+def test_a_tenant_id_that_is_valid_in_a_header(db: None, tenant_id: str) -> None:
     Tenant(id=tenant_id, name="x").save()
     assert Tenant.objects.get().pk == tenant_id
 
 
 @pytest.mark.parametrize("tenant_id", ["", ".a", "-a", "a b", "a,b", "é", "x" * 65, "a\n", "a/b"])
-def test_an_id_that_a_header_cannot_carry(db: None, tenant_id: str) -> None:
+def test_a_tenant_id_that_is_not_valid_in_a_header_is_rejected(db: None, tenant_id: str) -> None:
     with pytest.raises(ValidationError) as problem:
         Tenant(id=tenant_id, name="x").save()
-    assert list(refused(problem)) == ["id"]
+    assert list(errors_of(problem)) == ["id"]
     assert not Tenant.objects.exists()
 
 
-def a_service(**fields: Any) -> Service:
-    good = {"tenant_id": "nagra", "name": "Second", "strategy": "operator_token", "display_name": "x"}
-    return Service(**(good | fields))
+def new_service(**fields: Any) -> Service:
+    valid = {"tenant_id": "nagra", "name": "Second", "strategy": "operator_token", "display_name": "x"}
+    return Service(**(valid | fields))
 
 
 @pytest.mark.parametrize("name", ["x", "A b!~", "x" * 128])
-def test_a_service_name_that_a_header_can_carry(nagra: HeadEnd, name: str) -> None:
-    a_service(name=name, enabled=True).save()
+def test_a_service_name_that_is_valid_in_a_header(nagra: HeadEnd, name: str) -> None:
+    new_service(name=name, enabled=True).save()
     assert nagra.present(nagra.token(), x_auth_service_id=name).status_code == 200
 
 
 @pytest.mark.parametrize(
-    ("fields", "at_fault"),
+    ("fields", "invalid_field"),
     [
         ({"name": ""}, "name"),
         ({"name": " x"}, "name"),
@@ -82,18 +82,18 @@ def test_a_service_name_that_a_header_can_carry(nagra: HeadEnd, name: str) -> No
         ({"tenant_id": "nobody"}, "tenant"),
     ],
 )
-def test_a_service_that_no_request_could_use_is_refused(
-    nagra: HeadEnd, fields: dict[str, Any], at_fault: str
+def test_a_service_that_requests_could_not_use_is_rejected(
+    nagra: HeadEnd, fields: dict[str, Any], invalid_field: str
 ) -> None:
     before = version()
     with pytest.raises(ValidationError) as problem:
-        a_service(**fields).save()
-    assert list(refused(problem)) == [at_fault]
+        new_service(**fields).save()
+    assert list(errors_of(problem)) == [invalid_field]
     assert version() == before
 
 
 def test_settings_are_stored_with_their_defaults(nagra: HeadEnd) -> None:
-    service = a_service(settings={"clock_skew": "60"})
+    service = new_service(settings={"clock_skew": "60"})
     service.save()
     service.refresh_from_db()
     assert service.settings == {
@@ -104,7 +104,7 @@ def test_settings_are_stored_with_their_defaults(nagra: HeadEnd) -> None:
     }
 
 
-def test_a_name_is_unique_for_its_tenant_only(nagra: HeadEnd, sunrise: HeadEnd) -> None:
+def test_a_kid_is_unique_within_its_tenant_only(nagra: HeadEnd, sunrise: HeadEnd) -> None:
     add_key(HeadEnd("sunrise", nagra.kid, bytes(range(60, 100))))
     with pytest.raises(ValidationError, match="already exists"):
         add_key(nagra)
@@ -115,7 +115,7 @@ def test_a_name_is_unique_for_its_tenant_only(nagra: HeadEnd, sunrise: HeadEnd) 
 # Keys
 
 
-def test_nothing_that_makes_a_key_this_key_ever_changes(nagra: HeadEnd, sunrise: HeadEnd) -> None:
+def test_a_key_is_immutable(nagra: HeadEnd, sunrise: HeadEnd) -> None:
     changes: dict[str, Any] = {
         "kid": "other",
         "algorithm": "HS384",
@@ -125,11 +125,11 @@ def test_nothing_that_makes_a_key_this_key_ever_changes(nagra: HeadEnd, sunrise:
     for field, value in changes.items():
         key = key_of(nagra)
         setattr(key, field, value)
-        with pytest.raises(ValidationError, match="rotation is a new key"):
+        with pytest.raises(ValidationError, match="create a new key to rotate"):
             key.save()
     key = key_of(nagra)
     key.set_secret(bytes(range(70, 110)))
-    with pytest.raises(ValidationError, match="rotation is a new key"):
+    with pytest.raises(ValidationError, match="create a new key to rotate"):
         key.save()
     assert key_of(nagra).secret() == nagra.secret
 
@@ -140,18 +140,18 @@ def test_a_key_needs_a_secret(nagra: HeadEnd) -> None:
 
 
 @pytest.mark.parametrize("kid", ["", "a b", "a/b", "é", "x" * 129, "a\n"])
-def test_a_kid_that_no_token_could_name(nagra: HeadEnd, kid: str) -> None:
+def test_an_invalid_kid_is_rejected(nagra: HeadEnd, kid: str) -> None:
     with pytest.raises(ValidationError) as problem:
         add_key(HeadEnd("nagra", kid, bytes(range(60, 100))))
-    assert list(refused(problem)) == ["kid"]
+    assert list(errors_of(problem)) == ["kid"]
 
 
 SECRETS: dict[str, tuple[bytes, str, str]] = {
-    "31 bytes": (bytes(range(31)), "HS256", "HS256 needs a secret of at least 32 bytes, this has 31."),
-    "47 bytes": (bytes(range(47)), "HS384", "HS384 needs a secret of at least 48 bytes, this has 47."),
-    "63 bytes": (bytes(range(63)), "HS512", "HS512 needs a secret of at least 64 bytes, this has 63."),
-    "none": (b"", "HS256", "HS256 needs a secret of at least 32 bytes, this has 0."),
-    "too many": (b"ab" * 513, "HS256", "A secret has at most 1024 bytes, this has 1026."),
+    "31 bytes": (bytes(range(31)), "HS256", "HS256 needs a secret of at least 32 bytes; this one has 31."),
+    "47 bytes": (bytes(range(47)), "HS384", "HS384 needs a secret of at least 48 bytes; this one has 47."),
+    "63 bytes": (bytes(range(63)), "HS512", "HS512 needs a secret of at least 64 bytes; this one has 63."),
+    "none": (b"", "HS256", "HS256 needs a secret of at least 32 bytes; this one has 0."),
+    "too many": (b"ab" * 513, "HS256", "A secret has at most 1024 bytes; this one has 1026."),
     "zeros": (bytes(32), "HS256", "All bytes of the secret are the same."),
     "one letter": (b"a" * 32, "HS256", "All bytes of the secret are the same."),
     "a PEM": (b"\n-----BEGIN RSA PRIVATE KEY-----\nMII", "HS256", "This is a PEM or SSH key"),
@@ -161,26 +161,26 @@ SECRETS: dict[str, tuple[bytes, str, str]] = {
 }
 
 
-@pytest.mark.parametrize(("secret", "algorithm", "why"), SECRETS.values(), ids=SECRETS)
-def test_material_that_is_none_is_refused(nagra: HeadEnd, secret: bytes, algorithm: str, why: str) -> None:
+@pytest.mark.parametrize(("secret", "algorithm", "reason"), SECRETS.values(), ids=SECRETS)
+def test_an_invalid_secret_is_rejected(nagra: HeadEnd, secret: bytes, algorithm: str, reason: str) -> None:
     with pytest.raises(ValidationError) as problem:
         add_key(HeadEnd("nagra", "new", secret, algorithm))
-    assert problem.value.messages[0].startswith(why)
+    assert problem.value.messages[0].startswith(reason)
     assert not Key.objects.for_tenant("nagra").filter(kid="new").exists()
 
 
-@pytest.mark.parametrize(("algorithm", "least"), [("HS256", 32), ("HS384", 48), ("HS512", 64)])
-def test_material_of_the_least_length_is_taken_and_works(nagra: HeadEnd, algorithm: str, least: int) -> None:
-    head_end = HeadEnd("nagra", "new", bytes(range(least)), algorithm)
+@pytest.mark.parametrize(("algorithm", "min_bytes"), [("HS256", 32), ("HS384", 48), ("HS512", 64)])
+def test_a_secret_of_the_minimum_length_works(nagra: HeadEnd, algorithm: str, min_bytes: int) -> None:
+    head_end = HeadEnd("nagra", "new", bytes(range(min_bytes)), algorithm)
     add_key(head_end)
     assert head_end.present(head_end.token()).status_code == 200
-    assert len(key_material.generate(algorithm)) == least
+    assert len(key_material.generate(algorithm)) == min_bytes
     assert key_material.generate(algorithm) != key_material.generate(algorithm)
 
 
 ENCODED: dict[str, tuple[str, str, bytes | None]] = {
     "text": ("\ufeff a é \r\n", "text", "a é".encode()),
-    "text that is none": ("\ud800", "text", None),
+    "invalid text": ("\ud800", "text", None),
     "base64": ("+/8=", "base64", b"\xfb\xff"),
     "base64 without padding": ("+/8", "base64", b"\xfb\xff"),
     "base64 in lines": ("+/\n8=\n", "base64", b"\xfb\xff"),
@@ -189,14 +189,12 @@ ENCODED: dict[str, tuple[str, str, bytes | None]] = {
     "base64 with padding inside": ("ab==cd==", "base64", None),
     "base64url": ("-_8", "base64url", b"\xfb\xff"),
     "base64url that is base64": ("+/8=", "base64url", None),
-    "base64url that is no ASCII": ("é", "base64url", None),
+    "base64url that is not ASCII": ("é", "base64url", None),
 }
 
 
 @pytest.mark.parametrize(("text", "encoding", "secret"), ENCODED.values(), ids=ENCODED)
-def test_a_secret_is_decoded_as_it_is_said_to_be_written(
-    text: str, encoding: str, secret: bytes | None
-) -> None:
+def test_a_secret_is_decoded_with_its_encoding(text: str, encoding: str, secret: bytes | None) -> None:
     if secret is not None:
         assert key_material.decode(text, encoding) == secret
         return
@@ -205,7 +203,7 @@ def test_a_secret_is_decoded_as_it_is_said_to_be_written(
 
 
 @pytest.mark.parametrize(("before", "after"), [(before, after) for before in KeyState for after in KeyState])
-def test_a_key_moves_between_all_states_but_out_of_revocation(
+def test_every_state_change_is_allowed_except_from_revoked(
     nagra: HeadEnd, before: KeyState, after: KeyState
 ) -> None:
     key = add_key(HeadEnd("nagra", "new", bytes(range(60, 100))), state=before)
@@ -213,27 +211,27 @@ def test_a_key_moves_between_all_states_but_out_of_revocation(
     if before == KeyState.REVOKED != after:
         with pytest.raises(ValidationError) as problem:
             key.save()
-        assert list(refused(problem)) == ["state"]
+        assert list(errors_of(problem)) == ["state"]
         assert Key.unscoped.get(pk=key.pk).state == KeyState.REVOKED
     else:
         key.save()
         assert Key.unscoped.get(pk=key.pk).state == after
 
 
-def test_a_form_that_was_opened_before_revives_no_revoked_key(nagra: HeadEnd) -> None:
-    opened_before = key_of(nagra)
+def test_a_form_that_was_loaded_before_a_revocation_does_not_undo_it(nagra: HeadEnd) -> None:
+    loaded_before = key_of(nagra)
     key = key_of(nagra)
     key.state = KeyState.REVOKED
     key.save()
-    opened_before.not_after = NOON
-    with pytest.raises(ValidationError, match="A revoked key stays revoked"):
-        opened_before.save()
+    loaded_before.not_after = NOON
+    with pytest.raises(ValidationError, match="A revoked key cannot be reactivated"):
+        loaded_before.save()
 
 
 @pytest.mark.parametrize(
     ("state", "status"), [("staged", 401), ("active", 200), ("retiring", 200), ("revoked", 401)]
 )
-def test_a_key_is_relied_on_while_it_is_in_force(nagra: HeadEnd, state: str, status: int) -> None:
+def test_a_key_is_accepted_while_it_is_in_force(nagra: HeadEnd, state: str, status: int) -> None:
     head_end = HeadEnd("nagra", "new", bytes(range(60, 100)))
     add_key(head_end, state=state)
     assert head_end.present(head_end.token()).status_code == status
@@ -251,7 +249,7 @@ def test_a_key_is_relied_on_while_it_is_in_force(nagra: HeadEnd, state: str, sta
         (30, 60, 401),
     ],
 )
-def test_a_key_is_relied_on_between_its_dates(
+def test_a_key_is_accepted_between_its_dates(
     nagra: HeadEnd, not_before: int | None, not_after: int | None, status: int
 ) -> None:
     head_end = HeadEnd("nagra", "new", bytes(range(60, 100)))
@@ -261,55 +259,57 @@ def test_a_key_is_relied_on_between_its_dates(
     assert head_end.present(head_end.token()).status_code == status
 
 
-def test_dates_are_in_order(nagra: HeadEnd) -> None:
+def test_dates_must_be_in_order(nagra: HeadEnd) -> None:
     for not_after in (NOON, NOON - timedelta(seconds=1)):
         with pytest.raises(ValidationError) as problem:
             add_key(HeadEnd("nagra", "new", bytes(range(60, 100))), not_before=NOON, not_after=not_after)
-        assert list(refused(problem)) == ["not_after"]
+        assert list(errors_of(problem)) == ["not_after"]
 
 
-# Every change is noticed
+# Versions
 
 
-def test_every_change_and_deletion_gives_the_tenant_a_new_version(nagra: HeadEnd, sunrise: HeadEnd) -> None:
-    others = version("sunrise")
+def test_every_change_and_deletion_increments_the_version_of_the_tenant(
+    nagra: HeadEnd, sunrise: HeadEnd
+) -> None:
+    other_version = version("sunrise")
     seen = [version()]
 
-    def moved() -> None:
+    def assert_incremented() -> None:
         seen.append(version())
         assert seen[-1] > seen[-2]
 
     tenant = Tenant.objects.get(pk="nagra")
     tenant.name = "Nagra AG"
     tenant.save()
-    moved()
-    service = a_service()
+    assert_incremented()
+    service = new_service()
     service.save()
-    moved()
+    assert_incremented()
     service.display_name = "Changed"
     service.save(update_fields=["display_name"])
-    moved()
+    assert_incremented()
     service.delete()
-    moved()
+    assert_incremented()
     key = add_key(HeadEnd("nagra", "new", bytes(range(60, 100))))
-    moved()
+    assert_incremented()
     key.state = KeyState.REVOKED
     key.save()
-    moved()
+    assert_incremented()
     key.delete()
-    moved()
-    assert version("sunrise") == others
+    assert_incremented()
+    assert version("sunrise") == other_version
 
 
-def test_a_version_that_was_read_long_ago_never_comes_back(nagra: HeadEnd) -> None:
-    opened_before = Tenant.objects.get(pk="nagra")
-    a_service().save()
+def test_saving_a_stale_row_does_not_restore_its_version(nagra: HeadEnd) -> None:
+    loaded_before = Tenant.objects.get(pk="nagra")
+    new_service().save()
     now = version()
-    opened_before.save()
+    loaded_before.save()
     assert version() == now + 1
 
 
-def test_what_fails_changes_no_version(nagra: HeadEnd) -> None:
+def test_a_failed_change_does_not_change_the_version(nagra: HeadEnd) -> None:
     before = version()
     key = key_of(nagra)
     key.algorithm = "none"
@@ -320,14 +320,14 @@ def test_what_fails_changes_no_version(nagra: HeadEnd) -> None:
     assert version() == before
 
 
-def test_what_has_issued_is_not_deleted(nagra: HeadEnd) -> None:
+def test_a_key_or_service_with_issued_tokens_cannot_be_deleted(nagra: HeadEnd) -> None:
     nagra.present(nagra.token())
     for row in (key_of(nagra), Service.objects.for_tenant("nagra").get()):
         with pytest.raises(ProtectedError):
             row.delete()
 
 
-def test_the_history_keeps_every_change_and_no_secret(nagra: HeadEnd) -> None:
+def test_the_history_contains_every_change_and_no_secret(nagra: HeadEnd) -> None:
     key = key_of(nagra)
     key.state = KeyState.RETIRING
     key.save()

@@ -1,4 +1,4 @@
-"""Rows of a tenant are asked for by tenant, or by the loud word."""
+"""Rows of a tenant are queried with `for_tenant`, or with `unscoped`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ags.sessions.models import (
 )
 from ags.sessions.services.account_choice import create_choice
 from ags.sessions.services.devices import NewDevice
-from providers.contract import Account as Named
+from providers.contract import Account as AccountOption
 from providers.contract import Choice
 from tenants.models import Assignment, DocumentHealth, Key, ResourceServer, Service, SigningKey, Tenant
 from tenants.scoping import ScopedManager, TenantScoped, UnscopedAccess
@@ -31,13 +31,15 @@ from tests.conftest import SERVICE, ClientApp, HeadEnd, person
 
 FORM = "application/x-www-form-urlencoded"
 
-OURS = [
+MODELS = [
     model
     for model in apps.get_models()
     if model.__module__.split(".")[0] in ("ags", "tenants", "providers")
-    and not hasattr(model, "instance_type")  # the history of a model, which only its pages read
+    and not hasattr(model, "instance_type")  # a history model, which only the admin reads
 ]
-SCOPED = [model for model in OURS if model not in (Tenant, Lease)]  # each database has leases of its own
+SCOPED = [
+    model for model in MODELS if model not in (Tenant, Lease)
+]  # leases belong to a database, not to a tenant
 
 ACCESS: dict[str, Callable[[Any], Any]] = {
     "all": lambda objects: objects.all(),
@@ -56,8 +58,8 @@ ACCESS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def test_the_models_are_those_that_we_know() -> None:
-    assert set(OURS) == {
+def test_the_list_of_models_is_complete() -> None:
+    assert set(MODELS) == {
         Tenant,
         Assignment,
         Service,
@@ -76,13 +78,13 @@ def test_the_models_are_those_that_we_know() -> None:
 
 
 @pytest.mark.parametrize("model", SCOPED)
-def test_every_model_that_belongs_to_a_tenant_is_scoped(model: type[Model]) -> None:
+def test_every_tenant_model_is_scoped(model: type[Model]) -> None:
     assert issubclass(model, TenantScoped)
     assert isinstance(model.objects, ScopedManager)  # type: ignore[attr-defined]
-    assert type(model._default_manager) is Manager, "what Django's own machinery takes"
+    assert type(model._default_manager) is Manager, "the admin and dumpdata use the default manager"
     constraints = [constraint.fields for constraint in model._meta.constraints]  # type: ignore[attr-defined]
     assert constraints
-    assert all(fields[0] == "tenant" for fields in constraints), "what is unique is so for a tenant"
+    assert all(fields[0] == "tenant" for fields in constraints), "every constraint starts with the tenant"
 
 
 @pytest.mark.parametrize("access", ACCESS.values(), ids=ACCESS)
@@ -92,8 +94,8 @@ def test_access_without_a_tenant_raises(db: None, model: Any, access: Callable[[
         access(model.objects)
 
 
-def _leave_traces(head_end: HeadEnd) -> None:
-    """Make the operator have one row in each table."""
+def _create_rows(head_end: HeadEnd) -> None:
+    """Create one row of the tenant in each table."""
     person("auditor", head_end.tenant_id)
     server = ResourceServer(tenant_id=head_end.tenant_id, name="playback")
     secret = server.set_credentials()
@@ -101,9 +103,9 @@ def _leave_traces(head_end: HeadEnd) -> None:
     session_token = head_end.present(head_end.token()).json()["sessionToken"]
     app = ClientApp(head_end)
     tokens = app.redeem(session_token).json()
-    tenant = snapshot.tenant(head_end.tenant_id)
+    tenant = snapshot.get_tenant(head_end.tenant_id)
     assert tenant is not None
-    accounts = Choice((Named("account-1", "First"), Named("account-2", "Second")))
+    accounts = Choice((AccountOption("account-1", "First"), AccountOption("account-2", "Second")))
     async_to_sync(create_choice)(tenant, tenant.services[SERVICE], accounts, NewDevice({}), "call-1")
     assert app.redeem(session_token).status_code == 401
     form = {"token": tokens["access_token"], "client_id": server.client_id, "client_secret": secret}
@@ -111,17 +113,17 @@ def _leave_traces(head_end: HeadEnd) -> None:
     DocumentHealth(tenant_id=head_end.tenant_id, address="https://keys.example/").save()
 
 
-def test_a_tenant_has_its_own_rows_and_no_others(nagra: HeadEnd, sunrise: HeadEnd) -> None:
+def test_for_tenant_returns_only_rows_of_the_tenant(nagra: HeadEnd, sunrise: HeadEnd) -> None:
     for head_end in (nagra, sunrise):
-        _leave_traces(head_end)
+        _create_rows(head_end)
     for model in SCOPED:
-        for by in ("nagra", Tenant.objects.get(pk="nagra")):
-            (row,) = model.objects.for_tenant(by)  # type: ignore[attr-defined]
+        for tenant in ("nagra", Tenant.objects.get(pk="nagra")):
+            (row,) = model.objects.for_tenant(tenant)  # type: ignore[attr-defined]
             assert row.tenant_id == "nagra"
         assert model.unscoped.count() == 2, model  # type: ignore[attr-defined]
         assert not model.objects.for_tenant("nobody").exists()  # type: ignore[attr-defined]
 
 
-def test_a_query_of_one_tenant_can_go_on(nagra: HeadEnd) -> None:
+def test_for_tenant_returns_a_queryset(nagra: HeadEnd) -> None:
     assert Service.objects.for_tenant("nagra").filter(name=SERVICE).exists()
     assert not Service.objects.for_tenant("nagra").exclude(name=SERVICE).exists()

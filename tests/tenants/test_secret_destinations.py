@@ -1,4 +1,4 @@
-"""A stored secret stays with its destination: a change of where it is sent demands it again."""
+"""A stored secret must be entered again if a setting changes where it is sent."""
 
 from __future__ import annotations
 
@@ -29,16 +29,15 @@ from tests.tenants.test_encryption import NEW, OLD
 from tests.upstream.https import HTTPSServer
 
 NAME = "Offered"
-AGAIN = "Enter the secret again."
+REENTER = "Enter the secret again."
 SHIPPED = {
     config.instance.slug: config.instance
     for config in provider_configs()
     if config.instance is not None and config.name.startswith("providers.") and secret_names(config.instance)
 }
-EVERY = pytest.mark.parametrize("strategy", SHIPPED.values(), ids=SHIPPED)
+EVERY_STRATEGY = pytest.mark.parametrize("strategy", SHIPPED.values(), ids=SHIPPED)
 
-
-SENT_TO = {
+DESTINATIONS = {
     ("dummy", "passphrase"): set(),
     ("ldap", "bind_password"): {"host", "port", "transport", "ca_certificates", "bind_dn"},
     ("operator_login", "private_key"): {"address", "ca_certificates"},
@@ -50,10 +49,10 @@ SENT_TO = {
 }
 
 
-@EVERY
-def test_where_the_secrets_of_what_is_shipped_are_sent(strategy: Strategy) -> None:
+@EVERY_STRATEGY
+def test_the_destinations_of_the_secrets_of_shipped_providers(strategy: Strategy) -> None:
     for secret in secret_names(strategy):
-        assert secret_destinations(strategy, secret).keys() == SENT_TO[strategy.slug, secret]
+        assert secret_destinations(strategy, secret).keys() == DESTINATIONS[strategy.slug, secret]
 
 
 @cache
@@ -63,7 +62,7 @@ def private_key() -> str:
 
 
 def complete(strategy: Strategy) -> dict[str, Any]:
-    """Its example, and whatever else lets each setting be changed alone."""
+    """Return example settings, extended so that each setting can be changed alone."""
     more: dict[str, dict[str, Any]] = {
         "dummy": {"passphrase": "a passphrase"},
         "ldap": {"status_attribute": "status", "suspended_value": "suspended"},
@@ -75,7 +74,7 @@ def complete(strategy: Strategy) -> dict[str, Any]:
     return settings
 
 
-OF_THEIR_OWN_FORM = {
+FORMATTED_VALUES = {
     "bind_dn": "cn=other,dc=operator,dc=example",
     "search_base": "dc=other,dc=example",
     "user_filter": "(cn={username})",
@@ -83,11 +82,11 @@ OF_THEIR_OWN_FORM = {
 }
 
 
-def another(name: str, field: forms.Field, value: Any) -> Any:
-    """Another value that the field accepts."""
+def different_value(name: str, field: forms.Field, value: Any) -> Any:
+    """Return a different valid value."""
     match field:
-        case _ if name in OF_THEIR_OWN_FORM:
-            return OF_THEIR_OWN_FORM[name]
+        case _ if name in FORMATTED_VALUES:
+            return FORMATTED_VALUES[name]
         case forms.ChoiceField():
             return next(choice for choice, _ in field.choices if choice != value)  # type: ignore[misc]
         case forms.IntegerField():
@@ -99,7 +98,7 @@ def another(name: str, field: forms.Field, value: Any) -> Any:
     return "other"
 
 
-def offer(strategy: Strategy, **changes: Any) -> Service:
+def create_service(strategy: Strategy, **changes: Any) -> Service:
     service = Service(
         tenant_id="nagra", name=NAME, strategy=strategy.slug, display_name="x", enabled=True, settings=changes
     )
@@ -111,99 +110,101 @@ def stored() -> Service:
     return Service.objects.for_tenant("nagra").get(name=NAME)
 
 
-# The ways in: each changes settings, keeps every secret that is not among them, and returns what is refused
+# Each function changes settings, keeps all other secrets, and returns the errors by setting
 
 
-def by_code(changes: Mapping[str, Any], tmp_path: Path) -> dict[str, str]:
+def change_in_code(changes: Mapping[str, Any], tmp_path: Path) -> dict[str, str]:
     service = stored()
     service.settings |= changes
     try:
         service.save()
-    except ValidationError as refused:
-        return dict(message.split(": ", 1) for message in refused.message_dict["settings"])
+    except ValidationError as error:
+        return dict(message.split(": ", 1) for message in error.message_dict["settings"])
     return {}
 
 
-def by_admin(changes: Mapping[str, Any], tmp_path: Path) -> dict[str, str]:
-    answer = post(staff(), changes)
-    if answer.status_code == 302:
+def change_in_admin(changes: Mapping[str, Any], tmp_path: Path) -> dict[str, str]:
+    response = post(staff_client(), changes)
+    if response.status_code == 302:
         return {}
-    errors = answer.context["adminform"].form.errors
-    return {name.removeprefix("settings-"): " ".join(why) for name, why in errors.items()}
+    errors = response.context["adminform"].form.errors
+    return {name.removeprefix("settings-"): " ".join(messages) for name, messages in errors.items()}
 
 
-def staff() -> Client:
-    """The browser of somebody who may edit the services of this operator."""
+def staff_client() -> Client:
+    """Return the client of a staff user who may edit the services of nagra."""
     user = User.objects.filter(username="operator staff of nagra").first()
     if user is None:
         return person("operator staff", "nagra")
-    browser = Client()
-    browser.force_login(user)
-    return browser
+    client = Client()
+    client.force_login(user)
+    return client
 
 
-def post(browser: Client, changes: Mapping[str, Any]) -> Any:
+def post(client: Client, changes: Mapping[str, Any]) -> Any:
     service = stored()
     shown = {name: "" if is_placeholder(value) else value for name, value in service.settings.items()}
     sent = {f"settings-{name}": value for name, value in (shown | dict(changes)).items()}
-    own = {"name": service.name, "display_name": "x", "logo": "", "enabled": "on"}
-    return browser.post(f"/admin/tenants/service/{service.pk}/change/", own | sent)
+    fields = {"name": service.name, "display_name": "x", "logo": "", "enabled": "on"}
+    return client.post(f"/admin/tenants/service/{service.pk}/change/", fields | sent)
 
 
-def by_file(changes: Mapping[str, Any], tmp_path: Path) -> dict[str, str]:
+def change_in_file(changes: Mapping[str, Any], tmp_path: Path) -> dict[str, str]:
     service = stored()
     settings = {n: {"env": "NOT_SET_HERE"} if is_placeholder(v) else v for n, v in service.settings.items()}
-    told = apply(service.strategy, settings | dict(changes), tmp_path)
-    place, _, why = told.partition(": ")
-    return {place.removeprefix("tenants[0].services[0].settings."): why} if why and "[0]" in place else {}
+    output = apply(service.strategy, settings | dict(changes), tmp_path)
+    path, _, message = output.partition(": ")
+    if not message or "[0]" not in path:
+        return {}
+    return {path.removeprefix("tenants[0].services[0].settings."): message}
 
 
 def apply(strategy: str, settings: Mapping[str, Any], tmp_path: Path) -> str:
-    """Return what the command says of the first change, or of the first mistake."""
+    """Return the first line of output, or the error message."""
     service = {"name": NAME, "strategy": strategy, "settings": dict(settings)}
     path = tmp_path / "tenants.yaml"
     path.write_text(yaml.safe_dump({"tenants": [{"id": "nagra", "services": [service]}]}))
     out = io.StringIO()
     try:
         call_command("apply", str(path), stdout=out)
-    except CommandError as mistake:
-        return str(mistake)
+    except CommandError as error:
+        return str(error)
     return out.getvalue().splitlines()[0]
 
 
-Way = Callable[[Mapping[str, Any], Path], dict[str, str]]
-WAYS: dict[str, Way] = {"code": by_code, "admin": by_admin, "apply": by_file}
-EACH_WAY = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+Change = Callable[[Mapping[str, Any], Path], dict[str, str]]
+CHANGES: dict[str, Change] = {"code": change_in_code, "admin": change_in_admin, "apply": change_in_file}
+EACH_INTERFACE = pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 
 
-@EVERY
-@EACH_WAY
-def test_a_change_of_where_a_secret_is_sent_and_no_other_demands_it_again(
-    strategy: Strategy, way: Way, nagra: HeadEnd, tmp_path: Path
+@EVERY_STRATEGY
+@EACH_INTERFACE
+def test_exactly_the_destination_settings_require_the_secret_again(
+    strategy: Strategy, change: Change, nagra: HeadEnd, tmp_path: Path
 ) -> None:
-    service = offer(strategy, **complete(strategy))
+    service = create_service(strategy, **complete(strategy))
     fields, secrets = strategy.Settings.base_fields, secret_names(strategy)
     for name, field in fields.items():
         before = stored().settings
-        value = another(name, field, before[name])
+        value = different_value(name, field, before[name])
         if name in secrets:
             value = private_key() if name == "private_key" else "another-secret-of-the-two"
-        refused = way({name: value}, tmp_path)
+        errors = change({name: value}, tmp_path)
         label = field.label or name.replace("_", " ").capitalize()
-        demanded = [one for one in secrets if name in secret_destinations(strategy, one)]
-        wanted = dict.fromkeys(demanded, f"{label} has changed. {AGAIN}")
-        if way is by_file:  # it tells one mistake
-            wanted = dict(list(wanted.items())[:1])
-        if way is by_admin and name in secrets and demanded:
-            wanted[name] = "Enter it again: it is not taken before all else is right."
-        assert refused == wanted, name
-        assert (stored().settings == before) == bool(wanted or name == "private_key"), name
+        affected = [secret for secret in secrets if name in secret_destinations(strategy, secret)]
+        expected = dict.fromkeys(affected, f"{label} has changed. {REENTER}")
+        if change is change_in_file:  # reports only the first error
+            expected = dict(list(expected.items())[:1])
+        if change is change_in_admin and name in secrets and affected:
+            expected[name] = "Enter it again: it is not taken before all else is right."
+        assert errors == expected, name
+        assert (stored().settings == before) == bool(expected or name == "private_key"), name
         service.refresh_from_db()
         service.settings = complete(strategy)
         service.save()
 
 
-# Where it is sent, for one service
+# One service
 
 
 ELSEWHERE = "https://elsewhere.example/introspect"
@@ -212,33 +213,33 @@ ELSEWHERE = "https://elsewhere.example/introspect"
 @pytest.fixture
 def introspection(nagra: HeadEnd) -> Service:
     strategy = strategies()["token_introspection"]
-    return offer(strategy, **complete(strategy))
+    return create_service(strategy, **complete(strategy))
 
 
-@EACH_WAY
+@EACH_INTERFACE
 @pytest.mark.parametrize("secret", ["the secret of a client", "another"], ids=["same", "other"])
-def test_entered_again_it_goes_to_the_new_address(
-    introspection: Service, way: Way, secret: str, tmp_path: Path
+def test_a_secret_that_is_entered_again_is_saved_with_the_new_address(
+    introspection: Service, change: Change, secret: str, tmp_path: Path
 ) -> None:
-    assert way({"address": ELSEWHERE, "client_secret": secret}, tmp_path) == {}
+    assert change({"address": ELSEWHERE, "client_secret": secret}, tmp_path) == {}
     assert stored().settings_with_secrets()["address"] == ELSEWHERE
     assert stored().secrets() == {"client_secret": secret}
     assert is_placeholder(stored().settings["client_secret"])
 
 
-def test_a_file_that_gives_the_secret_moves_it_once(
+def test_a_file_with_the_secret_can_change_the_address(
     introspection: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     settings = introspection.settings | {"address": ELSEWHERE, "client_secret": {"env": "A_SECRET"}}
     (tmp_path / "secret").write_text("the secret of a client")
-    place = "tenants[0].services[0].settings.client_secret"
-    told = f"{place}: Introspection endpoint has changed. {AGAIN}"
-    assert apply("token_introspection", settings, tmp_path) == told
-    assert apply("token_introspection", settings | {"client_secret": None}, tmp_path).startswith(place)
+    path = "tenants[0].services[0].settings.client_secret"
+    error = f"{path}: Introspection endpoint has changed. {REENTER}"
+    assert apply("token_introspection", settings, tmp_path) == error
+    assert apply("token_introspection", settings | {"client_secret": None}, tmp_path).startswith(path)
     assert stored().settings == introspection.settings
     monkeypatch.setenv("A_SECRET", "the secret of a client")
-    moved = apply("token_introspection", settings, tmp_path)
-    assert moved == (
+    output = apply("token_introspection", settings, tmp_path)
+    assert output == (
         f"~ service nagra/{NAME}: settings.address {introspection.settings['address']} -> {ELSEWHERE}"
     )
     assert apply("token_introspection", settings, tmp_path) == "nothing to do"
@@ -246,19 +247,19 @@ def test_a_file_that_gives_the_secret_moves_it_once(
     assert apply("token_introspection", back, tmp_path).startswith("~")
 
 
-def test_several_changes_are_told_together(introspection: Service, tmp_path: Path) -> None:
+def test_several_changed_settings_are_listed_in_one_message(introspection: Service, tmp_path: Path) -> None:
     changes = {"address": ELSEWHERE, "client_id": "other", "ca_certificates": ""}
-    told = f"CA certificates, Introspection endpoint and Client ID have changed. {AGAIN}"
-    assert by_admin(changes, tmp_path) == {"client_secret": told}
+    message = f"CA certificates, Introspection endpoint and Client ID have changed. {REENTER}"
+    assert change_in_admin(changes, tmp_path) == {"client_secret": message}
 
 
-def test_the_page_says_what_demands_it_again(introspection: Service, admin_client: Client) -> None:
+def test_the_form_lists_the_destination_settings(introspection: Service, admin_client: Client) -> None:
     page = admin_client.get(f"/admin/tenants/service/{introspection.pk}/change/").content.decode()
     assert "If you change CA certificates, Introspection endpoint or Client ID, enter it again." in page
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-def test_what_the_form_takes_for_the_same_is_the_same(
+def test_values_that_are_equal_after_cleaning_are_unchanged(
     introspection: Service, admin_client: Client, enabled: bool
 ) -> None:
     Service.unscoped.update(enabled=enabled)
@@ -267,46 +268,46 @@ def test_what_the_form_takes_for_the_same_is_the_same(
     assert post(admin_client, changes).status_code == 302
 
 
-def test_a_setting_that_was_added_since_has_its_default(introspection: Service, tmp_path: Path) -> None:
+def test_a_setting_that_was_added_later_has_its_default(introspection: Service, tmp_path: Path) -> None:
     without = {n: v for n, v in introspection.settings.items() if n != "ca_certificates"}
     Service.unscoped.filter(pk=introspection.pk).update(settings=without)
-    assert by_code({"clock_skew": 1}, tmp_path) == {}
+    assert change_in_code({"clock_skew": 1}, tmp_path) == {}
 
 
-@EACH_WAY
-def test_of_a_disabled_service_it_is_not_sent_elsewhere_either(
-    introspection: Service, way: Way, settings: Any, tmp_path: Path
+@EACH_INTERFACE
+def test_the_secret_of_a_disabled_service_is_protected_too(
+    introspection: Service, change: Change, settings: Any, tmp_path: Path
 ) -> None:
     Service.unscoped.update(enabled=False)
-    assert list(way({"address": ELSEWHERE}, tmp_path)) == ["client_secret"]
-    settings.AGS_ENCRYPTION_KEYS = (NEW,)  # nothing opens it now, and it may be opened later
+    assert list(change({"address": ELSEWHERE}, tmp_path)) == ["client_secret"]
+    settings.AGS_ENCRYPTION_KEYS = (NEW,)  # it cannot be decrypted now, but may be later
     service = stored()
     service.settings["address"] = ELSEWHERE
-    with pytest.raises(ValidationError, match=AGAIN):
+    with pytest.raises(ValidationError, match=REENTER):
         service.save()
 
 
-@EACH_WAY
-def test_one_that_is_removed_stands_in_no_way(nagra: HeadEnd, way: Way, tmp_path: Path) -> None:
+@EACH_INTERFACE
+def test_a_removed_secret_does_not_prevent_a_change(nagra: HeadEnd, change: Change, tmp_path: Path) -> None:
     strategy = strategies()["operator_login"]
-    offer(strategy, **settings_at(strategy, 1), encryption="none")
+    create_service(strategy, **settings_at(strategy, 1), encryption="none")
     changes = {"address": ELSEWHERE, "authentication": "none", "secret": None}
-    if way is by_admin:
+    if change is change_in_admin:
         changes |= {"secret": "", "secret-remove": "on"}
-    assert way(changes, tmp_path) == {}
+    assert change(changes, tmp_path) == {}
     assert (stored().settings["address"], stored().sealed_secrets) == (ELSEWHERE, None)
 
 
-def test_one_that_was_no_secret_when_it_was_stored_stays_with_its_destination(
+def test_a_secret_that_was_stored_as_plain_text_is_protected_too(
     introspection: Service, tmp_path: Path
 ) -> None:
     plain = introspection.settings | {"client_secret": "the secret of a client"}
     Service.unscoped.filter(pk=introspection.pk).update(settings=plain, sealed_secrets=None)
-    assert list(by_code({"address": ELSEWHERE}, tmp_path)) == ["client_secret"]
-    assert by_code({"address": ELSEWHERE, "client_secret": "another"}, tmp_path) == {}
+    assert list(change_in_code({"address": ELSEWHERE}, tmp_path)) == ["client_secret"]
+    assert change_in_code({"address": ELSEWHERE, "client_secret": "another"}, tmp_path) == {}
 
 
-# What tries to send it elsewhere
+# Attempts to send the secret to another server
 
 
 @pytest.fixture
@@ -315,48 +316,48 @@ def elsewhere() -> Iterator[HTTPSServer]:
         yield running
 
 
-def test_to_change_the_address_and_to_try_it_sends_the_secret_nowhere(
+def test_changing_the_address_and_checking_does_not_send_the_secret(
     introspection: Service, elsewhere: HTTPSServer
 ) -> None:
-    browser = staff()
-    assert post(browser, {"address": f"{elsewhere.url}/introspect"}).status_code == 200
-    tried = browser.post(f"/admin/tenants/service/{introspection.pk}/check-configuration/")
-    assert tried.status_code == 200
+    client = staff_client()
+    assert post(client, {"address": f"{elsewhere.url}/introspect"}).status_code == 200
+    response = client.post(f"/admin/tenants/service/{introspection.pk}/check/")
+    assert response.status_code == 200
     assert not elsewhere.asked
-    assert post(browser, {"address": f"{elsewhere.url}/x", "client_secret": "mine"}).status_code == 302
-    browser.post(f"/admin/tenants/service/{introspection.pk}/check-configuration/")
-    assert len(elsewhere.asked) == 1, "and this is how it would have arrived"
+    assert post(client, {"address": f"{elsewhere.url}/x", "client_secret": "mine"}).status_code == 302
+    client.post(f"/admin/tenants/service/{introspection.pk}/check/")
+    assert len(elsewhere.asked) == 1, "a secret that is entered again is sent"
 
 
-def test_settings_that_are_not_stored_are_not_tried_elsewhere(
+def test_unsaved_settings_are_not_checked_with_the_stored_secret(
     introspection: Service, elsewhere: HTTPSServer
 ) -> None:
     introspection.settings["address"] = f"{elsewhere.url}/introspect"
-    told = [finding.message for finding in check_service(introspection)]
-    assert told == [f"Setting client_secret: Introspection endpoint has changed. {AGAIN}"]
+    messages = [result.message for result in check_service(introspection)]
+    assert messages == [f"Setting client_secret: Introspection endpoint has changed. {REENTER}"]
     introspection.settings["client_secret"] = "mine"
     list(check_service(introspection))
     assert len(elsewhere.asked) == 1
 
 
-def test_a_copy_takes_no_secret_elsewhere(introspection: Service) -> None:
+def test_a_copy_of_a_service_cannot_send_the_secret_elsewhere(introspection: Service) -> None:
     copy = stored()
     copy.pk, copy.name, copy._state.adding = None, "Copy", True
     copy.settings["address"] = ELSEWHERE
-    with pytest.raises(ValidationError, match=AGAIN):
+    with pytest.raises(ValidationError, match=REENTER):
         copy.save()
-    with pytest.raises(ValidationError, match=AGAIN):
+    with pytest.raises(ValidationError, match=REENTER):
         copy.settings_with_secrets()
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-def test_settings_of_the_history_are_not_brought_back_with_the_secret_of_today(
+def test_settings_of_the_history_cannot_be_restored_with_the_current_secret(
     introspection: Service, enabled: bool, tmp_path: Path
 ) -> None:
-    assert by_code({"address": ELSEWHERE, "client_secret": "of today"}, tmp_path) == {}
+    assert change_in_code({"address": ELSEWHERE, "client_secret": "current"}, tmp_path) == {}
     row = stored()
     before = row.history.earliest()
-    again = Service(
+    restored = Service(
         pk=row.pk,
         tenant_id="nagra",
         name=NAME,
@@ -366,10 +367,10 @@ def test_settings_of_the_history_are_not_brought_back_with_the_secret_of_today(
         settings=before.settings,
         sealed_secrets=row.sealed_secrets,
     )
-    with pytest.raises(ValidationError, match="client_secret: Nothing is stored: enter it"):
-        again.save()
+    with pytest.raises(ValidationError, match="client_secret: No secret is stored: enter it"):
+        restored.save()
     row.settings = before.settings
-    with pytest.raises(ValidationError, match=AGAIN):
+    with pytest.raises(ValidationError, match=REENTER):
         row.save()
 
 
@@ -377,34 +378,37 @@ def test_settings_of_the_history_are_not_brought_back_with_the_secret_of_today(
 @pytest.mark.parametrize(
     "changes", [{"strategy": "dummy"}, {"tenant_id": "sunrise"}], ids=["strategy", "tenant"]
 )
-def test_tenant_and_strategy_never_change(
+def test_tenant_and_strategy_cannot_be_changed(
     introspection: Service, sunrise: HeadEnd, changes: dict[str, str], enabled: bool
 ) -> None:
     Service.unscoped.filter(pk=introspection.pk).update(enabled=enabled)
     service = stored()
     for name, value in changes.items():
         setattr(service, name, value)
-    with pytest.raises(ValidationError, match="Tenant and strategy never change"):
+    with pytest.raises(ValidationError, match="Tenant and strategy cannot be changed"):
         service.save()
 
 
-def test_a_mark_brings_back_no_secret_that_was_removed_while_nothing_opened_it(
+def test_a_placeholder_does_not_restore_a_secret_that_was_removed_while_undecryptable(
     nagra: HeadEnd, settings: Any, tmp_path: Path
 ) -> None:
     strategy = strategies()["operator_login"]
-    offer(strategy, **complete(strategy), authentication="basic")
+    create_service(strategy, **complete(strategy), authentication="basic")
     Service.unscoped.update(enabled=False)
     settings.AGS_ENCRYPTION_KEYS = (NEW,)
-    assert by_code({"secret": None, "authentication": "none", "private_key": private_key()}, tmp_path) == {}
+    assert (
+        change_in_code({"secret": None, "authentication": "none", "private_key": private_key()}, tmp_path)
+        == {}
+    )
     settings.AGS_ENCRYPTION_KEYS = (NEW, OLD)
-    assert by_code({"secret": "sealed:00000000", "address": ELSEWHERE}, tmp_path)["secret"]
+    assert change_in_code({"secret": "sealed:00000000", "address": ELSEWHERE}, tmp_path)["secret"]
 
 
-# Two at once
+# Concurrent changes
 
 
 STALE: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
-    "the old address comes back": (
+    "the previous address": (
         {"address": ELSEWHERE, "client_secret": "for elsewhere"},
         {"clock_skew": 1},
         False,
@@ -414,9 +418,9 @@ STALE: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
         {"address": "https://third.example/"},
         False,
     ),
-    "another address for a new secret": ({"client_secret": "new"}, {"address": ELSEWHERE}, False),
-    "the same address for a new secret": ({"client_secret": "new"}, {"clock_skew": 1}, True),
-    "a secret of its own": (
+    "another address with a new secret": ({"client_secret": "new"}, {"address": ELSEWHERE}, False),
+    "the same address with a new secret": ({"client_secret": "new"}, {"clock_skew": 1}, True),
+    "a new address with its own secret": (
         {"address": ELSEWHERE, "client_secret": "for elsewhere"},
         {"address": "https://third.example/", "client_secret": "for the third"},
         True,
@@ -424,28 +428,28 @@ STALE: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
 }
 
 
-@pytest.mark.parametrize(("meanwhile", "mine", "saved"), STALE.values(), ids=STALE)
-def test_who_was_slower_sends_no_secret_of_the_other_elsewhere(
-    introspection: Service, meanwhile: dict[str, Any], mine: dict[str, Any], saved: bool, tmp_path: Path
+@pytest.mark.parametrize(("concurrent", "changes", "saved"), STALE.values(), ids=STALE)
+def test_a_stale_form_cannot_send_a_concurrently_changed_secret_elsewhere(
+    introspection: Service, concurrent: dict[str, Any], changes: dict[str, Any], saved: bool, tmp_path: Path
 ) -> None:
-    opened = stored()
-    assert by_code(meanwhile, tmp_path) == {}
-    between = stored()
-    opened.settings |= mine
+    stale = stored()
+    assert change_in_code(concurrent, tmp_path) == {}
+    current = stored()
+    stale.settings |= changes
     if saved:
-        opened.save()
+        stale.save()
     else:
-        for _ in range(2):  # to try again is no way round it
-            with pytest.raises(ValidationError, match=f"client_secret: .*{AGAIN}"):
-                opened.save()
-        assert stored().settings == between.settings
-    wanted = (between.settings_with_secrets() | mine)["client_secret"]
-    assert stored().settings_with_secrets()["client_secret"] == wanted
+        for _ in range(2):  # a second attempt fails too
+            with pytest.raises(ValidationError, match=f"client_secret: .*{REENTER}"):
+                stale.save()
+        assert stored().settings == current.settings
+    expected = (current.settings_with_secrets() | changes)["client_secret"]
+    assert stored().settings_with_secrets()["client_secret"] == expected
 
 
-def test_an_old_page_is_refused_with_the_reason(introspection: Service, admin_client: Client) -> None:
-    opened = {"address": introspection.settings["address"]}
+def test_a_stale_admin_form_is_rejected_with_the_reason(introspection: Service, admin_client: Client) -> None:
+    stale = {"address": introspection.settings["address"]}
     assert post(admin_client, {"address": ELSEWHERE, "client_secret": "for elsewhere"}).status_code == 302
-    page = post(admin_client, opened)
-    assert f"Introspection endpoint has changed. {AGAIN}" in page.content.decode()
+    page = post(admin_client, stale)
+    assert f"Introspection endpoint has changed. {REENTER}" in page.content.decode()
     assert stored().settings["address"] == ELSEWHERE

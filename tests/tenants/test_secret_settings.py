@@ -1,4 +1,4 @@
-"""Secret settings: sealed on every way in, in the clear for the strategy alone, and seen by nobody."""
+"""Secret settings: always stored encrypted, available in plain text only to the strategy, never shown."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ags.server.logs import JSONLines, ReadableLines
 from providers.contract import SecretField, SessionTokenSettings
 from providers.registry import strategies
 from tenants.models import Service, Tenant
-from tenants.secrets.encryption import DecryptionFailed, encrypted_with_newest_key
+from tenants.secrets.encryption import DecryptionFailed, is_encrypted_with_newest_key
 from tenants.secrets.settings import is_placeholder
 from tenants.snapshot import snapshot
 from tests.conftest import HeadEnd, person
@@ -33,12 +33,12 @@ NAME = "Double"
 LIST = "/admin/tenants/service/"
 
 
-def double(tenant: str = "nagra", **changes: Any) -> Service:
-    """Store a service of the dummy with a passphrase."""
+def create_service(tenant: str = "nagra", **changes: Any) -> Service:
+    """Create a service with the dummy strategy and a passphrase."""
     fields = {"name": NAME, "strategy": "dummy", "display_name": "D", "enabled": True} | changes
     service = Service(tenant_id=tenant, **{"settings": {"passphrase": MARKER}, **fields})
     service.save()
-    snapshot.reread(tenant)
+    snapshot.invalidate(tenant)
     return service
 
 
@@ -48,11 +48,11 @@ def stored(tenant: str = "nagra") -> Service:
 
 def set_directly(service: Service, **columns: Any) -> None:
     Service.unscoped.filter(pk=service.pk).update(**columns)
-    snapshot.reread(service.tenant_id)
+    snapshot.invalidate(service.tenant_id)
 
 
 def sign_on(passphrase: str | None, head_end: HeadEnd) -> int:
-    """Get a session token of the dummy with that passphrase; the status."""
+    """Request a session token with that passphrase; return the status code."""
     parameters = [{"name": "Account", "value": "somebody"}]
     if passphrase is not None:
         parameters.append({"name": "Passphrase", "value": passphrase})
@@ -60,8 +60,8 @@ def sign_on(passphrase: str | None, head_end: HeadEnd) -> int:
     return status
 
 
-def everything_stored() -> str:
-    """All that is in the database, as text."""
+def dump_database() -> str:
+    """Return the content of all tables as text."""
     with connection.cursor() as cursor:
         rows = []
         for table in connection.introspection.table_names(cursor):
@@ -76,41 +76,41 @@ def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
 
     def lines() -> str:
         formats: list[logging.Formatter] = [JSONLines(), ReadableLines()]
-        return "\n".join(one.format(record) for record in caplog.records for one in formats)
+        return "\n".join(formatter.format(record) for record in caplog.records for formatter in formats)
 
     return lines
 
 
 @pytest.fixture
 def two_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A strategy with a secret that it needs and one that it can do without."""
+    """A strategy with a required and an optional secret."""
 
     class Settings(SessionTokenSettings):
-        needed = SecretField(destination_settings=(), min_length=4)
-        spare = SecretField(destination_settings=(), required=False)
+        required_secret = SecretField(destination_settings=(), min_length=4)
+        optional_secret = SecretField(destination_settings=(), required=False)
         plain = forms.CharField(required=False)
 
     monkeypatch.setattr(strategies()["dummy"], "Settings", Settings)
 
 
-# In and out by the model
+# The model
 
 
-def test_the_strategy_is_given_the_secret(nagra: HeadEnd) -> None:
-    double()
-    assert [sign_on(given, nagra) for given in (MARKER, OTHER, "", None)] == [200, 401, 401, 401]
+def test_the_strategy_receives_the_secret(nagra: HeadEnd) -> None:
+    create_service()
+    assert [sign_on(passphrase, nagra) for passphrase in (MARKER, OTHER, "", None)] == [200, 401, 401, 401]
 
 
-def test_what_is_stored_is_a_mark_and_a_seal(nagra: HeadEnd, logged: Callable[[], str]) -> None:
-    service = double()
+def test_a_placeholder_and_the_encrypted_secret_are_stored(nagra: HeadEnd, logged: Callable[[], str]) -> None:
+    service = create_service()
     assert is_placeholder(service.settings["passphrase"])
     assert stored().settings == service.settings
     assert stored().secrets() == {"passphrase": MARKER}
-    assert MARKER not in everything_stored()
-    view = snapshot.tenant("nagra")
-    assert view is not None
-    assert view.services[NAME].settings["passphrase"] == MARKER
-    assert MARKER not in repr(view) + repr(view.services[NAME]) + repr(stored().__dict__)
+    assert MARKER not in dump_database()
+    tenant = snapshot.get_tenant("nagra")
+    assert tenant is not None
+    assert tenant.services[NAME].settings["passphrase"] == MARKER
+    assert MARKER not in repr(tenant) + repr(tenant.services[NAME]) + repr(stored().__dict__)
     out = io.StringIO()
     call_command("dumpdata", "tenants", stdout=out)
     assert MARKER not in out.getvalue()
@@ -118,8 +118,8 @@ def test_what_is_stored_is_a_mark_and_a_seal(nagra: HeadEnd, logged: Callable[[]
     assert MARKER not in logged()
 
 
-def test_another_secret_has_another_mark_and_the_same_one_keeps_it(nagra: HeadEnd) -> None:
-    first = double().settings["passphrase"]
+def test_the_placeholder_changes_only_with_the_secret(nagra: HeadEnd) -> None:
+    first = create_service().settings["passphrase"]
     service = stored()
     service.settings["passphrase"] = MARKER
     service.save()
@@ -130,179 +130,181 @@ def test_another_secret_has_another_mark_and_the_same_one_keeps_it(nagra: HeadEn
     assert service.settings["passphrase"] != first
     assert stored().settings == service.settings
     assert stored().secrets() == {"passphrase": OTHER}
-    marks = {record.settings["passphrase"] for record in stored().history.all()}
-    assert marks == {first, service.settings["passphrase"]}
+    placeholders = {record.settings["passphrase"] for record in stored().history.all()}
+    assert placeholders == {first, service.settings["passphrase"]}
     assert not hasattr(stored().history.first(), "sealed_secrets")
 
 
-@pytest.mark.parametrize("nothing", ["", None])
-def test_a_secret_that_is_not_needed_can_be_left_out_and_taken_away(nagra: HeadEnd, nothing: Any) -> None:
-    double(settings={"passphrase": nothing})
+@pytest.mark.parametrize("empty", ["", None])
+def test_an_optional_secret_can_be_omitted_and_removed(nagra: HeadEnd, empty: Any) -> None:
+    create_service(settings={"passphrase": empty})
     assert stored().sealed_secrets is None
     assert sign_on(None, nagra) == 200
-    set_to(MARKER)
-    set_to(nothing)
+    set_passphrase(MARKER)
+    set_passphrase(empty)
     assert (stored().settings["passphrase"], stored().sealed_secrets) == ("", None)
     assert sign_on(None, nagra) == 200
 
 
-def set_to(text: Any) -> None:
+def set_passphrase(text: Any) -> None:
     service = stored()
     service.settings["passphrase"] = text
     service.save()
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
 
 
-def test_a_mark_means_what_is_stored_and_nothing_where_nothing_is(nagra: HeadEnd) -> None:
-    with pytest.raises(ValidationError, match="passphrase: Nothing is stored: enter it"):
-        double(settings={"passphrase": "sealed:00000000"})
-    mark = double().settings["passphrase"]
-    set_to("sealed:00000000")
-    assert stored().settings["passphrase"] == mark
+def test_a_placeholder_keeps_the_stored_secret_if_there_is_one(nagra: HeadEnd) -> None:
+    with pytest.raises(ValidationError, match="passphrase: No secret is stored: enter it"):
+        create_service(settings={"passphrase": "sealed:00000000"})
+    placeholder = create_service().settings["passphrase"]
+    set_passphrase("sealed:00000000")
+    assert stored().settings["passphrase"] == placeholder
     assert stored().secrets() == {"passphrase": MARKER}
 
 
-def test_a_secret_that_is_needed_is_demanded(nagra: HeadEnd, two_secrets: None) -> None:
-    for settings in ({}, {"needed": ""}, {"needed": None}):
-        with pytest.raises(ValidationError, match=r"needed: This field is required\."):
-            double(settings=settings)
-    with pytest.raises(ValidationError, match="needed: Ensure this value has at least 4") as refused:
-        double(settings={"needed": "m08"})
-    assert "m08" not in str(refused.value)
+def test_a_required_secret_is_required(nagra: HeadEnd, two_secrets: None) -> None:
+    for settings in ({}, {"required_secret": ""}, {"required_secret": None}):
+        with pytest.raises(ValidationError, match=r"required_secret: This field is required\."):
+            create_service(settings=settings)
+    with pytest.raises(ValidationError, match="required_secret: Ensure this value has at least 4") as raised:
+        create_service(settings={"required_secret": "m08"})
+    assert "m08" not in str(raised.value)
 
 
-def test_a_mark_is_no_secret_where_the_setting_is_none(nagra: HeadEnd, two_secrets: None) -> None:
-    double(settings={"needed": MARKER, "plain": "sealed:00000000"})
+def test_a_placeholder_in_an_ordinary_setting_is_plain_text(nagra: HeadEnd, two_secrets: None) -> None:
+    create_service(settings={"required_secret": MARKER, "plain": "sealed:00000000"})
     assert stored().settings_with_secrets()["plain"] == "sealed:00000000"
 
 
-# Two at once
+# Concurrent changes
 
 
-def test_a_form_that_was_opened_before_keeps_the_secret_that_came_meanwhile(nagra: HeadEnd) -> None:
-    double()
-    opened = stored()
-    set_to(OTHER)
-    opened.settings["refused_account"] = "somebody"
-    opened.save()
+def test_a_stale_form_keeps_a_secret_that_was_changed_concurrently(nagra: HeadEnd) -> None:
+    create_service()
+    stale = stored()
+    set_passphrase(OTHER)
+    stale.settings["refused_account"] = "somebody"
+    stale.save()
     assert stored().secrets() == {"passphrase": OTHER}
     assert stored().settings_with_secrets()["passphrase"] == OTHER
     assert stored().settings["refused_account"] == "somebody"
 
 
 @pytest.mark.parametrize(
-    ("before", "meanwhile", "after"), [("", OTHER, OTHER), (MARKER, "", ""), (MARKER, OTHER, OTHER)]
+    ("before", "concurrent", "after"), [("", OTHER, OTHER), (MARKER, "", ""), (MARKER, OTHER, OTHER)]
 )
-def test_whatever_happened_to_a_secret_that_was_not_touched(
-    nagra: HeadEnd, before: str, meanwhile: str, after: str
+def test_a_concurrent_change_of_a_secret_is_kept(
+    nagra: HeadEnd, before: str, concurrent: str, after: str
 ) -> None:
-    double(settings={"passphrase": before})
-    opened = stored()
-    set_to(meanwhile)
-    opened.settings["refused_account"] = "x"
-    opened.full_clean()  # as the page does, before it stores
-    opened.save()
+    create_service(settings={"passphrase": before})
+    stale = stored()
+    set_passphrase(concurrent)
+    stale.settings["refused_account"] = "x"
+    stale.full_clean()  # as the admin does before it saves
+    stale.save()
     assert stored().settings_with_secrets()["passphrase"] == after
 
 
-def test_each_of_two_secrets_is_taken_over_by_itself(nagra: HeadEnd, two_secrets: None) -> None:
-    double(settings={"needed": "needed-1", "spare": "spare-1"})
+def test_concurrent_changes_of_two_secrets_are_merged(nagra: HeadEnd, two_secrets: None) -> None:
+    create_service(settings={"required_secret": "required-1", "optional_secret": "optional-1"})
     one, other = stored(), stored()
-    one.settings["needed"], other.settings["spare"] = "needed-2", "spare-2"
+    one.settings["required_secret"], other.settings["optional_secret"] = "required-2", "optional-2"
     one.full_clean()
     other.full_clean()
     one.save()
     other.save()
-    assert stored().secrets() == {"needed": "needed-2", "spare": "spare-2"}
-    assert stored().settings_with_secrets()["needed"] == "needed-2"
+    assert stored().secrets() == {"required_secret": "required-2", "optional_secret": "optional-2"}
+    assert stored().settings_with_secrets()["required_secret"] == "required-2"
 
 
-def test_what_is_saved_without_its_settings_leaves_them(nagra: HeadEnd) -> None:
-    double()
-    opened = stored()
-    set_to(OTHER)
-    opened.settings["passphrase"] = MARKER
-    opened.display_name = "E"
-    opened.save(update_fields=["display_name"])
+def test_a_save_without_settings_in_update_fields_does_not_change_them(nagra: HeadEnd) -> None:
+    create_service()
+    stale = stored()
+    set_passphrase(OTHER)
+    stale.settings["passphrase"] = MARKER
+    stale.display_name = "E"
+    stale.save(update_fields=["display_name"])
     assert stored().settings_with_secrets()["passphrase"] == OTHER
 
 
-# Disabled, or without its provider
+# Disabled services, and services without a provider
 
 
-def test_a_disabled_service_stores_nothing_in_the_clear(nagra: HeadEnd) -> None:
-    double(enabled=False)
-    assert MARKER not in everything_stored()
-    set_to(OTHER)
-    assert OTHER not in everything_stored()
+def test_the_secrets_of_a_disabled_service_are_encrypted(nagra: HeadEnd) -> None:
+    create_service(enabled=False)
+    assert MARKER not in dump_database()
+    set_passphrase(OTHER)
+    assert OTHER not in dump_database()
     service = stored()
     service.settings["pasphrase"] = MARKER
     with pytest.raises(ValidationError, match="pasphrase: dummy has no such setting"):
         service.save()
 
 
-def test_without_its_provider_nothing_is_taken_and_nothing_is_lost(
+def test_without_the_provider_settings_cannot_change_and_are_not_lost(
     nagra: HeadEnd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    double(enabled=False)
+    create_service(enabled=False)
     dummy = strategies()["dummy"]
     monkeypatch.delitem(strategies(), "dummy")
     service = stored()
     service.display_name = "E"
     service.save()
     service.settings["passphrase"] = OTHER
-    with pytest.raises(ValidationError, match="There is no strategy 'dummy' here"):
+    with pytest.raises(ValidationError, match="The strategy 'dummy' is not installed"):
         service.save()
     monkeypatch.setitem(strategies(), "dummy", dummy)
     assert stored().settings_with_secrets()["passphrase"] == MARKER
-    assert OTHER not in everything_stored()
+    assert OTHER not in dump_database()
 
 
-# Copied, and without the key
+# Copied secrets, and secrets that cannot be decrypted
 
 
-def test_what_was_copied_from_another_tenant_does_not_open(
+def test_a_secret_copied_from_another_tenant_cannot_be_decrypted(
     nagra: HeadEnd, sunrise: HeadEnd, logged: Callable[[], str]
 ) -> None:
-    stolen = double()
-    other = double("sunrise", settings={"passphrase": OTHER})
+    stolen = create_service()
+    other = create_service("sunrise", settings={"passphrase": OTHER})
     set_directly(other, sealed_secrets=stolen.sealed_secrets)
     with pytest.raises(DecryptionFailed):
         stored("sunrise").secrets()
     assert sign_on(MARKER, sunrise) == 403
-    assert "passphrase: No encryption key opens what is stored: enter it again." in logged()
+    assert "passphrase: The stored secret cannot be decrypted: enter it again." in logged()
     assert sign_on(MARKER, nagra) == 200
 
 
 @pytest.mark.parametrize("strategy", ["dummy2", "operator_token"])
-def test_nor_does_what_was_sealed_for_another_strategy(nagra: HeadEnd, strategy: str) -> None:
-    service = double()
+def test_a_secret_of_another_strategy_cannot_be_decrypted(nagra: HeadEnd, strategy: str) -> None:
+    service = create_service()
     service.strategy = strategy
     with pytest.raises(DecryptionFailed):
         service.secrets()
 
 
-def test_a_service_whose_secret_does_not_open_is_not_offered_and_told(nagra: HeadEnd, settings: Any) -> None:
-    double()
+def test_a_service_whose_secret_cannot_be_decrypted_is_not_offered_and_reported(
+    nagra: HeadEnd, settings: Any
+) -> None:
+    create_service()
     settings.AGS_ENCRYPTION_KEYS = (NEW,)
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
     assert NAME not in nagra.discover().content.decode()
-    found = run_checks(tags=[Tags.database], databases=["default"])
-    told = [(one.id, one.msg) for one in found]
-    why = "none of the 1 encryption keys opens it."
-    assert ("tenants.E001", f"tenant 'nagra', service '{NAME}': {why}") in told
+    messages = run_checks(tags=[Tags.database], databases=["default"])
+    reason = "none of the 1 encryption keys decrypts the secret."
+    expected = ("tenants.E001", f"tenant 'nagra', service '{NAME}': {reason}")
+    assert expected in [(message.id, message.msg) for message in messages]
 
 
-def test_a_secret_that_does_not_open_can_be_withdrawn_and_is_healed_by_a_new_one(
+def test_a_service_whose_secret_cannot_be_decrypted_can_be_disabled_and_repaired(
     nagra: HeadEnd, admin_client: Client, settings: Any
 ) -> None:
-    service = double()
+    service = create_service()
     settings.AGS_ENCRYPTION_KEYS = (NEW,)
-    with pytest.raises(ValidationError, match="passphrase: No encryption key opens what is stored"):
+    with pytest.raises(ValidationError, match="passphrase: The stored secret cannot be decrypted"):
         stored().save()
     page = admin_client.post(change(service), fields())
     assert list(errors(page)) == ["settings-passphrase"]
-    assert "No encryption key opens what is stored: enter it again." in text_of(page)
+    assert "The stored secret cannot be decrypted: enter it again." in text_of(page)
     admin_client.post(f"{LIST}{service.pk}/disable/")
     assert not stored().enabled
     assert admin_client.post(change(service), fields(session_token_ttl="77")).status_code == 302
@@ -311,30 +313,30 @@ def test_a_secret_that_does_not_open_can_be_withdrawn_and_is_healed_by_a_new_one
     assert admin_client.post(change(service), fields(passphrase=OTHER)).status_code == 302
     assert stored().secrets() == {"passphrase": OTHER}
     admin_client.post(f"{LIST}{service.pk}/enable/")
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
     assert sign_on(OTHER, nagra) == 200
     set_directly(service, sealed_secrets=b"\x01 no such thing")
     admin_client.post(f"{LIST}{service.pk}/disable/")
     assert not stored().enabled
 
 
-def test_a_secret_that_does_not_open_is_not_measured(
+def test_a_secret_that_cannot_be_decrypted_is_not_validated(
     nagra: HeadEnd, admin_client: Client, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A mark is shorter than some secrets must be."""
+    """The placeholder would fail a minimum length."""
 
     class Settings(SessionTokenSettings):
         passphrase = SecretField(destination_settings=(), min_length=20)
 
     monkeypatch.setattr(strategies()["dummy"], "Settings", Settings)
-    service = double(enabled=False)
-    mark = service.settings["passphrase"]
+    service = create_service(enabled=False)
+    placeholder = service.settings["passphrase"]
     settings.AGS_ENCRYPTION_KEYS = (NEW,)
     assert admin_client.post(change(service), fields(session_token_ttl="77")).status_code == 302
     service = stored()
     service.settings["session_token_ttl"] += 1
     service.save()
-    assert stored().settings == {"session_token_ttl": 78, "passphrase": mark}
+    assert stored().settings == {"session_token_ttl": 78, "passphrase": placeholder}
     page = admin_client.post(change(service), fields(passphrase="too short"))
     assert list(errors(page)) == ["settings-passphrase"]
     service.settings["passphrase"] = "too short"
@@ -342,43 +344,43 @@ def test_a_secret_that_does_not_open_is_not_measured(
         service.save()
 
 
-def test_a_secret_that_does_not_open_can_be_removed(nagra: HeadEnd, settings: Any) -> None:
-    double()
+def test_a_secret_that_cannot_be_decrypted_can_be_removed(nagra: HeadEnd, settings: Any) -> None:
+    create_service()
     settings.AGS_ENCRYPTION_KEYS = (NEW,)
-    set_to("")
+    set_passphrase("")
     assert stored().sealed_secrets is None
 
 
-def test_reseal_moves_them_to_the_newest_key(nagra: HeadEnd, settings: Any) -> None:
-    double()
-    double(name="Without", settings={})
+def test_reseal_encrypts_them_with_the_newest_key(nagra: HeadEnd, settings: Any) -> None:
+    create_service()
+    create_service(name="Without", settings={})
     settings.AGS_ENCRYPTION_KEYS = (NEW, OLD)
     out = io.StringIO()
     call_command("reseal", stdout=out)
-    assert out.getvalue() == "3 resealed\n", "the key, the signing key, and the one service with a secret"
-    assert encrypted_with_newest_key(bytes(stored().sealed_secrets or b""))
+    assert out.getvalue() == "3 re-encrypted\n", "the key, the signing key and the service with a secret"
+    assert is_encrypted_with_newest_key(bytes(stored().sealed_secrets or b""))
     settings.AGS_ENCRYPTION_KEYS = (NEW,)
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
     assert sign_on(MARKER, nagra) == 200
     set_directly(stored(), sealed_secrets=b"\x01 no such thing")
-    with pytest.raises(CommandError, match=f"no encryption key opens: nagra/{NAME}"):
+    with pytest.raises(CommandError, match=f"cannot be decrypted with any encryption key: nagra/{NAME}"):
         call_command("reseal")
 
 
-# Declared a secret later
+# A setting that becomes a secret
 
 
-def test_a_setting_that_became_a_secret_later_works_and_is_sealed_when_it_is_saved(nagra: HeadEnd) -> None:
-    service = double(settings={})
+def test_a_setting_that_became_a_secret_works_and_is_encrypted_with_the_next_save(nagra: HeadEnd) -> None:
+    service = create_service(settings={})
     set_directly(service, settings={**service.settings, "passphrase": MARKER})
     assert sign_on(MARKER, nagra) == 200
     stored().save()
     assert is_placeholder(stored().settings["passphrase"])
-    snapshot.reread("nagra")
+    snapshot.invalidate("nagra")
     assert sign_on(MARKER, nagra) == 200
 
 
-# The pages of staff
+# The admin
 
 
 def change(service: Service) -> str:
@@ -386,15 +388,15 @@ def change(service: Service) -> str:
 
 
 def fields(**settings: str) -> dict[str, str]:
-    """What the page of the double sends; `enabled` and `remove` are its boxes."""
-    sent = {"name": NAME, "display_name": "D", "logo": "", "settings-session_token_ttl": "300"}
-    boxes = {"enabled": "enabled", "remove": "settings-passphrase-remove"}
-    return sent | {boxes.get(name, f"settings-{name}"): value for name, value in settings.items()}
+    """Return the form data of the service; `enabled` and `remove` are checkboxes."""
+    data = {"name": NAME, "display_name": "D", "logo": "", "settings-session_token_ttl": "300"}
+    checkboxes = {"enabled": "enabled", "remove": "settings-passphrase-remove"}
+    return data | {checkboxes.get(name, f"settings-{name}"): value for name, value in settings.items()}
 
 
 def errors(page: Any) -> dict[str, Any]:
-    found: dict[str, Any] = page.context["adminform"].form.errors
-    return found
+    form_errors: dict[str, Any] = page.context["adminform"].form.errors
+    return form_errors
 
 
 def text_of(page: Any) -> str:
@@ -428,16 +430,16 @@ def test_no_page_shows_a_secret(nagra: HeadEnd, admin_client: Client, logged: Ca
         admin_client.get(LIST),
         admin_client.get("/admin/"),
     ]
-    shown = "".join(text_of(page) + str(page.headers) for page in pages) + logged() + everything_stored()
+    output = "".join(text_of(page) + str(page.headers) for page in pages) + logged() + dump_database()
     for secret in (MARKER, OTHER):
-        assert secret not in shown
+        assert secret not in output
     assert stored().secrets() == {"passphrase": OTHER}
     assert stored().settings["passphrase"] not in "".join(text_of(page) for page in pages)
     assert [page.status_code for page in pages] == [200] * len(pages)
 
 
-def test_left_empty_it_is_kept(nagra: HeadEnd, admin_client: Client) -> None:
-    service = double()
+def test_an_empty_field_keeps_the_secret(nagra: HeadEnd, admin_client: Client) -> None:
+    service = create_service()
     page = admin_client.get(change(service))
     assert "It is set, and never shown: leave this empty to keep it." in text_of(page)
     assert 'type="password" name="settings-passphrase"' in text_of(page)
@@ -446,8 +448,8 @@ def test_left_empty_it_is_kept(nagra: HeadEnd, admin_client: Client) -> None:
     assert stored().settings["passphrase"] == service.settings["passphrase"]
 
 
-def test_it_is_changed_and_removed(nagra: HeadEnd, admin_client: Client) -> None:
-    service = double()
+def test_the_secret_can_be_changed_and_removed(nagra: HeadEnd, admin_client: Client) -> None:
+    service = create_service()
     assert admin_client.post(change(service), fields(passphrase=OTHER)).status_code == 302
     assert stored().secrets() == {"passphrase": OTHER}
     assert list(errors(admin_client.post(change(service), fields(passphrase=OTHER, remove="on"))))
@@ -456,8 +458,8 @@ def test_it_is_changed_and_removed(nagra: HeadEnd, admin_client: Client) -> None
     assert "settings-passphrase-remove" not in text_of(admin_client.get(change(service)))
 
 
-def test_what_was_entered_beside_a_mistake_is_asked_for_again(nagra: HeadEnd, admin_client: Client) -> None:
-    service = double()
+def test_a_secret_in_an_invalid_form_must_be_entered_again(nagra: HeadEnd, admin_client: Client) -> None:
+    service = create_service()
     page = admin_client.post(change(service), fields(passphrase=OTHER, session_token_ttl="x"))
     assert sorted(errors(page)) == ["settings-passphrase", "settings-session_token_ttl"]
     assert "Enter it again: it is not taken before all else is right." in text_of(page)
@@ -466,28 +468,30 @@ def test_what_was_entered_beside_a_mistake_is_asked_for_again(nagra: HeadEnd, ad
     assert stored().secrets() == {"passphrase": MARKER}
 
 
-def test_one_that_is_needed_is_demanded_once(nagra: HeadEnd, admin_client: Client, two_secrets: None) -> None:
+def test_a_required_secret_is_required_only_once(
+    nagra: HeadEnd, admin_client: Client, two_secrets: None
+) -> None:
     page = admin_client.post(STEP_TWO, fields())
-    assert list(errors(page)) == ["settings-needed"]
-    assert admin_client.post(STEP_TWO, fields(needed=MARKER)).status_code == 302
+    assert list(errors(page)) == ["settings-required_secret"]
+    assert admin_client.post(STEP_TWO, fields(required_secret=MARKER)).status_code == 302
     assert admin_client.post(change(stored()), fields()).status_code == 302
-    assert stored().secrets() == {"needed": MARKER}
+    assert stored().secrets() == {"required_secret": MARKER}
     page = admin_client.get(change(stored()))
-    assert "settings-needed-remove" not in text_of(page)
+    assert "settings-required_secret-remove" not in text_of(page)
 
 
-def test_a_secret_of_the_form_of_a_mark_is_refused(nagra: HeadEnd, admin_client: Client) -> None:
+def test_a_secret_that_looks_like_a_placeholder_is_rejected(nagra: HeadEnd, admin_client: Client) -> None:
     page = admin_client.post(STEP_TWO, fields(passphrase="sealed:0123abcd"))
     assert list(errors(page)) == ["settings-passphrase"]
     assert "sealed:0123abcd" not in text_of(page)
 
 
-def test_who_may_only_look_sees_whether_it_is_set(nagra: HeadEnd) -> None:
-    service = double()
+def test_view_permission_shows_whether_the_secret_is_set(nagra: HeadEnd) -> None:
+    service = create_service()
     auditor = person("auditor", "nagra")
     contents = [line.contents() for line in rows_of(auditor.get(change(service)))]
     assert "Set" in contents
-    set_to("")
+    set_passphrase("")
     contents = [line.contents() for line in rows_of(auditor.get(change(service)))]
     assert "Not set" in contents
 
@@ -496,13 +500,13 @@ def rows_of(page: Any) -> list[Any]:
     return [field for fieldset in page.context["adminform"] for line in fieldset for field in line]
 
 
-def test_the_history_tells_that_it_changed(nagra: HeadEnd, admin_client: Client) -> None:
-    service = double()
+def test_the_history_shows_that_the_secret_has_changed(nagra: HeadEnd, admin_client: Client) -> None:
+    service = create_service()
     for passphrase in (OTHER, ""):
-        set_to(passphrase)
+        set_passphrase(passphrase)
     page = admin_client.get(f"{LIST}{service.pk}/history/")
-    told = [(one.before, one.after) for change in page.context["changes"] for one in change.differences]
-    assert [one for one in told if "set" in one or "set to another" in one] == [
+    differences = [(one.before, one.after) for item in page.context["changes"] for one in item.differences]
+    assert [one for one in differences if "set" in one or "set to another" in one] == [
         ("set", "—"),
         ("set", "set to another"),
         ("—", "set"),
@@ -538,7 +542,7 @@ def export() -> str:
 
 
 @pytest.mark.parametrize(
-    "given",
+    "passphrase",
     [
         MARKER,
         {"env": "A_SECRET"},
@@ -549,68 +553,68 @@ def export() -> str:
     ids=["plain", "env", "file", "text", "base64"],
 )
 @pytest.mark.parametrize("enabled", [True, False])
-def test_a_file_gives_a_secret_in_any_form_and_again_is_nothing_to_do(
+def test_apply_accepts_every_kind_of_reference_and_is_idempotent(
     db: None,
     apply: Callable[..., list[str]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    given: Any,
+    passphrase: Any,
     enabled: bool,
 ) -> None:
     monkeypatch.setenv("A_SECRET", MARKER)
     (tmp_path / "secret.txt").write_text(MARKER + "\n")
-    assert apply(document(given, enabled=enabled)) == ["+ tenant nagra", f"+ service nagra/{NAME}"]
+    assert apply(document(passphrase, enabled=enabled)) == ["+ tenant nagra", f"+ service nagra/{NAME}"]
     assert stored().secrets() == {"passphrase": MARKER}
-    assert apply(document(given, enabled=enabled)) == ["nothing to do"]
-    assert MARKER not in everything_stored()
-    told = apply(document(OTHER, enabled=enabled))
-    assert told == [f"~ service nagra/{NAME}: settings.passphrase changed"]
+    assert apply(document(passphrase, enabled=enabled)) == ["nothing to do"]
+    assert MARKER not in dump_database()
+    output = apply(document(OTHER, enabled=enabled))
+    assert output == [f"~ service nagra/{NAME}: settings.passphrase changed"]
     assert stored().secrets() == {"passphrase": OTHER}
     monkeypatch.delenv("A_SECRET")
     assert apply(document({"env": "A_SECRET"}, enabled=enabled)) == ["nothing to do"]
     assert apply(document(..., enabled=enabled)) == [f"~ service nagra/{NAME}: settings.passphrase changed"]
-    assert stored().sealed_secrets is None, "the settings of a service are given as a whole"
+    assert stored().sealed_secrets is None, "the settings of a service are replaced as a whole"
 
 
 @pytest.mark.parametrize(
-    ("given", "where", "why"),
+    ("passphrase", "location", "message"),
     [
         ({"env": "NOT_SET_HERE"}, ".env", "the variable NOT_SET_HERE is not set"),
         (815, "", "must be one of {env: NAME}"),
         ([MARKER], "", "must be one of {env: NAME}"),
         ({MARKER: MARKER}, "", "must be one of {env: NAME}"),
-        ({"env": MARKER}, ".env", "must be the name of a variable"),
+        ({"env": MARKER}, ".env", "must be the name of an environment variable"),
         ({"file": "missing.txt"}, ".file", "cannot read missing.txt"),
         ({"base64": MARKER + "!"}, "", "The secret is not valid base64"),
-        ({"base64": "//8="}, "", "is not UTF-8 text"),
-        ("sealed:00000000", "", "Nothing is stored: enter it."),
+        ({"base64": "//8="}, "", "the decoded value is not UTF-8 text"),
+        ("sealed:00000000", "", "No secret is stored: enter it."),
         (MARKER * 100, "", "Ensure this value has at most 1024 characters"),
     ],
 )
-def test_a_mistake_has_a_place_and_repeats_nothing(
-    db: None, apply: Callable[..., list[str]], given: Any, where: str, why: str
+def test_an_error_has_a_location_and_contains_no_secret(
+    db: None, apply: Callable[..., list[str]], passphrase: Any, location: str, message: str
 ) -> None:
-    with pytest.raises(CommandError) as refused:
-        apply(document(given))
-    message = str(refused.value)
-    assert message.startswith(f"tenants[0].services[0].settings.passphrase{where}: {why}")
-    assert MARKER not in message
+    with pytest.raises(CommandError) as raised:
+        apply(document(passphrase))
+    error = str(raised.value)
+    assert error.startswith(f"tenants[0].services[0].settings.passphrase{location}: {message}")
+    assert MARKER not in error
     assert not Tenant.objects.exists()
 
 
-def test_a_dry_run_tells_no_more(nagra: HeadEnd, apply: Callable[..., list[str]]) -> None:
-    double()
+def test_a_dry_run_does_not_print_the_secret(nagra: HeadEnd, apply: Callable[..., list[str]]) -> None:
+    create_service()
     assert apply(document(OTHER), "--dry-run")[0] == f"~ service nagra/{NAME}: settings.passphrase changed"
     assert stored().secrets() == {"passphrase": MARKER}
 
 
-def test_a_file_heals_what_does_not_open(
+def test_apply_repairs_a_secret_that_cannot_be_decrypted(
     nagra: HeadEnd, apply: Callable[..., list[str]], settings: Any
 ) -> None:
-    double()
+    create_service()
     settings.AGS_ENCRYPTION_KEYS = (NEW,)
     assert apply(export()) == ["nothing to do"]
-    with pytest.raises(CommandError, match=r"settings\.passphrase: No encryption key opens what is stored"):
+    with pytest.raises(CommandError, match=r"settings\.passphrase: The stored secret cannot be decrypted"):
         apply(document({"env": "NOT_SET_HERE"}))
     assert apply(document({"env": "NOT_SET_HERE"}, enabled=False)) == [
         f"~ service nagra/{NAME}: enabled on -> off"
@@ -619,11 +623,11 @@ def test_a_file_heals_what_does_not_open(
     assert stored().secrets() == {"passphrase": MARKER}
 
 
-def test_an_export_refers_to_the_secret_and_is_nothing_to_do(
+def test_an_export_contains_a_reference_and_changes_nothing_when_applied(
     nagra: HeadEnd, apply: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    double()
-    double(name="another-one", settings={"passphrase": ""})
+    create_service()
+    create_service(name="another-one", settings={"passphrase": ""})
     text = export()
     assert MARKER not in text
     assert "sealed:" not in text
@@ -640,10 +644,10 @@ def test_an_export_refers_to_the_secret_and_is_nothing_to_do(
     assert stored().secrets() == {"passphrase": MARKER}
 
 
-def test_so_does_that_of_a_service_whose_provider_is_gone(
+def test_an_export_without_the_provider_changes_nothing_when_applied(
     nagra: HeadEnd, apply: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    double(enabled=False)
+    create_service(enabled=False)
     monkeypatch.delitem(strategies(), "dummy")
     text = export()
     assert "sealed:" not in text

@@ -1,4 +1,4 @@
-"""What requests read of a tenant: at no cost when warm, and never old for long."""
+"""The snapshot of a tenant: no queries while it is fresh, and never stale for long."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from django.test.utils import CaptureQueriesContext
 from providers.contract import FailureReason
 from tenants import snapshot as module
 from tenants.models import Key, Service, Tenant
-from tenants.snapshot import FRESH_FOR, snapshot
+from tenants.snapshot import VERSIONS_MAX_AGE, snapshot
 from tenants.tenant_snapshot import TenantSnapshot
 from tests.conftest import SERVICE, HeadEnd, add_key
 from tests.waiting import PATIENCE, wait_until
@@ -32,7 +32,7 @@ def queries(number: int) -> Iterator[CaptureQueriesContext]:
 
 
 class Clock:
-    """The clock of the snapshot: a test moves it, and it moves by a microsecond when it is read."""
+    """The clock of the snapshot: advanced by the test, and by a microsecond with each reading."""
 
     def __init__(self) -> None:
         self._now = time.monotonic()
@@ -47,7 +47,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Only the test decides what is fresh, however long it takes."""
+    """Make freshness independent of the duration of the test."""
     clock = Clock()
     monkeypatch.setattr(module, "time", clock)
     return clock
@@ -55,18 +55,18 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def pass_time(clock: Clock) -> Callable[[float], None]:
-    """Let seconds go by for the snapshot, and for nobody else."""
+    """Advance the clock of the snapshot."""
     return clock.pass_time
 
 
-class Comers:
-    """The threads that have come to where they may have to wait: the lock, or what another one reads."""
+class WaitingThreads:
+    """Records the threads that have reached the lock, or that wait for a load by another thread."""
 
     def __init__(self) -> None:
         self.at_the_lock: list[int] = []
-        self.at_a_reader: list[int] = []
+        self.at_a_load: list[int] = []
         self._lock = threading.Lock()
-        self._outcome = module._outcome
+        self._wait_for_result = module._wait_for_result
 
     def __enter__(self) -> None:
         self.at_the_lock.append(threading.get_ident())
@@ -75,53 +75,53 @@ class Comers:
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
-    def outcome(self, reading: Any) -> Any:
-        self.at_a_reader.append(threading.get_ident())
-        return self._outcome(reading)
+    def wait_for_result(self, load: Any) -> Any:
+        self.at_a_load.append(threading.get_ident())
+        return self._wait_for_result(load)
 
 
 @pytest.fixture
-def comers(monkeypatch: pytest.MonkeyPatch) -> Comers:
-    comers = Comers()
-    monkeypatch.setattr(snapshot, "_lock", comers)
-    monkeypatch.setattr(module, "_outcome", comers.outcome)
-    return comers
+def waiting(monkeypatch: pytest.MonkeyPatch) -> WaitingThreads:
+    waiting = WaitingThreads()
+    monkeypatch.setattr(snapshot, "_lock", waiting)
+    monkeypatch.setattr(module, "_wait_for_result", waiting.wait_for_result)
+    return waiting
 
 
-def ask_for_versions() -> None:
-    """Have the snapshot ask, and keep what was read of the tenant."""
-    snapshot.reread("another")
+def read_versions() -> None:
+    """Have the snapshot read the versions, without dropping the cached tenant."""
+    snapshot.invalidate("another")
 
 
-def view(tenant_id: str = "nagra") -> TenantSnapshot:
-    found = snapshot.tenant(tenant_id)
-    assert found is not None
-    return found
+def get_tenant(tenant_id: str = "nagra") -> TenantSnapshot:
+    tenant = snapshot.get_tenant(tenant_id)
+    assert tenant is not None
+    return tenant
 
 
-def test_a_tenant_is_read_in_six_queries_and_then_in_none(
+def test_a_tenant_is_loaded_with_six_queries_and_then_cached(
     nagra: HeadEnd, sunrise: HeadEnd, clock: Clock
 ) -> None:
-    with queries(6):  # the versions of all, the tenant, its services, keys, signing keys, resource servers
-        first = view()
+    with queries(6):  # all versions, the tenant, its services, signing keys, keys, resource servers
+        first = get_tenant()
     with queries(0):
-        assert all(view() is first for _ in range(100))
+        assert all(get_tenant() is first for _ in range(100))
     with queries(5):
-        view("sunrise")
+        get_tenant("sunrise")
 
 
-def test_while_it_is_fresh_nobody_asks_and_then_one_query_does(
+def test_the_versions_are_read_again_only_when_they_are_stale(
     nagra: HeadEnd, pass_time: Callable[[float], None]
 ) -> None:
-    first = view()
-    pass_time(FRESH_FOR * 0.9)
+    first = get_tenant()
+    pass_time(VERSIONS_MAX_AGE * 0.9)
     with queries(0):
-        assert view() is first
-    pass_time(FRESH_FOR * 0.2)
+        assert get_tenant() is first
+    pass_time(VERSIONS_MAX_AGE * 0.2)
     with queries(1):
-        assert view() is first
+        assert get_tenant() is first
     with queries(0):
-        assert view() is first
+        assert get_tenant() is first
 
 
 def rename() -> None:
@@ -147,27 +147,27 @@ def add() -> None:
 
 
 @pytest.mark.parametrize("change", [rename, disable_service, revoke, add])
-def test_a_change_is_seen_after_a_second_at_the_latest_and_no_other_tenant_is_read_again(
+def test_a_change_is_visible_after_a_second_and_reloads_no_other_tenant(
     nagra: HeadEnd, sunrise: HeadEnd, pass_time: Callable[[float], None], change: Callable[[], None]
 ) -> None:
-    before, other = view(), view("sunrise")
+    before, other = get_tenant(), get_tenant("sunrise")
     change()
-    assert view() is before
-    pass_time(FRESH_FOR)
+    assert get_tenant() is before
+    pass_time(VERSIONS_MAX_AGE)
     with queries(6):
-        after = view()
+        after = get_tenant()
     assert after.version > before.version
     with queries(0):
-        assert view("sunrise") is other
+        assert get_tenant("sunrise") is other
 
 
-def test_what_is_seen_is_what_was_changed(nagra: HeadEnd, pass_time: Callable[[float], None]) -> None:
-    assert set(view().services) == {SERVICE}
+def test_the_snapshot_contains_the_changes(nagra: HeadEnd, pass_time: Callable[[float], None]) -> None:
+    assert set(get_tenant().services) == {SERVICE}
     disable_service()
     revoke()
     add()
-    pass_time(FRESH_FOR)
-    after = view()
+    pass_time(VERSIONS_MAX_AGE)
+    after = get_tenant()
     assert after.services == {}
     assert {kid: key.failure_reason(time.time()) for kid, key in after.keys.keys.items()} == {
         "nagra-key-1": FailureReason.KEY_NOT_IN_FORCE,
@@ -175,92 +175,94 @@ def test_what_is_seen_is_what_was_changed(nagra: HeadEnd, pass_time: Callable[[f
     }
 
 
-def test_a_disabled_tenant_is_gone_and_comes_back(nagra: HeadEnd, pass_time: Callable[[float], None]) -> None:
+def test_a_disabled_tenant_is_unknown_until_it_is_enabled(
+    nagra: HeadEnd, pass_time: Callable[[float], None]
+) -> None:
     tenant = Tenant.objects.get(pk="nagra")
-    view()
+    get_tenant()
     for enabled in (False, True):
         tenant.enabled = enabled
         tenant.save()
-        pass_time(FRESH_FOR)
-        assert (snapshot.tenant("nagra") is not None) is enabled
+        pass_time(VERSIONS_MAX_AGE)
+        assert (snapshot.get_tenant("nagra") is not None) is enabled
 
 
-def test_a_tenant_that_disappears_while_it_is_read_is_no_tenant(nagra: HeadEnd, clock: Clock) -> None:
-    ask_for_versions()
+def test_a_tenant_that_is_disabled_before_it_is_loaded_is_unknown(nagra: HeadEnd, clock: Clock) -> None:
+    read_versions()
     Tenant.objects.filter(pk="nagra").update(enabled=False)
     with queries(1):
-        assert snapshot.tenant("nagra") is None
+        assert snapshot.get_tenant("nagra") is None
     with queries(0):
-        assert snapshot.tenant("nagra") is None
+        assert snapshot.get_tenant("nagra") is None
 
 
-def test_an_unknown_tenant_costs_nothing_however_many_are_tried(nagra: HeadEnd, clock: Clock) -> None:
-    view()
-    held = len(snapshot._views), len(snapshot._versions)
+def test_unknown_tenants_need_no_query_and_no_memory(nagra: HeadEnd, clock: Clock) -> None:
+    get_tenant()
+    sizes = len(snapshot._tenants), len(snapshot._versions)
     with queries(0):
         for number in range(1000):
-            assert snapshot.tenant(f"nobody-{number}") is None
-    assert (len(snapshot._views), len(snapshot._versions)) == held, "nor does it take memory"
+            assert snapshot.get_tenant(f"nobody-{number}") is None
+    assert (len(snapshot._tenants), len(snapshot._versions)) == sizes
 
 
-def test_an_answer_from_before_is_not_believed_when_somebody_must_know(nagra: HeadEnd) -> None:
-    before = view()
+def test_reading_the_versions_makes_a_change_visible(nagra: HeadEnd) -> None:
+    before = get_tenant()
     rename()
-    ask_for_versions()
-    assert view().version == before.version + 1
+    read_versions()
+    assert get_tenant().version == before.version + 1
 
 
-def test_only_one_of_many_threads_asks(nagra: HeadEnd, comers: Comers) -> None:
-    """Those that wait while one asks take its answer, if it was asked for after they came."""
-    asked = 0
+def test_only_one_of_many_threads_reads_the_versions(nagra: HeadEnd, waiting: WaitingThreads) -> None:
+    """A thread that waits for the lock uses the result of another if that query began after its call."""
+    queries = 0
 
     def count(execute: Any, *arguments: Any) -> Any:
-        nonlocal asked
-        asked += 1
+        nonlocal queries
+        queries += 1
         return execute(*arguments)
 
-    def ask() -> None:
+    def read() -> None:
         with connection.execute_wrapper(count):
-            ask_for_versions()
+            read_versions()
         connection.close()
 
     with ThreadPoolExecutor(1) as pool:
-        with comers:
-            thread = pool.submit(ask)
-            wait_until(lambda: len(comers.at_the_lock) == 2, "it does not come")
-            snapshot._asked_at = time.monotonic()
+        with waiting:
+            thread = pool.submit(read)
+            wait_until(lambda: len(waiting.at_the_lock) == 2, "the thread does not reach the lock")
+            snapshot._versions_read_at = time.monotonic()
         thread.result(PATIENCE)
-    assert asked == 0
+    assert queries == 0
 
 
-def test_a_tenant_that_is_read_during_a_refresh_disturbs_it_not(nagra: HeadEnd) -> None:
-    first = view()
+def test_a_tenant_can_be_loaded_while_the_versions_are_read(nagra: HeadEnd) -> None:
+    first = get_tenant()
 
-    class Slow(str):  # while the refresh looks at it, another thread reads a tenant for the first time
+    class Slow(str):  # hashed during the refresh: simulates that another thread adds a tenant
         __slots__ = ()
 
         def __hash__(self) -> int:
-            snapshot._views[f"another-{len(snapshot._views)}"] = first
+            snapshot._tenants[f"another-{len(snapshot._tenants)}"] = first
             return super().__hash__()
 
-    snapshot._views[Slow("gone")] = first
-    ask_for_versions()
-    assert snapshot._views == {"nagra": first}
+    snapshot._tenants[Slow("gone")] = first
+    read_versions()
+    assert snapshot._tenants == {"nagra": first}
 
 
-def test_settings_and_secrets_are_prepared_and_cannot_be_changed(nagra: HeadEnd) -> None:
-    service = view().services[SERVICE]
+def test_settings_and_secrets_are_ready_for_use_and_immutable(nagra: HeadEnd) -> None:
+    service = get_tenant().services[SERVICE]
     assert service.settings == {
         "session_token_ttl": 300,
         "clock_skew": 30,
         "replay": "if_present",
         "max_lifetime": None,
     }
-    key = view().keys.get("nagra-key-1")
+    key = get_tenant().keys.get("nagra-key-1")
     assert key is not None
     assert key.material == nagra.secret
-    assert "material" not in repr(key), "a ring may be logged"
-    for mapping in (service.settings, view().services, view().keys.keys):
+    assert "material" not in repr(key), "key rings may be logged"
+    for mapping in (service.settings, get_tenant().services, get_tenant().keys.keys):
         with pytest.raises(TypeError):
             mapping["x"] = 1  # type: ignore[index]
     with pytest.raises(AttributeError):
@@ -269,13 +271,13 @@ def test_settings_and_secrets_are_prepared_and_cannot_be_changed(nagra: HeadEnd)
 
 def test_a_key_that_is_not_in_force_is_not_decrypted(nagra: HeadEnd) -> None:
     revoke()
-    key = view().keys.get("nagra-key-1")
+    key = get_tenant().keys.get("nagra-key-1")
     assert key is not None
     assert key.material != nagra.secret
     assert key.failure_reason(time.time()) == FailureReason.KEY_NOT_IN_FORCE
 
 
-def test_a_key_that_cannot_be_decrypted_is_refused_and_logged_and_the_others_work(
+def test_a_key_that_cannot_be_decrypted_is_rejected_and_logged_and_others_work(
     nagra: HeadEnd, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = HeadEnd("nagra", "other", bytes(range(60, 100)))
@@ -293,33 +295,33 @@ def test_a_key_that_cannot_be_decrypted_is_refused_and_logged_and_the_others_wor
 
 
 @pytest.mark.parametrize(
-    ("stored", "why"),
+    ("stored", "reason"),
     [
         ({"strategy": "gone"}, "its provider is not installed"),
         ({"settings": {"old": 1}}, "old: operator_token has no such setting."),
-        ({"settings": []}, "Settings are an object."),
+        ({"settings": []}, "Settings must be an object."),
     ],
 )
-def test_a_service_that_cannot_be_offered_is_left_out_and_logged_and_the_rest_works(
-    nagra: HeadEnd, caplog: pytest.LogCaptureFixture, stored: dict[str, Any], why: str
+def test_an_unusable_service_is_omitted_and_logged_and_others_work(
+    nagra: HeadEnd, caplog: pytest.LogCaptureFixture, stored: dict[str, Any], reason: str
 ) -> None:
     Service(
         tenant_id="nagra", name="Second", strategy="operator_token", display_name="x", enabled=True
     ).save()
     Service.objects.for_tenant("nagra").filter(name="Second").update(**stored)
     with caplog.at_level(logging.ERROR):
-        assert set(view().services) == {SERVICE}
-    assert caplog.messages == [f"service not offered: {why}"]
+        assert set(get_tenant().services) == {SERVICE}
+    assert caplog.messages == [f"service not offered: {reason}"]
     assert nagra.present(nagra.token()).status_code == 200
     assert nagra.present(nagra.token(), x_auth_service_id="Second").status_code == 403
 
 
-def at_once(number: int, work: Callable[[], None]) -> None:
-    """Have so many threads do it at the same time, each with a connection of its own."""
-    together = threading.Barrier(number)
+def run_concurrently(number: int, work: Callable[[], None]) -> None:
+    """Run `work` in that many threads at the same time, each with its own connection."""
+    barrier = threading.Barrier(number)
 
     def begin() -> None:
-        together.wait(PATIENCE)
+        barrier.wait(PATIENCE)
         try:
             work()
         finally:
@@ -330,59 +332,59 @@ def at_once(number: int, work: Callable[[], None]) -> None:
             thread.result(PATIENCE)
 
 
-class Away:
-    """A database that fails the first statement when so many threads wait for it, and counts statements."""
+class UnavailableDatabase:
+    """Fails each statement once `others` threads wait, and counts the statements."""
 
-    def __init__(self, comers: Comers, waiting: int) -> None:
-        self.asked = 0
-        self.told: list[Exception] = []
-        self._comers, self._waiting = comers, waiting
+    def __init__(self, waiting: WaitingThreads, others: int) -> None:
+        self.statements = 0
+        self.errors: list[Exception] = []
+        self._waiting, self._others = waiting, others
 
     def __call__(self, *_: Any) -> Any:
-        self.asked += 1
-        wait_until(self._others_wait, "the others do not come")
-        raise OperationalError("away")
+        self.statements += 1
+        wait_until(self._others_wait, "the other threads do not wait")
+        raise OperationalError("unavailable")
 
     def _others_wait(self) -> bool:
-        # Who asks came to the lock as well.
-        return max(len(self._comers.at_the_lock) - 1, len(self._comers.at_a_reader)) == self._waiting
+        # The thread that runs the statement is at the lock too.
+        return max(len(self._waiting.at_the_lock) - 1, len(self._waiting.at_a_load)) == self._others
 
     def read(self) -> None:
         try:
             with connection.execute_wrapper(self):
-                snapshot.tenant("nagra")
+                snapshot.get_tenant("nagra")
         except OperationalError as error:
-            self.told.append(error)
+            self.errors.append(error)
 
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
-def test_a_tenant_that_has_changed_is_read_once_for_all_threads_that_met_the_old_one(
-    nagra: HeadEnd, clock: Clock, comers: Comers
+def test_threads_with_the_same_stale_tenant_load_it_once(
+    nagra: HeadEnd, clock: Clock, waiting: WaitingThreads
 ) -> None:
-    old = view()
+    old = get_tenant()
     rename()
-    asked: list[str] = []
+    statements: list[str] = []
     seen: list[TenantSnapshot | None] = []
-    comers.at_the_lock.clear()
+    waiting.at_the_lock.clear()
 
     def slowly(execute: Any, sql: str, *arguments: Any) -> Any:
-        asked.append(sql)
-        if len(asked) == 1:
-            wait_until(lambda: len(comers.at_the_lock) == 8, "not all ask for the versions")
-        elif len(asked) == 2:
-            wait_until(lambda: len(comers.at_a_reader) == 7, "not all others wait for the tenant")
+        statements.append(sql)
+        if len(statements) == 1:
+            wait_until(lambda: len(waiting.at_the_lock) == 8, "not all threads read the versions")
+        elif len(statements) == 2:
+            wait_until(lambda: len(waiting.at_a_load) == 7, "not all other threads wait for the tenant")
         return execute(sql, *arguments)
 
-    def judge_again() -> None:
+    def reload() -> None:
         with connection.execute_wrapper(slowly):
-            snapshot.reread("nagra", old, refused_at)
-            seen.append(snapshot.tenant("nagra"))
+            snapshot.invalidate("nagra", old, rejected_at)
+            seen.append(snapshot.get_tenant("nagra"))
 
-    refused_at = clock.monotonic()
-    at_once(8, judge_again)
-    assert [found.version for found in seen if found] == [old.version + 1] * 8
-    assert [table_of(sql) for sql in asked] == [
+    rejected_at = clock.monotonic()
+    run_concurrently(8, reload)
+    assert [tenant.version for tenant in seen if tenant] == [old.version + 1] * 8
+    assert [table_of(sql) for sql in statements] == [
         "tenant",  # the versions
         "tenant",
         "service",
@@ -396,49 +398,49 @@ def table_of(sql: str) -> str:
     return sql.partition('FROM "tenants_')[2].partition('"')[0]
 
 
-def test_what_was_asked_before_a_refusal_says_nothing_of_it(nagra: HeadEnd) -> None:
-    old = view()
-    ask_for_versions()
+def test_versions_from_before_a_rejection_are_read_again(nagra: HeadEnd) -> None:
+    old = get_tenant()
+    read_versions()
     rename()
-    snapshot.reread("nagra", old, time.monotonic())
-    assert view().version == old.version + 1
+    snapshot.invalidate("nagra", old, time.monotonic())
+    assert get_tenant().version == old.version + 1
 
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("versions_are_known", [True, False])
-def test_those_that_wait_for_a_thread_fail_with_it_and_not_in_turn(
-    nagra: HeadEnd, clock: Clock, comers: Comers, versions_are_known: bool
+@pytest.mark.parametrize("versions_are_cached", [True, False])
+def test_waiting_threads_share_the_failure_of_a_load(
+    nagra: HeadEnd, clock: Clock, waiting: WaitingThreads, versions_are_cached: bool
 ) -> None:
-    if versions_are_known:
-        ask_for_versions()
-        comers.at_the_lock.clear()
-    away = Away(comers, 3)
-    at_once(4, away.read)
-    assert len({id(error) for error in away.told}) == 4, "each has an error of its own"
-    assert away.asked == 1
-    assert view().id == "nagra", "and who comes later asks again"
+    if versions_are_cached:
+        read_versions()
+        waiting.at_the_lock.clear()
+    unavailable = UnavailableDatabase(waiting, 3)
+    run_concurrently(4, unavailable.read)
+    assert len({id(error) for error in unavailable.errors}) == 4, "each thread has its own exception"
+    assert unavailable.statements == 1
+    assert get_tenant().id == "nagra", "a later call queries again"
 
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
-def test_who_was_slow_to_read_does_not_take_the_version_back(nagra: HeadEnd) -> None:
-    ask_for_versions()
+def test_a_slow_load_does_not_restore_an_older_version(nagra: HeadEnd) -> None:
+    read_versions()
     changed = False
 
-    def change_meanwhile(execute: Any, sql: str, *arguments: Any) -> Any:
+    def change_concurrently(execute: Any, sql: str, *arguments: Any) -> Any:
         nonlocal changed
         if 'FROM "tenants_key"' in sql and not changed:
             changed = True
             with ThreadPoolExecutor() as pool:
-                pool.submit(elsewhere).result(PATIENCE)
+                pool.submit(change).result(PATIENCE)
         return execute(sql, *arguments)
 
-    def elsewhere() -> None:
+    def change() -> None:
         rename()
-        ask_for_versions()
+        read_versions()
         connection.close()
 
-    with connection.execute_wrapper(change_meanwhile):
-        old = view()
-    assert view().version == old.version + 1
+    with connection.execute_wrapper(change_concurrently):
+        old = get_tenant()
+    assert get_tenant().version == old.version + 1

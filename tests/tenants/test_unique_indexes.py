@@ -1,4 +1,4 @@
-"""What is unique is so within a tenant, so that tenants can be told apart into several databases."""
+"""Every unique index starts with the tenant, so that tenants can be distributed over several databases."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from django.db.models import Model
 from ags.sessions.models import Lease
 from tenants.models import Tenant
 
-OURS = [
+MODELS = [
     model
     for model in apps.get_models()
     if model.__module__.split(".")[0] in ("ags", "tenants", "providers") and model not in (Tenant, Lease)
 ]
 
 
-@pytest.mark.parametrize("model", OURS)
+@pytest.mark.parametrize("model", MODELS)
 def test_the_tenant_leads_every_unique_index(db: None, model: type[Model]) -> None:
     with connection.cursor() as cursor:
-        found = connection.introspection.get_constraints(cursor, model._meta.db_table)
-    # As the database has them, whatever way they came to be.
-    unique = {name: one for name, one in found.items() if one["unique"] and not one["primary_key"]}
-    is_history = hasattr(model, "instance_type")  # of which only the numbers are unique
+        constraints = connection.introspection.get_constraints(cursor, model._meta.db_table)
+    # From the database, not from the models, so that indexes of migrations are included.
+    unique = {name: one for name, one in constraints.items() if one["unique"] and not one["primary_key"]}
+    is_history = hasattr(model, "instance_type")  # has only a primary key
     assert bool(unique) is not is_history
     for name, index in unique.items():
         assert index["columns"][0] == "tenant_id", name

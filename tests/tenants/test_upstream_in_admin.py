@@ -1,4 +1,4 @@
-"""A service that asks an upstream, as staff meet it: its secrets, its documents, and a try."""
+"""A service with an upstream in the admin: its secrets, documents and configuration check."""
 
 from __future__ import annotations
 
@@ -22,25 +22,27 @@ from tests.upstream.https import HTTPSServer, Reply, as_json
 NAME = "Signed"
 
 
-def key_set() -> Any:
+def jwks() -> Any:
     numbers = ec.generate_private_key(ec.SECP256R1()).public_key().public_numbers()
 
-    def text(number: int) -> str:
+    def encode(number: int) -> str:
         return base64.urlsafe_b64encode(number.to_bytes(32, "big")).rstrip(b"=").decode()
 
-    return {"keys": [{"kty": "EC", "crv": "P-256", "kid": "k1", "x": text(numbers.x), "y": text(numbers.y)}]}
+    return {
+        "keys": [{"kty": "EC", "crv": "P-256", "kid": "k1", "x": encode(numbers.x), "y": encode(numbers.y)}]
+    }
 
 
 @pytest.fixture
 def upstream() -> Iterator[HTTPSServer]:
     with HTTPSServer() as running:
-        running.replies["/keys"] = as_json(key_set())
+        running.replies["/keys"] = as_json(jwks())
         yield running
 
 
 @pytest.fixture
 def service(nagra: HeadEnd, upstream: HTTPSServer) -> Service:
-    made = Service(
+    service = Service(
         tenant_id="nagra",
         name=NAME,
         strategy="signed_jwt",
@@ -54,8 +56,8 @@ def service(nagra: HeadEnd, upstream: HTTPSServer) -> Service:
             "ca_certificates": authority().certificate,
         },
     )
-    made.save()
-    return made
+    service.save()
+    return service
 
 
 def check() -> str:
@@ -67,33 +69,33 @@ def check() -> str:
     return out.getvalue()
 
 
-def test_a_try_says_which_keys_were_found_or_what_is_wrong_and_the_page_remembers(
+def test_a_check_reports_keys_and_errors_and_the_page_shows_the_latest_fetch(
     admin_client: Client, service: Service, upstream: HTTPSServer
 ) -> None:
     page = f"/admin/tenants/service/{service.pk}/change/"
-    assert "Not fetched yet: nobody has needed it." in admin_client.get(page).content.decode()
+    assert "Not fetched yet: no request has needed it." in admin_client.get(page).content.decode()
     assert "k1 (ES256)" in check()
     shown = admin_client.get(page).content.decode()
     assert f"{upstream.url}/keys" in shown
     assert "Last fetched at" in shown
     upstream.replies["/keys"] = Reply(302, headers={"Location": "/elsewhere"})
-    told = check()
-    assert "BAD" in told
-    assert "it redirects, which AGS does not follow" in told
+    output = check()
+    assert "BAD" in output
+    assert "it redirects, which AGS does not follow" in output
     shown = admin_client.get(page).content.decode()
-    assert "has failed: it redirects, which AGS does not follow." in shown
+    assert "failed: it redirects, which AGS does not follow." in shown
     assert "Last fetched at" in shown
     row = DocumentHealth.objects.for_tenant("nagra").get()
     assert row.good_at is not None
 
 
 @pytest.mark.parametrize("allowed", ["", "10.0.0.0/8"])
-def test_a_private_address_is_said_to_be_one(service: Service, settings: Any, allowed: str) -> None:
+def test_a_private_address_is_reported(service: Service, settings: Any, allowed: str) -> None:
     settings.AGS_PRIVATE_UPSTREAMS = [ip_network(allowed)] if allowed else []
     assert "its address is private, and AGS_PRIVATE_UPSTREAMS does not allow it" in check()
 
 
-def test_a_private_key_is_pasted_with_its_lines_and_never_comes_back(
+def test_a_private_key_is_entered_with_line_breaks_and_never_shown(
     admin_client: Client, nagra: HeadEnd
 ) -> None:
     key = rsa.generate_private_key(65537, 2048)
@@ -112,8 +114,8 @@ def test_a_private_key_is_pasted_with_its_lines_and_never_comes_back(
         "settings-private_key": pem.replace("\n", "\r\n"),
         "settings-deadline": "3",
     }
-    refused = admin_client.post(add, {**form, "settings-deadline": "99"}).content.decode()
-    assert "BEGIN PRIVATE KEY" not in refused
+    invalid = admin_client.post(add, {**form, "settings-deadline": "99"}).content.decode()
+    assert "BEGIN PRIVATE KEY" not in invalid
     assert admin_client.post(add, form).status_code == 302
     stored = Service.unscoped.get(name="Login")
     assert "BEGIN PRIVATE KEY" in stored.settings_with_secrets()["private_key"]

@@ -36,17 +36,17 @@ async def refresh_snapshot() -> None:
 
 def _refresh_snapshot() -> None:
     is_read_only()
-    snapshot.refresh_if_old()
+    snapshot.refresh_if_stale()
 
 
 def _read_tenant(tenant_id: str) -> TenantSnapshot | None:
     is_read_only()
-    return snapshot.tenant(tenant_id)
+    return snapshot.get_tenant(tenant_id)
 
 
 def _reread_tenant(stale: StaleSnapshot) -> None:
     is_read_only()
-    snapshot.reread(stale.seen.id, stale.seen, stale.since)
+    snapshot.invalidate(stale.seen.id, stale.seen, stale.since)
 
 
 async def get_tenant(tenant_id: str) -> TenantSnapshot | None:
@@ -54,7 +54,7 @@ async def get_tenant(tenant_id: str) -> TenantSnapshot | None:
     await refresh_snapshot()
     # From here on, the age of the snapshot does not matter: it may have come of age since.
     try:
-        return snapshot.last_read(tenant_id)
+        return snapshot.get_cached_tenant(tenant_id)
     except LookupError:
         return await _share(("tenant", tenant_id), _read_tenant, tenant_id)
 

@@ -43,7 +43,7 @@ class KeySet(GatewayView):
         if tenant is None:
             raise ApiError(NO_KEY_SET)
         get_log_entry(request).tenant = tenant.id
-        body = json.dumps({"keys": [dict(key) for key in tenant.key_set]}).encode()
+        body = json.dumps({"keys": [dict(key) for key in tenant.jwks]}).encode()
         return answer(
             request.META,
             body,

@@ -27,7 +27,7 @@ from ags.sessions.exceptions import TokenRejected
 from ags.sessions.services.introspect import is_active
 from ags.sessions.services.revoke import end_sign_on, revoke_access_token
 from ags.sessions.tokens.jwt import AccessToken, RefreshToken, read_access_token, read_refresh_token
-from tenants.models.resource_server import SEPARATOR, hash_of_secret
+from tenants.models.resource_server import SEPARATOR, hash_client_secret
 from tenants.tenant_snapshot import TenantSnapshot
 
 
@@ -151,7 +151,7 @@ async def _authenticated(request: HttpRequest) -> tuple[TenantSnapshot, Mapping[
     tenant = await get_tenant(client_id.partition(SEPARATOR)[0])
     known = tenant.resource_servers.get(client_id) if tenant is not None else None
     # Compared in any case, so that time does not tell who is known.
-    same = hmac.compare_digest(known or bytes(32), hash_of_secret(secret))
+    same = hmac.compare_digest(known or bytes(32), hash_client_secret(secret))
     if tenant is None or known is None or not same:
         raise ApiError(CLIENT_NOT_AUTHENTICATED)
     get_log_entry(request).tenant = tenant.id

@@ -9,6 +9,7 @@ from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
+from tenants.admin.revoke_issued_action import OFFLINE, revoke_issued_confirmation
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
@@ -20,8 +21,7 @@ from ags.sessions.services import account_status
 from ags.sessions.services.revoke import revoke_issued
 from tenants.admin.base import Confirmation
 from tenants.admin.forms import restricted_to
-from tenants.admin.revoke_issued_action import OFFLINE, revoke_issued_confirmation
-from tenants.models import tenants_of
+from tenants.models import tenants_for_user
 
 STATUSES = {"active": "success", "suspended": "warning", "cancelled": "danger"}
 """How each is coloured."""
@@ -71,7 +71,7 @@ class AccountAdmin(SearchOnlyAdmin):
     ) -> Any:
         """Return the form of a new account."""
         if obj is None:
-            kwargs["form"] = restricted_to(NewAccount, tenants_of(request.user))
+            kwargs["form"] = restricted_to(NewAccount, tenants_for_user(request.user))
         kwargs["labels"] = {"revoked_before": "Everything is revoked up to"}
         return super().get_form(request, obj, change, **kwargs)
 

@@ -21,7 +21,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 
 from ags.sessions.admin.forms import SearchForm
 from tenants.admin.base import BoundedAdmin
-from tenants.models import tenants_of
+from tenants.models import tenants_for_user
 
 SHOWN = 100
 """Rows that a look-up shows at most, the newest."""
@@ -85,7 +85,7 @@ class SearchOnlyAdmin(BoundedAdmin):
         """Take the form, and lead to what it found, at an address that the browser can go back to."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        tenants = tenants_of(request.user)
+        tenants = tenants_for_user(request.user)
         terms = None  # the form of a page with a result is sent to the address of that result
         if request.method == "POST":
             form = self.search_form(tenants, request.POST)

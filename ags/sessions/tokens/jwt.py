@@ -19,7 +19,7 @@ import jwt
 from ags.sessions.exceptions import NoActiveSigningKey, RejectReason, TokenRejected
 from providers.contract import KeyRing, TrustedKey, VerificationFailed
 from providers.jose import verify_jws
-from tenants.secrets.encryption import derived_keys, fingerprint
+from tenants.secrets.encryption import derive_keys, fingerprint
 from tenants.tenant_snapshot import TenantSnapshot
 
 ID_LENGTH = 32
@@ -89,7 +89,7 @@ def token_response(tenant: TenantSnapshot, sign_on: SignOn) -> dict[str, Any]:
 
 def read_access_token(tenant: TenantSnapshot, token: str) -> AccessToken:
     """Return what an access token of that tenant says. Raises `TokenRejected`."""
-    claims = _proven(token, tenant.own_keys, ACCESS)
+    claims = _proven(token, tenant.verification_keys, ACCESS)
     match claims:
         case {
             "sid": str(sign_on),
@@ -141,7 +141,7 @@ def _access_token(tenant: TenantSnapshot, sign_on: SignOn, issued_at: int, expir
 
 def _refresh_token(tenant: TenantSnapshot, sign_on: SignOn) -> str:
     # The same sign-on and generation give the same token, to the byte: nothing of it has to be stored.
-    key = derived_keys(b"refresh token")[0]
+    key = derive_keys(b"refresh token")[0]
     claims = {
         **_claims(tenant, sign_on, REFRESH),
         "jti": f"{sign_on.id}.{sign_on.generation}",
@@ -163,7 +163,7 @@ def _signed(claims: dict[str, Any], material: Any, algorithm: str, kid: str) -> 
 
 
 def _refresh_ring(tenant_id: str) -> KeyRing:
-    keys = {fingerprint(key): key for key in derived_keys(b"refresh token")}
+    keys = {fingerprint(key): key for key in derive_keys(b"refresh token")}
     trusted = {kid: TrustedKey(None, kid, "HS256", key) for kid, key in keys.items()}
     return KeyRing(tenant_id, MappingProxyType(trusted))
 

@@ -3,7 +3,7 @@
 import hmac
 import secrets
 
-from tenants.secrets.encryption import derived_keys
+from tenants.secrets.encryption import derive_keys
 
 LENGTH = 26
 """Characters from [a-z2-7], 5 bits each: 130 bits."""
@@ -23,12 +23,12 @@ def new_token() -> str:
 
 def hash_token(token: str, purpose: bytes = SESSION_TOKEN) -> bytes:
     """Return the keyed hash under which a new token is stored."""
-    return _hash(derived_keys(purpose)[0], token)
+    return _hash(derive_keys(purpose)[0], token)
 
 
 def token_hashes(token: str, purpose: bytes = SESSION_TOKEN) -> tuple[bytes, ...]:
     """Return every hash under which a token may have been stored, newest key first."""
-    return tuple(_hash(key, token) for key in derived_keys(purpose))
+    return tuple(_hash(key, token) for key in derive_keys(purpose))
 
 
 def _hash(key: bytes, token: str) -> bytes:

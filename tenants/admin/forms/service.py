@@ -15,7 +15,7 @@ from tenants.admin.forms.settings import PREFIX, removal_name, setting_fields, s
 from tenants.admin.forms.tenant_field import TenantChoiceField, TenantScopedForm
 from tenants.admin.forms.whitespace import WhitespaceStrippingModelForm
 from tenants.models import Service
-from tenants.secrets.settings import is_placeholder, secret_names, secrets_of
+from tenants.secrets.settings import is_placeholder, secret_names, select_secrets
 
 
 class ServiceStrategyForm(TenantScopedForm):
@@ -106,7 +106,7 @@ class ServiceForm(WhitespaceStrippingModelForm):
     def _kept_secrets(self, strategy: Strategy) -> dict[str, Any]:
         """Return the placeholders of the secrets that are neither replaced nor removed."""
         kept = {}
-        for name, placeholder in secrets_of(strategy, self.instance.settings).items():
+        for name, placeholder in select_secrets(strategy, self.instance.settings).items():
             entered = self.cleaned_data.get(setting_name(name))
             removed = self.cleaned_data.get(removal_name(name))
             if entered and removed:

@@ -24,7 +24,7 @@ from unfold.widgets import (
 
 from providers.contract import SecretField, SecretTextarea, Strategy
 from tenants.models import Service
-from tenants.secrets.settings import PLACEHOLDER, secret_destinations, secrets_of
+from tenants.secrets.settings import PLACEHOLDER, secret_destinations, select_secrets
 
 PREFIX = "settings"
 EMPTY = "-"
@@ -53,7 +53,7 @@ def declared_settings(strategy: Strategy) -> dict[str, forms.Field]:
 
 def setting_fields(service: Service, strategy: Strategy) -> dict[str, forms.Field]:
     """Return the strategy's fields with admin widgets, plus a "remove" checkbox for each optional secret."""
-    secrets = secrets_of(strategy, service.settings)
+    secrets = select_secrets(strategy, service.settings)
     fields: dict[str, forms.Field] = {}
     for name, declared in declared_settings(strategy).items():
         field = fields[setting_name(name)] = _with_admin_widget(name, declared)

@@ -1,4 +1,4 @@
-"""`manage.py apply FILE`: make the database say what a file says."""
+"""`manage.py apply FILE`: apply a configuration file to the database."""
 
 from __future__ import annotations
 
@@ -9,44 +9,41 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from tenants.config_file.apply import apply
-from tenants.config_file.schema import read
+from tenants.config_file.schema import parse_tenants
 from tenants.config_file.yaml_loader import MAX_BYTES, ConfigurationError
 
 
 class Command(BaseCommand):
-    """Apply all of a file or nothing of it."""
-
     help = (
-        "Apply tenants, services and keys from a YAML file, all or nothing. What the file does not mention "
-        "is left alone: a member that is left out keeps its value, and takes the default in what is new. The "
-        "settings of a service are given as a whole; a secret one can be a reference, as that of a key, and "
-        "stays where its variable is not set. The secret of a key that exists is compared, unless it is left "
-        "out or its variable is not set. Exit status: 0 done or nothing to do, 1 error. See "
-        "examples/demo.yaml for the form."
+        "Create and update tenants, services and keys from a YAML file, in one transaction. Those that are "
+        "not in the file are not changed. An omitted member keeps its value; in a new entry, it has its "
+        "default. The settings of a service are replaced as a whole. A secret setting, like the secret of a "
+        "key, can be a reference; if its environment variable is not set, the stored secret is kept. The "
+        "secret of an existing key cannot be changed: it is compared, unless it is omitted or its variable "
+        "is not set. Exit status: 0 on success, also without changes; 1 on error. See examples/demo.yaml "
+        "for the format."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Declare the arguments."""
-        parser.add_argument("file", help="the file, or - for standard input")
-        parser.add_argument("--dry-run", action="store_true", help="print the difference and change nothing")
+        parser.add_argument("file", help="path of the file, or - for standard input")
+        parser.add_argument("--dry-run", action="store_true", help="print the changes without saving them")
 
     def handle(self, *args: Any, file: str, dry_run: bool, **options: Any) -> None:
-        """Read, apply, tell."""
-        raw, folder = _contents(file)
+        raw, folder = _read(file)
         try:
-            changes = apply(read(raw), folder, dry_run=dry_run)
-        except ConfigurationError as mistake:
-            raise CommandError(str(mistake)) from None
+            changes = apply(parse_tenants(raw), folder, dry_run=dry_run)
+        except ConfigurationError as error:
+            raise CommandError(str(error)) from None
         for change in changes:
             self.stdout.write(change)
         if not changes:
             self.stdout.write("nothing to do")
         elif dry_run:
-            self.stdout.write("nothing was changed: this was a dry run")
+            self.stdout.write("dry run: nothing was saved")
 
 
-def _contents(file: str) -> tuple[bytes, Path]:
-    """Return what is in the file, and the folder that paths in it are relative to."""
+def _read(file: str) -> tuple[bytes, Path]:
+    """Return the content, and the directory to which paths in the file are relative."""
     if file == "-":
         return sys.stdin.buffer.read(MAX_BYTES + 1), Path.cwd()
     try:

@@ -1,4 +1,4 @@
-"""`manage.py export`: write tenants, services and keys as the file that `apply` reads."""
+"""`manage.py export`: write tenants, services and keys as a configuration file."""
 
 from __future__ import annotations
 
@@ -11,22 +11,19 @@ from tenants.models import Tenant
 
 
 class Command(BaseCommand):
-    """Export all tenants, or those named."""
-
     help = (
-        "Write tenants, services and keys in the form that apply reads. Secrets are left out: each is a "
-        "reference to an environment variable, which apply needs only where there is no such secret yet."
+        "Write tenants, services and keys to standard output, in the format of apply. Secrets are not "
+        "exported: each is replaced with a reference to an environment variable, which apply needs only if "
+        "the secret is not stored yet."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Declare the arguments."""
-        parser.add_argument("tenant", nargs="*", help="tenant IDs; all when none is given")
+        parser.add_argument("tenant", nargs="*", help="tenant IDs; without any, all tenants are exported")
 
     def handle(self, *args: Any, tenant: list[str], **options: Any) -> None:
-        """Write the file to standard output."""
         tenants = Tenant.objects.all()
         if tenant:
             tenants = tenants.filter(pk__in=tenant)
             if unknown := sorted(set(tenant) - set(tenants.values_list("id", flat=True))):
-                raise CommandError(f"There is no tenant {unknown[0]}.")
+                raise CommandError(f"Tenant {unknown[0]} does not exist.")
         self.stdout.write(export(list(tenants)), ending="")

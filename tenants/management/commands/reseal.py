@@ -1,4 +1,4 @@
-"""`manage.py reseal`: encrypt every secret under the newest of AGS_ENCRYPTION_KEYS."""
+"""`manage.py reseal`: encrypt all secrets with the newest of AGS_ENCRYPTION_KEYS."""
 
 from __future__ import annotations
 
@@ -9,34 +9,38 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from tenants.models import Key, Service, SigningKey
-from tenants.secrets.encryption import DecryptionFailed, encrypted_with_newest_key
+from tenants.secrets.encryption import DecryptionFailed, is_encrypted_with_newest_key
 
-SEALED = {Key: "sealed_secret", SigningKey: "sealed_secret", Service: "sealed_secrets"}
-"""Which column of which model is sealed."""
+ENCRYPTED_COLUMNS = {Key: "sealed_secret", SigningKey: "sealed_secret", Service: "sealed_secrets"}
 
 
 class Command(BaseCommand):
-    """Run it after a new encryption key was put first, and before the old one is taken away."""
+    """Run after a new encryption key has been put first, and before the old one is removed."""
 
-    help = "Encrypt all secrets under the newest of AGS_ENCRYPTION_KEYS. Can be repeated."
+    help = (
+        "Encrypt all secrets with the newest (the first) of AGS_ENCRYPTION_KEYS. Run it before you remove an "
+        "old encryption key. It can be run repeatedly. Exit status: 0 on success, 1 if a secret cannot be "
+        "decrypted."
+    )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Reseal one row after the other; go on after one that does not open, and tell at the end."""
-        resealed, unreadable = 0, []
-        for row, sealed in chain(*(_sealed(model, column) for model, column in SEALED.items())):
-            if encrypted_with_newest_key(bytes(sealed)):
+        """Re-encrypt row by row. Continue after a row that cannot be decrypted, and report it at the end."""
+        reencrypted, failed = 0, []
+        rows = chain(*(_rows(model, column) for model, column in ENCRYPTED_COLUMNS.items()))
+        for row, encrypted in rows:
+            if is_encrypted_with_newest_key(bytes(encrypted)):
                 continue
             try:
                 row.reencrypt()
             except DecryptionFailed:
-                unreadable.append(f"{row.tenant_id}/{row}")
+                failed.append(f"{row.tenant_id}/{row}")
             else:
-                resealed += 1
-        self.stdout.write(f"{resealed} resealed")
-        if unreadable:
-            raise CommandError(f"no encryption key opens: {', '.join(unreadable)}")
+                reencrypted += 1
+        self.stdout.write(f"{reencrypted} re-encrypted")
+        if failed:
+            raise CommandError(f"cannot be decrypted with any encryption key: {', '.join(failed)}")
 
 
-def _sealed(model: type[Any], column: str) -> Iterator[tuple[Any, Any]]:
+def _rows(model: type[Any], column: str) -> Iterator[tuple[Any, Any]]:
     rows = model.unscoped.exclude(**{column: None}).order_by("pk")
     return ((row, getattr(row, column)) for row in rows.iterator(chunk_size=500))

@@ -1,4 +1,4 @@
-"""`manage.py rotate_signing_key TENANT`: the next step of a rotation."""
+"""`manage.py rotate_signing_key TENANT`: perform the next step of a key rotation."""
 
 from __future__ import annotations
 
@@ -10,49 +10,46 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from tenants.models import Algorithm, KeyState, Tenant
-from tenants.rotation import TooSoon, advance
+from tenants.rotation import RotationTooEarly, perform_next_step
 
 
 class Command(BaseCommand):
-    """Publish a new key, let it sign, withdraw the old one: three runs, with time between them."""
+    """Publish a new key, activate it, revoke the old one: three runs, with time between them."""
 
     help = (
-        "Do the next step of rotating the key that signs a tenant's access tokens: publish a new one, let it "
-        "sign, withdraw the old one. Refuses to go too fast, and says when to come back. Exit status: 0 a "
-        "step is done, 1 nothing is done."
+        "Perform the next step of rotating the signing key of a tenant: publish a new key, activate it, or "
+        "revoke the old key. If the step is not due yet, nothing is changed, and the message gives the time "
+        "from which it is due. Exit status: 0 if a step was performed, 1 otherwise."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Declare the arguments."""
-        parser.add_argument("tenant", help="the tenant ID")
+        parser.add_argument("tenant", help="tenant ID")
         parser.add_argument(
             "--secret-env",
             metavar="NAME",
-            help="where HS256 is used: the variable that holds the secret of the new key in base64; without "
-            "it one is generated and printed, once",
+            help="for HS256: the environment variable with the secret of the new key in base64; without it, "
+            "a secret is generated and printed once",
         )
 
     def handle(self, *args: Any, tenant: str, secret_env: str | None, **options: Any) -> None:
-        """Do the step and tell."""
+        secret = None if secret_env is None else _read_secret(secret_env)
         try:
-            told, key = advance(tenant, secret=None if secret_env is None else _secret(secret_env))
+            message, key = perform_next_step(tenant, secret=secret)
         except Tenant.DoesNotExist:
-            raise CommandError(f"There is no tenant {tenant}.") from None
-        except TooSoon as reason:
-            raise CommandError(f"Too soon: {reason}.") from None
+            raise CommandError(f"Tenant {tenant} does not exist.") from None
+        except RotationTooEarly as reason:
+            raise CommandError(f"Too early: {reason}.") from None
         except ValidationError as problem:
             raise CommandError(" ".join(problem.messages)) from None
-        self.stdout.write(f"{key.kid}: {told}")
+        self.stdout.write(f"{key.kid}: {message}")
         if key.state == KeyState.STAGED and key.algorithm == Algorithm.HS256 and secret_env is None:
-            self.stdout.write(
-                f"secret, in base64, shown this once: {base64.b64encode(key.secret()).decode()}"
-            )
+            self.stdout.write(f"secret in base64, shown only once: {base64.b64encode(key.secret()).decode()}")
 
 
-def _secret(variable: str) -> bytes:
+def _read_secret(variable: str) -> bytes:
     try:
         return base64.b64decode(os.environ[variable], validate=True)
     except KeyError:
         raise CommandError(f"The variable {variable} is not set.") from None
     except ValueError:
-        raise CommandError(f"The variable {variable} does not hold base64.") from None
+        raise CommandError(f"The variable {variable} is not valid base64.") from None
