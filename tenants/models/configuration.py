@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any, Self
 
-from django.apps import apps
 from django.db import models, transaction
 
 _NOT_LOADED = object()
@@ -107,5 +106,6 @@ class ConfigurationModel(models.Model):
         return deleted
 
     def _tenant_queryset(self) -> models.QuerySet[Tenant]:
-        tenant: type[Tenant] = apps.get_model("tenants", "Tenant")
-        return tenant.objects.filter(pk=self.pk if isinstance(self, tenant) else self.tenant_id)  # type: ignore[attr-defined]
+        tenant: Any = self._meta.get_field("tenant").related_model
+        queryset: models.QuerySet[Tenant] = tenant.objects.filter(pk=self.tenant_id)  # type: ignore[attr-defined]
+        return queryset

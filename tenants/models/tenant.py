@@ -132,6 +132,9 @@ class Tenant(ConfigurationModel):
 
             SigningKey.generate(self, state="active").save()
 
+    def _tenant_queryset(self) -> models.QuerySet[Tenant]:
+        return Tenant.objects.filter(pk=self.pk)
+
 
 class Assignment(TenantScoped):
     """Allows a staff user to work with a tenant. The admin shows only data of assigned tenants."""

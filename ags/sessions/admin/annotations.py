@@ -29,7 +29,7 @@ def with_session_token_state(rows: QuerySet[SessionToken]) -> QuerySet[Any]:
             When(revoked_at__isnull=False, then=Value("revoked")),
             When(redeemed_at__isnull=False, then=Value("redeemed")),
             When(expires_at__lte=Now(), then=Value("expired")),
-            When(fault__isnull=False, then=F("invalid_reason")),
+            When(invalid_reason__isnull=False, then=F("invalid_reason")),
             default=Value("live"),
             output_field=CharField(),
         )
@@ -47,7 +47,7 @@ def with_device_state(rows: QuerySet[Device]) -> QuerySet[Any]:
     )
     return rows.annotate(invalid_reason=invalid_reason).annotate(
         state=Case(
-            When(fault__isnull=False, then=F("invalid_reason")),
+            When(invalid_reason__isnull=False, then=F("invalid_reason")),
             When(refresh_expires_at__lte=Now(), then=Value("expired")),
             default=Value("live"),
             output_field=CharField(),
