@@ -113,7 +113,7 @@ class Application:
     async def start(self) -> None:
         """Open what the running event loop needs: threads, and connections to the database."""
         bound_all_statements()
-        migrations_state.expected()  # reads files, which a request should not wait for
+        migrations_state.required_migrations()  # reads files, which a request should not wait for
         open_threads(threads())
         open_database()
 

@@ -13,18 +13,18 @@ from ags import env
 from ags.database.django_connections import ANSWER_LIMIT
 from ags.operations import pooler
 
-PARTIAL = {
-    "off": "the API, and no /admin/",
-    "only": "/admin/ and /docs/, and no endpoint of the API",
+SERVED_PATHS = {
+    "off": "the API, but not /admin/",
+    "only": "/admin/ and /docs/, but not the API",
 }
-"""What a process serves, by the value of AGS_ADMIN, where that is not everything."""
+"""Values of AGS_ADMIN with which a process does not serve everything."""
 
-DECLARE = "Set AGS_DATABASE_POOLER=transaction (docs/running.md, Behind a pooler)."
+POOLER_HINT = "Set AGS_DATABASE_POOLER=transaction (docs/running.md, Behind a pooler)."
 
 
 @register()
 def check_environment(**kwargs: Any) -> list[CheckMessage]:
-    """Name variables that are mistyped, or settings no more. Their values are not repeated."""
+    """Warn of environment variables that are mistyped or no longer used, without their values."""
     return [
         Warning(f"{name} is set, but AGS has no such setting.", hint=hint, id="operations.W005")
         for name, hint in env.unknown()
@@ -33,7 +33,7 @@ def check_environment(**kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.database)
 def check_encoding(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Refuse a PostgreSQL database that cannot store every character, in `migrate` and `serve`."""
+    """Require UTF-8 in `migrate` and `serve`, so that PostgreSQL can store every character."""
     if not databases or "default" not in databases or connection.vendor != "postgresql":
         return []
     try:
@@ -47,7 +47,7 @@ def check_encoding(databases: Sequence[str] | None = None, **kwargs: Any) -> lis
     return [
         Error(
             f"The encoding of the database is {encoding}, not UTF8: it cannot store every account ID.",
-            hint="Move the data to a database that was made with: "
+            hint="Move the data to a database that was created with: "
             "CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0",
             id="operations.E001",
         )
@@ -56,18 +56,18 @@ def check_encoding(databases: Sequence[str] | None = None, **kwargs: Any) -> lis
 
 @register(Tags.database)
 def check_pooler(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Find a pooler that would break what the server does, before a request does."""
+    """Detect a pooler that is incompatible with the settings before requests fail."""
     if not databases or "default" not in databases or connection.vendor != "postgresql":
         return []
     try:
         pooler.check_options()
         if not pooler.loses_prepared_statements():
             return []
-    except pooler.OptionsLost:
+    except pooler.StartupOptionsLost:
         return [
             Error(
-                "There is a pooler between AGS and PostgreSQL: it refuses or drops start-up options.",
-                hint=DECLARE,
+                "A pooler between AGS and PostgreSQL rejects or drops startup options.",
+                hint=POOLER_HINT,
                 id="operations.E002",
             )
         ]
@@ -75,11 +75,11 @@ def check_pooler(databases: Sequence[str] | None = None, **kwargs: Any) -> list[
         return []
     return [
         Error(
-            "The pooler between AGS and PostgreSQL does not know prepared statements.",
-            hint=DECLARE
+            "The pooler between AGS and PostgreSQL does not support prepared statements.",
+            hint=POOLER_HINT
             if settings.AGS_DATABASE_POOLER == "none"
             else "Remove prepare_threshold from DATABASE_URL. "
-            "PgBouncer knows them since 1.21, with max_prepared_statements above 0.",
+            "PgBouncer supports them since 1.21, with max_prepared_statements above 0.",
             id="operations.E003",
         )
     ]
@@ -87,66 +87,65 @@ def check_pooler(databases: Sequence[str] | None = None, **kwargs: Any) -> list[
 
 @register(Tags.security, deploy=True)
 def check_limits(**kwargs: Any) -> list[CheckMessage]:
-    """Behind a pooler, only the roles can have limits and a time zone."""
+    """Check the defaults of the role: behind a pooler, AGS cannot set them in startup options."""
     if settings.AGS_DATABASE_POOLER == "none":
         return []
     try:
         missing, time_zone = pooler.role_defaults()
     except psycopg.Error:
         return []
-    lacks = []
+    problems = []
     if missing:
-        lacks.append(
+        problems.append(
             f"has no {' and no '.join(missing)} below {ANSWER_LIMIT} s: "
-            "a statement that is stuck goes on after its request was answered."
+            "a blocked statement continues after its request has been answered."
         )
     if time_zone != connection.timezone_name:
-        lacks.append(
+        problems.append(
             f"has the TimeZone {time_zone}, not {connection.timezone_name}: "
-            "AGS sets it on each connection, and the pooler may leave it there."
+            "AGS sets it on each connection, and a pooler may keep it for others."
         )
     return [
         Warning(
-            f"The role of DATABASE_URL {lack}",
+            f"The role of DATABASE_URL {problem}",
             hint="ALTER ROLE … SET (docs/running.md, Behind a pooler).",
             id="operations.W004",
         )
-        for lack in lacks
+        for problem in problems
     ]
 
 
 @register(Tags.security, deploy=True)
 def check_deployment(**kwargs: Any) -> list[CheckMessage]:
-    """Tell what works for a demonstration and not for subscribers."""
-    found: list[CheckMessage] = []
+    """Warn of settings that are for demonstrations only."""
+    warnings: list[CheckMessage] = []
     if connection.vendor == "sqlite":
-        found.append(
+        warnings.append(
             Warning(
-                "DATABASE_URL is SQLite, which one machine alone can write to.",
+                "DATABASE_URL is SQLite, which only one machine can write to.",
                 hint="Use PostgreSQL.",
                 id="operations.W001",
             )
         )
     if not settings.AGS_TRUSTED_PROXIES_SET:
-        found.append(
+        warnings.append(
             Warning(
                 "AGS_TRUSTED_PROXIES is not set.",
-                hint="Say how many proxies append to X-Forwarded-For in front of AGS; 0 is an answer.",
+                hint="Set it to the number of proxies that append to X-Forwarded-For, 0 if there is none.",
                 id="operations.W002",
             )
         )
-    return found
+    return warnings
 
 
 @register(Tags.security, deploy=True)
 def check_admin(**kwargs: Any) -> list[CheckMessage]:
-    """Say what the process serves, if that is not everything: other processes must serve the rest."""
-    if settings.AGS_ADMIN not in PARTIAL:
+    if settings.AGS_ADMIN not in SERVED_PATHS:
         return []
     return [
         Info(
             f"AGS_ADMIN is {settings.AGS_ADMIN}: processes with this environment serve "
-            f"{PARTIAL[settings.AGS_ADMIN]}.",
+            f"{SERVED_PATHS[settings.AGS_ADMIN]}.",
             hint="Run others that serve the rest (docs/running.md, The admin in a process of its own).",
             id="operations.I001",
         )
@@ -155,17 +154,17 @@ def check_admin(**kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.security, deploy=True)
 def check_durability(**kwargs: Any) -> list[CheckMessage]:
-    """A granted answer must survive a power cut."""
+    """Warn if PostgreSQL can lose committed transactions, and so issued tokens, in a crash."""
     if connection.vendor != "postgresql":
         return []
-    found: list[CheckMessage] = []
+    warnings: list[CheckMessage] = []
     try:
         for setting in ("fsync", "synchronous_commit"):
             with connection.cursor() as cursor:
                 cursor.execute(f"SHOW {setting}")
                 (value,) = cursor.fetchone()
             if value == "off":
-                found.append(
+                warnings.append(
                     Warning(
                         f"PostgreSQL runs with {setting} off: issued tokens may be lost in a crash.",
                         id="operations.W003",
@@ -173,4 +172,4 @@ def check_durability(**kwargs: Any) -> list[CheckMessage]:
                 )
     except DatabaseError:
         return []
-    return found
+    return warnings

@@ -1,4 +1,4 @@
-"""The groups of staff that every installation has, and what each may do."""
+"""The default groups of staff and their permissions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ READ = (
 )
 
 REVOKE = ("change_sessiontoken", "change_account", "change_device")
-"""What can be undone, or costs a subscriber no more than signing on again."""
+"""Actions that can be undone, or after which the subscriber only has to sign on again."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "operator staff": (
@@ -35,21 +35,21 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "change_resourceserver",
         *REVOKE,
         "add_account",
-        # Cancelling an account, and marking a device as deleted: no row is removed.
+        # To cancel accounts and set devices to deleted; no row is removed.
         "delete_account",
         "delete_device",
     ),
     "support": (*READ, *REVOKE),
     "auditor": READ,
 }
-"""Permissions by group; each holds for the tenants that a person is assigned to."""
+"""Permissions by group. They apply to the tenants that a user is assigned to."""
 
 CHECKED_PERMISSIONS = {"add_tenant", "all_tenants"}.union(*GROUPS.values())
-"""Every permission that a page asks for."""
+"""Every permission that a page checks."""
 
 
 def set_up_groups(using: str, **kwargs: Any) -> None:
-    """Make the groups, and let each do what is declared here (after every `migrate`)."""
+    """Create the groups and set their permissions, after every `migrate`."""
     for name, codenames in GROUPS.items():
         group, _ = Group.objects.using(using).get_or_create(name=name)
         permissions = Permission.objects.using(using).filter(

@@ -1,4 +1,4 @@
-"""Leases: locks that belong to no connection, and so hold behind a pooler. Times are the database's."""
+"""Leases: expiring locks that, unlike advisory locks, work behind a pooler. Times are the database's."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from django.db.models.functions import Now
 from ags.sessions.models import Lease
 
 LIFETIME = timedelta(minutes=1)
-"""How long a process that has died keeps others away."""
+"""How long the lease of a crashed process blocks others."""
 
-RENEWAL = LIFETIME / 4
+RENEWAL_INTERVAL = LIFETIME / 4
 
 
 class LeaseNotAvailable(Exception):
-    """Another process has the lease. The message names it."""
+    """Another process holds the lease. The message names the process."""
 
 
 class LeaseHolder:
-    """A lease of this process, which loses it after `LIFETIME` without a call of `renew`."""
+    """A lease of this process. It expires after `LIFETIME` without a call of `renew`."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -47,16 +47,15 @@ class LeaseHolder:
             raise self._not_available()
 
     def renew(self) -> None:
-        """Renew the lease if it is time. Raises LeaseNotAvailable if another process has taken it."""
+        """Renew the lease after `RENEWAL_INTERVAL`. Raises LeaseNotAvailable if another process holds it."""
         now = time.monotonic()
-        if now - self._renewed_at < RENEWAL.total_seconds():
+        if now - self._renewed_at < RENEWAL_INTERVAL.total_seconds():
             return
         if not self._own().update(expires_at=Now() + LIFETIME):
             raise self._not_available()
         self._renewed_at = now
 
     def release(self) -> None:
-        """Let the next process have it at once."""
         self._own().update(expires_at=Now())
 
     def _own(self) -> models.QuerySet[Lease]:
@@ -75,6 +74,6 @@ def lease(name: str) -> Iterator[LeaseHolder]:
     try:
         yield holder
     finally:
-        # Where the database is away, it expires.
+        # If the database is unavailable, the lease expires.
         with contextlib.suppress(Error):
             holder.release()

@@ -1,4 +1,4 @@
-"""Short waits for locks while the schema of PostgreSQL changes, and who holds them (decision 0020)."""
+"""Limits on lock waits during PostgreSQL migrations, and reports of lock holders (decision 0020)."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from psycopg.errors import LockNotAvailable
 from psycopg.pq import TransactionStatus
 
 LOCK_TIMEOUT = "100ms"
-"""Requests queue behind a statement that waits for a lock; `serve` gives theirs 1.5 s."""
+"""Requests queue behind a statement that waits for a lock; their own limit in `serve` is 1.5 s."""
 
-_POLL = 0.02  # seconds: several times within LOCK_TIMEOUT
+_POLL_INTERVAL = 0.02  # seconds: several times within LOCK_TIMEOUT
 
-_SHOWN = 3  # holders of one lock
+_MAX_REPORTED_HOLDERS = 3  # of one lock
 
-_LIMIT = f"""
+_SET_TIMEOUTS_SQL = f"""
     SELECT set_config('lock_timeout', '{LOCK_TIMEOUT}', true),
            set_config('statement_timeout', '0', true),
            pg_backend_pid()
 """
 
-# Without the text of their statements, which may hold secrets.
-_HOLDERS = """
+# Without the statements of the holders, which may contain secrets.
+_HOLDERS_SQL = """
     SELECT coalesce(waiting.relation::regclass::text, waiting.locktype),
            blocker.pid, coalesce(nullif(holder.application_name, ''), holder.backend_type), holder.usename,
            to_char(holder.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"')
@@ -37,7 +37,7 @@ _HOLDERS = """
      ORDER BY holder.xact_start, blocker.pid
 """
 
-_INVALID_INDEXES = """
+_INVALID_INDEXES_SQL = """
     SELECT tables.relname, indexes.relname
       FROM pg_index
            JOIN pg_class tables ON tables.oid = indrelid
@@ -49,28 +49,28 @@ _INVALID_INDEXES = """
 class LockWaits:
     """Limits how long the statements of one connection wait for locks.
 
-    `holders` says who held the lock that the latest statement failed to get. `report` is called, in another
-    thread, with the same about a statement that may wait without a limit.
+    `holders` describes the lock that the latest statement failed to acquire, and its holders. `report` is
+    called with such a description, in another thread, while a statement waits without a limit.
     """
 
     def __init__(self, alias: str, report: Callable[[str], None]) -> None:
         self.holders = ""
         self._alias = alias
         self._report = report
-        self._seen = ""
-        self._pid = 0  # of the PostgreSQL process that executes the statement
+        self._last_seen = ""
+        self._backend_pid = 0
         self._is_running = self._is_limited = False
-        self._end = threading.Event()
+        self._stop = threading.Event()
 
     @contextmanager
     def limited(self) -> Iterator[None]:
-        """Limit the statements of this thread. A wait that is too long raises OperationalError."""
+        """Limit the statements of this thread. They raise OperationalError after `LOCK_TIMEOUT`."""
         watcher = threading.Thread(target=self._watch, name="lock-waits", daemon=True)
         with ExitStack() as stack:
             stack.enter_context(connections[self._alias].execute_wrapper(self._execute))
             watcher.start()
             stack.callback(watcher.join)
-            stack.callback(self._end.set)
+            stack.callback(self._stop.set)
             yield
 
     def _execute(self, execute: Any, sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
@@ -78,78 +78,77 @@ class LockWaits:
         pg = database.connection
         if not database.in_atomic_block:
             if "CONCURRENTLY" not in str(sql).upper():
-                # The limit is set for one transaction: behind a pooler, the next may be somebody else's.
+                # The limit is set for a transaction: behind a pooler, another client may have the next one.
                 with transaction.atomic(using=self._alias):
                     return self._execute(execute, sql, params, many, context)
-            # It cannot run in a transaction, and holds nobody back while it waits.
-            self._pid = pg.info.backend_pid
+            # A CONCURRENTLY statement cannot run in a transaction, and blocks nobody while it waits.
+            self._backend_pid = pg.info.backend_pid
         elif pg.info.transaction_status == TransactionStatus.IDLE:
             with database.wrap_database_errors:
-                *_, self._pid = pg.execute(_LIMIT, prepare=False).fetchone()
-        self._seen = ""
+                *_, self._backend_pid = pg.execute(_SET_TIMEOUTS_SQL, prepare=False).fetchone()
+        self._last_seen = ""
         self._is_limited = database.in_atomic_block
         self._is_running = True
         try:
             return execute(sql, params, many, context)
         except DatabaseError as error:
             if is_lock_timeout(error):
-                self.holders = self._seen or "a lock: its holder was gone before it was seen"
+                self.holders = self._last_seen or "a lock, whose holder could not be determined"
             raise
         finally:
             self._is_running = False
 
     def _watch(self) -> None:
-        database = connections[self._alias]  # this thread's own
+        database = connections[self._alias]  # connections are local to a thread
         try:
             database.ensure_connection()
-            while not self._end.wait(_POLL):
+            while not self._stop.wait(_POLL_INTERVAL):
                 if self._is_running:
-                    self._look(database)
-        except DatabaseError:  # then nobody is named; the migration goes on
+                    self._observe_holders(database)
+        except DatabaseError:  # the migration continues without reports
             return
         finally:
             database.close()
 
-    def _look(self, database: BaseDatabaseWrapper) -> None:
+    def _observe_holders(self, database: BaseDatabaseWrapper) -> None:
         with database.cursor() as cursor:
-            cursor.execute(_HOLDERS, [self._pid])
+            cursor.execute(_HOLDERS_SQL, [self._backend_pid])
             holders = cursor.fetchall()
         if not holders:
             return
         ((lock, *_), *_) = holders
-        names = [holder_name(*holder) for _, *holder in holders[:_SHOWN]]
-        more = [f"{len(holders) - _SHOWN} more"] if len(holders) > _SHOWN else []
-        seen = f"a lock on {lock}, held by {', '.join([*names, *more])}"
-        if seen != self._seen and not self._is_limited:
+        names = [describe_holder(*holder) for _, *holder in holders[:_MAX_REPORTED_HOLDERS]]
+        if len(holders) > _MAX_REPORTED_HOLDERS:
+            names.append(f"{len(holders) - _MAX_REPORTED_HOLDERS} more")
+        seen = f"a lock on {lock}, held by {', '.join(names)}"
+        if seen != self._last_seen and not self._is_limited:
             self._report(seen)
-        self._seen = seen
+        self._last_seen = seen
 
 
-def holder_name(pid: int, application: str | None, user: str | None, since: str | None) -> str:
-    """Return who holds a lock, by what PostgreSQL shows of it (decision 0020)."""
+def describe_holder(pid: int, application: str | None, user: str | None, since: str | None) -> str:
     if not pid:
         return "a prepared transaction"
-    # Its own processes, such as autovacuum, have no user.
+    # PostgreSQL's own processes, such as autovacuum, have no user.
     name = application or ("an unnamed application" if user else "a process of PostgreSQL")
-    known = [f"pid {pid}"]
-    known += [f"user {user}"] if user else []
-    known += [f"in a transaction since {since}"] if since else []
-    return f"{name} ({', '.join(known)})"
+    details = [f"pid {pid}"]
+    details += [f"user {user}"] if user else []
+    details += [f"in a transaction since {since}"] if since else []
+    return f"{name} ({', '.join(details)})"
 
 
 def is_lock_timeout(error: DatabaseError) -> bool:
-    """Return whether a statement failed because it did not get a lock in time."""
     return isinstance(error.__cause__, LockNotAvailable)
 
 
 def drop_invalid_indexes(database: BaseDatabaseWrapper, tables: Collection[str]) -> list[str]:
-    """Drop what an interrupted CONCURRENTLY left on these tables; return the names of the indexes.
+    """Drop the indexes that an interrupted CREATE INDEX CONCURRENTLY left invalid, and return their names.
 
-    Raises OperationalError if a table has an index that is being built.
+    Raises OperationalError if an index of a table is being built.
     """
     with transaction.atomic(using=database.alias), database.cursor() as cursor:
         for table in {table for table, _ in _invalid_indexes(cursor, tables)}:
-            # Whoever builds an index has this lock. It conflicts with no request.
+            # Building an index takes this lock, too. It does not conflict with requests.
             cursor.execute(f"LOCK TABLE {database.ops.quote_name(table)} IN SHARE UPDATE EXCLUSIVE MODE")
         names = [index for _, index in _invalid_indexes(cursor, tables)]
     with database.cursor() as cursor:
@@ -159,6 +158,6 @@ def drop_invalid_indexes(database: BaseDatabaseWrapper, tables: Collection[str])
 
 
 def _invalid_indexes(cursor: Any, tables: Collection[str]) -> list[tuple[str, str]]:
-    cursor.execute(_INVALID_INDEXES, [list(tables)])
-    found: list[tuple[str, str]] = cursor.fetchall()
-    return found
+    cursor.execute(_INVALID_INDEXES_SQL, [list(tables)])
+    indexes: list[tuple[str, str]] = cursor.fetchall()
+    return indexes

@@ -1,4 +1,4 @@
-"""What AGS tells a Prometheus of itself. All of it comes from the database, so any process can be asked."""
+"""Prometheus metrics. They are read from the database, so every process returns the same values."""
 
 from __future__ import annotations
 
@@ -11,44 +11,41 @@ from prometheus_client.registry import Collector
 
 from tenants.models import DocumentHealth
 
-__all__ = ["CONTENT_TYPE", "text"]
+__all__ = ["CONTENT_TYPE", "render_metrics"]
 
-DOCUMENTS_TOLD = 1000
-"""Documents that are told one by one: as many time series are made of each of the two below."""
+MAX_DOCUMENTS = 1000
+"""Upstream documents with metrics: the number of time series of each metric."""
 
 
-def text() -> bytes:
-    """Return all of it in the text format. Raises Django's database errors."""
+def render_metrics() -> bytes:
+    """Return the metrics in the Prometheus text format. Raises Django's database errors."""
     registry = CollectorRegistry()
-    registry.register(_Documents())
+    registry.register(_DocumentCollector())
     return generate_latest(registry)
 
 
-class _Documents(Collector):
-    """How fetching the documents of upstreams, such as key sets, goes."""
-
+class _DocumentCollector(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Read the health of the documents."""
-        rows = DocumentHealth.unscoped.order_by("tenant_id", "address")[:DOCUMENTS_TOLD]
-        labels = ["tenant", "document"]
+        rows = DocumentHealth.unscoped.order_by("tenant_id", "address")[:MAX_DOCUMENTS]
+        label_names = ["tenant", "document"]
         good = GaugeMetricFamily(
             "ags_document_good",
-            "Whether the latest fetch of a document of an upstream was good.",
-            labels=labels,
+            "1 if the latest fetch of an upstream document succeeded, otherwise 0.",
+            labels=label_names,
         )
         fetched = GaugeMetricFamily(
             "ags_document_fetched_timestamp_seconds",
-            "When a document of an upstream was last fetched, in seconds since the epoch; 0: never.",
-            labels=labels,
+            "Unix time of the last successful fetch of an upstream document, 0 if there was none.",
+            labels=label_names,
         )
-        told: dict[tuple[str, str], tuple[int, float]] = {}
+        health_by_labels: dict[tuple[str, str], tuple[int, float]] = {}
         for row in rows:
-            # A query may hold what lets AGS in. Of those that differ in nothing else, the worse is told.
-            of = row.tenant_id, row.address.partition("?")[0]
+            # A query may contain credentials. Of the documents that differ only in it, the worst is reported.
+            labels = row.tenant_id, row.address.partition("?")[0]
             health = 0 if row.trouble else 1, row.good_at.timestamp() if row.good_at else 0.0
-            told[of] = min(told.get(of, health), health)
-        for of, (is_good, fetched_at) in told.items():
-            good.add_metric(of, is_good)
-            fetched.add_metric(of, fetched_at)
+            health_by_labels[labels] = min(health_by_labels.get(labels, health), health)
+        for labels, (is_good, fetched_at) in health_by_labels.items():
+            good.add_metric(labels, is_good)
+            fetched.add_metric(labels, fetched_at)
         yield good
         yield fetched

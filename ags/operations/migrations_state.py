@@ -1,4 +1,4 @@
-"""Whether the database has the schema that this code was written for."""
+"""The migrations that this code requires and the database lacks."""
 
 from functools import cache
 
@@ -9,11 +9,10 @@ from django.db.utils import DatabaseError
 from ags.database import READS, fetch_all
 
 
-async def missing() -> frozenset[tuple[str, str]]:
-    """Return the migrations (app, name) of this code that the database has not seen.
+async def missing_migrations() -> frozenset[tuple[str, str]]:
+    """Return the migrations (app, name) of this code that are not applied. Raises Django's database errors.
 
-    Raises Django's database errors. Migrations that only a newer version knows do no harm: a version is
-    upgraded by migrating first and then replacing the processes.
+    Applied migrations of a newer version are ignored: an upgrade migrates first, then replaces the processes.
     """
     try:
         rows = await fetch_all("SELECT app, name FROM django_migrations", {}, READS)
@@ -21,7 +20,7 @@ async def missing() -> frozenset[tuple[str, str]]:
         if not _lacks_table(error):
             raise
         rows = []
-    return expected() - {(app, name) for app, name in rows}
+    return required_migrations() - {(app, name) for app, name in rows}
 
 
 def _lacks_table(error: DatabaseError) -> bool:
@@ -31,6 +30,6 @@ def _lacks_table(error: DatabaseError) -> bool:
 
 
 @cache
-def expected() -> frozenset[tuple[str, str]]:
-    """Return the migrations of this code."""
+def required_migrations() -> frozenset[tuple[str, str]]:
+    """Return all migrations (app, name) of this code."""
     return frozenset(MigrationLoader(None, ignore_no_migrations=True).disk_migrations)

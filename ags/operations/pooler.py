@@ -1,4 +1,4 @@
-"""What a pooler between AGS and PostgreSQL does to the connections of the server."""
+"""Detection of a connection pooler between AGS and PostgreSQL that is incompatible with the settings."""
 
 from __future__ import annotations
 
@@ -14,91 +14,90 @@ from psycopg.pq import ExecStatus
 
 from ags.database.django_connections import ANSWER_LIMIT, LIMITS, with_limits
 
-LOOKS = 3
-"""How often a pooler is asked the same."""
+ATTEMPTS = 3
+"""How often a pooler is tested, because its answers can differ."""
 
 
-class OptionsLost(Exception):
-    """PostgreSQL does not get the start-up options, because a pooler refuses or drops them."""
+class StartupOptionsLost(Exception):
+    """A pooler rejects or drops the startup options for PostgreSQL."""
 
 
 def check_options() -> None:
-    """Connect as the server does. Raises OptionsLost, or psycopg's errors if the database is not there."""
+    """Connect as the server does. Raises StartupOptionsLost, or psycopg's errors if it cannot connect."""
     if settings.AGS_DATABASE_POOLER != "none":
         return
-    for _ in range(LOOKS):
+    for _ in range(ATTEMPTS):
         try:
-            with _connection() as one:
-                sources = {source for _, source in _limits(one).values()}
+            with _connect() as pg:
+                sources = {source for _, source in _limits(pg).values()}
         except psycopg.errors.ConnectionTimeout:
             raise
         except psycopg.OperationalError:
-            # Poolers refuse in words of their own, and libpq tells no SQLSTATE of a connection that fails. A
-            # pooler lets us in without the options, each time; a server that is full or starts up does not.
+            # Error messages differ between poolers, and libpq has no SQLSTATE for a failed connection. But
+            # behind a pooler, connecting without the options always succeeds. To a PostgreSQL that starts up
+            # or has no free connection, it fails, too.
             psycopg.connect(**connection.get_connection_params()).close()
         else:
             break
     else:
-        raise OptionsLost
+        raise StartupOptionsLost
     if sources != {"client"}:
-        raise OptionsLost
+        raise StartupOptionsLost
 
 
 def loses_prepared_statements() -> bool:
-    """Whether the server prepares statements that a pooler does not know. Raises psycopg's errors."""
+    """Return True if a pooler breaks the prepared statements of the server. Raises psycopg's errors."""
     if connection.get_connection_params()["prepare_threshold"] is None:
         return False
-    with _connection() as one, _connection() as other:
-        return _is_pooled(one, other) and not _keeps_prepared_statements(one)
+    with _connect() as first, _connect() as second:
+        return _is_pooled(first, second) and not _supports_prepared_statements(first)
 
 
 def role_defaults() -> tuple[list[str], str]:
-    """Return which limits a new connection lacks, and its time zone. Raises psycopg's errors.
+    """Return the limits that a new connection lacks, and its time zone. Raises psycopg's errors.
 
-    A limit that is longer than the server waits is none: the statement would go on without it.
+    Limits of `ANSWER_LIMIT` and above count as missing: the statement outlives its request.
     """
-    with _connection() as one:
-        limits, time_zone = _limits(one), one.info.parameter_status("TimeZone") or ""
+    with _connect() as pg:
+        limits, time_zone = _limits(pg), pg.info.parameter_status("TimeZone") or ""
     return [name for name in LIMITS if not 0 < limits[name][0] < ANSWER_LIMIT * 1000], time_zone
 
 
 @contextmanager
-def _connection() -> Iterator[psycopg.Connection[Any]]:
+def _connect() -> Iterator[psycopg.Connection[Any]]:
     parameters = with_limits(connection.get_connection_params()) | {"prepare_threshold": None}
-    with closing(psycopg.connect(**parameters, autocommit=True)) as one:
-        yield one
+    with closing(psycopg.connect(**parameters, autocommit=True)) as pg:
+        yield pg
 
 
-def _limits(one: psycopg.Connection[Any]) -> dict[str, tuple[int, str]]:
-    """Return milliseconds and source of each limit; the source of a start-up option is `client`."""
+def _limits(pg: psycopg.Connection[Any]) -> dict[str, tuple[int, str]]:
+    """Return milliseconds and source of each limit; the source of a startup option is `client`."""
     query = "SELECT name, setting::integer, source FROM pg_settings WHERE name = ANY(%s)"
-    return {name: (value, source) for name, value, source in one.execute(query, [list(LIMITS)])}
+    return {name: (value, source) for name, value, source in pg.execute(query, [list(LIMITS)])}
 
 
-def _is_pooled(one: psycopg.Connection[Any], other: psycopg.Connection[Any]) -> bool:
-    """Whether `one` leads to several connections of PostgreSQL, or to the same as `other`.
+def _is_pooled(first: psycopg.Connection[Any], second: psycopg.Connection[Any]) -> bool:
+    """Return True if `first` uses several backends of PostgreSQL, or shares one with `second`.
 
-    `one` is asked twice: else a pooler that takes its connections in turn might give each always the same.
+    `first` is queried twice in each attempt: otherwise a round-robin pooler could give each connection the
+    same backend every time.
     """
-    pids = [(_pid(one), _pid(one), _pid(other)) for _ in range(LOOKS)]
-    ones = {pid for *pair, _ in pids for pid in pair}
-    return len(ones) > 1 or any(pid in ones for *_, pid in pids)
+    attempts = [(_backend_pid(first), _backend_pid(first), _backend_pid(second)) for _ in range(ATTEMPTS)]
+    first_pids = {pid for *pids, _ in attempts for pid in pids}
+    return len(first_pids) > 1 or any(pid in first_pids for *_, pid in attempts)
 
 
-def _pid(one: psycopg.Connection[Any]) -> Any:
-    return one.execute("SELECT pg_backend_pid()").fetchone()
+def _backend_pid(pg: psycopg.Connection[Any]) -> Any:
+    return pg.execute("SELECT pg_backend_pid()").fetchone()
 
 
-def _keeps_prepared_statements(one: psycopg.Connection[Any]) -> bool:
-    """Whether the pooler looks after prepared statements.
-
-    Clients choose the same names, so it then gives each statement a name of its own. Nothing stays behind.
-    """
+def _supports_prepared_statements(pg: psycopg.Connection[Any]) -> bool:
+    # A pooler that supports them renames each statement, because the names of its clients can collide.
     name = f"ags_{uuid.uuid4().hex}"
-    with one.transaction():
-        if one.pgconn.prepare(name.encode(), b"SELECT 1").status != ExecStatus.COMMAND_OK:
+    with pg.transaction():
+        if pg.pgconn.prepare(name.encode(), b"SELECT 1").status != ExecStatus.COMMAND_OK:
             return False
-        rows = one.execute("SELECT 1 FROM pg_prepared_statements WHERE name = %s", [name]).fetchall()
+        rows = pg.execute("SELECT 1 FROM pg_prepared_statements WHERE name = %s", [name]).fetchall()
         if rows:
-            one.execute(f"DEALLOCATE {name}")  # no parameter can name it
+            pg.execute(f"DEALLOCATE {name}")  # DEALLOCATE takes no parameters
     return not rows

@@ -1,4 +1,4 @@
-"""Deleting what is dead, a little at a time."""
+"""Deletion of expired rows in small batches."""
 
 from __future__ import annotations
 
@@ -24,88 +24,91 @@ from ags.sessions.models import (
     SecurityEvent,
     SessionToken,
 )
-from ags.sessions.services.issue import LATEST
+from ags.sessions.services.issue import MAX_DATETIME
 from providers.claims import TokenSettings
 from providers.registry import strategies
 from tenants.services import upstream_health
 
-BATCH = 100
-"""Rows that one statement deletes: short enough that nobody waits for it."""
+BATCH_SIZE = 100
+"""Rows that one statement deletes: few enough that no request waits for it."""
 
-REST = 6.0
-"""Times that it rests for as long as a batch took: most of a CPU and of the disk is left to the requests."""
+PAUSE_FACTOR = 6.0
+"""The pause after a batch, as a multiple of its duration. Leaves most of the CPU and the disk to requests."""
 
-REST_MOST = 2.0
-"""Seconds that it rests at most: a batch may have waited for somebody else."""
+MAX_PAUSE = 2.0
+"""Seconds: a batch may have taken long only because it waited for a lock."""
 
-EVENTS_KEPT = timedelta(days=90)
-"""How long a security event is kept after it has last happened: long enough to look into a stolen token."""
+EVENT_RETENTION = timedelta(days=90)
+"""How long a security event is kept after its latest occurrence, for investigations."""
 
 CLOCK_MARGIN = timedelta(minutes=1)
-"""What is kept beyond its end for a process whose clock is behind the database's: to it, a revoked token may
-not have expired yet."""
+"""How much longer some rows are kept: if the clock of a process is behind the database's, a revoked token may
+not have expired for it."""
 
 
-def purge(batch: int = BATCH) -> Iterator[tuple[str, int]]:
-    """Delete what is dead; yield of each batch what it was, and how many. Each kind has at least one batch.
+def purge(batch_size: int = BATCH_SIZE) -> Iterator[tuple[str, int]]:
+    """Delete expired rows. After each batch, yield the kind of rows and how many were deleted.
 
-    The kinds take turns, for of one there may be no end. Raises LeaseNotAvailable if another purge is
-    running: before anything is deleted, or when this one has been stuck for longer than its lease.
+    The kinds take turns, because one may grow as fast as it is purged. Raises LeaseNotAvailable if another
+    purge is running: before anything is deleted, or when this one was blocked for longer than its lease.
     """
     with lease("purge") as holder:
-        dead = expired_querysets()
-        left = dict(dead)
-        while left:
-            for kind, rows in list(left.items()):
+        expired = expired_querysets()
+        remaining = dict(expired)
+        while remaining:
+            for kind, queryset in list(remaining.items()):
                 holder.renew()
-                (order,) = rows.query.order_by
-                began = time.monotonic()
-                found = list(rows.values_list("pk", order)[:batch])
-                # By primary key, committed at once. That they are dead is asked again, for a failed login may
-                # have been repeated meanwhile.
-                deleted, _ = dead[kind].filter(pk__in=[pk for pk, _ in found]).delete()
-                took = time.monotonic() - began
+                (order,) = queryset.query.order_by
+                started_at = time.monotonic()
+                rows = list(queryset.values_list("pk", order)[:batch_size])
+                # By primary key, committed at once. The condition is repeated, because a failed login may
+                # have been updated since the SELECT.
+                deleted, _ = expired[kind].filter(pk__in=[pk for pk, _ in rows]).delete()
+                duration = time.monotonic() - started_at
                 yield kind, deleted
-                if len(found) < batch:
-                    del left[kind]
+                if len(rows) < batch_size:
+                    del remaining[kind]
                     continue
                 if connection.vendor == "postgresql":
-                    # What is deleted stays in its index until it is vacuumed.
-                    left[kind] = dead[kind].filter(**{f"{order}__gte": found[-1][1]})
-                time.sleep(min(REST * took, REST_MOST))
+                    # Skip the index entries of deleted rows, which stay until VACUUM removes them.
+                    remaining[kind] = expired[kind].filter(**{f"{order}__gte": rows[-1][1]})
+                time.sleep(min(PAUSE_FACTOR * duration, MAX_PAUSE))
 
 
 def expired_querysets() -> dict[str, QuerySet[Any]]:
-    now = timezone.now()  # wrote the rows that are not ours, and judges them
-    locked_out = timedelta(hours=settings.AXES_COOLOFF_TIME)
+    """Return the rows to delete by kind, as `purge` prints it, each in the order of an indexed column."""
+    now = timezone.now()  # for tables whose times Django writes with the clock of a process
+    lockout = timedelta(hours=settings.AXES_COOLOFF_TIME)
     return {
         "session tokens": SessionToken.unscoped.filter(dead_after__lte=Now()).order_by("dead_after"),
         "choices of an account": AccountChoice.unscoped.filter(expires_at__lte=Now()).order_by("expires_at"),
         "revoked access tokens": RevokedAccessToken.unscoped.filter(
             expires_at__lte=Now() - CLOCK_MARGIN
         ).order_by("expires_at"),
-        # To its client, a device that is gone is as unknown as one that is deleted.
+        # A client gets the same response for a purged device as for a deleted one.
         "deleted devices": Device.unscoped.filter(
             status=DeviceStatus.DELETED, fixed_expires_at__lte=Now() - CLOCK_MARGIN
         ).order_by("fixed_expires_at"),
-        "security events": SecurityEvent.unscoped.filter(latest_at__lte=Now() - EVENTS_KEPT).order_by(
+        "security events": SecurityEvent.unscoped.filter(latest_at__lte=Now() - EVENT_RETENTION).order_by(
             "latest_at"
         ),
-        # There is no index on the time. The oldest are met first in the order of the primary key.
-        "failed logins": AccessAttempt.objects.filter(attempt_time__lt=now - locked_out).order_by("pk"),
+        # The time has no index. In the order of the primary key, the oldest come first.
+        "failed logins": AccessAttempt.objects.filter(attempt_time__lt=now - lockout).order_by("pk"),
         "states of documents": upstream_health.stale_documents().order_by("pk"),
         "sessions of staff": Session.objects.filter(expire_date__lt=now).order_by("expire_date"),
         "guards without end": SessionToken.unscoped.filter(
-            dead_after__gte=LATEST, expires_at__lte=Now(), service__strategy__in=_refusing_endless_tokens()
+            dead_after__gte=MAX_DATETIME,
+            expires_at__lte=Now(),
+            service__strategy__in=_strategies_limiting_lifetimes(),
         ).order_by("dead_after"),
     }
 
 
-def _refusing_endless_tokens() -> list[str]:
-    """Return the strategies to which a token that expires in the year 9999 is `lifetime_too_long`.
+def _strategies_limiting_lifetimes() -> list[str]:
+    """Return the strategies that reject a token that expires in the year 9999 as `lifetime_too_long`.
 
-    An earlier release accepted an `exp` in milliseconds, and guarded its `jti` until then. It is refused now,
-    and will be until ten years before that: nothing is left to guard. Another strategy may want a guard
-    without end.
+    An earlier release accepted an `exp` in milliseconds, and kept its `jti` until the year 9999. Such tokens
+    are now rejected, until ten years before they expire, so their `jti` need not be kept. Other strategies
+    may need rows that never expire.
     """
     return [slug for slug, strategy in strategies().items() if issubclass(strategy.Settings, TokenSettings)]

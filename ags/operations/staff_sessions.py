@@ -1,4 +1,4 @@
-"""The sessions of staff: each ends at a fixed time after the log-in, whatever is done in it."""
+"""Staff sessions that end at a fixed time after the login."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from django.dispatch import receiver
 
 
 class SessionStore(db.SessionStore):
-    """Django's, but a session with a fixed end does not outlive the browser either."""
-
     def get_expire_at_browser_close(self) -> bool:
-        """Return what the settings say, also where `set_expiry()` was called."""
+        """Return the setting. Django returns False after `set_expiry()` with a time."""
         return settings.SESSION_EXPIRE_AT_BROWSER_CLOSE
 
 
 @receiver(user_logged_in)
-def fix_end(request: Any, **kwargs: Any) -> None:
-    """Set the end of the session. Otherwise, each change of it, such as a look-up, would move the end."""
+def set_fixed_expiry(request: Any, **kwargs: Any) -> None:
+    """Set the expiry of the session. Otherwise each change of it, such as a search, would extend it."""
     request.session.set_expiry(timedelta(seconds=settings.SESSION_COOKIE_AGE))

@@ -1,4 +1,4 @@
-"""Storing how fetching the documents of upstreams goes."""
+"""Storing the results of fetching upstream documents."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ log = logging.getLogger(__name__)
 
 
 def store(document: Document[Any], **_: Any) -> None:
-    """Store the outcome of a fetch. A database that is not available does not matter.
+    """Store the result of a fetch. Database errors are only logged.
 
-    Called in the thread that fetched. If that has no connection to the database, and an event loop serves
-    requests, the loop has it stored over the connection that it has for the ORM.
+    Called in the thread that fetched. If the thread has no database connection and an event loop serves
+    requests, the loop stores the result through its connection for the ORM.
     """
     has_connection = connection.connection is not None
     loop = serving_loop()
     if loop is not None and not has_connection:
-        asyncio.run_coroutine_threadsafe(_store_later(document), loop)
+        asyncio.run_coroutine_threadsafe(_store_in_loop(document), loop)
         return
     try:
         record_fetches([document])
@@ -38,20 +38,19 @@ def store(document: Document[Any], **_: Any) -> None:
             connection.close()
 
 
-async def _store_later(document: Document[Any]) -> None:
+async def _store_in_loop(document: Document[Any]) -> None:
     try:
         await _batcher.submit(document)
     except Error as error:
         _warn(error)
 
 
-async def _execute(documents: Sequence[Document[Any]]) -> Sequence[None]:
+async def _store_all(documents: Sequence[Document[Any]]) -> Sequence[None]:
     await run_with_orm(record_fetches, documents)
     return [None] * len(documents)
 
 
-_batcher = Batcher(_execute)
-"""Documents are many, and requests wait for the same connection: it is used once for several of them."""
+_batcher = Batcher(_store_all)  # requests wait for the same connection, so that it should be used rarely
 
 
 def _warn(error: Error) -> None:

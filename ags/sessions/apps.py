@@ -1,13 +1,13 @@
-"""The sessions app."""
+"""App configuration of `ags.sessions`."""
 
 from django.apps import AppConfig
 
 
 class SessionsConfig(AppConfig):
-    """What the gate has issued."""
+    """Tokens, sign-ons, accounts and devices."""
 
     name = "ags.sessions"
-    # "sessions" is taken by Django's own.
+    # "sessions" is the label of django.contrib.sessions.
     label = "ags_sessions"
     verbose_name = "Sessions"
     default_auto_field = "django.db.models.BigAutoField"

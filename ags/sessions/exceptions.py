@@ -1,4 +1,4 @@
-"""Why the gate does not give a client app what it asks for."""
+"""Exceptions of the session services. `ags.api.errors` maps them to responses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tenants.tenant_snapshot import TenantSnapshot
 
 
 class InvalidReason(StrEnum):
-    """Why something does not stand any more, from the widest level to the narrowest."""
+    """Why a token is not valid any more, from the widest level to the narrowest. Values appear in the log."""
 
     TENANT_NOT_AVAILABLE = "tenant_not_available"
     SERVICE_NOT_AVAILABLE = "service_not_available"
@@ -23,23 +23,23 @@ class InvalidReason(StrEnum):
 
 
 class RejectReason(StrEnum):
-    """What else than a fault of what stands behind a token can be wrong; the machine word of the log."""
+    """Other reasons to reject a token. The value is the reason code written to the log."""
 
-    TOKEN_MISSING = "token_missing"  # noqa: S105 - a word
-    TOKEN_MALFORMED = "token_malformed"  # noqa: S105 - a word
-    TOKEN_UNKNOWN = "token_unknown"  # noqa: S105 - a word
-    TOKEN_EXPIRED = "token_expired"  # noqa: S105 - a word
-    TOKEN_SPENT = "token_spent"  # noqa: S105 - a word
-    TOKEN_REUSED = "token_reused"  # noqa: S105 - a word
+    TOKEN_MISSING = "token_missing"  # noqa: S105 - a reason code
+    TOKEN_MALFORMED = "token_malformed"  # noqa: S105 - a reason code
+    TOKEN_UNKNOWN = "token_unknown"  # noqa: S105 - a reason code
+    TOKEN_EXPIRED = "token_expired"  # noqa: S105 - a reason code
+    TOKEN_SPENT = "token_spent"  # noqa: S105 - a reason code
+    TOKEN_REUSED = "token_reused"  # noqa: S105 - a reason code
     DEVICE_UNKNOWN = "device_unknown"
     DEVICE_LIMIT_REACHED = "device_limit_reached"
     TOO_MANY_REFRESHES = "too_many_refreshes"
 
 
 class TokenRejected(Exception):
-    """Raised by what redeems, refreshes and signs out when the answer is no.
+    """A token cannot be redeemed, refreshed or used to sign out.
 
-    `retry_after`: seconds after which the same request can succeed, where that is known.
+    `retry_after`: seconds after which the same request can succeed, if known.
     """
 
     def __init__(self, reason: RejectReason | InvalidReason, retry_after: int | None = None) -> None:
@@ -49,16 +49,16 @@ class TokenRejected(Exception):
 
 
 class StaleSnapshot(Exception):
-    """The tenant has changed since that view of it was read: read it again and judge again.
+    """The tenant has changed since the snapshot was read. The caller reads it again and retries.
 
-    `since`: the moment of `time.monotonic()` at which the database showed it, now if it is not given.
+    `since`: the `time.monotonic()` at which the database reported the change; the default is now.
     """
 
-    def __init__(self, seen: TenantSnapshot, since: float | None = None) -> None:
+    def __init__(self, snapshot: TenantSnapshot, since: float | None = None) -> None:
         super().__init__()
-        self.seen = seen
+        self.snapshot = snapshot
         self.since = time.monotonic() if since is None else since
 
 
 class NoActiveSigningKey(Exception):
-    """The tenant has no signing key that can be used."""
+    """The tenant has no usable signing key."""

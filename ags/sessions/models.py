@@ -1,4 +1,4 @@
-"""What the gate has issued."""
+"""Models of everything that AGS issues, and of the accounts and devices that it issues it to."""
 
 from django.db import models
 from django.db.models.functions import Now
@@ -8,13 +8,13 @@ from tenants.scoping import TenantScoped
 
 
 class SessionToken(TenantScoped):
-    """A session token: proof, redeemable once, that a service of a tenant knew the account.
+    """A single-use token that proves that a service of the tenant has authenticated the account.
 
-    Only a keyed hash of the token is stored. Rows are written by `issue` and by nothing else.
+    Only a keyed hash of the token is stored. `services.issue` is the only writer.
     """
 
-    # The INSERT takes tenant, service and key from their rows, and none of these is ever deleted while it has
-    # tokens, so a constraint would only cost a lock on three busy rows each time.
+    # No foreign key constraints: the INSERT selects tenant, service and key from their tables, and rows with
+    # tokens are never deleted. A constraint would only lock three busy rows on each INSERT.
     tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="+", db_constraint=False, db_index=False)
     service = models.ForeignKey(
         Service, models.PROTECT, related_name="+", db_constraint=False, db_index=False
@@ -30,8 +30,8 @@ class SessionToken(TenantScoped):
     expires_at = models.DateTimeField()
     revoked_at = models.DateTimeField(null=True)
     redeemed_at = models.DateTimeField(null=True)
-    # When the row may be deleted: once the token has expired and the assertion behind it, where it has a jti,
-    # could not be replayed any more.
+    # The row may be purged after this time: the token has expired, and its assertion, if it has a jti, can no
+    # longer be replayed.
     dead_after = models.DateTimeField(db_index=True)
 
     class Meta:
@@ -42,7 +42,7 @@ class SessionToken(TenantScoped):
                 condition=models.Q(jti__isnull=False),
                 name="one_token_of_a_jti",
             ),
-            # Where no key proves, NULL would keep no two apart: the service stands in.
+            # NULLs are distinct in a unique index, so without a key uniqueness is per service.
             models.UniqueConstraint(
                 fields=["tenant", "service", "jti"],
                 condition=models.Q(jti__isnull=False, key__isnull=True),
@@ -61,7 +61,7 @@ class SessionToken(TenantScoped):
 
 
 class AccountStatus(models.TextChoices):
-    """Whether a subscriber may sign on, and stay signed on."""
+    """Only active accounts can sign on, refresh and use their tokens."""
 
     ACTIVE = "active", "Active"
     SUSPENDED = "suspended", "Suspended: refused until it is active again"
@@ -69,9 +69,10 @@ class AccountStatus(models.TextChoices):
 
 
 class Account(TenantScoped):
-    """A subscriber, as the operator names him. It exists from its first sign-on, or because staff made it."""
+    """A subscriber, under the operator's ID. Created by the first sign-on or by staff."""
 
-    # No index of its own: a planner without statistics takes it for the one below, and reads all accounts.
+    # No index on the tenant alone: without statistics, the planner prefers it to the unique index below and
+    # reads all accounts.
     tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="+", db_index=False)
     account_id = models.CharField("account ID", max_length=255)
     status = models.CharField(max_length=9, choices=AccountStatus, default=AccountStatus.ACTIVE)
@@ -88,7 +89,7 @@ class Account(TenantScoped):
 
 
 class DeviceStatus(models.TextChoices):
-    """Whether a device may sign on, and stay signed on. Only enabled ones count for the limit."""
+    """Only enabled devices can sign on and use their tokens, and count towards the device limit."""
 
     ENABLED = "enabled", "Enabled"
     DISABLED = "disabled", "Disabled: refused until it is enabled again"
@@ -96,10 +97,10 @@ class DeviceStatus(models.TextChoices):
 
 
 class Device(TenantScoped):
-    """A device of an account, known to its client as `client_id`, and the sign-on that it has.
+    """A device of an account and its current sign-on.
 
-    A device has one sign-on at a time: a later one takes its place. `sign_on` names it in every token that it
-    gives rise to. Of a refresh token nothing is stored but its number, `generation`.
+    A new sign-on replaces the previous one. `sign_on` is its ID in all tokens issued for it. Refresh tokens
+    are not stored, only the number of the newest one: `generation`.
     """
 
     tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="+", db_constraint=False, db_index=False)
@@ -118,7 +119,7 @@ class Device(TenantScoped):
     )
     sign_on = models.CharField(max_length=32, editable=False)
     correlation_id = models.CharField("correlation ID", max_length=128)
-    # When the proof behind it was accepted: what is revoked up to a moment, is judged by this one.
+    # When the proof was accepted; compared with each `revoked_before`.
     proven_at = models.DateTimeField()
     signed_on_at = models.DateTimeField()
     fixed_expires_at = models.DateTimeField()
@@ -126,8 +127,8 @@ class Device(TenantScoped):
     end_reason = models.CharField(max_length=32, blank=True)
     generation = models.PositiveIntegerField(default=0)
     refresh_expires_at = models.DateTimeField()
-    # The refresh tokens that were used lately: [[generation, seconds since the epoch], …], newest last.
-    # One missing in between counts as used with the next: the database was behind, and has not seen it.
+    # Recently used refresh tokens: [[generation, seconds since the epoch], …], newest last. A missing
+    # generation counts as used together with the next one: a restored database has lost its use.
     used = models.JSONField(default=list)
 
     class Meta:
@@ -136,9 +137,9 @@ class Device(TenantScoped):
             models.UniqueConstraint(fields=["tenant", "sign_on"], name="one_device_of_a_sign_on"),
         ]
         indexes = [
-            # Counts the enabled devices of an account, and lists all of them.
+            # For counting the enabled devices of an account, and listing all of them.
             models.Index(fields=["tenant", "account", "status"], name="devices_of_an_account"),
-            # Leads the purge to those that are deleted, past the many that are not.
+            # For the purge: few devices are deleted.
             models.Index(
                 fields=["fixed_expires_at"],
                 condition=models.Q(status=DeviceStatus.DELETED),
@@ -151,10 +152,10 @@ class Device(TenantScoped):
 
 
 class AccountChoice(TenantScoped):
-    """Proof that names several accounts, of which a subscriber may choose one, once, for one device.
+    """A proof that matches several accounts. The subscriber can choose one of them, once, for one device.
 
-    One row for the whole choice: its user account tokens are one secret, each with a place in `accounts`.
-    Only a keyed hash of the secret is stored. Rows are written by `account_choice` and by nothing else.
+    All user account tokens of a choice share one secret, followed by an index into `accounts`. Only a keyed
+    hash of the secret is stored. `services.account_choice` is the only writer.
     """
 
     tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="+", db_constraint=False, db_index=False)
@@ -166,7 +167,7 @@ class AccountChoice(TenantScoped):
     )
     token_hash = models.BinaryField(max_length=32, editable=False)
     accounts = models.JSONField("account IDs")
-    # The device that asked, as one of the two.
+    # The requesting device: information if it is new, a client ID if it is known.
     information = models.JSONField("device information", null=True)
     client_id = models.CharField("client ID", max_length=128, null=True)  # noqa: DJ001 - absent and empty differ
     correlation_id = models.CharField("correlation ID", max_length=128)
@@ -184,7 +185,7 @@ class AccountChoice(TenantScoped):
 
 
 class RevokedAccessToken(TenantScoped):
-    """An access token that was revoked by itself (RFC 7009), kept until it would have expired."""
+    """A single revoked access token (RFC 7009), kept until the token expires."""
 
     tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="+", db_constraint=False, db_index=False)
     jti = models.CharField(max_length=32)
@@ -201,7 +202,7 @@ class RevokedAccessToken(TenantScoped):
 
 
 class Lease(models.Model):
-    """A task that one process does at a time, until the lease expires. Rows are written by `lease` alone."""
+    """A lock that expires. `ags.operations.lease` is the only writer."""
 
     name = models.CharField(max_length=32, primary_key=True)
     token = models.UUIDField(null=True)
@@ -214,11 +215,9 @@ class Lease(models.Model):
 
 
 class SecurityEvent(TenantScoped):
-    """Something that points at a stolen token. One row for each token and kind, however often it happens."""
+    """A sign of a stolen token. One row per kind and subject; repetitions increment `times`."""
 
     class Kind(models.TextChoices):
-        """What happened."""
-
         SESSION_TOKEN_REUSED = "session_token_reused", "A spent session token was presented again"
         REFRESH_TOKEN_REUSED = "refresh_token_reused", "A used refresh token was presented again"
         USER_ACCOUNT_TOKEN_REUSED = (
@@ -228,7 +227,7 @@ class SecurityEvent(TenantScoped):
 
     tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="+", db_constraint=False, db_index=False)
     kind = models.CharField(max_length=32, choices=Kind)
-    # What it is about: the number of the session token or of the choice, or the sign-on.
+    # The primary key of the session token or of the choice, or the ID of the sign-on.
     subject = models.CharField(max_length=64)
     account_id = models.CharField("account ID", max_length=255)
     correlation_id = models.CharField("correlation ID", max_length=128, help_text="Of the latest time.")

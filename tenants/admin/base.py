@@ -39,12 +39,10 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg] # not generic at ru
 
     @cached_property
     def count(self) -> int:
-        """Return the number of rows, at most `MAX_COUNT`."""
         return min(self._bounded_count, MAX_COUNT)
 
     @property
     def has_more(self) -> bool:
-        """Return whether there are rows that no page shows."""
         return self._bounded_count > MAX_COUNT
 
     @cached_property
@@ -116,7 +114,6 @@ class BoundedAdmin(ModelAdmin):
         return results
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
-        """Return the class of the list."""
         return BoundedList
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
@@ -167,7 +164,6 @@ class ConfigurationAdmin(BoundedAdmin):
 
     @display(description="Tenant")
     def tenant_link(self, row: Any) -> SafeString:
-        """Return a link to the tenant."""
         page = reverse("admin:tenants_tenant_change", args=[row.tenant_id])
         return format_html('<a class="text-link" href="{}">{}</a>', page, row.tenant_id)
 
@@ -193,7 +189,6 @@ class ConfigurationAdmin(BoundedAdmin):
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
-        """Leave out the button "Save and add another"."""
         context = {**context, "show_save_and_add_another": False}
         response: HttpResponse = super().render_change_form(request, context, *args, **kwargs)
         return response
@@ -209,7 +204,6 @@ class ConfigurationAdmin(BoundedAdmin):
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Show the changes: user, time, and each field before and after."""
         row = self.get_object_or_404(request, object_id)
         if not self.has_view_or_change_permission(request, row):
             raise PermissionDenied

@@ -70,8 +70,8 @@ class KeyAdmin(KeySecretAdmin, RevokeIssuedAdmin):
             title="Revoke key {row.kid} of {row.tenant_id}?",
             consequences=(
                 "Every token that {row.tenant_id} signs with {row.kid} is refused from now on.",
-                "Sign-ons with tokens that it signed continue. To end them as well, choose Revoke everything "
-                "issued afterwards.",
+                "Sign-ons with tokens that it signed continue. To end them as well, choose “Revoke everything "
+                "issued” afterwards.",
                 "This cannot be undone: a revoked key stays revoked.",
             ),
             details=_describe_other_keys,
@@ -89,14 +89,12 @@ class KeyAdmin(KeySecretAdmin, RevokeIssuedAdmin):
     def get_form(
         self, request: HttpRequest, obj: Key | None = None, change: bool = False, **kwargs: Any
     ) -> Any:
-        """Return the form of a new key, or of the state and dates."""
         kwargs["form"] = (
             restricted_to(NewKeyForm, tenants_for_user(request.user)) if obj is None else KeyChangeForm
         )
         return super().get_form(request, obj, change, **kwargs)
 
     def get_fieldsets(self, request: HttpRequest, obj: Key | None = None) -> list[Any]:
-        """Return all fields for a new key; later only the state and dates can be edited."""
         dates = ["not_before", "not_after"]
         if obj is None:
             return [
@@ -110,7 +108,6 @@ class KeyAdmin(KeySecretAdmin, RevokeIssuedAdmin):
         return () if obj is None else ("tenant_link", "kid", "algorithm", "created_at")
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Return False for a revoked key."""
         if isinstance(obj, Key) and obj.state == KeyState.REVOKED:
             return False
         return bool(super().has_change_permission(request, obj))
@@ -119,7 +116,6 @@ class KeyAdmin(KeySecretAdmin, RevokeIssuedAdmin):
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Show or save the form of a new key."""
         response: HttpResponse = super().add_view(request, form_url, extra_context)
         return response
 
@@ -146,5 +142,4 @@ class KeyAdmin(KeySecretAdmin, RevokeIssuedAdmin):
 
     @display(description="State", label=STATE_COLORS)
     def state_label(self, key: Key) -> str:
-        """Return the state in one word."""
         return key.state

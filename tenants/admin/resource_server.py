@@ -38,7 +38,6 @@ class ResourceServerAdmin(ConfigurationAdmin, EnabledAdmin):
     def get_form(
         self, request: HttpRequest, obj: ResourceServer | None = None, change: bool = False, **kwargs: Any
     ) -> Any:
-        """Return the form of a new row, or of the name."""
         kwargs["form"] = (
             restricted_to(NewResourceServerForm, tenants_for_user(request.user))
             if obj is None
@@ -47,7 +46,6 @@ class ResourceServerAdmin(ConfigurationAdmin, EnabledAdmin):
         return super().get_form(request, obj, change, **kwargs)
 
     def get_fields(self, request: HttpRequest, obj: ResourceServer | None = None) -> tuple[str, ...]:
-        """Return the fields; a row that exists is enabled by a button."""
         return ("tenant", "name") if obj is None else ("tenant_link", "client_id", "name", "status_label")
 
     def get_readonly_fields(self, request: HttpRequest, obj: ResourceServer | None = None) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ class ServiceAdmin(ConfigurationAdmin, EnabledAdmin, RevokeIssuedAdmin):
     allowed_lookups = ("enabled__exact", "tenant__id__exact")
     ordering = ("tenant_id", "name")
     formfield_overrides = {URLField: {"assume_scheme": "https"}}
-    readonly_fields = ("tenant_link", "strategy_label", "status_label", "document_statuses")
+    readonly_fields = ("tenant_link", "strategy_label", "status_label", "get_document_statuses")
     transitions = (
         Transition(
             name="check_configuration",
@@ -123,7 +123,6 @@ class ServiceAdmin(ConfigurationAdmin, EnabledAdmin, RevokeIssuedAdmin):
     def get_form(
         self, request: HttpRequest, obj: Service | None = None, change: bool = False, **kwargs: Any
     ) -> Any:
-        """Return the form of the service, with the settings of its strategy."""
         kwargs["form"] = service_form(obj or request.new_service)  # type: ignore[attr-defined]
         return super().get_form(request, obj, change, **kwargs)
 
@@ -136,7 +135,7 @@ class ServiceAdmin(ConfigurationAdmin, EnabledAdmin, RevokeIssuedAdmin):
         else:
             names.append("status_label")
             if upstream_health.get_document_statuses(obj):
-                names.append("document_statuses")
+                names.append("get_document_statuses")
         strategy = strategies().get(service.strategy)
         return [(None, {"fields": names}), ("Settings", self._settings(request, obj, service, strategy))]
 
@@ -154,13 +153,11 @@ class ServiceAdmin(ConfigurationAdmin, EnabledAdmin, RevokeIssuedAdmin):
 
     @display(description="Strategy")
     def strategy_label(self, service: Service) -> str:
-        """Return the label of the strategy."""
         strategy = strategies().get(service.strategy)
         return f"{service.strategy} (not installed)" if strategy is None else strategy.label
 
     @display(description="Documents")
-    def document_statuses(self, service: Service) -> SafeString:
-        """Return the status of each document that is fetched from the upstream."""
+    def get_document_statuses(self, service: Service) -> SafeString:
         return format_html_join(
             "",
             '<p class="mb-2"><b>{}</b> <span class="break-words">{}</span><br>{}</p>',

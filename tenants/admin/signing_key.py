@@ -91,7 +91,6 @@ class SigningKeyAdmin(SigningKeyRotationAdmin):
 
     @display(description="State", label=STATE_COLORS)
     def state_label(self, key: SigningKey) -> str:
-        """Return the state in one word."""
         return key.state
 
     def revoke_key(self, request: HttpRequest, key: SigningKey, _: Transition) -> HttpResponse | None:

@@ -72,7 +72,6 @@ class TenantAdmin(EnabledAdmin, RevokeIssuedAdmin, SigningKeyRotationAdmin):
     )
 
     def get_fieldsets(self, request: HttpRequest, obj: Tenant | None = None) -> list[Any]:
-        """Return the fields; a row that exists is enabled by a button, and has links to related rows."""
         row_fields = ("enabled",) if obj is None else ("status_label", "related_links")
         return [
             (None, {"fields": ("id", "name", *row_fields)}),
@@ -95,7 +94,6 @@ class TenantAdmin(EnabledAdmin, RevokeIssuedAdmin, SigningKeyRotationAdmin):
 
     @display(description="Related")
     def related_links(self, tenant: Tenant) -> SafeString:
-        """Return links to the lists of services, keys and others of this tenant."""
         query = urlencode({"tenant__id__exact": tenant.pk})
         return format_html_join(
             " · ",

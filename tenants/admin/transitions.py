@@ -64,7 +64,7 @@ class Transition:
     @property
     def is_dangerous(self) -> bool:
         """Whether the page shows what stops."""
-        return self.variant == ActionVariant.DANGER
+        return self.variant is ActionVariant.DANGER
 
     def as_action(self) -> Any:
         """Return the method of the page that answers the URL."""
@@ -160,7 +160,6 @@ class RevokeIssuedAdmin(TransitionAdmin):
     """Base of pages of rows that issue session tokens and sign-ons."""
 
     def perform_revoke_issued(self, request: HttpRequest, row: Any, transition: Transition) -> None:
-        """Revoke everything that the row issued."""
         revoke_issued(row)
 
 
@@ -193,12 +192,10 @@ class EnabledAdmin(TransitionAdmin):
 
     @display(description="Status", label={"enabled": "success", "disabled": "danger"})
     def status_label(self, row: Any) -> str:
-        """Return the status in one word."""
         return "enabled" if row.enabled else "disabled"
 
 
 def enable_transition(what: str, *consequences: str) -> Transition:
-    """Return the transition that enables a row, called `what`."""
     return Transition(
         name="enable",
         label="Enable",
@@ -212,7 +209,6 @@ def enable_transition(what: str, *consequences: str) -> Transition:
 
 
 def disable_transition(what: str, *consequences: str) -> Transition:
-    """Return the transition that disables a row, called `what`."""
     return Transition(
         name="disable",
         label="Disable",

@@ -21,7 +21,7 @@ from tenants.snapshot import snapshot
 from tests.api.test_refusals import ID, TOO_LARGE, UNAVAILABLE, database_away, refusal, whole
 from tests.conftest import ClientApp, HeadEnd, Platform, platform
 from tests.sessions.test_redeem import NOT_ACCEPTED, verbs
-from tests.sessions.test_refresh import as_ags_would, claims, let_pass
+from tests.sessions.test_refresh import age_sign_on, claims, sign_refresh_claims
 
 DOORS = ("/oauth/introspect", "/oauth/revoke")
 
@@ -113,9 +113,9 @@ def test_nothing_but_that_it_is_inactive_is_told_of_any_other(
 
 
 def test_a_refresh_token_is_inactive_once_it_has_expired(server: Platform, tokens: dict[str, Any]) -> None:
-    let_pass(172_790)
+    age_sign_on(172_790)
     assert server.sees(tokens["refresh_token"])
-    let_pass(20)
+    age_sign_on(20)
     assert server.introspect(tokens["refresh_token"], hint="refresh_token").json() == {"active": False}
 
 
@@ -141,10 +141,10 @@ def test_a_refresh_token_newer_than_the_database_is_active_until_its_own_end(
 ) -> None:
     said = claims(tokens["refresh_token"])
     newer = {"jti": said["jti"].replace(".0", ".3"), "exp": int(time.time()) - age}
-    let_pass(180_000)
+    age_sign_on(180_000)
 
     def is_active(said: dict[str, Any]) -> Any:
-        form = {"token": as_ags_would(said), "token_type_hint": "refresh_token"}
+        form = {"token": sign_refresh_claims(said), "token_type_hint": "refresh_token"}
         return server.post("/oauth/introspect", form).json()["active"]
 
     assert is_active(said | newer) is active

@@ -48,7 +48,7 @@ def test_a_service_is_added_in_two_steps(live_server: Any, nagra: HeadEnd, staff
         page.get_by_role("link", name="Box sign-on", exact=True).first.click()
         page.get_by_role("link", name="Enable").click()
         page.get_by_role("button", name="Enable").click()
-        expect(page.get_by_text("Service Box sign-on is enabled.")).to_be_visible()
+        expect(page.get_by_text("Service Box sign-on of nagra is enabled.")).to_be_visible()
 
     seen = visit(live_server.url, script)
     assert (seen.complaints, seen.strangers) == ([], [])
@@ -188,12 +188,12 @@ def test_a_tenants_rules_its_signing_key_and_what_it_issued(
         expect(page.get_by_text("was changed successfully")).to_be_visible()
         for told in ("it can sign from", "Too early"):
             page.get_by_role("link", name="Rotate signing key").click()
-            page.get_by_role("button", name="Do the next step").click()
+            page.get_by_role("button", name="Rotate signing key").click()
             expect(page.get_by_text(told)).to_be_visible()
         page.get_by_role("link", name="Revoke everything issued").click()
-        expect(page.get_by_text("Live sign-ons that it issued: 1.")).to_be_visible()
-        page.get_by_role("button", name="Revoke everything").click()
-        expect(page.get_by_text("gave rise to is revoked.")).to_be_visible()
+        expect(page.get_by_text("Live sign-ons: 1.")).to_be_visible()
+        page.get_by_role("button", name="Revoke everything issued").click()
+        expect(page.get_by_text("issued is revoked.")).to_be_visible()
 
     seen = visit(live_server.url, script)
     assert (seen.complaints, seen.strangers) == ([], [])

@@ -545,7 +545,7 @@ def test_while_postgresql_is_not_available_requests_are_refused_without_a_connec
                 before = proxy.accepted
                 assert {await status() for _ in range(100)} == {503}
                 with pytest.raises(OperationalError):
-                    await run_with_orm(metrics.text)
+                    await run_with_orm(metrics.render_metrics)
                 await eventually(lambda: proxy.accepted > before, "nobody tries to connect")
                 assert {await status() for _ in range(100)} == {503}
                 assert proxy.accepted == before + 1, "nobody but the prober tries"
@@ -555,7 +555,7 @@ def test_while_postgresql_is_not_available_requests_are_refused_without_a_connec
                 proxy.refuses = False
                 await eventually(lambda: database_of_loop().is_available, "the outage does not end")
                 assert await status() == 200
-                assert b"ags_document_good" in await run_with_orm(metrics.text)
+                assert b"ags_document_good" in await run_with_orm(metrics.render_metrics)
 
     monkeypatch.setattr(snapshot, "VERSIONS_MAX_AGE", 0.0)
     event_loop.run(test())

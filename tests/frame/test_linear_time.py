@@ -42,7 +42,7 @@ from ags.asgi import application
 from ags.server.connection import Connection
 from ags.server.exchange import Exchange
 from ags.sessions.exceptions import TokenRejected
-from ags.sessions.services.account_choice import _TOKEN
+from ags.sessions.services.account_choice import _TOKEN_PATTERN
 from providers import claims, jose, strict_json
 from providers.contract import (
     CertificatesField,
@@ -318,7 +318,7 @@ HTTP: Shapes = {
     "Authorization: a token": (repeated("a", "Bearer "), in_meta(headers.bearer, "HTTP_AUTHORIZATION")),
     "Authorization: Basic": (repeated("%c3%a4a", ":"), read_basic),
     "Authorization: Basic, of colons": (repeated(":%"), read_basic),
-    "User-Token": (repeated("a.1"), _TOKEN.fullmatch),
+    "User-Token": (repeated("a.1"), _TOKEN_PATTERN.fullmatch),
     "a head": (many(f"a#: {' ' * 50}b\r\n", "GET / HTTP/1.1\r\n", "\r\n", ""), read_head),
     "chunks": (repeated("1\r\na\r\n", "", "0\r\n\r\n"), read_chunks),
     "chunks: an extension": (

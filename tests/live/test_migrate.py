@@ -168,7 +168,7 @@ def test_all_requests_are_answered_while_a_migration_waits_for_a_dump(
     assert retry.startswith("Not applied: a lock")
     assert retry.endswith("Retry 1 of 1 in 1 s.")
     assert end.startswith("CommandError: Not applied: a lock")
-    assert end.endswith("Wait until the holder has ended, or end it, and run migrate again.")
+    assert end.endswith("Wait until the holder has finished, or terminate it, and run migrate again.")
     with connection.cursor() as cursor:
         cursor.execute("SELECT of_next_version FROM ags_sessions_sessiontoken")
 

@@ -19,7 +19,7 @@ from tests import needs
 from tests.conftest import ClientApp, HeadEnd, platform
 from tests.live.conftest import warm
 from tests.live.server import ServerProcess, database_url, empty_database, manage
-from tests.live.test_purge import dead_rows
+from tests.live.test_purge import add_expired_rows
 from tests.sessions.test_purge import deleted
 from tests.upstream.pgbouncer import pgbouncer
 
@@ -150,7 +150,7 @@ def test_subscribers_are_served_dead_rows_are_purged_and_nothing_stays_behind(
             assert resources.sees(app.tokens["access_token"])
             assert app.refresh().status_code == 200
             assert app.sign_out().status_code == 200
-        dead_rows(nagra, 50)
+        add_expired_rows(nagra, 50)
         purges = manage("shell", "-v0", "-c", PURGES, **pooler.environment(pooler.owner))
         assert (purges.returncode, purges.stderr) == (0, "")
         assert purges.stdout == deleted(50) + 4 * deleted(0)
@@ -197,7 +197,7 @@ def test_checks_find_a_pooler_that_is_not_declared_and_what_it_does_not_know(
 def test_a_server_behind_a_pooler_that_is_not_declared_does_not_start(pooler: Pooler) -> None:
     done = manage("serve", DATABASE_URL=pooler.url(pooler.serving), AGS_BIND="127.0.0.1:1")
     assert done.returncode == 1
-    assert "(operations.E002) There is a pooler" in done.stderr
+    assert "(operations.E002) A pooler" in done.stderr
     assert "HINT: Set AGS_DATABASE_POOLER=transaction" in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -1,4 +1,4 @@
-"""`manage.py purge` beside live servers, and beside itself."""
+"""`manage.py purge` with running servers, and with another purge."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.postgresql
 
 
-def dead_rows(head_end: HeadEnd, number: int) -> None:
+def add_expired_rows(head_end: HeadEnd, number: int) -> None:
     """Store session tokens that may be deleted."""
     service = Service.objects.for_tenant(head_end.tenant_id).get()
     with connection.cursor() as cursor:
@@ -30,7 +30,7 @@ def dead_rows(head_end: HeadEnd, number: int) -> None:
             INSERT INTO ags_sessions_sessiontoken
                    (tenant_id, service_id, token_hash, account_id, correlation_id,
                     created_at, expires_at, dead_after)
-            SELECT %s, %s, decode(md5(n::text) || md5(n::text), 'hex'), 'dead', 'dead',
+            SELECT %s, %s, decode(md5(n::text) || md5(n::text), 'hex'), 'expired', 'expired',
                    now() - interval '2 hours', now() - interval '1 hour', now() - interval '1 hour'
               FROM generate_series(1, %s) n
             """,
@@ -38,47 +38,47 @@ def dead_rows(head_end: HeadEnd, number: int) -> None:
         )
 
 
-def dead(head_end: HeadEnd) -> int:
-    return SessionToken.objects.for_tenant(head_end.tenant_id).filter(account_id="dead").count()
+def count_expired(head_end: HeadEnd) -> int:
+    return SessionToken.objects.for_tenant(head_end.tenant_id).filter(account_id="expired").count()
 
 
-def test_of_two_purges_at_a_time_one_works_and_the_other_says_so(nagra: HeadEnd) -> None:
-    dead_rows(nagra, 500)
+def test_one_of_two_concurrent_purges_fails(nagra: HeadEnd) -> None:
+    add_expired_rows(nagra, 500)
 
     def purge() -> subprocess.CompletedProcess[str]:
         return manage("purge")
 
     with ThreadPoolExecutor(1) as pool:
         with transaction.atomic():
-            # The first one comes as far as this row, and waits.
+            # The first purge waits for this row.
             SessionToken.objects.for_tenant(nagra.tenant_id).select_for_update().order_by("dead_after", "pk")[
                 :1
             ].get()
             first = pool.submit(purge)
-            wait_until(Lease.objects.filter(expires_at__gt=Now()).exists, "the first does not begin")
+            wait_until(Lease.objects.filter(expires_at__gt=Now()).exists, "the first purge does not start")
             second = purge()
             assert not first.done()
         assert (second.returncode, second.stdout) == (1, "")
         assert second.stderr.startswith("CommandError: Another purge is running: process ")
         assert (first.result().returncode, first.result().stdout) == (0, deleted(500))
-    assert dead(nagra) == 0
+    assert count_expired(nagra) == 0
     assert manage("purge").stdout == deleted(0)
 
 
-def test_a_purge_disturbs_nobody_who_is_given_a_token_meanwhile(two_servers: Servers, nagra: HeadEnd) -> None:
+def test_a_purge_does_not_disturb_requests(two_servers: Servers, nagra: HeadEnd) -> None:
     for server in two_servers:
         warm(server, nagra)
-    dead_rows(nagra, 1_000)
+    add_expired_rows(nagra, 1_000)
     with hammering(two_servers, nagra) as noted:
         purge = manage("purge", "--batch", "100")
     assert (purge.returncode, purge.stdout) == (0, deleted(1000))
-    assert dead(nagra) == 0
+    assert count_expired(nagra) == 0
     assert {(status, reason) for _, _, status, reason in noted.answers} == {(200, None)}
     kept = SessionToken.objects.for_tenant(nagra.tenant_id).count()
     assert kept == len(noted.answers) + len(two_servers)
 
 
-def test_a_purge_leaves_the_row_that_guards_a_jti(server: ServerProcess, nagra: HeadEnd) -> None:
+def test_a_purge_keeps_rows_with_a_jti(server: ServerProcess, nagra: HeadEnd) -> None:
     service = Service.objects.for_tenant(nagra.tenant_id).get()
     service.settings["session_token_ttl"] = 1
     service.save()
@@ -86,7 +86,7 @@ def test_a_purge_leaves_the_row_that_guards_a_jti(server: ServerProcess, nagra: 
     token = nagra.token(jti="once")
     assert here.present(token).status_code == 200
     row = SessionToken.objects.for_tenant(nagra.tenant_id).filter(jti="once", expires_at__lt=Now())
-    wait_until(row.exists, "it does not expire")
-    assert manage("purge").stdout == deleted(1), "that of warming up, which guards nothing"
+    wait_until(row.exists, "the session token does not expire")
+    assert manage("purge").stdout == deleted(1), "the session token of the warm-up, without a jti"
     again = here.present(token)
     assert (again.status_code, again.json()["reason"]) == (401, "replayed")

@@ -13,7 +13,7 @@ import pytest
 from django.db import connection
 
 from ags.sessions.models import Account, Device, SecurityEvent, SessionToken
-from ags.sessions.services.refresh import USED_KEPT
+from ags.sessions.services.refresh import MAX_USED
 from tenants.models import Tenant
 from tests.conftest import ClientApp, HeadEnd, platform
 from tests.live.conftest import warm
@@ -201,7 +201,7 @@ def test_16_clients_that_refresh_with_one_token_are_one_family_and_all_go_on(
     current = [app.tokens["refresh_token"]]
     turn = threading.Barrier(16)
     generations = 12
-    assert generations <= USED_KEPT
+    assert generations <= MAX_USED
 
     def refresh(app: ClientApp, _: int) -> Any:
         answer = app.refresh(current[0])

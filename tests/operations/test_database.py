@@ -1,4 +1,4 @@
-"""How the server connects to PostgreSQL."""
+"""Parameters of the connections to PostgreSQL."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ SETTINGS = ("work_mem", "statement_timeout", "lock_timeout")
 @pytest.mark.parametrize(
     ("pooler", "values"), [("none", ["5MB", "1500ms", "1500ms"]), ("transaction", ["5MB", "0", "0"])]
 )
-def test_limits_are_start_up_options_beside_those_of_the_url(
+def test_limits_are_added_to_the_startup_options_of_the_url(
     db: None, monkeypatch: pytest.MonkeyPatch, pooler: str, values: list[str]
 ) -> None:
     monkeypatch.setitem(connection.settings_dict["OPTIONS"], "options", "-c work_mem=5MB")
     with override_settings(AGS_DATABASE_POOLER=pooler):
         parameters = with_limits(connection.get_connection_params())  # type: ignore[attr-defined]
-    with closing(psycopg.connect(**parameters)) as its:
-        found = [its.execute(f"SHOW {name}").fetchone() for name in SETTINGS]  # type: ignore[call-overload]
-    assert found == [(value,) for value in values]
+    with closing(psycopg.connect(**parameters)) as pg:
+        current = [pg.execute(f"SHOW {name}").fetchone() for name in SETTINGS]  # type: ignore[call-overload]
+    assert current == [(value,) for value in values]

@@ -1,4 +1,4 @@
-"""What the environment decides, and what happens when it says something wrong."""
+"""Settings in environment variables, and errors for invalid values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GOOD = {
 
 
 def manage(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run manage.py in exactly this environment."""
+    """Run manage.py with exactly these environment variables."""
     return subprocess.run(
         [sys.executable, str(ROOT / "manage.py"), *words],
         env={"PATH": os.environ["PATH"], **environment},
@@ -50,19 +50,18 @@ def code() -> list[Path]:
 
 def variables_in_the_code() -> set[str]:
     """The first argument of each call that reads the environment."""
-    found = set()
+    variables = set()
     for node in (node for path in code() for node in ast.walk(ast.parse(path.read_text()))):
         match node:
             case ast.Call(
-                func=ast.Attribute(value=ast.Name(id="env" | "environment"))
-                | ast.Name(id="text" | "words_required"),
+                func=ast.Attribute(value=ast.Name(id="env")) | ast.Name(id="env_str" | "env_list"),
                 args=[ast.Constant(value=str(variable)), *_],
             ):
-                found.add(variable)
-    return found
+                variables.add(variable)
+    return variables
 
 
-def test_the_example_holds_every_variable_and_no_other() -> None:
+def test_the_example_has_exactly_the_variables_of_the_code() -> None:
     assert variables_in_the_example() == variables_in_the_code()
 
 
@@ -73,30 +72,30 @@ def test_the_example_explains_every_variable() -> None:
 
 
 READS = {
-    "ags/env.py": {"name", 'f"{name}_FILE"', ""},  # all names, to find those that nobody reads
+    "ags/env.py": {"name", 'f"{name}_FILE"', ""},  # all names, to find unknown ones
     "ags/asgi.py": {'"DJANGO_SETTINGS_MODULE"'},  # sets it
-    "tenants/management/commands/rotate_signing_key.py": {"variable"},  # the secret of a key, named to it
-    "tenants/config_file/secret_refs.py": {"reference.value"},  # a secret that a file refers to
+    "tenants/management/commands/rotate_signing_key.py": {"variable"},  # named by an option
+    "tenants/config_file/secret_refs.py": {"reference.value"},  # named in a configuration file
 }
-"""The files that look at the environment themselves, and for what."""
+"""The files that read the environment, and the expressions that they read."""
 
 
-def test_the_code_reads_the_environment_in_one_place() -> None:
+def test_only_env_reads_the_environment() -> None:
     reads = {}
     for path in code():
         text = path.read_text()
         assert "from os import" not in text, path
-        if found := re.findall(r"\bos\.(?:environ|getenv)\b[.\w]*(?:[(\[]([^,)\]]+))?", text):
-            reads[str(path.relative_to(ROOT))] = set(found)
+        if expressions := re.findall(r"\bos\.(?:environ|getenv)\b[.\w]*(?:[(\[]([^,)\]]+))?", text):
+            reads[str(path.relative_to(ROOT))] = set(expressions)
     assert reads == READS
 
 
 def example(**filled: str) -> dict[str, str]:
-    given = dict(line.split("=", 1) for line in EXAMPLE.splitlines() if re.match(r"[A-Z_]+=", line))
-    return given | filled
+    values = dict(line.split("=", 1) for line in EXAMPLE.splitlines() if re.match(r"[A-Z_]+=", line))
+    return values | filled
 
 
-def test_the_example_is_fit_for_subscribers_once_its_secrets_are_filled_in() -> None:
+def test_the_example_with_secrets_passes_the_deployment_checks() -> None:
     filled = example(SECRET_KEY=GOOD["SECRET_KEY"], AGS_ENCRYPTION_KEYS=GOOD["AGS_ENCRYPTION_KEYS"])
     done = manage("check", "--deploy", "--fail-level", "WARNING", **filled)
     assert (done.returncode, done.stderr) == (0, "")
@@ -104,7 +103,7 @@ def test_the_example_is_fit_for_subscribers_once_its_secrets_are_filled_in() -> 
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
-def test_it_is_so_with_a_database_that_is_there(nagra: object) -> None:
+def test_the_example_with_a_database_passes_the_deployment_checks(nagra: object) -> None:
     from tests.live.server import database_url
 
     filled = example(
@@ -116,7 +115,7 @@ def test_it_is_so_with_a_database_that_is_there(nagra: object) -> None:
     assert (done.returncode, done.stderr) == (0, ""), connection.vendor
 
 
-def test_what_is_for_a_demonstration_only_is_told(tmp_path: Path) -> None:
+def test_settings_for_demonstrations_are_warnings(tmp_path: Path) -> None:
     sqlite = {**GOOD, "DATABASE_URL": f"sqlite:///{tmp_path / 'x.sqlite3'}"}
     done = manage("check", "--deploy", **sqlite)
     assert {"operations.W001", "operations.W002"} <= set(re.findall(r"operations\.W\d+", done.stderr))
@@ -178,20 +177,20 @@ def test_several_hosts_of_a_database_have_a_port_each(monkeypatch: pytest.Monkey
     monkeypatch.setenv(
         "DATABASE_URL", "postgres://ags:x@one:5432,two:5433/ags?target_session_attrs=read-write"
     )
-    found = env.database()
-    assert (found["HOST"], found["PORT"]) == ("one,two", "5432,5433")
-    assert found["OPTIONS"]["target_session_attrs"] == "read-write"
+    settings = env.database()
+    assert (settings["HOST"], settings["PORT"]) == ("one,two", "5432,5433")
+    assert settings["OPTIONS"]["target_session_attrs"] == "read-write"
     monkeypatch.setenv("DATABASE_URL", "postgres://ags:x@one,two:5432,5433/ags")
     with pytest.raises(ImproperlyConfigured):
         env.database()
 
 
-def test_behind_a_pooler_nothing_belongs_to_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_behind_a_pooler_no_state_is_kept_on_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", GOOD["DATABASE_URL"])
     assert env.database()["OPTIONS"]["prepare_threshold"] == 5
-    found = env.database(pooled=True)
-    assert found["OPTIONS"]["prepare_threshold"] is None
-    assert found["DISABLE_SERVER_SIDE_CURSORS"] is True
+    settings = env.database(pooled=True)
+    assert settings["OPTIONS"]["prepare_threshold"] is None
+    assert settings["DISABLE_SERVER_SIDE_CURSORS"] is True
 
 
 @pytest.mark.parametrize(
@@ -202,7 +201,7 @@ def test_behind_a_pooler_nothing_belongs_to_a_connection(monkeypatch: pytest.Mon
         ("sqlite:////x", "AGS_DATABASE_POOLER: there is no pooler for SQLite"),
     ],
 )
-def test_what_would_belong_to_a_connection_is_refused_behind_a_pooler(
+def test_connection_state_is_rejected_behind_a_pooler(
     monkeypatch: pytest.MonkeyPatch, url: str, flaw: str
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", url)
@@ -212,7 +211,7 @@ def test_what_would_belong_to_a_connection_is_refused_behind_a_pooler(
 
 
 @pytest.mark.parametrize(("name", "value"), WRONG.values(), ids=WRONG)
-def test_a_missing_or_bad_value_stops_start_up_with_one_line_that_names_it(name: str, value: str) -> None:
+def test_an_invalid_value_stops_startup_with_one_line(name: str, value: str) -> None:
     done = manage("serve", **(GOOD | {name: value}))
     assert done.returncode == 1
     assert done.stdout == ""
@@ -222,7 +221,7 @@ def test_a_missing_or_bad_value_stops_start_up_with_one_line_that_names_it(name:
 
 
 @pytest.mark.parametrize("command", ["check", "migrate", "purge"])
-def test_a_bad_value_stops_each_command(command: str) -> None:
+def test_an_invalid_value_stops_each_command(command: str) -> None:
     done = manage(command, **(GOOD | {"AGS_WORKERS": "many"}))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("AGS cannot start: AGS_WORKERS: ")
@@ -245,13 +244,13 @@ def test_ags_admin_has_three_values(
 
 
 @pytest.mark.parametrize("value", ["maybe", "on,only", "only off", "2"])
-def test_the_refusal_of_another_value_names_the_three(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_the_error_for_another_value_lists_the_three(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("AGS_ADMIN", value)
     with pytest.raises(ImproperlyConfigured, match=f"^AGS_ADMIN: '{value}' is none of on, off, only[.]$"):
         runpy.run_path(str(ROOT / "ags/settings.py"))
 
 
-def test_a_byte_order_mark_is_no_part_of_a_value(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_stripped_from_a_value(tmp_path: Path) -> None:
     path = tmp_path / "secret"
     path.write_text(f"\ufeff{GOOD['DATABASE_URL']}\r\n\r\n")
     changed = {name: f"\ufeff{value}\n" for name, value in GOOD.items() if name != "DATABASE_URL"}
@@ -283,7 +282,7 @@ def test_each_secret_can_be_a_file(name: str, tmp_path: Path) -> None:
     )
 
 
-def test_a_secret_that_cannot_be_read_as_text_is_not_repeated(tmp_path: Path) -> None:
+def test_a_secret_that_is_not_text_is_not_printed(tmp_path: Path) -> None:
     path = tmp_path / "secret"
     path.write_bytes(SAMPLE_SECRET.encode() + b"\xff")
     others = {name: value for name, value in GOOD.items() if name != "SECRET_KEY"}
@@ -317,13 +316,13 @@ GOOD_VALUES: list[dict[str, str]] = [
 
 
 @pytest.mark.parametrize("values", GOOD_VALUES)
-def test_good_values_are_taken(values: dict[str, str]) -> None:
+def test_valid_values_are_accepted(values: dict[str, str]) -> None:
     done = manage("check", **(GOOD | values))
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("command", ["apply examples/demo.yaml", "export", "reseal", "purge"])
-def test_a_database_that_is_away_is_one_line_of_a_command(command: str) -> None:
+def test_an_unavailable_database_is_a_one_line_error(command: str) -> None:
     done = manage(*command.split(), **GOOD)
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
@@ -331,55 +330,53 @@ def test_a_database_that_is_away_is_one_line_of_a_command(command: str) -> None:
     assert "pa55word" not in line
 
 
-def test_a_database_that_was_not_migrated_is_one_line_of_a_command(tmp_path: Path) -> None:
+def test_an_unmigrated_database_is_a_one_line_error(tmp_path: Path) -> None:
     done = manage("export", **GOOD | {"DATABASE_URL": f"sqlite:///{tmp_path / 'x.sqlite3'}"})
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "The database says: no such table: tenants_tenant\n"
 
 
 def warned_of(command: str, tmp_path: Path, **variables: str) -> dict[str, str]:
-    """The variables that the command warns of, each with the hint; no value may be among them."""
+    """Return the variables that the command warns of, with their hints. It must not print values."""
     database = {"DATABASE_URL": f"sqlite:///{tmp_path / 'x.sqlite3'}"}
     done = manage(*command.split(), **{**GOOD, **database, **variables})
-    told = done.stdout + done.stderr
-    assert done.returncode == 0, told
-    assert SAMPLE_SECRET not in told
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    assert SAMPLE_SECRET not in output
     return dict(
-        re.findall(r"\(operations\.W005\) (\w+) is set, but AGS has no such setting\.\n\tHINT: (.*)", told)
+        re.findall(r"\(operations\.W005\) (\w+) is set, but AGS has no such setting\.\n\tHINT: (.*)", output)
     )
 
 
 IF_SECRET = "If it is a secret for `apply`, begin its name with AGS_SECRET_."
 UNKNOWN = {
     "AGS_TRUSTED_PROXY": f"Did you mean AGS_TRUSTED_PROXIES? {IF_SECRET}",
-    "AGS_BIND_FILE": f"Did you mean AGS_BIND? {IF_SECRET}",  # not one of the secrets, which may be in files
+    "AGS_BIND_FILE": f"Did you mean AGS_BIND? {IF_SECRET}",  # only secrets can be in files
     "AGS_NAGRA_PASSWORD": IF_SECRET,
 }
 
 
 @pytest.mark.parametrize("command", ["check", "migrate --plan"])
-def test_a_variable_that_nobody_reads_is_told_with_the_one_that_is_meant(
-    tmp_path: Path, command: str
-) -> None:
+def test_an_unknown_variable_is_a_warning_with_a_suggestion(tmp_path: Path, command: str) -> None:
     assert warned_of(command, tmp_path, **dict.fromkeys(UNKNOWN, SAMPLE_SECRET)) == UNKNOWN
 
 
-def test_a_variable_that_an_earlier_release_read_is_told_with_its_successor(
+def test_a_removed_variable_is_a_warning_with_its_successor(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(env.REMOVED, "AGS_STRATEGIES", "AGS_PROVIDERS")
     monkeypatch.setenv("AGS_STRATEGIES", SAMPLE_SECRET)
-    (message,) = (found for found in run_checks() if found.id == "operations.W005")
+    (message,) = (check for check in run_checks() if check.id == "operations.W005")
     assert message.hint == "Set AGS_PROVIDERS instead."
     assert message.msg == "AGS_STRATEGIES is set, but AGS has no such setting."
 
 
-def test_none_that_was_removed_is_a_setting() -> None:
+def test_removed_variables_are_not_settings() -> None:
     assert variables_in_the_example().isdisjoint(env.REMOVED)
     assert variables_in_the_example() >= {name.removesuffix("_FILE") for name in env.REMOVED.values()}
 
 
-def test_variables_that_are_settings_or_none_of_ours_are_not_told(tmp_path: Path) -> None:
+def test_settings_and_foreign_variables_cause_no_warning(tmp_path: Path) -> None:
     ours = example(SECRET_KEY=GOOD["SECRET_KEY"], DATABASE_URL=f"sqlite:///{tmp_path / 'x.sqlite3'}")
     keys = tmp_path / "keys"
     keys.write_text(GOOD["AGS_ENCRYPTION_KEYS"])

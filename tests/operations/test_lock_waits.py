@@ -1,4 +1,4 @@
-"""Limited waits for locks: which statements have a limit, and what stays behind."""
+"""Limits on lock waits of migrations, and invalid indexes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from django.core.management import CommandError, call_command, get_commands
 from django.db import IntegrityError, OperationalError, connection, transaction
 
-from ags.operations.lock_waits import LockWaits, drop_invalid_indexes, holder_name, is_lock_timeout
+from ags.operations.lock_waits import LockWaits, describe_holder, drop_invalid_indexes, is_lock_timeout
 from tests.live.server import database_url
 from tests.waiting import wait_until
 
@@ -27,13 +27,12 @@ def run(statement: str) -> list[tuple[object, ...]]:
 
 @pytest.fixture
 def reported() -> list[str]:
-    """What waited for a lock without a limit. Of CONCURRENTLY, that may be anything on a busy machine."""
+    """The reports of waits without a limit. CONCURRENTLY can cause any on a busy machine."""
     return []
 
 
 @pytest.fixture
 def waits(transactional_db: None, reported: list[str]) -> Iterator[LockWaits]:
-    """The limits, around the whole test."""
     waits = LockWaits("default", reported.append)
     with waits.limited():
         yield waits
@@ -43,7 +42,7 @@ def waits(transactional_db: None, reported: list[str]) -> Iterator[LockWaits]:
 def owner(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A role without privileges that owns the table `of_this_test`, and that new connections have."""
     name = f"{connection.settings_dict['NAME']}_owner"
-    run(f"DROP ROLE IF EXISTS {name}")  # of a run that was ended
+    run(f"DROP ROLE IF EXISTS {name}")  # left by an interrupted run
     run(f"CREATE ROLE {name}")
     run("CREATE TABLE of_this_test ()")
     run(f"ALTER TABLE of_this_test OWNER TO {name}")
@@ -56,18 +55,18 @@ def owner(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
     run(f"DROP ROLE {name}")
 
 
-def test_migrate_is_ours() -> None:
+def test_ags_replaces_the_migrate_command() -> None:
     assert get_commands()["migrate"] == "ags.operations"
 
 
 @pytest.mark.parametrize("number", ["-1", "10001", "1.5", "many"])
 def test_the_number_of_retries_has_limits(number: str) -> None:
-    with pytest.raises(CommandError, match="--lock-retries: it must be a whole number from 0 to 10000"):
+    with pytest.raises(CommandError, match="--lock-retries: must be an integer from 0 to 10000"):
         call_command("migrate", f"--lock-retries={number}")
 
 
 @pytest.mark.postgresql
-def test_a_statement_outside_a_transaction_has_a_limit_too(waits: LockWaits, reported: list[str]) -> None:
+def test_a_statement_outside_a_transaction_has_a_limit(waits: LockWaits, reported: list[str]) -> None:
     with psycopg.connect(database_url(), application_name="a holder") as holder:
         holder.execute(f"LOCK TABLE {TABLE} IN ACCESS SHARE MODE")
         holder.execute("SELECT 'a secret'")
@@ -79,14 +78,14 @@ def test_a_statement_outside_a_transaction_has_a_limit_too(waits: LockWaits, rep
             assert is_lock_timeout(error.value)
             return waits.holders.startswith(name)
 
-        wait_until(is_named, "the holder is not named")  # a slow machine may look too late
+        wait_until(is_named, "the holder is not reported")  # a slow machine may observe too late
     assert "secret" not in waits.holders
     assert not reported
 
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("application", ["pg_dump", ""])
-def test_what_postgresql_does_not_show_is_left_out(application: str, owner: str) -> None:
+def test_details_that_postgresql_hides_are_omitted(application: str, owner: str) -> None:
     def held(by: str) -> bool:
         waits = LockWaits("default", print)
         with waits.limited(), pytest.raises(OperationalError):
@@ -98,29 +97,32 @@ def test_what_postgresql_does_not_show_is_left_out(application: str, owner: str)
         holder.execute("LOCK TABLE of_this_test IN ACCESS SHARE MODE")
         known = f"pid {holder.info.backend_pid}, user {holder.info.user}"
         name = application or "an unnamed application"
-        wait_until(lambda: held(rf"{name} \({known}\)"), "the holder is not named")
+        wait_until(lambda: held(rf"{name} \({known}\)"), "the holder is not reported")
         with psycopg.connect(database_url(), autocommit=True) as superuser:
             superuser.execute(f"GRANT pg_read_all_stats TO {owner}")
         name = application or "client backend"
-        wait_until(lambda: held(rf"{name} \({known}, in a transaction since .+ UTC\)"), "nor all of it")
+        wait_until(
+            lambda: held(rf"{name} \({known}, in a transaction since .+ UTC\)"),
+            "the transaction is not reported",
+        )
 
 
 @pytest.mark.parametrize(
     ("pid", "known", "name"),
     [
         (0, (None, None, None), "a prepared transaction"),
-        (1, (None, None, None), "a process of PostgreSQL (pid 1)"),  # or one that has ended
+        (1, (None, None, None), "a process of PostgreSQL (pid 1)"),  # or a session that has ended
         (1, ("autovacuum worker", None, "noon"), "autovacuum worker (pid 1, in a transaction since noon)"),
     ],
 )
 def test_a_process_of_postgresql_has_no_user(pid: int, known: Any, name: str) -> None:
-    assert holder_name(pid, *known) == name
+    assert describe_holder(pid, *known) == name
 
 
 @pytest.mark.postgresql
-def test_the_limits_end_with_the_transaction(waits: LockWaits, reported: list[str]) -> None:
+def test_limits_end_with_the_transaction(waits: LockWaits, reported: list[str]) -> None:
     connection.ensure_connection()
-    session = connection.connection  # past the wrapper
+    session = connection.connection  # not limited by LockWaits
     session.execute("SET statement_timeout = '1500ms'; SET lock_timeout = '0'")
     try:
         for _ in range(2):
@@ -136,7 +138,7 @@ def test_the_limits_end_with_the_transaction(waits: LockWaits, reported: list[st
 
 @pytest.mark.postgresql
 def test_an_index_that_is_being_built_is_not_dropped(waits: LockWaits) -> None:
-    with pytest.raises(IntegrityError):  # there are several rows
+    with pytest.raises(IntegrityError):  # because there are several rows
         run("CREATE UNIQUE INDEX CONCURRENTLY of_this_test ON django_migrations ((1))")
     try:
         with psycopg.connect(database_url()) as builder:

@@ -1,4 +1,4 @@
-"""Log lines: JSON for a collector, text for a person at a terminal."""
+"""Log lines: JSON, or readable text at a terminal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ags.server.arbiter import Log
 from ags.server.logs import JSONLines, ReadableLines
 from tests.operations.test_environment import GOOD, ROOT
 
-ASK = """
+REQUESTS = """
 from django.test import Client
 Client().get("/healthz", headers={"x-correlation-id": "call-1", "host": "localhost"})
 Client().get("/ags/servicediscovery", headers={"x-correlation-id": "call-2", "host": "localhost"})
@@ -30,18 +30,18 @@ Client().get("/ags/servicediscovery", headers={"x-correlation-id": "call-2", "ho
 
 
 def command(**environment: str) -> tuple[list[str], dict[str, str]]:
-    words = [sys.executable, "manage.py", "shell", "--no-imports", "--command", ASK]
+    words = [sys.executable, "manage.py", "shell", "--no-imports", "--command", REQUESTS]
     return words, {"PATH": os.environ["PATH"], **GOOD, **environment}
 
 
-def through_a_pipe(**environment: str) -> list[str]:
+def run_with_pipe(**environment: str) -> list[str]:
     words, env = command(**environment)
     done = subprocess.run(words, env=env, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == ""
     return done.stderr.splitlines()
 
 
-def at_a_terminal() -> list[str]:
+def run_at_terminal() -> list[str]:
     words, env = command()
     ours, theirs = pty.openpty()
     subprocess.run(words, env=env, cwd=ROOT, stderr=theirs, check=True, timeout=60)
@@ -51,9 +51,9 @@ def at_a_terminal() -> list[str]:
     return seen.decode().splitlines()
 
 
-def test_a_collector_gets_one_json_object_for_each_request() -> None:
+def test_each_request_is_logged_as_one_json_object() -> None:
     before = datetime.now(UTC)
-    alive, discovery = (json.loads(line) for line in through_a_pipe())
+    alive, discovery = (json.loads(line) for line in run_with_pipe())
     after = datetime.now(UTC)
     for line in (alive, discovery):
         # The line has milliseconds.
@@ -81,8 +81,8 @@ def test_a_collector_gets_one_json_object_for_each_request() -> None:
     }
 
 
-def test_a_person_gets_lines_without_what_is_empty() -> None:
-    alive, discovery = at_a_terminal()
+def test_readable_lines_omit_empty_fields() -> None:
+    alive, discovery = run_at_terminal()
     assert re.fullmatch(
         r"\d\d:\d\d:\d\d INFO    request correlation_id=call-1 method=GET route=/healthz outcome=answered"
         r" status=200 duration_ms=[0-9.]+",
@@ -91,18 +91,18 @@ def test_a_person_gets_lines_without_what_is_empty() -> None:
     assert "outcome=refused reason=header_missing status=400" in discovery
 
 
-def test_a_level_keeps_the_less_important_away() -> None:
-    assert through_a_pipe(AGS_LOG_LEVEL="WARNING") == []
+def test_the_log_level_filters_lines() -> None:
+    assert run_with_pipe(AGS_LOG_LEVEL="WARNING") == []
 
 
 def record(message: str, **extra: object) -> logging.LogRecord:
-    made = logging.LogRecord("ags.x", logging.ERROR, "x", 1, message, None, None)
-    vars(made).update(extra)
-    return made
+    log_record = logging.LogRecord("ags.x", logging.ERROR, "x", 1, message, None, None)
+    vars(log_record).update(extra)
+    return log_record
 
 
 @pytest.mark.parametrize("text", ["a\nb", 'a"b', "a\u2028b", "a\x00b", "ä\ud800"])
-def test_no_value_can_make_a_second_line_or_break_one(text: str, tmp_path: Path) -> None:
+def test_no_value_can_inject_or_break_a_line(text: str, tmp_path: Path) -> None:
     line = JSONLines().format(record(text, tenant=text))
     assert "\n" not in line
     written = json.loads(line)
@@ -117,19 +117,19 @@ CREATED = st.floats(0, 2**32) | WHOLE_SECONDS | WHOLE_SECONDS.map(lambda seconds
 
 @settings(max_examples=500, derandomize=True, database=None, deadline=None)
 @given(CREATED)
-def test_the_time_is_that_of_isoformat(created: float) -> None:
+def test_the_time_equals_isoformat(created: float) -> None:
     line = json.loads(JSONLines().format(record("x", created=created)))
     assert line["time"] == datetime.fromtimestamp(created, UTC).isoformat(timespec="milliseconds")
 
 
-def test_nothing_that_a_call_adds_replaces_what_a_line_says_itself() -> None:
+def test_extra_fields_do_not_replace_standard_fields() -> None:
     line = JSONLines().format(record("x", time=1, level=2, logger=3, tenant="nagra"))
     assert line.endswith('"level": "ERROR", "logger": "ags.x", "message": "x", "tenant": "nagra"}')
 
 
-def test_a_readable_line_holds_what_the_call_added() -> None:
-    line = ReadableLines().format(record("told", tenant="nagra", service=None, number=0))
-    assert line.endswith("ERROR   told tenant=nagra number=0")
+def test_a_readable_line_contains_extra_fields() -> None:
+    line = ReadableLines().format(record("event", tenant="nagra", service=None, number=0))
+    assert line.endswith("ERROR   event tenant=nagra number=0")
 
 
 MARKER = "marker-0815"
@@ -137,8 +137,8 @@ FORMATTERS = pytest.mark.parametrize("formatter", [JSONLines(), ReadableLines()]
 
 
 def crashed(how: str) -> BaseException:
-    """An exception behind which there is another, each with a caller's text."""
-    text = "mark" + "er-0815"  # no line of the stack below holds it
+    """Return an exception with a cause or context, both with secret messages."""
+    text = "mark" + "er-0815"  # so that no source line of the traceback contains it
     try:
         try:
             raise LookupError(text)
@@ -152,7 +152,7 @@ def crashed(how: str) -> BaseException:
 
 @FORMATTERS
 @pytest.mark.parametrize("how", ["cause", "context"])
-def test_a_crash_is_logged_without_any_message_of_its_chain(formatter: logging.Formatter, how: str) -> None:
+def test_a_traceback_is_logged_without_exception_messages(formatter: logging.Formatter, how: str) -> None:
     error = crashed(how)
     line = logging.LogRecord("x", 40, "x", 1, "crash", None, (type(error), error, error.__traceback__))
     written = formatter.format(line)
@@ -162,13 +162,15 @@ def test_a_crash_is_logged_without_any_message_of_its_chain(formatter: logging.F
 
 
 @FORMATTERS
-def test_an_object_is_logged_by_its_type(formatter: logging.Formatter) -> None:
+def test_an_object_is_logged_as_its_type(formatter: logging.Formatter) -> None:
     written = formatter.format(record("refused", request=RequestFactory().get(f"/{MARKER}")))
     assert MARKER not in written
     assert "WSGIRequest" in written
 
 
-def test_a_crash_of_the_parent_is_logged_without_its_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_exception_of_the_arbiter_is_logged_without_its_message(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     log = Log(gunicorn.config.Config())
     try:
         raise ValueError("mark" + "er-0815")
@@ -182,7 +184,7 @@ def test_a_crash_of_the_parent_is_logged_without_its_text(capsys: pytest.Capture
     assert MARKER not in str(line)
 
 
-def test_whoever_is_locked_out_is_logged_by_address_alone(
+def test_a_lockout_is_logged_by_ip_address_only(
     db: None, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(5):

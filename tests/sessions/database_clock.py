@@ -1,4 +1,4 @@
-"""The clock of the database, by which tokens and sign-ons live and die."""
+"""The clock of the database, which decides when tokens expire."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tests.waiting import wait_until
 
 
 def database_now() -> datetime:
-    """Return its time: on SQLite in whole milliseconds. There must be a tenant."""
+    """Return its time, on SQLite in milliseconds. Requires a tenant."""
     now: datetime = Tenant.objects.annotate(now=Now()).values_list("now", flat=True)[0]
     return now
 
 
-def let_clock_move() -> None:
-    """Wait until what is written next has a later time than all that was written before."""
+def wait_for_clock_tick() -> None:
+    """Wait until the next row gets a later time than all previous ones."""
     before = database_now()
-    wait_until(lambda: database_now() > before, "the clock of the database stands still")
+    wait_until(lambda: database_now() > before, "the clock of the database does not advance")

@@ -1,4 +1,4 @@
-"""The pages of devices: looked up, judged, disabled, deleted, and their sign-on ended."""
+"""Admin pages of devices and their sign-ons."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from tenants.models import Key, Service, Tenant
 from tests.conftest import ClientApp, HeadEnd, person
 
 LIST = "/admin/ags_sessions/device/"
-TOLD = {
+INFORMATION = {
     "deviceType": "<b>Box</b>",
     "device": {"OS": "</pre><script>alert('x')</script>", "\u00fcber": [1, None]},
 }
@@ -19,7 +19,7 @@ TOLD = {
 @pytest.fixture
 def device(app: ClientApp) -> Device:
     """A device of account-1 of nagra, signed on."""
-    assert app.sign_on(deviceInformation=TOLD).status_code == 201
+    assert app.sign_on(deviceInformation=INFORMATION).status_code == 201
     return Device.objects.for_tenant("nagra").get()
 
 
@@ -31,37 +31,35 @@ def text(response: Any) -> str:
     return response.content.decode()  # type: ignore[no-any-return]
 
 
-def look_up(client: Client, tenant: str = "nagra", **known: str) -> Any:
-    return client.post(LIST, {"tenant": tenant, **known}, follow=True)
+def look_up(client: Client, tenant: str = "nagra", **criteria: str) -> Any:
+    return client.post(LIST, {"tenant": tenant, **criteria}, follow=True)
 
 
 def rows(response: Any) -> list[list[str]]:
     return response.context["table"]["rows"]  # type: ignore[no-any-return]
 
 
-def test_a_device_is_found_by_account_or_client_id(
+def test_a_device_is_found_by_account_id_or_client_id(
     admin_client: Client, nagra: HeadEnd, sunrise: HeadEnd, device: Device
 ) -> None:
     ClientApp(nagra).sign_on("account-2")
-    for known in ({"account_id": "account-1"}, {"client_id": device.client_id}):
-        ((link, *told),) = rows(look_up(admin_client, **known))
+    for criteria in ({"account_id": "account-1"}, {"client_id": device.client_id}):
+        ((link, *cells),) = rows(look_up(admin_client, **criteria))
         assert page_of(device) in link
-        assert told[:4] == ["account-1", "<b>Box</b>", "enabled", "live"]
-        assert rows(look_up(admin_client, "sunrise", **known)) == []
-    for known in ({"account_id": "account"}, {"client_id": device.client_id[:-1]}):
-        assert "No device matches." in text(look_up(admin_client, **known))
+        assert cells[:4] == ["account-1", "<b>Box</b>", "enabled", "live"]
+        assert rows(look_up(admin_client, "sunrise", **criteria)) == []
+    for criteria in ({"account_id": "account"}, {"client_id": device.client_id[:-1]}):
+        assert "No device matches." in text(look_up(admin_client, **criteria))
     for wrong in ({}, {"account_id": "account-1", "client_id": device.client_id}):
         page = look_up(admin_client, **wrong)
-        assert "Enter one of account ID and client ID." in text(page)
+        assert "Enter exactly one: account ID or client ID." in text(page)
         assert "table" not in page.context
 
 
-def test_its_page_tells_all_of_it_and_escapes_what_it_tells_of_itself(
-    admin_client: Client, device: Device
-) -> None:
+def test_a_device_page_escapes_the_device_information(admin_client: Client, device: Device) -> None:
     page = text(admin_client.get(page_of(device)))
-    for told in ("account-1", device.client_id, "live", "Customer Auth Service", "nagra-key-1"):
-        assert told in page
+    for value in ("account-1", device.client_id, "live", "Customer Auth Service", "nagra-key-1"):
+        assert value in page
     assert "&lt;/pre&gt;&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt;" in page
     assert "&quot;\u00fcber&quot;: [" in page
     assert "<script>alert" not in page
@@ -69,7 +67,7 @@ def test_its_page_tells_all_of_it_and_escapes_what_it_tells_of_itself(
     assert "<b>Box" not in text(look_up(admin_client, account_id="account-1"))
 
 
-def test_what_it_tells_of_itself_is_shown_up_to_a_limit(admin_client: Client, device: Device) -> None:
+def test_long_device_information_is_truncated(admin_client: Client, device: Device) -> None:
     Device.objects.for_tenant("nagra").update(information={"x": [[0]] * 10_000, "end": "the-end"})
     page = text(admin_client.get(page_of(device)))
     assert "more characters" in page
@@ -77,9 +75,9 @@ def test_what_it_tells_of_itself_is_shown_up_to_a_limit(admin_client: Client, de
     assert len(page) < 200_000
 
 
-# Everything that can be wrong with a sign-on, and what the page says of it
+# Changes that invalidate a sign-on, by the state that the page shows
 
-FAULTS: dict[str, tuple[Any, dict[str, Any]]] = {
+CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "tenant not available": (Tenant.objects, {"enabled": False}),
     "service not available": (Service.unscoped, {"enabled": False}),
     "account suspended": (Account.unscoped, {"status": "suspended"}),
@@ -92,75 +90,79 @@ FAULTS: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("state", FAULTS)
-def test_the_state_of_its_sign_on_is_what_the_gate_would_say(
+@pytest.mark.parametrize("state", CHANGES)
+def test_the_state_of_a_sign_on_is_the_reason_that_ags_returns(
     admin_client: Client, device: Device, state: str
 ) -> None:
-    model, change = FAULTS[state]
+    model, change = CHANGES[state]
     model.update(**change)
     assert rows(look_up(admin_client, account_id="account-1"))[0][4] == state
     assert state in text(admin_client.get(page_of(device)))
 
 
-def test_a_key_that_is_rotated_out_leaves_its_sign_ons_alive(admin_client: Client, device: Device) -> None:
+def test_a_rotated_key_leaves_its_sign_ons_valid(admin_client: Client, device: Device) -> None:
     Key.unscoped.update(state="revoked")
     assert rows(look_up(admin_client, account_id="account-1"))[0][4] == "live"
 
 
-def test_a_disabled_device_is_refused_until_it_is_enabled(
+def test_a_disabled_device_is_rejected_until_it_is_enabled(
     admin_client: Client, app: ClientApp, device: Device
 ) -> None:
-    question = text(admin_client.get(page_of(device, "disable")))
-    assert "cannot sign on or refresh with it" in question
+    confirmation = text(admin_client.get(page_of(device, "disable")))
+    assert "cannot sign on or refresh with it" in confirmation
     assert app.refresh().status_code == 200
-    told = text(admin_client.post(page_of(device, "disable"), follow=True))
-    assert f"Device {device} is disabled." in told
-    assert page_of(device, "disable") not in told
+    html = text(admin_client.post(page_of(device, "disable"), follow=True))
+    assert f"Device {device} is disabled." in html
+    assert page_of(device, "disable") not in html
     assert app.refresh().json()["code"] == 20004
     assert app.sign_on(clientId=device.client_id).json()["code"] == 20004
     admin_client.post(page_of(device, "enable"))
     assert app.refresh().status_code == 200
 
 
-def test_a_deleted_device_stays_as_a_row_and_its_client_signs_on_afresh(
+def test_a_deleted_device_keeps_its_row_and_its_client_can_sign_on_again(
     admin_client: Client, app: ClientApp, device: Device
 ) -> None:
-    told = text(admin_client.post(page_of(device, "delete-device"), follow=True))
-    assert f"Device {device} is deleted." in told
+    html = text(admin_client.post(page_of(device, "delete-device"), follow=True))
+    assert f"Device {device} is deleted." in html
     assert app.refresh().json()["code"] == 20003
     assert app.sign_on(clientId=device.client_id).json()["code"] == 20003
     assert Device.objects.for_tenant("nagra").get().status == "deleted"
-    assert page_of(device, "end") not in told, "there is no sign-on to end"
+    assert page_of(device, "end") not in html, "a deleted device has no sign-on to end"
     for act in ("enable", "disable", "delete-device"):
-        assert page_of(device, act) not in told
-        assert "It has changed meanwhile" in text(admin_client.post(page_of(device, act), follow=True))
+        assert page_of(device, act) not in html
+        assert "It has been changed in the meantime" in text(
+            admin_client.post(page_of(device, act), follow=True)
+        )
     assert app.sign_on().status_code == 201
 
 
-def test_ending_a_sign_on_signs_out_once_and_the_device_may_come_back(
+def test_a_device_can_sign_on_again_after_its_sign_on_was_ended(
     admin_client: Client, app: ClientApp, device: Device
 ) -> None:
-    question = text(admin_client.get(page_of(device, "end")))
-    assert "Account account-1 of nagra is signed out on it" in question
-    told = text(admin_client.post(page_of(device, "end"), follow=True))
-    assert "has ended" in told
-    assert "ended by staff" in told
-    assert page_of(device, "end") not in told
+    confirmation = text(admin_client.get(page_of(device, "end")))
+    assert "Account account-1 of nagra is signed out on it" in confirmation
+    html = text(admin_client.post(page_of(device, "end"), follow=True))
+    assert "has ended" in html
+    assert "ended by staff" in html
+    assert page_of(device, "end") not in html
     assert app.refresh().status_code == 401
-    assert "It has changed meanwhile" in text(admin_client.post(page_of(device, "end"), follow=True))
+    assert "It has been changed in the meantime" in text(
+        admin_client.post(page_of(device, "end"), follow=True)
+    )
     assert app.sign_on(clientId=device.client_id).status_code == 201
     assert page_of(device, "end") in text(admin_client.get(page_of(device)))
 
 
 @pytest.mark.parametrize("limit", [0, 1])
-def test_a_device_is_enabled_only_where_the_account_has_room(
+def test_a_device_is_enabled_only_below_the_device_limit(
     admin_client: Client, app: ClientApp, device: Device, limit: int
 ) -> None:
     admin_client.post(page_of(device, "disable"))
     app.sign_on()
     Tenant.objects.update(device_limit=limit)
-    told = text(admin_client.post(page_of(device, "enable"), follow=True))
-    assert f"The account has {limit} enabled devices, as many as its tenant allows" in told
+    html = text(admin_client.post(page_of(device, "enable"), follow=True))
+    assert f"The account has {limit} enabled devices, the limit of its tenant" in html
     assert Device.objects.for_tenant("nagra").get(pk=device.pk).status == "disabled"
     Tenant.objects.update(device_limit=2)
     admin_client.post(page_of(device, "enable"))
@@ -168,24 +170,24 @@ def test_a_device_is_enabled_only_where_the_account_has_room(
 
 
 ACTS = ("end", "disable", "enable", "delete-device")
-MAY = {
+EXPECTED = {
     "operator staff": (302, 302, 302, 302),
     "support": (302, 302, 302, 403),
     "auditor": (403, 403, 403, 403),
 }
 
 
-@pytest.mark.parametrize("group", MAY)
-def test_support_ends_and_disables_and_only_operator_staff_deletes(device: Device, group: str) -> None:
+@pytest.mark.parametrize("group", EXPECTED)
+def test_only_operator_staff_can_delete_devices(device: Device, group: str) -> None:
     browser = person(group, "nagra")
     page = text(browser.get(page_of(device)))
-    for act, answer in zip(ACTS, MAY[group], strict=True):
+    for act, answer in zip(ACTS, EXPECTED[group], strict=True):
         if act != "enable":
             assert (page_of(device, act) in page) == (answer == 302)
         assert browser.post(page_of(device, act)).status_code == answer
 
 
-def test_devices_are_neither_added_nor_edited_nor_removed(admin_client: Client, device: Device) -> None:
+def test_devices_cannot_be_added_edited_or_removed(admin_client: Client, device: Device) -> None:
     before = Device.unscoped.values().get()
     assert admin_client.post(LIST + "add/", {}).status_code == 403
     assert admin_client.post(page_of(device), {"client_id": "x", "status": "deleted"}).status_code == 403

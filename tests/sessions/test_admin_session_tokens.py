@@ -1,4 +1,4 @@
-"""The pages of session tokens: looked up, judged by the database's clock, revoked, and never shown."""
+"""Admin pages of session tokens."""
 
 import base64
 import logging
@@ -28,16 +28,16 @@ def token(nagra: HeadEnd) -> str:
     return issued
 
 
-def look_up(client: Client, tenant: str = "nagra", **known: str) -> Any:
-    return client.post(LIST, {"tenant": tenant, **known}, follow=True)
+def search(client: Client, tenant: str = "nagra", **criteria: str) -> Any:
+    return client.post(LIST, {"tenant": tenant, **criteria}, follow=True)
 
 
-def found(response: Any) -> list[list[str]]:
+def result_rows(response: Any) -> list[list[str]]:
     table = response.context.get("table")
     return [] if table is None else table["rows"]
 
 
-def test_nothing_is_shown_before_something_is_looked_up(admin_client: Client, token: str) -> None:
+def test_nothing_is_shown_before_a_search(admin_client: Client, token: str) -> None:
     with CaptureQueriesContext(connection) as queries:
         page = admin_client.get(LIST)
     assert "account-1" not in page.content.decode()
@@ -46,13 +46,13 @@ def test_nothing_is_shown_before_something_is_looked_up(admin_client: Client, to
         assert "account-1</a>" not in admin_client.get(LIST, query).content.decode()
 
 
-@pytest.mark.parametrize("by", ["account_id", "correlation_id", "token"])
-def test_a_token_is_found_by_each_of_three_things(
-    admin_client: Client, nagra: HeadEnd, token: str, by: str
+@pytest.mark.parametrize("name", ["account_id", "correlation_id", "token"])
+def test_a_token_is_found_by_each_criterion(
+    admin_client: Client, nagra: HeadEnd, token: str, name: str
 ) -> None:
     nagra.present(nagra.token(OpfAccountId="account-2"))
-    known = {"account_id": "account-1", "correlation_id": "corr-1", "token": token}
-    (row,) = found(look_up(admin_client, **{by: known[by]}))
+    criteria = {"account_id": "account-1", "correlation_id": "corr-1", "token": token}
+    (row,) = result_rows(search(admin_client, **{name: criteria[name]}))
     assert ">account-1</a>" in row[0]
     assert (row[1], *row[4:]) == (
         "live",
@@ -68,11 +68,11 @@ def test_a_token_under_an_older_encryption_key_is_found(
     admin_client: Client, token: str, settings: Any
 ) -> None:
     settings.AGS_ENCRYPTION_KEYS = (b"a new encryption key, 32 bytes..", *settings.AGS_ENCRYPTION_KEYS)
-    assert len(found(look_up(admin_client, token=token))) == 1
+    assert len(result_rows(search(admin_client, token=token))) == 1
 
 
 @pytest.mark.parametrize(
-    "known",
+    "criteria",
     [
         {"account_id": "account"},
         {"account_id": "ACCOUNT-1"},
@@ -80,14 +80,14 @@ def test_a_token_under_an_older_encryption_key_is_found(
         {"token": "x" * 26},
     ],
 )
-def test_only_the_exact_thing_finds(admin_client: Client, token: str, known: dict[str, str]) -> None:
-    page = look_up(admin_client, **known)
-    assert found(page) == []
+def test_only_exact_values_match(admin_client: Client, token: str, criteria: dict[str, str]) -> None:
+    page = search(admin_client, **criteria)
+    assert result_rows(page) == []
     assert "No session token matches." in page.content.decode()
 
 
 @pytest.mark.parametrize(
-    "known",
+    "criteria",
     [
         {},
         {"account_id": "account-1", "correlation_id": "corr-1"},
@@ -98,28 +98,28 @@ def test_only_the_exact_thing_finds(admin_client: Client, token: str, known: dic
         {"tenant": "a\x00b", "account_id": "account-1"},
     ],
 )
-def test_a_look_up_that_is_none_is_told(admin_client: Client, token: str, known: dict[str, str]) -> None:
-    page = look_up(admin_client, **{"tenant": "nagra", **known})
+def test_an_invalid_search_shows_errors(admin_client: Client, token: str, criteria: dict[str, str]) -> None:
+    page = search(admin_client, **{"tenant": "nagra", **criteria})
     assert page.status_code == 200
     assert page.context["form"].errors
     assert "table" not in page.context
 
 
-def test_each_tenant_has_its_own(admin_client: Client, token: str, sunrise: HeadEnd) -> None:
-    for known in ({"account_id": "account-1"}, {"correlation_id": "corr-1"}, {"token": token}):
-        assert found(look_up(admin_client, "sunrise", **known)) == []
+def test_a_search_is_limited_to_its_tenant(admin_client: Client, token: str, sunrise: HeadEnd) -> None:
+    for criteria in ({"account_id": "account-1"}, {"correlation_id": "corr-1"}, {"token": token}):
+        assert result_rows(search(admin_client, "sunrise", **criteria)) == []
 
 
-def test_the_state_is_that_of_the_databases_clock(admin_client: Client, token: str) -> None:
+def test_the_state_depends_on_the_databases_clock(admin_client: Client, token: str) -> None:
     SessionToken.unscoped.update(expires_at="2001-01-01T00:00:00Z")
-    (row,) = found(look_up(admin_client, account_id="account-1"))
+    (row,) = result_rows(search(admin_client, account_id="account-1"))
     assert row[1] == "expired"
     assert row[3] == "2001-01-01 00:00:00"
 
 
-def test_a_spent_token_is_told_and_not_revoked(admin_client: Client, app: ClientApp, token: str) -> None:
+def test_a_redeemed_token_cannot_be_revoked(admin_client: Client, app: ClientApp, token: str) -> None:
     assert app.redeem(token).status_code == 201
-    (row,) = found(look_up(admin_client, account_id="account-1"))
+    (row,) = result_rows(search(admin_client, account_id="account-1"))
     assert row[1] == "redeemed"
     assert row[4] != "—"
     address = f"{LIST}{SessionToken.unscoped.get().pk}/"
@@ -135,17 +135,15 @@ def test_a_spent_token_is_told_and_not_revoked(admin_client: Client, app: Client
         (Key.unscoped, {"revoked_before": "2999-01-01T00:00:00Z"}, "revoked"),
     ],
 )
-def test_the_state_is_what_the_gate_would_say(
+def test_the_state_of_a_token_is_the_reason_that_ags_returns(
     admin_client: Client, token: str, model: Any, change: dict[str, Any], state: str
 ) -> None:
     model.update(**change)
-    (row,) = found(look_up(admin_client, account_id="account-1"))
+    (row,) = result_rows(search(admin_client, account_id="account-1"))
     assert row[1] == state
 
 
-def test_the_newest_are_shown_and_more_are_owned_up_to(
-    admin_client: Client, nagra: HeadEnd, token: str
-) -> None:
+def test_only_the_newest_hundred_tokens_are_shown(admin_client: Client, nagra: HeadEnd, token: str) -> None:
     key, service = Key.unscoped.get(), Service.unscoped.get()
     SessionToken.unscoped.bulk_create(
         SessionToken(
@@ -162,40 +160,40 @@ def test_the_newest_are_shown_and_more_are_owned_up_to(
         for number in range(2000)
     )
     with CaptureQueriesContext(connection) as queries:
-        page = look_up(admin_client, account_id="account-1")
-    rows = found(page)
+        page = search(admin_client, account_id="account-1")
+    rows = result_rows(page)
     assert len(rows) == 100
     assert rows[0][8] == "corr-1"
-    assert "these are the newest 100" in page.content.decode()
-    (asked,) = [q["sql"] for q in queries if 'FROM "ags_sessions_sessiontoken"' in q["sql"]]
-    assert "LIMIT 101" in asked
+    assert "The newest 100 are shown." in page.content.decode()
+    (query,) = [q["sql"] for q in queries if 'FROM "ags_sessions_sessiontoken"' in q["sql"]]
+    assert "LIMIT 101" in query
 
 
-def test_revoking_asks_first_and_keeps_the_first_moment(admin_client: Client, token: str) -> None:
+def test_revoking_needs_a_confirmation_and_keeps_the_first_time(admin_client: Client, token: str) -> None:
     row = SessionToken.unscoped.get()
     address = f"{LIST}{row.pk}/"
     detail = admin_client.get(address + "change/").content.decode()
     assert f"{address}revoke/" in detail
-    question = admin_client.get(address + "revoke/").content.decode()
-    assert "account account-1 of nagra" in question
+    confirmation = admin_client.get(address + "revoke/").content.decode()
+    assert "account account-1 of nagra" in confirmation
     assert SessionToken.unscoped.get().revoked_at is None
 
-    told = admin_client.post(address + "revoke/", follow=True).content.decode()
-    assert "The session token is revoked." in told
+    html = admin_client.post(address + "revoke/", follow=True).content.decode()
+    assert "The session token is revoked." in html
     revoked = SessionToken.unscoped.get()
     assert revoked.revoked_at is not None
     assert revoked.created_at <= revoked.revoked_at <= database_now()
-    assert f"{address}revoke/" not in told
+    assert f"{address}revoke/" not in html
     admin_client.post(address + "revoke/")
     assert SessionToken.unscoped.get().revoked_at == revoked.revoked_at
-    (found_row,) = found(look_up(admin_client, token=token))
-    assert found_row[1] == "revoked"
+    (row_after,) = result_rows(search(admin_client, token=token))
+    assert row_after[1] == "revoked"
     entry = LogEntry.objects.first()
     assert entry is not None
     assert (entry.user.username, entry.object_id) == ("admin", str(row.pk))
 
 
-def test_tokens_are_neither_added_nor_changed_nor_deleted(admin_client: Client, token: str) -> None:
+def test_tokens_cannot_be_added_changed_or_deleted(admin_client: Client, token: str) -> None:
     row = SessionToken.unscoped.get()
     before = SessionToken.unscoped.values().get()
     assert admin_client.get(LIST + "add/").status_code == 403
@@ -206,9 +204,9 @@ def test_tokens_are_neither_added_nor_changed_nor_deleted(admin_client: Client, 
     assert SessionToken.unscoped.values().get() == before
 
 
-def test_who_may_only_look_cannot_revoke_and_who_may_not_cannot_look(token: str) -> None:
+def test_viewing_and_revoking_need_separate_permissions(token: str) -> None:
     row = SessionToken.unscoped.get()
-    for codenames, sees, revokes in (
+    for codenames, view_status, revoke_status in (
         ([], 403, 403),
         (["view_sessiontoken", "view_tenant"], 200, 403),
         (["view_sessiontoken", "change_sessiontoken", "view_tenant"], 200, 302),
@@ -218,20 +216,20 @@ def test_who_may_only_look_cannot_revoke_and_who_may_not_cannot_look(token: str)
         Assignment(tenant_id="nagra", user=user).save()
         client = Client()
         client.force_login(user)
-        assert client.get(LIST).status_code == sees
-        assert look_up(client, account_id="account-1").status_code == sees
-        assert client.get(f"{LIST}{row.pk}/change/").status_code == sees
-        assert client.post(f"{LIST}{row.pk}/revoke/").status_code == revokes
-        assert (SessionToken.unscoped.get().revoked_at is not None) == (revokes == 302)
+        assert client.get(LIST).status_code == view_status
+        assert search(client, account_id="account-1").status_code == view_status
+        assert client.get(f"{LIST}{row.pk}/change/").status_code == view_status
+        assert client.post(f"{LIST}{row.pk}/revoke/").status_code == revoke_status
+        assert (SessionToken.unscoped.get().revoked_at is not None) == (revoke_status == 302)
 
 
-def test_no_page_ever_shows_a_token_a_secret_or_a_jti(
+def test_no_page_shows_a_token_a_secret_or_a_jti(
     admin_client: Client, nagra: HeadEnd, app: ClientApp, token: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Markers in everything that is secret; every page; none of them anywhere."""
-    spent = app.head_end.present(nagra.token(OpfAccountId="account-2")).json()["sessionToken"]
-    tokens = app.redeem(spent).json()
-    assert app.redeem(spent).status_code == 401
+    """No page, log line or history entry contains a secret."""
+    redeemed = app.head_end.present(nagra.token(OpfAccountId="account-2")).json()["sessionToken"]
+    tokens = app.redeem(redeemed).json()
+    assert app.redeem(redeemed).status_code == 401
     server = ResourceServer(tenant_id="nagra", name="Entitlements")
     secret_of_server = server.set_credentials()
     server.save()
@@ -239,7 +237,7 @@ def test_no_page_ever_shows_a_token_a_secret_or_a_jti(
     row = SessionToken.unscoped.get(account_id="account-1")
     key, service, signing_key = Key.unscoped.get(), Service.unscoped.get(), SigningKey.unscoped.get()
     account, device, event = Account.unscoped.get(), Device.unscoped.get(), SecurityEvent.unscoped.get()
-    markers = [token, JTI, spent, tokens["access_token"], tokens["refresh_token"], secret_of_server]
+    markers = [token, JTI, redeemed, tokens["access_token"], tokens["refresh_token"], secret_of_server]
     markers += [part for name in ("access_token", "refresh_token") for part in tokens[name].split(".")[1:]]
     for secret in (
         bytes(row.token_hash),
@@ -272,8 +270,8 @@ def test_no_page_ever_shows_a_token_a_secret_or_a_jti(
         ]
     answers = [admin_client.get(address, follow=True) for address in visited]
     answers += [
-        look_up(admin_client, **known)
-        for known in (
+        search(admin_client, **criteria)
+        for criteria in (
             {"account_id": "account-1"},
             {"correlation_id": "corr-1"},
             {"token": token},
@@ -282,9 +280,9 @@ def test_no_page_ever_shows_a_token_a_secret_or_a_jti(
         )
     ]
     for page in ("account", "device"):
-        known = {"tenant": "nagra", "account_id": "account-2"}
-        answers.append(admin_client.post(f"/admin/ags_sessions/{page}/", known, follow=True))
-        assert len(found(answers[-1])) == 1
+        criteria = {"tenant": "nagra", "account_id": "account-2"}
+        answers.append(admin_client.post(f"/admin/ags_sessions/{page}/", criteria, follow=True))
+        assert len(result_rows(answers[-1])) == 1
     for act in reversed(rows):
         pk, word = rows[act]
         answers.append(admin_client.post(f"/admin/{act}/{pk}/{word}/", follow=True))

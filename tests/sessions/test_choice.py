@@ -1,4 +1,4 @@
-"""Choosing one of several accounts: offered by a sign-on, good once, for the device that asked."""
+"""Choosing between several accounts: `signOn` creates the choice, `subsequentSignOn` redeems it once."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ CANCELLED = refusal(403, 20001, "account_cancelled", "The account is cancelled."
 
 
 def choose(app: ClientApp, user_token: str | None, body: Any = None, **headers: str | None) -> Any:
-    """Choose, under a correlation id that is known."""
+    """Redeem a choice with a fixed correlation ID."""
     return app.choose(user_token, body, **{"x_correlation_id": ID, **headers})
 
 
@@ -62,19 +62,19 @@ def is_open() -> bool:
     return row.used_at is None
 
 
-# What is offered
+# Creating a choice
 
 
-def test_several_accounts_are_a_300_to_choose_from_and_no_device(app: ClientApp) -> None:
+def test_several_accounts_are_answered_with_300_and_register_no_device(app: ClientApp) -> None:
     answer = app.prove("a-1,Kühn 7")
     assert answer.status_code == 300
     assert answer.headers["Content-Type"] == "application/json"
     assert answer.headers["Cache-Control"] == "no-store"
     assert "Location" not in answer.headers
     accounts = answer.json()["accounts"]
-    assert [set(one) for one in accounts] == [{"accountInformation", "userAccountToken"}] * 2
-    assert [one["accountInformation"] for one in accounts] == ["Account a-1", "Account Kühn 7"]
-    tokens = [one["userAccountToken"] for one in accounts]
+    assert [set(account) for account in accounts] == [{"accountInformation", "userAccountToken"}] * 2
+    assert [account["accountInformation"] for account in accounts] == ["Account a-1", "Account Kühn 7"]
+    tokens = [account["userAccountToken"] for account in accounts]
     assert all(re.fullmatch(r"[a-z2-7]{26}\.[01]", token) for token in tokens)
     assert len(set(tokens)) == 2
     assert devices() == []
@@ -82,7 +82,7 @@ def test_several_accounts_are_a_300_to_choose_from_and_no_device(app: ClientApp)
     assert not SessionToken.unscoped.exists()
 
 
-def test_the_row_remembers_who_asked_and_holds_no_token(app: ClientApp, trial: Service) -> None:
+def test_the_row_contains_the_device_and_no_token(app: ClientApp, trial: Service) -> None:
     before = database_now()
     answer = app.prove("a-1,a-2", deviceInformation=INFORMATION)
     token = answer.json()["accounts"][0]["userAccountToken"]
@@ -98,34 +98,34 @@ def test_the_row_remembers_who_asked_and_holds_no_token(app: ClientApp, trial: S
     assert secret not in repr(AccountChoice.unscoped.values().get())
 
 
-def test_as_many_accounts_as_a_proof_may_name_can_be_chosen_from(app: ClientApp) -> None:
+def test_each_of_the_maximum_number_of_accounts_can_be_chosen(app: ClientApp) -> None:
     names = [f"a{number}" for number in range(contract.MAX_ACCOUNTS)]
-    for place in (0, 9, 10, len(names) - 1):
+    for index in (0, 9, 10, len(names) - 1):
         tokens = app.choices(",".join(names))
         assert len(tokens) == len(names)
-        assert choose(app, tokens[place]).json()["accountId"] == names[place]
+        assert choose(app, tokens[index]).json()["accountId"] == names[index]
 
 
-# What is chosen
+# Redeeming a choice
 
 
-@pytest.mark.parametrize("place", [0, 1, 2])
-def test_the_device_that_asked_signs_on_to_the_account_that_was_chosen(app: ClientApp, place: int) -> None:
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_the_requesting_device_signs_on_to_the_chosen_account(app: ClientApp, index: int) -> None:
     tokens = app.choices("a-1,Kühn 7,a-3", deviceInformation=INFORMATION)
-    answer = choose(app, tokens[place])
+    answer = choose(app, tokens[index])
     assert answer.status_code == 201
     assert answer.headers["Cache-Control"] == "no-store"
     (device,), (row,) = devices(), stored()
-    given = answer.json()
-    assert (given["client_id"], given["accountId"]) == (device.client_id, ["a-1", "Kühn 7", "a-3"][place])
-    assert set(given) == set(app.sign_on().json()), "one bundle, whatever the way in"
-    assert (device.account.account_id, device.information) == (given["accountId"], INFORMATION)
+    body = answer.json()
+    assert (body["client_id"], body["accountId"]) == (device.client_id, ["a-1", "Kühn 7", "a-3"][index])
+    assert set(body) == set(app.sign_on().json()), "the same members as after signOnWithSessionToken"
+    assert (device.account.account_id, device.information) == (body["accountId"], INFORMATION)
     assert (device.service.name, device.key_id, device.correlation_id) == (TRIAL, None, ID)
     assert device.proven_at == row.created_at <= row.used_at <= device.signed_on_at
-    assert app.refresh(given["refresh_token"]).status_code == 200
+    assert app.refresh(body["refresh_token"]).status_code == 200
 
 
-def test_a_device_that_is_known_is_remembered_as_that_one(app: ClientApp) -> None:
+def test_a_known_device_keeps_its_client_id(app: ClientApp) -> None:
     client_id = app.prove("a-2").json()["client_id"]
     _, token = app.choices("a-1,a-2", clientId=client_id)
     assert stored()[0].client_id == client_id
@@ -134,43 +134,47 @@ def test_a_device_that_is_known_is_remembered_as_that_one(app: ClientApp) -> Non
     assert len(devices()) == 1
 
 
-IN_ORDER: dict[str, Any] = {
+VALID_BODIES: dict[str, Any] = {
     "none": None,
     "empty": b"",
     "a space": b" ",
     "an empty object": {},
     "no parameters": {"parameters": []},
-    "the parameters of before": {"parameters": [{"name": "Username", "value": "x"}], "version": "3.1"},
-    "another device, which does not count": {"clientId": "x", "deviceInformation": 1},
+    "the parameters of signOn": {"parameters": [{"name": "Username", "value": "x"}], "version": "3.1"},
+    "another device": {"clientId": "x", "deviceInformation": 1},
 }
 
 
-@pytest.mark.parametrize("body", IN_ORDER.values(), ids=IN_ORDER)
-def test_what_the_body_says_does_not_count(app: ClientApp, body: Any) -> None:
+@pytest.mark.parametrize("body", VALID_BODIES.values(), ids=VALID_BODIES)
+def test_members_of_the_body_are_ignored(app: ClientApp, body: Any) -> None:
     token, _ = app.choices("a-1,a-2", deviceInformation=INFORMATION)
     assert choose(app, token, body).status_code == 201
     assert devices()[0].information == INFORMATION
 
 
-def test_a_body_that_is_empty_may_be_of_any_type(app: ClientApp) -> None:
+def test_an_empty_body_can_have_any_content_type(app: ClientApp) -> None:
     token, _ = app.choices()
     assert choose(app, token, b"", content_type="text/plain").status_code == 201
 
 
-# What is not in order
+# Invalid requests
 
 
-MAY_BE = ("no parameters", "nothing", "nothing but a space", "a parameter missing", "an unknown parameter")
+ACCEPTED_BODIES = (
+    "no parameters",
+    "nothing",
+    "nothing but a space",
+    "a parameter missing",
+    "an unknown parameter",
+)
 
 
 @pytest.mark.parametrize(
     ("body", "expected"),
-    [case for name, case in BODIES.items() if name not in MAY_BE],
-    ids=[name for name in BODIES if name not in MAY_BE],
+    [case for name, case in BODIES.items() if name not in ACCEPTED_BODIES],
+    ids=[name for name in BODIES if name not in ACCEPTED_BODIES],
 )
-def test_a_body_that_is_not_in_order_is_refused_as_everywhere(
-    app: ClientApp, body: Any, expected: dict[str, Any]
-) -> None:
+def test_an_invalid_body_is_rejected(app: ClientApp, body: Any, expected: dict[str, Any]) -> None:
     token, _ = app.choices()
     answer = choose(app, token, body if isinstance(body, bytes) else json.dumps(body))
     assert answer.status_code == 400
@@ -178,7 +182,7 @@ def test_a_body_that_is_not_in_order_is_refused_as_everywhere(
     assert is_open()
 
 
-NOT_IN_ORDER: dict[str, tuple[dict[str, str | None], int, str]] = {
+INVALID_HEADERS: dict[str, tuple[dict[str, str | None], int, str]] = {
     "no tenant": ({"nv_tenant_id": None}, 400, "header_missing"),
     "no service": ({"x_auth_service_id": None}, 400, "header_missing"),
     "no user token": ({"user_token": None}, 400, "header_missing"),
@@ -189,8 +193,8 @@ NOT_IN_ORDER: dict[str, tuple[dict[str, str | None], int, str]] = {
 }
 
 
-@pytest.mark.parametrize(("headers", "status", "reason"), NOT_IN_ORDER.values(), ids=NOT_IN_ORDER)
-def test_nothing_is_read_before_headers_and_body_are_in_order(
+@pytest.mark.parametrize(("headers", "status", "reason"), INVALID_HEADERS.values(), ids=INVALID_HEADERS)
+def test_the_database_is_not_read_before_headers_and_body_are_valid(
     app: ClientApp, headers: dict[str, str | None], status: int, reason: str
 ) -> None:
     snapshot.__init__()  # type: ignore[misc] # a process that has seen no tenant
@@ -201,23 +205,23 @@ def test_nothing_is_read_before_headers_and_body_are_in_order(
     assert list(captured) == []
     with CaptureQueriesContext(connection) as captured:
         assert app.call("/ags/subsequentSignOn", {}, **good).status_code == 401
-    assert list(captured) != [], "what was changed was at fault"
+    assert list(captured) != [], "only the change is rejected"
 
 
-def test_the_header_that_is_missing_is_named(app: ClientApp) -> None:
+def test_the_error_names_the_missing_header(app: ClientApp) -> None:
     missing = refusal(400, 40001, "header_missing", "The header User-Token is missing.")
     assert whole(choose(app, None)) == missing
 
 
-# What proves nothing
+# Invalid tokens
 
 
-def spent(app: ClientApp, token: str) -> str:
+def redeemed(app: ClientApp, token: str) -> str:
     assert app.choose(token).status_code == 201
     return token
 
 
-def spent_by_another(app: ClientApp, token: str) -> str:
+def redeemed_for_another_account(app: ClientApp, token: str) -> str:
     assert app.choose(token).status_code == 201
     return token[:-1] + "1"
 
@@ -227,17 +231,17 @@ def expired(app: ClientApp, token: str) -> str:
     return token
 
 
-def cut_off_by_the_account(app: ClientApp, token: str) -> str:
+def revoked_by_account(app: ClientApp, token: str) -> str:
     revoke_issued(Account.objects.for_tenant("nagra").create(tenant_id="nagra", account_id="account-1"))
     return token
 
 
-def cut_off_by_the_service(app: ClientApp, token: str) -> str:
+def revoked_by_service(app: ClientApp, token: str) -> str:
     revoke_issued(Service.objects.for_tenant("nagra").get(name=TRIAL))
     return token
 
 
-def cut_off_by_the_tenant(app: ClientApp, token: str) -> str:
+def revoked_by_tenant(app: ClientApp, token: str) -> str:
     revoke_issued(Tenant.objects.get(pk="nagra"))
     return token
 
@@ -261,31 +265,31 @@ def a_session_token(app: ClientApp, token: str) -> str:
 
 
 def a_session_token_under_the_hash_of_a_choice(app: ClientApp, token: str) -> str:
-    """What it would be if both were hashed for one purpose."""
+    """As if both kinds of tokens were hashed for the same purpose."""
     secret = a_session_token(app, token)
     change(AccountChoice, token_hash=hash_token(secret[:26]))
     return secret
 
 
-WORTHLESS: dict[str, tuple[Callable[[ClientApp, str], str], str]] = {
+INVALID_TOKENS: dict[str, tuple[Callable[[ClientApp, str], str], str]] = {
     "unknown": (lambda app, token: "a" * 26 + ".0", "token_unknown"),
-    "without a place": (lambda app, token: token[:-2], "token_malformed"),
-    "of a place that nobody has": (lambda app, token: token[:-1] + "2", "token_unknown"),
-    "of a place far off": (lambda app, token: token[:-1] + "99", "token_unknown"),
-    "of a place that is too long": (lambda app, token: token + "00", "token_malformed"),
-    "of a place before the first": (lambda app, token: token[:-1] + "-1", "token_malformed"),
-    "of a place written otherwise": (lambda app, token: token[:-1] + "00", "token_malformed"),
-    "of a place in other digits": (lambda app, token: token[:-1] + "\u0661", "token_malformed"),
+    "without an index": (lambda app, token: token[:-2], "token_malformed"),
+    "of an index past the end": (lambda app, token: token[:-1] + "2", "token_unknown"),
+    "of an index far past the end": (lambda app, token: token[:-1] + "99", "token_unknown"),
+    "of an index that is too long": (lambda app, token: token + "00", "token_malformed"),
+    "of a negative index": (lambda app, token: token[:-1] + "-1", "token_malformed"),
+    "of an index with a leading zero": (lambda app, token: token[:-1] + "00", "token_malformed"),
+    "of an index in other digits": (lambda app, token: token[:-1] + "\u0661", "token_malformed"),
     "in capital letters": (lambda app, token: token.upper(), "token_malformed"),
     "with a space": (lambda app, token: token[:-2] + " " + token[-2:], "token_malformed"),
     "an injection": (lambda app, token: "' OR 1=1 --", "token_malformed"),
     "very long": (lambda app, token: "a" * 5000, "token_malformed"),
     "expired": (expired, "token_expired"),
-    "used": (spent, "token_spent"),
-    "used by another account": (spent_by_another, "token_spent"),
-    "cut off by the account": (cut_off_by_the_account, "revoked"),
-    "cut off by the service": (cut_off_by_the_service, "revoked"),
-    "cut off by the tenant": (cut_off_by_the_tenant, "revoked"),
+    "used": (redeemed, "token_spent"),
+    "used for another account": (redeemed_for_another_account, "token_spent"),
+    "revoked with the account": (revoked_by_account, "revoked"),
+    "revoked with the service": (revoked_by_service, "revoked"),
+    "revoked with the tenant": (revoked_by_tenant, "revoked"),
     "of another service": (of_another_service, "token_unknown"),
     "of another tenant": (of_another_tenant, "token_unknown"),
     "a session token": (a_session_token, "token_unknown"),
@@ -293,18 +297,18 @@ WORTHLESS: dict[str, tuple[Callable[[ClientApp, str], str], str]] = {
 }
 
 
-@pytest.mark.parametrize("stale", [False, True], ids=["noticed", "not noticed"])
-@pytest.mark.parametrize(("make", "reason"), WORTHLESS.values(), ids=WORTHLESS)
-def test_a_worthless_token_has_one_answer_to_the_byte_and_the_log_tells_why(
+@pytest.mark.parametrize("stale", [False, True], ids=["current snapshot", "stale snapshot"])
+@pytest.mark.parametrize(("invalidate", "reason"), INVALID_TOKENS.values(), ids=INVALID_TOKENS)
+def test_every_invalid_token_gets_the_same_response_and_its_reason_is_logged(
     app: ClientApp,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
-    make: Callable[[ClientApp, str], str],
+    invalidate: Callable[[ClientApp, str], str],
     reason: str,
     stale: bool,
 ) -> None:
     monkeypatch.setattr(tenants_snapshot, "VERSIONS_MAX_AGE", 3600.0 if stale else 0.0)
-    token = make(app, app.choices()[0])
+    token = invalidate(app, app.choices()[0])
     before = len(devices())
     caplog.clear()
     caplog.set_level("INFO")
@@ -315,7 +319,7 @@ def test_a_worthless_token_has_one_answer_to_the_byte_and_the_log_tells_why(
     assert {kind for kind, *_ in events()} == used
 
 
-def test_a_user_account_token_is_no_session_token(app: ClientApp) -> None:
+def test_a_user_account_token_is_not_accepted_as_another_token(app: ClientApp) -> None:
     token, _ = app.choices()
     for presented in (token, token[:26]):
         body = {"parameters": [{"name": "sessionToken", "value": presented}], "deviceInformation": {}}
@@ -327,9 +331,9 @@ def test_a_user_account_token_is_no_session_token(app: ClientApp) -> None:
     assert choose(app, token).status_code == 201
 
 
-def test_it_lives_and_dies_by_the_clock_of_the_database(app: ClientApp) -> None:
+def test_a_choice_expires_by_the_databases_clock(app: ClientApp) -> None:
     with time_machine.travel(datetime.now(UTC) + timedelta(hours=5), tick=True):
-        assert choose(app, app.choices()[0]).status_code == 201, "this process is early; the database is not"
+        assert choose(app, app.choices()[0]).status_code == 201, "the clock of the database is right"
     AccountChoice.unscoped.all().delete()
     token = app.choices()[0]
     change(AccountChoice, expires_at=datetime.now(UTC) - timedelta(seconds=1))
@@ -337,7 +341,7 @@ def test_it_lives_and_dies_by_the_clock_of_the_database(app: ClientApp) -> None:
         assert whole(choose(app, token)) == NOT_ACCEPTED
 
 
-def test_a_second_choice_is_one_security_event_that_counts(app: ClientApp) -> None:
+def test_repeated_choices_are_counted_in_one_security_event(app: ClientApp) -> None:
     tokens = app.choices("Kühn 7,a-2")
     first = choose(app, tokens[0]).json()
     assert events() == []
@@ -348,10 +352,10 @@ def test_a_second_choice_is_one_security_event_that_counts(app: ClientApp) -> No
     assert (event.account_id, event.times, event.correlation_id) == ("Kühn 7", 3, ID)
     assert row.used_at <= event.first_at <= event.latest_at
     app.tokens = first
-    assert app.refresh().status_code == 200, "the sign-on of the first one goes on"
+    assert app.refresh().status_code == 200, "the first sign-on stays valid"
 
 
-def test_it_is_found_under_every_encryption_key(app: ClientApp, settings: Any) -> None:
+def test_a_choice_is_found_under_every_encryption_key(app: ClientApp, settings: Any) -> None:
     old, new = settings.AGS_ENCRYPTION_KEYS[0], bytes(range(100, 132))
     token, _ = app.choices()
     snapshot.invalidate("nagra")
@@ -360,7 +364,7 @@ def test_it_is_found_under_every_encryption_key(app: ClientApp, settings: Any) -
     assert choose(app, token).status_code == 201
 
 
-# What is proven, but not permitted: the choice stays open
+# Rejections that leave the choice open
 
 
 def suspended(app: ClientApp) -> Callable[[], None]:
@@ -393,21 +397,21 @@ def no_tenant(app: ClientApp) -> Callable[[], None]:
 
 
 def device_of_status(status: str) -> Callable[[ClientApp], Callable[[], None]]:
-    def forbid(app: ClientApp) -> Callable[[], None]:
+    def reject(app: ClientApp) -> Callable[[], None]:
         row = devices()[0]
         row.status = status
         row.save()
 
-        def permit() -> None:
+        def undo() -> None:
             row.status = "enabled"
             row.save()
 
-        return permit
+        return undo
 
-    return forbid
+    return reject
 
 
-FORBIDDEN: dict[str, tuple[Callable[[ClientApp], Callable[[], None]], dict[str, Any], bool]] = {
+REJECTIONS: dict[str, tuple[Callable[[ClientApp], Callable[[], None]], dict[str, Any], bool]] = {
     "cancelled": (cancelled, CANCELLED, False),
     "cancelled, known device": (cancelled, CANCELLED, True),
     "suspended": (suspended, SUSPENDED, False),
@@ -420,12 +424,12 @@ FORBIDDEN: dict[str, tuple[Callable[[ClientApp], Callable[[], None]], dict[str, 
 }
 
 
-@pytest.mark.parametrize("stale", [False, True], ids=["noticed", "not noticed"])
-@pytest.mark.parametrize(("forbid", "expected", "later"), FORBIDDEN.values(), ids=FORBIDDEN)
-def test_what_policy_forbids_is_a_403_that_leaves_the_choice_open(
+@pytest.mark.parametrize("stale", [False, True], ids=["current snapshot", "stale snapshot"])
+@pytest.mark.parametrize(("reject", "expected", "later"), REJECTIONS.values(), ids=REJECTIONS)
+def test_a_403_leaves_the_choice_open(
     app: ClientApp,
     monkeypatch: pytest.MonkeyPatch,
-    forbid: Callable[[ClientApp], Callable[[], None]],
+    reject: Callable[[ClientApp], Callable[[], None]],
     expected: dict[str, Any],
     later: bool,
     stale: bool,
@@ -433,43 +437,43 @@ def test_what_policy_forbids_is_a_403_that_leaves_the_choice_open(
     monkeypatch.setattr(tenants_snapshot, "VERSIONS_MAX_AGE", 3600.0 if stale else 0.0)
     known = app.prove("account-1").json()["client_id"]
     tokens = app.choices(**({"clientId": known} if later else {}))
-    permit = forbid(app)
+    undo = reject(app)
     before = [(device.sign_on, device.signed_on_at) for device in devices()]
     for _ in range(2):
         assert whole(choose(app, tokens[0])) == expected
     assert [(device.sign_on, device.signed_on_at) for device in devices()] == before
     assert is_open()
-    permit()
+    undo()
     snapshot.invalidate("nagra")
     answer = choose(app, tokens[0])
     assert answer.status_code == 201
     assert (answer.json()["client_id"] == known) == later
-    assert events() == [], "a refusal is no second choice"
+    assert events() == [], "a rejection is not a reuse"
 
 
-def test_who_is_refused_one_account_may_choose_another(app: ClientApp) -> None:
+def test_after_a_rejected_account_another_can_be_chosen(app: ClientApp) -> None:
     Account(tenant_id="nagra", account_id="a-1", status=AccountStatus.SUSPENDED).save()
     tokens = app.choices("a-1,a-2")
     assert whole(choose(app, tokens[0])) == SUSPENDED
     assert choose(app, tokens[1]).json()["accountId"] == "a-2"
 
 
-def test_a_device_of_one_account_is_unknown_to_the_other(app: ClientApp) -> None:
+def test_a_device_of_another_account_of_the_choice_is_unknown(app: ClientApp) -> None:
     client_id = app.prove("a-2").json()["client_id"]
     tokens = app.choices("a-1,a-2", clientId=client_id)
     assert whole(choose(app, tokens[0])) == UNKNOWN
     assert choose(app, tokens[1]).status_code == 201
 
 
-def test_a_service_that_does_not_declare_it_does_not_offer_it(app: ClientApp) -> None:
+def test_a_service_without_the_endpoint_is_not_available(app: ClientApp) -> None:
     assert whole(choose(app, "a" * 26 + ".0", x_auth_service_id=SERVICE)) == NOT_AVAILABLE
 
 
-# By a key
+# Choices of services with keys
 
 
-def offered_by_key() -> str:
-    """A choice that a key has proven, as the providers have them that sign."""
+def create_choice_with_key() -> str:
+    """Return a token of a choice with a key, as of a provider that verifies signatures."""
     tenant = snapshot.get_tenant("nagra")
     assert tenant is not None
     accounts = contract.Account("a-1", "First"), contract.Account("a-2", "Second")
@@ -484,33 +488,33 @@ def revoke_key() -> None:
     key.save()
 
 
-def test_a_choice_stands_and_falls_with_the_key_that_proved_it(
+def test_a_choice_is_invalid_when_its_key_is_revoked(
     app: ClientApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    assert choose(app, offered_by_key()).status_code == 201
+    assert choose(app, create_choice_with_key()).status_code == 201
     assert devices()[0].key == Key.objects.for_tenant("nagra").get()
-    token = offered_by_key()
+    token = create_choice_with_key()
     revoke_key()
     assert whole(choose(app, token)) == NOT_ACCEPTED
     reasons = [vars(line)["reason"] for line in caplog.records if line.name == "ags.request"]
     assert reasons[-1] == "key_not_in_force"
 
 
-def test_a_key_that_was_revoked_a_moment_ago_offers_nothing(app: ClientApp, stays_stale: None) -> None:
+def test_a_key_that_was_just_revoked_creates_no_choice(app: ClientApp, stays_stale: None) -> None:
     app.head_end.discover()
     Key.objects.for_tenant("nagra").update(not_after=Now())
-    with pytest.raises(VerificationFailed) as refused:
-        offered_by_key()
-    assert refused.value.reason is FailureReason.KEY_NOT_IN_FORCE
+    with pytest.raises(VerificationFailed) as rejected:
+        create_choice_with_key()
+    assert rejected.value.reason is FailureReason.KEY_NOT_IN_FORCE
     Key.objects.for_tenant("nagra").update(not_after=None)
     revoke_key()
     with pytest.raises(StaleSnapshot):
-        offered_by_key()
+        create_choice_with_key()
     assert stored() == []
 
 
-# The statements
+# SQL statements
 
 
 @pytest.mark.django_db(transaction=True)
@@ -519,38 +523,38 @@ def test_a_key_that_was_revoked_a_moment_ago_offers_nothing(app: ClientApp, stay
     [(False, ["UPDATE", "INSERT", "INSERT"]), (True, ["UPDATE", "UPDATE"])],
     ids=["first", "later"],
 )
-def test_a_warm_choice_is_one_statement_and_then_at_most_three_in_one_transaction(
+def test_a_warm_choice_needs_one_statement_and_redeeming_it_at_most_three(
     app: ClientApp, stays_stale: None, later: bool, expected: list[str]
 ) -> None:
     app.prove("account-1")
     members = {"clientId": app.tokens["client_id"]} if later else {}
     with CaptureQueriesContext(connection) as captured:
         token, _ = app.choices(**members)
-    assert [query["sql"].split()[0] for query in captured] == ["INSERT"], "and no transaction around it"
+    assert [query["sql"].split()[0] for query in captured] == ["INSERT"], "without a transaction"
     with CaptureQueriesContext(connection) as captured:
         assert app.choose(token).status_code == 201
     assert verbs(captured) == expected
     assert len(captured) <= len(expected) + 2, "one BEGIN, one COMMIT"
 
 
-@pytest.mark.parametrize("when", ["before it is offered", "before it is chosen"])
-def test_a_tenant_that_changed_meanwhile_is_looked_at_again_and_served(
+@pytest.mark.parametrize("when", ["before create", "before redeem"])
+def test_a_request_is_retried_after_a_change_of_the_tenant(
     app: ClientApp, stays_stale: None, when: str
 ) -> None:
     app.prove("account-1")
     tenant = Tenant.objects.get(pk="nagra")
     tenant.access_token_ttl = 77
-    if when == "before it is offered":
+    if when == "before create":
         tenant.save()
     token, _ = app.choices()
-    if when == "before it is chosen":
+    if when == "before redeem":
         tenant.save()
     answer = app.choose(token)
     assert (answer.status_code, answer.json()["expires_in"]) == (201, 77)
     assert events() == []
 
 
-def test_a_configuration_that_will_not_stand_still_is_a_503_and_leaves_it_open(app: ClientApp) -> None:
+def test_constant_configuration_changes_are_a_503_and_leave_the_choice_open(app: ClientApp) -> None:
     token, _ = app.choices()
 
     def changing(execute: Any, sql: str, *rest: Any) -> Any:
@@ -563,7 +567,7 @@ def test_a_configuration_that_will_not_stand_still_is_a_503_and_leaves_it_open(a
     assert choose(app, token).status_code == 201
 
 
-def test_where_no_key_can_sign_it_stays_open(app: ClientApp) -> None:
+def test_without_a_signing_key_the_choice_stays_open(app: ClientApp) -> None:
     token, _ = app.choices()
     key = SigningKey.objects.for_tenant("nagra").get()
     key.state = KeyState.REVOKED
@@ -582,7 +586,7 @@ def test_where_no_key_can_sign_it_stays_open(app: ClientApp) -> None:
         "INSERT INTO ags_sessions_device",
     ],
 )
-def test_a_database_that_fails_in_the_middle_leaves_it_open(app: ClientApp, fails: str) -> None:
+def test_a_database_error_leaves_the_choice_open(app: ClientApp, fails: str) -> None:
     token, _ = app.choices()
 
     def failing(execute: Any, sql: str, *rest: Any) -> Any:
@@ -597,7 +601,7 @@ def test_a_database_that_fails_in_the_middle_leaves_it_open(app: ClientApp, fail
     assert choose(app, token).status_code == 201
 
 
-def test_a_database_that_is_away_is_a_503(app: ClientApp) -> None:
+def test_an_unavailable_database_is_a_503(app: ClientApp) -> None:
     token, _ = app.choices()
     with database_away():
         assert whole(choose(app, token)) == UNAVAILABLE

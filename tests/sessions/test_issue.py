@@ -1,4 +1,4 @@
-"""Issuing: one statement that decides and stores, whatever a process still believes of the tenant."""
+"""Issuing session tokens, also while the snapshot of a process is stale."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from django.test.utils import CaptureQueriesContext
 from ags.database.django_connections import READ_ONLY
 from ags.sessions.models import SessionToken
 from ags.sessions.services import issue as issuing
-from ags.sessions.services.issue import CLOCK_MARGIN, _row
+from ags.sessions.services.issue import CLOCK_MARGIN, _token_row
 from ags.sessions.tokens.opaque import new_token, token_hashes
 from providers.claims import MAX_CLOCK_SKEW
 from providers.contract import FailureReason, Identity, VerificationFailed
@@ -43,32 +43,34 @@ def stored(tenant_id: str = "nagra") -> list[SessionToken]:
 
 
 def verbs(captured: CaptureQueriesContext) -> list[str]:
-    """The statements, without the question whether PostgreSQL has become read-only."""
+    """Return the verbs of the statements, without the check for a read-only PostgreSQL."""
     return [query["sql"].split()[0] for query in captured if query["sql"] != READ_ONLY]
 
 
-# The statements
+# SQL statements
 
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("claims", [{}, {"jti": "once"}])
-def test_a_warm_request_is_one_statement(nagra: HeadEnd, stays_stale: None, claims: dict[str, str]) -> None:
+def test_a_warm_request_needs_one_statement(
+    nagra: HeadEnd, stays_stale: None, claims: dict[str, str]
+) -> None:
     nagra.present(nagra.token())
     token = nagra.token(**claims)
     with CaptureQueriesContext(connection) as captured:
         assert nagra.present(token).status_code == 200
-    assert verbs(captured) == ["INSERT"], "and no transaction around it"
+    assert verbs(captured) == ["INSERT"], "without a transaction"
     assert len(stored()) == 2
 
 
-def test_a_warm_discovery_is_none(nagra: HeadEnd, stays_stale: None) -> None:
+def test_a_warm_discovery_needs_no_statement(nagra: HeadEnd, stays_stale: None) -> None:
     nagra.discover()
     with CaptureQueriesContext(connection) as captured:
         assert nagra.discover().status_code == 200
     assert verbs(captured) == []
 
 
-def test_a_warm_refusal_is_none(nagra: HeadEnd, stays_stale: None) -> None:
+def test_a_warm_rejection_needs_no_statement(nagra: HeadEnd, stays_stale: None) -> None:
     nagra.discover()
     with CaptureQueriesContext(connection) as captured:
         for token in ("garbage", nagra.token(exp=1), nagra.token(headers={"kid": "unknown"})):
@@ -79,12 +81,12 @@ def test_a_warm_refusal_is_none(nagra: HeadEnd, stays_stale: None) -> None:
 
 
 NAME = "OperatorAuthToken"
-NOT_IN_ORDER: dict[str, tuple[Any, dict[str, Any]]] = {
+INVALID_REQUESTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "no tenant": (None, {"nv_tenant_id": None}),
-    "no tenant that could be": (None, {"nv_tenant_id": "na gra"}),
+    "an invalid tenant": (None, {"nv_tenant_id": "na gra"}),
     "two tenants": (None, {"nv_tenant_id": "nagra,nagra"}),
     "no service": (None, {"x_auth_service_id": None}),
-    "no service that could be": (None, {"x_auth_service_id": " "}),
+    "an invalid service": (None, {"x_auth_service_id": " "}),
     "two correlation ids": (None, {"x_correlation_id": "a,b"}),
     "another host": (None, {"host": "other.example"}),
     "another type": (None, {"content_type": "text/plain"}),
@@ -104,8 +106,8 @@ NOT_IN_ORDER: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize(("body", "headers"), NOT_IN_ORDER.values(), ids=NOT_IN_ORDER)
-def test_nothing_is_read_before_headers_body_and_parameters_are_in_order(
+@pytest.mark.parametrize(("body", "headers"), INVALID_REQUESTS.values(), ids=INVALID_REQUESTS)
+def test_the_database_is_not_read_before_headers_body_and_parameters_are_valid(
     nagra: HeadEnd, body: Any, headers: dict[str, Any]
 ) -> None:
     good = {"parameters": [{"name": NAME, "value": nagra.token()}]}
@@ -114,11 +116,13 @@ def test_nothing_is_read_before_headers_body_and_parameters_are_in_order(
     assert answer.status_code in (400, 413, 415)
     assert verbs(captured) == []
     with CaptureQueriesContext(connection) as captured:
-        assert nagra.post(good).status_code == 200, "it was cold, and what was changed was at fault"
+        assert nagra.post(good).status_code == 200, (
+            "only the change is rejected; the snapshot was not read before"
+        )
     assert verbs(captured) == ["SELECT"] * 6 + ["INSERT"]
 
 
-# What is withdrawn issues nothing, though the process has not noticed
+# Changes of the configuration apply although the snapshot is stale
 
 
 def revoke_key() -> None:
@@ -146,7 +150,7 @@ def postpone_key() -> None:
 
 
 def replace_key() -> None:
-    """A key of the same kid and another secret: the rows have other ids."""
+    """Replace the key with one of the same kid and another secret."""
     SessionToken.unscoped.all().delete()
     Key.objects.for_tenant("nagra").get().delete()
     add_key(HeadEnd("nagra", "nagra-key-1", bytes(range(60, 100))))
@@ -164,7 +168,7 @@ def disable_tenant() -> None:
     tenant.save()
 
 
-WITHDRAWALS: list[tuple[Callable[[], None], dict[str, Any]]] = [
+DISABLING: list[tuple[Callable[[], None], dict[str, Any]]] = [
     (revoke_key, NOT_AUTHENTICATED),
     (stage_key, NOT_AUTHENTICATED),
     (end_key, NOT_AUTHENTICATED),
@@ -176,16 +180,16 @@ WITHDRAWALS: list[tuple[Callable[[], None], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize("claims", [{}, {"jti": "new"}])
-@pytest.mark.parametrize(("withdraw", "answer"), WITHDRAWALS)
-def test_what_was_withdrawn_a_moment_ago_issues_nothing(
+@pytest.mark.parametrize(("disable", "answer"), DISABLING)
+def test_revoked_or_disabled_configuration_issues_nothing_immediately(
     nagra: HeadEnd,
     stays_stale: None,
-    withdraw: Callable[[], None],
+    disable: Callable[[], None],
     answer: dict[str, Any],
     claims: dict[str, str],
 ) -> None:
     assert nagra.present(nagra.token()).status_code == 200
-    withdraw()
+    disable()
     before = len(stored())
     for _ in range(2):
         assert whole(nagra.present(nagra.token(**claims), x_correlation_id=ID)) == answer
@@ -202,25 +206,25 @@ def test_what_was_withdrawn_a_moment_ago_issues_nothing(
         lambda: Tenant.objects.filter(pk="nagra").update(enabled=False),
     ],
 )
-def test_the_statement_asks_the_rows_and_not_the_version_alone(
+def test_the_statement_checks_the_rows_in_addition_to_the_version(
     nagra: HeadEnd, stays_stale: None, change: Callable[[], None]
 ) -> None:
-    """Somebody has changed a row past the models, so that no version tells of it."""
+    """A change with `update()` does not increment the version."""
     nagra.present(nagra.token())
     change()
     assert nagra.present(nagra.token()).status_code in (401, 403)
     assert len(stored()) == 1
 
 
-def test_a_date_that_passes_by_the_databases_clock_counts(nagra: HeadEnd, stays_stale: None) -> None:
-    """This process runs an hour late: to it, the key has half an hour left."""
+def test_a_key_expires_by_the_databases_clock(nagra: HeadEnd, stays_stale: None) -> None:
+    """By the clock of this process, the key is valid for another half hour."""
     Key.objects.for_tenant("nagra").update(not_after=datetime.now(UTC) - timedelta(minutes=30))
     with time_machine.travel(datetime.now(UTC) - timedelta(hours=1), tick=True):
         assert whole(nagra.present(nagra.token(), x_correlation_id=ID)) == NOT_AUTHENTICATED
     assert stored() == []
 
 
-def test_a_tenant_that_changed_otherwise_is_looked_at_again_and_served(
+def test_a_request_is_retried_after_an_irrelevant_change_of_the_tenant(
     nagra: HeadEnd, stays_stale: None
 ) -> None:
     nagra.present(nagra.token())
@@ -229,7 +233,7 @@ def test_a_tenant_that_changed_otherwise_is_looked_at_again_and_served(
     tenant.save()
     with CaptureQueriesContext(connection) as captured:
         assert nagra.present(nagra.token(jti="once")).status_code == 200
-    # Refused; changed? yes; versions, and the tenant in five; granted.
+    # Rejected INSERT, explanation, versions of all tenants, the tenant in five statements, INSERT.
     assert verbs(captured) == ["INSERT", "SELECT", *["SELECT"] * 6, "INSERT"]
     assert len(stored()) == 2
     with CaptureQueriesContext(connection) as captured:
@@ -237,7 +241,7 @@ def test_a_tenant_that_changed_otherwise_is_looked_at_again_and_served(
     assert verbs(captured) == ["INSERT"]
 
 
-def test_settings_that_were_tightened_a_moment_ago_are_judged_by(nagra: HeadEnd, stays_stale: None) -> None:
+def test_changed_settings_apply_immediately(nagra: HeadEnd, stays_stale: None) -> None:
     nagra.present(nagra.token())
     service = Service.objects.for_tenant("nagra").get()
     service.settings |= {"replay": "required", "session_token_ttl": 7}
@@ -247,7 +251,7 @@ def test_settings_that_were_tightened_a_moment_ago_are_judged_by(nagra: HeadEnd,
     assert [round(row.expires_at.timestamp() - row.created_at.timestamp()) for row in stored()] == [300, 7]
 
 
-def test_a_key_or_service_that_is_new_works_at_once_where_the_tenant_was_not_seen(nagra: HeadEnd) -> None:
+def test_a_new_key_works_immediately_for_a_tenant_without_snapshot(nagra: HeadEnd) -> None:
     new = HeadEnd("nagra", "new", bytes(range(60, 100)))
     add_key(new)
     assert new.present(new.token()).status_code == 200
@@ -256,7 +260,7 @@ def test_a_key_or_service_that_is_new_works_at_once_where_the_tenant_was_not_see
 # The row
 
 
-def test_the_row_says_who_when_and_by_what_and_never_the_token(nagra: HeadEnd) -> None:
+def test_the_row_contains_everything_but_the_token(nagra: HeadEnd) -> None:
     answer = nagra.present(nagra.token(OpfAccountId="Kühn 7", jti="jti-1"), x_correlation_id="call-1")
     token = answer.json()["sessionToken"]
     assert answer.json() == {"sessionToken": token}
@@ -272,18 +276,18 @@ def test_the_row_says_who_when_and_by_what_and_never_the_token(nagra: HeadEnd) -
         assert token.encode() not in (bytes(value) if isinstance(value, bytes | memoryview) else b"")
 
 
-def test_a_correlation_id_that_was_made_here_is_the_one_that_is_stored(nagra: HeadEnd) -> None:
+def test_a_generated_correlation_id_is_stored(nagra: HeadEnd) -> None:
     answer = nagra.present(nagra.token(), x_correlation_id="not of the form")
     assert [row.correlation_id for row in stored()] == [answer.headers["x-correlation-id"]]
 
 
-def test_each_token_is_another(nagra: HeadEnd) -> None:
+def test_tokens_are_unique(nagra: HeadEnd) -> None:
     tokens = [nagra.present(nagra.token()).json()["sessionToken"] for _ in range(20)]
     assert len(set(tokens)) == 20
     assert [bytes(row.token_hash) for row in stored()] == [token_hashes(token)[0] for token in tokens]
 
 
-def test_a_hash_is_keyed_and_found_under_every_encryption_key(nagra: HeadEnd, settings: Any) -> None:
+def test_a_hash_is_keyed_and_matches_under_every_encryption_key(nagra: HeadEnd, settings: Any) -> None:
     old, new = settings.AGS_ENCRYPTION_KEYS[0], bytes(range(100, 132))
     token = nagra.present(nagra.token()).json()["sessionToken"]
     (row,) = stored()
@@ -296,7 +300,7 @@ def test_a_hash_is_keyed_and_found_under_every_encryption_key(nagra: HeadEnd, se
 
 @pytest.mark.parametrize("ttl", [1, 300, 3600])
 @pytest.mark.parametrize("hours", [-5, 0, 5], ids=["late", "right", "early"])
-def test_the_times_of_a_row_are_those_of_the_databases_clock(nagra: HeadEnd, ttl: int, hours: int) -> None:
+def test_the_times_of_a_row_are_taken_from_the_databases_clock(nagra: HeadEnd, ttl: int, hours: int) -> None:
     service = Service.objects.for_tenant("nagra").get()
     service.settings["session_token_ttl"] = ttl
     service.save()
@@ -309,7 +313,7 @@ def test_the_times_of_a_row_are_those_of_the_databases_clock(nagra: HeadEnd, ttl
     assert abs(row.expires_at - row.created_at - timedelta(seconds=ttl)) <= timedelta(milliseconds=2)
     assert row.dead_after == row.expires_at
     assert SessionToken.unscoped.filter(expires_at__gt=Now(), created_at__lte=Now()).exists(), (
-        "a moment that a statement wrote compares with one that Django writes"
+        "times written by SQL and by Django can be compared"
     )
 
 
@@ -317,11 +321,9 @@ def test_the_times_of_a_row_are_those_of_the_databases_clock(nagra: HeadEnd, ttl
 
 
 @pytest.mark.parametrize(
-    ("ttl", "exp"), [(3600, 60), (1, 3000)], ids=["the token lives longer", "the assertion lives longer"]
+    ("ttl", "exp"), [(3600, 60), (1, 3000)], ids=["the token expires last", "the assertion expires last"]
 )
-def test_a_row_that_guards_a_jti_stays_until_neither_token_nor_assertion_is_good(
-    nagra: HeadEnd, ttl: int, exp: int
-) -> None:
+def test_a_row_is_kept_until_token_and_assertion_have_expired(nagra: HeadEnd, ttl: int, exp: int) -> None:
     service = Service.objects.for_tenant("nagra").get()
     service.settings["session_token_ttl"] = ttl
     service.save()
@@ -333,9 +335,7 @@ def test_a_row_that_guards_a_jti_stays_until_neither_token_nor_assertion_is_good
 
 
 @pytest.mark.parametrize("until", [1e15, 253402300799, 1e300])
-def test_a_proof_that_a_provider_calls_good_for_ever_is_guarded_to_the_end_of_time(
-    nagra: HeadEnd, until: float
-) -> None:
+def test_a_proof_that_never_expires_is_kept_until_the_year_9999(nagra: HeadEnd, until: float) -> None:
     tenant = tenants_snapshot.snapshot.get_tenant("nagra")
     assert tenant is not None
     issue(tenant, tenant.services[SERVICE], Identity("a", jti="once", replayable_until=until), ID)
@@ -343,7 +343,7 @@ def test_a_proof_that_a_provider_calls_good_for_ever_is_guarded_to_the_end_of_ti
     assert row.dead_after.year == 9999
 
 
-def test_a_jti_counts_once_for_each_key_and_tenant(nagra: HeadEnd, sunrise: HeadEnd) -> None:
+def test_a_jti_is_accepted_once_per_key_and_tenant(nagra: HeadEnd, sunrise: HeadEnd) -> None:
     second = HeadEnd("nagra", "second", bytes(range(60, 100)))
     add_key(second)
     for head_end in (nagra, second, sunrise):
@@ -355,7 +355,7 @@ def test_a_jti_counts_once_for_each_key_and_tenant(nagra: HeadEnd, sunrise: Head
     assert (len(stored()), len(stored("sunrise"))) == (4, 2)
 
 
-def test_a_replay_is_told_though_the_tenant_has_changed_meanwhile(nagra: HeadEnd, stays_stale: None) -> None:
+def test_a_replay_is_detected_after_a_change_of_the_tenant(nagra: HeadEnd, stays_stale: None) -> None:
     token = nagra.token(jti="once")
     nagra.present(token)
     Tenant.objects.filter(pk="nagra").update(version=F("version") + 1)
@@ -363,13 +363,13 @@ def test_a_replay_is_told_though_the_tenant_has_changed_meanwhile(nagra: HeadEnd
     assert len(stored()) == 1
 
 
-def test_without_a_jti_a_token_is_good_until_it_expires(nagra: HeadEnd) -> None:
+def test_an_assertion_without_jti_is_accepted_until_it_expires(nagra: HeadEnd) -> None:
     token = nagra.token()
     assert [nagra.present(token).status_code for _ in range(3)] == [200] * 3
     assert [row.jti for row in stored()] == [None] * 3
 
 
-def test_where_replay_is_off_a_jti_is_ignored(nagra: HeadEnd) -> None:
+def test_a_jti_is_ignored_if_replay_is_off(nagra: HeadEnd) -> None:
     service = Service.objects.for_tenant("nagra").get()
     service.settings["replay"] = "off"
     service.save()
@@ -377,7 +377,7 @@ def test_where_replay_is_off_a_jti_is_ignored(nagra: HeadEnd) -> None:
     assert [nagra.present(token).status_code for _ in range(3)] == [200] * 3
 
 
-def test_a_jti_that_no_key_proves_counts_once_for_each_service(nagra: HeadEnd) -> None:
+def test_a_jti_without_a_key_is_accepted_once_per_service(nagra: HeadEnd) -> None:
     trial = {"tenant_id": "nagra", "strategy": "dummy", "display_name": "Trial", "enabled": True}
     for name in ("one", "two"):
         Service(name=name, **trial).save()
@@ -386,20 +386,22 @@ def test_a_jti_that_no_key_proves_counts_once_for_each_service(nagra: HeadEnd) -
     identity = Identity("somebody", jti="once", replayable_until=time.time() + 60)
     for name in ("one", "two"):
         assert TOKEN.fullmatch(issue(tenant, tenant.services[name], identity, ID))
-        with pytest.raises(VerificationFailed) as refused:
+        with pytest.raises(VerificationFailed) as rejected:
             issue(tenant, tenant.services[name], identity, ID)
-        assert refused.value.reason is FailureReason.REPLAYED
+        assert rejected.value.reason is FailureReason.REPLAYED
 
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
-def test_statements_that_store_the_same_assertions_wait_for_each_other_one_way_round(nagra: HeadEnd) -> None:
-    """A third one holds an assertion in the middle until both have come to it, or behind each other."""
+def test_concurrent_statements_with_the_same_assertions_do_not_deadlock(nagra: HeadEnd) -> None:
+    """A third transaction holds an assertion in the middle until both statements wait."""
     tenant = tenants_snapshot.snapshot.get_tenant("nagra")
     assert tenant is not None
     until = time.time() + 60
     proofs = [Identity("somebody", jti=jti, replayable_until=until) for jti in "abcdefg"]
-    rows = [_row(tenant, tenant.services[SERVICE], proof, ID, token=new_token(), ttl=60) for proof in proofs]
+    rows = [
+        _token_row(tenant, tenant.services[SERVICE], proof, ID, token=new_token(), ttl=60) for proof in proofs
+    ]
 
     def store(rows: list[Any]) -> list[bool]:
         try:
@@ -411,14 +413,14 @@ def test_statements_that_store_the_same_assertions_wait_for_each_other_one_way_r
         with transaction.atomic():
             assert insert(rows[3:4]) == [True]
             both = [pool.submit(store, ordered) for ordered in (rows, rows[::-1])]
-            wait_until(lambda: blocked(2), "they do not wait")
+            wait_until(lambda: blocked(2), "the statements do not wait")
             transaction.set_rollback(True)
-        one, other = (future.result(PATIENCE) for future in both)
-    assert {tuple(one), tuple(other)} == {(True,) * 7, (False,) * 7}
+        first, second = (future.result(PATIENCE) for future in both)
+    assert {tuple(first), tuple(second)} == {(True,) * 7, (False,) * 7}
 
 
 @pytest.mark.parametrize("error", [OperationalError, InterfaceError])
-def test_where_the_database_does_not_say_why_it_rejected_a_proof_it_is_not_available(
+def test_a_database_error_while_explaining_a_rejection_is_a_503(
     nagra: HeadEnd, error: type[Exception], stays_stale: None
 ) -> None:
     token = nagra.token(jti="once")
@@ -435,7 +437,7 @@ def test_where_the_database_does_not_say_why_it_rejected_a_proof_it_is_not_avail
     assert len(stored()) == 1
 
 
-def test_a_replay_is_explained_by_one_statement(nagra: HeadEnd, stays_stale: None) -> None:
+def test_a_replay_is_explained_with_one_statement(nagra: HeadEnd, stays_stale: None) -> None:
     token = nagra.token(jti="once")
     assert nagra.present(token).status_code == 200
     with CaptureQueriesContext(connection) as captured:
@@ -443,10 +445,10 @@ def test_a_replay_is_explained_by_one_statement(nagra: HeadEnd, stays_stale: Non
     assert verbs(captured) == ["INSERT", "SELECT"]
 
 
-def test_a_replay_seen_before_is_rejected_without_the_database(
+def test_a_known_replay_is_rejected_without_the_database(
     nagra: HeadEnd, stays_stale: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(issuing, "REPLAYS_REMEMBERED", 2)
+    monkeypatch.setattr(issuing, "MAX_KNOWN_REPLAYS", 2)
     tokens = [nagra.token(jti=jti) for jti in "abc"]
     for token in [*tokens, *tokens]:
         nagra.present(token)
@@ -455,12 +457,12 @@ def test_a_replay_seen_before_is_rejected_without_the_database(
             assert nagra.present(token).json()["reason"] == "replayed"
         assert verbs(captured) == []
     with CaptureQueriesContext(connection) as captured:
-        assert nagra.present(tokens[0]).json()["reason"] == "replayed", "the oldest one is forgotten"
+        assert nagra.present(tokens[0]).json()["reason"] == "replayed", "only the latest replays are known"
     assert verbs(captured) == ["INSERT", "SELECT"]
     assert len(stored()) == 3
 
 
-def test_a_replay_seen_before_is_that_of_one_key_and_jti(nagra: HeadEnd) -> None:
+def test_a_known_replay_is_specific_to_its_key_and_jti(nagra: HeadEnd) -> None:
     second = HeadEnd("nagra", "second", bytes(range(60, 100)))
     add_key(second)
     for _ in range(3):
@@ -471,9 +473,9 @@ def test_a_replay_seen_before_is_that_of_one_key_and_jti(nagra: HeadEnd) -> None
 
 
 def blocked(number: int) -> bool:
-    """Whether so many statements wait for another transaction, in this database."""
+    """Return True if that number of statements wait for another transaction."""
     with connection.cursor() as cursor:
-        # Within a transaction, PostgreSQL would go on to show the connections of the first look.
+        # Otherwise pg_stat_activity does not change within a transaction.
         cursor.execute("SELECT pg_stat_clear_snapshot()")
         cursor.execute(
             "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted"
@@ -483,7 +485,7 @@ def blocked(number: int) -> bool:
 
 
 @pytest.mark.parametrize("account", ["", "x" * 256, "a\nb", "a\x00", "\x7f", "\x9f"])
-def test_no_provider_can_issue_for_an_account_that_is_none(nagra: HeadEnd, account: str) -> None:
+def test_no_provider_can_issue_for_an_invalid_account_id(nagra: HeadEnd, account: str) -> None:
     Service(tenant_id="nagra", name="Trial", strategy="dummy", display_name="Trial", enabled=True).save()
     body = {"parameters": [{"name": "Account", "value": account}]}
     assert nagra.post(body, x_auth_service_id="Trial").status_code in (400, 401)
@@ -494,10 +496,10 @@ def test_no_provider_can_issue_for_an_account_that_is_none(nagra: HeadEnd, accou
     assert stored() == []
 
 
-# Who else
+# Other operators and providers
 
 
-def test_the_other_operator_gets_nothing_for_this_one(nagra: HeadEnd, sunrise: HeadEnd) -> None:
+def test_another_operator_cannot_issue_for_a_tenant(nagra: HeadEnd, sunrise: HeadEnd) -> None:
     forged = HeadEnd("nagra", nagra.kid, sunrise.secret)
     borrowed = HeadEnd("nagra", sunrise.kid, sunrise.secret)
     answers = [
@@ -517,7 +519,7 @@ def test_the_other_operator_gets_nothing_for_this_one(nagra: HeadEnd, sunrise: H
     assert stored() == stored("sunrise") == []
 
 
-def test_what_happens_to_one_operator_does_not_touch_the_other(
+def test_a_change_of_one_tenant_does_not_affect_another(
     nagra: HeadEnd, sunrise: HeadEnd, stays_stale: None
 ) -> None:
     sunrise.present(sunrise.token())
@@ -527,7 +529,7 @@ def test_what_happens_to_one_operator_does_not_touch_the_other(
     assert verbs(captured) == ["INSERT"]
 
 
-def test_a_provider_without_keys_issues_too_and_is_stopped_too(nagra: HeadEnd, stays_stale: None) -> None:
+def test_a_provider_without_keys_can_issue_and_be_disabled(nagra: HeadEnd, stays_stale: None) -> None:
     Service(tenant_id="nagra", name="Trial", strategy="dummy", display_name="Trial", enabled=True).save()
 
     def sign_on() -> int:

@@ -1,4 +1,4 @@
-"""`manage.py purge`: deletes what is dead, a little at a time, and nothing that still guards."""
+"""`manage.py purge` deletes expired rows in small batches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from django.test.utils import CaptureQueriesContext
 
 from ags.operations import lease
 from ags.operations.lease import LeaseNotAvailable
-from ags.operations.purge import BATCH
+from ags.operations.purge import BATCH_SIZE
 from ags.operations.purge import purge as batches
 from ags.sessions.models import (
     Account,
@@ -37,7 +37,7 @@ from ags.sessions.models import (
     SecurityEvent,
     SessionToken,
 )
-from ags.sessions.services.issue import LATEST, issue
+from ags.sessions.services.issue import MAX_DATETIME, issue
 from providers.contract import Identity
 from tenants.models import DocumentHealth, ResourceServer, Service
 from tenants.snapshot import snapshot
@@ -61,7 +61,7 @@ def deleted(
     sessions: int = 0,
     guards: int = 0,
 ) -> str:
-    """What the command says."""
+    """Return the output of the command."""
     return (
         f"{tokens} session tokens, {choices} choices of an account, {access} revoked access tokens, "
         f"{devices} deleted devices, {events} security events, {logins} failed logins, "
@@ -71,7 +71,7 @@ def deleted(
 
 
 def expire(**rows: Any) -> None:
-    """Let the session tokens expire now; what they guard, they go on guarding."""
+    """Let the session tokens expire now. Rows with a jti are kept for their assertions."""
     SessionToken.unscoped.filter(**rows).update(expires_at=Now())
     SessionToken.unscoped.filter(**rows, jti=None).update(dead_after=Now())
 
@@ -81,7 +81,7 @@ def ids_of(sql: str) -> str:
 
 
 def ago(**time: int) -> CombinedExpression:
-    """A moment of the database's clock."""
+    """Return a time by the database's clock."""
     return Now() - timedelta(**time)
 
 
@@ -90,31 +90,31 @@ def tokens_of(deletions: Iterator[tuple[str, int]]) -> list[int]:
 
 
 def add_rows(head_end: HeadEnd, number: int, seconds: int) -> None:
-    """Store session tokens that have been dead for that many seconds, or will live that long if negative."""
+    """Store session tokens that could be deleted for that many seconds, or later if it is negative."""
     service = Service.objects.for_tenant(head_end.tenant_id).get()
-    moment = datetime.now(UTC) - timedelta(seconds=seconds)
+    time = datetime.now(UTC) - timedelta(seconds=seconds)
     first = SessionToken.unscoped.count()
     SessionToken.unscoped.bulk_create(
         [
             SessionToken(
                 tenant_id=head_end.tenant_id,
                 service=service,
-                token_hash=place.to_bytes(32, "big"),
+                token_hash=index.to_bytes(32, "big"),
                 account_id="x",
                 correlation_id="x",
-                expires_at=moment,
-                dead_after=moment + timedelta(microseconds=place),
+                expires_at=time,
+                dead_after=time + timedelta(microseconds=index),
             )
-            for place in range(first, first + number)
+            for index in range(first, first + number)
         ]
     )
 
 
 def add_devices(head_end: HeadEnd, number: int, seconds: int, **fields: Any) -> None:
-    """Store devices whose sign-on came to its fixed end so many seconds ago; deleted ones unless told so."""
+    """Store deleted devices whose sign-on expired that many seconds ago."""
     service = Service.objects.for_tenant(head_end.tenant_id).get()
     account, _ = Account.unscoped.get_or_create(tenant_id=head_end.tenant_id, account_id="x")
-    moment = datetime.now(UTC) - timedelta(seconds=seconds)
+    time = datetime.now(UTC) - timedelta(seconds=seconds)
     first = Device.unscoped.count()
     Device.unscoped.bulk_create(
         [
@@ -122,79 +122,79 @@ def add_devices(head_end: HeadEnd, number: int, seconds: int, **fields: Any) -> 
                 **{"status": "deleted", **fields},
                 tenant_id=head_end.tenant_id,
                 account=account,
-                client_id=f"{place:032}",
+                client_id=f"{index:032}",
                 information={},
                 service=service,
-                sign_on=f"{place:032}",
+                sign_on=f"{index:032}",
                 correlation_id="x",
-                proven_at=moment,
-                signed_on_at=moment,
-                fixed_expires_at=moment + timedelta(microseconds=place),
-                refresh_expires_at=moment,
+                proven_at=time,
+                signed_on_at=time,
+                fixed_expires_at=time + timedelta(microseconds=index),
+                refresh_expires_at=time,
             )
-            for place in range(first, first + number)
+            for index in range(first, first + number)
         ]
     )
 
 
 def add_revocations(head_end: HeadEnd, number: int, seconds: int) -> None:
-    """Store revoked access tokens that expired so many seconds ago."""
-    moment = datetime.now(UTC) - timedelta(seconds=seconds)
+    """Store revoked access tokens that expired that many seconds ago."""
+    time = datetime.now(UTC) - timedelta(seconds=seconds)
     first = RevokedAccessToken.unscoped.count()
     RevokedAccessToken.unscoped.bulk_create(
         [
             RevokedAccessToken(
                 tenant_id=head_end.tenant_id,
-                jti=f"{place:032}",
-                expires_at=moment + timedelta(microseconds=place),
+                jti=f"{index:032}",
+                expires_at=time + timedelta(microseconds=index),
             )
-            for place in range(first, first + number)
+            for index in range(first, first + number)
         ]
     )
 
 
 def add_events(head_end: HeadEnd, number: int, seconds: int) -> None:
-    """Store security events that happened so many seconds more than 90 days ago."""
-    moment = datetime.now(UTC) - timedelta(days=90, seconds=seconds)
+    """Store security events that occurred 90 days and that many seconds ago."""
+    time = datetime.now(UTC) - timedelta(days=90, seconds=seconds)
     first = SecurityEvent.unscoped.count()
     SecurityEvent.unscoped.bulk_create(
         [
             SecurityEvent(
                 tenant_id=head_end.tenant_id,
                 kind=SecurityEvent.Kind.REFRESH_TOKEN_REUSED,
-                subject=str(place),
+                subject=str(index),
                 account_id="x",
                 correlation_id="x",
-                latest_at=moment + timedelta(microseconds=place),
+                latest_at=time + timedelta(microseconds=index),
             )
-            for place in range(first, first + number)
+            for index in range(first, first + number)
         ]
     )
 
 
 def add_choices(head_end: HeadEnd, number: int, seconds: int) -> None:
-    """Store choices of an account that expired so many seconds ago; every second one was used."""
+    """Store account choices that expired that many seconds ago. Every second one was redeemed."""
     service = Service.objects.for_tenant(head_end.tenant_id).get()
-    moment = datetime.now(UTC) - timedelta(seconds=seconds)
+    time = datetime.now(UTC) - timedelta(seconds=seconds)
     first = AccountChoice.unscoped.count()
     AccountChoice.unscoped.bulk_create(
         [
             AccountChoice(
                 tenant_id=head_end.tenant_id,
                 service=service,
-                token_hash=place.to_bytes(32, "big"),
+                token_hash=index.to_bytes(32, "big"),
                 accounts=["x", "y"],
                 information={},
                 correlation_id="x",
-                expires_at=moment + timedelta(microseconds=place),
-                used_at=moment if place % 2 else None,
+                expires_at=time + timedelta(microseconds=index),
+                used_at=time if index % 2 else None,
             )
-            for place in range(first, first + number)
+            for index in range(first, first + number)
         ]
     )
 
 
-def test_what_has_expired_goes_and_what_has_not_stays(nagra: HeadEnd, sunrise: HeadEnd) -> None:
+def test_only_expired_session_tokens_are_deleted(nagra: HeadEnd, sunrise: HeadEnd) -> None:
     nagra.present(nagra.token())
     sunrise.present(sunrise.token())
     assert purge() == deleted()
@@ -206,19 +206,19 @@ def test_what_has_expired_goes_and_what_has_not_stays(nagra: HeadEnd, sunrise: H
     assert purge() == deleted()
 
 
-def test_a_row_that_guards_a_jti_outlives_its_token(nagra: HeadEnd) -> None:
+def test_a_row_with_a_jti_is_kept_after_its_token_expires(nagra: HeadEnd) -> None:
     token = nagra.token(jti="once")
     assert nagra.present(token).status_code == 200
     assert nagra.present(nagra.token()).status_code == 200
     expire()
-    assert purge() == deleted(tokens=1), "the one without a jti"
+    assert purge() == deleted(tokens=1), "the token without a jti"
     answer = nagra.present(token)
     assert (answer.status_code, answer.json()["reason"]) == (401, "replayed")
     SessionToken.unscoped.update(dead_after=Now())
     assert purge() == deleted(tokens=1)
 
 
-def test_it_is_guarded_to_the_last_moment_of_the_widest_skew(nagra: HeadEnd) -> None:
+def test_a_jti_is_kept_for_the_maximum_clock_skew(nagra: HeadEnd) -> None:
     service = Service.objects.for_tenant("nagra").get()
     service.settings |= {"clock_skew": 300, "session_token_ttl": 1}
     service.save()
@@ -229,11 +229,13 @@ def test_it_is_guarded_to_the_last_moment_of_the_widest_skew(nagra: HeadEnd) -> 
     assert nagra.present(token).json()["reason"] == "replayed"
     (row,) = SessionToken.objects.for_tenant("nagra")
     with time_machine.travel(row.dead_after, tick=True):
-        assert nagra.present(token).json()["reason"] == "token_expired", "when it goes, the token is no good"
+        assert nagra.present(token).json()["reason"] == "token_expired", (
+            "the assertion has expired when its row is deleted"
+        )
 
 
-def test_a_guard_without_end_goes_where_its_token_is_refused_anyway(nagra: HeadEnd) -> None:
-    """An earlier release stored it for an `exp` in milliseconds, which is in the year 58,000."""
+def test_a_guard_without_end_is_deleted_if_its_assertion_is_rejected_anyway(nagra: HeadEnd) -> None:
+    """An earlier release stored such rows for an `exp` in milliseconds, in the year 58,000."""
     milliseconds, year_2100 = int(datetime.now(UTC).timestamp()) * 1000, 4_102_444_800
     tenant = snapshot.get_tenant("nagra")
     assert tenant is not None
@@ -243,44 +245,44 @@ def test_a_guard_without_end_goes_where_its_token_is_refused_anyway(nagra: HeadE
             tenant, tenant.services[SERVICE], Identity("a", jti=str(exp), replayable_until=exp), "x"
         )
     rows = SessionToken.objects.for_tenant("nagra")
-    assert purge() == deleted(), "its session token can still be redeemed"
+    assert purge() == deleted(), "the session token can still be redeemed"
     expire()
     Service.unscoped.update(strategy="dummy")
-    assert purge() == deleted(), "nobody knows that this strategy refuses its token"
+    assert purge() == deleted(), "this strategy may accept the assertion"
     Service.unscoped.update(strategy="operator_token")
     assert purge() == deleted(guards=1)
-    assert rows.get().jti == str(year_2100), "its token is accepted from 2090 on"
+    assert rows.get().jti == str(year_2100), "the assertion is accepted from 2090 on"
     with time_machine.travel(datetime(9989, 12, 1, tzinfo=UTC), tick=True):
-        answer = nagra.present(nagra.token(jti="new", exp=int(LATEST.timestamp())))
+        answer = nagra.present(nagra.token(jti="new", exp=int(MAX_DATETIME.timestamp())))
         assert answer.json()["reason"] == "lifetime_too_long"
 
 
 @pytest.mark.parametrize("hours", [-5, 5])
-def test_the_databases_clock_decides(nagra: HeadEnd, hours: int) -> None:
+def test_expiration_depends_on_the_databases_clock(nagra: HeadEnd, hours: int) -> None:
     add_rows(nagra, 1, seconds=1800)
     add_rows(nagra, 1, seconds=-1800)
     with time_machine.travel(datetime.now(UTC) + timedelta(hours=hours), tick=True):
         assert purge() == deleted(tokens=1)
 
 
-def test_each_statement_is_small_and_committed_by_itself(nagra: HeadEnd) -> None:
+def test_each_batch_is_small_and_committed_separately(nagra: HeadEnd) -> None:
     add_rows(nagra, 25, seconds=60)
     add_rows(nagra, 5, seconds=-60)
     with CaptureQueriesContext(connection) as captured:
         assert tokens_of(batches(10)) == [10, 10, 5]
     deletes = [query["sql"] for query in captured if query["sql"].startswith("DELETE")]
     assert [ids_of(sql).count(",") + 1 for sql in deletes] == [10, 10, 5]
-    by_end = re.compile('SELECT "ags_sessions_session.*"dead_after" <= ')
-    selects = [query["sql"] for query in captured if by_end.match(query["sql"])]
+    select_pattern = re.compile('SELECT "ags_sessions_session.*"dead_after" <= ')
+    selects = [query["sql"] for query in captured if select_pattern.match(query["sql"])]
     assert len(selects) == 3
     assert all(sql.endswith("ORDER BY 2 ASC LIMIT 10") for sql in selects), "by dead_after"
-    begins_where_the_last_ended = ['"dead_after" >=' in sql for sql in selects]
-    again = connection.vendor == "postgresql"
-    assert begins_where_the_last_ended == [False, again, again]
+    continues = ['"dead_after" >=' in sql for sql in selects]
+    is_postgresql = connection.vendor == "postgresql"
+    assert continues == [False, is_postgresql, is_postgresql]
     assert SessionToken.unscoped.count() == 5
 
 
-def test_no_kind_waits_for_the_end_of_another(nagra: HeadEnd) -> None:
+def test_the_kinds_take_turns(nagra: HeadEnd) -> None:
     add_rows(nagra, 100, seconds=60)
     add_choices(nagra, 5, seconds=60)
     done = batches(2)
@@ -290,7 +292,7 @@ def test_no_kind_waits_for_the_end_of_another(nagra: HeadEnd) -> None:
     assert SessionToken.unscoped.count() == 94
 
 
-def test_a_revoked_access_token_is_remembered_until_no_process_takes_it_for_good(app: ClientApp) -> None:
+def test_a_revoked_access_token_is_kept_until_it_has_expired_for_every_process(app: ClientApp) -> None:
     server = ResourceServer(tenant_id=app.head_end.tenant_id, name="player")
     secret = server.set_credentials()
     server.save()
@@ -312,11 +314,11 @@ def test_a_revoked_access_token_is_remembered_until_no_process_takes_it_for_good
     assert purge() == deleted(access=1)
 
 
-def test_a_deleted_device_goes_once_its_sign_on_has_come_to_its_end(app: ClientApp) -> None:
+def test_a_deleted_device_is_deleted_when_its_sign_on_expires(app: ClientApp) -> None:
     app.sign_on()
     client_id = app.tokens["client_id"]
     Device.unscoped.update(status="deleted")
-    assert purge() == deleted(), "its client may still show a refresh token"
+    assert purge() == deleted(), "its client may still present a refresh token"
     refreshed = app.refresh()
     assert (refreshed.status_code, refreshed.json()["code"]) == (403, 20003)
     before = app.sign_on(clientId=client_id).json()
@@ -324,13 +326,13 @@ def test_a_deleted_device_goes_once_its_sign_on_has_come_to_its_end(app: ClientA
     assert purge() == deleted(devices=1)
     after = app.sign_on(clientId=client_id).json()
     assert before["code"] == 20003
-    assert after | {"correlationId": ""} == before | {"correlationId": ""}, "nobody can tell that it is gone"
+    assert after | {"correlationId": ""} == before | {"correlationId": ""}, (
+        "the response is the same as for a deleted device"
+    )
 
 
 @pytest.mark.parametrize("status", ["enabled", "disabled"])
-def test_a_device_that_is_not_deleted_stays_however_long_ago_its_sign_on_ended(
-    app: ClientApp, status: str
-) -> None:
+def test_a_device_with_another_status_is_kept(app: ClientApp, status: str) -> None:
     app.sign_on()
     Device.unscoped.update(status=status, fixed_expires_at=ago(days=3650), ended_at=ago(days=3650))
     assert purge() == deleted()
@@ -338,7 +340,9 @@ def test_a_device_that_is_not_deleted_stays_however_long_ago_its_sign_on_ended(
     assert again.status_code == {"enabled": 201, "disabled": 403}[status]
 
 
-def test_a_security_event_is_kept_for_90_days_after_it_last_happened(app: ClientApp, nagra: HeadEnd) -> None:
+def test_a_security_event_is_kept_for_90_days_after_its_latest_occurrence(
+    app: ClientApp, nagra: HeadEnd
+) -> None:
     token = nagra.present(nagra.token()).json()["sessionToken"]
     assert [app.redeem(token).status_code for _ in range(2)] == [201, 401]
     SecurityEvent.unscoped.update(first_at=ago(days=100), latest_at=ago(days=100))
@@ -359,7 +363,7 @@ def test_a_security_event_is_kept_for_90_days_after_it_last_happened(app: Client
         (add_events, "security events"),
     ],
 )
-def test_what_client_apps_leave_behind_goes_a_little_at_a_time_the_longest_dead_first(
+def test_rows_of_client_apps_are_deleted_in_batches_oldest_first(
     nagra: HeadEnd, sunrise: HeadEnd, add: Any, kind: str
 ) -> None:
     add(nagra, 15, seconds=100)
@@ -370,7 +374,7 @@ def test_what_client_apps_leave_behind_goes_a_little_at_a_time_the_longest_dead_
     deletes = [query["sql"] for query in captured if query["sql"].startswith("DELETE")]
     assert [ids_of(sql).count(",") + 1 for sql in deletes] == [10, 10, 5]
     first, second = ({int(pk) for pk in ids_of(sql).split(",")} for sql in deletes[:2])
-    assert min(first) > max(second), "those of sunrise, which were stored last"
+    assert min(first) > max(second), "the rows of sunrise expired first"
 
 
 def fail_to_log_in(times: int, **extra: str) -> Any:
@@ -379,12 +383,12 @@ def fail_to_log_in(times: int, **extra: str) -> Any:
     return answer
 
 
-def test_a_failed_login_goes_once_it_locks_out_nobody(staff: User) -> None:
+def test_a_failed_login_is_deleted_when_it_no_longer_causes_a_lockout(staff: User) -> None:
     right = {"username": "staff", "password": "a long staff password"}
     assert fail_to_log_in(5).status_code == 429
     with time_machine.travel(datetime.now(UTC) + timedelta(minutes=14), tick=True):
         assert purge() == deleted()
-        assert Client().post("/admin/login/", right).status_code == 429, "which counts again from here"
+        assert Client().post("/admin/login/", right).status_code == 429, "which extends the lockout"
     with time_machine.travel(datetime.now(UTC) + timedelta(minutes=28), tick=True):
         assert purge() == deleted()
     with time_machine.travel(datetime.now(UTC) + timedelta(minutes=30), tick=True):
@@ -397,12 +401,12 @@ def test_a_failed_login_goes_once_it_locks_out_nobody(staff: User) -> None:
         assert purge("--batch", "1") == deleted(logins=2)
 
 
-def test_a_choice_goes_once_nobody_can_make_it_any_more(app: ClientApp, trial: Service) -> None:
+def test_a_choice_is_deleted_when_it_expires(app: ClientApp, trial: Service) -> None:
     used, _ = app.choices()
     assert app.choose(used).status_code == 201
     _, token = app.choices()
     assert purge() == deleted()
-    assert app.choose(used).status_code == 401, "and who tries is noted"
+    assert app.choose(used).status_code == 401, "and the reuse is recorded"
     AccountChoice.unscoped.filter(used_at=None).update(expires_at=ago(seconds=1))
     assert purge() == deleted(choices=1)
     assert app.choose(token).status_code == 401
@@ -410,13 +414,13 @@ def test_a_choice_goes_once_nobody_can_make_it_any_more(app: ClientApp, trial: S
     assert purge() == deleted(choices=1)
 
 
-def test_what_a_direct_sign_on_leaves_goes_at_the_next_purge(app: ClientApp, trial: Service) -> None:
+def test_the_proof_of_a_direct_sign_on_is_deleted_by_the_next_purge(app: ClientApp, trial: Service) -> None:
     app.prove("account-1")
     assert purge() == deleted(tokens=1)
     assert app.refresh().status_code == 200
 
 
-def test_a_session_of_staff_goes_once_it_has_expired(staff: User) -> None:
+def test_a_session_of_staff_is_deleted_when_it_expires(staff: User) -> None:
     early, late = Client(), Client()
     early.force_login(staff)
     assert purge() == deleted()
@@ -427,21 +431,21 @@ def test_a_session_of_staff_goes_once_it_has_expired(staff: User) -> None:
         assert early.get("/admin/").status_code == 302
 
 
-def test_the_state_of_a_document_goes_when_nobody_has_fetched_it_for_a_week(nagra: HeadEnd) -> None:
+def test_the_state_of_a_document_is_deleted_a_week_after_the_last_fetch(nagra: HeadEnd) -> None:
     now = datetime.now(UTC)
     for number, (good, failed) in enumerate([(8, None), (None, 8), (8, 8), (6, 8), (8, 6), (6, None)]):
-        moments = {
+        times = {
             name: days and now - timedelta(days=days)
             for name, days in (("good_at", good), ("failed_at", failed))
         }
-        DocumentHealth(tenant_id="nagra", address=f"https://a.example/{number}", **moments).save()
+        DocumentHealth(tenant_id="nagra", address=f"https://a.example/{number}", **times).save()
     assert purge() == deleted(states=3)
     left = DocumentHealth.objects.for_tenant("nagra").values_list("address", flat=True)
     assert sorted(left) == [f"https://a.example/{number}" for number in (3, 4, 5)]
 
 
 @pytest.mark.django_db
-def test_failed_logins_go_a_little_at_a_time_too_the_oldest_first() -> None:
+def test_failed_logins_are_deleted_in_batches_oldest_first() -> None:
     AccessAttempt.objects.bulk_create(
         [AccessAttempt(username=f"stranger-{number}", failures_since_start=1) for number in range(25)]
     )
@@ -467,7 +471,7 @@ def test_failed_logins_go_a_little_at_a_time_too_the_oldest_first() -> None:
     assert AccessAttempt.objects.get().username == "staff"
 
 
-def test_the_longest_dead_go_first(nagra: HeadEnd) -> None:
+def test_the_oldest_session_tokens_are_deleted_first(nagra: HeadEnd) -> None:
     for seconds in (60, 600, 6000):
         add_rows(nagra, 2, seconds=seconds)
     first = batches(2)
@@ -478,7 +482,7 @@ def test_the_longest_dead_go_first(nagra: HeadEnd) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_what_was_deleted_stays_so_when_it_is_interrupted(nagra: HeadEnd) -> None:
+def test_an_interrupted_purge_keeps_its_progress(nagra: HeadEnd) -> None:
     add_rows(nagra, 30, seconds=60)
     deletes = 0
 
@@ -493,22 +497,22 @@ def test_what_was_deleted_stays_so_when_it_is_interrupted(nagra: HeadEnd) -> Non
     with connection.execute_wrapper(breaks), pytest.raises(OperationalError):
         purge("--batch", "10")
     assert SessionToken.unscoped.count() == 10
-    assert purge() == deleted(tokens=10), "and the next one is not locked out"
+    assert purge() == deleted(tokens=10), "the lease was released"
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("batch", ["0", "-1", "10001", "many", "1.5", "²"])
-def test_a_batch_has_bounds(batch: str) -> None:
-    with pytest.raises(CommandError, match="it must be a whole number from 1 to 10000"):
+def test_the_batch_size_has_limits(batch: str) -> None:
+    with pytest.raises(CommandError, match="must be an integer from 1 to 10000"):
         purge(f"--batch={batch}")
 
 
-def test_the_largest_batch_is_one_that_every_database_takes(nagra: HeadEnd) -> None:
+def test_every_database_accepts_the_largest_batch(nagra: HeadEnd) -> None:
     add_rows(nagra, 10_000, seconds=60)
     assert purge("--batch", "10000") == deleted(tokens=10000)
 
 
-def test_a_second_purge_names_the_first_deletes_nothing_and_fails(nagra: HeadEnd) -> None:
+def test_a_second_purge_fails_and_names_the_first(nagra: HeadEnd) -> None:
     add_rows(nagra, 5, seconds=60)
     first = batches(2)
     assert next(first) == ("session tokens", 2)
@@ -520,27 +524,27 @@ def test_a_second_purge_names_the_first_deletes_nothing_and_fails(nagra: HeadEnd
     assert purge() == deleted(tokens=3)
 
 
-def test_a_purge_that_has_died_keeps_others_away_until_its_lease_expires(
+def test_a_crashed_purge_blocks_others_until_its_lease_expires(
     nagra: HeadEnd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "RENEWAL", timedelta(0))
+    monkeypatch.setattr(lease, "RENEWAL_INTERVAL", timedelta(0))
     add_rows(nagra, 7, seconds=60)
     first = batches(2)
     assert next(first) == ("session tokens", 2)
     Lease.objects.update(expires_at=ago(seconds=1))
     next(first)
-    with pytest.raises(CommandError):  # it was not dead, and has renewed its lease
+    with pytest.raises(CommandError):  # the first purge has renewed its lease
         purge()
     Lease.objects.update(expires_at=ago(seconds=1))
     assert purge() == deleted(tokens=5)
-    with pytest.raises(LeaseNotAvailable):  # it is not dead, and finds that another one has taken over
+    with pytest.raises(LeaseNotAvailable):  # another purge has acquired the lease
         next(first)
 
 
-def test_a_purge_that_loses_its_lease_says_how_many_it_has_deleted(
+def test_a_purge_that_loses_its_lease_prints_its_counts(
     nagra: HeadEnd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "RENEWAL", timedelta(0))
+    monkeypatch.setattr(lease, "RENEWAL_INTERVAL", timedelta(0))
     add_rows(nagra, 7, seconds=60)
     out = io.StringIO()
 
@@ -551,10 +555,8 @@ def test_a_purge_that_loses_its_lease_says_how_many_it_has_deleted(
             lease.LeaseHolder("purge").acquire()
         return done
 
-    sentence = (
-        r"^Stopped: it was stuck for longer than 60 seconds, and another purge has begun: process \d+ on "
-    )
-    with connection.execute_wrapper(take_over), pytest.raises(CommandError, match=sentence):
+    message = r"^Stopped: this purge was blocked .* 60 seconds, and another one has started: process \d+ on "
+    with connection.execute_wrapper(take_over), pytest.raises(CommandError, match=message):
         call_command("purge", "--batch=2", stdout=out)
     assert out.getvalue() == "2 session tokens deleted\n"
     assert SessionToken.unscoped.count() == 5
@@ -581,7 +583,7 @@ def test_a_purge_that_loses_its_lease_says_how_many_it_has_deleted(
         (add_events, "security events", "securityevent", "ags_sessions_securityevent_latest_at"),
     ],
 )
-def test_what_is_dead_is_found_by_an_index_and_deleted_by_the_key(
+def test_expired_rows_are_selected_by_an_index_and_deleted_by_primary_key(
     nagra: HeadEnd, add: Any, kind: str, table: str, index: str
 ) -> None:
     add(nagra, 3000, seconds=100)
@@ -608,5 +610,5 @@ def test_what_is_dead_is_found_by_an_index_and_deleted_by_the_key(
     assert not any("Seq Scan" in plan for plan in plans.values())
 
 
-def test_a_batch_is_short_by_itself() -> None:
-    assert BATCH <= 100
+def test_the_default_batch_is_small() -> None:
+    assert BATCH_SIZE <= 100

@@ -1,4 +1,4 @@
-"""Redeeming a session token: a device signs on, and whatever is wrong leaves the token as it was."""
+"""Redeeming session tokens: a device signs on, and a rejection does not redeem the token."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ TRANSACTION = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")
 
 
 def verbs(captured: CaptureQueriesContext) -> list[str]:
-    """The statements, without what keeps them together."""
+    """Return the verbs of the statements, without those of transactions."""
     first_words = (query["sql"].split()[0] for query in captured)
     return [word for word in first_words if word not in TRANSACTION]
 
 
 def redeem(app: ClientApp, token: str, **members: Any) -> Any:
-    """Redeem, under a correlation id that is known."""
+    """Redeem with a fixed correlation ID."""
     device = members or {"deviceInformation": {}}
     body = {"parameters": [{"name": "sessionToken", "value": token}], **device}
     return app.call("/ags/signOnWithSessionToken", body, x_correlation_id=ID)
@@ -73,25 +73,25 @@ def events(tenant_id: str = "nagra") -> list[tuple[str, str, int]]:
 
 
 def change(model: Any, **fields: Any) -> None:
-    """Change the only row of nagra, past the models: no version tells of it."""
+    """Change the only row of nagra with `update()`, which does not increment the version."""
     rows = model.objects.filter(pk="nagra") if model is Tenant else model.objects.for_tenant("nagra")
     assert rows.update(**fields) == 1
 
 
-# What is given
+# The response and the rows
 
 
-def test_the_bundle_is_what_the_contract_shows(app: ClientApp) -> None:
+def test_the_response_follows_the_contract(app: ClientApp) -> None:
     before = database_now().timestamp()
     answer = app.sign_on("Kühn 7")
     after = database_now().timestamp()
     assert answer.status_code == 201
     assert answer.headers["Content-Type"] == "application/json"
     assert answer.headers["Cache-Control"] == "no-store"
-    given = answer.json()
-    access, refresh = given.pop("access_token"), given.pop("refresh_token")
+    body = answer.json()
+    access, refresh = body.pop("access_token"), body.pop("refresh_token")
     (device,) = devices()
-    assert given == {
+    assert body == {
         "token_type": "bearer",
         "client_id": device.client_id,
         "accountId": "Kühn 7",
@@ -99,7 +99,7 @@ def test_the_bundle_is_what_the_contract_shows(app: ClientApp) -> None:
         "refresh_expires_in": 172800,
         "fixed_refresh_expires_in": 7776000,
     }
-    assert all(type(given[name]) is int for name in given if name.endswith("_in"))
+    assert all(type(body[name]) is int for name in body if name.endswith("_in"))
     assert re.fullmatch("[0-9a-f]{32}", device.client_id)
 
     claims = jwt.decode(access, options={"verify_signature": False})
@@ -130,21 +130,19 @@ def test_the_bundle_is_what_the_contract_shows(app: ClientApp) -> None:
     assert claims == common | {"typ": "RefreshAuthN"}
 
 
-def test_the_access_token_follows_what_the_tenant_sets(nagra: HeadEnd, app: ClientApp) -> None:
+def test_the_access_token_follows_the_settings_of_the_tenant(nagra: HeadEnd, app: ClientApp) -> None:
     tenant = Tenant.objects.get(pk="nagra")
     tenant.issuer, tenant.audience = "https://ags.nagra.example", "platform"
     tenant.access_token_ttl, tenant.refresh_token_ttl, tenant.sign_on_ttl = 61, 9000, 8000
     tenant.save()
-    given = app.sign_on().json()
-    claims = jwt.decode(given["access_token"], options={"verify_signature": False})
+    body = app.sign_on().json()
+    claims = jwt.decode(body["access_token"], options={"verify_signature": False})
     assert (claims["iss"], claims["aud"], claims["exp"] - claims["iat"]) == (tenant.issuer, "platform", 61)
-    lives = [given[f"{name}expires_in"] for name in ("", "refresh_", "fixed_refresh_")]
-    assert lives == [61, 8000, 8000], "no refresh token outlives its sign-on"
+    lifetimes = [body[f"{name}expires_in"] for name in ("", "refresh_", "fixed_refresh_")]
+    assert lifetimes == [61, 8000, 8000], "no refresh token outlives its sign-on"
 
 
-def test_a_tenant_can_have_its_access_tokens_signed_with_a_secret_it_shares(
-    nagra: HeadEnd, app: ClientApp
-) -> None:
+def test_access_tokens_can_be_signed_with_a_shared_secret(nagra: HeadEnd, app: ClientApp) -> None:
     tenant = Tenant.objects.get(pk="nagra")
     tenant.signing_algorithm = "HS256"
     tenant.save()
@@ -163,20 +161,20 @@ INFORMATION = {
     "securePlayer": {"codecs": ["AVC", "HEVC"], "DRMs": []},
     "CPU": {"neon": True, "cores": 4, "load": 0.5},
     "GPU": None,
-    "what nobody foresaw": {"": [[], {}, False, 1.5, -(2**60), "x" * 5000]},
+    "an unknown member": {"": [[], {}, False, 1.5, -(2**60), "x" * 5000]},
 }
 
 
 @pytest.mark.parametrize("information", [INFORMATION, {}], ids=["much", "nothing"])
-def test_the_device_information_is_kept_whole(app: ClientApp, information: dict[str, Any]) -> None:
+def test_the_device_information_is_stored_unchanged(app: ClientApp, information: dict[str, Any]) -> None:
     assert app.sign_on(deviceInformation=information, somethingElse=1).status_code == 201
     (device,) = devices()
     assert device.information == information
 
 
-def test_the_rows_say_who_when_and_by_what_and_hold_no_token(app: ClientApp) -> None:
+def test_the_rows_contain_everything_but_the_tokens(app: ClientApp) -> None:
     token = app.session_token()
-    given = redeem(app, token).json()
+    body = redeem(app, token).json()
     (row,), (device,) = SessionToken.objects.for_tenant("nagra"), devices()
     account = Account.objects.for_tenant("nagra").get()
     assert (account.account_id, account.status) == ("account-1", "active")
@@ -186,20 +184,18 @@ def test_the_rows_say_who_when_and_by_what_and_hold_no_token(app: ClientApp) -> 
     assert device.fixed_expires_at - device.signed_on_at == timedelta(days=90)
     assert (device.ended_at, device.end_reason, device.used) == (None, "", [])
     stored = repr([SessionToken.unscoped.values().get(), Device.unscoped.values().get()])
-    assert not [
-        secret for secret in (token, given["access_token"], given["refresh_token"]) if secret in stored
-    ]
+    assert not [secret for secret in (token, body["access_token"], body["refresh_token"]) if secret in stored]
 
 
-def test_each_first_sign_on_makes_a_device(app: ClientApp) -> None:
-    given = [app.sign_on().json() for _ in range(3)]
+def test_each_first_sign_on_registers_a_device(app: ClientApp) -> None:
+    bodies = [app.sign_on().json() for _ in range(3)]
     for name in ("client_id", "access_token", "refresh_token"):
-        assert len({one[name] for one in given}) == 3
+        assert len({body[name] for body in bodies}) == 3
     assert len(devices()) == 3
     assert Account.objects.for_tenant("nagra").count() == 1
 
 
-# What is not in order
+# Invalid requests
 
 
 BODIES: dict[str, dict[str, Any]] = {
@@ -221,17 +217,17 @@ BODIES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("members", BODIES.values(), ids=BODIES)
-def test_exactly_one_of_device_information_and_client_id_must_be_there(
+def test_exactly_one_of_device_information_and_client_id_is_required(
     app: ClientApp, members: dict[str, Any]
 ) -> None:
     token = app.session_token()
     body = {"parameters": [{"name": "sessionToken", "value": token}], **members}
     answer = app.call("/ags/signOnWithSessionToken", body, x_correlation_id=ID)
     assert whole(answer) == MALFORMED
-    assert app.redeem(token).status_code == 201, "the token is unspent"
+    assert app.redeem(token).status_code == 201, "the token is not redeemed"
 
 
-def test_a_client_id_of_the_full_length_is_looked_up(app: ClientApp) -> None:
+def test_a_client_id_of_the_maximum_length_is_looked_up(app: ClientApp) -> None:
     assert whole(redeem(app, app.session_token(), clientId="x" * 128)) == UNKNOWN
 
 
@@ -252,12 +248,12 @@ def test_the_only_parameter_is_the_session_token(app: ClientApp, parameters: Any
     assert (answer.status_code, answer.json()["reason"]) == (400, reason)
 
 
-def test_the_name_of_the_parameter_is_matched_without_regard_to_case(app: ClientApp) -> None:
+def test_the_name_of_the_parameter_is_case_insensitive(app: ClientApp) -> None:
     body = {"parameters": [{"name": "SESSIONTOKEN", "value": app.session_token()}], "deviceInformation": {}}
     assert app.call("/ags/signOnWithSessionToken", body).status_code == 201
 
 
-NOT_IN_ORDER: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+INVALID_REQUESTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "no tenant": ({}, {"nv_tenant_id": None}),
     "no service": ({}, {"x_auth_service_id": None}),
     "two services": ({}, {"x_auth_service_id": "a,b"}),
@@ -272,8 +268,8 @@ NOT_IN_ORDER: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize(("members", "headers"), NOT_IN_ORDER.values(), ids=NOT_IN_ORDER)
-def test_nothing_is_read_before_headers_and_body_are_in_order(
+@pytest.mark.parametrize(("members", "headers"), INVALID_REQUESTS.values(), ids=INVALID_REQUESTS)
+def test_the_database_is_not_read_before_headers_and_body_are_valid(
     app: ClientApp, members: dict[str, Any], headers: dict[str, Any]
 ) -> None:
     parameter = {"name": "sessionToken", "value": "no such token"}
@@ -284,10 +280,10 @@ def test_nothing_is_read_before_headers_and_body_are_in_order(
     assert list(captured) == []
     with CaptureQueriesContext(connection) as captured:
         assert app.call("/ags/signOnWithSessionToken", good).status_code == 401
-    assert list(captured) != [], "what was changed was at fault"
+    assert list(captured) != [], "only the change is rejected"
 
 
-# What proves nothing
+# Invalid tokens
 
 
 def other_service(app: ClientApp, token: str) -> str:
@@ -307,7 +303,7 @@ def other_tenant(app: ClientApp, token: str) -> str:
     return ClientApp(sunrise).session_token()
 
 
-def spent(app: ClientApp, token: str) -> str:
+def redeemed(app: ClientApp, token: str) -> str:
     assert app.redeem(token).status_code == 201
     return token
 
@@ -322,7 +318,7 @@ def revoked(app: ClientApp, token: str) -> str:
     return token
 
 
-def cut_off_by_the_account(app: ClientApp, token: str) -> str:
+def revoked_with_account(app: ClientApp, token: str) -> str:
     revoke_issued(Account.objects.for_tenant("nagra").create(tenant_id="nagra", account_id="account-1"))
     return token
 
@@ -334,32 +330,32 @@ def of_a_revoked_key(app: ClientApp, token: str) -> str:
     return token
 
 
-WORTHLESS: dict[str, tuple[Callable[[ClientApp, str], str], str]] = {
+INVALID_TOKENS: dict[str, tuple[Callable[[ClientApp, str], str], str]] = {
     "unknown": (lambda app, token: "a" * 26, "token_unknown"),
     "empty": (lambda app, token: "", "token_unknown"),
     "in capital letters": (lambda app, token: token.upper(), "token_unknown"),
     "an injection": (lambda app, token: "' OR 1=1 --", "token_unknown"),
     "in letters of another script": (lambda app, token: "\u0430" * 26, "token_unknown"),
     "expired": (expired, "token_expired"),
-    "spent": (spent, "token_spent"),
+    "redeemed": (redeemed, "token_spent"),
     "revoked": (revoked, "revoked"),
-    "cut off": (cut_off_by_the_account, "revoked"),
+    "revoked with the account": (revoked_with_account, "revoked"),
     "of a revoked key": (of_a_revoked_key, "key_not_in_force"),
     "of another service": (other_service, "token_unknown"),
     "of another tenant": (other_tenant, "token_unknown"),
 }
 
 
-@pytest.mark.parametrize(("make", "reason"), WORTHLESS.values(), ids=WORTHLESS)
+@pytest.mark.parametrize(("invalidate", "reason"), INVALID_TOKENS.values(), ids=INVALID_TOKENS)
 @pytest.mark.parametrize("members", [{}, {"clientId": "x"}], ids=["first", "later"])
-def test_a_worthless_token_has_one_answer_to_the_byte_and_the_log_tells_why(
+def test_every_invalid_token_gets_the_same_response_and_its_reason_is_logged(
     app: ClientApp,
     caplog: pytest.LogCaptureFixture,
-    make: Callable[[ClientApp, str], str],
+    invalidate: Callable[[ClientApp, str], str],
     reason: str,
     members: dict[str, Any],
 ) -> None:
-    token = make(app, app.session_token())
+    token = invalidate(app, app.session_token())
     before = len(devices())
     caplog.clear()
     caplog.set_level("INFO")
@@ -368,16 +364,16 @@ def test_a_worthless_token_has_one_answer_to_the_byte_and_the_log_tells_why(
     assert len(devices()) == before
 
 
-def test_a_token_lives_and_dies_by_the_clock_of_the_database(app: ClientApp) -> None:
+def test_a_token_expires_by_the_databases_clock(app: ClientApp) -> None:
     with time_machine.travel(datetime.now(UTC) + timedelta(hours=5), tick=True):
-        assert app.sign_on().status_code == 201, "this process is early; the database is not"
+        assert app.sign_on().status_code == 201, "the clock of the database is right"
     token = app.session_token()
     SessionToken.objects.for_tenant("nagra").update(expires_at=datetime.now(UTC) - timedelta(seconds=1))
     with time_machine.travel(datetime.now(UTC) - timedelta(hours=5), tick=True):
         assert whole(redeem(app, token)) == NOT_ACCEPTED
 
 
-def test_a_second_redemption_is_one_security_event_that_counts(app: ClientApp) -> None:
+def test_repeated_redemptions_are_counted_in_one_security_event(app: ClientApp) -> None:
     token = app.session_token("Kühn 7")
     first = redeem(app, token).json()
     assert events() == []
@@ -390,10 +386,10 @@ def test_a_second_redemption_is_one_security_event_that_counts(app: ClientApp) -
     assert (event.times, event.correlation_id) == (4, ID)
     assert row.redeemed_at <= event.first_at <= event.latest_at
     app.tokens = first
-    assert app.refresh().status_code == 200, "the sign-on of the first one goes on"
+    assert app.refresh().status_code == 200, "the first sign-on stays valid"
 
 
-def test_what_was_never_a_token_fills_no_table(app: ClientApp) -> None:
+def test_an_unknown_token_stores_nothing(app: ClientApp) -> None:
     app.session_token()
     for token in ("a" * 26, "", "x" * 128):
         redeem(app, token)
@@ -402,7 +398,7 @@ def test_what_was_never_a_token_fills_no_table(app: ClientApp) -> None:
     assert not Account.unscoped.exists()
 
 
-# What is proven, but not permitted: the token stays unspent
+# Rejections that do not redeem the token
 
 
 def suspended(app: ClientApp) -> Callable[[], None]:
@@ -417,8 +413,8 @@ def cancelled(app: ClientApp) -> Callable[[], None]:
     return lambda: change(Account, status=AccountStatus.ACTIVE)
 
 
-def made_suspended(app: ClientApp) -> Callable[[], None]:
-    """Staff made the account before it ever signed on."""
+def added_and_suspended(app: ClientApp) -> Callable[[], None]:
+    """Staff have added the account before its first sign-on."""
     account = Account(tenant_id="nagra", account_id="account-1", status=AccountStatus.SUSPENDED)
     account.save()
     return lambda: change(Account, status=AccountStatus.ACTIVE)
@@ -452,12 +448,12 @@ def disabled_device(app: ClientApp) -> Callable[[], None]:
     return lambda: change(Device, status=DeviceStatus.ENABLED)
 
 
-FORBIDDEN: dict[str, tuple[Callable[[ClientApp], Callable[[], None]], dict[str, Any], bool]] = {
+REJECTIONS: dict[str, tuple[Callable[[ClientApp], Callable[[], None]], dict[str, Any], bool]] = {
     "cancelled": (cancelled, CANCELLED, False),
     "cancelled, known device": (cancelled, CANCELLED, True),
     "suspended": (suspended, SUSPENDED, False),
     "suspended, known device": (suspended, SUSPENDED, True),
-    "suspended before it was seen": (made_suspended, SUSPENDED, False),
+    "suspended before its first sign-on": (added_and_suspended, SUSPENDED, False),
     "the service is disabled": (no_service, NOT_AVAILABLE, False),
     "the tenant is disabled": (no_tenant, NOT_AVAILABLE, False),
     "as many devices as allowed": (full, LIMIT, False),
@@ -466,19 +462,19 @@ FORBIDDEN: dict[str, tuple[Callable[[ClientApp], Callable[[], None]], dict[str, 
 }
 
 
-@pytest.mark.parametrize("stale", [False, True], ids=["noticed", "not noticed"])
-@pytest.mark.parametrize(("forbid", "expected", "later"), FORBIDDEN.values(), ids=FORBIDDEN)
-def test_what_policy_forbids_is_a_403_that_leaves_the_token_unspent(
+@pytest.mark.parametrize("stale", [False, True], ids=["current snapshot", "stale snapshot"])
+@pytest.mark.parametrize(("reject", "expected", "later"), REJECTIONS.values(), ids=REJECTIONS)
+def test_a_403_does_not_redeem_the_token(
     app: ClientApp,
     monkeypatch: pytest.MonkeyPatch,
-    forbid: Callable[[ClientApp], Callable[[], None]],
+    reject: Callable[[ClientApp], Callable[[], None]],
     expected: dict[str, Any],
     later: bool,
     stale: bool,
 ) -> None:
     monkeypatch.setattr(tenants_snapshot, "VERSIONS_MAX_AGE", 3600.0 if stale else 0.0)
     token = app.session_token()
-    permit = forbid(app)
+    undo = reject(app)
     known = app.tokens.get("client_id")
     members = {"clientId": known} if later else {}
     before = [(device.sign_on, device.signed_on_at) for device in devices()]
@@ -486,12 +482,12 @@ def test_what_policy_forbids_is_a_403_that_leaves_the_token_unspent(
         assert whole(redeem(app, token, **members)) == expected
     assert [(device.sign_on, device.signed_on_at) for device in devices()] == before
     assert SessionToken.objects.for_tenant("nagra").filter(redeemed_at=None).count() == 1
-    permit()
+    undo()
     snapshot.invalidate("nagra")
     answer = redeem(app, token, **members)
     assert answer.status_code == 201
     assert (answer.json()["client_id"] == known) == later
-    assert events() == [], "a refusal is no second redemption"
+    assert events() == [], "a rejection is not a reuse"
 
 
 @pytest.mark.parametrize("status", [DeviceStatus.DELETED, DeviceStatus.DISABLED])
@@ -502,15 +498,13 @@ def test_the_limit_counts_the_enabled_devices_of_the_account(app: ClientApp, sta
     assert [app.sign_on().status_code for _ in range(3)] == [201, 201, 403]
     assert app.sign_on("another account").status_code == 201
     first = devices()[0]
-    assert app.sign_on(clientId=first.client_id).status_code == 201, "it is no further device"
+    assert app.sign_on(clientId=first.client_id).status_code == 201, "a known device does not count again"
     Device.objects.for_tenant("nagra").filter(pk=first.pk).update(status=status)
     assert [app.sign_on().status_code for _ in range(2)] == [201, 403]
 
 
 @pytest.mark.parametrize("limit", [0, 1])
-def test_a_limit_that_is_lowered_below_what_is_there_signs_nobody_out(
-    nagra: HeadEnd, app: ClientApp, limit: int
-) -> None:
+def test_lowering_the_device_limit_signs_no_device_out(nagra: HeadEnd, app: ClientApp, limit: int) -> None:
     kept = [app.sign_on().json() for _ in range(2)]
     tenant = Tenant.objects.get(pk="nagra")
     tenant.device_limit = limit
@@ -524,7 +518,7 @@ def test_a_limit_that_is_lowered_below_what_is_there_signs_nobody_out(
 # Later sign-ons
 
 
-def test_a_later_sign_on_takes_the_place_of_the_last_one(app: ClientApp) -> None:
+def test_a_later_sign_on_replaces_the_previous_one(app: ClientApp) -> None:
     before = app.sign_on().json()
     information, generation = devices()[0].information, app.refresh().json()
     after = app.sign_on(clientId=before["client_id"])
@@ -534,11 +528,11 @@ def test_a_later_sign_on_takes_the_place_of_the_last_one(app: ClientApp) -> None
     for old in (before, generation):
         assert app.refresh(old["refresh_token"]).status_code == 401
         assert app.sign_out(old["access_token"]).status_code == 401
-    assert events() == [], "what has been replaced is not what has been stolen"
-    assert app.refresh().status_code == 200, "the new sign-on lives on"
+    assert events() == [], "use of a replaced token is not a sign of theft"
+    assert app.refresh().status_code == 200, "the new sign-on is valid"
 
 
-def test_a_device_that_was_signed_out_signs_on_again(app: ClientApp) -> None:
+def test_a_signed_out_device_can_sign_on_again(app: ClientApp) -> None:
     client_id = app.sign_on().json()["client_id"]
     assert app.sign_out().status_code == 200
     assert app.sign_on(clientId=client_id).status_code == 201
@@ -556,15 +550,15 @@ def test_a_device_of_another_account_or_tenant_is_unknown(app: ClientApp, sunris
     assert redeem(app, token, clientId=app.tokens["client_id"]).status_code == 201
 
 
-def test_an_account_that_staff_made_is_the_one_that_signs_on(app: ClientApp) -> None:
-    made = Account(tenant_id="nagra", account_id="Kühn 7")
-    made.save()
+def test_an_account_added_by_staff_is_used_by_its_sign_on(app: ClientApp) -> None:
+    added = Account(tenant_id="nagra", account_id="Kühn 7")
+    added.save()
     assert app.sign_on("Kühn 7").status_code == 201
     assert app.sign_on("kühn 7").status_code == 201, "compared exactly"
-    assert [device.account_id == made.pk for device in devices()] == [True, False]
+    assert [device.account_id == added.pk for device in devices()] == [True, False]
 
 
-# The statements
+# SQL statements
 
 
 @pytest.mark.django_db(transaction=True)
@@ -573,7 +567,7 @@ def test_an_account_that_staff_made_is_the_one_that_signs_on(app: ClientApp) -> 
     [(False, ["UPDATE", "INSERT", "INSERT"]), (True, ["UPDATE", "UPDATE"])],
     ids=["first", "later"],
 )
-def test_a_warm_sign_on_is_at_most_three_statements_in_one_transaction(
+def test_a_warm_sign_on_needs_at_most_three_statements_in_one_transaction(
     app: ClientApp, stays_stale: None, later: bool, expected: list[str]
 ) -> None:
     app.sign_on()
@@ -586,7 +580,7 @@ def test_a_warm_sign_on_is_at_most_three_statements_in_one_transaction(
 
 
 @pytest.mark.parametrize("later", [False, True])
-def test_a_tenant_that_changed_meanwhile_is_looked_at_again_and_served(
+def test_a_request_is_retried_after_a_change_of_the_tenant(
     app: ClientApp, stays_stale: None, later: bool
 ) -> None:
     app.sign_on()
@@ -600,9 +594,7 @@ def test_a_tenant_that_changed_meanwhile_is_looked_at_again_and_served(
 
 
 @pytest.mark.parametrize("later", [False, True])
-def test_a_configuration_that_will_not_stand_still_is_a_503_and_spends_nothing(
-    app: ClientApp, later: bool
-) -> None:
+def test_constant_configuration_changes_are_a_503_and_redeem_nothing(app: ClientApp, later: bool) -> None:
     app.sign_on()
     token = app.session_token()
     members = {"clientId": app.tokens["client_id"]} if later else {}
@@ -620,7 +612,7 @@ def test_a_configuration_that_will_not_stand_still_is_a_503_and_spends_nothing(
 @pytest.mark.parametrize(
     ("second", "later"), [("INSERT INTO ags_sessions_account", False), ("UPDATE ags_sessions_device", True)]
 )
-def test_an_account_that_is_suspended_between_the_two_statements_is_refused(
+def test_an_account_that_is_suspended_between_two_statements_is_rejected(
     app: ClientApp, second: str, later: bool
 ) -> None:
     app.sign_on()
@@ -638,7 +630,7 @@ def test_an_account_that_is_suspended_between_the_two_statements_is_refused(
     assert redeem(app, token, **members).status_code == 201
 
 
-def test_where_no_key_can_sign_nothing_is_spent(nagra: HeadEnd, app: ClientApp) -> None:
+def test_without_a_signing_key_nothing_is_redeemed(nagra: HeadEnd, app: ClientApp) -> None:
     token = app.session_token()
     key = SigningKey.objects.for_tenant("nagra").get()
     key.state = KeyState.REVOKED
@@ -649,7 +641,7 @@ def test_where_no_key_can_sign_nothing_is_spent(nagra: HeadEnd, app: ClientApp) 
     assert app.redeem(token).status_code == 201
 
 
-def test_a_signing_key_that_cannot_be_decrypted_spends_nothing(
+def test_without_a_decryptable_signing_key_nothing_is_redeemed(
     app: ClientApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     token = app.session_token()
@@ -673,7 +665,7 @@ def test_a_signing_key_that_cannot_be_decrypted_spends_nothing(
         ("UPDATE ags_sessions_device", True),
     ],
 )
-def test_a_database_that_fails_in_the_middle_spends_nothing(app: ClientApp, fails: str, later: bool) -> None:
+def test_a_database_error_redeems_nothing(app: ClientApp, fails: str, later: bool) -> None:
     app.sign_on()
     before = devices()
     token = app.session_token()
@@ -687,11 +679,11 @@ def test_a_database_that_fails_in_the_middle_spends_nothing(app: ClientApp, fail
     with connection.execute_wrapper(failing):
         assert whole(redeem(app, token, **members)) == UNAVAILABLE
     assert [device.sign_on for device in devices()] == [device.sign_on for device in before]
-    assert app.refresh().status_code == 200, "what was there before is as it was"
+    assert app.refresh().status_code == 200, "the earlier sign-on is not changed"
     assert redeem(app, token, **members).status_code == 201
 
 
-def test_a_database_that_is_away_is_a_503(app: ClientApp) -> None:
+def test_an_unavailable_database_is_a_503(app: ClientApp) -> None:
     token = app.session_token()
     with database_away():
         assert whole(redeem(app, token)) == UNAVAILABLE
@@ -699,7 +691,7 @@ def test_a_database_that_is_away_is_a_503(app: ClientApp) -> None:
 
 
 @pytest.mark.parametrize("character", ["x", "\u00e4", "\U0001f4fa"])
-def test_the_longest_account_can_use_what_it_is_given(app: ClientApp, character: str) -> None:
+def test_the_tokens_of_the_longest_account_id_can_be_used(app: ClientApp, character: str) -> None:
     assert app.sign_on(character * 255).status_code == 201
     assert max(len(app.tokens[name]) for name in ("access_token", "refresh_token")) < 4096
     assert app.refresh().status_code == 200
@@ -709,7 +701,7 @@ def test_the_longest_account_can_use_what_it_is_given(app: ClientApp, character:
 @pytest.mark.parametrize(
     "origin", ["https://[:]", "https://[1:2:3]", "https://a:99999", "https://a.b:443", "http://a:80", "a", 1]
 )
-def test_what_no_browser_would_send_is_no_origin(nagra: HeadEnd, origin: Any) -> None:
+def test_an_origin_that_no_browser_sends_is_rejected(nagra: HeadEnd, origin: Any) -> None:
     tenant = Tenant.objects.get(pk="nagra")
     tenant.allowed_origins = [origin]
     with pytest.raises(ValidationError, match="origin"):

@@ -1,4 +1,4 @@
-"""Refreshing: both tokens are replaced, a lost answer is given again, a stolen token ends the sign-on."""
+"""Refreshing: rotation of tokens, the grace period, detection of reuse, and restored databases."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
 from ags.sessions.models import Account, Device, SecurityEvent
-from ags.sessions.services import database_behind as module
-from ags.sessions.services import refresh as refreshing
-from ags.sessions.services.refresh import USED_KEPT
+from ags.sessions.services import database_behind
+from ags.sessions.services.refresh import MAX_USED
 from tenants import snapshot as tenants_snapshot
 from tenants.models import KeyState, Service, SigningKey, Tenant
 from tenants.secrets.encryption import derive_keys, fingerprint
@@ -59,12 +58,12 @@ def device() -> Device:
 
 
 def claims(token: str) -> dict[str, Any]:
-    said: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
-    return said
+    payload: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
+    return payload
 
 
-def let_pass(seconds: float) -> None:
-    """Move all that the row knows of the past and of the future, instead of waiting."""
+def age_sign_on(seconds: float) -> None:
+    """Shift all times of the row into the past, instead of waiting."""
     row = device()
     for name in ("proven_at", "signed_on_at", "refresh_expires_at", "fixed_expires_at"):
         setattr(row, name, getattr(row, name) - timedelta(seconds=seconds))
@@ -72,16 +71,16 @@ def let_pass(seconds: float) -> None:
     row.save()
 
 
-def as_ags_would(said: dict[str, Any]) -> str:
+def sign_refresh_claims(payload: dict[str, Any]) -> str:
     """Sign these claims with the key of the refresh tokens."""
     key = derive_keys(b"refresh token")[0]
-    return jwt.encode(said, key, "HS256", {"kid": fingerprint(key)})
+    return jwt.encode(payload, key, "HS256", {"kid": fingerprint(key)})
 
 
 # Rotation
 
 
-def test_both_tokens_are_replaced_and_all_else_stays(signed_on: ClientApp) -> None:
+def test_a_refresh_replaces_both_tokens_and_nothing_else(signed_on: ClientApp) -> None:
     before = signed_on.tokens
     answer = signed_on.refresh()
     assert answer.status_code == 200
@@ -92,60 +91,60 @@ def test_both_tokens_are_replaced_and_all_else_stays(signed_on: ClientApp) -> No
         first, second = claims(before[name]), claims(after[name])
         assert before[name] != after[name]
         assert first.pop("jti") != second.pop("jti")
-        for moment in ("exp", "iat"):
-            assert second.pop(moment, 0) >= first.pop(moment, 0)
-        assert first == second, "fixed_exp included"
+        for claim in ("exp", "iat"):
+            assert second.pop(claim, 0) >= first.pop(claim, 0)
+        assert first == second, "including fixed_exp"
     for name in ("token_type", "client_id", "accountId", "expires_in", "refresh_expires_in"):
         assert after[name] == before[name]
     assert all(type(after[name]) is int for name in after if name.endswith("_in"))
     assert device().generation == 1
 
 
-def test_the_fixed_end_never_moves_and_no_refresh_token_outlives_it(signed_on: ClientApp) -> None:
-    let_pass(7_776_000 - 172_800 - 60)  # so that the refresh token at hand is good for a moment longer
+def test_no_refresh_token_outlives_the_fixed_expiration(signed_on: ClientApp) -> None:
+    age_sign_on(7_776_000 - 172_800 - 60)  # the refresh token is valid for another minute
     Device.unscoped.update(refresh_expires_at=F("fixed_expires_at"))
     fixed = int(device().fixed_expires_at.timestamp())
     tenant = Tenant.objects.get(pk="nagra")
     tenant.sign_on_ttl = 100_000_000
     tenant.save()
     snapshot.invalidate("nagra")
-    let_pass(150_000)
+    age_sign_on(150_000)
     for _ in range(3):
         before = database_now().timestamp()
-        given = signed_on.refresh().json()
-        said = claims(given["refresh_token"])
-        assert said["fixed_exp"] == said["exp"] == fixed - 150_000
-        assert given["refresh_expires_in"] == given["fixed_refresh_expires_in"]
+        body = signed_on.refresh().json()
+        payload = claims(body["refresh_token"])
+        assert payload["fixed_exp"] == payload["exp"] == fixed - 150_000
+        assert body["refresh_expires_in"] == body["fixed_refresh_expires_in"]
         # `exp` is rounded down, what is left to the nearest second.
-        left = [said["exp"] - now for now in (database_now().timestamp(), before)]
-        assert left[0] - 1 <= given["refresh_expires_in"] < left[1] + 2
-    let_pass(172_800 + 60 - 150_000)
+        left = [payload["exp"] - now for now in (database_now().timestamp(), before)]
+        assert left[0] - 1 <= body["refresh_expires_in"] < left[1] + 2
+    age_sign_on(172_800 + 60 - 150_000)
     assert signed_on.refresh().status_code == 401
 
 
-def test_each_refresh_token_is_good_for_as_long_as_the_tenant_says_now(signed_on: ClientApp) -> None:
+def test_the_lifetime_of_a_refresh_token_follows_the_current_settings(signed_on: ClientApp) -> None:
     tenant = Tenant.objects.get(pk="nagra")
     tenant.refresh_token_ttl, tenant.access_token_ttl = 300, 60
     tenant.save()
     snapshot.invalidate("nagra")
-    given = signed_on.refresh().json()
-    assert (given["refresh_expires_in"], given["expires_in"]) == (300, 60)
-    let_pass(301)
+    body = signed_on.refresh().json()
+    assert (body["refresh_expires_in"], body["expires_in"]) == (300, 60)
+    age_sign_on(301)
     assert whole(signed_on.refresh(x_correlation_id=ID)) == NOT_ACCEPTED
 
 
-def test_a_refresh_token_that_says_it_has_expired_has_expired(signed_on: ClientApp) -> None:
-    said = claims(signed_on.tokens["refresh_token"])
-    past = as_ags_would(said | {"exp": int(time.time()) - 1})
+def test_a_refresh_token_expires_at_its_exp(signed_on: ClientApp) -> None:
+    payload = claims(signed_on.tokens["refresh_token"])
+    past = sign_refresh_claims(payload | {"exp": int(time.time()) - 1})
     assert whole(signed_on.refresh(past, x_correlation_id=ID)) == NOT_ACCEPTED
-    assert signed_on.refresh(as_ags_would(said)).status_code == 200, "only exp was at fault"
+    assert signed_on.refresh(sign_refresh_claims(payload)).status_code == 200, "only exp was invalid"
     assert events() == []
 
 
-def test_a_refresh_token_is_read_under_every_encryption_key(signed_on: ClientApp, settings: Any) -> None:
+def test_a_refresh_token_is_valid_under_every_encryption_key(signed_on: ClientApp, settings: Any) -> None:
     old, new = settings.AGS_ENCRYPTION_KEYS[0], bytes(range(100, 132))
     settings.AGS_ENCRYPTION_KEYS = (new, old)
-    assert signed_on.refresh().status_code == 200, "and is signed with the newest from now on"
+    assert signed_on.refresh().status_code == 200, "the new token is signed with the newest key"
     SigningKey.objects.for_tenant("nagra").get().reencrypt()
     settings.AGS_ENCRYPTION_KEYS = (new,)
     assert signed_on.refresh().status_code == 200
@@ -162,12 +161,12 @@ BODIES: dict[str, tuple[bytes, str]] = {
     "an empty object without a type": (b"{}", ""),
     "an empty object of another type": (b" { } ", "text/plain;charset=UTF-8"),
     "an empty form": (b"", "application/x-www-form-urlencoded"),
-    "members that nobody asked for": (b'{"deviceInformation": {}}', "application/json"),
+    "unknown members": (b'{"deviceInformation": {}}', "application/json"),
 }
 
 
 @pytest.mark.parametrize(("body", "content_type"), BODIES.values(), ids=BODIES)
-def test_a_body_that_says_nothing_is_accepted(signed_on: ClientApp, body: bytes, content_type: str) -> None:
+def test_an_empty_body_is_accepted(signed_on: ClientApp, body: bytes, content_type: str) -> None:
     bearer = f"Bearer {signed_on.tokens['refresh_token']}"
     assert signed_on.call(PATH, body, content_type=content_type, authorization=bearer).status_code == 200
 
@@ -188,7 +187,7 @@ WRONG_BODIES = {
 
 @pytest.mark.parametrize(("body", "status"), WRONG_BODIES.values(), ids=WRONG_BODIES)
 @pytest.mark.parametrize("content_type", ["application/json", ""])
-def test_another_body_is_refused_and_uses_nothing_up(
+def test_an_invalid_body_is_rejected_and_uses_nothing_up(
     signed_on: ClientApp, body: bytes, status: int, content_type: str
 ) -> None:
     bearer = f"Bearer {signed_on.tokens['refresh_token']}"
@@ -204,7 +203,7 @@ HEADERS: dict[str, tuple[dict[str, str | None], Any]] = {
     "nv-tenant-id": ({}, 200),
     "tenantId": ({"nv_tenant_id": None, "tenantId": "nagra"}, 200),
     "both, and they agree": ({"tenantId": "nagra"}, 200),
-    "a service that is not asked for": ({"x_auth_service_id": "anything"}, 200),
+    "a header that is not needed": ({"x_auth_service_id": "anything"}, 200),
     "bearer in lower case": ({"authorization": "bearer {token}"}, 200),
     "neither": ({"nv_tenant_id": None}, missing("nv-tenant-id")),
     "both, and they differ": (
@@ -232,10 +231,12 @@ HEADERS: dict[str, tuple[dict[str, str | None], Any]] = {
 
 
 @pytest.mark.parametrize(("headers", "expected"), HEADERS.values(), ids=HEADERS)
-def test_the_headers(signed_on: ClientApp, headers: dict[str, str | None], expected: Any) -> None:
+def test_the_headers_are_validated(
+    signed_on: ClientApp, headers: dict[str, str | None], expected: Any
+) -> None:
     token = signed_on.tokens["refresh_token"]
-    given = {name: value and value.replace("{token}", token) for name, value in headers.items()}
-    answer = signed_on.refresh(**{"x_correlation_id": ID, **given})
+    filled = {name: value and value.replace("{token}", token) for name, value in headers.items()}
+    answer = signed_on.refresh(**{"x_correlation_id": ID, **filled})
     if expected == 200:
         assert answer.status_code == 200
     else:
@@ -243,12 +244,12 @@ def test_the_headers(signed_on: ClientApp, headers: dict[str, str | None], expec
         assert device().generation == 0
 
 
-def test_the_older_name_of_the_tenant_is_known_at_this_address_only(signed_on: ClientApp) -> None:
+def test_the_header_tenant_id_is_accepted_by_refresh_only(signed_on: ClientApp) -> None:
     answer = signed_on.sign_out(nv_tenant_id=None, tenantId="nagra", x_correlation_id=ID)
     assert whole(answer) == missing("nv-tenant-id")
 
 
-def test_nothing_is_read_before_headers_and_body_are_in_order(app: ClientApp) -> None:
+def test_the_database_is_not_read_before_headers_and_body_are_valid(app: ClientApp) -> None:
     wrong: list[dict[str, Any]] = [
         {"nv_tenant_id": None},
         {"authorization": None},
@@ -262,16 +263,16 @@ def test_nothing_is_read_before_headers_and_body_are_in_order(app: ClientApp) ->
     assert list(captured) == []
 
 
-# A token that has been used
+# Reuse
 
 
-def test_within_the_grace_a_used_token_gets_the_same_successor(signed_on: ClientApp) -> None:
+def test_within_the_grace_period_a_used_token_gets_the_same_successor(signed_on: ClientApp) -> None:
     first = signed_on.tokens["refresh_token"]
     second = signed_on.refresh(first).json()
     for _ in range(3):
         again = signed_on.refresh(first)
         assert again.status_code == 200
-        assert again.json()["refresh_token"] == second["refresh_token"], "to the byte"
+        assert again.json()["refresh_token"] == second["refresh_token"], "identical"
         assert again.json()["access_token"] != second["access_token"]
     assert device().generation == 1
     third = signed_on.refresh(second["refresh_token"]).json()
@@ -282,7 +283,7 @@ def test_within_the_grace_a_used_token_gets_the_same_successor(signed_on: Client
 
 
 @pytest.mark.parametrize("grace", [10, 60, 0])
-def test_after_the_grace_a_used_token_ends_the_sign_on(signed_on: ClientApp, grace: int) -> None:
+def test_after_the_grace_period_reuse_ends_the_sign_on(signed_on: ClientApp, grace: int) -> None:
     tenant = Tenant.objects.get(pk="nagra")
     tenant.refresh_grace = grace
     tenant.save()
@@ -290,9 +291,9 @@ def test_after_the_grace_a_used_token_ends_the_sign_on(signed_on: ClientApp, gra
     first = signed_on.tokens
     second = signed_on.refresh().json()
     if grace:
-        let_pass(grace // 2)
+        age_sign_on(grace // 2)
         assert signed_on.refresh(first["refresh_token"]).status_code == 200
-        let_pass(grace // 2 + 1)
+        age_sign_on(grace // 2 + 1)
     assert whole(signed_on.refresh(first["refresh_token"], x_correlation_id=ID)) == NOT_ACCEPTED
     row = device()
     assert (row.ended_at is not None, row.end_reason) == (True, "refresh_token_reused")
@@ -307,18 +308,18 @@ def test_after_the_grace_a_used_token_ends_the_sign_on(signed_on: ClientApp, gra
         1,
         ID,
     )
-    assert signed_on.sign_on(clientId=second["client_id"]).status_code == 201, "the device is not to blame"
+    assert signed_on.sign_on(clientId=second["client_id"]).status_code == 201, "the device can sign on again"
     assert signed_on.refresh().status_code == 200
 
 
-def test_the_reuse_of_a_token_that_has_expired_ends_the_sign_on_too(signed_on: ClientApp) -> None:
-    """The thief goes on while the honest client is offline."""
+def test_reuse_of_an_expired_token_ends_the_sign_on(signed_on: ClientApp) -> None:
+    """A thief uses the token while its client is offline."""
     stolen = claims(signed_on.tokens["refresh_token"])
     thief = signed_on.refresh().json()["refresh_token"]
-    past = as_ags_would(stolen | {"exp": int(time.time()) - 1})
+    past = sign_refresh_claims(stolen | {"exp": int(time.time()) - 1})
     assert whole(signed_on.refresh(past, x_correlation_id=ID)) == NOT_ACCEPTED
-    assert events() == [], "within the grace it has only expired"
-    let_pass(11)
+    assert events() == [], "within the grace period it is only expired"
+    age_sign_on(11)
     assert whole(signed_on.refresh(past, x_correlation_id=ID)) == NOT_ACCEPTED
     assert device().end_reason == "refresh_token_reused"
     assert events() == [("refresh_token_reused", "account-1", 1)]
@@ -326,22 +327,22 @@ def test_the_reuse_of_a_token_that_has_expired_ends_the_sign_on_too(signed_on: C
 
 
 @contextmanager
-def overtaken_by(refresh: Callable[[], Any]) -> Iterator[list[Any]]:
-    """Have another request refresh once between the SELECT and the UPDATE; yield a list of its response."""
+def concurrent_refresh(refresh: Callable[[], Any]) -> Iterator[list[Any]]:
+    """Let another request refresh between SELECT and UPDATE; yield a list with its response."""
     responses: list[Any] = []
 
-    def overtaken(execute: Any, sql: str, *rest: Any) -> Any:
+    def refresh_before(execute: Any, sql: str, *rest: Any) -> Any:
         if sql.lstrip().startswith("UPDATE ags_sessions_device") and not responses:
             responses.append(None)
             responses[0] = refresh()
         return execute(sql, *rest)
 
-    with connection.execute_wrapper(overtaken):
+    with connection.execute_wrapper(refresh_before):
         yield responses
 
 
-def take_a_minute_of_grace() -> None:
-    """Let no test depend on how fast it runs."""
+def set_grace_period_of_a_minute() -> None:
+    """Avoid a dependency on the speed of the test."""
     tenant = Tenant.objects.get(pk="nagra")
     tenant.refresh_grace = 60
     tenant.save()
@@ -349,22 +350,22 @@ def take_a_minute_of_grace() -> None:
 
 
 def fill_history(app: ClientApp) -> list[str]:
-    """Refresh until no further used token can be remembered; return the used ones."""
-    take_a_minute_of_grace()
+    """Refresh until the history of used tokens is full, and return them."""
+    set_grace_period_of_a_minute()
     used = []
-    for _ in range(USED_KEPT):
+    for _ in range(MAX_USED):
         used.append(app.tokens["refresh_token"])
         assert app.refresh().status_code == 200
     return used
 
 
-def test_a_refresh_that_would_forget_a_token_within_its_grace_is_refused_and_harms_nothing(
+def test_a_refresh_that_would_overflow_the_history_is_a_429_and_changes_nothing(
     signed_on: ClientApp, stays_stale: None
 ) -> None:
     used = fill_history(signed_on)
     before = Device.unscoped.values().get()
-    leaves = before["used"][0][1] + 60
-    earliest = leaves - time.time()
+    grace_end = before["used"][0][1] + 60
+    longest_wait = grace_end - time.time()
     with CaptureQueriesContext(connection) as captured:
         answer = signed_on.refresh(x_correlation_id=ID)
     assert (answer.status_code, verbs(captured)) == (429, ["SELECT"])
@@ -375,68 +376,70 @@ def test_a_refresh_that_would_forget_a_token_within_its_grace_is_refused_and_har
         "correlationId": ID,
     }
     wait = int(answer.headers["Retry-After"])
-    assert leaves - time.time() <= wait <= earliest + 1.1, "until the oldest one leaves its grace"
+    assert grace_end - time.time() <= wait <= longest_wait + 1.1, (
+        "until the grace period of the oldest token ends"
+    )
     assert Device.unscoped.values().get() == before
     last = signed_on.tokens["refresh_token"]
     for token in used:
-        assert signed_on.refresh(token).json()["refresh_token"] == last, "a retry uses nothing up"
-    let_pass(wait)
+        assert signed_on.refresh(token).json()["refresh_token"] == last, "a retry returns the same successor"
+    age_sign_on(wait)
     assert signed_on.refresh().status_code == 200
     assert events() == []
 
 
-@pytest.mark.parametrize("reused", [0, 1, USED_KEPT - 1])
-@pytest.mark.parametrize("refused", [False, True])
-def test_however_many_tokens_were_used_the_reuse_of_any_ends_the_sign_on(
-    signed_on: ClientApp, reused: int, refused: bool
+@pytest.mark.parametrize("reused", [0, 1, MAX_USED - 1])
+@pytest.mark.parametrize("rejected", [False, True])
+def test_reuse_of_any_token_of_the_history_ends_the_sign_on(
+    signed_on: ClientApp, reused: int, rejected: bool
 ) -> None:
     used = fill_history(signed_on)
-    if refused:
+    if rejected:
         assert signed_on.refresh().status_code == 429
-    let_pass(61)
+    age_sign_on(61)
     assert whole(signed_on.refresh(used[reused], x_correlation_id=ID)) == NOT_ACCEPTED
     assert device().end_reason == "refresh_token_reused"
     assert events() == [("refresh_token_reused", "account-1", 1)]
     assert whole(signed_on.refresh(x_correlation_id=ID)) == NOT_ACCEPTED
 
 
-def test_a_used_token_is_forgotten_once_its_grace_is_over(signed_on: ClientApp) -> None:
+def test_a_used_token_leaves_the_history_after_its_grace_period(signed_on: ClientApp) -> None:
     for _ in range(3):
         signed_on.refresh()
     assert [generation for generation, _ in device().used] == [0, 1, 2]
-    let_pass(11)
+    age_sign_on(11)
     signed_on.refresh()
     assert [generation for generation, _ in device().used] == [3]
 
 
-def test_the_grace_of_a_used_token_is_its_own_and_not_that_of_the_next(
+def test_each_used_token_has_its_own_grace_period(
     signed_on: ClientApp, lines: Callable[[], list[Any]]
 ) -> None:
-    take_a_minute_of_grace()
+    set_grace_period_of_a_minute()
     first = signed_on.tokens["refresh_token"]
     for _ in range(2):
         signed_on.refresh()
-        let_pass(31)
+        age_sign_on(31)
     assert [generation for generation, _ in device().used] == [0, 1]
     assert whole(signed_on.refresh(first, x_correlation_id=ID)) == NOT_ACCEPTED
     assert events() == [("refresh_token_reused", "account-1", 1)]
     assert lines() == [], "the database is not behind"
 
 
-# A database that went back in time
+# A database that has lost commits
 
 
 @dataclass
-class Behind:
-    """A sign-on with tokens of generations 0 to 5, whose row the database remembers as it was at first."""
+class RestoredSignOn:
+    """A sign-on with tokens of generations 0 to 5, whose row was restored to generation 0."""
 
     app: ClientApp
     tokens: list[str]
-    restored: dict[str, Any]
+    row: dict[str, Any]
 
     def restore(self, **changes: Any) -> None:
-        """Put the row back, as a restore does."""
-        Device.unscoped.update(**(self.restored | changes))
+        """Restore the row to its first state."""
+        Device.unscoped.update(**(self.row | changes))
 
     def refresh(self, generation: int) -> Any:
         """Refresh with the token of that generation."""
@@ -444,80 +447,80 @@ class Behind:
 
 
 @pytest.fixture
-def behind(signed_on: ClientApp) -> Behind:
-    take_a_minute_of_grace()
+def restored(signed_on: ClientApp) -> RestoredSignOn:
+    set_grace_period_of_a_minute()
     row = Device.unscoped.values().get()
     tokens = [signed_on.tokens["refresh_token"]]
     tokens += [signed_on.refresh().json()["refresh_token"] for _ in range(5)]
-    behind = Behind(signed_on, tokens, row)
-    behind.restore()
-    return behind
+    restored = RestoredSignOn(signed_on, tokens, row)
+    restored.restore()
+    return restored
 
 
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Callable[[], list[Any]]:
-    """What is logged of a database that is behind, by a process that has logged nothing yet."""
-    monkeypatch.setattr(refreshing, "database_behind", module.DatabaseBehind())
+    """Return the log records about a restored database, of a process that has not logged any yet."""
+    monkeypatch.setattr(database_behind, "reporter", database_behind.DatabaseBehindReporter())
     return lambda: [record for record in caplog.records if record.name == "ags.database"]
 
 
 @pytest.mark.parametrize("generation", [1, 3, 5])
-def test_a_token_that_the_database_has_not_reached_is_accepted_and_moves_it_forward(
-    behind: Behind, generation: int, lines: Callable[[], list[Any]], stays_stale: None
+def test_a_token_newer_than_the_database_is_accepted_and_moves_it_forward(
+    restored: RestoredSignOn, generation: int, lines: Callable[[], list[Any]], stays_stale: None
 ) -> None:
     with CaptureQueriesContext(connection) as captured:
-        answer = behind.refresh(generation)
+        answer = restored.refresh(generation)
     assert (answer.status_code, verbs(captured)) == (200, ["SELECT", "UPDATE"])
     successor = answer.json()["refresh_token"]
     row = device()
     assert row.generation == generation + 1
     assert claims(successor)["jti"] == f"{row.sign_on}.{generation + 1}"
-    again = behind.refresh(generation)
-    assert (again.status_code, again.json()["refresh_token"]) == (200, successor), "a retry as any other"
+    again = restored.refresh(generation)
+    assert (again.status_code, again.json()["refresh_token"]) == (200, successor), (
+        "a retry gets the same successor"
+    )
     assert [line.getMessage() for line in lines()] == ["database_behind"]
-    assert behind.app.refresh(successor).status_code == 200
+    assert restored.app.refresh(successor).status_code == 200
     assert (device().generation, events()) == (generation + 2, [])
 
 
-def test_a_database_that_is_behind_is_logged_once_a_minute(
-    behind: Behind, lines: Callable[[], list[Any]], monkeypatch: pytest.MonkeyPatch
+def test_a_database_that_is_behind_is_logged_at_most_once_a_minute(
+    restored: RestoredSignOn, lines: Callable[[], list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
-    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(database_behind, "time", clock)
     for clock.now, expected in [(1000.0, 1), (1001.0, 1), (1059.9, 1), (1060.0, 2), (1119.9, 2), (1120.0, 3)]:
-        behind.restore()
-        assert behind.app.refresh(behind.tokens[2], x_correlation_id=ID).status_code == 200
+        restored.restore()
+        assert restored.app.refresh(restored.tokens[2], x_correlation_id=ID).status_code == 200
         assert len(lines()) == expected
     (line, *_) = lines()
     assert (line.levelname, line.tenant, line.correlation_id) == ("ERROR", "nagra", ID)
 
 
-def test_a_copy_with_a_still_newer_token_goes_on_too(behind: Behind) -> None:
-    here = behind.refresh(2).json()["refresh_token"]
-    there = behind.refresh(5).json()["refresh_token"]
+def test_another_client_with_a_still_newer_token_stays_signed_on(restored: RestoredSignOn) -> None:
+    here = restored.refresh(2).json()["refresh_token"]
+    there = restored.refresh(5).json()["refresh_token"]
     assert claims(there)["jti"].endswith(".6")
-    for token in (*behind.tokens, here):
-        assert behind.app.refresh(token).json()["refresh_token"] == there, "within the grace of the moment"
-    assert behind.app.refresh(there).status_code == 200
+    for token in (*restored.tokens, here):
+        assert restored.app.refresh(token).json()["refresh_token"] == there, "within the grace period"
+    assert restored.app.refresh(there).status_code == 200
     assert events() == []
 
 
 @pytest.mark.parametrize("generation", range(6))
-def test_a_database_that_was_behind_knows_a_used_token_after_the_grace(
-    behind: Behind, generation: int
-) -> None:
-    behind.refresh(2)
-    behind.refresh(5)
-    let_pass(61)
-    assert whole(behind.app.refresh(behind.tokens[generation], x_correlation_id=ID)) == NOT_ACCEPTED
+def test_reuse_is_detected_after_a_restore(restored: RestoredSignOn, generation: int) -> None:
+    restored.refresh(2)
+    restored.refresh(5)
+    age_sign_on(61)
+    assert whole(restored.app.refresh(restored.tokens[generation], x_correlation_id=ID)) == NOT_ACCEPTED
     assert device().end_reason == "refresh_token_reused"
     assert events() == [("refresh_token_reused", "account-1", 1)]
 
 
-def test_what_was_used_before_the_database_went_back_gets_no_new_grace(signed_on: ClientApp) -> None:
+def test_a_restore_does_not_extend_the_grace_period(signed_on: ClientApp) -> None:
     first = signed_on.tokens["refresh_token"]
     signed_on.refresh()
-    let_pass(11)
+    age_sign_on(11)
     row = Device.unscoped.values().get()
     for _ in range(2):
         signed_on.refresh()
@@ -527,95 +530,98 @@ def test_what_was_used_before_the_database_went_back_gets_no_new_grace(signed_on
     assert events() == [("refresh_token_reused", "account-1", 1)]
 
 
-def test_a_newer_token_is_good_until_its_own_end(behind: Behind) -> None:
-    said = claims(behind.tokens[5])
-    behind.restore(refresh_expires_at=datetime.now(UTC) - timedelta(hours=1))
-    past = as_ags_would(said | {"exp": int(time.time()) - 1})
-    assert whole(behind.app.refresh(past, x_correlation_id=ID)) == NOT_ACCEPTED
-    assert whole(behind.app.refresh(behind.tokens[0], x_correlation_id=ID)) == NOT_ACCEPTED
+def test_a_newer_token_is_valid_until_its_own_expiration(restored: RestoredSignOn) -> None:
+    payload = claims(restored.tokens[5])
+    restored.restore(refresh_expires_at=datetime.now(UTC) - timedelta(hours=1))
+    past = sign_refresh_claims(payload | {"exp": int(time.time()) - 1})
+    assert whole(restored.app.refresh(past, x_correlation_id=ID)) == NOT_ACCEPTED
+    assert whole(restored.app.refresh(restored.tokens[0], x_correlation_id=ID)) == NOT_ACCEPTED
     assert device().generation == 0
-    given = behind.refresh(5).json()
-    assert 172_000 < given["refresh_expires_in"] <= 172_800
+    body = restored.refresh(5).json()
+    assert 172_000 < body["refresh_expires_in"] <= 172_800
     assert events() == []
 
 
-def ended(behind: Behind) -> None:
-    behind.restore(ended_at=datetime.now(UTC), end_reason="revoked")
+def ended(restored: RestoredSignOn) -> None:
+    restored.restore(ended_at=datetime.now(UTC), end_reason="revoked")
 
 
-def over(behind: Behind) -> None:
-    behind.restore(fixed_expires_at=datetime.now(UTC) - timedelta(seconds=1))
+def expired(restored: RestoredSignOn) -> None:
+    restored.restore(fixed_expires_at=datetime.now(UTC) - timedelta(seconds=1))
 
 
-def replaced(behind: Behind) -> None:
-    behind.restore(sign_on="0" * 32)
+def replaced(restored: RestoredSignOn) -> None:
+    restored.restore(sign_on="0" * 32)
 
 
 @pytest.mark.parametrize(
-    ("fall", "expected"),
+    ("invalidate", "expected"),
     [
         (ended, NOT_ACCEPTED),
-        (over, NOT_ACCEPTED),
+        (expired, NOT_ACCEPTED),
         (replaced, NOT_ACCEPTED),
-        (lambda behind: behind.restore(status="deleted"), UNKNOWN),
-        (lambda behind: behind.restore(status="disabled"), DISABLED),
-        (lambda behind: change(Account, status="suspended"), SUSPENDED),
-        (lambda behind: change(Account, revoked_before=datetime.now(UTC)), NOT_ACCEPTED),
-        (lambda behind: Device.unscoped.all().delete(), NOT_ACCEPTED),
+        (lambda restored: restored.restore(status="deleted"), UNKNOWN),
+        (lambda restored: restored.restore(status="disabled"), DISABLED),
+        (lambda restored: change(Account, status="suspended"), SUSPENDED),
+        (lambda restored: change(Account, revoked_before=datetime.now(UTC)), NOT_ACCEPTED),
+        (lambda restored: Device.unscoped.all().delete(), NOT_ACCEPTED),
     ],
-    ids=["ended", "over", "replaced", "deleted", "disabled", "suspended", "revoked", "gone"],
+    ids=["ended", "expired", "replaced", "deleted", "disabled", "suspended", "revoked", "gone"],
 )
-def test_a_newer_token_of_what_does_not_stand_is_refused_and_moves_nothing(
-    behind: Behind, fall: Callable[[Behind], None], expected: Any, lines: Callable[[], list[Any]]
+def test_a_newer_token_of_an_invalid_sign_on_is_rejected_and_changes_nothing(
+    restored: RestoredSignOn,
+    invalidate: Callable[[RestoredSignOn], None],
+    expected: Any,
+    lines: Callable[[], list[Any]],
 ) -> None:
-    fall(behind)
+    invalidate(restored)
     rows = list(Device.unscoped.values())
-    assert whole(behind.app.refresh(behind.tokens[5], x_correlation_id=ID)) == expected
+    assert whole(restored.app.refresh(restored.tokens[5], x_correlation_id=ID)) == expected
     assert list(Device.unscoped.values()) == rows
     assert (events(), lines()) == ([], [])
 
 
-def test_a_newer_token_is_refused_where_the_history_has_no_room_for_what_it_skips(
+def test_a_newer_token_that_would_overflow_the_history_is_a_429(
     signed_on: ClientApp,
 ) -> None:
     fill_history(signed_on)
     row = device()
-    Device.unscoped.update(generation=USED_KEPT - 1, used=row.used[:-1])
+    Device.unscoped.update(generation=MAX_USED - 1, used=row.used[:-1])
     answer = signed_on.refresh()
     assert (answer.status_code, answer.json()["reason"]) == (429, "too_many_refreshes")
-    let_pass(int(answer.headers["Retry-After"]))
+    age_sign_on(int(answer.headers["Retry-After"]))
     assert signed_on.refresh().status_code == 200
     assert events() == []
 
 
 @pytest.mark.parametrize(("slower", "faster"), [(2, 5), (5, 2), (5, 4), (0, 5), (5, 0)])
-def test_two_copies_that_find_the_database_behind_at_once_both_go_on(
-    behind: Behind, slower: int, faster: int
+def test_concurrent_newer_tokens_are_both_accepted(
+    restored: RestoredSignOn, slower: int, faster: int
 ) -> None:
-    with overtaken_by(lambda: behind.refresh(faster)) as first:
-        second = behind.refresh(slower)
+    with concurrent_refresh(lambda: restored.refresh(faster)) as first:
+        second = restored.refresh(slower)
     assert [first[0].status_code, second.status_code] == [200, 200]
     assert device().generation == 6
-    assert behind.app.refresh(second.json()["refresh_token"]).status_code == 200
+    assert restored.app.refresh(second.json()["refresh_token"]).status_code == 200
     assert events() == []
 
 
-# What stands behind it is asked each time
+# Rejections
 
 
-def of_the_account(status: str) -> Callable[[], None]:
+def set_account_status(status: str) -> Callable[[], None]:
     return lambda: change(Account, status=status)
 
 
-def of_the_device(status: str) -> Callable[[], None]:
+def set_device_status(status: str) -> Callable[[], None]:
     return lambda: change(Device, status=status)
 
 
-FORBIDDEN: dict[str, tuple[Callable[[], None], Callable[[], None], dict[str, Any]]] = {
-    "cancelled": (of_the_account("cancelled"), of_the_account("active"), CANCELLED),
-    "suspended": (of_the_account("suspended"), of_the_account("active"), SUSPENDED),
-    "the device is deleted": (of_the_device("deleted"), of_the_device("enabled"), UNKNOWN),
-    "the device is disabled": (of_the_device("disabled"), of_the_device("enabled"), DISABLED),
+REJECTIONS: dict[str, tuple[Callable[[], None], Callable[[], None], dict[str, Any]]] = {
+    "cancelled": (set_account_status("cancelled"), set_account_status("active"), CANCELLED),
+    "suspended": (set_account_status("suspended"), set_account_status("active"), SUSPENDED),
+    "the device is deleted": (set_device_status("deleted"), set_device_status("enabled"), UNKNOWN),
+    "the device is disabled": (set_device_status("disabled"), set_device_status("enabled"), DISABLED),
     "the service is disabled": (
         lambda: change(Service, enabled=False),
         lambda: change(Service, enabled=True),
@@ -629,33 +635,33 @@ FORBIDDEN: dict[str, tuple[Callable[[], None], Callable[[], None], dict[str, Any
 }
 
 
-@pytest.mark.parametrize("stale", [False, True], ids=["noticed", "not noticed"])
-@pytest.mark.parametrize(("forbid", "permit", "expected"), FORBIDDEN.values(), ids=FORBIDDEN)
-def test_what_policy_forbids_is_a_403_until_it_is_permitted_again(
+@pytest.mark.parametrize("stale", [False, True], ids=["current snapshot", "stale snapshot"])
+@pytest.mark.parametrize(("reject", "undo", "expected"), REJECTIONS.values(), ids=REJECTIONS)
+def test_a_403_lasts_until_its_cause_is_removed(
     signed_on: ClientApp,
     monkeypatch: pytest.MonkeyPatch,
-    forbid: Callable[[], None],
-    permit: Callable[[], None],
+    reject: Callable[[], None],
+    undo: Callable[[], None],
     expected: dict[str, Any],
     stale: bool,
 ) -> None:
     monkeypatch.setattr(tenants_snapshot, "VERSIONS_MAX_AGE", 3600.0 if stale else 0.0)
     used = signed_on.tokens["refresh_token"]
     signed_on.refresh()
-    let_pass(60)
-    forbid()
+    age_sign_on(60)
+    reject()
     for token in (signed_on.tokens["refresh_token"], used):
         assert whole(signed_on.refresh(token, x_correlation_id=ID)) == expected
-    assert events() == [], "what is forbidden is not what has been stolen"
-    permit()
+    assert events() == [], "use of a rejected token is not a sign of theft"
+    undo()
     snapshot.invalidate("nagra")
     assert signed_on.refresh().status_code == 200
 
 
-# The statements
+# SQL statements
 
 
-def test_a_refresh_is_at_most_three_statements(signed_on: ClientApp, stays_stale: None) -> None:
+def test_a_refresh_needs_at_most_three_statements(signed_on: ClientApp, stays_stale: None) -> None:
     used = signed_on.tokens["refresh_token"]
 
     def statements(token: str, status: int) -> list[str]:
@@ -664,15 +670,15 @@ def test_a_refresh_is_at_most_three_statements(signed_on: ClientApp, stays_stale
         return verbs(captured)
 
     assert statements(used, 200) == ["SELECT", "UPDATE"]
-    assert statements(used, 200) == ["SELECT"], "within the grace"
-    let_pass(11)
-    assert statements(used, 401) == ["SELECT", "UPDATE", "INSERT"], "the sign-on ends, and it is recorded"
-    assert statements(used, 401) == ["SELECT"], "it has ended"
+    assert statements(used, 200) == ["SELECT"], "within the grace period"
+    age_sign_on(11)
+    assert statements(used, 401) == ["SELECT", "UPDATE", "INSERT"], (
+        "the sign-on ends, and a security event is recorded"
+    )
+    assert statements(used, 401) == ["SELECT"], "the sign-on has ended"
 
 
-def test_a_tenant_that_changed_meanwhile_is_looked_at_again_and_served(
-    signed_on: ClientApp, stays_stale: None
-) -> None:
+def test_a_request_is_retried_after_a_change_of_the_tenant(signed_on: ClientApp, stays_stale: None) -> None:
     tenant = Tenant.objects.get(pk="nagra")
     tenant.access_token_ttl = 77
     tenant.save()
@@ -681,7 +687,7 @@ def test_a_tenant_that_changed_meanwhile_is_looked_at_again_and_served(
     assert device().generation == 1
 
 
-def test_a_configuration_that_will_not_stand_still_is_a_503_and_uses_nothing_up(
+def test_constant_configuration_changes_are_a_503_and_use_nothing_up(
     signed_on: ClientApp,
 ) -> None:
     def changing(execute: Any, sql: str, *rest: Any) -> Any:
@@ -695,7 +701,7 @@ def test_a_configuration_that_will_not_stand_still_is_a_503_and_uses_nothing_up(
     assert signed_on.refresh().status_code == 200
 
 
-def test_where_no_key_can_sign_nothing_is_used_up(signed_on: ClientApp) -> None:
+def test_without_a_signing_key_nothing_is_used_up(signed_on: ClientApp) -> None:
     key = SigningKey.objects.for_tenant("nagra").get()
     key.state = KeyState.REVOKED
     key.save()
@@ -704,7 +710,7 @@ def test_where_no_key_can_sign_nothing_is_used_up(signed_on: ClientApp) -> None:
     assert device().generation == 0
 
 
-def test_a_database_that_fails_in_the_middle_uses_nothing_up(signed_on: ClientApp) -> None:
+def test_a_database_error_uses_nothing_up(signed_on: ClientApp) -> None:
     def failing(execute: Any, sql: str, *rest: Any) -> Any:
         if sql.lstrip().startswith("UPDATE ags_sessions_device"):
             raise OperationalError("server closed the connection")
@@ -715,16 +721,16 @@ def test_a_database_that_fails_in_the_middle_uses_nothing_up(signed_on: ClientAp
     assert signed_on.refresh().status_code == 200
 
 
-def test_somebody_who_was_faster_between_the_two_statements_gets_the_same(signed_on: ClientApp) -> None:
+def test_concurrent_refreshes_get_the_same_successor(signed_on: ClientApp) -> None:
     token = signed_on.tokens["refresh_token"]
-    with overtaken_by(lambda: signed_on.refresh(token)) as faster:
+    with concurrent_refresh(lambda: signed_on.refresh(token)) as faster:
         slower = signed_on.refresh(token)
     assert [slower.status_code, faster[0].status_code] == [200, 200]
     assert slower.json()["refresh_token"] == faster[0].json()["refresh_token"]
     assert (device().generation, events()) == (1, [])
 
 
-# Tokens that are something else
+# Forged and confused tokens
 
 
 def b64(part: dict[str, Any]) -> str:
@@ -735,13 +741,13 @@ def without_signature(token: str, alg: str) -> str:
     return f"{b64(jwt.get_unverified_header(token) | {'alg': alg})}.{b64(claims(token))}.AAAA"
 
 
-def tampered(token: str, **said: Any) -> str:
+def tampered(token: str, **payload: Any) -> str:
     head, _, signature = token.split(".")
-    return f"{head}.{b64(claims(token) | said)}.{signature}"
+    return f"{head}.{b64(claims(token) | payload)}.{signature}"
 
 
 def with_public_key(app: ClientApp, token: str, form: PublicFormat, encoding: Encoding) -> str:
-    """Signed with HS256 and what everybody can read as the secret, the oldest trick (RFC 8725, 2.1)."""
+    """Sign with HS256 and the public key as the secret (RFC 8725, 2.1)."""
     key = SigningKey.objects.for_tenant("nagra").get()
     secret = key.secret().public_key().public_bytes(encoding, form)
     signed = f"{b64({'alg': 'HS256', 'kid': key.kid})}.{b64(claims(token))}"
@@ -749,23 +755,23 @@ def with_public_key(app: ClientApp, token: str, form: PublicFormat, encoding: En
     return f"{signed}.{base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}"
 
 
-def by_the_tenants_key(said: dict[str, Any], **header: Any) -> str:
+def sign_with_tenant_key(payload: dict[str, Any], **header: Any) -> str:
     key = SigningKey.objects.for_tenant("nagra").get()
-    return jwt.encode(said, key.secret(), key.algorithm, {"kid": key.kid, **header})
+    return jwt.encode(payload, key.secret(), key.algorithm, {"kid": key.kid, **header})
 
 
-def by_another_key(said: dict[str, Any], **header: str) -> str:
+def sign_with_another_key(payload: dict[str, Any], **header: str) -> str:
     kid = SigningKey.objects.for_tenant("nagra").get().kid
     key = SigningKey.generate(Tenant(id="nagra"))
-    return jwt.encode(said, key.secret(), "ES256", {"kid": kid, **header})
+    return jwt.encode(payload, key.secret(), "ES256", {"kid": kid, **header})
 
 
-def by_the_head_end(app: ClientApp, said: dict[str, Any]) -> str:
-    return jwt.encode(said, app.head_end.secret, "HS256", {"kid": app.head_end.kid})
+def sign_with_head_end_key(app: ClientApp, payload: dict[str, Any]) -> str:
+    return jwt.encode(payload, app.head_end.secret, "HS256", {"kid": app.head_end.kid})
 
 
-def psychic(token: str) -> str:
-    """An ECDSA signature of zeros, which broken libraries accept for everything."""
+def with_signature_of_zeros(token: str) -> str:
+    """Append an ECDSA signature of zeros, which some libraries have accepted (CVE-2022-21449)."""
     return token.rpartition(".")[0] + "." + "A" * 86
 
 
@@ -775,7 +781,7 @@ DER = (PublicFormat.SubjectPublicKeyInfo, Encoding.DER)
 PEM = (PublicFormat.SubjectPublicKeyInfo, Encoding.PEM)
 POINT = (PublicFormat.UncompressedPoint, Encoding.X962)
 
-CONFUSED: dict[str, tuple[Make, tuple[str, ...]]] = {
+INVALID_TOKENS: dict[str, tuple[Make, tuple[str, ...]]] = {
     "an access token": (lambda app, a, r: a, REFRESH),
     "a refresh token": (lambda app, a, r: r, ("sign-out",)),
     "garbage": (lambda app, a, r: "garbage", BOTH),
@@ -783,31 +789,37 @@ CONFUSED: dict[str, tuple[Make, tuple[str, ...]]] = {
     "letters of another script": (lambda app, a, r: "\u00e4.\u00e4.\u00e4", BOTH),
     "too long": (lambda app, a, r: a + "A" * 8192, BOTH),
     "an operator token": (lambda app, a, r: app.head_end.token(), BOTH),
-    "access claims, signed by the head-end": (lambda app, a, r: by_the_head_end(app, claims(a)), BOTH),
-    "refresh claims, signed by the head-end": (lambda app, a, r: by_the_head_end(app, claims(r)), BOTH),
-    "access claims under the key of refresh tokens": (lambda app, a, r: as_ags_would(claims(a)), BOTH),
-    "refresh claims under the key of access tokens": (lambda app, a, r: by_the_tenants_key(claims(r)), BOTH),
+    "access claims, signed by the head-end": (lambda app, a, r: sign_with_head_end_key(app, claims(a)), BOTH),
+    "refresh claims, signed by the head-end": (
+        lambda app, a, r: sign_with_head_end_key(app, claims(r)),
+        BOTH,
+    ),
+    "access claims under the key of refresh tokens": (lambda app, a, r: sign_refresh_claims(claims(a)), BOTH),
+    "refresh claims under the key of access tokens": (
+        lambda app, a, r: sign_with_tenant_key(claims(r)),
+        BOTH,
+    ),
     "refresh claims with the typ of access tokens": (
-        lambda app, a, r: as_ags_would(claims(r) | {"typ": "DevAuthN"}),
+        lambda app, a, r: sign_refresh_claims(claims(r) | {"typ": "DevAuthN"}),
         BOTH,
     ),
     "access claims with the typ of refresh tokens": (
-        lambda app, a, r: by_the_tenants_key(claims(a) | {"typ": "RefreshAuthN"}),
+        lambda app, a, r: sign_with_tenant_key(claims(a) | {"typ": "RefreshAuthN"}),
         BOTH,
     ),
-    "no typ": (lambda app, a, r: by_the_tenants_key({**claims(a), "typ": None}), BOTH),
+    "no typ": (lambda app, a, r: sign_with_tenant_key({**claims(a), "typ": None}), BOTH),
     "another tenant's claims": (
-        lambda app, a, r: by_the_tenants_key({**claims(a), "tenantId": "sunrise"}),
+        lambda app, a, r: sign_with_tenant_key({**claims(a), "tenantId": "sunrise"}),
         BOTH,
     ),
     "refresh claims of another tenant": (
-        lambda app, a, r: as_ags_would({**claims(r), "tenantId": "sunrise"}),
+        lambda app, a, r: sign_refresh_claims({**claims(r), "tenantId": "sunrise"}),
         BOTH,
     ),
     "alg none": (lambda app, a, r: without_signature(a, "none"), BOTH),
     "alg none for a refresh token": (lambda app, a, r: without_signature(r, "none"), BOTH),
     "an empty signature": (lambda app, a, r: a.rpartition(".")[0] + ".", BOTH),
-    "a signature of zeros": (lambda app, a, r: psychic(a), BOTH),
+    "a signature of zeros": (lambda app, a, r: with_signature_of_zeros(a), BOTH),
     "the public key in DER as a secret": (lambda app, a, r: with_public_key(app, a, *DER), BOTH),
     "the public key in PEM as a secret": (lambda app, a, r: with_public_key(app, a, *PEM), BOTH),
     "the point of the public key as a secret": (lambda app, a, r: with_public_key(app, a, *POINT), BOTH),
@@ -815,38 +827,38 @@ CONFUSED: dict[str, tuple[Make, tuple[str, ...]]] = {
         lambda app, a, r: with_public_key(app, r, *DER),
         BOTH,
     ),
-    "another key under the same kid": (lambda app, a, r: by_another_key(claims(a)), BOTH),
-    "an unknown kid": (lambda app, a, r: by_the_tenants_key(claims(a), kid="unknown"), BOTH),
-    "the header has crit": (lambda app, a, r: by_the_tenants_key(claims(a), crit=["exp"]), BOTH),
+    "another key under the same kid": (lambda app, a, r: sign_with_another_key(claims(a)), BOTH),
+    "an unknown kid": (lambda app, a, r: sign_with_tenant_key(claims(a), kid="unknown"), BOTH),
+    "the header has crit": (lambda app, a, r: sign_with_tenant_key(claims(a), crit=["exp"]), BOTH),
     "another key, at an address that the header names": (
-        lambda app, a, r: by_another_key(claims(a), jku="https://x"),
+        lambda app, a, r: sign_with_another_key(claims(a), jku="https://x"),
         BOTH,
     ),
     "another account": (lambda app, a, r: tampered(a, accountId="another"), BOTH),
-    "a later end": (lambda app, a, r: tampered(a, exp=9_999_999_999), BOTH),
-    "a refresh token with a later end": (lambda app, a, r: tampered(r, exp=9_999_999_999), BOTH),
+    "a later exp": (lambda app, a, r: tampered(a, exp=9_999_999_999), BOTH),
+    "a refresh token with a later exp": (lambda app, a, r: tampered(r, exp=9_999_999_999), BOTH),
     "an access token that has expired": (
-        lambda app, a, r: by_the_tenants_key(claims(a) | {"exp": int(time.time()) - 1}),
+        lambda app, a, r: sign_with_tenant_key(claims(a) | {"exp": int(time.time()) - 1}),
         BOTH,
     ),
-    "an end that is a string": (
-        lambda app, a, r: by_the_tenants_key(claims(a) | {"exp": "9999999999"}),
+    "exp is a string": (
+        lambda app, a, r: sign_with_tenant_key(claims(a) | {"exp": "9999999999"}),
         BOTH,
     ),
-    "an end past all time": (lambda app, a, r: by_the_tenants_key(claims(a) | {"exp": 10**12}), BOTH),
-    "no end": (
-        lambda app, a, r: by_the_tenants_key({n: v for n, v in claims(a).items() if n != "exp"}),
+    "exp after the year 9999": (lambda app, a, r: sign_with_tenant_key(claims(a) | {"exp": 10**12}), BOTH),
+    "no exp": (
+        lambda app, a, r: sign_with_tenant_key({n: v for n, v in claims(a).items() if n != "exp"}),
         BOTH,
     ),
-    "no sign-on": (lambda app, a, r: by_the_tenants_key({**claims(a), "sid": ""}), BOTH),
-    "a sign-on that is a number": (lambda app, a, r: by_the_tenants_key({**claims(a), "sid": 1}), BOTH),
-    "a jti that is too long": (lambda app, a, r: by_the_tenants_key({**claims(a), "jti": "x" * 33}), BOTH),
-    "a sign-on that is none": (
-        lambda app, a, r: by_the_tenants_key({**claims(a), "sid": "x" * 32, "jti": "y" * 32}),
+    "no sign-on": (lambda app, a, r: sign_with_tenant_key({**claims(a), "sid": ""}), BOTH),
+    "a sign-on that is a number": (lambda app, a, r: sign_with_tenant_key({**claims(a), "sid": 1}), BOTH),
+    "a jti that is too long": (lambda app, a, r: sign_with_tenant_key({**claims(a), "jti": "x" * 33}), BOTH),
+    "an unknown sign-on": (
+        lambda app, a, r: sign_with_tenant_key({**claims(a), "sid": "x" * 32, "jti": "y" * 32}),
         BOTH,
     ),
-    "no device": (lambda app, a, r: by_the_tenants_key({**claims(a), "deviceId": None}), BOTH),
-    "no account": (lambda app, a, r: by_the_tenants_key({**claims(a), "accountId": None}), BOTH),
+    "no device": (lambda app, a, r: sign_with_tenant_key({**claims(a), "deviceId": None}), BOTH),
+    "no account": (lambda app, a, r: sign_with_tenant_key({**claims(a), "accountId": None}), BOTH),
     "a payload that is no object": (
         lambda app, a, r: jwt.api_jws.encode(
             b"[]",
@@ -859,27 +871,27 @@ CONFUSED: dict[str, tuple[Make, tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize(("make", "doors"), CONFUSED.values(), ids=CONFUSED)
-def test_a_token_that_is_something_else_opens_no_door(
-    signed_on: ClientApp, make: Make, doors: tuple[str, ...]
+@pytest.mark.parametrize(("make", "endpoints"), INVALID_TOKENS.values(), ids=INVALID_TOKENS)
+def test_a_forged_or_confused_token_is_rejected_everywhere(
+    signed_on: ClientApp, make: Make, endpoints: tuple[str, ...]
 ) -> None:
     resource_server = platform("nagra")
     token = make(signed_on, signed_on.tokens["access_token"], signed_on.tokens["refresh_token"])
-    if "refresh" in doors:
+    if "refresh" in endpoints:
         assert whole(signed_on.refresh(token, x_correlation_id=ID)) == NOT_ACCEPTED
-    if "sign-out" in doors:
+    if "sign-out" in endpoints:
         assert whole(signed_on.sign_out(token, x_correlation_id=ID)) == NOT_ACCEPTED
-    if "introspection" in doors:
+    if "introspection" in endpoints:
         answer = resource_server.introspect(token, hint="refresh_token")
         assert (answer.status_code, answer.json()) == (200, {"active": False})
         assert resource_server.revoke(token).status_code == 200
-    assert resource_server.sees(signed_on.tokens["access_token"]), "it has changed nothing"
+    assert resource_server.sees(signed_on.tokens["access_token"]), "the rejected token has no effect"
     assert signed_on.refresh().status_code == 200
     assert signed_on.sign_out().status_code == 200
     assert events() == []
 
 
-def test_a_token_of_another_tenant_opens_no_door(signed_on: ClientApp, sunrise: HeadEnd) -> None:
+def test_a_token_of_another_tenant_is_rejected_everywhere(signed_on: ClientApp, sunrise: HeadEnd) -> None:
     theirs = ClientApp(sunrise)
     snapshot.invalidate("sunrise")
     theirs.sign_on()
@@ -893,7 +905,7 @@ def test_a_token_of_another_tenant_opens_no_door(signed_on: ClientApp, sunrise: 
     assert theirs.sign_out().status_code == 200
 
 
-def test_a_platform_that_shares_the_secret_cannot_make_a_refresh_token(app: ClientApp) -> None:
+def test_a_platform_with_the_shared_secret_cannot_sign_refresh_tokens(app: ClientApp) -> None:
     tenant = Tenant.objects.get(pk="nagra")
     tenant.signing_algorithm = "HS256"
     tenant.save()
@@ -902,20 +914,20 @@ def test_a_platform_that_shares_the_secret_cannot_make_a_refresh_token(app: Clie
     key = SigningKey.generate(tenant, state="active", secret=secret)
     key.save()
     app.sign_on()
-    said = claims(app.tokens["refresh_token"])
-    newer = said | {"jti": said["jti"].replace(".0", ".7")}
-    for made in (
-        jwt.encode(said, secret, "HS256", {"kid": key.kid}),
+    payload = claims(app.tokens["refresh_token"])
+    newer = payload | {"jti": payload["jti"].replace(".0", ".7")}
+    for forged in (
+        jwt.encode(payload, secret, "HS256", {"kid": key.kid}),
         jwt.encode(newer, secret, "HS256", {"kid": key.kid}),
         jwt.encode(
-            said, secret, "HS256", {"kid": jwt.get_unverified_header(app.tokens["refresh_token"])["kid"]}
+            payload, secret, "HS256", {"kid": jwt.get_unverified_header(app.tokens["refresh_token"])["kid"]}
         ),
     ):
-        assert whole(app.refresh(made, x_correlation_id=ID)) == NOT_ACCEPTED
+        assert whole(app.refresh(forged, x_correlation_id=ID)) == NOT_ACCEPTED
     assert app.refresh().status_code == 200
 
 
-def test_the_times_of_a_sign_on_are_those_of_the_databases_clock(app: ClientApp) -> None:
+def test_the_times_of_a_sign_on_are_taken_from_the_databases_clock(app: ClientApp) -> None:
     before = database_now()
     with time_machine.travel(datetime.now(UTC) + timedelta(minutes=30), tick=True):
         app.sign_on()
@@ -923,5 +935,5 @@ def test_the_times_of_a_sign_on_are_those_of_the_databases_clock(app: ClientApp)
     row = device()
     for end, seconds in ((row.refresh_expires_at, 172_800), (row.fixed_expires_at, 7_776_000)):
         # SQLite counts milliseconds.
-        moment = end - timedelta(seconds=seconds)
-        assert before - timedelta(milliseconds=2) <= moment <= database_now() + timedelta(milliseconds=2)
+        started_at = end - timedelta(seconds=seconds)
+        assert before - timedelta(milliseconds=2) <= started_at <= database_now() + timedelta(milliseconds=2)

@@ -1,4 +1,4 @@
-"""Revoking: at every level, from the token to the tenant, what was granted dies and all else lives."""
+"""Revocation of tokens, sign-ons, devices, accounts, keys, services and tenants."""
 
 from __future__ import annotations
 
@@ -21,27 +21,26 @@ from tenants import snapshot as tenants_snapshot
 from tenants.models import Key, Service, SigningKey, Tenant
 from tests.api.test_refusals import ID, NOT_AVAILABLE, whole
 from tests.conftest import ClientApp, HeadEnd, Platform, add_key, operator, platform
-from tests.sessions.database_clock import let_clock_move
+from tests.sessions.database_clock import wait_for_clock_tick
 from tests.sessions.test_redeem import NOT_ACCEPTED, change, events, redeem, verbs
-from tests.sessions.test_refresh import by_the_tenants_key, claims
+from tests.sessions.test_refresh import claims, sign_with_tenant_key
 
 
 @dataclass
-class Held:
-    """What somebody holds: a session token that is not redeemed yet, and the tokens of a sign-on."""
+class IssuedTokens:
+    """An unredeemed session token and the tokens of a sign-on."""
 
     app: ClientApp
     account: str
     platform: Platform
     session_token: str = ""
 
-    def take(self) -> None:
-        """Get all of it."""
+    def obtain(self) -> None:
         assert self.app.sign_on(self.account).status_code == 201
         self.session_token = self.app.session_token(self.account)
 
-    def is_good(self) -> dict[str, bool]:
-        """Which of it is good for what. Signing out is tried last, for it ends the sign-on."""
+    def check_all(self) -> dict[str, bool]:
+        """Return which uses succeed. Signing out comes last, because it ends the sign-on."""
         access, refresh = self.app.tokens["access_token"], self.app.tokens["refresh_token"]
         return {
             "access token, introspected": self.platform.sees(access),
@@ -63,171 +62,175 @@ ACCESS = {"access token, introspected", "sign-out"}
 SIGN_ON = ALL - {"session token"}
 
 
-def held_device(held: Held) -> Device:
-    return Device.objects.for_tenant("nagra").get(client_id=held.app.tokens["client_id"])
+def device_of(issued: IssuedTokens) -> Device:
+    return Device.objects.for_tenant("nagra").get(client_id=issued.app.tokens["client_id"])
 
 
-def by_refresh_token(held: Held) -> None:
-    assert held.platform.revoke(held.app.tokens["refresh_token"]).status_code == 200
+def revoke_refresh_token(issued: IssuedTokens) -> None:
+    assert issued.platform.revoke(issued.app.tokens["refresh_token"]).status_code == 200
 
 
-def by_access_token(held: Held) -> None:
-    assert held.platform.revoke(held.app.tokens["access_token"]).status_code == 200
+def revoke_access_token(issued: IssuedTokens) -> None:
+    assert issued.platform.revoke(issued.app.tokens["access_token"]).status_code == 200
 
 
-def session_token(held: Held) -> None:
-    SessionToken.objects.for_tenant("nagra").filter(redeemed_at=None, account_id=held.account).update(
+def revoke_session_token(issued: IssuedTokens) -> None:
+    SessionToken.objects.for_tenant("nagra").filter(redeemed_at=None, account_id=issued.account).update(
         revoked_at=Now()
     )
 
 
-def sign_on(held: Held) -> None:
-    assert async_to_sync(end_sign_on)("nagra", held_device(held).sign_on, "revoked")
+def revoke_sign_on(issued: IssuedTokens) -> None:
+    assert async_to_sync(end_sign_on)("nagra", device_of(issued).sign_on, "revoked")
 
 
-def device(held: Held) -> None:
-    row = held_device(held)
+def delete_device(issued: IssuedTokens) -> None:
+    row = device_of(issued)
     row.status = "deleted"
     row.save()
 
 
-def account(held: Held) -> None:
-    revoke_issued(Account.objects.for_tenant("nagra").get(account_id=held.account))
+def revoke_account(issued: IssuedTokens) -> None:
+    revoke_issued(Account.objects.for_tenant("nagra").get(account_id=issued.account))
 
 
-def key(held: Held) -> None:
-    revoke_issued(Key.objects.for_tenant("nagra").get(kid=held.app.head_end.kid))
+def revoke_key(issued: IssuedTokens) -> None:
+    revoke_issued(Key.objects.for_tenant("nagra").get(kid=issued.app.head_end.kid))
 
 
-def service(held: Held) -> None:
+def revoke_service(issued: IssuedTokens) -> None:
     revoke_issued(Service.objects.for_tenant("nagra").get())
 
 
-def tenant(held: Held) -> None:
+def revoke_tenant(issued: IssuedTokens) -> None:
     revoke_issued(Tenant.objects.get(pk="nagra"))
 
 
-# The cut, what it kills of what he holds, and for whom beside him it kills all.
-CUTS: dict[str, tuple[Callable[[Held], None], set[str], set[str]]] = {
-    "an access token": (by_access_token, ACCESS, set()),
-    "a refresh token": (by_refresh_token, SIGN_ON, set()),
-    "a session token": (session_token, {"session token"}, set()),
-    "a sign-on": (sign_on, SIGN_ON, set()),
-    "a device": (device, SIGN_ON, set()),
-    "an account": (account, ALL, {"another device"}),
-    "a key": (key, ALL, {"another device", "another account"}),
-    "a service": (service, ALL, {"another device", "another account", "another key"}),
-    "a tenant": (tenant, ALL, {"another device", "another account", "another key"}),
+# The operation, the uses of the target that it invalidates, and the other clients that lose everything.
+REVOCATIONS: dict[str, tuple[Callable[[IssuedTokens], None], set[str], set[str]]] = {
+    "an access token": (revoke_access_token, ACCESS, set()),
+    "a refresh token": (revoke_refresh_token, SIGN_ON, set()),
+    "a session token": (revoke_session_token, {"session token"}, set()),
+    "a sign-on": (revoke_sign_on, SIGN_ON, set()),
+    "a device": (delete_device, SIGN_ON, set()),
+    "an account": (revoke_account, ALL, {"another device"}),
+    "a key": (revoke_key, ALL, {"another device", "another account"}),
+    "a service": (revoke_service, ALL, {"another device", "another account", "another key"}),
+    "a tenant": (revoke_tenant, ALL, {"another device", "another account", "another key"}),
 }
 
 
 @pytest.fixture
-def cast(nagra: HeadEnd, sunrise: HeadEnd) -> dict[str, Held]:
-    """Him, and who stands beside him at every level."""
+def clients(nagra: HeadEnd, sunrise: HeadEnd) -> dict[str, IssuedTokens]:
+    """The target, and one client that differs from it at each level."""
     second = HeadEnd("nagra", "second", bytes(range(60, 100)))
     add_key(second)
     ours, theirs = platform("nagra"), platform("sunrise")
-    cast = {
-        "he": Held(ClientApp(nagra), "account-1", ours),
-        "another device": Held(ClientApp(nagra), "account-1", ours),
-        "another account": Held(ClientApp(nagra), "account-2", ours),
-        "another key": Held(ClientApp(second), "account-3", ours),
-        "another tenant": Held(ClientApp(sunrise), "account-1", theirs),
+    clients = {
+        "target": IssuedTokens(ClientApp(nagra), "account-1", ours),
+        "another device": IssuedTokens(ClientApp(nagra), "account-1", ours),
+        "another account": IssuedTokens(ClientApp(nagra), "account-2", ours),
+        "another key": IssuedTokens(ClientApp(second), "account-3", ours),
+        "another tenant": IssuedTokens(ClientApp(sunrise), "account-1", theirs),
     }
-    for held in cast.values():
-        held.take()
-    let_clock_move()
-    return cast
+    for issued in clients.values():
+        issued.obtain()
+    wait_for_clock_tick()
+    return clients
 
 
-@pytest.mark.parametrize("stale", [False, True], ids=["noticed", "not noticed"])
-@pytest.mark.parametrize(("cut", "dies", "beside"), CUTS.values(), ids=CUTS)
-def test_a_cut_kills_what_was_granted_up_to_it_and_nothing_else(
-    cast: dict[str, Held],
+@pytest.mark.parametrize("stale", [False, True], ids=["current snapshot", "stale snapshot"])
+@pytest.mark.parametrize(("revoke", "invalidated", "also_revoked"), REVOCATIONS.values(), ids=REVOCATIONS)
+def test_a_revocation_invalidates_everything_issued_before_it_and_nothing_else(
+    clients: dict[str, IssuedTokens],
     monkeypatch: pytest.MonkeyPatch,
-    cut: Callable[[Held], None],
-    dies: set[str],
-    beside: set[str],
+    revoke: Callable[[IssuedTokens], None],
+    invalidated: set[str],
+    also_revoked: set[str],
     stale: bool,
 ) -> None:
     monkeypatch.setattr(tenants_snapshot, "VERSIONS_MAX_AGE", 3600.0 if stale else 0.0)
-    he = cast.pop("he")
-    if cut is session_token:  # his other device holds one of the same account
-        cast.pop("another device")
-    cut(he)
-    let_clock_move()
-    good = {name for name, is_good in he.is_good().items() if is_good}
-    assert good == ALL - dies
-    for name, held in cast.items():
-        assert set(held.is_good().values()) == {name not in beside}, name
-    assert events("nagra") == [], "what is revoked is not what has been stolen"
-    # What is issued after the cut lives.
-    for held in (he, *cast.values()):
-        held.take()
-        assert set(held.is_good().values()) == {True}
+    target = clients.pop("target")
+    if revoke is revoke_session_token:  # the other device has a session token of the same account
+        clients.pop("another device")
+    revoke(target)
+    wait_for_clock_tick()
+    accepted = {name for name, is_accepted in target.check_all().items() if is_accepted}
+    assert accepted == ALL - invalidated
+    for name, issued in clients.items():
+        assert set(issued.check_all().values()) == {name not in also_revoked}, name
+    assert events("nagra") == [], "use of a revoked token is not a sign of theft"
+    # Tokens issued after the revocation are valid.
+    for issued in (target, *clients.values()):
+        issued.obtain()
+        assert set(issued.check_all().values()) == {True}
 
 
-CUT_OFFS = {name: CUTS[name][0] for name in ("an account", "a key", "a service", "a tenant")}
+CASCADING = {name: REVOCATIONS[name][0] for name in ("an account", "a key", "a service", "a tenant")}
 
 
-@pytest.mark.parametrize("cut", CUT_OFFS.values(), ids=CUT_OFFS)
-def test_a_refresh_does_not_make_a_sign_on_younger_than_its_proof(
-    cast: dict[str, Held], cut: Callable[[Held], None]
+@pytest.mark.parametrize("revoke", CASCADING.values(), ids=CASCADING)
+def test_the_time_of_the_proof_decides_if_a_sign_on_is_revoked(
+    clients: dict[str, IssuedTokens], revoke: Callable[[IssuedTokens], None]
 ) -> None:
-    """The proof is from before the cut; what is redeemed with it after the cut, or refreshed, is dead too."""
-    he = cast["he"]
-    assert he.app.redeem(he.session_token).status_code == 201
-    he.app.refresh()
-    cut(he)
-    let_clock_move()
-    assert whole(he.app.refresh(x_correlation_id=ID)) == NOT_ACCEPTED
-    assert whole(he.app.sign_out(x_correlation_id=ID)) == NOT_ACCEPTED
-    he.take()
-    assert he.app.refresh().status_code == 200
+    """A revocation also applies to a proof from before it that is redeemed or refreshed later."""
+    target = clients["target"]
+    assert target.app.redeem(target.session_token).status_code == 201
+    target.app.refresh()
+    revoke(target)
+    wait_for_clock_tick()
+    assert whole(target.app.refresh(x_correlation_id=ID)) == NOT_ACCEPTED
+    assert whole(target.app.sign_out(x_correlation_id=ID)) == NOT_ACCEPTED
+    target.obtain()
+    assert target.app.refresh().status_code == 200
 
 
-@pytest.mark.parametrize("older", CUT_OFFS.values(), ids=CUT_OFFS)
-@pytest.mark.parametrize("newer", CUT_OFFS.values(), ids=CUT_OFFS)
-def test_the_newest_cut_off_wins(
-    cast: dict[str, Held], older: Callable[[Held], None], newer: Callable[[Held], None]
+@pytest.mark.parametrize("older", CASCADING.values(), ids=CASCADING)
+@pytest.mark.parametrize("newer", CASCADING.values(), ids=CASCADING)
+def test_the_latest_revocation_applies(
+    clients: dict[str, IssuedTokens],
+    older: Callable[[IssuedTokens], None],
+    newer: Callable[[IssuedTokens], None],
 ) -> None:
-    he = cast["he"]
-    older(he)
-    let_clock_move()
-    he.take()
-    let_clock_move()
-    newer(he)
-    assert set(he.is_good().values()) == {False}
+    target = clients["target"]
+    older(target)
+    wait_for_clock_tick()
+    target.obtain()
+    wait_for_clock_tick()
+    newer(target)
+    assert set(target.check_all().values()) == {False}
 
 
-def test_a_cut_off_never_goes_back(cast: dict[str, Held]) -> None:
-    """Somebody who has read the row long ago cuts off now: it is now that counts."""
+def test_a_later_revocation_with_an_outdated_row_uses_the_current_time(
+    clients: dict[str, IssuedTokens],
+) -> None:
+    """The second revocation uses a row that was read before the first one."""
     rows = [Key.objects.for_tenant("nagra").get(kid="nagra-key-1") for _ in range(2)]
     revoke_issued(rows[0])
-    let_clock_move()
+    wait_for_clock_tick()
     revoke_issued(rows[1])
     assert rows[0].revoked_before < rows[1].revoked_before
     assert Key.unscoped.get(pk=rows[0].pk).revoked_before == rows[1].revoked_before
 
 
-@pytest.mark.parametrize("stale", [False, True], ids=["noticed", "not noticed"])
-def test_a_key_that_is_revoked_leaves_sign_ons_alone_until_what_it_gave_rise_to_is_cut_off(
-    cast: dict[str, Held], monkeypatch: pytest.MonkeyPatch, stale: bool
+@pytest.mark.parametrize("stale", [False, True], ids=["current snapshot", "stale snapshot"])
+def test_a_revoked_key_leaves_sign_ons_valid_until_everything_it_issued_is_revoked(
+    clients: dict[str, IssuedTokens], monkeypatch: pytest.MonkeyPatch, stale: bool
 ) -> None:
-    """Keys are rotated; that signs nobody out. A session token that it proved is refused at once."""
+    """Key rotation signs nobody out, but session tokens of the key are rejected immediately."""
     monkeypatch.setattr(tenants_snapshot, "VERSIONS_MAX_AGE", 3600.0 if stale else 0.0)
-    he = cast["he"]
+    target = clients["target"]
     row = Key.objects.for_tenant("nagra").get(kid="nagra-key-1")
     row.state = "revoked"
     row.save()
-    assert whole(redeem(he.app, he.session_token)) == NOT_ACCEPTED
-    assert he.app.refresh().status_code == 200
+    assert whole(redeem(target.app, target.session_token)) == NOT_ACCEPTED
+    assert target.app.refresh().status_code == 200
     revoke_issued(row)
-    assert whole(he.app.refresh(x_correlation_id=ID)) == NOT_ACCEPTED
-    assert set(cast["another key"].is_good().values()) == {True}
+    assert whole(target.app.refresh(x_correlation_id=ID)) == NOT_ACCEPTED
+    assert set(clients["another key"].check_all().values()) == {True}
 
 
-# What is switched off and on again
+# Disabling and enabling
 
 
 SWITCHES: dict[str, tuple[Any, str, Any, Any]] = {
@@ -239,7 +242,7 @@ SWITCHES: dict[str, tuple[Any, str, Any, Any]] = {
 
 
 @pytest.mark.parametrize(("model", "name", "off", "on"), SWITCHES.values(), ids=SWITCHES)
-def test_a_token_is_inactive_while_what_it_stands_on_is_off(
+def test_a_token_is_inactive_while_one_of_its_rows_is_disabled(
     app: ClientApp, stays_stale: None, model: Any, name: str, off: Any, on: Any
 ) -> None:
     resource_server = platform("nagra")
@@ -251,7 +254,9 @@ def test_a_token_is_inactive_while_what_it_stands_on_is_off(
     change(model, **{name: off})
     assert app.sign_out().status_code in (401, 403)
     change(model, **{name: on})
-    assert not resource_server.sees(app.tokens["access_token"]), "whoever signs out is signed out"
+    assert not resource_server.sees(app.tokens["access_token"]), (
+        "the sign-out applies although it was rejected"
+    )
 
 
 # Signing out
@@ -272,26 +277,26 @@ def test_signing_out_ends_the_sign_on(app: ClientApp, form: str) -> None:
     assert events() == []
 
 
-def test_signing_out_ends_one_sign_on_and_no_other(app: ClientApp) -> None:
+def test_signing_out_ends_only_one_sign_on(app: ClientApp) -> None:
     first, second = app.sign_on().json(), app.sign_on().json()
     assert app.sign_out(first["access_token"]).status_code == 200
     assert app.refresh(first["refresh_token"]).status_code == 401
     assert app.refresh(second["refresh_token"]).status_code == 200
 
 
-def test_an_older_access_token_of_the_sign_on_signs_out_too(app: ClientApp) -> None:
+def test_an_older_access_token_can_sign_out(app: ClientApp) -> None:
     older = app.sign_on().json()["access_token"]
     app.refresh()
     assert app.sign_out(older).status_code == 200
     assert app.refresh().status_code == 401
 
 
-def test_an_access_token_that_has_expired_signs_nobody_out(app: ClientApp) -> None:
+def test_an_expired_access_token_cannot_sign_out(app: ClientApp) -> None:
     app.sign_on()
-    said = claims(app.tokens["access_token"])
-    expired = by_the_tenants_key(said | {"exp": int(time.time())})
+    payload = claims(app.tokens["access_token"])
+    expired = sign_with_tenant_key(payload | {"exp": int(time.time())})
     assert whole(app.sign_out(expired, x_correlation_id=ID)) == NOT_ACCEPTED
-    assert app.sign_out(by_the_tenants_key(said)).status_code == 200, "only exp was at fault"
+    assert app.sign_out(sign_with_tenant_key(payload)).status_code == 200, "only exp was invalid"
 
 
 @pytest.mark.parametrize(
@@ -304,14 +309,14 @@ def test_an_access_token_that_has_expired_signs_nobody_out(app: ClientApp) -> No
         {"authorization": "{} {}"},
     ],
 )
-def test_signing_out_takes_a_token(app: ClientApp, headers: dict[str, str | None]) -> None:
+def test_signing_out_requires_a_token(app: ClientApp, headers: dict[str, str | None]) -> None:
     access = app.sign_on().json()["access_token"]
-    given = {name: value and value.replace("{}", access) for name, value in headers.items()}
-    assert whole(app.sign_out(**{"x_correlation_id": ID, **given})) == NOT_ACCEPTED
+    filled = {name: value and value.replace("{}", access) for name, value in headers.items()}
+    assert whole(app.sign_out(**{"x_correlation_id": ID, **filled})) == NOT_ACCEPTED
     assert app.refresh().status_code == 200
 
 
-def test_signing_out_takes_a_service_of_the_tenant(app: ClientApp) -> None:
+def test_signing_out_requires_a_service_of_the_tenant(app: ClientApp) -> None:
     app.sign_on()
     answer = app.sign_out(x_auth_service_id="unknown", x_correlation_id=ID)
     assert whole(answer) == NOT_AVAILABLE
@@ -319,31 +324,31 @@ def test_signing_out_takes_a_service_of_the_tenant(app: ClientApp) -> None:
     assert app.refresh().status_code == 200
 
 
-def test_signing_out_is_two_statements(app: ClientApp, stays_stale: None) -> None:
+def test_signing_out_needs_two_statements(app: ClientApp, stays_stale: None) -> None:
     app.sign_on()
     with CaptureQueriesContext(connection) as captured:
         assert app.sign_out().status_code == 200
     assert verbs(captured) == ["SELECT", "UPDATE"]
 
 
-# Of one access token
+# Revoking one access token
 
 
-def test_the_revocation_of_an_access_token_is_kept_until_it_would_have_expired(app: ClientApp) -> None:
+def test_the_revocation_of_an_access_token_is_kept_until_it_expires(app: ClientApp) -> None:
     resource_server = platform("nagra")
     app.sign_on()
-    said = claims(app.tokens["access_token"])
+    payload = claims(app.tokens["access_token"])
     for _ in range(2):
         assert resource_server.revoke(app.tokens["access_token"]).status_code == 200
     (row,) = RevokedAccessToken.objects.for_tenant("nagra")
-    assert row.jti == said["jti"]
-    assert row.expires_at.timestamp() == pytest.approx(said["exp"], abs=0.01)
+    assert row.jti == payload["jti"]
+    assert row.expires_at.timestamp() == pytest.approx(payload["exp"], abs=0.01)
     assert row.revoked_at < row.expires_at
     app.refresh()
-    assert resource_server.sees(app.tokens["access_token"]), "the next one is another"
+    assert resource_server.sees(app.tokens["access_token"]), "the next access token is not revoked"
 
 
-def test_one_tenant_cannot_revoke_what_another_has_issued(app: ClientApp) -> None:
+def test_a_tenant_cannot_revoke_tokens_of_another(app: ClientApp) -> None:
     sunrise = operator("sunrise", bytes(range(101, 133)))
     theirs = platform("sunrise")
     ours = platform("nagra")
@@ -356,11 +361,11 @@ def test_one_tenant_cannot_revoke_what_another_has_issued(app: ClientApp) -> Non
     assert not RevokedAccessToken.unscoped.exists()
 
 
-# Nothing gives back what was taken away
+# Revocations are permanent
 
 
 @pytest.mark.parametrize("model", [Tenant, Service, Key])
-def test_what_was_read_before_a_cut_off_does_not_undo_it(app: ClientApp, model: Any) -> None:
+def test_saving_an_outdated_row_does_not_undo_a_revocation(app: ClientApp, model: Any) -> None:
     app.sign_on()
     rows = model.objects if model is Tenant else model.unscoped
     read_before = rows.get()
@@ -373,7 +378,7 @@ def test_what_was_read_before_a_cut_off_does_not_undo_it(app: ClientApp, model: 
     assert app.refresh().status_code == 401
 
 
-def test_what_was_read_before_a_switch_does_not_undo_it(app: ClientApp) -> None:
+def test_saving_an_outdated_row_does_not_enable_a_tenant(app: ClientApp) -> None:
     read_before = Tenant.objects.get(pk="nagra")
     Tenant.objects.get(pk="nagra").save_restriction(enabled=False)
     read_before.name = "Another"
@@ -382,7 +387,7 @@ def test_what_was_read_before_a_switch_does_not_undo_it(app: ClientApp) -> None:
     assert (tenant.name, tenant.enabled) == ("Another", False)
 
 
-def test_a_cut_off_is_never_refused(app: ClientApp) -> None:
+def test_a_revocation_does_not_validate_the_row(app: ClientApp) -> None:
     app.sign_on()
     Service.objects.for_tenant("nagra").update(settings={"no": "such setting"})
     key = Key.objects.for_tenant("nagra").get()
@@ -394,7 +399,7 @@ def test_a_cut_off_is_never_refused(app: ClientApp) -> None:
     assert Key.objects.for_tenant("nagra").get().state == "revoked"
 
 
-def test_a_key_whose_row_is_gone_proves_nothing_any_more(app: ClientApp) -> None:
+def test_tokens_of_a_key_that_was_removed_from_the_database_are_invalid(app: ClientApp) -> None:
     app.sign_on()
     token = app.session_token()
     Key.unscoped.filter(tenant="nagra")._raw_delete("default")
@@ -402,7 +407,7 @@ def test_a_key_whose_row_is_gone_proves_nothing_any_more(app: ClientApp) -> None
     assert app.refresh().status_code == 401
 
 
-def test_a_revoked_signing_key_stays_revoked_and_as_it_is(app: ClientApp) -> None:
+def test_a_revoked_signing_key_cannot_be_changed(app: ClientApp) -> None:
     key = SigningKey.objects.for_tenant("nagra").get()
     read_before = SigningKey.objects.for_tenant("nagra").get()
     rotation.revoke(key)

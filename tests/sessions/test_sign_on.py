@@ -1,4 +1,4 @@
-"""Signing on by a proof itself: a device signs on, and whatever is wrong leaves nothing behind."""
+"""Signing on with a proof: a device signs on, and a rejection stores nothing."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from tenants.models import KeyState, Service, SigningKey, Tenant
 from tenants.snapshot import snapshot
 from tests.api.test_refusals import ID, NOT_AVAILABLE, UNAVAILABLE, database_away, refusal, whole
 from tests.conftest import SERVICE, TRIAL, ClientApp, HeadEnd
-from tests.sessions.test_issue import WITHDRAWALS
+from tests.sessions.test_issue import DISABLING
 from tests.sessions.test_redeem import (
     BODIES,
-    FORBIDDEN,
     INFORMATION,
     MALFORMED,
     NOT_ACCEPTED,
+    REJECTIONS,
     SUSPENDED,
     UNKNOWN,
     change,
@@ -48,14 +48,14 @@ AMBIGUOUS = refusal(
 
 
 def prove(app: ClientApp, account: str = "account-1", **members: Any) -> Any:
-    """Sign on at the trial service, under a correlation id that is known."""
+    """Sign on with the trial service and a fixed correlation ID."""
     device = members or {"deviceInformation": {}}
     body = {"parameters": [{"name": "Account", "value": account}], **device}
     return app.call("/ags/signOn", body, x_auth_service_id=TRIAL, x_correlation_id=ID)
 
 
 def present(app: ClientApp, token: str, **members: Any) -> Any:
-    """Sign on by an OperatorAuthToken."""
+    """Sign on with an OperatorAuthToken."""
     device = members or {"deviceInformation": {}}
     body = {"parameters": [{"name": "OperatorAuthToken", "value": token}], **device}
     return app.call("/ags/signOn", body, x_correlation_id=ID)
@@ -66,38 +66,38 @@ def stored() -> list[SessionToken]:
 
 
 @pytest.fixture
-def by_token(nagra: HeadEnd, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a provider would be whose proofs are signed, have a jti, and sign devices on."""
+def sign_on_with_token(nagra: HeadEnd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let signed proofs with a jti sign devices on."""
     monkeypatch.setattr(OperatorToken, "endpoints", (*OperatorToken.endpoints, Endpoint.SIGNON))
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """How often the dummy was asked, and whether each time no transaction was open."""
-    seen: list[bool] = []
+def verify_calls(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """One item for each call of `Dummy.verify`: True if no transaction was open."""
+    calls: list[bool] = []
     verify = Dummy.verify
 
-    def noting(self: Dummy, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing) -> Any:
-        seen.append(not connection.in_atomic_block)
+    def record_call(
+        self: Dummy, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing
+    ) -> Any:
+        calls.append(not connection.in_atomic_block)
         return verify(self, parameters, settings, keys)
 
-    monkeypatch.setattr(Dummy, "verify", noting)
-    return seen
+    monkeypatch.setattr(Dummy, "verify", record_call)
+    return calls
 
 
-# What is given
+# The response and the rows
 
 
-def test_a_first_sign_on_makes_a_device_and_a_later_one_is_that_device(
-    app: ClientApp, trial: Service
-) -> None:
+def test_a_first_sign_on_registers_a_device_and_a_later_one_reuses_it(app: ClientApp, trial: Service) -> None:
     answer = app.prove("Kühn 7", deviceInformation=INFORMATION)
     assert answer.status_code == 201
     assert answer.headers["Cache-Control"] == "no-store"
     (device,) = devices()
     first = answer.json()
     assert (first["client_id"], first["accountId"]) == (device.client_id, "Kühn 7")
-    assert set(first) == set(app.sign_on().json()), "one bundle, whatever the way in"
+    assert set(first) == set(app.sign_on().json()), "the same members as after signOnWithSessionToken"
     assert (device.information, device.service_id) == (INFORMATION, trial.pk)
     later = app.prove("Kühn 7", clientId=device.client_id)
     assert (later.status_code, later.json()["client_id"]) == (201, device.client_id)
@@ -106,9 +106,7 @@ def test_a_first_sign_on_makes_a_device_and_a_later_one_is_that_device(
     assert app.sign_out(x_auth_service_id=TRIAL).status_code == 200
 
 
-def test_the_proof_is_kept_as_a_session_token_that_is_spent_and_that_nobody_was_told(
-    app: ClientApp, trial: Service
-) -> None:
+def test_the_proof_is_stored_as_a_redeemed_session_token(app: ClientApp, trial: Service) -> None:
     answer = prove(app, "Kühn 7")
     (row,), (device,) = stored(), devices()
     assert (row.account_id, row.service_id, row.key_id, row.jti) == ("Kühn 7", trial.pk, None, None)
@@ -121,11 +119,11 @@ def test_the_proof_is_kept_as_a_session_token_that_is_spent_and_that_nobody_was_
     }
 
 
-def test_a_service_needs_no_lifetime_of_session_tokens_to_sign_devices_on(
+def test_a_service_without_session_token_ttl_can_sign_devices_on(
     app: ClientApp, trial: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Settings(forms.Form):
-        """What staff configure."""
+        """Without `session_token_ttl`."""
 
         refused_account = unavailable_account = passphrase = forms.CharField(required=False)
 
@@ -140,16 +138,16 @@ def test_a_service_needs_no_lifetime_of_session_tokens_to_sign_devices_on(
 @pytest.mark.parametrize(
     ("changed", "times"), [({"name": "Another name"}, 1), ({"settings": {"refused_account": "x"}}, 2)]
 )
-def test_who_is_who_is_asked_again_only_where_that_could_have_changed(
+def test_the_proof_is_verified_again_only_after_a_change_of_the_service(
     app: ClientApp, trial: Service, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], times: int
 ) -> None:
-    """An upstream counts passwords: one that is typed once is asked about once."""
-    asked: list[str] = []
+    """An upstream could count a second verification as another failed login."""
+    accounts: list[str] = []
     real = Dummy.verify
 
     def verify(self: Dummy, parameters: Any, *others: Any) -> Any:
-        asked.append(parameters["Account"])
-        if len(asked) == 1:
+        accounts.append(parameters["Account"])
+        if len(accounts) == 1:
             row = Tenant.objects.get(pk="nagra") if "name" in changed else Service.unscoped.get(pk=trial.pk)
             for name, value in changed.items():
                 setattr(row, name, value)
@@ -159,30 +157,30 @@ def test_who_is_who_is_asked_again_only_where_that_could_have_changed(
     monkeypatch.setattr(Dummy, "verify", verify)
     monkeypatch.setattr(Dummy, "blocking", True)
     assert app.prove("account-1").status_code == 201
-    assert len(asked) == times
+    assert len(accounts) == times
 
 
-def test_a_sign_on_dies_with_what_it_rests_on(app: ClientApp, trial: Service) -> None:
+def test_a_sign_on_is_revoked_with_its_service_tenant_or_account(app: ClientApp, trial: Service) -> None:
     for row in (trial, Tenant.objects.get(pk="nagra"), None):
         assert app.prove("account-1").status_code == 201
         assert app.refresh().status_code == 200
         revoke_issued(row or Account.objects.for_tenant("nagra").get())
         assert app.refresh().status_code == 401
     snapshot.invalidate("nagra")
-    assert app.prove("account-1").status_code == 201, "what is proven from now on is good"
+    assert app.prove("account-1").status_code == 201, "a later proof is accepted"
 
 
-# What is not in order
+# Invalid requests
 
 
 @pytest.mark.parametrize("members", BODIES.values(), ids=BODIES)
-def test_exactly_one_of_device_information_and_client_id_must_be_there(
-    app: ClientApp, trial: Service, asked: list[bool], members: dict[str, Any]
+def test_exactly_one_of_device_information_and_client_id_is_required(
+    app: ClientApp, trial: Service, verify_calls: list[bool], members: dict[str, Any]
 ) -> None:
     body = {"parameters": [{"name": "Account", "value": "account-1"}], **members}
     answer = app.call("/ags/signOn", body, x_auth_service_id=TRIAL, x_correlation_id=ID)
     assert whole(answer) == MALFORMED
-    assert asked == []
+    assert verify_calls == []
 
 
 PARAMETERS: dict[str, tuple[Any, str]] = {
@@ -196,18 +194,18 @@ PARAMETERS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize(("parameters", "reason"), PARAMETERS.values(), ids=PARAMETERS)
-def test_the_parameters_are_those_that_the_service_declares(
-    app: ClientApp, trial: Service, asked: list[bool], parameters: Any, reason: str
+def test_only_the_parameters_of_the_service_are_accepted(
+    app: ClientApp, trial: Service, verify_calls: list[bool], parameters: Any, reason: str
 ) -> None:
     body = {"parameters": parameters, "deviceInformation": {}}
     answer = app.call("/ags/signOn", body, x_auth_service_id=TRIAL)
     assert (answer.status_code, answer.json()["reason"]) == (400, reason)
-    assert asked == []
+    assert verify_calls == []
     good = {"parameters": [{"name": "ACCOUNT", "value": "x"}], "deviceInformation": {}, "version": "3.1"}
     assert app.call("/ags/signOn", good, x_auth_service_id=TRIAL).status_code == 201
 
 
-NOT_IN_ORDER: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+INVALID_REQUESTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "no tenant": ({}, {"nv_tenant_id": None}),
     "no service": ({}, {"x_auth_service_id": None}),
     "two services": ({}, {"x_auth_service_id": "a,b"}),
@@ -220,8 +218,8 @@ NOT_IN_ORDER: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize(("members", "headers"), NOT_IN_ORDER.values(), ids=NOT_IN_ORDER)
-def test_nothing_is_read_before_headers_and_body_are_in_order(
+@pytest.mark.parametrize(("members", "headers"), INVALID_REQUESTS.values(), ids=INVALID_REQUESTS)
+def test_the_database_is_not_read_before_headers_and_body_are_valid(
     app: ClientApp, trial: Service, members: dict[str, Any], headers: dict[str, Any]
 ) -> None:
     snapshot.__init__()  # type: ignore[misc] # a process that has seen no tenant
@@ -232,13 +230,13 @@ def test_nothing_is_read_before_headers_and_body_are_in_order(
     assert list(captured) == []
     with CaptureQueriesContext(connection) as captured:
         assert app.call("/ags/signOn", good, x_auth_service_id=TRIAL).status_code == 201
-    assert list(captured) != [], "what was changed was at fault"
+    assert list(captured) != [], "only the change is rejected"
 
 
-# What proves nothing, or may not
+# Rejections
 
 
-def test_what_proves_nothing_is_the_one_401_and_leaves_nothing(app: ClientApp, trial: Service) -> None:
+def test_an_invalid_proof_is_a_401_and_stores_nothing(app: ClientApp, trial: Service) -> None:
     for account in ("nobody", "", "a-1,nobody", ",", "a-1,", "a-1,a-1", ",".join(map(str, range(51)))):
         assert whole(prove(app, account)) == NOT_ACCEPTED, account
     assert (stored(), devices()) == ([], [])
@@ -246,7 +244,7 @@ def test_what_proves_nothing_is_the_one_401_and_leaves_nothing(app: ClientApp, t
     assert not Account.unscoped.exists()
 
 
-def test_an_upstream_that_is_away_is_a_503_that_asks_to_try_again(
+def test_an_unavailable_upstream_is_a_503_with_retry_after(
     app: ClientApp, trial: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -260,12 +258,12 @@ def test_an_upstream_that_is_away_is_a_503_that_asks_to_try_again(
     assert stored() == []
 
 
-def test_a_service_that_does_not_declare_it_does_not_offer_it(app: ClientApp) -> None:
+def test_a_service_without_the_endpoint_is_not_available(app: ClientApp) -> None:
     assert whole(present(app, app.head_end.token())) == NOT_AVAILABLE
     assert stored() == []
 
 
-def test_where_nobody_can_choose_several_accounts_are_refused(
+def test_several_accounts_are_rejected_if_none_can_be_chosen(
     app: ClientApp, trial: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body = {"parameters": [{"name": "Account", "value": "a-1,a-2"}]}
@@ -276,13 +274,13 @@ def test_where_nobody_can_choose_several_accounts_are_refused(
     assert not AccountChoice.unscoped.exists()
 
 
-@pytest.mark.parametrize("stale", [False, True], ids=["noticed", "not noticed"])
-@pytest.mark.parametrize(("forbid", "expected", "later"), FORBIDDEN.values(), ids=FORBIDDEN)
-def test_what_policy_forbids_is_a_403_after_which_the_same_proof_is_still_good_once(
+@pytest.mark.parametrize("stale", [False, True], ids=["current snapshot", "stale snapshot"])
+@pytest.mark.parametrize(("reject", "expected", "later"), REJECTIONS.values(), ids=REJECTIONS)
+def test_a_403_does_not_use_up_the_proof(
     app: ClientApp,
-    by_token: None,
+    sign_on_with_token: None,
     monkeypatch: pytest.MonkeyPatch,
-    forbid: Callable[[ClientApp], Callable[[], None]],
+    reject: Callable[[ClientApp], Callable[[], None]],
     expected: dict[str, Any],
     later: bool,
     stale: bool,
@@ -290,7 +288,7 @@ def test_what_policy_forbids_is_a_403_after_which_the_same_proof_is_still_good_o
     monkeypatch.setattr(tenants_snapshot, "VERSIONS_MAX_AGE", 3600.0 if stale else 0.0)
     app.head_end.discover()
     proof = app.head_end.token(jti="once")
-    permit = forbid(app)
+    undo = reject(app)
     known = app.tokens.get("client_id")
     members = {"clientId": known} if later else {}
     before = [(device.sign_on, device.signed_on_at) for device in devices()]
@@ -299,34 +297,38 @@ def test_what_policy_forbids_is_a_403_after_which_the_same_proof_is_still_good_o
         assert whole(present(app, proof, **members)) == expected
     assert [(device.sign_on, device.signed_on_at) for device in devices()] == before
     assert len(stored()) == rows
-    permit()
+    undo()
     snapshot.invalidate("nagra")
     answer = present(app, proof, **members)
     assert answer.status_code == 201
     assert (answer.json()["client_id"] == known) == later
     again = present(app, proof, **members)
     assert (again.status_code, again.json()["reason"]) == (401, "replayed")
-    assert app.head_end.present(proof).json()["reason"] == "replayed", "once, whatever it is good for"
+    assert app.head_end.present(proof).json()["reason"] == "replayed", (
+        "a jti is accepted once by both endpoints"
+    )
     assert events() == []
 
 
-def test_a_proof_that_got_a_session_token_signs_no_device_on(app: ClientApp, by_token: None) -> None:
+def test_a_proof_cannot_be_used_for_a_session_token_and_a_sign_on(
+    app: ClientApp, sign_on_with_token: None
+) -> None:
     proof = app.head_end.token(jti="once")
     assert app.head_end.present(proof).status_code == 200
     assert present(app, proof).json()["reason"] == "replayed"
     assert devices() == []
 
 
-@pytest.mark.parametrize(("withdraw", "answer"), WITHDRAWALS)
-def test_what_was_withdrawn_a_moment_ago_signs_nobody_on(
+@pytest.mark.parametrize(("disable", "answer"), DISABLING)
+def test_revoked_or_disabled_configuration_signs_no_device_on_immediately(
     app: ClientApp,
-    by_token: None,
+    sign_on_with_token: None,
     stays_stale: None,
-    withdraw: Callable[[], None],
+    disable: Callable[[], None],
     answer: dict[str, Any],
 ) -> None:
     app.head_end.discover()
-    withdraw()
+    disable()
     for _ in range(2):
         assert whole(present(app, app.head_end.token(jti="once"))) == answer
     assert (stored(), devices()) == ([], [])
@@ -339,7 +341,7 @@ def test_a_device_of_another_account_is_unknown(app: ClientApp, trial: Service) 
         assert whole(prove(app, clientId=client_id)) == UNKNOWN
 
 
-# The statements
+# SQL statements
 
 
 @pytest.mark.django_db(transaction=True)
@@ -348,8 +350,13 @@ def test_a_device_of_another_account_is_unknown(app: ClientApp, trial: Service) 
     [(False, ["INSERT", "INSERT", "INSERT"]), (True, ["INSERT", "UPDATE"])],
     ids=["first", "later"],
 )
-def test_a_warm_sign_on_is_at_most_three_statements_in_one_transaction(
-    app: ClientApp, trial: Service, stays_stale: None, asked: list[bool], later: bool, expected: list[str]
+def test_a_warm_sign_on_needs_at_most_three_statements_in_one_transaction(
+    app: ClientApp,
+    trial: Service,
+    stays_stale: None,
+    verify_calls: list[bool],
+    later: bool,
+    expected: list[str],
 ) -> None:
     app.prove("account-1")
     members = {"clientId": app.tokens["client_id"]} if later else {}
@@ -357,22 +364,22 @@ def test_a_warm_sign_on_is_at_most_three_statements_in_one_transaction(
         assert app.prove("account-1", **members).status_code == 201
     assert verbs(captured) == expected
     assert len(captured) <= len(expected) + 2, "one BEGIN, one COMMIT"
-    assert asked == [True, True], "once each, while no transaction was open"
+    assert verify_calls == [True, True], "one call for each sign-on, outside of a transaction"
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_warm_refusal_is_no_statement(
-    app: ClientApp, trial: Service, stays_stale: None, asked: list[bool]
+def test_a_warm_rejection_needs_no_statement(
+    app: ClientApp, trial: Service, stays_stale: None, verify_calls: list[bool]
 ) -> None:
     app.prove("account-1")
     with CaptureQueriesContext(connection) as captured:
         assert [app.prove(account).status_code for account in ("nobody", "away")] == [401, 503]
     assert list(captured) == []
-    assert asked == [True] * 3
+    assert verify_calls == [True] * 3
 
 
-def test_a_tenant_that_changed_meanwhile_is_looked_at_again_and_served(
-    app: ClientApp, trial: Service, stays_stale: None, asked: list[bool]
+def test_a_request_is_retried_after_a_change_of_the_tenant(
+    app: ClientApp, trial: Service, stays_stale: None, verify_calls: list[bool]
 ) -> None:
     app.prove("account-1")
     tenant = Tenant.objects.get(pk="nagra")
@@ -380,12 +387,12 @@ def test_a_tenant_that_changed_meanwhile_is_looked_at_again_and_served(
     tenant.save()
     answer = app.prove("account-1")
     assert (answer.status_code, answer.json()["expires_in"]) == (201, 77)
-    assert len(asked) == 2, "nothing has changed for whoever judges the proof"
+    assert len(verify_calls) == 2, "the proof is not verified again"
 
 
 @pytest.mark.parametrize("accounts", ["account-1", "account-1,account-2"])
-def test_a_configuration_that_will_not_stand_still_is_a_503_and_leaves_nothing(
-    app: ClientApp, trial: Service, asked: list[bool], accounts: str
+def test_constant_configuration_changes_are_a_503_and_store_nothing(
+    app: ClientApp, trial: Service, verify_calls: list[bool], accounts: str
 ) -> None:
     def changing(execute: Any, sql: str, *rest: Any) -> Any:
         if sql.lstrip().startswith(("INSERT INTO ags_sessions_sessiontoken", "INSERT INTO ags_sessions_acc")):
@@ -394,12 +401,12 @@ def test_a_configuration_that_will_not_stand_still_is_a_503_and_leaves_nothing(
 
     with connection.execute_wrapper(changing):
         assert whole(prove(app, accounts)) == UNAVAILABLE
-    assert len(asked) == 1, "stored twice at most, and judged once"
+    assert len(verify_calls) == 1, "the proof is verified once"
     assert (stored(), devices()) == ([], [])
     assert prove(app, accounts).status_code in (201, 300)
 
 
-def test_an_account_that_is_suspended_in_the_middle_of_it_is_refused(app: ClientApp, trial: Service) -> None:
+def test_an_account_that_is_suspended_during_the_sign_on_is_rejected(app: ClientApp, trial: Service) -> None:
     app.prove("account-1")
     rows = len(stored())
 
@@ -414,15 +421,15 @@ def test_an_account_that_is_suspended_in_the_middle_of_it_is_refused(app: Client
 
 
 @pytest.mark.parametrize("accounts", ["account-1", "account-1,account-2"])
-def test_where_no_key_can_sign_nobody_is_asked_about_the_subscriber(
-    app: ClientApp, trial: Service, asked: list[bool], accounts: str
+def test_without_a_signing_key_the_proof_is_not_verified(
+    app: ClientApp, trial: Service, verify_calls: list[bool], accounts: str
 ) -> None:
     key = SigningKey.objects.for_tenant("nagra").get()
     key.state = KeyState.REVOKED
     key.save()
     snapshot.invalidate("nagra")
     assert whole(prove(app, accounts)) == UNAVAILABLE
-    assert asked == []
+    assert verify_calls == []
     assert stored() == []
 
 
@@ -436,8 +443,8 @@ def test_where_no_key_can_sign_nobody_is_asked_about_the_subscriber(
         ("UPDATE ags_sessions_device", True),
     ],
 )
-def test_a_database_that_fails_in_the_middle_leaves_nothing_and_the_same_proof_is_good(
-    app: ClientApp, by_token: None, fails: str, later: bool
+def test_a_database_error_does_not_use_up_the_proof(
+    app: ClientApp, sign_on_with_token: None, fails: str, later: bool
 ) -> None:
     app.sign_on()
     proof, rows = app.head_end.token(jti="once"), len(stored())
@@ -451,35 +458,43 @@ def test_a_database_that_fails_in_the_middle_leaves_nothing_and_the_same_proof_i
     with connection.execute_wrapper(failing):
         assert whole(present(app, proof, **members)) == UNAVAILABLE
     assert (len(stored()), len(devices())) == (rows, 1)
-    assert app.refresh().status_code == 200, "what was there before is as it was"
+    assert app.refresh().status_code == 200, "the earlier sign-on is not changed"
     assert present(app, proof, **members).status_code == 201
 
 
-def test_a_database_that_is_away_is_a_503(app: ClientApp, trial: Service) -> None:
+def test_an_unavailable_database_is_a_503(app: ClientApp, trial: Service) -> None:
     with database_away():
         assert whole(prove(app)) == UNAVAILABLE
     assert prove(app).status_code == 201
 
 
-def test_discovery_tells_what_to_send(app: ClientApp, trial: Service) -> None:
-    services = {one["authServiceName"]: one for one in app.head_end.discover().json()["availableServices"]}
-    endpoints = {one["name"]: one for one in services[TRIAL]["endpoints"]}
+def test_discovery_lists_the_sign_on_endpoints_and_parameters(app: ClientApp, trial: Service) -> None:
+    services = {
+        service["authServiceName"]: service for service in app.head_end.discover().json()["availableServices"]
+    }
+    endpoints = {endpoint["name"]: endpoint for endpoint in services[TRIAL]["endpoints"]}
     assert [endpoints[name]["path"] for name in ("SIGNON", "SUBSEQUENT_SIGNON")] == [
         "/signOn",
         "/subsequentSignOn",
     ]
-    assert [one["name"] for one in endpoints["SIGNON"]["parameterProperties"]] == ["Account", "Passphrase"]
+    assert [parameter["name"] for parameter in endpoints["SIGNON"]["parameterProperties"]] == [
+        "Account",
+        "Passphrase",
+    ]
     assert endpoints["SUBSEQUENT_SIGNON"]["parameterProperties"] == []
-    assert not {one["name"] for one in services[SERVICE]["endpoints"]} & {"SIGNON", "SUBSEQUENT_SIGNON"}
+    assert not {endpoint["name"] for endpoint in services[SERVICE]["endpoints"]} & {
+        "SIGNON",
+        "SUBSEQUENT_SIGNON",
+    }
 
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("limit", [None, 0], ids=["all may", "none may"])
-def test_of_8_devices_that_present_one_proof_at_once_one_signs_on_or_all_are_told_why_not(
-    app: ClientApp, by_token: None, limit: int | None
+@pytest.mark.parametrize("limit", [None, 0], ids=["no limit", "limit of 0"])
+def test_one_of_8_devices_with_the_same_proof_signs_on(
+    app: ClientApp, sign_on_with_token: None, limit: int | None
 ) -> None:
-    """A proof that waits for another's end is judged by that end: replayed if it stayed, accepted if not."""
+    """A proof that waits for another transaction is rejected as a replay only if that one commits."""
     change(Tenant, device_limit=limit)
     ready = threading.Barrier(8)
 

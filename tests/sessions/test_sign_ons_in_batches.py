@@ -1,4 +1,4 @@
-"""Sign-ons and refreshes of several requests in one transaction: each is answered as if it were alone."""
+"""Sign-ons and refreshes in batches: each request gets the response that it would get alone."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.event_loop import eventually, post, run, serving
 from tests.live.server import database_url
 from tests.sessions.test_redeem import events
 from tests.sessions.test_refresh import PATH as REFRESH
-from tests.sessions.test_refresh import claims, take_a_minute_of_grace
+from tests.sessions.test_refresh import claims, set_grace_period_of_a_minute
 from tests.waiting import PATIENCE, wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("patient", "stays_stale")]
@@ -53,17 +53,15 @@ Posted = asyncio.Task[tuple[int, Any]]
 
 @pytest.fixture
 def patient(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits, waits until the test is ready."""
+    """Raise the time limits to that of the test."""
     for module in (batching, threads):
         monkeypatch.setattr(module, "WAIT_LIMIT", PATIENCE)
     monkeypatch.setattr(postgresql, "ANSWER_LIMIT", PATIENCE)
-    settings.AGS_DATABASE_POOLER = "transaction"  # it keeps the limits of PostgreSQL
+    settings.AGS_DATABASE_POOLER = "transaction"  # no limits in the startup options
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a client posts."""
-
     path: str
     body: Any
     headers: Mapping[str, str]
@@ -80,17 +78,17 @@ def rotation(head_end: HeadEnd, token: str) -> Request:
 
 
 async def post_together(requests: Sequence[Request]) -> list[Posted]:
-    """Post requests of one kind, whose rows are executed together once all have been submitted."""
+    """Post requests to one path, and execute them as a batch once all are submitted."""
     (path,) = {request.path for request in requests}
     execute_together(BATCHERS[path], len(requests))
-    return [asyncio.create_task(post(one.path, one.body, one.headers)) for one in requests]
+    return [asyncio.create_task(post(request.path, request.body, request.headers)) for request in requests]
 
 
 def execute_together(batcher: Batcher, number: int) -> asyncio.Task[None]:
-    """Execute rows together, once so many have been submitted."""
+    """Execute a batch once that number of rows is submitted."""
 
     async def execute() -> None:
-        await eventually(lambda: len(batcher._pending) == number, "a request submits no row")
+        await eventually(lambda: len(batcher._pending) == number, "a request does not submit a row")
         await batcher._run()
 
     batcher._task = asyncio.create_task(execute())
@@ -98,17 +96,17 @@ def execute_together(batcher: Batcher, number: int) -> asyncio.Task[None]:
 
 
 def answers_to(
-    requests: Sequence[Request], meanwhile: Callable[[list[Posted]], Awaitable[None]] | None = None
+    requests: Sequence[Request], during: Callable[[list[Posted]], Awaitable[None]] | None = None
 ) -> Answers:
-    """Return the answers to requests that are executed together, while something else happens."""
+    """Return the responses to a batch of requests. `during` is awaited before they complete."""
     answers: Answers = []
 
     async def test() -> None:
         async with serving():
             posted = await post_together(requests)
-            if meanwhile is not None:
-                await meanwhile(posted)
-            answers.extend([await one for one in posted if not one.cancelled()])
+            if during is not None:
+                await during(posted)
+            answers.extend([await task for task in posted if not task.cancelled()])
 
     run(test())
     return answers
@@ -134,24 +132,24 @@ def limit_devices(limit: int) -> None:
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("number", [8, 40], ids=["one batch", "two batches"])
-def test_each_of_many_gets_a_device_of_its_own_account(
+def test_each_request_of_a_batch_gets_a_device_of_its_account(
     app: ClientApp, nagra: HeadEnd, sunrise: HeadEnd, number: int
 ) -> None:
-    given = [((nagra, sunrise)[n % 2], f"account-{n % 6}", {"number": n}) for n in range(number)]
+    expected = [((nagra, sunrise)[n % 2], f"account-{n % 6}", {"number": n}) for n in range(number)]
     requests = [
         redemption(head_end, ClientApp(head_end).session_token(account), deviceInformation=information)
-        for head_end, account, information in given
+        for head_end, account, information in expected
     ]
     answers = answers_to(requests)
     assert set(statuses(answers)) == {201}
     devices = {device.client_id: device for device in Device.unscoped.select_related("account")}
     assert len(devices) == number
-    for (head_end, account, information), (_, body) in zip(given, answers, strict=True):
+    for (head_end, account, information), (_, body) in zip(expected, answers, strict=True):
         device = devices[body["client_id"]]
         assert (device.tenant_id, device.account.account_id) == (head_end.tenant_id, account)
         assert device.information == information
-        said = claims(body["access_token"])
-        assert (said["tenantId"], said["accountId"], said["deviceId"], said["sid"]) == (
+        payload = claims(body["access_token"])
+        assert (payload["tenantId"], payload["accountId"], payload["deviceId"], payload["sid"]) == (
             head_end.tenant_id,
             account,
             device.client_id,
@@ -163,9 +161,7 @@ def test_each_of_many_gets_a_device_of_its_own_account(
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("times", [2, 10])
-def test_of_several_that_redeem_one_token_one_is_signed_on(
-    app: ClientApp, nagra: HeadEnd, times: int
-) -> None:
+def test_one_of_several_redemptions_of_a_token_succeeds(app: ClientApp, nagra: HeadEnd, times: int) -> None:
     same, other = app.session_token(), app.session_token("other")
     answers = answers_to([redemption(nagra, same)] * times + [redemption(nagra, other)])
     assert sorted(statuses(answers[:-1])) == [201] + [401] * (times - 1)
@@ -178,7 +174,7 @@ def test_of_several_that_redeem_one_token_one_is_signed_on(
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("order", [1, -1], ids=["others first", "others last"])
-def test_a_token_that_others_present_at_the_same_time_is_redeemed_where_it_belongs(
+def test_a_token_in_a_batch_is_redeemed_only_by_its_tenant_and_service(
     app: ClientApp, nagra: HeadEnd, sunrise: HeadEnd, order: int
 ) -> None:
     other_service = nagra.headers(x_auth_service_id="Other")
@@ -196,9 +192,7 @@ def test_a_token_that_others_present_at_the_same_time_is_redeemed_where_it_belon
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("present", [0, 1])
-def test_as_many_devices_are_registered_as_an_account_may_have(
-    app: ClientApp, nagra: HeadEnd, present: int
-) -> None:
+def test_a_batch_respects_the_device_limit(app: ClientApp, nagra: HeadEnd, present: int) -> None:
     limit = 3
     for _ in range(present):
         app.sign_on()
@@ -208,7 +202,7 @@ def test_as_many_devices_are_registered_as_an_account_may_have(
     granted = limit - present
     assert Counter(statuses(answers[:-1])) == {201: granted, 403: limit + 3 - granted}
     assert {body["code"] for status, body in answers if status == 403} == {20007}
-    assert answers[-1][0] == 201, "another account has room"
+    assert answers[-1][0] == 201, "the limit applies to each account"
     assert [is_redeemed(token) for token in tokens] == [status == 201 for status, _ in answers]
     assert Device.unscoped.filter(account__account_id="account-1").count() == limit
     assert events() == []
@@ -216,7 +210,7 @@ def test_as_many_devices_are_registered_as_an_account_may_have(
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("is_known", [False, True], ids=["new devices", "known devices"])
-def test_a_suspended_account_keeps_no_other_from_signing_on(
+def test_a_suspended_account_does_not_affect_others_in_a_batch(
     app: ClientApp, nagra: HeadEnd, is_known: bool
 ) -> None:
     accounts = ["a", "suspended", "c", "d"]
@@ -224,7 +218,7 @@ def test_a_suspended_account_keeps_no_other_from_signing_on(
         {"clientId": app.sign_on(account).json()["client_id"]} if is_known else {} for account in accounts
     ]
     tokens = [app.session_token(account) for account in accounts]
-    requests = [redemption(nagra, token, **given) for token, given in zip(tokens, members, strict=True)]
+    requests = [redemption(nagra, token, **device) for token, device in zip(tokens, members, strict=True)]
     suspended, _ = Account.unscoped.get_or_create(tenant_id="nagra", account_id="suspended")
     Account.unscoped.filter(pk=suspended.pk).update(status=AccountStatus.SUSPENDED)
     before = Device.unscoped.filter(account=suspended).values("sign_on").first()
@@ -240,7 +234,7 @@ def test_a_suspended_account_keeps_no_other_from_signing_on(
 
 
 @pytest.mark.postgresql
-def test_a_known_device_that_signs_on_twice_at_once_has_the_last_of_both_sign_ons(
+def test_a_known_device_that_signs_on_twice_in_a_batch_keeps_one_sign_on(
     app: ClientApp, nagra: HeadEnd
 ) -> None:
     one, other = [app.sign_on(account).json()["client_id"] for account in ("one", "other")]
@@ -262,9 +256,9 @@ def test_a_known_device_that_signs_on_twice_at_once_has_the_last_of_both_sign_on
     assert len(set(sign_ons.values())) == 4
     stored = set(Device.unscoped.values_list("sign_on", flat=True))
     assert len(stored) == 3
-    stands = [sign_ons[body["access_token"]] in stored for body in bodies]
-    assert (stands[1], stands[3], stands[0] + stands[2]) == (True, True, 1)
-    assert [app.refresh(body["refresh_token"]).status_code == 200 for body in bodies] == stands
+    is_valid = [sign_ons[body["access_token"]] in stored for body in bodies]
+    assert (is_valid[1], is_valid[3], is_valid[0] + is_valid[2]) == (True, True, 1)
+    assert [app.refresh(body["refresh_token"]).status_code == 200 for body in bodies] == is_valid
     assert events() == []
 
 
@@ -273,7 +267,7 @@ def test_a_known_device_that_signs_on_twice_at_once_has_the_last_of_both_sign_on
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("path", [REDEEM, CHOOSE])
-def test_rejected_tokens_are_explained_together_and_their_events_counted_while_others_sign_on(
+def test_rejected_tokens_are_explained_in_a_batch_while_others_sign_on(
     app: ClientApp, nagra: HeadEnd, trial: Service, path: str
 ) -> None:
     accounts = ["a-1", "b-1", "c-1"]
@@ -296,15 +290,15 @@ def test_rejected_tokens_are_explained_together_and_their_events_counted_while_o
         async with serving():
             reported = execute_together(security_events._events, 7)
             explained = execute_together(states, len(requests))
-            *posted, last = [post(one.path, one.body, one.headers) for one in requests]
-            posted = [asyncio.create_task(one) for one in posted]
-            others = len(requests) - 1  # their explanation waits for the last
-            await eventually(lambda: len(states._pending) == others, "a rejection is not explained together")
+            *posted, last = [post(request.path, request.body, request.headers) for request in requests]
+            posted = [asyncio.create_task(response) for response in posted]
+            others = len(requests) - 1  # the batch waits for the last request
+            await eventually(lambda: len(states._pending) == others, "a rejection is not part of the batch")
             assert (await post(granted.path, granted.body, granted.headers))[0] == 201
             posted.append(asyncio.create_task(last))
             await explained
             await reported
-            answers.extend([await one for one in posted])
+            answers.extend([await task for task in posted])
 
     run(test())
     assert statuses(answers) == [401] * len(requests)
@@ -313,7 +307,7 @@ def test_rejected_tokens_are_explained_together_and_their_events_counted_while_o
 
 
 @pytest.mark.postgresql
-def test_an_event_that_waits_for_another_transaction_keeps_nobody_from_signing_on(
+def test_a_blocked_security_event_does_not_block_sign_ons(
     app: ClientApp, nagra: HeadEnd, other: Other
 ) -> None:
     spent = redemption(nagra, app.session_token())
@@ -326,7 +320,7 @@ def test_an_event_that_waits_for_another_transaction_keeps_nobody_from_signing_o
             reported = asyncio.create_task(post(spent.path, spent.body, spent.headers))
             await eventually(other.waiting, "the event does not wait")
             answers.append(await post(granted.path, granted.body, granted.headers))
-            assert not reported.done(), "it is answered once the event is committed"
+            assert not reported.done(), "the response waits for the commit of the event"
             other.pg.rollback()
             answers.append(await reported)
 
@@ -337,10 +331,8 @@ def test_an_event_that_waits_for_another_transaction_keeps_nobody_from_signing_o
 
 
 @pytest.mark.postgresql
-def test_two_processes_that_report_the_same_events_wait_for_each_other_one_way_round(
-    nagra: HeadEnd, other: Other
-) -> None:
-    """A third one holds an event in the middle until both have come to it, or behind each other."""
+def test_processes_that_record_the_same_events_do_not_deadlock(nagra: HeadEnd, other: Other) -> None:
+    """A third transaction holds an event in the middle until both statements wait."""
     kind = SecurityEvent.Kind.SESSION_TOKEN_REUSED
     rows = [
         {"tenant": "nagra", "kind": kind, "subject": str(n), "account": "a", "correlation": "c"}
@@ -358,14 +350,14 @@ def test_two_processes_that_report_the_same_events_wait_for_each_other_one_way_r
     other.execute("SELECT id FROM ags_sessions_securityevent ORDER BY subject OFFSET 3 LIMIT 1 FOR UPDATE")
     with ThreadPoolExecutor() as pool:
         both = [pool.submit(record, ordered) for ordered in (rows, rows[::-1])]
-        wait_until(lambda: other.waiting() == 2, "they do not wait")
+        wait_until(lambda: other.waiting() == 2, "the statements do not wait")
         other.pg.rollback()
         for future in both:
             future.result(PATIENCE)
     assert [times for _, _, times in events()] == [3] * 7
 
 
-# Signing on by a proof
+# Signing on with a proof
 
 
 def presentation(head_end: HeadEnd, account: str, jti: str | None) -> Request:
@@ -375,14 +367,14 @@ def presentation(head_end: HeadEnd, account: str, jti: str | None) -> Request:
 
 
 @pytest.fixture
-def by_token(nagra: HeadEnd, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a provider would be whose proofs are signed, have a jti, and sign devices on."""
+def sign_on_with_token(nagra: HeadEnd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let signed proofs with a jti sign devices on."""
     monkeypatch.setattr(OperatorToken, "endpoints", (*OperatorToken.endpoints, Endpoint.SIGNON))
 
 
 @pytest.mark.postgresql
-def test_of_several_that_sign_on_by_one_assertion_one_is_signed_on(
-    nagra: HeadEnd, by_token: None, caplog: pytest.LogCaptureFixture
+def test_one_of_several_sign_ons_with_an_assertion_succeeds(
+    nagra: HeadEnd, sign_on_with_token: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     jtis = ["once", "another", "once", "once", None]
     with caplog.at_level("INFO", "ags.request"):
@@ -397,8 +389,8 @@ def test_of_several_that_sign_on_by_one_assertion_one_is_signed_on(
 
 
 @pytest.mark.postgresql
-def test_the_assertion_of_a_suspended_account_is_as_if_it_had_not_been_presented(
-    nagra: HeadEnd, by_token: None
+def test_the_assertion_of_a_suspended_account_is_not_used_up(
+    nagra: HeadEnd, sign_on_with_token: None
 ) -> None:
     account = Account(tenant_id="nagra", account_id="suspended", status=AccountStatus.SUSPENDED)
     account.save()
@@ -415,7 +407,7 @@ def test_the_assertion_of_a_suspended_account_is_as_if_it_had_not_been_presented
 
 
 @pytest.mark.postgresql
-def test_one_refresh_token_that_is_presented_ten_times_has_one_successor(
+def test_a_refresh_token_that_is_presented_ten_times_has_one_successor(
     app: ClientApp, nagra: HeadEnd
 ) -> None:
     app.sign_on()
@@ -430,7 +422,7 @@ def test_one_refresh_token_that_is_presented_ten_times_has_one_successor(
 
 
 @pytest.mark.postgresql
-def test_each_of_many_refreshes_goes_on_with_its_own_sign_on(nagra: HeadEnd, sunrise: HeadEnd) -> None:
+def test_each_refresh_of_a_batch_gets_its_own_sign_on(nagra: HeadEnd, sunrise: HeadEnd) -> None:
     apps = []
     for number in range(8):
         app = ClientApp((nagra, sunrise)[number % 2])
@@ -451,12 +443,12 @@ def test_each_of_many_refreshes_goes_on_with_its_own_sign_on(nagra: HeadEnd, sun
         assert body["client_id"] == app.tokens["client_id"]
 
 
-# A tenant that changed
+# Changes of a tenant
 
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("path", [REDEEM, REFRESH])
-def test_a_tenant_that_changed_meanwhile_is_served_by_its_new_settings_and_the_others_as_before(
+def test_a_batch_with_a_changed_tenant_uses_its_new_settings(
     nagra: HeadEnd, sunrise: HeadEnd, path: str
 ) -> None:
     apps = [ClientApp(head_end) for head_end in (nagra, sunrise, nagra, sunrise)]
@@ -480,7 +472,7 @@ def test_a_tenant_that_changed_meanwhile_is_served_by_its_new_settings_and_the_o
 
 
 class Other:
-    """Another session of PostgreSQL, with a transaction, and what it sees of the sessions of the test."""
+    """Another session of PostgreSQL with a transaction, and a third one that observes locks."""
 
     def __init__(self, pg: psycopg.Connection[Any], watcher: psycopg.Connection[Any]) -> None:
         self.pg, self._watcher = pg, watcher
@@ -490,7 +482,7 @@ class Other:
         return [row[0] for row in done.fetchall()] if done.description else []
 
     def waiting(self) -> int:
-        """Return how many sessions wait for a lock."""
+        """Return the number of sessions that wait for a lock."""
         row = self._watcher.execute(
             "SELECT count(*) FROM pg_stat_activity"
             " WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -513,7 +505,7 @@ KNOWN = "a known device redeems"
 
 
 def requests_of(app: ClientApp, kind: str, accounts: Sequence[str]) -> dict[str, Request]:
-    """Sign a device of each account on; return by its client ID a further request for that account."""
+    """Sign on a device of each account. Return the next request of each device by its client ID."""
     requests = {}
     for account in accounts:
         signed_on = app.sign_on(account).json()
@@ -556,17 +548,17 @@ REVOCATIONS: dict[str, tuple[str, str, tuple[int, str]]] = {
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize(("kind", "statement", "refusal"), REVOCATIONS.values(), ids=REVOCATIONS)
-def test_a_revocation_that_commits_while_a_batch_waits_for_it_refuses_one_request(
+def test_a_revocation_during_a_batch_rejects_one_request(
     app: ClientApp, other: Other, kind: str, statement: str, refusal: tuple[int, str]
 ) -> None:
     requests = [*requests_of(app, kind, ["a", "b", "revoked", "d"]).values()]
 
-    async def meanwhile(_: list[Posted]) -> None:
+    async def during(_: list[Posted]) -> None:
         await eventually(other.waiting, "nothing waits for the revocation")
         other.pg.commit()
 
     other.execute(statement, "revoked")
-    answers = answers_to(requests, meanwhile)
+    answers = answers_to(requests, during)
     refused = answers.pop(2)
     assert (refused[0], refused[1]["reason"]) == refusal
     assert set(statuses(answers)) == {200 if kind == REFRESH else 201}
@@ -578,7 +570,7 @@ def test_a_revocation_that_commits_while_a_batch_waits_for_it_refuses_one_reques
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("kind", [REDEEM, REFRESH])
-def test_a_row_that_stays_locked_fails_its_own_request_and_no_other(
+def test_a_locked_row_fails_only_its_own_request(
     app: ClientApp, other: Other, kind: str, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.AGS_DATABASE_POOLER = "none"
@@ -599,12 +591,12 @@ def test_a_row_that_stays_locked_fails_its_own_request_and_no_other(
 
 
 @pytest.mark.postgresql
-def test_a_client_that_goes_while_a_batch_is_executed_takes_no_other_along(
+def test_a_client_that_disconnects_does_not_affect_its_batch(
     app: ClientApp, nagra: HeadEnd, other: Other
 ) -> None:
     tokens = [app.session_token(account) for account in ("a", "gone", "c")]
 
-    async def meanwhile(posted: list[Posted]) -> None:
+    async def during(posted: list[Posted]) -> None:
         await eventually(other.waiting, "nothing waits for the row")
         posted[1].cancel()
         await asyncio.wait([posted[1]])
@@ -612,20 +604,20 @@ def test_a_client_that_goes_while_a_batch_is_executed_takes_no_other_along(
         other.pg.rollback()
 
     other.execute("SELECT id FROM ags_sessions_sessiontoken ORDER BY id LIMIT 1 FOR UPDATE")
-    answers = answers_to([redemption(nagra, token) for token in tokens], meanwhile)
+    answers = answers_to([redemption(nagra, token) for token in tokens], during)
     assert [(status, body["accountId"]) for status, body in answers] == [(201, "a"), (201, "c")]
-    assert all(is_redeemed(token) for token in tokens), "a statement that has begun goes on"
+    assert all(is_redeemed(token) for token in tokens), "a running statement is not cancelled"
     assert Device.unscoped.count() == 3
     assert events() == []
 
 
 @pytest.fixture
 def _plans_of_large_tables(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PostgreSQL would read a small table as a whole, and find its rows in order by chance."""
+    """Make PostgreSQL use indexes: a sequential scan could return rows in order by chance."""
     options = connection.settings_dict["OPTIONS"]
     off = [f"-c enable_{name}=off" for name in ("seqscan", "bitmapscan", "hashjoin", "mergejoin")]
-    given = " ".join([options.get("options", ""), *off])
-    monkeypatch.setitem(connection.settings_dict, "OPTIONS", {**options, "options": given})
+    value = " ".join([options.get("options", ""), *off])
+    monkeypatch.setitem(connection.settings_dict, "OPTIONS", {**options, "options": value})
 
 
 ORDERS: dict[str, tuple[str, str]] = {
@@ -642,30 +634,28 @@ ORDERS: dict[str, tuple[str, str]] = {
 @pytest.mark.postgresql
 @pytest.mark.usefixtures("_plans_of_large_tables")
 @pytest.mark.parametrize(("kind", "rows"), ORDERS.values(), ids=ORDERS)
-def test_a_batch_that_waits_for_the_first_row_has_locked_none_of_the_later_ones(
-    app: ClientApp, other: Other, kind: str, rows: str
-) -> None:
-    """So two that meet in the same rows do not wait for each other in a circle."""
+def test_a_batch_locks_rows_in_order(app: ClientApp, other: Other, kind: str, rows: str) -> None:
+    """So that concurrent batches cannot deadlock."""
     requests = requests_of(app, kind, [f"account-{number}" for number in (3, 0, 5, 2, 4, 1)])
     in_order = [*requests] if kind == REDEEM else sorted(requests)
 
-    async def meanwhile(_: list[Posted]) -> None:
+    async def during(_: list[Posted]) -> None:
         await eventually(other.waiting, "nothing waits for the row")
         assert len(other.execute(f"{rows} OFFSET 1 FOR UPDATE NOWAIT")) == 5
         other.pg.rollback()
 
     other.execute(f"{rows} LIMIT 1 FOR UPDATE")
-    answers = answers_to([requests[client_id] for client_id in in_order[::-1]], meanwhile)
+    answers = answers_to([requests[client_id] for client_id in in_order[::-1]], during)
     assert set(statuses(answers)) == {200 if kind == REFRESH else 201}
 
 
 @pytest.mark.postgresql
 @pytest.mark.usefixtures("_plans_of_large_tables")
 @pytest.mark.parametrize("kind", [REDEEM, REFRESH])
-def test_two_processes_that_meet_in_the_same_rows_wait_for_each_other_one_way_round(
+def test_processes_with_the_same_rows_do_not_deadlock(
     app: ClientApp, nagra: HeadEnd, other: Other, kind: str
 ) -> None:
-    """A third one holds a row in the middle until both have come to it, or behind each other."""
+    """A third transaction holds a row in the middle until both batches wait."""
     tenant = snapshot.get_tenant("nagra")
     assert tenant is not None
     execute: Any
@@ -680,10 +670,10 @@ def test_two_processes_that_meet_in_the_same_rows_wait_for_each_other_one_way_ro
     else:
         for _ in range(7):
             app.sign_on()
-        execute = refresh._update
+        execute = refresh._rotate_all
         common = {"tenant": "nagra", "version": tenant.version, "current": 0, "presented": 0}
         rows = [
-            {**common, "rotated": sign_on, "refresh_ttl": 60, "now_used": []}
+            {**common, "rotated": sign_on, "refresh_ttl": 60, "new_used": []}
             for sign_on in Device.unscoped.order_by("client_id").values_list("sign_on", flat=True)
         ]
         other.execute("SELECT id FROM ags_sessions_device ORDER BY client_id OFFSET 3 LIMIT 1 FOR UPDATE")
@@ -700,7 +690,7 @@ def test_two_processes_that_meet_in_the_same_rows_wait_for_each_other_one_way_ro
 
     with ThreadPoolExecutor() as pool:
         both = [pool.submit(execute_in_a_loop, ordered) for ordered in (rows, rows[::-1])]
-        wait_until(lambda: other.waiting() == 2, "they do not wait")
+        wait_until(lambda: other.waiting() == 2, "the statements do not wait")
         other.pg.rollback()
         done = [future.result(PATIENCE) for future in both]
     assert sorted([outcome is not None for outcome in outcomes] for outcomes in done) == [
@@ -712,12 +702,14 @@ def test_two_processes_that_meet_in_the_same_rows_wait_for_each_other_one_way_ro
 # On any database
 
 
-def test_of_many_at_once_all_are_answered(nagra: HeadEnd) -> None:
+def test_many_concurrent_requests_are_all_answered(nagra: HeadEnd) -> None:
     limit_devices(3)
-    take_a_minute_of_grace()
+    set_grace_period_of_a_minute()
 
     async def post_all(requests: Sequence[Request]) -> Answers:
-        return await asyncio.gather(*[post(one.path, one.body, one.headers) for one in requests])
+        return await asyncio.gather(
+            *[post(request.path, request.body, request.headers) for request in requests]
+        )
 
     answers: list[Answers] = []
     redemptions: list[Request] = []
@@ -725,8 +717,13 @@ def test_of_many_at_once_all_are_answered(nagra: HeadEnd) -> None:
     async def test() -> None:
         async with serving():
             assertions = [nagra.token(OpfAccountId=f"account-{number % 5}") for number in range(20)]
-            bodies = [{"parameters": [{"name": "OperatorAuthToken", "value": one}]} for one in assertions]
-            issued = await post_all([Request("/ags/getSessionToken", one, nagra.headers()) for one in bodies])
+            bodies = [
+                {"parameters": [{"name": "OperatorAuthToken", "value": assertion}]}
+                for assertion in assertions
+            ]
+            issued = await post_all(
+                [Request("/ags/getSessionToken", body, nagra.headers()) for body in bodies]
+            )
             redemptions.extend(redemption(nagra, body["sessionToken"]) for _, body in issued)
             signed_on = await post_all(redemptions)
             rotations = [
@@ -744,7 +741,7 @@ def test_of_many_at_once_all_are_answered(nagra: HeadEnd) -> None:
     granted = [body["client_id"] for status, body in signed_on if status == 201]
     assert [body["client_id"] for status, body in refreshed if status == 200] == granted * 2
     assert sorted(Device.unscoped.values_list("client_id", "generation")) == [
-        (one, 1) for one in sorted(granted)
+        (client_id, 1) for client_id in sorted(granted)
     ]
     for request, (status, _) in zip(redemptions, signed_on, strict=True):
         assert is_redeemed(request.body["parameters"][0]["value"]) == (status == 201)
@@ -752,33 +749,35 @@ def test_of_many_at_once_all_are_answered(nagra: HeadEnd) -> None:
 
 
 @pytest.mark.postgresql
-def test_of_the_accounts_of_one_choice_one_is_signed_on_and_those_of_others_beside_it(
+def test_one_account_of_each_choice_in_a_batch_is_signed_on(
     app: ClientApp, nagra: HeadEnd, trial: Service
 ) -> None:
-    def offered(accounts: str) -> list[str]:
-        return [one["userAccountToken"] for one in app.prove(accounts).json()["accounts"]]
+    def choose_between(accounts: str) -> list[str]:
+        return [account["userAccountToken"] for account in app.prove(accounts).json()["accounts"]]
 
-    first, second = offered("a-1,a-2"), offered("b-1,b-2")
+    first, second = choose_between("a-1,a-2"), choose_between("b-1,b-2")
     Account(tenant_id="nagra", account_id="a-1", status=AccountStatus.SUSPENDED).save()
     Account(tenant_id="nagra", account_id="b-2", status=AccountStatus.ACTIVE).save()
     headers = nagra.headers(x_auth_service_id=TRIAL)
     tokens = [first[0], first[1], second[1], second[1]]
     answers = answers_to([Request(CHOOSE, {}, {**headers, "user-token": token}) for token in tokens])
-    assert statuses(answers[:2]) == [401, 201], "the account that may sign on has used the choice"
+    assert statuses(answers[:2]) == [401, 201], "the active account has used up the choice"
     assert answers[1][1]["accountId"] == "a-2"
     assert sorted(statuses(answers[2:])) == [201, 401]
     accounts = Device.unscoped.values_list("account__account_id", flat=True)
     assert sorted(accounts) == ["a-2", "b-2"]
 
 
-def test_where_a_server_starts_nothing_requests_share_a_connection_and_no_transaction(nagra: HeadEnd) -> None:
+def test_without_a_server_requests_share_a_connection_but_no_transaction(nagra: HeadEnd) -> None:
     app = ClientApp(nagra)
     tokens = [app.session_token(f"account-{number}") for number in range(8)]
     members = [{}, {"clientId": "0" * 32}] * 4
-    requests = [redemption(nagra, token, **given) for token, given in zip(tokens, members, strict=True)]
+    requests = [redemption(nagra, token, **device) for token, device in zip(tokens, members, strict=True)]
 
     async def test() -> None:
-        answers = await asyncio.gather(*[post(one.path, one.body, one.headers) for one in requests])
+        answers = await asyncio.gather(
+            *[post(request.path, request.body, request.headers) for request in requests]
+        )
         await sync_to_async(connections.close_all)()
         assert statuses(answers) == [201, 403] * 4
 

@@ -48,7 +48,7 @@ def rows_of(tenant_id: str) -> dict[str, Any]:
 
 ACTS: dict[str, tuple[str, ...]] = {
     "tenant": ("disable", "enable", "rotate", "revoke-issued"),
-    "service": ("try", "disable", "enable", "revoke-issued"),
+    "service": ("check-configuration", "disable", "enable", "revoke-issued"),
     "key": ("revoke", "revoke-issued"),
     "signingkey": ("rotate", "revoke"),
     "resourceserver": ("disable", "enable"),

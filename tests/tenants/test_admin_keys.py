@@ -212,7 +212,7 @@ def test_revoking_says_what_stops_and_then_stops_it(admin_client: Client, nagra:
     _tokens(nagra, 5, expired=True)
     question = admin_client.get(f"{LIST}{key.pk}/revoke/").content.decode()
     assert "Revoke key nagra-key-1 of nagra?" in question
-    assert "Live session tokens that it issued: 3." in question
+    assert "Live session tokens: 3." in question
     assert "Other keys of nagra in force: none." in question
     assert "No other key of nagra is in force" in question
     assert nagra.present(nagra.token()).status_code == 200
@@ -235,13 +235,13 @@ BY_ITSELF = ("dummy", "Trial")
 @pytest.mark.parametrize(
     ("services", "warning"),
     [
-        ([ON_KEYS], "in force: without one nobody can sign on there."),
+        ([ON_KEYS], "in force: no subscriber can sign on."),
         (
             [ON_KEYS, ("operator_token", "Box"), BY_ITSELF],
-            "nobody can sign on through Box, Customer Auth Service. Its other services need no key.",
+            "no subscriber can sign on through Box, Customer Auth Service. The other services need no key.",
         ),
         ([BY_ITSELF], None),
-        ([ON_KEYS, ("not_installed", "Old")], "in force: without one nobody can sign on there."),
+        ([ON_KEYS, ("not_installed", "Old")], "in force: no subscriber can sign on."),
         ([("not_installed", "Old")], None),
         ([], None),
     ],
@@ -262,7 +262,7 @@ def test_many_live_tokens_are_not_all_counted(admin_client: Client, nagra: HeadE
     _tokens(nagra, 1500)
     with CaptureQueriesContext(connection) as queries:
         question = admin_client.get(f"{LIST}{Key.unscoped.get().pk}/revoke/").content.decode()
-    assert "Live session tokens that it issued: more than 1000." in question
+    assert "Live session tokens: more than 1000." in question
     (count,) = [q["sql"] for q in queries if "ags_sessions_sessiontoken" in q["sql"]]
     assert "LIMIT 1001" in count
 

@@ -63,7 +63,7 @@ def test_credentials_are_shown_once_and_work_until_it_is_disabled(
     address = f"{LIST}{server.pk}/"
     assert "is refused within a second" in text(admin_client.get(address + "disable/"))
     told = text(admin_client.post(address + "disable/", follow=True))
-    assert "Resource server Entitlements is disabled." in told
+    assert "Resource server Entitlements of nagra is disabled." in told
     assert address + "disable/" not in told
     assert introspect(client_id, secret, token).status_code == 401
     admin_client.post(address + "enable/")

@@ -62,7 +62,7 @@ def test_a_rotation_is_walked_through_and_never_too_fast(
     wait(published_at=timedelta(minutes=11))
     assert f"{second.kid}: signs from now on." in text(admin_client.post(ROTATE, follow=True))
     assert (keys()[KeyState.ACTIVE], keys()[KeyState.RETIRING]) == (second, first)
-    assert f"{first.kid} (ES256) has signed tokens that are good until" in text(admin_client.get(ROTATE))
+    assert f"{first.kid} (ES256) has signed tokens that are valid until" in text(admin_client.get(ROTATE))
     snapshot.invalidate("nagra")
     assert jwt.get_unverified_header(app.refresh().json()["access_token"])["kid"] == second.kid
 
@@ -146,7 +146,7 @@ def test_revoking_the_key_that_signs_puts_another_in_its_place(
 def test_a_key_that_is_published_takes_the_place(admin_client: Client, nagra: HeadEnd) -> None:
     admin_client.post(ROTATE)
     first, second = keys()[KeyState.ACTIVE], keys()[KeyState.STAGED]
-    assert "The key that is published already" in text(admin_client.get(f"{LIST}{first.pk}/revoke/"))
+    assert "The staged key" in text(admin_client.get(f"{LIST}{first.pk}/revoke/"))
     assert "published already" not in text(admin_client.get(f"{LIST}{second.pk}/revoke/"))
     admin_client.post(f"{LIST}{first.pk}/revoke/")
     assert keys() == {KeyState.REVOKED: first, KeyState.ACTIVE: second}
@@ -156,7 +156,9 @@ def test_the_secret_of_the_one_that_takes_the_place_is_shown(admin_client: Clien
     Tenant.objects.update(signing_algorithm="HS256")
     (first,) = keys().values()
     address = f"{LIST}{first.pk}/revoke/"
-    assert "until the platform has it, it refuses every access token" in text(admin_client.get(address))
+    assert "until the platform has it, the platform refuses every access token" in text(
+        admin_client.get(address)
+    )
     answer = admin_client.post(address)
     secret = shown(answer, "secret")
     assert secret is not None

@@ -216,7 +216,7 @@ django.setup()
 from django.test import Client
 from ags.urls import API
 client = Client(headers={"host": "localhost"})
-def confirm(path, method="GET"):
+def ask(path, method="GET"):
     answer = client.generic(method, path, secure=True)
     is_json = answer.headers.get("Content-Type") == "application/json"
     return [answer.status_code, answer.json().get("reason") if is_json else None]

@@ -84,9 +84,9 @@ def test_an_unknown_service_is_reported(nagra: HeadEnd, arguments: tuple[str, st
 
 
 def test_the_button_checks_the_service_after_confirmation(admin_client: Client, nagra: HeadEnd) -> None:
-    address = f"/admin/tenants/service/{Service.unscoped.get().pk}/check/"
+    address = f"/admin/tenants/service/{Service.unscoped.get().pk}/check-configuration/"
     confirmation = admin_client.get(address).content.decode()
-    assert "Nothing is issued, and nothing is changed." in confirmation
+    assert "Nothing is issued and nothing is changed." in confirmation
     assert "Keys in force" not in confirmation
     Key.unscoped.update(state="revoked")
     results = admin_client.post(address).content.decode()
@@ -96,5 +96,5 @@ def test_the_button_checks_the_service_after_confirmation(admin_client: Client, 
 
 
 def test_view_permission_is_not_enough_to_check_a_service(nagra: HeadEnd) -> None:
-    address = f"/admin/tenants/service/{Service.unscoped.get().pk}/check/"
+    address = f"/admin/tenants/service/{Service.unscoped.get().pk}/check-configuration/"
     assert person("auditor", "nagra").post(address).status_code == 403

@@ -196,7 +196,7 @@ def test_exactly_the_destination_settings_require_the_secret_again(
         if change is change_in_file:  # reports only the first error
             expected = dict(list(expected.items())[:1])
         if change is change_in_admin and name in secrets and affected:
-            expected[name] = "Enter it again: it is not taken before all else is right."
+            expected[name] = "Enter it again: it was not saved, because of the other errors."
         assert errors == expected, name
         assert (stored().settings == before) == bool(expected or name == "private_key"), name
         service.refresh_from_db()
@@ -321,11 +321,11 @@ def test_changing_the_address_and_checking_does_not_send_the_secret(
 ) -> None:
     client = staff_client()
     assert post(client, {"address": f"{elsewhere.url}/introspect"}).status_code == 200
-    response = client.post(f"/admin/tenants/service/{introspection.pk}/check/")
+    response = client.post(f"/admin/tenants/service/{introspection.pk}/check-configuration/")
     assert response.status_code == 200
     assert not elsewhere.asked
     assert post(client, {"address": f"{elsewhere.url}/x", "client_secret": "mine"}).status_code == 302
-    client.post(f"/admin/tenants/service/{introspection.pk}/check/")
+    client.post(f"/admin/tenants/service/{introspection.pk}/check-configuration/")
     assert len(elsewhere.asked) == 1, "a secret that is entered again is sent"
 
 

@@ -441,7 +441,7 @@ def test_no_page_shows_a_secret(nagra: HeadEnd, admin_client: Client, logged: Ca
 def test_an_empty_field_keeps_the_secret(nagra: HeadEnd, admin_client: Client) -> None:
     service = create_service()
     page = admin_client.get(change(service))
-    assert "It is set, and never shown: leave this empty to keep it." in text_of(page)
+    assert "It is set. Leave this empty to keep it." in text_of(page)
     assert 'type="password" name="settings-passphrase"' in text_of(page)
     assert admin_client.post(change(service), fields(session_token_ttl="77", enabled="on")).status_code == 302
     assert (stored().settings["session_token_ttl"], stored().secrets()) == (77, {"passphrase": MARKER})
@@ -462,7 +462,7 @@ def test_a_secret_in_an_invalid_form_must_be_entered_again(nagra: HeadEnd, admin
     service = create_service()
     page = admin_client.post(change(service), fields(passphrase=OTHER, session_token_ttl="x"))
     assert sorted(errors(page)) == ["settings-passphrase", "settings-session_token_ttl"]
-    assert "Enter it again: it is not taken before all else is right." in text_of(page)
+    assert "Enter it again: it was not saved, because of the other errors." in text_of(page)
     page = admin_client.post(change(service), fields(session_token_ttl="x"))
     assert list(errors(page)) == ["settings-session_token_ttl"]
     assert stored().secrets() == {"passphrase": MARKER}

@@ -46,7 +46,7 @@ def _read_tenant(tenant_id: str) -> TenantSnapshot | None:
 
 def _reread_tenant(stale: StaleSnapshot) -> None:
     is_read_only()
-    snapshot.invalidate(stale.seen.id, stale.seen, stale.since)
+    snapshot.invalidate(stale.snapshot.id, stale.snapshot, stale.since)
 
 
 async def get_tenant(tenant_id: str) -> TenantSnapshot | None:
@@ -115,7 +115,7 @@ async def retry_once_if_stale(operation: Callable[[], Awaitable[_T]]) -> _T:
     try:
         return await operation()
     except StaleSnapshot as stale:
-        changed = ("changed", stale.seen.id, stale.since)
+        changed = ("changed", stale.snapshot.id, stale.since)
         await _share(changed, _reread_tenant, stale)
     try:
         return await operation()

@@ -44,7 +44,7 @@ class Ready(GatewayView):
 
 async def _check_database() -> None:
     """Raise ApiError (503) when the database cannot serve requests; raise Django's database errors."""
-    if await migrations_state.missing():
+    if await migrations_state.missing_migrations():
         raise ApiError(UNAVAILABLE, why="database_not_migrated")
     if connection.vendor == "postgresql" and await fetch_all(READ_ONLY, {}, READS) != [(False,)]:
         raise ApiError(UNAVAILABLE, why="database_read_only")

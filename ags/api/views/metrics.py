@@ -28,4 +28,4 @@ class Metrics(GatewayView):
     @extend_schema(exclude=True)
     async def get(self, request: HttpRequest) -> HttpResponse:
         """Tell what is measured."""
-        return HttpResponse(await run_with_orm(metrics.text), content_type=metrics.CONTENT_TYPE)
+        return HttpResponse(await run_with_orm(metrics.render_metrics), content_type=metrics.CONTENT_TYPE)

@@ -24,7 +24,7 @@ from ags.api.request.body import read_form
 from ags.api.request.resolve import get_tenant
 from ags.api.views.base import GatewayView, Response
 from ags.sessions.exceptions import TokenRejected
-from ags.sessions.services.introspect import is_active
+from ags.sessions.services.introspect import introspect
 from ags.sessions.services.revoke import end_sign_on, revoke_access_token
 from ags.sessions.tokens.jwt import AccessToken, RefreshToken, read_access_token, read_refresh_token
 from tenants.models.resource_server import SEPARATOR, hash_client_secret
@@ -87,7 +87,7 @@ class Introspect(GatewayView):
         tenant, form = await _authenticated(request)
         asks_for_any = form.get("token_type_hint") == "refresh_token"
         token = _read(tenant, form["token"], READERS if asks_for_any else READERS[:1])
-        whose = None if token is None else await is_active(tenant.id, token)
+        whose = None if token is None else await introspect(tenant.id, token)
         if token is None or whose is None:
             return Response({"active": False})
         account_id, client_id = whose

@@ -1,4 +1,4 @@
-"""The pages on which staff look up and end what the gate has issued."""
+"""Admin pages of accounts, devices, session tokens and security events."""
 
 from ags.sessions.admin import account, device, revocation_impact, security_event, session_token
 

@@ -1,4 +1,4 @@
-"""How what was issued stands, said of each row by the same rule that decides about tokens."""
+"""The state of session tokens and sign-ons as a column, by the definition of `sql.validity`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from django.db.models.functions import Now
 from ags.sessions.models import Device, SessionToken
 from ags.sessions.sql import validity
 
-# Statements are put together from constants.
+# Statements are built from constants.
 # ruff: noqa: S608, S611
 
 
 def with_session_token_state(rows: QuerySet[SessionToken]) -> QuerySet[Any]:
-    """Add to each row its `state`: live, expired, redeemed, revoked, or what else is wrong behind it."""
+    """Annotate `state`: live, expired, redeemed, revoked, or the reason why the token is invalid."""
     invalid_reason = RawSQL(
         f"(SELECT {validity.SESSION_TOKEN_INVALID_REASON} FROM ags_sessions_sessiontoken st"
         f" CROSS JOIN {validity.SESSION_TOKEN_JOINS}"
@@ -37,7 +37,7 @@ def with_session_token_state(rows: QuerySet[SessionToken]) -> QuerySet[Any]:
 
 
 def with_device_state(rows: QuerySet[Device]) -> QuerySet[Any]:
-    """Add to each row the `state` of its sign-on: live, expired, or why it is dead."""
+    """Annotate `state`, of the sign-on: live, expired, or the reason why it is invalid."""
     invalid_reason = RawSQL(
         f"(SELECT {validity.SIGN_ON_INVALID_REASON} FROM ags_sessions_device d"
         f" CROSS JOIN {validity.SIGN_ON_JOINS}"

@@ -1,4 +1,4 @@
-"""The pages of devices: looked up, disabled, deleted, and their sign-on ended."""
+"""Admin pages of devices and their sign-ons."""
 
 from __future__ import annotations
 
@@ -9,43 +9,37 @@ from asgiref.sync import async_to_sync
 from django.contrib import admin
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from unfold.decorators import action, display
+from unfold.decorators import display
 from unfold.enums import ActionVariant
 
 from ags.sessions.admin.annotations import with_device_state
 from ags.sessions.admin.forms import DeviceSearchForm
-from ags.sessions.admin.search_only import NOTHING, STATES, SearchOnlyAdmin, in_words, moment
+from ags.sessions.admin.search_only import (
+    EMPTY_VALUE,
+    STATE_COLORS,
+    SearchOnlyAdmin,
+    format_code,
+    format_time,
+)
 from ags.sessions.models import Device, DeviceStatus
-from ags.sessions.services import account_status
+from ags.sessions.services.account_status import CONCURRENT_CHANGE, enable_device
 from ags.sessions.services.revoke import end_sign_on
-from tenants.admin.base import Confirmation
-from tenants.admin.revoke_issued_action import OFFLINE
+from tenants.admin.transitions import OFFLINE, Transition
 
-STATUSES = {"enabled": "success", "disabled": "warning", "deleted": "danger"}
-"""How each is coloured."""
-
-OFFERED = {
-    DeviceStatus.ENABLED: {"end", "disable", "delete_device"},
-    DeviceStatus.DISABLED: {"end", "enable", "delete_device"},
-    DeviceStatus.DELETED: set(),
-}
-"""What can be done to a device of each status; its sign-on ends only once."""
+STATUS_COLORS = {"enabled": "success", "disabled": "warning", "deleted": "danger"}
 
 INFORMATION_MAX_LENGTH = 20_000
 """Characters of the device information that are shown."""
 
 INFORMATION_STYLE = "max-height: 30rem; white-space: pre-wrap; overflow-wrap: anywhere"
-"""How they are laid out."""
 
 
 @admin.register(Device)
 class DeviceAdmin(SearchOnlyAdmin):
-    """A device of an account, what it tells of itself, and the sign-on that it has."""
-
     search_form = DeviceSearchForm
     title = "Look up devices"
     columns = (
@@ -54,12 +48,12 @@ class DeviceAdmin(SearchOnlyAdmin):
         "type",
         "status",
         "sign-on",
-        "since (UTC)",
-        "until (UTC)",
+        "signed on (UTC)",
+        "expires (UTC)",
     )
     keeps_history = True
     fieldsets = (
-        (None, {"fields": ("tenant", "owner", "client_id", "status_label", "created_at")}),
+        (None, {"fields": ("tenant", "account_link", "client_id", "status_label", "created_at")}),
         (
             "Sign-on",
             {
@@ -76,64 +70,115 @@ class DeviceAdmin(SearchOnlyAdmin):
                 )
             },
         ),
-        ("What it tells of itself", {"fields": ("information_json",)}),
+        ("Device information", {"fields": ("information_json",)}),
     )
-    readonly_fields = ("owner", "status_label", "state_label", "end_reason_label", "information_json")
-    actions_detail = ("end", "disable", "enable", "delete_device")
+    readonly_fields = ("account_link", "status_label", "state_label", "end_reason_label", "information_json")
+    transitions = (
+        Transition(
+            name="end",
+            label="End sign-on",
+            permission="revoke",
+            sources={DeviceStatus.ENABLED, DeviceStatus.DISABLED},
+            method="end_sign_on",
+            title="End the sign-on of device {row}?",
+            consequences=(
+                "Account {row.account} of {row.tenant_id} is signed out on it immediately. This cannot be "
+                "undone.",
+                OFFLINE,
+                "The device can sign on again at once, with a new session token.",
+            ),
+            done="The sign-on of device {row} has ended.",
+        ),
+        Transition(
+            name="disable",
+            label="Disable",
+            permission="revoke",
+            sources={DeviceStatus.ENABLED},
+            target=DeviceStatus.DISABLED,
+            title="Disable device {row}?",
+            consequences=(
+                "From now on account {row.account} of {row.tenant_id} cannot sign on or refresh with it.",
+                OFFLINE,
+                "It no longer counts towards the device limit. Once enabled, its sign-on is valid again.",
+            ),
+            done="Device {row} is disabled.",
+        ),
+        Transition(
+            name="enable",
+            label="Enable",
+            permission="revoke",
+            variant=ActionVariant.SUCCESS,
+            sources={DeviceStatus.DISABLED},
+            method="enable_device",
+            title="Enable device {row}?",
+            consequences=(
+                "It can sign on and refresh again. A sign-on that has not ended is valid again.",
+                "It counts towards the device limit of the account.",
+            ),
+            done="Device {row} is enabled.",
+        ),
+        Transition(
+            name="delete_device",  # "delete" is the view of the admin that deletes the row
+            label="Delete",
+            permission="terminate",
+            sources={DeviceStatus.ENABLED, DeviceStatus.DISABLED},
+            target=DeviceStatus.DELETED,
+            title="Delete device {row}?",
+            consequences=(
+                "Account {row.account} of {row.tenant_id} is signed out on it immediately. Its client ID is "
+                "never accepted again.",
+                OFFLINE,
+                "It no longer counts towards the device limit. The app can sign on again as a new device.",
+                "This cannot be undone. The row stays, as a record of what was granted.",
+            ),
+            done="Device {row} is deleted.",
+        ),
+    )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Device]:
-        """Judge each sign-on by the database's clock."""
         return with_device_state(super().get_queryset(request).select_related("account", "service", "key"))
 
     def row_cells(self, row: Any) -> list[Any]:
-        """Return what the table says of a device."""
         return [
-            self.link(row, row.client_id),
+            self.change_link(row, row.client_id),
             row.account.account_id,
-            _type(row.information),
+            _device_type(row.information),
             row.status,
             self.state_label(row),
-            moment(row.signed_on_at),
-            moment(row.refresh_expires_at),
+            format_time(row.signed_on_at),
+            format_time(row.refresh_expires_at),
         ]
-
-    # What is shown
 
     def get_form(
         self, request: HttpRequest, obj: Device | None = None, change: bool = False, **kwargs: Any
     ) -> Any:
-        """Return the form, in which there is nothing to fill in, with words of its own."""
         kwargs["labels"] = {
-            "signed_on_at": "Since",
-            "refresh_expires_at": "Until, unless it is refreshed",
-            "fixed_expires_at": "Until, at the latest",
+            "signed_on_at": "Signed on at",
+            "refresh_expires_at": "Expires, unless refreshed",
+            "fixed_expires_at": "Expires at the latest",
         }
         return super().get_form(request, obj, change, **kwargs)
 
     @display(description="Account")
-    def owner(self, device: Device) -> SafeString:
-        """The account, and the way to it."""
-        page = reverse("admin:ags_sessions_account_change", args=[device.account_id])
-        return format_html('<a class="text-link" href="{}">{}</a>', page, device.account)
+    def account_link(self, device: Device) -> SafeString:
+        url = reverse("admin:ags_sessions_account_change", args=[device.account_id])
+        return format_html('<a class="text-link" href="{}">{}</a>', url, device.account)
 
-    @display(description="Status", label=STATUSES)
+    @display(description="Status", label=STATUS_COLORS)
     def status_label(self, device: Device) -> str:
-        """The status in one word."""
         return device.status
 
-    @display(description="State", label=STATES)
+    @display(description="State", label=STATE_COLORS)
     def state_label(self, device: Any) -> str:
-        """Whether its tokens are good."""
-        return in_words(device.state)
+        """The state of the sign-on."""
+        return format_code(device.state)
 
-    @display(description="Why it ended")
+    @display(description="Reason for the end")
     def end_reason_label(self, device: Device) -> str:
-        """The reason, as a person says it."""
-        return in_words(device.end_reason)
+        return format_code(device.end_reason)
 
     @display(description="Device information")
     def information_json(self, device: Device) -> SafeString:
-        """What the device sent, as JSON."""
         text = json.dumps(device.information, indent=2, ensure_ascii=False)
         if len(text) > INFORMATION_MAX_LENGTH:
             text = (
@@ -141,122 +186,20 @@ class DeviceAdmin(SearchOnlyAdmin):
             )
         return format_html('<pre class="overflow-auto" style="{}">{}</pre>', INFORMATION_STYLE, text)
 
-    # What is done to it
+    # Transitions
 
-    def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
-        """Offer what does something to a device of this status."""
-        device: Device = self.get_object_or_404(request, object_id)
-        offered = OFFERED[DeviceStatus(device.status)] - ({"end"} if device.ended_at else set())
-        actions: list[Any] = super().get_actions_detail(request, object_id)
-        prefix = f"{self.opts.app_label}_{self.opts.model_name}_"
-        return [one for one in actions if one.action_name.removeprefix(prefix) in offered]
+    def is_offered(self, transition: Transition, row: Any) -> bool:
+        """A sign-on ends only once."""
+        return super().is_offered(transition, row) and not (transition.name == "end" and row.ended_at)
 
-    @action(
-        description="End sign-on",
-        url_path="end",
-        permissions=["revoke"],
-        variant=ActionVariant.DANGER,
-    )
-    def end(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Sign it out."""
-        device: Device = self.get_object_or_404(request, object_id)
-        confirmation = Confirmation(
-            title=f"End the sign-on of device {device}?",
-            consequences=[
-                f"Account {device.account} of {device.tenant_id} is signed out on it from this moment on. "
-                "This cannot be undone.",
-                OFFLINE,
-                "The device can sign on again at once, with a new session token.",
-            ],
-            button="End sign-on",
-            done=f"The sign-on of device {device} has ended.",
-        )
-        return self.confirm(request, device, confirmation, lambda: _end(device))
+    def end_sign_on(self, request: HttpRequest, device: Device, _: Transition) -> None:
+        if not async_to_sync(end_sign_on)(device.tenant_id, device.sign_on, "ended_by_staff"):
+            raise ValidationError(CONCURRENT_CHANGE)
 
-    @action(
-        description="Disable",
-        url_path="disable",
-        permissions=["revoke"],
-        variant=ActionVariant.DANGER,
-    )
-    def disable(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Refuse it for the time being."""
-        device: Device = self.get_object_or_404(request, object_id)
-        confirmation = Confirmation(
-            title=f"Disable device {device}?",
-            consequences=[
-                f"Account {device.account} of {device.tenant_id} cannot sign on or refresh with it from this "
-                "moment on.",
-                OFFLINE,
-                "It leaves a place for another device. Once it is enabled, it goes on as it was.",
-            ],
-            button="Disable",
-            done=f"Device {device} is disabled.",
-        )
-        return self.confirm(
-            request,
-            device,
-            confirmation,
-            lambda: account_status.change(device, [DeviceStatus.ENABLED], DeviceStatus.DISABLED),
-        )
-
-    @action(
-        description="Enable",
-        url_path="enable",
-        permissions=["revoke"],
-        variant=ActionVariant.SUCCESS,
-    )
-    def enable(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Let it in again."""
-        device: Device = self.get_object_or_404(request, object_id)
-        confirmation = Confirmation(
-            title=f"Enable device {device}?",
-            consequences=[
-                "It can sign on and refresh again. A sign-on that has not ended goes on as it was.",
-                "It takes a place among the devices that the account may have.",
-            ],
-            button="Enable",
-            done=f"Device {device} is enabled.",
-            dangerous=False,
-        )
-        return self.confirm(request, device, confirmation, lambda: account_status.enable(device))
-
-    @action(
-        description="Delete",
-        url_path="delete-device",  # "delete" is the admin's own, which removes the row
-        permissions=["end_for_good"],
-        variant=ActionVariant.DANGER,
-    )
-    def delete_device(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Refuse it for good."""
-        device: Device = self.get_object_or_404(request, object_id)
-        confirmation = Confirmation(
-            title=f"Delete device {device}?",
-            consequences=[
-                f"Account {device.account} of {device.tenant_id} is signed out on it from this moment on. "
-                "Its client ID is never accepted again.",
-                OFFLINE,
-                "It leaves a place for another device. The app can sign on afresh, as a new device.",
-                "This cannot be undone. The row stays, so that what was granted stays explicable.",
-            ],
-            button="Delete",
-            done=f"Device {device} is deleted.",
-        )
-        return self.confirm(
-            request,
-            device,
-            confirmation,
-            lambda: account_status.change(
-                device, [DeviceStatus.ENABLED, DeviceStatus.DISABLED], DeviceStatus.DELETED
-            ),
-        )
+    def enable_device(self, request: HttpRequest, device: Device, _: Transition) -> None:
+        enable_device(device)
 
 
-def _end(device: Device) -> None:
-    if not async_to_sync(end_sign_on)(device.tenant_id, device.sign_on, "ended_by_staff"):
-        raise ValidationError(account_status.CHANGED)
-
-
-def _type(information: Any) -> str:
-    told = information.get("deviceType") if isinstance(information, dict) else None
-    return told[:40] if isinstance(told, str) and told else NOTHING
+def _device_type(information: Any) -> str:
+    device_type = information.get("deviceType") if isinstance(information, dict) else None
+    return device_type[:40] if isinstance(device_type, str) and device_type else EMPTY_VALUE

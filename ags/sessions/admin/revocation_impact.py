@@ -1,4 +1,4 @@
-"""What the question before an act says about session tokens and sign-ons that stop."""
+"""The number of session tokens and sign-ons that a revocation ends, for its confirmation page."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ from django.dispatch import receiver
 
 from ags.sessions.admin.annotations import with_device_state, with_session_token_state
 from ags.sessions.models import Account, Device, SessionToken
-from tenants.admin.base import bounded_count, collect_revocation_impact, in_words
+from tenants.admin.base import bounded_count, format_count
+from tenants.admin.transitions import collect_revocation_impact
 from tenants.models import Key, Service, Tenant
 
-COUNTING_LIMIT = 300
-"""Milliseconds."""
+COUNT_TIMEOUT = 300
+"""Milliseconds for each count."""
 
 
 @receiver(collect_revocation_impact)
-def issued_by(sender: type[Model], row: Any, revokes_issued: bool, **kwargs: Any) -> list[str]:
-    """Say how many live session tokens a row gave rise to, and sign-ons where these end, too."""
+def describe_impact(sender: type[Model], row: Any, revokes_issued: bool, **kwargs: Any) -> list[str]:
+    """Describe the live session tokens that end, and with `revokes_issued` the live sign-ons."""
     if not revokes_issued and not isinstance(row, Key):
         return []
-    return list(_counts(row, with_sign_ons=revokes_issued))
+    return list(_describe_counts(row, with_sign_ons=revokes_issued))
 
 
-def _counts(row: Any, *, with_sign_ons: bool) -> Iterator[str]:
-    tokens, devices = _given_rise_to(row)
-    # `dead_after` is never before `expires_at`, and has an index.
-    live = with_session_token_state(tokens.filter(dead_after__gt=Now())).filter(state="live")
-    yield f"Live session tokens that it gave rise to: {_counted(live)}."
+def _describe_counts(row: Any, *, with_sign_ons: bool) -> Iterator[str]:
+    tokens, devices = _get_issued(row)
+    # `dead_after` has an index, and is never before `expires_at`.
+    live_tokens = with_session_token_state(tokens.filter(dead_after__gt=Now())).filter(state="live")
+    yield f"Live session tokens: {_count_with_timeout(live_tokens)}."
     if with_sign_ons:
-        live = with_device_state(devices).filter(state="live")
-        yield f"Live sign-ons that it gave rise to: {_counted(live)}."
+        live_sign_ons = with_device_state(devices).filter(state="live")
+        yield f"Live sign-ons: {_count_with_timeout(live_sign_ons)}."
 
 
-def _given_rise_to(row: Any) -> tuple[QuerySet[SessionToken], QuerySet[Device]]:
+def _get_issued(row: Any) -> tuple[QuerySet[SessionToken], QuerySet[Device]]:
     tenant_id = row.pk if isinstance(row, Tenant) else row.tenant_id
     tokens, devices = SessionToken.objects.for_tenant(tenant_id), Device.objects.for_tenant(tenant_id)
     match row:
@@ -50,17 +51,17 @@ def _given_rise_to(row: Any) -> tuple[QuerySet[SessionToken], QuerySet[Device]]:
     return tokens, devices
 
 
-def _counted(rows: QuerySet[Any]) -> str:
-    """Count, but never keep somebody waiting who is about to revoke something."""
+def _count_with_timeout(rows: QuerySet[Any]) -> str:
+    # Counting must not delay a revocation.
     if connection.vendor != "postgresql":
-        return in_words(bounded_count(rows))
+        return format_count(bounded_count(rows))
     try:
         with transaction.atomic(), connection.cursor() as cursor:
-            # Compiling the statement can take longer than the limit, which includes it.
-            cursor.execute(f"SET LOCAL jit = off; SET LOCAL statement_timeout = {COUNTING_LIMIT}")
-            counted = in_words(bounded_count(rows))
-            # What else the transaction does, where there was one already, may take longer.
+            # JIT compilation counts towards the timeout, and can take longer than it.
+            cursor.execute(f"SET LOCAL jit = off; SET LOCAL statement_timeout = {COUNT_TIMEOUT}")
+            count = format_count(bounded_count(rows))
+            # Reset for the other statements of an outer transaction.
             cursor.execute("SET LOCAL jit TO DEFAULT; SET LOCAL statement_timeout TO DEFAULT")
-            return counted
+            return count
     except OperationalError:
-        return f"too many to count in {COUNTING_LIMIT} ms"
+        return f"too many to count in {COUNT_TIMEOUT} ms"

@@ -1,4 +1,4 @@
-"""What the pages of rows about subscribers share: found by what is known of them, never browsed or edited."""
+"""Base of the admin pages of data about subscribers, which can be searched but not browsed or edited."""
 
 from __future__ import annotations
 
@@ -20,86 +20,91 @@ from django.utils.safestring import SafeString
 from django.views.decorators.debug import sensitive_post_parameters
 
 from ags.sessions.admin.forms import SearchForm
-from tenants.admin.base import BoundedAdmin
+from ags.sessions.services.account_status import change_status
+from tenants.admin.transitions import Transition, TransitionAdmin
 from tenants.models import tenants_for_user
 
-SHOWN = 100
-"""Rows that a look-up shows at most, the newest."""
+MAX_RESULTS = 100
+"""Rows that a search shows, the newest ones."""
 
-RESULT = "result"
-"""The parameter of an address that names a look-up of this session."""
+RESULT_PARAM = "result"
+"""The query parameter with the key of a search in the session."""
 
-SEARCHES = "look_ups"
-"""Where the session keeps what was looked for: by name, the model and the terms. The newest come last."""
+SEARCHES_SESSION_KEY = "look_ups"
+"""Session key of the searches: {key: [model name, terms]}, newest last."""
 
 MAX_SEARCHES = 20
-"""Look-ups that a session keeps, so that the browser can go back to them."""
+"""Searches that a session keeps."""
 
-NOTHING = "—"
+EMPTY_VALUE = "—"
 
-STATES = {"live": "success", "expired": "info", "redeemed": "info"}
-"""How what has been issued stands, coloured; whatever else is said, it is dead."""
+STATE_COLORS = {"live": "success", "expired": "info", "redeemed": "info"}
+"""Unfold label colors of states. All other states are reasons for invalidity."""
 
 
-class SearchOnlyAdmin(BoundedAdmin):
-    """Base of the pages. What is known travels in the body of a POST: an account ID is in no address.
+class SearchOnlyAdmin(TransitionAdmin):
+    """Search terms are sent by POST so that account IDs do not appear in URLs.
 
-    The session keeps it, so that the page with what was found is a GET, and the browser can go back to it.
+    They are kept in the session, so that results are shown by GET and work with the browser's history.
     """
 
     search_form: ClassVar[type[SearchForm]]
     title: ClassVar[str]
     columns: ClassVar[tuple[str, ...]]
     newest_first: ClassVar[tuple[str, ...]] = ("-created_at", "-pk")
-    # Whether staff change such a row, so that the log tells who did.
+    # True if there are transitions, which Django logs.
     keeps_history: ClassVar[bool] = False
+    state_field = "status"
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """The gate makes them."""
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """There is nothing to fill in: each change is a question of its own."""
+        """Rows are changed by actions only."""
         return False
 
     def has_revoke_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Whether this person may ask those questions."""
+        """Return True if the user can execute actions."""
         return bool(request.user.has_perm(f"ags_sessions.change_{self.opts.model_name}"))
 
-    def has_end_for_good_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Whether this person may do what has no way back."""
+    def has_terminate_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Return True if the user can execute actions that set a final status."""
         return bool(request.user.has_perm(f"ags_sessions.delete_{self.opts.model_name}"))
 
+    def set_state(self, request: HttpRequest, row: Any, transition: Transition) -> None:
+        """Set the status, if that in the database is still one of the sources. Raises ValidationError."""
+        change_status(row, transition.sources or (), transition.target)
+
     def row_cells(self, row: Any) -> list[Any]:
-        """Return what the table says of a row, under `columns`."""
+        """Return the cells of a row of the result table, one for each of `columns`."""
         raise TypeError(f"{type(self).__name__} declares no row_cells()")
 
     def search_data(self, request: HttpRequest) -> Any:
-        """Return what is looked for before the form is sent: nothing."""
+        """Return the form data of a search that is executed before the form is submitted, or None."""
         return None
 
     @method_decorator(sensitive_post_parameters("token"))
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Take the form, and lead to what it found, at an address that the browser can go back to."""
+        """Show the search form and the result. A valid POST redirects to its result."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         tenants = tenants_for_user(request.user)
-        terms = None  # the form of a page with a result is sent to the address of that result
-        if request.method == "POST":
+        terms = None
+        if request.method == "POST":  # first: the form of a result page is submitted to the URL of the result
             form = self.search_form(tenants, request.POST)
             if form.is_valid():
-                name = _keep(request, self.opts.model_name, form.terms())
-                return redirect(f"{request.path}?{urlencode({RESULT: name})}")
-        elif RESULT in request.GET:
-            terms = _terms_of(request, self.opts.model_name)
+                key = _store_search(request, self.opts.model_name, form.search_terms())
+                return redirect(f"{request.path}?{urlencode({RESULT_PARAM: key})}")
+        elif RESULT_PARAM in request.GET:
+            terms = _load_search(request, self.opts.model_name)
             form = self.search_form(tenants, initial=terms)
             if terms is None:
-                messages.warning(request, "This look-up is no longer kept. Enter it again.")
+                messages.warning(request, "This search has expired. Enter it again.")
         else:
             form = self.search_form(tenants, self.search_data(request))
-            terms = form.terms() if form.is_valid() else None
+            terms = form.search_terms() if form.is_valid() else None
         context = {
             **self.admin_site.each_context(request),
             "title": self.title,
@@ -108,28 +113,30 @@ class SearchOnlyAdmin(BoundedAdmin):
             "opts": self.opts,
             "has_add_permission": self.has_add_permission(request),
         }
-        if terms is not None:  # of whichever tenant, get_queryset() finds only what this person may see
-            context |= self.table(self.get_queryset(request).filter(**self.search_form.condition(terms)))
+        if terms is not None:  # get_queryset() is limited to the tenants of the user, for any terms
+            context |= self.table_context(
+                self.get_queryset(request).filter(**self.search_form.filters(terms))
+            )
         return TemplateResponse(request, "ags_sessions/admin/search.html", context)
 
-    def table(self, rows: QuerySet[Any]) -> dict[str, Any]:
-        """Return the newest of these rows as a table, and whether there are more."""
-        found = list(rows.order_by(*self.newest_first)[: SHOWN + 1])
-        more = f"There are more than {SHOWN}: these are the newest {SHOWN}." if len(found) > SHOWN else ""
+    def table_context(self, queryset: QuerySet[Any]) -> dict[str, Any]:
+        """Return the template context of a table with the newest rows."""
+        rows = list(queryset.order_by(*self.newest_first)[: MAX_RESULTS + 1])
+        has_more = len(rows) > MAX_RESULTS
         return {
-            "table": {"headers": self.columns, "rows": [self.row_cells(row) for row in found[:SHOWN]]},
-            "more": more,
+            "table": {"headers": self.columns, "rows": [self.row_cells(row) for row in rows[:MAX_RESULTS]]},
+            "more": f"More than {MAX_RESULTS} rows match. The newest {MAX_RESULTS} are shown."
+            if has_more
+            else "",
         }
 
-    def link(self, row: Any, text: str) -> SafeString:
-        """Return the way to the page of a row."""
-        page = reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_change", args=[row.pk])
-        return format_html('<a class="text-link" href="{}">{}</a>', page, text)
+    def change_link(self, row: Any, text: str) -> SafeString:
+        url = reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_change", args=[row.pk])
+        return format_html('<a class="text-link" href="{}">{}</a>', url, text)
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
-        """Show the row; a link to a history only where there is one."""
         context = {
             **context,
             "show_history": self.keeps_history,
@@ -141,32 +148,31 @@ class SearchOnlyAdmin(BoundedAdmin):
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Show who changed it and when, if that is anything but what the row itself says."""
         if not self.keeps_history:
             raise Http404
         response: HttpResponse = super().history_view(request, object_id, extra_context)
         return response
 
 
-def _keep(request: HttpRequest, model_name: str | None, terms: Mapping[str, Any]) -> str:
-    """Keep what was looked for in the session, which ends with it, and return its name there."""
-    look_ups = dict(list(request.session.get(SEARCHES, {}).items())[1 - MAX_SEARCHES :])
-    name = get_random_string(12)
-    request.session[SEARCHES] = look_ups | {name: [model_name, terms]}
-    return name
+def _store_search(request: HttpRequest, model_name: str | None, terms: Mapping[str, Any]) -> str:
+    """Store the search in the session and return its key."""
+    searches = dict(list(request.session.get(SEARCHES_SESSION_KEY, {}).items())[1 - MAX_SEARCHES :])
+    key = get_random_string(12)
+    request.session[SEARCHES_SESSION_KEY] = searches | {key: [model_name, terms]}
+    return key
 
 
-def _terms_of(request: HttpRequest, model_name: str | None) -> dict[str, Any] | None:
-    """Return what was looked for, if this session still knows it, and it was of this kind."""
-    kind, terms = request.session.get(SEARCHES, {}).get(request.GET.get(RESULT), (None, None))
-    return terms if kind == model_name else None
+def _load_search(request: HttpRequest, model_name: str | None) -> dict[str, Any] | None:
+    """Return the terms of the requested search, None if the session has no such search of the model."""
+    searches = request.session.get(SEARCHES_SESSION_KEY, {})
+    stored_model_name, terms = searches.get(request.GET.get(RESULT_PARAM), (None, None))
+    return terms if stored_model_name == model_name else None
 
 
-def moment(when: Any) -> str:
-    """Return a moment as the tables say it."""
-    return NOTHING if when is None else f"{when:%Y-%m-%d %H:%M:%S}"
+def format_time(time: Any) -> str:
+    return EMPTY_VALUE if time is None else f"{time:%Y-%m-%d %H:%M:%S}"
 
 
-def in_words(reason: str) -> str:
-    """Return a machine word as a person writes it."""
-    return reason.replace("sign_on", "sign-on").replace("_", " ")
+def format_code(code: str) -> str:
+    """Format a reason code or a state: `sign_on_ended` becomes "sign-on ended"."""
+    return code.replace("sign_on", "sign-on").replace("_", " ")

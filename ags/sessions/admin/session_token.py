@@ -1,4 +1,4 @@
-"""The pages of session tokens: looked up, shown without what is secret, revoked."""
+"""Admin pages of session tokens."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.db.models.functions import Coalesce, Now
-from django.http import HttpRequest, HttpResponse
-from unfold.decorators import action, display
-from unfold.enums import ActionVariant
+from django.http import HttpRequest
+from unfold.decorators import display
 
 from ags.sessions.admin.annotations import with_session_token_state
 from ags.sessions.admin.forms import SessionTokenSearchForm
-from ags.sessions.admin.search_only import NOTHING, STATES, SearchOnlyAdmin, in_words, moment
+from ags.sessions.admin.search_only import (
+    EMPTY_VALUE,
+    STATE_COLORS,
+    SearchOnlyAdmin,
+    format_code,
+    format_time,
+)
 from ags.sessions.models import SessionToken
-from tenants.admin.base import Confirmation
+from tenants.admin.transitions import Transition
 
 
 @admin.register(SessionToken)
 class SessionTokenAdmin(SearchOnlyAdmin):
-    """What was issued to whom, and whether it still lives."""
-
     search_form = SessionTokenSearchForm
     title = "Look up session tokens"
     columns = (
@@ -48,62 +51,49 @@ class SessionTokenAdmin(SearchOnlyAdmin):
         "correlation_id",
     )
     readonly_fields = ("state_label",)
-    actions_detail = ("revoke",)
+    transitions = (
+        Transition(
+            name="revoke",
+            label="Revoke",
+            permission="revoke",
+            method="revoke_session_token",
+            title="Revoke this session token?",
+            consequences=(
+                "Service {row.service} issued it to account {row.account_id} of {row.tenant_id}. Its state "
+                "is: {row.state}.",
+                "From now on it cannot be redeemed. This cannot be undone.",
+                "Existing sign-ons are not ended. To end one, open the page of its device.",
+                "The account can get another session token immediately.",
+            ),
+            done="The session token is revoked.",
+        ),
+    )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[SessionToken]:
-        """Judge each row by the database's clock."""
         return with_session_token_state(super().get_queryset(request).select_related("service", "key"))
 
     def row_cells(self, row: Any) -> list[Any]:
-        """Return what the table says of a token."""
         return [
-            self.link(row, row.account_id),
+            self.change_link(row, row.account_id),
             self.state_label(row),
-            *(moment(when) for when in (row.created_at, row.expires_at, row.redeemed_at, row.revoked_at)),
+            *(
+                format_time(time)
+                for time in (row.created_at, row.expires_at, row.redeemed_at, row.revoked_at)
+            ),
             row.service.name,
-            row.key.kid if row.key else NOTHING,
+            row.key.kid if row.key else EMPTY_VALUE,
             row.correlation_id,
         ]
 
-    @display(description="State", label=STATES)
+    @display(description="State", label=STATE_COLORS)
     def state_label(self, token: Any) -> str:
-        """Whether it can still be redeemed."""
-        return in_words(token.state)
+        return format_code(token.state)
 
-    def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
-        """What is revoked or spent cannot be revoked."""
-        token: SessionToken = self.get_object_or_404(request, object_id)
-        if token.revoked_at is not None or token.redeemed_at is not None:
-            return []
-        actions: list[Any] = super().get_actions_detail(request, object_id)
-        return actions
+    def is_offered(self, transition: Transition, row: SessionToken) -> bool:
+        return row.revoked_at is None and row.redeemed_at is None
 
-    @action(
-        description="Revoke",
-        url_path="revoke",
-        permissions=["revoke"],
-        variant=ActionVariant.DANGER,
-    )
-    def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Make it worthless."""
-        token = self.get_object_or_404(request, object_id)
-        confirmation = Confirmation(
-            title="Revoke this session token?",
-            consequences=[
-                f"It was issued to account {token.account_id} of {token.tenant_id} "
-                f"by service {token.service}, and is {self.state_label(token)}.",
-                "It cannot be redeemed from this moment on, and this cannot be undone. A sign-on that it has "
-                "given rise to goes on: that is ended on the page of its device.",
-                "The account can get another one at once.",
-            ],
-            button="Revoke",
-            done="The session token is revoked.",
+    def revoke_session_token(self, request: HttpRequest, token: SessionToken, _: Transition) -> None:
+        # Coalesce keeps the time of an earlier revocation.
+        SessionToken.objects.for_tenant(token.tenant_id).filter(pk=token.pk).update(
+            revoked_at=Coalesce("revoked_at", Now())
         )
-        return self.confirm(request, token, confirmation, lambda: _revoke(token))
-
-
-def _revoke(token: SessionToken) -> None:
-    """Revoke it, by the database's clock; the first moment stays."""
-    SessionToken.objects.for_tenant(token.tenant_id).filter(pk=token.pk).update(
-        revoked_at=Coalesce("revoked_at", Now())
-    )

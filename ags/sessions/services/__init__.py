@@ -1,1 +1,1 @@
-"""What the gateway does with what it issues: one module for each operation."""
+"""The operations on tokens, sign-ons and accounts: one module for each."""

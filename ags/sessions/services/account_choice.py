@@ -1,4 +1,4 @@
-"""A choice of accounts: offered where a proof names several, and made once, for the device that asked."""
+"""The choice between several accounts that match one proof."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from ags.sessions.services.devices import (
     Proof,
     SignOnRequest,
     sign_on_devices,
-    signed_on,
+    sign_on_or_raise,
 )
 from ags.sessions.services.issue import acceptance_join, acceptance_params, explain_rejection
 from ags.sessions.sql import functions as sql
 from ags.sessions.sql import validity
 from ags.sessions.tokens.jwt import SignOn
-from ags.sessions.tokens.opaque import LENGTH, USER_ACCOUNT_TOKEN, hash_token, new_token, token_hashes
+from ags.sessions.tokens.opaque import TOKEN_LENGTH, USER_ACCOUNT_TOKEN, hash_token, new_token, token_hashes
 from providers.contract import Choice
 from tenants.tenant_snapshot import ServiceSnapshot, TenantSnapshot
 
-# Statements are put together from constants.
+# Statements are built from constants.
 # ruff: noqa: S608
 
 LIFETIME = 600
-"""Seconds in which an account can be chosen."""
+"""Seconds for which a choice can be redeemed."""
 
-_TOKEN = re.compile(rf"([a-z2-7]{{{LENGTH}}})\.(0|[1-9][0-9]?)")
-"""A user account token: the secret of the choice, and the place of the account in it."""
+_TOKEN_PATTERN = re.compile(rf"([a-z2-7]{{{TOKEN_LENGTH}}})\.(0|[1-9][0-9]?)")
+"""A user account token: the secret of the choice, and the index of the account."""
 
 
 async def create_choice(
@@ -47,9 +47,9 @@ async def create_choice(
     device: NewDevice | KnownDevice,
     correlation_id: str,
 ) -> list[str]:
-    """Store the choice, and with it the device that asked; when this returns, the row is committed.
+    """Store the choice and the requesting device. The row is committed when this returns.
 
-    Return a user account token for each account, in their order. Raises as `issue` does.
+    Return a user account token for each account, in the same order. Raises the exceptions of `issue`.
     """
     secret = new_token()
     acceptance = acceptance_params(tenant, service, choice.key_id)
@@ -64,64 +64,63 @@ async def create_choice(
     }
     if not await fetch_all(_create_sql(), sql.values_params([row]), INSERTS):
         raise await explain_rejection(tenant, acceptance)
-    return [f"{secret}.{place}" for place in range(len(choice.accounts))]
+    return [f"{secret}.{index}" for index in range(len(choice.accounts))]
 
 
 async def redeem_choice(
     tenant: TenantSnapshot, service: ServiceSnapshot, token: str, correlation_id: str
 ) -> SignOn:
-    """Sign the remembered device on to the chosen account; when this returns, that is committed.
+    """Sign the stored device on to the chosen account. Committed when this returns; uses up the whole choice.
 
-    The whole choice is used. Raises `TokenRejected`, which leaves it open, `StaleSnapshot` if the tenant,
-    service or key has changed since it was read, and Django's database errors.
+    Raises `TokenRejected`, which does not use up the choice, `StaleSnapshot` if the tenant, service or key
+    has changed since the snapshot was read, and Django's database errors.
     """
-    parts = _TOKEN.fullmatch(token)
+    parts = _TOKEN_PATTERN.fullmatch(token)
     if parts is None:
         raise TokenRejected(RejectReason.TOKEN_MALFORMED)
-    hashes, place = token_hashes(parts[1], USER_ACCOUNT_TOKEN), int(parts[2])
-    redemption = _Redemption(tenant, service, correlation_id, hashes, place)
+    hashes, account_index = token_hashes(parts[1], USER_ACCOUNT_TOKEN), int(parts[2])
+    redemption = _Redemption(tenant, service, correlation_id, hashes, account_index)
     outcome: Outcome | None = await _redemptions.submit(redemption)
     if outcome is None:
         raise await _rejections.explain(redemption)
-    return signed_on(outcome)
+    return sign_on_or_raise(outcome)
 
 
 @dataclass(frozen=True, slots=True)
 class _Redemption(single_use.Redemption):
-    place: int
+    account_index: int
 
     def row(self) -> dict[str, Any]:
-        return {**single_use.Redemption.row(self), "place": self.place}
+        return {**single_use.Redemption.row(self), "account_index": self.account_index}
 
 
 async def _redeem(redemptions: Sequence[_Redemption]) -> list[Outcome | None]:
-    """Return the sign-on of each, or why it was denied; None where the choice could not be used."""
-    rows = [one.row() for one in redemptions]
-    use = _use_sql(len(redemptions[0].hashes))
+    """Return the outcome of each sign-on, None if the choice could not be redeemed."""
+    rows = [redemption.row() for redemption in redemptions]
+    statement = _redeem_sql(len(redemptions[0].hashes))
     async with transaction() as opened:
-        used = sql.in_order(rows, await opened.fetch_all(use, sql.values_params(rows)))
-        proven = {
-            number: _proven(redemptions[number], row) for number, row in enumerate(used) if row is not None
+        redeemed = sql.order_results(rows, await opened.fetch_all(statement, sql.values_params(rows)))
+        sign_ons = {
+            index: _sign_on_request(redemptions[index], row)
+            for index, row in enumerate(redeemed)
+            if row is not None
         }
-        requests, proofs = (
-            [request for request, _ in proven.values()],
-            [proof for _, proof in proven.values()],
-        )
-        signed_on = await sign_on_devices(opened, requests, proofs, _RESTORE)
-    outcomes = dict(zip(proven, signed_on, strict=True))
-    return [outcomes.get(number) for number in range(len(redemptions))]
+        requests = [request for request, _ in sign_ons.values()]
+        proofs = [proof for _, proof in sign_ons.values()]
+        results = await sign_on_devices(opened, requests, proofs, _RESTORE_SQL)
+    outcomes = dict(zip(sign_ons, results, strict=True))
+    return [outcomes.get(index) for index in range(len(redemptions))]
 
 
 _redemptions = Batcher(_redeem)
 
-_RESTORE = "UPDATE ags_sessions_accountchoice SET used_at = NULL"
+_RESTORE_SQL = "UPDATE ags_sessions_accountchoice SET used_at = NULL"
 
 
-def _proven(redemption: _Redemption, row: Sequence[Any]) -> tuple[SignOnRequest, Proof]:
-    """Return the device that asked in signOn, and the proof of the account that is chosen."""
+def _sign_on_request(redemption: _Redemption, row: Sequence[Any]) -> tuple[SignOnRequest, Proof]:
     accounts, information, client_id, *proof = row
     device = KnownDevice(client_id) if information is None else NewDevice(json.loads(information))
-    account_id: str = json.loads(accounts)[redemption.place]
+    account_id: str = json.loads(accounts)[redemption.account_index]
     return SignOnRequest(redemption.tenant, device, redemption.correlation_id), Proof(account_id, *proof)
 
 
@@ -152,18 +151,18 @@ RETURNING id
 
 
 @sql.cached_sql
-def _use_sql(hashes: int) -> str:
-    # In order, as session tokens are.
+def _redeem_sql(hash_count: int) -> str:
+    # Locks rows in the order of the ID, so that concurrent statements cannot deadlock.
     return f"""
 UPDATE ags_sessions_accountchoice AS c
    SET used_at = {sql.now()}
   FROM (SELECT c.id AS choice, g.row_number
-          FROM {single_use.redemption_rows(hashes, place="integer")} AS g
+          FROM {single_use.redemptions_table(hash_count, account_index="integer")} AS g
           JOIN ags_sessions_accountchoice c
-            ON c.tenant_id = g.tenant AND c.token_hash IN ({sql.numbered_columns("hash", hashes)})
+            ON c.tenant_id = g.tenant AND c.token_hash IN ({sql.numbered_columns("hash", hash_count)})
            AND c.service_id = g.service
          WHERE c.used_at IS NULL AND c.expires_at > {sql.now()}
-           AND EXISTS (SELECT 1 FROM {_chosen()}
+           AND EXISTS (SELECT 1 FROM {_session_token_sql()}
                         WHERE t.id = st.tenant_id AND t.version = g.version
                           AND st.account_id IS NOT NULL AND ({validity.SESSION_TOKEN_INVALID_REASON}) IS NULL)
          ORDER BY c.id {sql.lock_rows("c")}) AS g
@@ -173,26 +172,27 @@ RETURNING {sql.row_number()}, accounts, information, client_id, service_id, key_
 
 
 @sql.cached_sql
-def _state_sql(hashes: int) -> str:
+def _state_sql(hash_count: int) -> str:
     return f"""
-SELECT g.row_number, c.id, {_account()}, c.used_at IS NOT NULL, FALSE,
+SELECT g.row_number, c.id, {_account_id_sql()}, c.used_at IS NOT NULL, FALSE,
        c.expires_at <= {sql.now()}, c.service_id,
-       (SELECT {validity.SESSION_TOKEN_INVALID_REASON} FROM {_chosen()} WHERE t.id = st.tenant_id)
-  FROM {single_use.redemption_rows(hashes, place="integer")} AS g
+       (SELECT {validity.SESSION_TOKEN_INVALID_REASON} FROM {_session_token_sql()} WHERE t.id = st.tenant_id)
+  FROM {single_use.redemptions_table(hash_count, account_index="integer")} AS g
   JOIN ags_sessions_accountchoice c
-    ON c.tenant_id = g.tenant AND c.token_hash IN ({sql.numbered_columns("hash", hashes)})
- WHERE {_account()} IS NOT NULL
+    ON c.tenant_id = g.tenant AND c.token_hash IN ({sql.numbered_columns("hash", hash_count)})
+ WHERE {_account_id_sql()} IS NOT NULL
 """
 
 
-_rejections = single_use.Rejections(_state_sql, SecurityEvent.Kind.USER_ACCOUNT_TOKEN_REUSED)
+_rejections = single_use.RejectionExplainer(_state_sql, SecurityEvent.Kind.USER_ACCOUNT_TOKEN_REUSED)
 
 
-def _account() -> str:
-    return sql.array_element("c.accounts", "g.place")
+def _account_id_sql() -> str:
+    return sql.array_element("c.accounts", "g.account_index")
 
 
-def _chosen() -> str:
-    """The choice `c` with one of its accounts, as if it were a session token `st` of that account."""
-    return f"""(SELECT c.tenant_id, c.service_id, c.key_id, c.created_at, {_account()} AS account_id) AS st
+def _session_token_sql() -> str:
+    """FROM clause that presents the chosen account of choice `c` as a session token `st`, with its joins."""
+    return f"""(SELECT c.tenant_id, c.service_id, c.key_id, c.created_at,
+                       {_account_id_sql()} AS account_id) AS st
                CROSS JOIN {validity.SESSION_TOKEN_JOINS}"""

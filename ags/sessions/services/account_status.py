@@ -1,4 +1,4 @@
-"""Changing what an account or a device may do, without a moment in which somebody else's change is lost."""
+"""Changes of the status of accounts and devices by staff."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from ags.sessions.models import Account, AccountStatus, Device, DeviceStatus
 from ags.sessions.services.revoke import revoke_issued
 from tenants.models import Tenant
 
-CHANGED = "It has changed meanwhile: this is how it is now."
+CONCURRENT_CHANGE = "It has been changed in the meantime. This page shows its current state."
 
 
-def change(row: Account | Device, before: Collection[str], after: str) -> None:
-    """Give the row a status, if it still has one of those. Raises ValidationError."""
-    rows = type(row).objects.for_tenant(row.tenant_id).filter(pk=row.pk, status__in=before)
-    if not rows.update(status=after):
-        raise ValidationError(CHANGED)
+def change_status(row: Account | Device, allowed: Collection[str], status: str) -> None:
+    """Set the status if the current one, in the database, is one of `allowed`. Raises ValidationError."""
+    rows = type(row).objects.for_tenant(row.tenant_id).filter(pk=row.pk, status__in=allowed)
+    if not rows.update(status=status):
+        raise ValidationError(CONCURRENT_CHANGE)
 
 
 @transaction.atomic
-def cancel(account: Account) -> None:
-    """Refuse an account for good: what it had does not come back. Raises ValidationError."""
+def cancel_account(account: Account) -> None:
+    """Cancel an account permanently and revoke everything issued to it. Raises ValidationError."""
     revoke_issued(account)
-    change(account, [AccountStatus.ACTIVE, AccountStatus.SUSPENDED], AccountStatus.CANCELLED)
+    change_status(account, [AccountStatus.ACTIVE, AccountStatus.SUSPENDED], AccountStatus.CANCELLED)
 
 
 @transaction.atomic
-def enable(device: Device) -> None:
-    """Let a disabled device in again, if its account has room for it. Raises ValidationError."""
-    # Held until the end, as by a first sign-on: what is counted next stays so.
+def enable_device(device: Device) -> None:
+    """Enable a disabled device. Raises ValidationError, also if the account is at its device limit."""
+    # Sign-ons of new devices take the same lock, so the count cannot change before the commit.
     Account.objects.for_tenant(device.tenant_id).select_for_update().get(pk=device.account_id)
     limit = Tenant.objects.get(pk=device.tenant_id).device_limit
     enabled = Device.objects.for_tenant(device.tenant_id).filter(
@@ -39,6 +39,6 @@ def enable(device: Device) -> None:
     )
     if limit is not None and enabled.exclude(pk=device.pk)[:limit].count() >= limit:
         raise ValidationError(
-            f"The account has {limit} enabled devices, as many as its tenant allows: disable another first."
+            f"The account has {limit} enabled devices, the limit of its tenant. Disable another one first."
         )
-    change(device, [DeviceStatus.DISABLED], DeviceStatus.ENABLED)
+    change_status(device, [DeviceStatus.DISABLED], DeviceStatus.ENABLED)

@@ -1,4 +1,4 @@
-"""Logging that the database went back in time: a restore, or a failover that lost commits."""
+"""The log message for a database that has lost commits, by a restore or a failover."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import time
 
 log = logging.getLogger("ags.database")
 
-PERIOD = 60
-"""Seconds in which a process logs it once."""
+LOG_INTERVAL = 60
+"""Seconds between two messages of a process."""
 
 
-class DatabaseBehind:
-    """Every app that refreshed since the backup shows it again: one line in a period is enough."""
+class DatabaseBehindReporter:
+    """Limits the rate of the message: every client that refreshed since the backup would cause one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._logged_at = -math.inf
 
     def report(self, tenant_id: str, correlation_id: str) -> None:
-        """Log it, unless it was logged in this period."""
+        """Log the message, at most once per `LOG_INTERVAL`."""
         with self._lock:
             now = time.monotonic()
-            if now < self._logged_at + PERIOD:
+            if now < self._logged_at + LOG_INTERVAL:
                 return
             self._logged_at = now
         log.error("database_behind", extra={"tenant": tenant_id, "correlation_id": correlation_id})
 
 
-database_behind = DatabaseBehind()
+reporter = DatabaseBehindReporter()

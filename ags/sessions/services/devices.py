@@ -1,4 +1,4 @@
-"""Signing devices on: a new one is registered if its account has room, a known one gets a new sign-on."""
+"""Sign-ons of devices: new devices are registered within the device limit, known ones get a new sign-on."""
 
 from __future__ import annotations
 
@@ -16,16 +16,13 @@ from ags.sessions.sql import functions as sql
 from ags.sessions.tokens.jwt import SignOn
 from tenants.tenant_snapshot import TenantSnapshot
 
-# Statements are put together from constants.
+# Statements are built from constants.
 # ruff: noqa: S608
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What a sign-on rests on: whose account, proven by which service and key, and when it was accepted.
-
-    `row_id`: the row that was consumed for it.
-    """
+    """An accepted proof of an account. `row_id`: the session token or account choice that was consumed."""
 
     account_id: str = field(repr=False)
     service_id: int
@@ -36,7 +33,7 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class NewDevice:
-    """A device that signs on for the first time, with whatever it tells of itself."""
+    """A device that signs on for the first time. `information`: the JSON object that its app sent."""
 
     information: dict[str, Any] = field(repr=False)
 
@@ -50,31 +47,27 @@ class KnownDevice:
 
 @dataclass(frozen=True, slots=True)
 class SignOnRequest:
-    """A device that wants to sign on."""
-
     tenant: TenantSnapshot
     device: NewDevice | KnownDevice
     correlation_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class _Proven:
-    """A request with its proof."""
-
+class _ProvenRequest:
     request: SignOnRequest
     proof: Proof
 
     @property
-    def account(self) -> tuple[str, str]:
-        """The tenant and the account."""
+    def account_key(self) -> tuple[str, str]:
+        """The tenant ID and the account ID."""
         return self.request.tenant.id, self.proof.account_id
 
 
 Outcome = SignOn | TokenRejected
 
 
-def signed_on(outcome: Outcome) -> SignOn:
-    """Return the sign-on. Raises `TokenRejected` where there is none."""
+def sign_on_or_raise(outcome: Outcome) -> SignOn:
+    """Return the sign-on, or raise the `TokenRejected`."""
     if isinstance(outcome, TokenRejected):
         raise outcome
     return outcome
@@ -86,80 +79,78 @@ async def sign_on_devices(
     proofs: Sequence[Proof | None],
     restore: str,
 ) -> list[Outcome | None]:
-    """Sign devices on, within the transaction that consumes their proofs; None for a device without one.
+    """Sign devices on, in the transaction that consumes their proofs. Return None for a missing proof.
 
-    The proof of a device that is denied is as if it had not been presented: `restore`, a statement without
-    its WHERE, is executed for the row that was consumed for it.
+    If a device is rejected, its proof is restored: `restore`, a statement without WHERE clause, is executed
+    for the consumed row.
     """
-    new: dict[int, _Proven] = {}
-    known: list[tuple[str, int, _Proven]] = []
-    for number, (request, proof) in enumerate(zip(requests, proofs, strict=True)):
+    new: dict[int, _ProvenRequest] = {}
+    known: list[tuple[str, int, _ProvenRequest]] = []
+    for index, (request, proof) in enumerate(zip(requests, proofs, strict=True)):
         if proof is None:
             continue
         if isinstance(request.device, KnownDevice):
-            known.append((request.device.client_id, number, _Proven(request, proof)))
+            known.append((request.device.client_id, index, _ProvenRequest(request, proof)))
         else:
-            new[number] = _Proven(request, proof)
+            new[index] = _ProvenRequest(request, proof)
     outcomes = await _register(transaction, new) if new else {}
-    # In order, so that two transactions that meet in the same devices wait for each other one way round.
-    for client_id, number, proven in sorted(known, key=itemgetter(0)):
-        outcomes[number] = await _sign_on_known(transaction, proven, client_id)
-    denied = [
+    # Locks devices in the order of the client ID, so that concurrent transactions cannot deadlock.
+    for client_id, index, proven in sorted(known, key=itemgetter(0)):
+        outcomes[index] = await _sign_on_known(transaction, proven, client_id)
+    rejected = [
         {"row_id": proof.row_id}
-        for number, proof in enumerate(proofs)
-        if proof is not None and isinstance(outcomes[number], TokenRejected)
+        for index, proof in enumerate(proofs)
+        if proof is not None and isinstance(outcomes[index], TokenRejected)
     ]
-    if denied:
-        await transaction.fetch_all(_restore_sql(restore), sql.values_params(denied))
-    return [outcomes.get(number) for number in range(len(requests))]
+    if rejected:
+        await transaction.fetch_all(_restore_sql(restore), sql.values_params(rejected))
+    return [outcomes.get(index) for index in range(len(requests))]
 
 
-async def _register(transaction: Transaction, new: Mapping[int, _Proven]) -> dict[int, Outcome]:
-    """Create the devices whose accounts have room for them."""
-    accounts = await _lock_accounts(transaction, {proven.account for proven in new.values()})
-    # From here on this transaction holds the accounts: what is counted next stays so.
-    others = Counter[tuple[str, str]]()
+async def _register(transaction: Transaction, new: Mapping[int, _ProvenRequest]) -> dict[int, Outcome]:
+    accounts = await _lock_accounts(transaction, {proven.account_key for proven in new.values()})
+    # The accounts stay locked until the commit, so the number of their devices cannot change.
+    new_devices = Counter[tuple[str, str]]()
     outcomes: dict[int, Outcome] = {}
     rows: dict[int, dict[str, Any]] = {}
-    for number, proven in new.items():
-        account, status = accounts[proven.account]
+    for index, proven in new.items():
+        account_pk, status = accounts[proven.account_key]
         if status != AccountStatus.ACTIVE:
-            outcomes[number] = TokenRejected(_ACCOUNT_INVALID_REASONS[status])
+            outcomes[index] = TokenRejected(_ACCOUNT_INVALID_REASONS[status])
             continue
-        rows[number] = {
-            **_row(proven, secrets.token_hex(16)),
-            "account": account,
-            "information": proven.request.device.information,  # type: ignore[union-attr] # a new one has it
-            "others": others[proven.account],
+        rows[index] = {
+            **_sign_on_row(proven, secrets.token_hex(16)),
+            "account": account_pk,
+            "information": proven.request.device.information,  # type: ignore[union-attr] # it is a NewDevice
+            "new_devices": new_devices[proven.account_key],
         }
-        others[proven.account] += 1
+        new_devices[proven.account_key] += 1
     if rows:
         stored = await transaction.fetch_all(_register_sql(), sql.values_params([*rows.values()]))
-        ends = {client_id: rest for client_id, *rest in stored}
-        for number, row in rows.items():
-            its = ends.get(row["device"])
-            outcomes[number] = (
-                _sign_on(new[number], row, its) if its else TokenRejected(RejectReason.DEVICE_LIMIT_REACHED)
-            )
+        expirations = {client_id: rest for client_id, *rest in stored}
+        for index, row in rows.items():
+            if row["device"] in expirations:
+                outcomes[index] = _build_sign_on(new[index], row, expirations[row["device"]])
+            else:
+                outcomes[index] = TokenRejected(RejectReason.DEVICE_LIMIT_REACHED)
     return outcomes
 
 
 async def _lock_accounts(
     transaction: Transaction, accounts: Iterable[tuple[str, str]]
 ) -> dict[tuple[str, str], tuple[int, str]]:
-    """Create the accounts that do not exist, and lock all. Return the number and the status of each."""
+    """Create missing accounts and lock all of them. Return the primary key and the status of each."""
     rows = [{"tenant": tenant_id, "account": account_id} for tenant_id, account_id in accounts]
     locked = await transaction.fetch_all(_lock_accounts_sql(), sql.values_params(rows))
-    return {(tenant_id, account_id): (number, status) for tenant_id, account_id, number, status in locked}
+    return {(tenant_id, account_id): (pk, status) for tenant_id, account_id, pk, status in locked}
 
 
-async def _sign_on_known(transaction: Transaction, proven: _Proven, client_id: str) -> Outcome:
-    """Give a device that is known a new sign-on in the place of its last one."""
-    row = {**_row(proven, client_id), "account": proven.proof.account_id}
+async def _sign_on_known(transaction: Transaction, proven: _ProvenRequest, client_id: str) -> Outcome:
+    row = {**_sign_on_row(proven, client_id), "account": proven.proof.account_id}
     stored = await transaction.fetch_all(_sign_on_known_sql(), sql.values_params([row]))
     if not stored:
         return TokenRejected(await _explain_rejection(transaction, proven, client_id))
-    return _sign_on(proven, row, stored[0][1:])
+    return _build_sign_on(proven, row, stored[0][1:])
 
 
 _ACCOUNT_INVALID_REASONS = {
@@ -169,10 +160,10 @@ _ACCOUNT_INVALID_REASONS = {
 
 
 async def _explain_rejection(
-    transaction: Transaction, proven: _Proven, client_id: str
+    transaction: Transaction, proven: _ProvenRequest, client_id: str
 ) -> RejectReason | InvalidReason:
-    """Return which rule kept a known device out. A device of another account is unknown to this one."""
-    tenant_id, account_id = proven.account
+    """Return why a known device was rejected. A device of another account counts as unknown."""
+    tenant_id, account_id = proven.account_key
     params = {"tenant": tenant_id, "account": account_id, "device": client_id}
     rows = await transaction.fetch_all(_STATUS_SQL, params)
     if not rows or rows[0][0] == DeviceStatus.DELETED:
@@ -195,7 +186,7 @@ def _restore_sql(restore: str) -> str:
 
 @sql.cached_sql
 def _lock_accounts_sql() -> str:
-    # In order, as devices are.
+    # Ordered, so that concurrent statements cannot deadlock.
     return f"""
 INSERT INTO ags_sessions_account (tenant_id, account_id, status, created_at)
 SELECT g.tenant, g.account, '{AccountStatus.ACTIVE}', {sql.now()}
@@ -215,12 +206,12 @@ INSERT INTO ags_sessions_device
        (tenant_id, account_id, client_id, status, information, created_at, {", ".join(columns)})
 SELECT t.id, g.account, g.device, '{DeviceStatus.ENABLED}', g.information,
        {sql.now()}, {", ".join(columns.values())}
-  FROM {sql.values_table(**_COLUMNS, account="bigint", information="jsonb", others="integer")} AS g
+  FROM {sql.values_table(**_COLUMNS, account="bigint", information="jsonb", new_devices="integer")} AS g
   JOIN tenants_tenant t ON t.id = g.tenant
  WHERE t.device_limit IS NULL
-    OR t.device_limit > g.others + (SELECT count(*) FROM ags_sessions_device d
-                                     WHERE d.tenant_id = g.tenant AND d.account_id = g.account
-                                       AND d.status = '{DeviceStatus.ENABLED}')
+    OR t.device_limit > g.new_devices + (SELECT count(*) FROM ags_sessions_device d
+                                          WHERE d.tenant_id = g.tenant AND d.account_id = g.account
+                                            AND d.status = '{DeviceStatus.ENABLED}')
 RETURNING {_returned_columns()}
 """
 
@@ -247,13 +238,13 @@ _COLUMNS = {
     "key": "bigint",
     "new_sign_on": "text",
     "correlation": "text",
-    "proven": "timestamptz",
+    "proven_at": "timestamptz",
     "sign_on_ttl": "integer",
     "refresh_ttl": "integer",
 }
 
 
-def _row(proven: _Proven, client_id: str) -> dict[str, Any]:
+def _sign_on_row(proven: _ProvenRequest, client_id: str) -> dict[str, Any]:
     return {
         "tenant": proven.request.tenant.id,
         "device": client_id,
@@ -261,26 +252,26 @@ def _row(proven: _Proven, client_id: str) -> dict[str, Any]:
         "key": proven.proof.key_id,
         "new_sign_on": secrets.token_hex(16),
         "correlation": proven.request.correlation_id,
-        "proven": proven.proof.accepted_at,
+        "proven_at": proven.proof.accepted_at,
         "sign_on_ttl": proven.request.tenant.rules.sign_on_ttl,
         "refresh_ttl": proven.request.tenant.rules.refresh_token_ttl,
     }
 
 
 def _sign_on_columns() -> dict[str, str]:
-    """The columns of a sign-on, and what a new one has in them."""
-    fixed = sql.now_plus_seconds("g.sign_on_ttl")
+    """The columns of a sign-on, with the SQL expressions of a new one."""
+    fixed_expires_at = sql.now_plus_seconds("g.sign_on_ttl")
     return {
         "service_id": "g.service",
         "key_id": "g.key",
         "sign_on": "g.new_sign_on",
         "correlation_id": "g.correlation",
-        "proven_at": "g.proven",
+        "proven_at": "g.proven_at",
         "signed_on_at": sql.now(),
-        "fixed_expires_at": fixed,
+        "fixed_expires_at": fixed_expires_at,
         "end_reason": "''",
         "generation": "0",
-        "refresh_expires_at": sql.least(sql.now_plus_seconds("g.refresh_ttl"), fixed),
+        "refresh_expires_at": sql.least(sql.now_plus_seconds("g.refresh_ttl"), fixed_expires_at),
         "used": sql.json("'[]'"),
     }
 
@@ -289,5 +280,5 @@ def _returned_columns() -> str:
     return f"client_id, {sql.to_epoch('refresh_expires_at')}, {sql.to_epoch('fixed_expires_at')}"
 
 
-def _sign_on(proven: _Proven, row: Mapping[str, Any], ends: Sequence[float]) -> SignOn:
-    return SignOn(proven.proof.account_id, row["device"], row["new_sign_on"], 0, *ends)
+def _build_sign_on(proven: _ProvenRequest, row: Mapping[str, Any], expirations: Sequence[float]) -> SignOn:
+    return SignOn(proven.proof.account_id, row["device"], row["new_sign_on"], 0, *expirations)

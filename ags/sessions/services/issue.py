@@ -1,4 +1,4 @@
-"""Accepting a proof: one statement that decides, and stores it under a session token, at once."""
+"""Issuing session tokens. A single INSERT checks a proof, consumes it and stores the token."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from ags.sessions.tokens.opaque import hash_token, new_token
 from providers.contract import FailureReason, Identity, VerificationFailed
 from tenants.tenant_snapshot import ServiceSnapshot, TenantSnapshot
 
-LATEST = datetime(9999, 12, 31, tzinfo=UTC)
-"""The last moment that Python, and so a row, can have: a `jti` is guarded no longer."""
+MAX_DATETIME = datetime(9999, 12, 31, tzinfo=UTC)
+"""The latest time that a row can hold: the upper limit for keeping a `jti`."""
 
 CLOCK_MARGIN = 60.0
-"""Seconds by which the clock of a process may be behind the database's before a replay could pass."""
+"""Seconds that a `jti` is kept longer, for processes whose clock is behind the database's."""
 
-REPLAYS_REMEMBERED = 1024
-"""Replayed proofs that a process rejects without the database, the latest ones: 1 MiB at most."""
+MAX_KNOWN_REPLAYS = 1024
+"""Replayed proofs that a process rejects without the database, the latest ones; 1 MiB at most."""
 
 
 async def issue(
     tenant: TenantSnapshot, service: ServiceSnapshot, identity: Identity, correlation_id: str
 ) -> str:
-    """Return a new session token, once it is committed.
+    """Return a new session token. It is committed when this returns.
 
-    Raises as `explain_rejection` returns, and Django's database errors.
+    Raises the exceptions that `explain_rejection` returns, and Django's database errors.
     """
     token = new_token()
     ttl: int = service.settings["session_token_ttl"]
-    row = _row(tenant, service, identity, correlation_id, token=token, ttl=ttl)
+    row = _token_row(tenant, service, identity, correlation_id, token=token, ttl=ttl)
     reject_known_replay(row)
     if not await _session_tokens.submit(row):
         raise await explain_rejection(tenant, row)
@@ -44,7 +44,6 @@ async def issue(
 
 
 async def _insert(rows: Sequence[sql.Row]) -> list[bool]:
-    """Insert session tokens; return whether each was stored."""
     stored = {bytes(row[0]) for row in await fetch_all(_insert_sql(False), sql.values_params(rows), INSERTS)}
     return [row["token_hash"] in stored for row in rows]
 
@@ -52,15 +51,15 @@ async def _insert(rows: Sequence[sql.Row]) -> list[bool]:
 _session_tokens = Batcher(_insert)
 
 
-def spent_row(
+def proof_row(
     tenant: TenantSnapshot, service: ServiceSnapshot, identity: Identity, correlation_id: str
 ) -> Mapping[str, Any]:
-    """Return the row of a session token that is spent from the beginning, and is given to nobody."""
-    return _row(tenant, service, identity, correlation_id, token=new_token(), ttl=0)
+    """Return a row for `consume_proofs`: a session token that nobody receives."""
+    return _token_row(tenant, service, identity, correlation_id, token=new_token(), ttl=0)
 
 
 async def consume_proofs(transaction: Transaction, rows: Sequence[Mapping[str, Any]]) -> list[Proof | None]:
-    """Store proofs as spent session tokens (`spent_row`), in a transaction; None for one that is rejected."""
+    """Store proofs (`proof_row`) as redeemed session tokens. Return None for each rejected proof."""
     stored = await transaction.fetch_all(_insert_sql(True), sql.values_params(rows))
     accepted = {bytes(token_hash): rest for token_hash, *rest in stored}
     return [
@@ -72,56 +71,57 @@ async def consume_proofs(transaction: Transaction, rows: Sequence[Mapping[str, A
 
 
 known_replays: dict[tuple[Any, ...], None] = {}
-"""Proofs that the database has rejected as replayed. It will for as long as they verify."""
+"""Proofs that the database has rejected as replayed. It rejects them for as long as they verify."""
 
 
 def reject_known_replay(row: sql.Row) -> None:
-    """Raise `VerificationFailed(REPLAYED)` for a proof that this process has seen replayed before.
+    """Raise `VerificationFailed(REPLAYED)` for a proof that the database has already rejected as replayed.
 
-    It costs less than to accept a proof. The database decides on every other one.
+    This makes a replay cheaper than a valid proof. The database decides on all other proofs.
     """
-    if _proof(row) in known_replays:
+    if _replay_key(row) in known_replays:
         raise VerificationFailed(FailureReason.REPLAYED, "jti")
 
 
-def _proof(row: sql.Row) -> tuple[Any, ...]:
+def _replay_key(row: sql.Row) -> tuple[Any, ...]:
     return row["tenant"], row["service"], row["key"], row["jti"]
 
 
 def _remember_replay(row: sql.Row) -> None:
-    known_replays[_proof(row)] = None
-    if len(known_replays) > REPLAYS_REMEMBERED:
-        known_replays.pop(next(iter(known_replays)), None)  # another thread of runserver may have
+    known_replays[_replay_key(row)] = None
+    if len(known_replays) > MAX_KNOWN_REPLAYS:
+        known_replays.pop(next(iter(known_replays)), None)  # another thread of runserver may have removed it
 
 
 async def explain_rejection(tenant: TenantSnapshot, row: Mapping[str, Any]) -> Exception:
-    """Return why the database rejected a proof: a row of at least `acceptance_params`.
+    """Return the exception for a proof that the database has rejected.
 
-    `VerificationFailed(REPLAYED)` if the proof was accepted before, `VerificationFailed(KEY_NOT_IN_FORCE)` if
-    the key is too early or too late by the database's clock, `StaleSnapshot` if the tenant, service or key
-    has changed. Raises Django's database errors.
+    `row` has at least the values of `acceptance_params`. The exception is `VerificationFailed(REPLAYED)` if
+    the proof was accepted before, `VerificationFailed(KEY_NOT_IN_FORCE)` if the database's clock is outside
+    the validity period of the key, and `StaleSnapshot` if the tenant, service or key has changed. Raises
+    Django's database errors.
     """
     values = {name: row.get(name) for name in _PROOF_COLUMNS}
-    since, is_current, is_replayed, is_key_out_of_time = await _rejections.submit(values)
+    since, is_current, is_replayed, is_key_outside_validity = await _rejections.submit(values)
     if is_current and is_replayed:
         _remember_replay(row)
         return VerificationFailed(FailureReason.REPLAYED, "jti")
-    if is_current and is_key_out_of_time:
+    if is_current and is_key_outside_validity:
         return VerificationFailed(FailureReason.KEY_NOT_IN_FORCE)
     return StaleSnapshot(tenant, since)
 
 
 async def _explain(rows: Sequence[sql.Row]) -> list[tuple[float, bool, bool, bool]]:
-    """Explain rejections by one statement, for a change meets many. Return its time, too."""
+    """Return the time of the statement and its three flags for each row."""
     since = time.monotonic()
     reasons = await sql.select_each(_rejection_sql(), rows, INSERTS)
-    return [(since, *map(bool, row or ())) for row in reasons]  # type: ignore[misc] # each row has three
+    return [(since, *map(bool, row or ())) for row in reasons]  # type: ignore[misc] # a row has three flags
 
 
-_rejections = Batcher(_explain)
+_rejections = Batcher(_explain)  # a change of a tenant rejects many proofs at the same time
 
 
-def _row(
+def _token_row(
     tenant: TenantSnapshot,
     service: ServiceSnapshot,
     identity: Identity,
@@ -137,7 +137,7 @@ def _row(
         "correlation_id": correlation_id,
         "jti": identity.jti,
         "ttl": ttl,
-        "guard": min((identity.replayable_until or 0.0) + CLOCK_MARGIN, LATEST.timestamp()),
+        "replayable_until": min((identity.replayable_until or 0.0) + CLOCK_MARGIN, MAX_DATETIME.timestamp()),
     }
 
 
@@ -147,9 +147,10 @@ def acceptance_params(tenant: TenantSnapshot, service: ServiceSnapshot, key_id: 
 
 
 def acceptance_join() -> str:
-    """Return the condition under which a proof is accepted: its rows `t`, `s` and perhaps `k` are in force.
+    """Return the joins and the WHERE clause that accept a proof if its tenant, service and key are valid.
 
-    What they are joined to is the row `g`, with the columns of `acceptance_params`.
+    They join `t`, `s` and `k` to the row `g`, with the columns of `acceptance_params`. Without a key in `g`,
+    there is no `k`.
     """
     return f"""tenants_tenant t ON t.id = g.tenant AND t.enabled AND t.version = g.version
   JOIN tenants_service s ON s.id = g.service AND s.tenant_id = t.id AND s.enabled
@@ -167,26 +168,27 @@ _COLUMNS = {
     "account_id": "text",
     "correlation_id": "text",
     "ttl": "integer",
-    "guard": "double precision",
+    "replayable_until": "double precision",
 }
 
 
 @sql.cached_sql
-def _insert_sql(spent: bool) -> str:
-    # Ordered, so that two statements that meet in the same assertions wait for each other one way round.
+def _insert_sql(redeemed: bool) -> str:
+    # Ordered, so that concurrent statements with the same assertions cannot deadlock.
     now, expires = sql.now(), sql.now_plus_seconds("g.ttl")
+    dead_after = sql.greatest(expires, sql.from_epoch("g.replayable_until"))
     return f"""
 INSERT INTO ags_sessions_sessiontoken
        (tenant_id, service_id, key_id, token_hash, account_id, correlation_id, jti,
         created_at, expires_at, redeemed_at, dead_after)
 SELECT t.id, s.id, k.id, g.token_hash, g.account_id, g.correlation_id, g.jti,
-       {now}, {expires}, {now if spent else "NULL"}, {sql.greatest(expires, sql.from_epoch("g.guard"))}
+       {now}, {expires}, {now if redeemed else "NULL"}, {dead_after}
   FROM {sql.values_table(**_COLUMNS)} AS g
   JOIN {acceptance_join()}
  ORDER BY g.jti, t.id, s.id
     ON CONFLICT DO NOTHING
-RETURNING token_hash{", created_at, id" if spent else ""}
-"""  # noqa: S608 - put together from constants
+RETURNING token_hash{", created_at, id" if redeemed else ""}
+"""  # noqa: S608 - built from constants
 
 
 @sql.cached_sql
@@ -202,4 +204,4 @@ SELECT g.row_number, t.id IS NOT NULL,
   FROM {sql.values_table(**_PROOF_COLUMNS)} AS g
   LEFT JOIN tenants_tenant t ON t.id = g.tenant AND t.enabled AND t.version = g.version
   LEFT JOIN tenants_key k ON k.id = g.key AND k.tenant_id = g.tenant
-"""  # noqa: S608 - put together from constants
+"""  # noqa: S608 - built from constants

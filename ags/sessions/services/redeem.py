@@ -1,4 +1,4 @@
-"""Redeeming a session token: one transaction, in which one UPDATE decides."""
+"""Redeeming session tokens. A single UPDATE checks and redeems a token, in the transaction of the sign-on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ags.sessions.services.devices import (
     Proof,
     SignOnRequest,
     sign_on_devices,
-    signed_on,
+    sign_on_or_raise,
 )
 from ags.sessions.sql import functions as sql
 from ags.sessions.sql import validity
@@ -24,7 +24,7 @@ from ags.sessions.tokens.jwt import SignOn
 from ags.sessions.tokens.opaque import token_hashes
 from tenants.tenant_snapshot import ServiceSnapshot, TenantSnapshot
 
-# Statements are put together from constants.
+# Statements are built from constants.
 # ruff: noqa: S608
 
 
@@ -35,16 +35,16 @@ async def redeem(
     device: NewDevice | KnownDevice,
     correlation_id: str,
 ) -> SignOn:
-    """Spend the session token and sign the device on; when this returns, both are committed.
+    """Redeem the session token and sign the device on. Both are committed when this returns.
 
-    Raises `TokenRejected`, which leaves the token as it was, `StaleSnapshot` if the tenant, service or key
-    has changed since it was read, and Django's database errors.
+    Raises `TokenRejected`, which does not use up the token, `StaleSnapshot` if the tenant, service or key
+    has changed since the snapshot was read, and Django's database errors.
     """
     redemption = _Redemption(tenant, service, correlation_id, token_hashes(token), device)
     outcome: Outcome | None = await _redemptions.submit(redemption)
     if outcome is None:
         raise await _rejections.explain(redemption)
-    return signed_on(outcome)
+    return sign_on_or_raise(outcome)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,31 +53,34 @@ class _Redemption(single_use.Redemption):
 
 
 async def _redeem(redemptions: Sequence[_Redemption]) -> list[Outcome | None]:
-    """Return the sign-on of each, or why it was denied; None where the token could not be redeemed."""
-    rows = [one.row() for one in redemptions]
-    spend = _spend_sql(len(redemptions[0].hashes))
+    """Return the outcome of each sign-on, None if the token could not be redeemed."""
+    rows = [redemption.row() for redemption in redemptions]
+    statement = _redeem_sql(len(redemptions[0].hashes))
     async with transaction() as opened:
-        spent = sql.in_order(rows, await opened.fetch_all(spend, sql.values_params(rows)))
-        proofs = [None if proof is None else Proof(*proof) for proof in spent]
-        requests = [SignOnRequest(one.tenant, one.device, one.correlation_id) for one in redemptions]
-        return await sign_on_devices(opened, requests, proofs, _RESTORE)
+        redeemed = sql.order_results(rows, await opened.fetch_all(statement, sql.values_params(rows)))
+        proofs = [None if proof is None else Proof(*proof) for proof in redeemed]
+        requests = [
+            SignOnRequest(redemption.tenant, redemption.device, redemption.correlation_id)
+            for redemption in redemptions
+        ]
+        return await sign_on_devices(opened, requests, proofs, _RESTORE_SQL)
 
 
 _redemptions = Batcher(_redeem)
 
-_RESTORE = "UPDATE ags_sessions_sessiontoken SET redeemed_at = NULL"
+_RESTORE_SQL = "UPDATE ags_sessions_sessiontoken SET redeemed_at = NULL"
 
 
 @sql.cached_sql
-def _spend_sql(hashes: int) -> str:
-    # In order, so that two transactions that meet in the same tokens wait for each other one way round.
+def _redeem_sql(hash_count: int) -> str:
+    # Locks rows in the order of the ID, so that concurrent statements cannot deadlock.
     return f"""
 UPDATE ags_sessions_sessiontoken AS st
    SET redeemed_at = {sql.now()}
   FROM (SELECT st.id AS token, g.row_number
-          FROM {single_use.redemption_rows(hashes)} AS g
+          FROM {single_use.redemptions_table(hash_count)} AS g
           JOIN ags_sessions_sessiontoken st
-            ON st.tenant_id = g.tenant AND st.token_hash IN ({sql.numbered_columns("hash", hashes)})
+            ON st.tenant_id = g.tenant AND st.token_hash IN ({sql.numbered_columns("hash", hash_count)})
            AND st.service_id = g.service
          CROSS JOIN {validity.SESSION_TOKEN_JOINS}
          WHERE st.redeemed_at IS NULL AND st.revoked_at IS NULL AND st.expires_at > {sql.now()}
@@ -90,16 +93,16 @@ RETURNING {sql.row_number()}, account_id, service_id, key_id, created_at, id
 
 
 @sql.cached_sql
-def _state_sql(hashes: int) -> str:
+def _state_sql(hash_count: int) -> str:
     return f"""
 SELECT g.row_number, st.id, st.account_id, st.redeemed_at IS NOT NULL, st.revoked_at IS NOT NULL,
        st.expires_at <= {sql.now()}, st.service_id, {validity.SESSION_TOKEN_INVALID_REASON}
-  FROM {single_use.redemption_rows(hashes)} AS g
+  FROM {single_use.redemptions_table(hash_count)} AS g
   JOIN ags_sessions_sessiontoken st
-    ON st.tenant_id = g.tenant AND st.token_hash IN ({sql.numbered_columns("hash", hashes)})
+    ON st.tenant_id = g.tenant AND st.token_hash IN ({sql.numbered_columns("hash", hash_count)})
  CROSS JOIN {validity.SESSION_TOKEN_JOINS}
  WHERE t.id = st.tenant_id
 """
 
 
-_rejections = single_use.Rejections(_state_sql, SecurityEvent.Kind.SESSION_TOKEN_REUSED)
+_rejections = single_use.RejectionExplainer(_state_sql, SecurityEvent.Kind.SESSION_TOKEN_REUSED)

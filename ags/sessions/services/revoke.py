@@ -1,4 +1,4 @@
-"""Ending what was granted: a token, a sign-on, or everything up to a moment."""
+"""Revoking access tokens and ending sign-ons."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ from collections.abc import Mapping
 from typing import Any
 
 from ags.database import INSERTS, fetch_all
-from ags.sessions.services.introspect import is_active
+from ags.sessions.services.introspect import introspect
 from ags.sessions.sql import functions as sql
 from ags.sessions.tokens.jwt import AccessToken
 from tenants.revocation import revoke_issued
 
 __all__ = ["end_sign_on", "revoke_access_token", "revoke_issued", "sign_out"]
 
-# Statements are put together from constants.
+# Statements are built from constants.
 # ruff: noqa: S608
 
 
 async def end_sign_on(tenant_id: str, sign_on: str, reason: str) -> bool:
-    """End the sign-on: none of its tokens is good any more. Return whether it had not ended before."""
+    """End a sign-on, which invalidates its tokens. Return False if it had already ended."""
     return await _end_sign_on({"tenant": tenant_id, "sign_on": sign_on, "reason": reason})
 
 
 async def sign_out(tenant_id: str, token: AccessToken) -> bool:
-    """End the sign-on of an access token; return whether the token was active.
+    """End the sign-on of an access token. Return whether the token was active.
 
-    The sign-on ends even where it is not active, for a disabled device that is enabled again should not be
-    signed on against the will of its user. A token that was revoked by itself can do nothing any more.
+    An inactive sign-on also ends: a disabled device must not be signed on again when it is enabled, after its
+    user has signed out. A revoked access token cannot end its sign-on.
     """
-    was_active = await is_active(tenant_id, token) is not None
+    was_active = await introspect(tenant_id, token) is not None
     params = {"tenant": tenant_id, "sign_on": token.sign_on, "reason": "signed_out", "jti": token.jti}
-    await _end_sign_on(params, "" if was_active else _UNLESS_REVOKED)
+    await _end_sign_on(params, "" if was_active else _NOT_REVOKED_CONDITION)
     return was_active
 
 
 async def revoke_access_token(tenant_id: str, token: AccessToken) -> None:
-    """Make one access token worthless wherever AGS is asked; its sign-on goes on."""
+    """Revoke one access token for introspection and sign-out. Its sign-on stays valid."""
     statement = f"""
 INSERT INTO ags_sessions_revokedaccesstoken (tenant_id, jti, revoked_at, expires_at)
 VALUES (%(tenant)s, %(jti)s, {sql.now()}, {sql.from_epoch("%(expires)s")})
@@ -45,7 +45,7 @@ VALUES (%(tenant)s, %(jti)s, {sql.now()}, {sql.from_epoch("%(expires)s")})
     await fetch_all(statement, params, INSERTS)
 
 
-_UNLESS_REVOKED = """
+_NOT_REVOKED_CONDITION = """
    AND NOT EXISTS (SELECT 1 FROM ags_sessions_revokedaccesstoken r
                     WHERE r.tenant_id = %(tenant)s AND r.jti = %(jti)s)"""
 

@@ -1,4 +1,4 @@
-"""Recording what points at a stolen token."""
+"""Recording signs of stolen tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger("ags.security")
 async def record(
     tenant_id: str, kind: SecurityEvent.Kind, subject: str, account_id: str, correlation_id: str
 ) -> None:
-    """Store the event, or count it once more. Committed when this returns; what is refused stays refused."""
+    """Store the event, or increment its counter. Committed when this returns."""
     row: sql.Row = {
         "tenant": tenant_id,
         "kind": kind,
@@ -31,13 +31,13 @@ async def record(
 
 
 async def _record(rows: Sequence[sql.Row]) -> list[None]:
-    """Record events. An upsert cannot change a row twice, so those of one subject are counted here."""
-    counted: dict[tuple[str, str, str], sql.Row] = {}
+    # An upsert cannot change a row twice, so repetitions within the batch are counted here.
+    events: dict[tuple[str, str, str], sql.Row] = {}
     for row in rows:
         key = row["tenant"], row["kind"], row["subject"]
-        before = counted[key]["times"] if key in counted else 0
-        counted[key] = {**row, "times": before + 1}
-    await fetch_all(_record_sql(), sql.values_params([*counted.values()]), INSERTS)
+        times = events[key]["times"] if key in events else 0
+        events[key] = {**row, "times": times + 1}
+    await fetch_all(_record_sql(), sql.values_params([*events.values()]), INSERTS)
     return [None] * len(rows)
 
 
@@ -49,7 +49,7 @@ def _record_sql() -> str:
     values = sql.values_table(
         tenant="text", kind="text", subject="text", account="text", correlation="text", times="integer"
     )
-    # In order, so that two statements that meet in the same events wait for each other one way round.
+    # Ordered, so that concurrent statements cannot deadlock.
     return f"""
 INSERT INTO ags_sessions_securityevent
        (tenant_id, kind, subject, account_id, correlation_id, first_at, latest_at, times)
@@ -60,4 +60,4 @@ SELECT g.tenant, g.kind, g.subject, g.account, g.correlation, {sql.now()}, {sql.
     ON CONFLICT (tenant_id, kind, subject) DO UPDATE
    SET times = ags_sessions_securityevent.times + excluded.times, latest_at = excluded.latest_at,
        correlation_id = excluded.correlation_id
-"""  # noqa: S608 - put together from constants
+"""  # noqa: S608 - built from constants

@@ -1,4 +1,4 @@
-"""Signing on by a proof itself: one transaction, in which one INSERT decides."""
+"""Signing on with a proof, which is consumed in the transaction of the sign-on."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ags.sessions.services.devices import (
     Outcome,
     SignOnRequest,
     sign_on_devices,
-    signed_on,
+    sign_on_or_raise,
 )
-from ags.sessions.services.issue import consume_proofs, explain_rejection, reject_known_replay, spent_row
+from ags.sessions.services.issue import consume_proofs, explain_rejection, proof_row, reject_known_replay
 from ags.sessions.tokens.jwt import SignOn
 from providers.contract import Identity
 from tenants.tenant_snapshot import ServiceSnapshot, TenantSnapshot
@@ -29,31 +29,31 @@ async def sign_on(
     device: NewDevice | KnownDevice,
     correlation_id: str,
 ) -> SignOn:
-    """Accept the proof and sign the device on; when this returns, both are committed.
+    """Consume the proof and sign the device on. Both are committed when this returns.
 
-    Raises as `explain_rejection` returns, `TokenRejected`, which leaves a proof with a `jti` unused, and
-    Django's database errors.
+    Raises the exceptions that `explain_rejection` returns, `TokenRejected`, which does not use up the `jti`
+    of the proof, and Django's database errors.
     """
-    row = spent_row(tenant, service, identity, correlation_id)
+    row = proof_row(tenant, service, identity, correlation_id)
     reject_known_replay(row)
-    outcome: Outcome | None = await _sign_ons.submit(_Presented(tenant, device, correlation_id, row))
+    outcome: Outcome | None = await _sign_ons.submit(_ProofRequest(tenant, device, correlation_id, row))
     if outcome is None:
         raise await explain_rejection(tenant, row)
-    return signed_on(outcome)
+    return sign_on_or_raise(outcome)
 
 
 @dataclass(frozen=True, slots=True)
-class _Presented(SignOnRequest):
-    row: Mapping[str, Any]
+class _ProofRequest(SignOnRequest):
+    proof_row: Mapping[str, Any]
 
 
-async def _sign_on(presented: Sequence[_Presented]) -> list[Outcome | None]:
-    """Return the sign-on of each, or why it was denied; None where the proof was rejected."""
+async def _sign_on(requests: Sequence[_ProofRequest]) -> list[Outcome | None]:
+    """Return the outcome of each sign-on, None if the proof was rejected."""
     async with transaction() as opened:
-        proofs = await consume_proofs(opened, [one.row for one in presented])
-        return await sign_on_devices(opened, presented, proofs, _RESTORE)
+        proofs = await consume_proofs(opened, [request.proof_row for request in requests])
+        return await sign_on_devices(opened, requests, proofs, _RESTORE_SQL)
 
 
 _sign_ons = Batcher(_sign_on)
 
-_RESTORE = "DELETE FROM ags_sessions_sessiontoken"
+_RESTORE_SQL = "DELETE FROM ags_sessions_sessiontoken"

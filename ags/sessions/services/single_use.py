@@ -1,4 +1,4 @@
-"""Why what is good once, a session token or a choice of accounts, could not be used."""
+"""Redemption of single-use tokens: session tokens and account choices."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tenants.tenant_snapshot import ServiceSnapshot, TenantSnapshot
 
 @dataclass(frozen=True, slots=True)
 class Redemption:
-    """A request to use one. `hashes` are those of its token, one under each key that may have made it."""
+    """A request to redeem a token. `hashes`: the hashes of the token under each encryption key."""
 
     tenant: TenantSnapshot
     service: ServiceSnapshot
@@ -24,7 +24,7 @@ class Redemption:
     hashes: Sequence[bytes]
 
     def row(self) -> dict[str, Any]:
-        """Return the values of `redemption_rows`."""
+        """Return the values for `redemptions_table`."""
         return {
             "tenant": self.tenant.id,
             "service": self.service.id,
@@ -33,46 +33,46 @@ class Redemption:
         }
 
 
-def redemption_rows(hashes: int, **more: str) -> str:
-    """Return the rows of redemptions with so many hashes, as a table."""
-    columns = sql.numbered_params("hash", ["bytea"] * hashes)
-    return sql.values_table(tenant="text", service="bigint", version="bigint", **columns, **more)
+def redemptions_table(hash_count: int, **columns: str) -> str:
+    """Return the table of `Redemption.row()` values with that number of hashes, and more columns."""
+    hashes = sql.numbered_params("hash", ["bytea"] * hash_count)
+    return sql.values_table(tenant="text", service="bigint", version="bigint", **hashes, **columns)
 
 
-class Rejections:
-    """Explains why redemptions were rejected, several by one statement.
+class RejectionExplainer:
+    """Explains rejected redemptions.
 
-    `state_sql` takes the number of hashes, and selects for each redemption: ID, account ID, whether it is
-    used, revoked, expired, its service, and why it is invalid, if it is. A second use is a security event of
-    the kind `reuse`.
+    `state_sql` returns a SELECT for a number of hashes. Its columns, after `row_number`, are: primary key,
+    account ID, is used, is revoked, is expired, service, and reason for invalidity or NULL. Using a token
+    twice is recorded as a security event of the kind `reuse_kind`.
     """
 
-    def __init__(self, state_sql: Callable[[int], str], reuse: SecurityEvent.Kind) -> None:
+    def __init__(self, state_sql: Callable[[int], str], reuse_kind: SecurityEvent.Kind) -> None:
         self._state_sql = state_sql
-        self._reuse = reuse
-        self.states = Batcher(self._read)
+        self._reuse_kind = reuse_kind
+        self.states = Batcher(self._fetch_states)
 
-    async def explain(self, one: Redemption) -> Exception:
-        """Return the precise reason, by what the database says of it now."""
-        row = await self.states.submit(one)
+    async def explain(self, redemption: Redemption) -> Exception:
+        """Return the exception for a rejected redemption, by the current state of the database."""
+        row = await self.states.submit(redemption)
         if row is None:
             return TokenRejected(RejectReason.TOKEN_UNKNOWN)
-        number, account_id, is_used, is_revoked, is_expired, service_id, invalid_reason = row
+        pk, account_id, is_used, is_revoked, is_expired, service_id, invalid_reason = row
         if is_used:
             await security_events.record(
-                one.tenant.id, self._reuse, str(number), account_id, one.correlation_id
+                redemption.tenant.id, self._reuse_kind, str(pk), account_id, redemption.correlation_id
             )
             return TokenRejected(RejectReason.TOKEN_SPENT)
         if is_revoked:
             return TokenRejected(InvalidReason.REVOKED)
         if is_expired:
             return TokenRejected(RejectReason.TOKEN_EXPIRED)
-        if service_id != one.service.id:
+        if service_id != redemption.service.id:
             return TokenRejected(RejectReason.TOKEN_UNKNOWN)
         if invalid_reason is not None:
             return TokenRejected(InvalidReason(invalid_reason))
-        return StaleSnapshot(one.tenant)
+        return StaleSnapshot(redemption.tenant)
 
-    async def _read(self, redemptions: Sequence[Redemption]) -> list[Sequence[Any] | None]:
-        rows = [one.row() for one in redemptions]
+    async def _fetch_states(self, redemptions: Sequence[Redemption]) -> list[Sequence[Any] | None]:
+        rows = [redemption.row() for redemption in redemptions]
         return await sql.select_each(self._state_sql(len(redemptions[0].hashes)), rows)

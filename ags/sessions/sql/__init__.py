@@ -1,1 +1,1 @@
-"""The SQL that statements share: functions of both databases, and the rules of validity."""
+"""SQL that the session statements share."""

@@ -1,7 +1,4 @@
-"""What PostgreSQL and SQLite spell differently in the statements that decide. Times are the database's.
-
-A statement gets its values as rows of a table, `g` as a rule: one row for each request.
-"""
+"""SQL functions for PostgreSQL and SQLite, and statements over a table of values: one row per request."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ _Ts = TypeVarTuple("_Ts")
 
 Row = Mapping[str, Any]
 
-_SPELLINGS = {
+_TEMPLATES = {
     "postgresql": {
         "now": "statement_timestamp()",
         "now_plus_seconds": "statement_timestamp() + {} * interval '1 second'",
@@ -33,7 +30,7 @@ _SPELLINGS = {
         "row_number": "g.row_number",
     },
     "sqlite": {
-        # As text in the form in which Django stores a moment there, so that they compare.
+        # Text in Django's storage format for datetimes, so that both can be compared.
         "now": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')",
         "now_plus_seconds": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', '+' || {} || ' seconds')",
         "from_epoch": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', {}, 'unixepoch')",
@@ -42,8 +39,8 @@ _SPELLINGS = {
         "least": "min({})",
         "json": "{}",
         "array_element": "json_extract({}, '$[' || {} || ']')",
-        "lock_rows": "",  # a transaction that writes locks the database
-        "row_number": "1",  # RETURNING knows the table that is changed, and no other
+        "lock_rows": "",  # a write transaction locks the database
+        "row_number": "1",  # RETURNING cannot refer to `g`, and a statement has one row
     },
 }
 
@@ -53,105 +50,104 @@ def _vendor() -> str:
     return connection.vendor
 
 
-def _spell(function: str, *arguments: str) -> str:
-    return _SPELLINGS[_vendor()][function].format(*arguments)
+def _render(function: str, *arguments: str) -> str:
+    return _TEMPLATES[_vendor()][function].format(*arguments)
 
 
 def now() -> str:
-    """The moment of the statement."""
-    return _spell("now")
+    """The time at which the statement started, by the database's clock."""
+    return _render("now")
 
 
 def now_plus_seconds(expression: str) -> str:
-    """The moment so many seconds after that of the statement."""
-    return _spell("now_plus_seconds", expression)
+    return _render("now_plus_seconds", expression)
 
 
 def from_epoch(expression: str) -> str:
-    """Seconds since the epoch as a moment."""
-    return _spell("from_epoch", expression)
+    """Convert seconds since the epoch to a timestamp."""
+    return _render("from_epoch", expression)
 
 
 def to_epoch(expression: str) -> str:
-    """A moment as seconds since the epoch."""
-    return _spell("to_epoch", expression)
+    """Convert a timestamp to seconds since the epoch."""
+    return _render("to_epoch", expression)
 
 
 def greatest(*expressions: str) -> str:
-    """The latest of several moments."""
-    return _spell("greatest", ", ".join(expressions))
+    return _render("greatest", ", ".join(expressions))
 
 
 def least(*expressions: str) -> str:
-    """The earliest of several moments."""
-    return _spell("least", ", ".join(expressions))
+    return _render("least", ", ".join(expressions))
 
 
 def json(expression: str) -> str:
-    """Text that holds JSON as JSON."""
-    return _spell("json", expression)
+    """Cast text to JSON."""
+    return _render("json", expression)
 
 
 def array_element(array: str, index: str) -> str:
-    """The string at that index of a JSON array, counted from 0; NULL where the array is shorter."""
-    return _spell("array_element", array, index)
+    """The string at an index of a JSON array, from 0; NULL if the array is shorter."""
+    return _render("array_element", array, index)
 
 
 def lock_rows(table: str) -> str:
-    """At the end of a SELECT: lock its rows of that table, in its order."""
-    return _spell("lock_rows", table)
+    """At the end of a SELECT: lock its rows of that table."""
+    return _render("lock_rows", table)
 
 
 def row_number() -> str:
-    """In RETURNING of an UPDATE from `g`: the column `row_number` of its row."""
-    return _spell("row_number")
+    """The column `row_number` of `g`, for the RETURNING of an UPDATE from `g`."""
+    return _render("row_number")
 
 
 def numbered_params(name: str, values: Iterable[Any]) -> dict[str, Any]:
-    """Several values of one kind, each under a name: name_0, name_1 and so on."""
+    """Return the values by name: `name_0`, `name_1` and so on."""
     return {f"{name}_{number}": value for number, value in enumerate(values)}
 
 
 def numbered_columns(name: str, count: int) -> str:
-    """So many of them, as a statement lists them."""
+    """Return the columns of `numbered_params` in `g`, separated by commas."""
     return ", ".join(f"g.{name}_{number}" for number in range(count))
 
 
-def cached_sql(write: Callable[[*_Ts], str]) -> Callable[[*_Ts], str]:
-    """Put a statement together at its first use only: once for each database and each set of arguments."""
+def cached_sql(build: Callable[[*_Ts], str]) -> Callable[[*_Ts], str]:
+    """Cache a function that builds a statement, by the database vendor and its arguments."""
 
     @cache
-    def written(vendor: str, *arguments: *_Ts) -> str:
-        return write(*arguments)
+    def build_for_vendor(vendor: str, *arguments: *_Ts) -> str:
+        return build(*arguments)
 
-    @wraps(write)
-    def text(*arguments: *_Ts) -> str:
-        return written(_vendor(), *arguments)
+    @wraps(build)
+    def wrapper(*arguments: *_Ts) -> str:
+        return build_for_vendor(_vendor(), *arguments)
 
-    return text
+    return wrapper
 
 
 def values_table(**columns: str) -> str:
-    """The rows of `values_params` as a table: its columns, each with its type in PostgreSQL.
+    """Return the table of the rows of `values_params`. `columns`: the PostgreSQL type of each column.
 
-    It has a column `row_number` more, which counts the rows from 1.
+    The table also has a column `row_number`, from 1.
     """
     if _vendor() == "sqlite":
         return f"(SELECT {', '.join(f'%({name})s AS {name}' for name in columns)}, 1 AS row_number)"
-    listed = [f"decode({name}, 'hex') AS {name}" if columns[name] == "bytea" else name for name in columns]
+    expressions = [
+        f"decode({name}, 'hex') AS {name}" if columns[name] == "bytea" else name for name in columns
+    ]
     types = [f"{name} {'text' if kind == 'bytea' else kind}" for name, kind in columns.items()]
-    # One parameter, and so one plan, for any number of rows. Of a range, the planner expects one row: it uses
-    # indexes.
-    return f"""(SELECT {", ".join(listed)}, row_number
+    # A single parameter gives one plan for any number of rows. The range condition makes the planner expect
+    # one row, so that it uses indexes.
+    return f"""(SELECT {", ".join(expressions)}, row_number
    FROM ROWS FROM (jsonb_to_recordset(%(rows)s::jsonb) AS ({", ".join(types)})) WITH ORDINALITY
         AS r({", ".join(columns)}, row_number)
   WHERE row_number BETWEEN 1 AND {PostgreSQL.max_batch_size})"""  # noqa: S608 - constants
 
 
 def values_params(rows: Sequence[Row]) -> Row:
-    """Return the parameters of a statement with `values_table`: bytes, moments, and what JSON has.
+    """Return the parameters of a statement with `values_table`. SQLite takes exactly one row.
 
-    An object or an array is a value of a column of type jsonb.
+    Values are of the types of JSON, bytes or datetimes. Objects and arrays are for columns of type jsonb.
     """
     if _vendor() == "sqlite":
         (row,) = rows
@@ -169,15 +165,12 @@ def _encode_value(value: Any) -> str:
 _encode = jsonlib.JSONEncoder(default=_encode_value).encode
 
 
-def in_order(rows: Sequence[Row], results: Sequence[Any]) -> list[Sequence[Any] | None]:
-    """Return the result for each row, None where there is none. A result begins with the `row_number`."""
-    found = {number: rest for number, *rest in results}
-    return [found.get(number) for number in range(1, len(rows) + 1)]
+def order_results(rows: Sequence[Row], results: Sequence[Any]) -> list[Sequence[Any] | None]:
+    """Return the result for each row, or None, in the order of `rows`. Results begin with `row_number`."""
+    by_number = {number: rest for number, *rest in results}
+    return [by_number.get(number) for number in range(1, len(rows) + 1)]
 
 
 async def select_each(statement: str, rows: Sequence[Row], kind: str = READS) -> list[Sequence[Any] | None]:
-    """Execute a statement that only reads; return what it selects for each row, None if nothing.
-
-    It selects `row_number`, a column of `values_table`, first.
-    """
-    return in_order(rows, await fetch_all(statement, values_params(rows), kind))
+    """Execute a SELECT whose first column is `row_number`. Return its result for each row, or None."""
+    return order_results(rows, await fetch_all(statement, values_params(rows), kind))

@@ -1,8 +1,4 @@
-"""Whether what was issued still stands: the one rule, for every kind of token and every level of revocation.
-
-It is SQL, so that the statement that decides asks the rows themselves. Every statement that grants or tells
-something about a token uses it; nothing else does.
-"""
+"""The single definition of token validity, shared by every statement that checks a token."""
 
 from __future__ import annotations
 
@@ -10,7 +6,7 @@ from ags.sessions.exceptions import InvalidReason
 from tenants.models import IN_FORCE
 
 KEY_STATES = ", ".join(f"'{state}'" for state in IN_FORCE)
-"""The states of a key that is in force, as they stand in a statement."""
+"""The states in which a key can verify proofs, as a SQL list."""
 
 _TENANT_AND_SERVICE = (
     ("NOT t.enabled", InvalidReason.TENANT_NOT_AVAILABLE),
@@ -29,9 +25,9 @@ _ACCOUNT = (
 )
 
 
-def _key_exists(of: str) -> tuple[str, InvalidReason]:
-    # Nobody deletes a key here; what somebody else has deleted proves nothing any more.
-    return f"{of}.key_id IS NOT NULL AND k.id IS NULL", InvalidReason.KEY_NOT_IN_FORCE
+def _missing_key(alias: str) -> tuple[str, InvalidReason]:
+    # AGS never deletes keys, but an operator may do so in SQL. The foreign keys have no constraints.
+    return f"{alias}.key_id IS NOT NULL AND k.id IS NULL", InvalidReason.KEY_NOT_IN_FORCE
 
 
 _DEVICE = (
@@ -42,33 +38,35 @@ _DEVICE = (
 
 
 def _issued_before_revocation(proven_at: str) -> tuple[str, InvalidReason]:
-    # The newest cut-off wins: whatever was proven up to any of them is dead.
-    older = (f"{proven_at} <= {level}.revoked_before" for level in ("t", "s", "k", "a"))
-    return " OR ".join(older), InvalidReason.REVOKED
+    conditions = (f"{proven_at} <= {level}.revoked_before" for level in ("t", "s", "k", "a"))
+    return " OR ".join(conditions), InvalidReason.REVOKED
 
 
-def _first_match(*rules: tuple[str, InvalidReason]) -> str:
-    return "CASE " + " ".join(f"WHEN {condition} THEN '{fault}'" for condition, fault in rules) + " END"
+def _case_expression(*rules: tuple[str, InvalidReason]) -> str:
+    return "CASE " + " ".join(f"WHEN {condition} THEN '{reason}'" for condition, reason in rules) + " END"
 
 
-SESSION_TOKEN_INVALID_REASON = _first_match(
-    *_TENANT_AND_SERVICE, _key_exists("st"), *_KEY, *_ACCOUNT, _issued_before_revocation("st.created_at")
+SESSION_TOKEN_INVALID_REASON = _case_expression(
+    *_TENANT_AND_SERVICE, _missing_key("st"), *_KEY, *_ACCOUNT, _issued_before_revocation("st.created_at")
 )
-"""The fault of a session token `st`, as an expression; NULL when it stands. Its key must be in force."""
+"""SQL expression: why session token `st` is invalid, or NULL if it is valid."""
 
 _SIGN_ON_RULES = (
     *_TENANT_AND_SERVICE,
-    _key_exists("d"),
+    _missing_key("d"),
     *_ACCOUNT,
     *_DEVICE,
     _issued_before_revocation("d.proven_at"),
 )
 
-SIGN_ON_INVALID_REASON = _first_match(*_SIGN_ON_RULES)
-"""The fault of the sign-on of a device `d`, and so of its tokens. A key may be rotated out meanwhile."""
+SIGN_ON_INVALID_REASON = _case_expression(*_SIGN_ON_RULES)
+"""SQL expression: why the sign-on of device `d`, and each of its tokens, is invalid, or NULL if it is valid.
+
+The state of the key is not checked: a sign-on stays valid when its key is rotated out.
+"""
 
 
-ACCESS_TOKEN_INVALID_REASON = _first_match(
+ACCESS_TOKEN_INVALID_REASON = _case_expression(
     *_SIGN_ON_RULES,
     (
         "EXISTS (SELECT 1 FROM ags_sessions_revokedaccesstoken r"
@@ -76,16 +74,16 @@ ACCESS_TOKEN_INVALID_REASON = _first_match(
         InvalidReason.REVOKED,
     ),
 )
-"""The fault of one access token of that sign-on, known by the `jti` of the given row `g`."""
+"""SQL expression: as `SIGN_ON_INVALID_REASON`, for the access token with the `jti` of row `g`."""
 
 SESSION_TOKEN_JOINS = """tenants_tenant t
   JOIN tenants_service s ON s.id = st.service_id
   LEFT JOIN tenants_key k ON k.id = st.key_id
   LEFT JOIN ags_sessions_account a ON a.tenant_id = st.tenant_id AND a.account_id = st.account_id"""  # noqa: S105 - tables
-"""What the fault of a session token is found in, beside `st`, where `t.id = st.tenant_id`."""
+"""The joins of `SESSION_TOKEN_INVALID_REASON` beside `st`. The statement adds `t.id = st.tenant_id`."""
 
 SIGN_ON_JOINS = """tenants_tenant t
   JOIN tenants_service s ON s.id = d.service_id
   JOIN ags_sessions_account a ON a.id = d.account_id
   LEFT JOIN tenants_key k ON k.id = d.key_id"""
-"""What the fault of a sign-on is found in, beside `d`, where `t.id = d.tenant_id`."""
+"""The joins of `SIGN_ON_INVALID_REASON` beside `d`. The statement adds `t.id = d.tenant_id`."""

@@ -1,1 +1,1 @@
-"""The formats of tokens: opaque ones and JWTs."""
+"""Token formats."""

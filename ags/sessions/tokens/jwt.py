@@ -1,7 +1,7 @@
-"""The two JWTs that a client app is given: signed here and nowhere else, and read here again.
+"""Access and refresh tokens, both JWTs.
 
-An access token is signed with the tenant's own key, for whoever has the tenant's key set. A refresh token is
-for AGS alone: it is signed with a key that only AGS can derive, so that nobody can take one for the other.
+Access tokens are signed with the tenant's signing key, for anyone with its JWKS. Refresh tokens are signed
+with a key that only AGS can derive, so that neither kind can be used as the other.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from tenants.secrets.encryption import derive_keys, fingerprint
 from tenants.tenant_snapshot import TenantSnapshot
 
 ID_LENGTH = 32
-"""Characters of what names a sign-on, a device or an access token."""
+"""Characters of the ID of a sign-on, a device or an access token."""
 
-LATEST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
-"""What a database can hold."""
+MAX_TIMESTAMP = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+"""The latest time that a database can hold."""
 
-VERSION = "1.0"
-ACCESS = "DevAuthN"
-REFRESH = "RefreshAuthN"
+CLAIMS_VERSION = "1.0"
+ACCESS_TYP = "DevAuthN"
+REFRESH_TYP = "RefreshAuthN"
 
 
 @dataclass(frozen=True, slots=True)
 class SignOn:
-    """A sign-on, as its tokens tell of it. Moments are in seconds since the epoch."""
+    """The content of the tokens of a sign-on. Times are in seconds since the epoch."""
 
     account_id: str = field(repr=False)
     client_id: str
@@ -47,7 +47,7 @@ class SignOn:
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """An access token whose signature and times hold. Whether it still stands, the database says."""
+    """An access token with a valid signature, not expired. The database decides if it is still valid."""
 
     sign_on: str
     jti: str
@@ -56,7 +56,7 @@ class AccessToken:
 
 @dataclass(frozen=True, slots=True)
 class RefreshToken:
-    """A refresh token whose signature holds."""
+    """A refresh token with a valid signature. It may have expired."""
 
     sign_on: str
     generation: int
@@ -65,19 +65,19 @@ class RefreshToken:
 
 
 def require_signing_key(tenant: TenantSnapshot) -> None:
-    """Make sure that tokens can be signed before something is spent for them. Raises `NoActiveSigningKey`."""
+    """Raise `NoActiveSigningKey` if tokens cannot be signed. Call before a proof or token is consumed."""
     if tenant.signer is None:
         raise NoActiveSigningKey
 
 
 def token_response(tenant: TenantSnapshot, sign_on: SignOn) -> dict[str, Any]:
-    """Return what a client app is given. Raises `NoActiveSigningKey`."""
+    """Return the response to a client app (RFC 6749, 5.1). Raises `NoActiveSigningKey`."""
     now = time.time()
     issued_at = int(now)
     expires_at = min(issued_at + tenant.rules.access_token_ttl, int(sign_on.fixed_expires_at))
     return {
-        "access_token": _access_token(tenant, sign_on, issued_at, expires_at),
-        "refresh_token": _refresh_token(tenant, sign_on),
+        "access_token": _build_access_token(tenant, sign_on, issued_at, expires_at),
+        "refresh_token": _build_refresh_token(tenant, sign_on),
         "token_type": "bearer",
         "client_id": sign_on.client_id,
         "accountId": sign_on.account_id,
@@ -88,8 +88,8 @@ def token_response(tenant: TenantSnapshot, sign_on: SignOn) -> dict[str, Any]:
 
 
 def read_access_token(tenant: TenantSnapshot, token: str) -> AccessToken:
-    """Return what an access token of that tenant says. Raises `TokenRejected`."""
-    claims = _proven(token, tenant.verification_keys, ACCESS)
+    """Verify an access token of the tenant. Raises `TokenRejected`."""
+    claims = _verify(token, tenant.verification_keys, ACCESS_TYP)
     match claims:
         case {
             "sid": str(sign_on),
@@ -97,25 +97,25 @@ def read_access_token(tenant: TenantSnapshot, token: str) -> AccessToken:
             "exp": int(expires),
             "accountId": str(),
             "deviceId": str(),
-        } if len(sign_on) == len(jti) == ID_LENGTH and expires <= LATEST:
+        } if len(sign_on) == len(jti) == ID_LENGTH and expires <= MAX_TIMESTAMP:
             if expires <= time.time():
                 raise TokenRejected(RejectReason.TOKEN_EXPIRED)
             return AccessToken(sign_on, jti, claims)
-    # A platform that shares an HS256 secret can sign what we never would.
+    # A platform that shares an HS256 secret can sign other claims than AGS.
     raise TokenRejected(RejectReason.TOKEN_MALFORMED)
 
 
 def read_refresh_token(tenant: TenantSnapshot, token: str) -> RefreshToken:
-    """Return what a refresh token of that tenant says; it may have expired. Raises `TokenRejected`."""
-    claims = _proven(token, _refresh_ring(tenant.id), REFRESH)
+    """Verify a refresh token of the tenant, except for its expiration. Raises `TokenRejected`."""
+    claims = _verify(token, _refresh_key_ring(tenant.id), REFRESH_TYP)
     sign_on, _, generation = claims["jti"].partition(".")
     return RefreshToken(sign_on, int(generation), claims["exp"], claims)
 
 
-def _claims(tenant: TenantSnapshot, sign_on: SignOn, typ: str) -> dict[str, Any]:
+def _common_claims(tenant: TenantSnapshot, sign_on: SignOn, typ: str) -> dict[str, Any]:
     return {
         "typ": typ,
-        "ver": VERSION,
+        "ver": CLAIMS_VERSION,
         "tenantId": tenant.id,
         "accountId": sign_on.account_id,
         "userId": sign_on.account_id,
@@ -123,12 +123,12 @@ def _claims(tenant: TenantSnapshot, sign_on: SignOn, typ: str) -> dict[str, Any]
     }
 
 
-def _access_token(tenant: TenantSnapshot, sign_on: SignOn, issued_at: int, expires_at: int) -> str:
+def _build_access_token(tenant: TenantSnapshot, sign_on: SignOn, issued_at: int, expires_at: int) -> str:
     signer = tenant.signer
     if signer is None:
         raise NoActiveSigningKey
     claims = {
-        **_claims(tenant, sign_on, ACCESS),
+        **_common_claims(tenant, sign_on, ACCESS_TYP),
         "sid": sign_on.id,
         "jti": uuid4().hex,
         "iat": issued_at,
@@ -136,39 +136,39 @@ def _access_token(tenant: TenantSnapshot, sign_on: SignOn, issued_at: int, expir
         "iss": tenant.rules.issuer,
         "aud": tenant.rules.audience,
     }
-    return _signed(claims, signer.material, signer.algorithm, signer.kid)
+    return _sign(claims, signer.material, signer.algorithm, signer.kid)
 
 
-def _refresh_token(tenant: TenantSnapshot, sign_on: SignOn) -> str:
-    # The same sign-on and generation give the same token, to the byte: nothing of it has to be stored.
+def _build_refresh_token(tenant: TenantSnapshot, sign_on: SignOn) -> str:
+    # Deterministic for a sign-on and a generation, so that tokens need not be stored.
     key = derive_keys(b"refresh token")[0]
     claims = {
-        **_claims(tenant, sign_on, REFRESH),
+        **_common_claims(tenant, sign_on, REFRESH_TYP),
         "jti": f"{sign_on.id}.{sign_on.generation}",
         "exp": int(sign_on.refresh_expires_at),
         "fixed_exp": int(sign_on.fixed_expires_at),
     }
-    return _signed(claims, key, "HS256", fingerprint(key))
+    return _sign(claims, key, "HS256", fingerprint(key))
 
 
-class _UTF8(json.JSONEncoder):
-    """Writes characters as they are: escaped, an account ID of 255 could outgrow what may be sent."""
+class _UTF8Encoder(json.JSONEncoder):
+    # With escapes, a token with an account ID of 255 characters could exceed the limits for requests.
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{**options, "ensure_ascii": False})
 
 
-def _signed(claims: dict[str, Any], material: Any, algorithm: str, kid: str) -> str:
-    return jwt.encode(claims, material, algorithm, {"kid": kid}, json_encoder=_UTF8)
+def _sign(claims: dict[str, Any], material: Any, algorithm: str, kid: str) -> str:
+    return jwt.encode(claims, material, algorithm, {"kid": kid}, json_encoder=_UTF8Encoder)
 
 
-def _refresh_ring(tenant_id: str) -> KeyRing:
+def _refresh_key_ring(tenant_id: str) -> KeyRing:
     keys = {fingerprint(key): key for key in derive_keys(b"refresh token")}
     trusted = {kid: TrustedKey(None, kid, "HS256", key) for kid, key in keys.items()}
     return KeyRing(tenant_id, MappingProxyType(trusted))
 
 
-def _proven(token: str, keys: KeyRing, typ: str) -> dict[str, Any]:
+def _verify(token: str, keys: KeyRing, typ: str) -> dict[str, Any]:
     try:
         claims = verify_jws(token, keys, time.time()).claims
     except VerificationFailed:

@@ -1,33 +1,32 @@
-"""The text of a token that is not a JWT, and the hash by which it is known here."""
+"""Random tokens, of which only keyed hashes are stored."""
 
 import hmac
 import secrets
 
 from tenants.secrets.encryption import derive_keys
 
-LENGTH = 26
+TOKEN_LENGTH = 26
 """Characters from [a-z2-7], 5 bits each: 130 bits."""
 
-_CHARACTERS = b"abcdefghijklmnopqrstuvwxyz234567" * 8
-"""The character for each octet. 256 is a multiple of 32, so all are equally likely."""
+_ALPHABET = b"abcdefghijklmnopqrstuvwxyz234567" * 8
+"""The character for each byte. 256 is a multiple of 32, so the distribution is uniform."""
 
 SESSION_TOKEN = b"session token"
 USER_ACCOUNT_TOKEN = b"user account token"
-"""What a token is for. Under another purpose its hash is another one: neither can stand in for the other."""
+"""Purposes of tokens. Their hashes differ, so that one kind of token cannot be used as another."""
 
 
 def new_token() -> str:
-    """Return a new token from the system's random source."""
-    return secrets.token_bytes(LENGTH).translate(_CHARACTERS).decode("ascii")
+    return secrets.token_bytes(TOKEN_LENGTH).translate(_ALPHABET).decode("ascii")
 
 
 def hash_token(token: str, purpose: bytes = SESSION_TOKEN) -> bytes:
-    """Return the keyed hash under which a new token is stored."""
+    """Return the hash of a new token, under the newest encryption key."""
     return _hash(derive_keys(purpose)[0], token)
 
 
 def token_hashes(token: str, purpose: bytes = SESSION_TOKEN) -> tuple[bytes, ...]:
-    """Return every hash under which a token may have been stored, newest key first."""
+    """Return the hash of a token under each encryption key, newest key first."""
     return tuple(_hash(key, token) for key in derive_keys(purpose))
 
 

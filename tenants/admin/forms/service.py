@@ -55,7 +55,7 @@ class ServiceForm(WhitespaceStrippingModelForm):
 
     class Meta:
         model = Service
-        fields = ("name", "display_name", "logo", "enabled")
+        fields = ()  # the page passes them
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         stored = kwargs.get("instance")

@@ -1,4 +1,4 @@
-"""`manage.py purge`: delete what is dead."""
+"""`manage.py purge`: delete expired rows."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ags.operations.lease import LIFETIME, LeaseNotAvailable
-from ags.operations.purge import BATCH, EVENTS_KEPT, purge
+from ags.operations.purge import BATCH_SIZE, EVENT_RETENTION, purge
 
 
-def _batch(text: str) -> int:
+def _batch_size(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 10_000:
-        raise argparse.ArgumentTypeError("it must be a whole number from 1 to 10000")
+        raise argparse.ArgumentTypeError("must be an integer from 1 to 10000")
     return int(text)
 
 
 class Command(BaseCommand):
-    """To be run every few minutes by whatever runs jobs."""
+    """To be run every few minutes by a scheduler."""
 
     help = (
-        "Delete session tokens that have expired, once no assertion behind them could be replayed; choices "
-        "of an account and revoked access tokens that have expired; deleted devices whose last sign-on would "
-        "have ended by itself; "
-        f"security events, {EVENTS_KEPT.days} days after they have last happened; failed logins of staff, "
-        "once they lock out nobody; sessions of staff that have expired; and expired session tokens of "
-        "assertions that expire in the year 9999 or later, which are refused. One purge runs at a time; a "
-        "second one names it, does nothing and ends with status 1. A purge that has died keeps others away "
-        f"for {LIFETIME.seconds} seconds."
+        "Delete expired session tokens whose assertion can no longer be replayed; expired account choices "
+        "and revoked access tokens; deleted devices whose sign-on has expired; security events "
+        f"{EVENT_RETENTION.days} days after their latest occurrence; failed logins of staff that no longer "
+        "cause a lockout; states of upstream documents that are no longer fetched; expired sessions of "
+        "staff; and expired session tokens of assertions that expire in the year 9999 or later, which are "
+        "rejected. One purge runs at a time: a second one names it, deletes nothing and exits with status 1. "
+        f"A crashed purge blocks others for {LIFETIME.seconds} seconds."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Declare the arguments."""
-        parser.add_argument("--batch", type=_batch, default=BATCH, help="rows a statement, 1 to 10000")
+        parser.add_argument(
+            "--batch", type=_batch_size, default=BATCH_SIZE, help="rows per statement, 1 to 10000"
+        )
 
     def handle(self, *args: Any, batch: int, **options: Any) -> None:
-        """Purge and say how many, also where it ends early."""
+        """Purge and print the numbers of deleted rows, also if it ends early."""
         deleted: Counter[str] = Counter()
         try:
             for kind, count in purge(batch):
@@ -46,8 +46,8 @@ class Command(BaseCommand):
             if not deleted:
                 raise CommandError(f"Another purge is running: {error}.") from None
             raise CommandError(
-                f"Stopped: it was stuck for longer than {LIFETIME.seconds} seconds, and another purge has "
-                f"begun: {error}."
+                f"Stopped: this purge was blocked for longer than {LIFETIME.seconds} seconds, and another "
+                f"one has started: {error}."
             ) from None
         finally:
             if deleted:

@@ -19,37 +19,35 @@ from ags.operations.checks import check_limits
 from ags.server.arbiter import Arbiter, Log
 from ags.server.worker import Worker
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where gunicorn makes a file of its own
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - gunicorn creates a file with a random name in it
 
 log = logging.getLogger("ags.serve")
 
 
 class Server(BaseApplication):  # type: ignore[misc]
-    """gunicorn, within the process that has checked everything: what that has loaded its workers share."""
+    """gunicorn in the process of the command, whose loaded modules the workers share."""
 
     def load_config(self) -> None:
-        """Set what differs from gunicorn's defaults. No file and no variable of gunicorn's own is read."""
+        """Set the settings of AGS. gunicorn's configuration file and environment variables are not read."""
         for name, value in _gunicorn_settings().items():
             self.cfg.set(name, value)
 
     def load(self) -> Any:
-        """Return the application, in each worker."""
+        """Called in each worker."""
         return import_string("ags.asgi.application")
 
     def run(self) -> None:
-        """Start the workers, and mind them."""
+        """Start and monitor the workers."""
         Arbiter(self).run()
 
 
 class Command(BaseCommand):
-    """Check everything, then be the server."""
-
-    help = "Run the production server on AGS_BIND with AGS_WORKERS processes. Migrates nothing."
+    help = "Run the production server on AGS_BIND with AGS_WORKERS processes. Does not migrate the database."
     requires_system_checks = "__all__"
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Serve until a signal stops it; gunicorn ends it by SystemExit."""
-        # The checks of the database come last, for they are the only ones that need it.
+        """Run the system checks, then serve until a signal. gunicorn raises SystemExit."""
+        # Database checks run last, because only they need the database.
         self.check(tags=[Tags.database], databases=["default"])
         log.info(
             "starting",
@@ -68,13 +66,13 @@ class Command(BaseCommand):
         others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
         if others:
             log.warning("threads were started that no worker has", extra={"names": others})
-        connections.close_all()  # or each worker would have it, too
-        gc.freeze()  # what is loaded stays: no worker need look at it, which would copy it
+        connections.close_all()  # otherwise the workers would inherit the connections
+        gc.freeze()  # the collector would write to the memory that the workers share, and so copy it
         Server().run()
 
 
 def _gunicorn_settings() -> dict[str, Any]:
-    found = {
+    values = {
         "bind": [address for address in (settings.AGS_BIND, settings.AGS_OPERATIONS_BIND) if address],
         "workers": settings.AGS_WORKERS,
         "worker_class": Worker,
@@ -84,5 +82,5 @@ def _gunicorn_settings() -> dict[str, Any]:
         "control_socket_disable": True,
     }
     if SHARED_MEMORY.is_dir():
-        found["worker_tmp_dir"] = str(SHARED_MEMORY)  # a heartbeat that no disk can delay
-    return found
+        values["worker_tmp_dir"] = str(SHARED_MEMORY)  # a slow disk cannot delay the heartbeat
+    return values
