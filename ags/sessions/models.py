@@ -64,8 +64,8 @@ class AccountStatus(models.TextChoices):
     """Only active accounts can sign on, refresh and use their tokens."""
 
     ACTIVE = "active", "Active"
-    SUSPENDED = "suspended", "Suspended: refused until it is active again"
-    CANCELLED = "cancelled", "Cancelled: refused for good"
+    SUSPENDED = "suspended", "Suspended: it cannot sign on until it is reactivated"
+    CANCELLED = "cancelled", "Cancelled: it can never sign on again"
 
 
 class Account(TenantScoped):
@@ -92,8 +92,8 @@ class DeviceStatus(models.TextChoices):
     """Only enabled devices can sign on and use their tokens, and count towards the device limit."""
 
     ENABLED = "enabled", "Enabled"
-    DISABLED = "disabled", "Disabled: refused until it is enabled again"
-    DELETED = "deleted", "Deleted: its client signs on afresh"
+    DISABLED = "disabled", "Disabled: it cannot sign on until it is enabled"
+    DELETED = "deleted", "Deleted: its app signs on as a new device"
 
 
 class Device(TenantScoped):
@@ -218,11 +218,11 @@ class SecurityEvent(TenantScoped):
     """A sign of a stolen token. One row per kind and subject; repetitions increment `times`."""
 
     class Kind(models.TextChoices):
-        SESSION_TOKEN_REUSED = "session_token_reused", "A spent session token was presented again"
+        SESSION_TOKEN_REUSED = "session_token_reused", "A redeemed session token was presented again"
         REFRESH_TOKEN_REUSED = "refresh_token_reused", "A used refresh token was presented again"
         USER_ACCOUNT_TOKEN_REUSED = (
             "user_account_token_reused",
-            "An account was chosen again, where one had been chosen already",
+            "A used user account token was presented again",
         )
 
     tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="+", db_constraint=False, db_index=False)

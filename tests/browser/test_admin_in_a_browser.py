@@ -81,7 +81,7 @@ def test_a_key_is_generated_seen_once_and_revoked(live_server: Any, nagra: HeadE
         page.goto("/admin/tenants/key/add/?tenant=nagra")
         page.locator("[name=state]").select_option("active")
         page.locator("[name=algorithm]").select_option("HS512")
-        page.get_by_text("Generate it here").click()
+        page.get_by_text("Generate it;").click()
         page.get_by_role("button", name="Save", exact=True).click()
         shown["kid"] = page.locator("#kid").inner_text()
         shown["secret"] = page.locator("#secret").inner_text()
@@ -100,7 +100,7 @@ def test_a_key_is_generated_seen_once_and_revoked(live_server: Any, nagra: HeadE
     def back(page: Page) -> None:
         log_in(page)
         page.goto("/admin/tenants/key/add/?tenant=nagra")
-        page.get_by_text("Generate it here").click()
+        page.get_by_text("Generate it;").click()
         page.get_by_role("button", name="Save", exact=True).click()
         page.get_by_role("link", name="I have copied it").click()
         with pytest.raises(Error, match="ERR_CACHE_MISS"):

@@ -35,7 +35,7 @@ def listed(response: Any) -> list[tuple[str, str]]:
 def test_the_newest_events_are_shown_without_a_search(admin_client: Client, events: None) -> None:
     page = admin_client.get(LIST)
     assert listed(page) == [("sunrise", "account-1"), ("nagra", "account-2"), ("nagra", "account-1")]
-    assert "A spent session token was presented again" in page.content.decode()
+    assert "A redeemed session token was presented again" in page.content.decode()
 
 
 def test_events_can_be_filtered_by_tenant_and_account(admin_client: Client, events: None) -> None:
