@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Django's command line, with a one-line answer to a mistake in the environment."""
+"""Django's command line, with a one-line message for an error in the environment."""
 
 import os
 import sys
@@ -11,20 +11,19 @@ from django.db.utils import OperationalError, ProgrammingError
 
 
 def main() -> None:
-    """Run the command."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ags.settings")
     try:
-        # Read before anything else, so that a mistake shows here and not half-way through a command.
+        # Load the settings first, so that an error in them does not interrupt a command.
         settings.DEBUG  # noqa: B018
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as error:
         sys.exit(f"AGS cannot start: {error}")
     except (OperationalError, ProgrammingError) as error:
-        # Away, full, or not migrated. Whoever needs more asks for --traceback.
+        # It is unavailable, full, or not migrated. --traceback shows more.
         if "--traceback" in sys.argv:
             raise
         first, *_ = str(error).strip().splitlines() or [type(error).__name__]
-        sys.exit(f"The database says: {first}")
+        sys.exit(f"Database error: {first}")
 
 
 if __name__ == "__main__":

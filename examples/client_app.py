@@ -1,6 +1,6 @@
-r"""What a client app does: redeem a session token, stay signed on, and sign out.
+r"""A client app: it redeems a session token, stays signed on, and signs out.
 
-Copy what you need. It uses the standard library alone.
+Copy what you need. It uses the standard library only.
 
     python examples/client_app.py --url http://127.0.0.1:8000 --tenant nagra \
         --service "Customer Auth Service" --session-token r2naufcapudvynsynmppvlj5q6
@@ -26,16 +26,16 @@ DEVICE = {
 }
 
 
-class Refused(Exception):
-    """AGS said no; the message is its answer, and `code` the number in it (0 where there is none)."""
+class RequestRejected(Exception):
+    """AGS rejected a request. The message is its response; `code` is the error code in it, or 0."""
 
-    def __init__(self, sentence: str, code: int = 0) -> None:
-        super().__init__(sentence)
+    def __init__(self, message: str, code: int = 0) -> None:
+        super().__init__(message)
         self.code = code
 
 
 class Call(NamedTuple):
-    """A request of the app, before the headers that all have."""
+    """A request of the app, without the headers that all requests have."""
 
     path: str
     headers: dict[str, str]
@@ -44,7 +44,7 @@ class Call(NamedTuple):
 
 @dataclass
 class ClientApp:
-    """One app on one device. Keep `client_id` and `tokens` where the system keeps secrets."""
+    """An app on a device. Store `client_id` and `tokens` in the secure storage of the system."""
 
     url: str
     tenant: str
@@ -53,33 +53,33 @@ class ClientApp:
     tokens: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def sign_on(self, session_token: str) -> dict[str, Any]:
-        """Redeem a session token: as the device that this is, or as a new one. Raises `Refused`."""
+        """Redeem a session token as a known device, or as a new one. Raises `RequestRejected`."""
         try:
-            self.tokens = self._answer(self.sign_on_call(session_token))
-        except Refused as refusal:
-            if refusal.code != DEVICE_UNKNOWN or self.client_id is None:
+            self.tokens = self._send(self.sign_on_call(session_token))
+        except RequestRejected as error:
+            if error.code != DEVICE_UNKNOWN or self.client_id is None:
                 raise
-            # The device was deleted. The session token is still good: sign on afresh with it.
+            # The device was deleted. The session token is still valid: sign on as a new device.
             self.client_id = None
             return self.sign_on(session_token)
         self.client_id = self.tokens["client_id"]
         return self.tokens
 
     def refresh(self) -> dict[str, Any]:
-        """Get new tokens in the place of both. Raises `Refused`.
+        """Replace both tokens. Raises `RequestRejected`.
 
-        Where the answer was lost, ask again at once: for a few seconds the old token gets the same answer.
+        If the response was lost, repeat the request at once: for a few seconds it gets the same response.
         """
-        self.tokens = self._answer(self.refresh_call())
+        self.tokens = self._send(self.refresh_call())
         return self.tokens
 
     def sign_out(self) -> None:
-        """End the sign-on. The device stays known: keep `client_id`. Raises `Refused`."""
-        self._answer(self.sign_out_call())
+        """End the sign-on. The device stays registered: keep `client_id`. Raises `RequestRejected`."""
+        self._send(self.sign_out_call())
         self.tokens = {}
 
     def sign_on_call(self, session_token: str) -> Call:
-        """Send the device once; from then on the client_id stands for it."""
+        """Return the request: with the device information first, with the client_id later."""
         device: dict[str, Any] = {"deviceInformation": DEVICE}
         if self.client_id is not None:
             device = {"clientId": self.client_id}
@@ -88,20 +88,20 @@ class ClientApp:
         return Call("/ags/signOnWithSessionToken", headers, {"parameters": parameters, **device})
 
     def refresh_call(self) -> Call:
-        """The refresh token is all that is needed; there is no body."""
+        """Return the request. It needs the refresh token and no body."""
         return Call(
             "/ias/v3/token/actions/refresh", {"Authorization": f"Bearer {self.tokens['refresh_token']}"}
         )
 
     def sign_out_call(self) -> Call:
-        """Here the access token says whose sign-on it is."""
+        """Return the request. The access token identifies the sign-on."""
         return Call(
             "/ags/signOut",
             {"x-auth-service-id": self.service, "Authorization": f"Bearer {self.tokens['access_token']}"},
         )
 
     def curl(self, call: Call) -> str:
-        """Return a call as a line for a shell."""
+        """Return a request as a shell command."""
         words = ["curl", "-sS", "-X", "POST", self.url + call.path]
         for name, value in self._headers(call).items():
             words += ["-H", f"{name}: {value}"]
@@ -113,25 +113,25 @@ class ClientApp:
         content = {} if call.body is None else {"Content-Type": "application/json"}
         return {"nv-tenant-id": self.tenant, **call.headers, **content}
 
-    def _answer(self, call: Call) -> dict[str, Any]:
+    def _send(self, call: Call) -> dict[str, Any]:
         data = None if call.body is None else json.dumps(call.body).encode()
         request = Request(self.url + call.path, data, self._headers(call), method="POST")
         try:
             with urlopen(request, timeout=10) as response:
-                answer: dict[str, Any] = json.load(response)
-        except HTTPError as refusal:
-            text = refusal.read().decode()
-            raise Refused(f"POST {call.path}: {refusal.code} {text}", _code(text)) from None
-        except URLError as problem:
-            raise Refused(f"POST {call.path}: {problem.reason}") from None
-        return answer
+                body: dict[str, Any] = json.load(response)
+        except HTTPError as error:
+            text = error.read().decode()
+            raise RequestRejected(f"POST {call.path}: {error.code} {text}", _code(text)) from None
+        except URLError as error:
+            raise RequestRejected(f"POST {call.path}: {error.reason}") from None
+        return body
 
 
 def claims(token: str) -> dict[str, Any]:
-    """Read a JWT without verifying it: whom it is for, the app may believe; others verify it."""
+    """Return the claims of a JWT without verifying it. Only a resource server has to verify it."""
     payload = token.split(".")[1]
-    found: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    return found
+    result: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    return result
 
 
 def _code(text: str) -> int:
@@ -142,7 +142,7 @@ def _code(text: str) -> int:
 
 
 def show(app: ClientApp, session_token: str) -> None:
-    """Go the whole way, and print what is given."""
+    """Sign on, refresh and sign out; print the responses."""
     print(json.dumps(app.sign_on(session_token), indent=2))
     print(json.dumps(claims(app.tokens["access_token"]), indent=2))
     print(json.dumps(app.refresh(), indent=2))
@@ -151,21 +151,20 @@ def show(app: ClientApp, session_token: str) -> None:
 
 
 def main() -> None:
-    """Read the arguments, and show."""
     parser = argparse.ArgumentParser(
         description="Sign on to AGS, refresh and sign out, as a client app does."
     )
-    parser.add_argument("--url", required=True, help="where AGS is, such as http://127.0.0.1:8000")
+    parser.add_argument("--url", required=True, help="the URL of AGS, such as http://127.0.0.1:8000")
     parser.add_argument("--tenant", required=True, help="the nv-tenant-id")
     parser.add_argument("--service", required=True, help="the authServiceName of discovery")
-    parser.add_argument("--session-token", required=True, help="what the QR code holds")
+    parser.add_argument("--session-token", required=True, help="the content of the QR code")
     arguments = parser.parse_args()
     try:
         show(
             ClientApp(arguments.url.rstrip("/"), arguments.tenant, arguments.service), arguments.session_token
         )
-    except Refused as refusal:
-        sys.exit(f"client_app: {refusal}")
+    except RequestRejected as error:
+        sys.exit(f"client_app: {error}")
 
 
 if __name__ == "__main__":

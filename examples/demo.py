@@ -1,4 +1,4 @@
-"""`make demo` and `make run`: set AGS up under var/, start it, and be its first head-end and client app."""
+"""`make demo` and `make run`: set up AGS under var/, start it, and act as its head-end and client app."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ from headend import HeadEnd
 
 ROOT = Path(__file__).resolve().parent.parent
 STAFF = "staff"
-TENANT = "nagra"  # that of demo.yaml, and its key
+TENANT = "nagra"  # the tenant and the key of demo.yaml
 KID = "70646948-d6fb-4ce8-a433-52a14ee2fa0a"
 START_LIMIT = 60  # seconds
 
 
 class Demo:
-    """One folder with a database and the secrets that belong to it, made on the first run and kept."""
+    """A folder with a database and its secrets, created on the first run and kept."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         os.umask(0o077)  # for the server and the commands of manage.py as well
         folder.mkdir(parents=True, exist_ok=True)
-        self._tighten()
-        self.kept = self._kept_secrets()
-        # Nothing of the surrounding shell decides here, least of all its DATABASE_URL.
+        self._restrict_permissions()
+        self.secrets = self._load_secrets()
+        # Settings of the shell, such as its DATABASE_URL, have no effect.
         inherited = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith("AGS_") and name.removesuffix("_FILE") not in self.kept
+            if not name.startswith("AGS_") and name.removesuffix("_FILE") not in self.secrets
         }
         self.environment = {
             **inherited,
-            **self.kept,
+            **self.secrets,
             "DATABASE_URL": f"sqlite:///{folder / 'demo.sqlite3'}",
             "DJANGO_SETTINGS_MODULE": "ags.settings",
             "DEBUG": "on",
@@ -56,52 +56,52 @@ class Demo:
         }
         self.environment.pop("DATABASE_URL_FILE", None)
 
-    def _tighten(self) -> None:
-        """Keep others from what an earlier run made under another umask."""
+    def _restrict_permissions(self) -> None:
+        """Restrict files that an earlier run created under another umask."""
         if (self.folder / "demo.env").exists():
             self.folder.chmod(0o700)
         for path in (*self.folder.glob("demo.*"), *self.folder.glob("staff")):
             path.chmod(0o600)
 
-    def _kept_secrets(self) -> dict[str, str]:
+    def _load_secrets(self) -> dict[str, str]:
         path = self.folder / "demo.env"
         if not path.exists():
-            made = {
+            values = {
                 "SECRET_KEY": secrets.token_urlsafe(48),
                 "AGS_ENCRYPTION_KEYS": base64.b64encode(secrets.token_bytes(32)).decode(),
                 "NAGRA_SECRET": secrets.token_urlsafe(32),
                 "DJANGO_SUPERUSER_PASSWORD": secrets.token_urlsafe(12),
             }
-            # Whole, or not there.
+            # Renamed, so that the file is complete or does not exist.
             draft = path.with_suffix(".new")
-            draft.write_text("".join(f"{name}={value}\n" for name, value in made.items()))
+            draft.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
             draft.rename(path)
         lines = path.read_text().splitlines()
         return dict(line.split("=", 1) for line in lines if "=" in line)
 
     def prepare(self) -> None:
-        """Migrate, apply the example, and make the staff login."""
+        """Migrate, apply the example, and create the user of staff."""
         self._manage("migrate", "--verbosity=0")
         self._manage("apply", str(ROOT / "examples" / "demo.yaml"))
         if not (self.folder / "staff").exists():
             self._manage("createsuperuser", "--noinput", f"--username={STAFF}", "--email=")
             (self.folder / "staff").touch()
 
-    def _manage(self, *words: str) -> None:
-        command = [sys.executable, str(ROOT / "manage.py"), *words]
+    def _manage(self, *arguments: str) -> None:
+        command = [sys.executable, str(ROOT / "manage.py"), *arguments]
         done = subprocess.run(
             command, env=self.environment, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         if done.returncode:
-            sys.exit(f"{done.stdout.decode()}demo: manage.py {words[0]} failed")
+            sys.exit(f"{done.stdout.decode()}demo: manage.py {arguments[0]} failed")
 
     @contextmanager
     def server(self, port: int, *, quiet: bool) -> Iterator[str]:
-        """Run the real server, and yield its address once it is ready."""
+        """Run the server, and yield its URL once it is ready."""
         url = f"http://127.0.0.1:{port}"
         environment = {**self.environment, "AGS_BIND": f"127.0.0.1:{port}"}
         with (self.folder / "demo.log").open("ab") as log:
-            # A session of its own: an interrupt at the terminal reaches this process alone, which stops it.
+            # In a session of its own: an interrupt at the terminal reaches only this process, which stops it.
             process = subprocess.Popen(
                 [sys.executable, str(ROOT / "manage.py"), "serve"],
                 env=environment,
@@ -129,18 +129,18 @@ class Demo:
                 time.sleep(0.05)
         sys.exit(f"demo: the server did not start; see {self.folder / 'demo.log'}")
 
-    def tell(self, url: str) -> None:
-        """Be the head-end, the client app and a service that is called with its token."""
-        head_end = HeadEnd(url, TENANT, KID, self.kept["NAGRA_SECRET"].encode())
+    def show_journey(self, url: str) -> None:
+        """Act as the head-end, the client app and a resource server."""
+        head_end = HeadEnd(url, TENANT, KID, self.secrets["NAGRA_SECRET"].encode())
         try:
-            journey.tell(head_end)
-        except (headend.Refused, client_app.Refused, jwt.PyJWTError) as problem:
-            sys.exit(f"demo: {problem}")
+            journey.show_journey(head_end)
+        except (headend.RequestRejected, client_app.RequestRejected, jwt.PyJWTError) as error:
+            sys.exit(f"demo: {error}")
 
 
-def free_port(wanted: int = 0) -> int:
-    """Return `wanted` if nobody listens there, otherwise any free port of this machine."""
-    for port in (wanted, 0):
+def free_port(preferred: int = 0) -> int:
+    """Return the preferred port if it is free, otherwise any free port."""
+    for port in (preferred, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -152,36 +152,36 @@ def free_port(wanted: int = 0) -> int:
 
 
 def main() -> None:
-    """Set up, show, and stop; or go on serving."""
     parser = argparse.ArgumentParser(
-        description="Set AGS up under var/, start it, and be its first head-end and client app."
+        description="Set up AGS under var/, start it, and act as its head-end and client app."
     )
     parser.add_argument("--keep-serving", action="store_true", help="serve until interrupted")
     parser.add_argument(
-        "--folder", type=Path, default=ROOT / "var", help="where database and secrets are kept"
+        "--folder", type=Path, default=ROOT / "var", help="the folder of the database and the secrets"
     )
-    parser.add_argument("--port", type=int, help="where to serve, if it is free (8000 to keep serving)")
+    parser.add_argument(
+        "--port", type=int, help="the port, if it is free (default with --keep-serving: 8000)"
+    )
     arguments = parser.parse_args()
-    # A shell starts what it runs in the background with interrupts ignored. Being ended is being interrupted:
-    # either way the server is stopped, too.
+    # A shell ignores interrupts for background processes. Both signals stop the server, too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    wanted = arguments.port
-    if wanted is None:
-        wanted = 8000 if arguments.keep_serving else 0
+    preferred = arguments.port
+    if preferred is None:
+        preferred = 8000 if arguments.keep_serving else 0
     demo = Demo(arguments.folder.resolve())
     demo.prepare()
-    port = free_port(wanted)
+    port = free_port(preferred)
     try:
         with demo.server(port, quiet=not arguments.keep_serving) as url:
-            demo.tell(url)
+            demo.show_journey(url)
             if arguments.keep_serving:
                 print(f"Admin      {url}/admin/")
-                print(f"           user {STAFF}, password {demo.kept['DJANGO_SUPERUSER_PASSWORD']}")
+                print(f"           user {STAFF}, password {demo.secrets['DJANGO_SUPERUSER_PASSWORD']}")
                 print(f"Reference  {url}/docs/")
                 print("\nServing until interrupted (Ctrl-C).\n", flush=True)
                 signal.pause()
-        print("The server is stopped. `make run` keeps one running, for lines to paste and for the admin.")
+        print("The server is stopped. `make run` keeps one running, for the commands above and the admin.")
     except KeyboardInterrupt:
         print("\nStopped.")
 

@@ -1,4 +1,4 @@
-r"""What an operator's head-end does: discover, sign an OperatorAuthToken, get and show a session token.
+r"""The head-end of an operator: discovery, an OperatorAuthToken, a session token as a QR code.
 
 Copy what you need. It uses the standard library, PyJWT for the signature and segno for the QR code.
 
@@ -23,11 +23,11 @@ from urllib.request import Request, urlopen
 import jwt
 import segno
 
-LIFETIME = 600  # seconds; as short as your clock and your network allow
+LIFETIME = 600  # seconds; keep it as short as your clock and network allow
 
 
-class Refused(Exception):
-    """AGS said no; the message is its answer."""
+class RequestRejected(Exception):
+    """AGS rejected a request. The message is its response."""
 
 
 @dataclass
@@ -41,11 +41,11 @@ class HeadEnd:
     algorithm: str = "HS256"
 
     def services(self) -> dict[str, Any]:
-        """Ask which authentication services the tenant offers."""
+        """Return the authentication services of the tenant."""
         return self._call("GET", "/ags/servicediscovery", {})
 
     def claims(self, account: str) -> dict[str, Any]:
-        """Say who the subscriber is. The jti makes it good for one session token."""
+        """Return the claims about the subscriber. With its jti the token is accepted once."""
         return {
             "typ": "GetSessionTokenAuthN",
             "aud": "ags",
@@ -56,20 +56,20 @@ class HeadEnd:
         }
 
     def operator_auth_token(self, account: str) -> str:
-        """Sign it."""
+        """Return the claims as a signed JWT."""
         return jwt.encode(self.claims(account), self.secret, self.algorithm, {"kid": self.kid})
 
     def session_token(self, service: str, account: str) -> str:
         """Exchange the signed token for a session token."""
-        answer = self._call("POST", *self._session_token_request(service, account))
-        return str(answer["sessionToken"])
+        body = self._call("POST", *self._session_token_request(service, account))
+        return str(body["sessionToken"])
 
     def discovery_curl(self) -> str:
-        """Return the discovery as a line for a shell."""
+        """Return discovery as a shell command."""
         return self._curl("GET", "/ags/servicediscovery", {})
 
     def session_token_curl(self, service: str, account: str) -> str:
-        """Return a request of its own as a line for a shell: with a new jti, so it works once."""
+        """Return getSessionToken as a shell command. It has a new jti, and works once."""
         return self._curl("POST", *self._session_token_request(service, account))
 
     def _session_token_request(
@@ -84,17 +84,17 @@ class HeadEnd:
 
     def _call(self, method: str, path: str, headers: dict[str, str], body: Any = None) -> dict[str, Any]:
         data = None if body is None else json.dumps(body).encode()
-        # One correlation id for the call flow: quote it when you ask the operator of AGS for help.
+        # The correlation ID of the request: quote it when you contact the support of AGS.
         headers = {"x-correlation-id": str(uuid.uuid4()), **self._headers(headers, body)}
         request = Request(self.url + path, data, headers, method=method)
         try:
             with urlopen(request, timeout=10) as response:
-                answer: dict[str, Any] = json.load(response)
-        except HTTPError as refusal:
-            raise Refused(f"{method} {path}: {refusal.code} {refusal.read().decode()}") from None
-        except URLError as problem:
-            raise Refused(f"{method} {path}: {problem.reason}") from None
-        return answer
+                response_body: dict[str, Any] = json.load(response)
+        except HTTPError as error:
+            raise RequestRejected(f"{method} {path}: {error.code} {error.read().decode()}") from None
+        except URLError as error:
+            raise RequestRejected(f"{method} {path}: {error.reason}") from None
+        return response_body
 
     def _curl(self, method: str, path: str, headers: dict[str, str], body: Any = None) -> str:
         words = ["curl", "-sS", *(["-X", method] if method != "GET" else []), self.url + path]
@@ -106,39 +106,38 @@ class HeadEnd:
 
 
 def show(head_end: HeadEnd, account: str) -> tuple[str, str]:
-    """Go the whole way, and print every step; return the service, and its session token."""
-    print("1. Which services does the tenant offer?\n")
+    """Execute and print every step. Return the name of the service and the session token."""
+    print("1. The head-end requests the services of the tenant.\n")
     print(f"   {head_end.discovery_curl()}\n")
     services = head_end.services()
     print(_indented(services))
     service = services["availableServices"][0]["authServiceName"]
 
-    print(f"2. Who the subscriber is, as the head-end signs it with its key {head_end.kid}:\n")
+    print(f"2. It signs these claims about the subscriber with its key {head_end.kid}:\n")
     print(_indented(head_end.claims(account)))
 
-    print("3. This proof, signed, for a session token.")
-    print("   (This line has a token of its own, which works once and for ten minutes.)\n")
+    print("3. It exchanges the signed token for a session token.")
+    print("   (This command has a token of its own, which works once and for ten minutes.)\n")
     print(f"   {head_end.session_token_curl(service, account)}\n")
     token = head_end.session_token(service, account)
     print(_indented({"sessionToken": token}))
 
-    print(f"4. The session token of {account}, for the screen of the set-top box:\n")
+    print(f"4. The set-top box shows the session token of {account}:\n")
     print(f"   {token}\n")
     segno.make(token, micro=False).terminal(compact=True, border=2)
     print()
     return service, token
 
 
-def _indented(answer: Any) -> str:
-    return "\n".join(f"   {line}" for line in json.dumps(answer, indent=2).splitlines()) + "\n"
+def _indented(response: Any) -> str:
+    return "\n".join(f"   {line}" for line in json.dumps(response, indent=2).splitlines()) + "\n"
 
 
 def main() -> None:
-    """Read the arguments, and show."""
     parser = argparse.ArgumentParser(description="Get a session token from AGS, as a head-end does.")
-    parser.add_argument("--url", required=True, help="where AGS is, such as http://127.0.0.1:8000")
+    parser.add_argument("--url", required=True, help="the URL of AGS, such as http://127.0.0.1:8000")
     parser.add_argument("--tenant", required=True, help="the nv-tenant-id")
-    parser.add_argument("--kid", required=True, help="the key ID that AGS knows your secret by")
+    parser.add_argument("--kid", required=True, help="the key ID of the secret")
     parser.add_argument("--secret-env", required=True, help="the environment variable that holds the secret")
     parser.add_argument(
         "--account", default="SessionTokenSignOnAccount-0001", help="the subscriber's account"
@@ -150,8 +149,8 @@ def main() -> None:
     head_end = HeadEnd(arguments.url.rstrip("/"), arguments.tenant, arguments.kid, secret.encode())
     try:
         show(head_end, arguments.account)
-    except Refused as refusal:
-        sys.exit(f"headend: {refusal}")
+    except RequestRejected as error:
+        sys.exit(f"headend: {error}")
 
 
 if __name__ == "__main__":

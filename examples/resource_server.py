@@ -1,6 +1,6 @@
-r"""What a service does that is called with an access token: verify it, with the published key set alone.
+r"""A resource server: it verifies access tokens offline, with the published key set.
 
-Copy what you need. It uses PyJWT. AGS is asked for the key set now and then, and never about a token.
+Copy what you need. It uses PyJWT, which fetches the key set from AGS now and then.
 
     python examples/resource_server.py --url http://127.0.0.1:8000 --tenant nagra < access-token
 """
@@ -17,20 +17,20 @@ import jwt
 
 
 class ResourceServer:
-    """A service of one operator."""
+    """A resource server of one operator."""
 
     def __init__(self, url: str, tenant: str, *, issuer: str = "ags", audience: str | None = None) -> None:
         self.tenant = tenant
         self.issuer = issuer
         self.audience = tenant if audience is None else audience
-        self.key_set = f"{url}/.well-known/jwks.json?{urlencode({'tenant': tenant})}"
-        # Keeps the set for five minutes, and reads it again at once when a token names a key that is new.
-        self.keys = jwt.PyJWKClient(self.key_set)
+        self.jwks_url = f"{url}/.well-known/jwks.json?{urlencode({'tenant': tenant})}"
+        # Caches the key set for five minutes, and fetches it again at once for an unknown key ID.
+        self.keys = jwt.PyJWKClient(self.jwks_url)
 
-    def verified(self, access_token: str) -> dict[str, Any]:
+    def verify(self, access_token: str) -> dict[str, Any]:
         """Return the claims. Raises `jwt.PyJWTError`.
 
-        The algorithm is said here, and not by the token.
+        The algorithm is fixed here; that in the header of the token is not trusted.
         """
         claims: dict[str, Any] = jwt.decode(
             access_token,
@@ -41,21 +41,20 @@ class ResourceServer:
             options={"require": ["exp", "iss", "aud"]},
         )
         if claims.get("typ") != "DevAuthN" or claims.get("tenantId") != self.tenant:
-            raise jwt.InvalidTokenError("this is no access token of the tenant")
+            raise jwt.InvalidTokenError("not an access token of the tenant")
         return claims
 
 
 def main() -> None:
-    """Read the arguments and the token, and show what it says."""
     parser = argparse.ArgumentParser(description="Verify an access token, given on standard input.")
-    parser.add_argument("--url", required=True, help="where AGS is, such as http://127.0.0.1:8000")
+    parser.add_argument("--url", required=True, help="the URL of AGS, such as http://127.0.0.1:8000")
     parser.add_argument("--tenant", required=True, help="the tenant ID")
     arguments = parser.parse_args()
     server = ResourceServer(arguments.url.rstrip("/"), arguments.tenant)
     try:
-        print(json.dumps(server.verified(sys.stdin.read().strip()), indent=2))
-    except jwt.PyJWTError as problem:
-        sys.exit(f"resource_server: {problem}")
+        print(json.dumps(server.verify(sys.stdin.read().strip()), indent=2))
+    except jwt.PyJWTError as error:
+        sys.exit(f"resource_server: {error}")
 
 
 if __name__ == "__main__":

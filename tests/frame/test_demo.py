@@ -75,7 +75,7 @@ def test_the_demo_shows_the_whole_way_and_ends_well(demo: subprocess.CompletedPr
     assert first == second, "the device stays the same when it refreshes"
     said = re.findall(r'"typ": "(\w+)"', demo.stdout)
     assert said == ["GetSessionTokenAuthN", "DevAuthN", "RefreshAuthN"], "what the tokens say is shown"
-    assert "The signature is right. The account is SessionTokenSignOnAccount-0001." in demo.stdout
+    assert "The signature is valid. The account is SessionTokenSignOnAccount-0001." in demo.stdout
     assert '"reason":"not_authenticated"' in demo.stdout, "and who is signed out stays so"
 
 

@@ -326,14 +326,14 @@ def test_an_unavailable_database_is_a_one_line_error(command: str) -> None:
     done = manage(*command.split(), **GOOD)
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith("The database says: connection ")
+    assert line.startswith("Database error: connection ")
     assert "pa55word" not in line
 
 
 def test_an_unmigrated_database_is_a_one_line_error(tmp_path: Path) -> None:
     done = manage("export", **GOOD | {"DATABASE_URL": f"sqlite:///{tmp_path / 'x.sqlite3'}"})
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "The database says: no such table: tenants_tenant\n"
+    assert done.stderr == "Database error: no such table: tenants_tenant\n"
 
 
 def warned_of(command: str, tmp_path: Path, **variables: str) -> dict[str, str]:
