@@ -11,14 +11,15 @@ from providers.version_1 import load_strategy
 
 
 class ProviderConfig(AppConfig):
-    """A provider names the dotted path of its strategy class; everything else is computed from that.
+    """The base class of the app configurations of providers.
 
-    `contract` is the version of the contract (`providers.contract.VERSION`) that it is made for. `requires`
-    are the modules that it needs and AGS does not, with what to install for each; a provider that lacks one
-    is left out, and start-up says so.
+    `strategy` is the dotted path of the strategy class. `contract` is the version of the contract that the
+    provider is made for (`providers.contract.VERSION`). `requires` maps the modules that the provider needs
+    and AGS does not to the command that installs them; if one is missing, the provider is not loaded
+    (providers.W001).
 
-    A subclass must set `default = True`: Django falls back to a plain `AppConfig` without a word when a
-    module holds two candidates and neither is marked (the base is one of them, by import).
+    A subclass must set `default = True`. Otherwise `apps.py` has two candidates, the subclass and this
+    imported class, and Django silently uses a plain `AppConfig`.
     """
 
     default = False
@@ -28,21 +29,21 @@ class ProviderConfig(AppConfig):
     instance: Strategy | None = None
 
     def ready(self) -> None:
-        """Build the strategy. A provider that cannot be imported stops start-up with its own error.
+        """Create the strategy. An error while importing it stops start-up.
 
-        Raises ImproperlyConfigured when it is made for a version of the contract other than 1 and 2.
+        Raises ImproperlyConfigured if the provider is made for a version of the contract other than 1 and 2.
         """
-        made_for = getattr(self, "contract", None)
-        if made_for not in {1, VERSION}:
+        contract = getattr(self, "contract", None)
+        if contract not in {1, VERSION}:
             raise ImproperlyConfigured(
-                f"The provider {self.name} is made for version {made_for} of the provider contract, "
-                f"and this is version {VERSION}."
+                f"The provider {self.name} is made for version {contract} of the provider contract. "
+                f"AGS supports versions 1 and {VERSION}."
             )
-        if not self.lacks:
-            self.instance = load_strategy(self.strategy) if made_for == 1 else import_string(self.strategy)()
+        if not self.missing_modules:
+            self.instance = load_strategy(self.strategy) if contract == 1 else import_string(self.strategy)()
 
     @property
-    def lacks(self) -> dict[str, str]:
+    def missing_modules(self) -> dict[str, str]:
         """Return the modules of `requires` that are not installed."""
         return {module: hint for module, hint in self.requires.items() if find_spec(module) is None}
 

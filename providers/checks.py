@@ -21,73 +21,76 @@ SLUG = re.compile(r"[a-z][a-z0-9_]{0,62}")
 @register("providers")
 def check_providers(**kwargs: Any) -> list[CheckMessage]:
     """Check all installed providers."""
-    found: list[CheckMessage] = []
+    messages: list[CheckMessage] = []
     for path in settings.AGS_PROVIDERS:
-        config = next((c for c in apps.get_app_configs() if path in (c.name, _dotted(c))), None)
+        config = next((c for c in apps.get_app_configs() if path in (c.name, _dotted_path(c))), None)
         if not isinstance(config, ProviderConfig):
-            found.append(
+            messages.append(
                 Error(
-                    f"{path} is listed in AGS_PROVIDERS but is no provider.",
-                    hint="Its apps.py needs a ProviderConfig with `default = True`.",
+                    f"{path} is listed in AGS_PROVIDERS but is not a provider.",
+                    hint="Its apps.py must define a ProviderConfig with `default = True`.",
                     id="providers.E001",
                 )
             )
     configs = provider_configs()
     usable = [(config.name, config.instance) for config in configs if config.instance is not None]
     for config in configs:
-        found.extend(
+        messages.extend(
             Warning(
-                f"{config.name} lacks {module}, so its services are not offered.",
+                f"{config.name} lacks the module {module}, so its services are not offered.",
                 hint=hint,
                 id="providers.W001",
             )
-            for module, hint in config.lacks.items()
+            for module, hint in config.missing_modules.items()
         )
-    found.extend(upgrade_warning(config) for config in configs if config.contract == 1)
+    messages.extend(upgrade_warning(config) for config in configs if config.contract == 1)
     for slug, times in Counter(strategy.slug for _, strategy in usable).items():
         if times > 1:
-            found.append(Error(f"{times} providers call themselves {slug!r}.", id="providers.E002"))
+            messages.append(Error(f"{times} providers have the slug {slug!r}.", id="providers.E002"))
     for name, strategy in usable:
-        found.extend(Error(f"{name}: {problem}", id=ident) for problem, ident in _problems(strategy))
-    return found
+        messages.extend(Error(f"{name}: {problem}", id=check_id) for problem, check_id in _problems(strategy))
+    return messages
 
 
-def _dotted(config: Any) -> str:
+def _dotted_path(config: Any) -> str:
     return f"{type(config).__module__}.{type(config).__qualname__}"
 
 
 def _problems(strategy: Strategy) -> Iterable[tuple[str, str]]:
     if not SLUG.fullmatch(strategy.slug):
-        yield f"slug {strategy.slug!r} must be lower-case letters, digits and _", "providers.E003"
+        yield (
+            f"slug {strategy.slug!r} must be 1 to 63 lower-case letters, digits and _, a letter first",
+            "providers.E003",
+        )
     if not strategy.endpoints:
-        yield "declares no endpoint, so nobody could ever use it", "providers.E004"
+        yield "declares no endpoint", "providers.E004"
     if Endpoint.SUBSEQUENT_SIGNON in strategy.endpoints and Endpoint.SIGNON not in strategy.endpoints:
-        yield "declares SUBSEQUENT_SIGNON, which nobody gets to without SIGNON", "providers.E004"
+        yield "declares SUBSEQUENT_SIGNON without SIGNON", "providers.E004"
     schema = strategy.parameter_schema
     fields: Iterable[object] = schema.fields.values()
     if not schema.fields or not all(isinstance(field, Parameter) for field in fields):
         yield (
-            "Parameters must be a serializer of at least one Parameter and nothing else",
+            "Parameters must be a serializer with at least one field, all of them Parameter",
             "providers.E005",
         )
     elif len(schema.names) != len(schema.fields):
-        yield "two parameters differ only in case", "providers.E005"
+        yield "the names of two parameters differ only in case", "providers.E005"
     settings_form: type = strategy.Settings
     if not issubclass(settings_form, forms.Form):
         yield "Settings must be a Django form", "providers.E006"
     else:
-        yield from _destinations(strategy.Settings.base_fields)
+        yield from _unknown_destinations(strategy.Settings.base_fields)
     if type(strategy).verify is Strategy.verify:
         yield "does not define verify()", "providers.E007"
     if strategy.debug_only and not settings.DEBUG:
-        yield "is for development and refuses to run with DEBUG off", "providers.E008"
+        yield "is for development only: it needs DEBUG=on", "providers.E008"
 
 
-def _destinations(declared: Mapping[str, forms.Field]) -> Iterable[tuple[str, str]]:
-    for name, field in declared.items():
+def _unknown_destinations(fields: Mapping[str, forms.Field]) -> Iterable[tuple[str, str]]:
+    for name, field in fields.items():
         destinations = field.destination_settings if isinstance(field, SecretField) else ()
-        for unknown in sorted(set(destinations) - (declared.keys() - {name})):
+        for unknown in sorted(set(destinations) - (fields.keys() - {name})):
             yield (
-                f"{name} has the destination setting {unknown!r}, which is not another setting",
+                f"destination_settings of {name} contains {unknown!r}, which is not another setting",
                 "providers.E009",
             )

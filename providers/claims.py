@@ -39,16 +39,16 @@ class TokenSettings(SessionTokenSettings):
         choices=[
             ("if_present", "A token with a jti is accepted once"),
             ("required", "Every token must have a jti, and is accepted once"),
-            ("off", "A jti is ignored"),
+            ("off", "The jti is ignored: a token can be used until it expires"),
         ],
         initial="if_present",
-        help_text="Whether a token can be used again until it expires.",
+        help_text="How often a token is accepted.",
     )
     max_lifetime = forms.IntegerField(
         required=False,
         min_value=1,
         max_value=366 * 24 * 3600,
-        help_text="Reject a token that expires more than this many seconds from now. Empty: ten years.",
+        help_text="Reject tokens that expire more than this many seconds from now. Empty: ten years.",
     )
 
 
@@ -56,7 +56,7 @@ _NAME = re.compile("[!-<>-~]{1,128}")
 
 
 class ClaimNameField(forms.CharField):
-    """The name of a claim: 1 to 128 printable characters of ASCII, and no `=`."""
+    """The name of a claim: 1 to 128 printable ASCII characters except `=`."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"max_length": 128, **kwargs})
@@ -65,7 +65,7 @@ class ClaimNameField(forms.CharField):
         """Return the name."""
         name: str = super().clean(value) or ""
         if name and not _NAME.fullmatch(name):
-            raise ValidationError("Enter the name of a claim: printable ASCII, no space and no =.")
+            raise ValidationError("Enter the name of a claim: printable ASCII characters except space and =.")
         return name
 
 
@@ -83,7 +83,7 @@ class RequiredClaimsField(forms.CharField):
         if not all(_NAME.fullmatch(name) and is_value for name, _, is_value in pairs):
             raise ValidationError("Enter one claim and its value per line, such as email_verified=true.")
         if len({name for name, _, _ in pairs}) != len(pairs):
-            raise ValidationError("Name each claim once.")
+            raise ValidationError("Enter each claim only once.")
         return "\n".join("".join(pair) for pair in pairs)
 
 
@@ -97,8 +97,8 @@ class ClaimSettings(forms.Form):
     )
     required_claims = RequiredClaimsField(
         required=False,
-        help_text="Further required claims: one name=value per line. A claim has that value if it is this "
-        "string, or the boolean with this spelling.",
+        help_text="Further required claims, one name=value per line. The claim must be this string; true and "
+        "false also match the boolean.",
     )
 
 
@@ -139,7 +139,7 @@ def audiences(claims: Mapping[str, Any], own: str) -> list[str]:
     """Return the audiences in `aud`, which must include `own` (RFC 7519, section 4.1.3)."""
     value = require(claims, "aud")
     listed = value if isinstance(value, list) else [value]
-    if own not in listed or not all(isinstance(one, str) for one in listed):
+    if own not in listed or not all(isinstance(audience, str) for audience in listed):
         raise VerificationFailed(FailureReason.AUDIENCE_MISMATCH, "aud")
     return listed
 
@@ -153,12 +153,12 @@ def check_no_events(claims: Mapping[str, Any]) -> None:
         raise VerificationFailed(FailureReason.TYPE_MISMATCH, "events")
 
 
-def account(claims: Mapping[str, Any], settings: Mapping[str, Any], tenant: str) -> str:
-    """Return the account ID, after checking the claims as `ClaimSettings` requires."""
-    for name, values in _required(settings["required_claims"]):
+def get_account_id(claims: Mapping[str, Any], settings: Mapping[str, Any], tenant: str) -> str:
+    """Check the required claims and the tenant claim of `ClaimSettings`, and return the account ID."""
+    for name, values in _parse_required_claims(settings["required_claims"]):
         value = require(claims, name)
         # Compares the types too: in Python, 1 == True.
-        if not any(type(value) is type(one) and value == one for one in values):
+        if not any(type(value) is type(other) and value == other for other in values):
             raise VerificationFailed(FailureReason.CLAIM_MISMATCH, name)
     claim = settings["tenant_claim"]
     if claim and string(claims, claim) != tenant:
@@ -173,7 +173,7 @@ _BOOLEANS = {"true": True, "false": False}
 
 
 @lru_cache(maxsize=1024)
-def _required(lines: str) -> list[tuple[str, list[str | bool]]]:
+def _parse_required_claims(lines: str) -> list[tuple[str, list[str | bool]]]:
     pairs = (line.split("=", 1) for line in lines.splitlines())
     return [(name, [value, *([_BOOLEANS[value]] if value in _BOOLEANS else [])]) for name, value in pairs]
 
@@ -193,7 +193,7 @@ def check_times(claims: Mapping[str, Any], settings: Mapping[str, Any], now: flo
 
 
 def jti(claims: Mapping[str, Any], replay: str) -> str | None:
-    """Return the `jti` of a token that is accepted once, or None for one that can be used again."""
+    """Return the `jti` if the token is accepted only once, or None if it can be used again."""
     if replay == "off":
         return None
     if replay == "if_present" and "jti" not in claims:
@@ -201,8 +201,8 @@ def jti(claims: Mapping[str, Any], replay: str) -> str | None:
     return string(claims, "jti")
 
 
-def identity(account_id: str, key_id: int | None, once: str | None, expires: float) -> Identity:
-    """Return the identity of a token. `once`: the `jti` that prevents a replay, if there is one."""
+def create_identity(account_id: str, key_id: int | None, replay_id: str | None, expires: float) -> Identity:
+    """Return the identity of a token. With a `replay_id`, such as its `jti`, it is accepted only once."""
     # The maximum skew, not the current setting: staff may increase it before the token expires.
-    guarded = expires + MAX_CLOCK_SKEW if once is not None else None
-    return Identity(account_id, key_id, once, guarded)
+    replayable_until = expires + MAX_CLOCK_SKEW if replay_id is not None else None
+    return Identity(account_id, key_id, replay_id, replayable_until)

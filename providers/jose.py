@@ -22,7 +22,7 @@ from providers.strict_json import NotStrictJSON, parse
 HMAC_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
 """The HMAC algorithms, with the minimum length of the secret in bytes (RFC 7518, section 3.2)."""
 
-PUBLIC_KEYS: dict[str, type] = {
+PUBLIC_KEY_TYPES: dict[str, type] = {
     "RS256": RSAPublicKey,
     "PS256": RSAPublicKey,
     "ES256": EllipticCurvePublicKey,
@@ -45,8 +45,8 @@ _LAST_CHARACTERS = ("", "", _BASE64URL[::16], _BASE64URL[::4])
 
 _PADDING = (b"", b"", b"==", b"=")
 _TO_BASE64 = bytes.maketrans(b"-_+/=", b"+/   ")
-_MATERIAL: dict[str, type] = {**dict.fromkeys(HMAC_BYTES, bytes), **PUBLIC_KEYS}
-_ALGORITHMS = {name: get_default_algorithms()[name] for name in _MATERIAL}
+_MATERIAL_TYPES: dict[str, type] = {**dict.fromkeys(HMAC_BYTES, bytes), **PUBLIC_KEY_TYPES}
+_ALGORITHMS = {name: get_default_algorithms()[name] for name in _MATERIAL_TYPES}
 
 # An unknown kid costs the same signature check as a known one, so that the time reveals nothing.
 _DUMMY_KEY = TrustedKey(id=None, kid="", algorithm="HS256", material=bytes(range(32)))
@@ -79,67 +79,67 @@ def verify_jws(
     if len(token) > PARAMETER_MAX_LENGTH or not _COMPACT.fullmatch(token):
         raise VerificationFailed(FailureReason.MALFORMED)
     header_part, payload_part, signature_part = token.split(".")
-    header = _object(_part(header_part), FailureReason.MALFORMED)
-    payload = _part(payload_part)
-    signature = _part(signature_part)
+    header = _parse_object(_decode_part(header_part), FailureReason.MALFORMED)
+    payload = _decode_part(payload_part)
+    signature = _decode_part(signature_part)
     if not _CRITICAL.isdisjoint(header):
         raise VerificationFailed(FailureReason.HEADER_MEMBER_FORBIDDEN)
     kid = header.get("kid")
     typ = header.get("typ", "JWT")
-    is_right_type = typ == media_type or _is_same_type(typ, media_type)
-    if not is_right_type or not isinstance(kid, str) or not kid_pattern.fullmatch(kid):
+    is_expected_type = typ == media_type or _is_same_type(typ, media_type)
+    if not is_expected_type or not isinstance(kid, str) or not kid_pattern.fullmatch(kid):
         raise VerificationFailed(FailureReason.MALFORMED)
 
     key = keys.get(kid)
-    used_key = next(one for one in (key, keys.dummy_key, _DUMMY_KEY) if one is not None and _is_usable(one))
+    used_key = next(k for k in (key, keys.dummy_key, _DUMMY_KEY) if k is not None and _is_usable(k))
     signed = f"{header_part}.{payload_part}".encode("ascii")
-    holds = _ALGORITHMS[used_key.algorithm].verify(signed, used_key.material, signature)
+    is_valid = _ALGORITHMS[used_key.algorithm].verify(signed, used_key.material, signature)
     if key is None:
         raise VerificationFailed(FailureReason.KEY_UNKNOWN)
     if header.get("alg") != key.algorithm:
         raise VerificationFailed(FailureReason.ALGORITHM_MISMATCH)
-    if (unusable := key.failure_reason(now)) is not None:
-        raise VerificationFailed(unusable)
+    if (reason := key.failure_reason(now)) is not None:
+        raise VerificationFailed(reason)
     if used_key is not key:
         raise VerificationFailed(FailureReason.KEY_UNREADABLE)
-    if not holds:
+    if not is_valid:
         raise VerificationFailed(FailureReason.SIGNATURE_INVALID)
-    return VerifiedJWS(key, _object(payload, FailureReason.PAYLOAD_MALFORMED))
+    return VerifiedJWS(key, _parse_object(payload, FailureReason.PAYLOAD_MALFORMED))
 
 
-def canonical(part: str) -> bytes:
+def decode_base64url(part: str) -> bytes:
     """Decode canonical base64url (RFC 4648, section 3.5). Raises ValueError."""
     remainder = len(part) % 4
     if remainder and part[-1] not in _LAST_CHARACTERS[remainder]:
-        raise ValueError("not the canonical spelling")
+        raise ValueError("not canonical base64url")
     # Strict mode rejects characters outside the alphabet, such as the spaces of `_TO_BASE64`.
     return a2b_base64(part.encode("ascii").translate(_TO_BASE64) + _PADDING[remainder], strict_mode=True)
 
 
 def _is_same_type(typ: Any, media_type: str) -> bool:
-    """Compare media types, case-insensitive; "application/" is optional (RFC 7515, section 4.1.9)."""
+    """Compare media types case-insensitively; "application/" may be omitted (RFC 7515, section 4.1.9)."""
     if not isinstance(typ, str) or not typ.isascii():
         return False
-    one, other = (name.lower().removeprefix("application/") for name in (typ, media_type))
-    return one == other
+    return _normalize_type(typ) == _normalize_type(media_type)
+
+
+def _normalize_type(media_type: str) -> str:
+    return media_type.lower().removeprefix("application/")
 
 
 def _is_usable(key: TrustedKey) -> bool:
-    """Return True if the material is of the type that the algorithm needs.
-
-    A row may have an unknown algorithm, or a secret that cannot be decrypted.
-    """
-    return isinstance(key.material, _MATERIAL.get(key.algorithm, ()))
+    """Return False for an unknown algorithm, or a secret that cannot be decrypted."""
+    return isinstance(key.material, _MATERIAL_TYPES.get(key.algorithm, ()))
 
 
-def _part(part: str) -> bytes:
+def _decode_part(part: str) -> bytes:
     try:
-        return canonical(part)
+        return decode_base64url(part)
     except ValueError:
         raise VerificationFailed(FailureReason.MALFORMED) from None
 
 
-def _object(raw: bytes, reason: FailureReason) -> dict[str, Any]:
+def _parse_object(raw: bytes, reason: FailureReason) -> dict[str, Any]:
     try:
         value = parse(raw, _PART_DEPTH)
     except NotStrictJSON:

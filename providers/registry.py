@@ -11,9 +11,9 @@ from providers.contract import Strategy
 
 @cache
 def strategies() -> Mapping[str, Strategy]:
-    """Return the usable strategies by their slugs."""
-    found = [config.instance for config in provider_configs() if config.instance is not None]
-    return {strategy.slug: strategy for strategy in found}
+    """Return the usable strategies by slug."""
+    instances = (config.instance for config in provider_configs())
+    return {strategy.slug: strategy for strategy in instances if strategy is not None}
 
 
 def provider_configs() -> list[ProviderConfig]:

@@ -1,7 +1,7 @@
-"""A JSON parser that accepts what RFC 8259 says and nothing that two readers could read differently.
+"""A JSON parser that rejects valid JSON that other parsers may interpret differently (RFC 8259).
 
-The standard library's parser, closed up: no duplicate members, no NaN or Infinity (not even spelt `1e400`),
-no deep nesting, no lone surrogates, no NUL. It is used for request bodies and for both JSON parts of a JWS.
+It rejects duplicate members, NaN and Infinity (also as `1e400`), deep nesting, lone surrogates and NUL. It is
+used for request bodies, for both JSON parts of a JWS, and for responses of upstreams.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _UNSTORABLE_ESCAPE = re.compile(r"\\u(0000|[dD][89a-fA-F])")
 
 
 class NotStrictJSON(ValueError):
-    """The bytes are not strict JSON. The message says why and repeats nothing of them."""
+    """The bytes are not strict JSON. The message contains the reason and nothing from the bytes."""
 
 
 def parse(raw: bytes, max_depth: int = MAX_DEPTH) -> Any:
@@ -27,8 +27,7 @@ def parse(raw: bytes, max_depth: int = MAX_DEPTH) -> Any:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
         raise NotStrictJSON("it is not UTF-8") from None
-    # Each level opens with a bracket: few brackets need no closer look, many are counted before the
-    # recursive parser meets them.
+    # The depth is checked before the recursive parser runs. Counting brackets first is a shortcut.
     if text.count("[") + text.count("{") > max_depth and _is_deeper(text, max_depth):
         raise NotStrictJSON(f"it is nested deeper than {max_depth} levels")
     try:
@@ -36,44 +35,46 @@ def parse(raw: bytes, max_depth: int = MAX_DEPTH) -> Any:
     except NotStrictJSON:
         raise
     except (ValueError, RecursionError):
-        # ValueError: malformed, or an integer of more digits than Python converts.
+        # ValueError: malformed, or an integer with more digits than Python converts.
         raise NotStrictJSON("it is not well-formed JSON") from None
-    # Only an escape can smuggle these in: the decoding above and the parser refuse them in the clear.
+    # Unescaped, these are rejected by the decoder and the parser above.
     if "\\u" in text and _escapes_unstorable(text):
-        raise NotStrictJSON("it holds a NUL or half of a surrogate pair")
+        raise NotStrictJSON("it contains NUL or a lone surrogate")
     return value
 
 
-def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise NotStrictJSON("a member is given twice")
+        raise NotStrictJSON("it has a duplicate member")
     return members
 
 
-def _constant(_name: str) -> NoReturn:
+def _reject_constant(_name: str) -> NoReturn:
     raise NotStrictJSON("NaN and Infinity are not JSON")
 
 
-def _finite(digits: str) -> float:
+def _finite_float(digits: str) -> float:
     number = float(digits)
     if not math.isfinite(number):
         raise NotStrictJSON("a number is too large")
     return number
 
 
-_decode = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_constant, parse_float=_finite).decode
+_decode = json.JSONDecoder(
+    object_pairs_hook=_unique_members, parse_constant=_reject_constant, parse_float=_finite_float
+).decode
 
 
-def _is_deeper(text: str, most: int) -> bool:
-    """Whether brackets outside strings nest deeper than `most`. A string that never ends hides the rest."""
-    # Without escapes, each quotation mark begins or ends a string: every other part is outside.
+def _is_deeper(text: str, max_depth: int) -> bool:
+    """Return True if brackets outside strings nest deeper than `max_depth`."""
+    # Once escapes are removed, each quotation mark begins or ends a string: every other part is outside.
     outside = "".join(text.replace("\\\\", "").replace('\\"', "").split('"')[::2])
     depth = 0
     for character in outside:
         if character in "[{":
             depth += 1
-            if depth > most:
+            if depth > max_depth:
                 return True
         elif character in "]}":
             depth -= 1
@@ -81,7 +82,7 @@ def _is_deeper(text: str, most: int) -> bool:
 
 
 def _escapes_unstorable(text: str) -> bool:
-    """Whether an escape in this JSON, which is well-formed, stands for NUL or for half of a pair."""
-    # An escaped backslash begins no other escape, and must not bring two halves together by its absence.
+    """Return True if an escape in well-formed JSON denotes NUL or a lone surrogate."""
+    # An escaped backslash begins no other escape. Replaced by a space: removing it could join two surrogates.
     escapes = text.replace("\\\\", " ")
     return _UNSTORABLE_ESCAPE.search(_ESCAPED_PAIR.sub("", escapes)) is not None

@@ -41,8 +41,8 @@ class Parameter(serializers.CharField):
         return self.style.get("input_type") == "password"
 
 
-class _Plain(serializers.Serializer[Any]):
-    """A serializer that overrides nothing."""
+class _EmptySerializer(serializers.Serializer[Any]):
+    """Has only the attributes that every serializer class has."""
 
 
 class ParameterSchema:
@@ -65,15 +65,14 @@ class ParameterSchema:
         The result is that of DRF's `run_validation`. Raises DRF's ValidationError.
         """
         if self._max_lengths is None:
-            validated: dict[str, str] = self.serializer.run_validation(given)
-            return validated
-        checked = {}
+            return cast("dict[str, str]", self.serializer.run_validation(given))
+        validated = {}
         for name, max_length in self._max_lengths.items():
             if name in given:
-                value = checked[name] = given[name]
+                value = validated[name] = given[name]
                 if len(value) > max_length:
                     raise ValidationError({name: "too long"}, code="max_length")
-        return checked
+        return validated
 
 
 def _max_lengths(serializer: serializers.Serializer[Any]) -> Mapping[str, int] | None:
@@ -82,13 +81,13 @@ def _max_lengths(serializer: serializers.Serializer[Any]) -> Mapping[str, int] |
     The shortcut is safe only for a class that declares parameters and nothing else: no methods, no `Meta`.
     """
     classes = set(type(serializer).__mro__) - set(serializers.Serializer.__mro__)
-    if any(vars(one).keys() - vars(_Plain).keys() for one in classes):
+    if any(vars(base).keys() - vars(_EmptySerializer).keys() for base in classes):
         return None
     lengths = {}
     for name, field in serializer.fields.items():
         if type(field) is not Parameter or field.max_length is None:
             return None
-        # DRF reads a dot in a name as a nested object, and has a method `validate_empty_values` of its own.
+        # DRF reads a dot in a name as a nested object, and itself defines `validate_empty_values`.
         if "." in name or hasattr(serializer, f"validate_{name}"):
             return None
         lengths[name] = field.max_length

@@ -96,7 +96,7 @@ class UpstreamFailure(enum.StrEnum):
 
 
 UPSTREAM_FAILURE_MESSAGES = {
-    UpstreamFailure.TIMEOUT: "it did not answer in time",
+    UpstreamFailure.TIMEOUT: "it did not respond in time",
     UpstreamFailure.OVERLOADED: "too many requests are already waiting for it",
     UpstreamFailure.UNREACHABLE: "it could not be reached, or closed the connection",
     UpstreamFailure.CERTIFICATE_UNTRUSTED: "its certificate is not trusted for this name",

@@ -73,10 +73,10 @@ class CertificatesField(forms.CharField):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
             context.load_verify_locations(cadata=certificates)
-        except (ssl.SSLError, TypeError, ValueError):  # TypeError: it is not ASCII
-            raise ValidationError("This is not a certificate in PEM.") from None
+        except (ssl.SSLError, TypeError, ValueError):  # TypeError: not ASCII
+            raise ValidationError("Enter certificates in PEM.") from None
         if not context.get_ca_certs():
-            raise ValidationError("None of these is a CA certificate.")
+            raise ValidationError("Enter at least one CA certificate.")
         return certificates
 
 
@@ -132,7 +132,7 @@ _HOST = RegexValidator(
 
 
 class SessionTokenSettings(forms.Form):
-    """The settings of every service with `GET_SESSION_TOKEN` among its endpoints."""
+    """The settings of every service that offers `GET_SESSION_TOKEN`."""
 
     session_token_ttl = forms.IntegerField(
         label="Session token lifetime",

@@ -54,9 +54,9 @@ class Strategy:
 
     `slug` is stored with each service and never changes; `label` is shown to staff. `uses_keys`: `verify`
     needs a key of the tenant, so nobody can sign on at a tenant without keys. `blocking = False`: `verify`
-    performs no I/O and takes less than a millisecond. AGS then calls it in the event loop, which serves no
-    other request meanwhile, and otherwise in a thread. All threads share one instance, which must not store
-    anything about a request.
+    performs no I/O and takes less than a millisecond; AGS then calls it in the event loop and serves no other
+    request until it returns. Otherwise AGS calls it in a thread. All threads share one instance, which must
+    not store anything about a request.
     """
 
     slug: ClassVar[str]

@@ -1,10 +1,10 @@
-"""Registers the dummy as a provider."""
+"""The app configuration of the provider `dummy`."""
 
 from providers.apps import ProviderConfig
 
 
 class DummyConfig(ProviderConfig):
-    """A provider for development, which needs no key."""
+    """A provider for development."""
 
     default = True
     contract = 2

@@ -1,4 +1,4 @@
-"""The dummy strategy: accepts any account. Refused unless DEBUG is on."""
+"""The dummy strategy: accepts any account. Requires DEBUG=on."""
 
 import hmac
 from collections.abc import Mapping
@@ -26,14 +26,14 @@ from providers.contract import (
 
 
 class DummyParameters(serializers.Serializer[Any]):
-    """What the caller sends."""
+    """The parameters that callers send."""
 
     Account = Parameter(
-        description="The account to sign on, believed as it is; or several, separated by commas.",
+        description="The account to sign on, or several, separated by commas. It is not verified.",
         max_length=255,
     )
     Passphrase = Parameter(
-        description="The one that staff have set, if they have.",
+        description="The passphrase of the service, if it has one.",
         max_length=1024,
         password=True,
         required=False,
@@ -41,7 +41,7 @@ class DummyParameters(serializers.Serializer[Any]):
 
 
 class DummySettings(SessionTokenSettings):
-    """What staff configure."""
+    """The settings that staff configure."""
 
     refused_account = forms.CharField(
         required=False,
@@ -81,13 +81,11 @@ class Dummy(Strategy):
     def verify(
         self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing
     ) -> Identity | Choice:
-        """Return the account, or a choice if there are several.
-
-        Unless one is to refuse or to be away, or the passphrase is another.
-        """
+        """Return the account, or a choice if there are several."""
         accounts = parameters["Account"].split(",")
-        given, wanted = parameters.get("Passphrase", ""), settings["passphrase"]
-        if wanted and not hmac.compare_digest(given.encode(), wanted.encode()):
+        passphrase = settings["passphrase"]
+        sent = parameters.get("Passphrase", "")
+        if passphrase and not hmac.compare_digest(sent.encode(), passphrase.encode()):
             raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)
         if settings["refused_account"] in accounts:
             raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)

@@ -2,8 +2,8 @@
 
 from providers.jwks.jwk_set import JWKSet, JWKSetReader
 from providers.jwks.settings import AlgorithmsField
-from providers.jwks.static_keys import PublicKeysField, entered
-from providers.jwks.strength import Unusable
+from providers.jwks.static_keys import PublicKeysField, parse_static_keys
+from providers.jwks.strength import UnusableKey
 from providers.jwks.verify import verify_with_jwks
 
 __all__ = [
@@ -11,7 +11,7 @@ __all__ = [
     "JWKSet",
     "JWKSetReader",
     "PublicKeysField",
-    "Unusable",
-    "entered",
+    "UnusableKey",
+    "parse_static_keys",
     "verify_with_jwks",
 ]

@@ -1,4 +1,4 @@
-"""One public key: the rules for a usable key, and its form as a JWK (RFC 7517)."""
+"""Parsing of one JWK (RFC 7517), and the rules for usable public keys."""
 
 from __future__ import annotations
 
@@ -11,82 +11,82 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
 
 from providers.contract import TrustedKey
-from providers.jose import EXTERNAL_KID, PUBLIC_KEYS, canonical
-from providers.jwks.strength import RSA_BITS, Unusable, demand_strength
+from providers.jose import EXTERNAL_KID, PUBLIC_KEY_TYPES, decode_base64url
+from providers.jwks.strength import RSA_BITS, UnusableKey, check_strength
 
-_COORDINATE = 32
-_SECRETS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+_COORDINATE_OCTETS = 32
+_SECRET_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 
 
-def key_of(jwk: Any, algorithms: Sequence[str]) -> TrustedKey:
-    """Return the key in a JWK, which must be for one of the `algorithms`. Raises `Unusable`."""
+def parse_jwk(jwk: Any, algorithms: Sequence[str]) -> TrustedKey:
+    """Return the key of a JWK, which must be for one of `algorithms`. Raises `UnusableKey`."""
     if not isinstance(jwk, dict):
-        raise Unusable("not written as a JSON object")
-    jwk = _given(jwk)
+        raise UnusableKey("that is not a JSON object")
+    jwk = _set_members(jwk)
     if is_secret(jwk):
-        raise Unusable("private or shared, which must not be published")
+        raise UnusableKey("that is private or shared and must not be published")
     kid = jwk.get("kid")
     if not isinstance(kid, str) or not EXTERNAL_KID.fullmatch(kid):
-        raise Unusable("without a kid of 1 to 128 letters, digits and . _ : -")
+        raise UnusableKey("without a kid of 1 to 128 visible ASCII characters")
     operations = jwk.get("key_ops", ["verify"])
     if jwk.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
-        raise Unusable("not for signatures")
-    return trusted(kid, _material(jwk), jwk.get("alg"), algorithms)
+        raise UnusableKey("not for signatures")
+    return create_trusted_key(kid, _parse_public_key(jwk), jwk.get("alg"), algorithms)
 
 
 def is_secret(jwk: Mapping[str, Any]) -> bool:
-    """Return whether a JWK contains secret members (RFC 7518, sections 6.2.2, 6.3.2 and 6.4)."""
-    return jwk.get("kty") == "oct" or not _given(jwk).keys().isdisjoint(_SECRETS)
+    """Return True if a JWK is symmetric or has secret members (RFC 7518, sections 6.2.2, 6.3.2 and 6.4)."""
+    return jwk.get("kty") == "oct" or not _set_members(jwk).keys().isdisjoint(_SECRET_MEMBERS)
 
 
-def _given(jwk: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the members that are set: some libraries write null or [] for unset members."""
+def _set_members(jwk: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the members without null and []: some libraries write these for unset members."""
     return {name: value for name, value in jwk.items() if value is not None and value != []}
 
 
-def trusted(kid: str, material: Any, algorithm: Any, algorithms: Sequence[str]) -> TrustedKey:
-    """Return a key with its algorithm: the one in `alg`, or else the only allowed one that fits.
+def create_trusted_key(kid: str, material: Any, algorithm: Any, algorithms: Sequence[str]) -> TrustedKey:
+    """Return a key for `algorithm`, or if that is None, for the only one of `algorithms` with its key type.
 
-    Raises `Unusable`.
+    Raises `UnusableKey`.
     """
-    demand_strength(material)
-    fitting = [name for name in algorithms if isinstance(material, PUBLIC_KEYS[name])]
+    check_strength(material)
+    matching = [name for name in algorithms if isinstance(material, PUBLIC_KEY_TYPES[name])]
     if algorithm is not None:
-        fitting = [name for name in fitting if name == algorithm]
-    if not fitting:
-        raise Unusable("for none of the algorithms that the service allows")
-    if len(fitting) > 1:
-        raise Unusable(f"without alg, for the service allows {' and '.join(fitting)}")
-    return TrustedKey(id=None, kid=kid, algorithm=fitting[0], material=material)
+        matching = [name for name in matching if name == algorithm]
+    if not matching:
+        raise UnusableKey("for none of the algorithms that the service allows")
+    if len(matching) > 1:
+        raise UnusableKey(f"without alg, although the service allows {' and '.join(matching)}")
+    return TrustedKey(id=None, kid=kid, algorithm=matching[0], material=material)
 
 
-def _material(jwk: Mapping[str, Any]) -> Any:
+def _parse_public_key(jwk: Mapping[str, Any]) -> Any:
     """Return the public key of a JWK (RFC 7518, sections 6.2.1 and 6.3.1; RFC 8037, section 2)."""
     try:
         match jwk:
             case {"kty": "RSA"}:
-                e, n = (_number(jwk, member, RSA_BITS[-1] // 8) for member in "en")
+                e, n = (_decode_number(jwk, member, RSA_BITS[-1] // 8) for member in "en")
                 return RSAPublicNumbers(e, n).public_key()
             case {"kty": "EC", "crv": "P-256"}:
-                x, y = (_number(jwk, member, _COORDINATE) for member in "xy")
+                x, y = (_decode_number(jwk, member, _COORDINATE_OCTETS) for member in "xy")
                 return EllipticCurvePublicNumbers(x, y, SECP256R1()).public_key()
             case {"kty": "OKP", "crv": "Ed25519"}:
-                return Ed25519PublicKey.from_public_bytes(_octets(jwk, "x"))
+                return Ed25519PublicKey.from_public_bytes(_decode_octets(jwk, "x"))
     except (ValueError, UnsupportedAlgorithm):
-        raise Unusable("with malformed members") from None
-    raise Unusable("of another kind than RSA, EC with P-256, and OKP with Ed25519")
+        raise UnusableKey("with malformed members") from None
+    raise UnusableKey("that is not RSA, EC with P-256, or OKP with Ed25519")
 
 
-def _octets(jwk: Mapping[str, Any], member: str) -> bytes:
+def _decode_octets(jwk: Mapping[str, Any], member: str) -> bytes:
     match jwk.get(member):
         case str(text):
-            return canonical(text)
+            return decode_base64url(text)
     raise ValueError(member)
 
 
-def _number(jwk: Mapping[str, Any], member: str, octets_at_most: int) -> int:
+def _decode_number(jwk: Mapping[str, Any], member: str, max_octets: int) -> int:
     """Return a number. Some libraries add a leading zero octet, or omit those of a coordinate."""
-    octets = _octets(jwk, member)
-    if not octets or len(octets.lstrip(b"\0")) > octets_at_most:
+    octets = _decode_octets(jwk, member)
+    if not octets or len(octets.lstrip(b"\0")) > max_octets:
         raise ValueError(member)
     return int.from_bytes(octets)

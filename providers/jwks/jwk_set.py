@@ -10,34 +10,35 @@ from types import MappingProxyType
 from typing import Any
 
 from providers.contract import CheckResult, KeyRing, TrustedKey, UpstreamFailure, UpstreamUnavailable
-from providers.jwks.jwk import key_of
-from providers.jwks.strength import Unusable
+from providers.jwks.jwk import parse_jwk
+from providers.jwks.strength import UnusableKey
 from providers.strict_json import NotStrictJSON, parse
 
-KEYS_AT_MOST = 100
+MAX_KEYS = 100
 DEPTH = 8
 """Maximum nesting of the JSON of a key or a JWK Set."""
 
-_NAMED = 10
+_MAX_LISTED = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JWKSet:
-    """The usable keys, at least one, and the number of unusable keys by reason."""
+    """The usable keys, at least one, and the number of unusable keys by message of `UnusableKey`."""
 
-    ring: KeyRing
+    key_ring: KeyRing
     unused: Counter[str]
 
-    def findings(self, whose: str) -> list[CheckResult]:
-        """Say what is in it. `whose` begins the sentence."""
-        count = len(self.ring.keys)
-        names = [f"{key.kid} ({key.algorithm})" for key in islice(self.ring.keys.values(), _NAMED)]
-        if count > _NAMED:
-            names.append(f"and {count - _NAMED} more")
-        found = [CheckResult(True, f"{whose} has {_counted(count, 'usable ')}: {', '.join(names)}.")]
+    def check_results(self, subject: str) -> list[CheckResult]:
+        """Return the results for `Strategy.check`. `subject` is the subject of the first sentence."""
+        keys = self.key_ring.keys
+        names = [f"{key.kid} ({key.algorithm})" for key in islice(keys.values(), _MAX_LISTED)]
+        if len(keys) > _MAX_LISTED:
+            names.append(f"and {len(keys) - _MAX_LISTED} more")
+        message = f"{subject} has {_format_count(len(keys), 'usable ')}: {', '.join(names)}."
+        results = [CheckResult(True, message)]
         if self.unused:
-            found.append(CheckResult(None, f"Not used: {_in_words(self.unused)}."))
-        return found
+            results.append(CheckResult(None, f"Not used: {_format_reasons(self.unused)}."))
+        return results
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,54 +51,54 @@ class JWKSetReader:
     def __call__(self, raw: bytes) -> JWKSet:
         """Return the set. Raises `UpstreamUnavailable(RESPONSE_INVALID)`."""
         try:
-            return key_set(self.tenant, parse(raw, DEPTH), self.algorithms)
-        except NotStrictJSON as flaw:
+            return parse_jwk_set(self.tenant, parse(raw, DEPTH), self.algorithms)
+        except NotStrictJSON as error:
             raise UpstreamUnavailable(
-                UpstreamFailure.RESPONSE_INVALID, f"its key set is malformed: {flaw}"
+                UpstreamFailure.RESPONSE_INVALID, f"its JWK Set is not valid JSON: {error}"
             ) from None
-        except Unusable as reason:
-            raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, f"its key set {reason}") from None
+        except UnusableKey as reason:
+            raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, f"its JWK Set {reason}") from None
 
 
-def key_set(tenant: str, value: Any, algorithms: Sequence[str]) -> JWKSet:
+def parse_jwk_set(tenant: str, value: Any, algorithms: Sequence[str]) -> JWKSet:
     """Return the usable keys of a JWK Set.
 
-    Different keys with the same `kid` are ambiguous and not used. Raises `Unusable` if no key is usable; its
-    message continues a sentence that begins with "the key set".
+    Different keys with the same `kid` are ambiguous and not used. Raises `UnusableKey` if no key is usable;
+    its message continues a sentence that begins with "the JWK Set".
     """
     listed = value.get("keys") if isinstance(value, dict) else None
     if not isinstance(listed, list):
-        raise Unusable("is not a JWK Set")
-    if len(listed) > KEYS_AT_MOST:
-        raise Unusable(f"has more than {KEYS_AT_MOST} keys")
-    found: dict[str, list[TrustedKey]] = {}
+        raise UnusableKey("is not a JWK Set")
+    if len(listed) > MAX_KEYS:
+        raise UnusableKey(f"has more than {MAX_KEYS} keys")
+    by_kid: dict[str, list[TrustedKey]] = {}
     unused: Counter[str] = Counter()
     for jwk in listed:
         try:
-            key = key_of(jwk, algorithms)
-        except Unusable as reason:
+            key = parse_jwk(jwk, algorithms)
+        except UnusableKey as reason:
             unused[str(reason)] += 1
         else:
-            same = found.setdefault(key.kid, [])
+            same = by_kid.setdefault(key.kid, [])
             if key not in same:
                 same.append(key)
-    keys = {kid: same[0] for kid, same in found.items() if len(same) == 1}
-    if ambiguous := sum(len(same) for same in found.values() if len(same) > 1):
+    keys = {kid: same[0] for kid, same in by_kid.items() if len(same) == 1}
+    if ambiguous := sum(len(same) for same in by_kid.values() if len(same) > 1):
         unused["with the same kid as another key"] = ambiguous
     if not keys:
-        raise Unusable(f"has no usable key: {_in_words(unused)}" if unused else "is empty")
-    return JWKSet(ring(tenant, keys.values()), unused)
+        raise UnusableKey(f"has no usable key: {_format_reasons(unused)}" if unused else "is empty")
+    return JWKSet(create_key_ring(tenant, keys.values()), unused)
 
 
-def ring(tenant: str, keys: Iterable[TrustedKey]) -> KeyRing:
-    """Return a key ring. Any of the keys can be the dummy key, because all are public."""
+def create_key_ring(tenant: str, keys: Iterable[TrustedKey]) -> KeyRing:
+    """Return a key ring. Its dummy key is one of the keys: public keys need not be kept secret."""
     by_kid = {key.kid: key for key in keys}
     return KeyRing(tenant, MappingProxyType(by_kid), dummy_key=next(iter(by_kid.values())))
 
 
-def _counted(count: int, which: str = "") -> str:
-    return f"{count} {which}{'key' if count == 1 else 'keys'}"
+def _format_count(count: int, adjective: str = "") -> str:
+    return f"{count} {adjective}{'key' if count == 1 else 'keys'}"
 
 
-def _in_words(unused: Counter[str]) -> str:
-    return "; ".join(f"{_counted(count)} {reason}" for reason, count in unused.items())
+def _format_reasons(unused: Counter[str]) -> str:
+    return "; ".join(f"{_format_count(count)} {reason}" for reason, count in unused.items())

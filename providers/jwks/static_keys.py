@@ -15,21 +15,23 @@ from django import forms
 from django.core.exceptions import ValidationError
 
 from providers.contract import TrustedKey
-from providers.jwks.jwk import is_secret, trusted
-from providers.jwks.jwk_set import DEPTH, JWKSet, key_set, ring
-from providers.jwks.strength import Unusable
+from providers.jwks.jwk import create_trusted_key, is_secret
+from providers.jwks.jwk_set import DEPTH, JWKSet, create_key_ring, parse_jwk_set
+from providers.jwks.strength import UnusableKey
 from providers.strict_json import NotStrictJSON, parse
 
 _PEM = re.compile(r"-----BEGIN (PUBLIC KEY|CERTIFICATE)-----[A-Za-z0-9+/=\s]++-----END \1-----")
-_READERS: dict[str, Callable[[bytes], Any]] = {
+_LOADERS: dict[str, Callable[[bytes], Any]] = {
     "PUBLIC KEY": load_pem_public_key,
     "CERTIFICATE": lambda text: load_pem_x509_certificate(text).public_key(),
 }
-_IS_SECRET = "This is a private or shared key. Enter the public one, and replace this one where it is used."  # noqa: S105
+_IS_SECRET = (
+    "This is a private or shared key. Enter the public key, and replace this key wherever it is used."  # noqa: S105
+)
 
 
-class _Area(forms.Textarea):
-    """Does not give back what was refused for being secret."""
+class _PublicKeysTextarea(forms.Textarea):
+    """A textarea that does not render private or shared keys."""
 
     def format_value(self, value: Any) -> str | None:
         text = super().format_value(value)
@@ -37,67 +39,66 @@ class _Area(forms.Textarea):
 
 
 class PublicKeysField(forms.CharField):
-    """Public keys as text, of at most 32,768 characters; what is private is refused."""
+    """Public keys as text of at most 32,768 characters. Private and shared keys are rejected."""
 
     def __init__(self, **kwargs: Any) -> None:
-        widget = _Area(attrs={"rows": 8, "spellcheck": "false"})
+        widget = _PublicKeysTextarea(attrs={"rows": 8, "spellcheck": "false"})
         super().__init__(**{"max_length": 32 * 1024, "widget": widget, **kwargs})
 
     def clean(self, value: Any) -> str:
-        """Return the text, without the byte order mark of the file that it was pasted from."""
-        text = _bare(super().clean(value) or "")
+        """Return the text, without the byte order mark of a file."""
+        text = _strip(super().clean(value) or "")
         if _is_secret(text):
             raise ValidationError(_IS_SECRET)
         return text
 
 
 @lru_cache(maxsize=1024)
-def entered(tenant: str, text: str, key_id: str, algorithms: tuple[str, ...]) -> JWKSet:
-    """Return the keys that a `PublicKeysField` holds.
+def parse_static_keys(tenant: str, text: str, key_id: str, algorithms: tuple[str, ...]) -> JWKSet:
+    """Return the keys in the text of a `PublicKeysField`.
 
-    `key_id` is the `kid` of a key in PEM, which has none of its own. Raises `Unusable`, whose message then
-    follows "it".
+    `key_id` is the `kid` of a key in PEM; it must be empty for a JWK. Raises `UnusableKey`; its message
+    continues a sentence that begins with "it".
     """
     text = text.strip()
     if not text.startswith("{"):
-        return JWKSet(ring(tenant, [_pem(text, key_id, algorithms)]), Counter())
+        return JWKSet(create_key_ring(tenant, [_parse_pem(text, key_id, algorithms)]), Counter())
     if key_id:
-        raise Unusable("is a JWK, which contains its key ID: leave the field empty")
+        raise UnusableKey("is a JWK, which contains its key ID: leave the field empty")
     try:
         value = parse(text.encode(), DEPTH)
-    except NotStrictJSON as flaw:
-        raise Unusable(f"is malformed: {flaw}") from None
-    return key_set(tenant, value if "keys" in value else {"keys": [value]}, algorithms)
+    except NotStrictJSON as error:
+        raise UnusableKey(f"is not valid JSON: {error}") from None
+    return parse_jwk_set(tenant, value if "keys" in value else {"keys": [value]}, algorithms)
 
 
-def _pem(text: str, key_id: str, algorithms: tuple[str, ...]) -> TrustedKey:
-    if not (found := _PEM.fullmatch(text)):
-        raise Unusable("is not a public key or certificate in PEM, a JWK or a JWK Set")
+def _parse_pem(text: str, key_id: str, algorithms: tuple[str, ...]) -> TrustedKey:
+    if not (match := _PEM.fullmatch(text)):
+        raise UnusableKey("is not a public key or certificate in PEM, a JWK or a JWK Set")
     if not key_id:
-        raise Unusable("is in PEM and needs the key ID, which is the kid of the tokens")
+        raise UnusableKey("is in PEM and needs a key ID: the kid of the tokens")
     try:
-        material = _READERS[found[1]](text.encode())
+        material = _LOADERS[match[1]](text.encode())
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise Unusable("is malformed") from None
+        raise UnusableKey("is malformed") from None
     try:
-        return trusted(key_id, material, None, algorithms)
-    except Unusable as reason:
-        raise Unusable(f"is a key {reason}") from None
+        return create_trusted_key(key_id, material, None, algorithms)
+    except UnusableKey as reason:
+        raise UnusableKey(f"is a key {reason}") from None
 
 
-def _bare(text: str) -> str:
+def _strip(text: str) -> str:
     return text.strip().removeprefix("\ufeff").lstrip()
 
 
 def _is_secret(text: str) -> bool:
-    """Whether somebody has pasted what should have stayed where it was."""
+    """Return True if the text contains, or looks like, a private or shared key."""
     if "PRIVATE KEY" in text:
         return True
     try:
-        value = parse(_bare(text).encode("utf-8", "replace"), DEPTH)
+        value = parse(_strip(text).encode("utf-8", "replace"), DEPTH)
     except NotStrictJSON:
-        # Not read, it is not given back if it looks like one.
-        written = "".join(text.split())
-        return '"d":' in written or '"k":' in written
-    listed = value.get("keys", [value]) if isinstance(value, dict) else []
-    return isinstance(listed, list) and any(is_secret(jwk) for jwk in listed if isinstance(jwk, dict))
+        compact = "".join(text.split())
+        return '"d":' in compact or '"k":' in compact
+    keys = value.get("keys", [value]) if isinstance(value, dict) else []
+    return isinstance(keys, list) and any(is_secret(jwk) for jwk in keys if isinstance(jwk, dict))

@@ -15,32 +15,32 @@ _FACTORS_BELOW = 4096
 _SMALL_PRIMES = prod(n for n in range(2, _FACTORS_BELOW) if all(n % d for d in range(2, isqrt(n) + 1)))
 
 
-class Unusable(ValueError):
+class UnusableKey(ValueError):
     """A key cannot be used. The message continues a sentence that begins with "a key"."""
 
 
-def demand_strength(material: Any) -> None:
-    """Raise `Unusable` for a weak public key. `cryptography` rejects EC points that are not on the curve."""
+def check_strength(material: Any) -> None:
+    """Raise `UnusableKey` for a weak public key. `cryptography` rejects EC points outside the curve."""
     match material:
         case RSAPublicKey():
-            _demand_rsa(material.public_numbers())
+            _check_rsa(material.public_numbers())
         case EllipticCurvePublicKey() if not isinstance(material.curve, SECP256R1):
-            raise Unusable("on another curve than P-256")
+            raise UnusableKey("on a curve other than P-256")
         case Ed25519PublicKey():
-            _demand_ed25519(material.public_bytes_raw())
+            _check_ed25519(material.public_bytes_raw())
 
 
-def _demand_rsa(numbers: RSAPublicNumbers) -> None:
+def _check_rsa(numbers: RSAPublicNumbers) -> None:
     """Apply NIST SP 800-89, section 5.3.3, but for factors below 4096 instead of 752.
 
     Larger factors are not found: a key with predictable primes (ROCA, shared primes) passes.
     """
     if numbers.n.bit_length() not in RSA_BITS:
-        raise Unusable(f"of RSA with other than {RSA_BITS[0]} to {RSA_BITS[-1]} bits")
+        raise UnusableKey(f"with an RSA modulus of fewer than {RSA_BITS[0]} or more than {RSA_BITS[-1]} bits")
     if numbers.e not in _RSA_EXPONENTS:
-        raise Unusable("of RSA with an exponent that is even or not from 3 to 4294967295")
+        raise UnusableKey("with an RSA exponent that is even or not from 3 to 4294967295")
     if gcd(numbers.n, _SMALL_PRIMES) != 1:
-        raise Unusable(f"of RSA with a modulus that is even or has another factor below {_FACTORS_BELOW}")
+        raise UnusableKey(f"with an RSA modulus that is even or has another factor below {_FACTORS_BELOW}")
 
 
 # The curve of RFC 8032, section 5.1: -x² + y² = 1 + d·x²·y².
@@ -48,7 +48,7 @@ _P = 2**255 - 19
 _D = -121665 * pow(121666, -1, _P) % _P
 
 
-def _demand_ed25519(raw: bytes) -> None:
+def _check_ed25519(raw: bytes) -> None:
     """Require a point that decodes (RFC 8032, section 5.1.3) and is not of low order.
 
     With a key of low order, one signature fits many messages (Chalkias and others, "Taming the many EdDSAs",
@@ -57,7 +57,7 @@ def _demand_ed25519(raw: bytes) -> None:
     y = int.from_bytes(raw, "little") & (2**255 - 1)
     y2 = y * y % _P
     if y * (y2 - 1) * (_D * y2 * y2 + 2 * y2 - 1) % _P == 0:
-        raise Unusable("of Ed25519 with a point of low order")
+        raise UnusableKey("with an Ed25519 point of low order")
     # x² = (y² - 1) / (d·y² + 1) must be a square: Euler's criterion, for the product instead of the quotient.
     if y >= _P or pow((y2 - 1) * (_D * y2 + 1), (_P - 1) // 2, _P) != 1:
-        raise Unusable("of Ed25519 with octets that encode no point of the curve")
+        raise UnusableKey("with octets that encode no Ed25519 point")

@@ -16,17 +16,17 @@ def verify_with_jwks(
 ) -> VerifiedJWS:
     """Return the result of `verify_jws` with the keys of the document, within `deadline` seconds.
 
-    If the `kid` is unknown, refresh the document, unless it was fetched a moment ago, and retry once.
-    Raises `VerificationFailed` and `UpstreamUnavailable`.
+    If the `kid` is unknown, refresh the document and retry once, unless it was fetched less than
+    `MIN_FETCH_INTERVAL` seconds ago. Raises `VerificationFailed` and `UpstreamUnavailable`.
     """
-    ends = time.monotonic() + deadline
+    ends_at = time.monotonic() + deadline
     keys = document.current(deadline)
     try:
-        return verify_jws(token, keys.ring, now, kid_pattern=EXTERNAL_KID, **rules)
-    except VerificationFailed as refused:
-        if refused.reason is not FailureReason.KEY_UNKNOWN:
+        return verify_jws(token, keys.key_ring, now, kid_pattern=EXTERNAL_KID, **rules)
+    except VerificationFailed as error:
+        if error.reason is not FailureReason.KEY_UNKNOWN:
             raise
-        refreshed = document.refreshed(keys, max(ends - time.monotonic(), 0.0))
+        refreshed = document.refresh(keys, max(ends_at - time.monotonic(), 0.0))
         if refreshed is keys:
             raise
-    return verify_jws(token, refreshed.ring, now, kid_pattern=EXTERNAL_KID, **rules)
+    return verify_jws(token, refreshed.key_ring, now, kid_pattern=EXTERNAL_KID, **rules)

@@ -1,4 +1,4 @@
-"""Registers the LDAP directory as a provider."""
+"""The app configuration of the provider `ldap`."""
 
 from providers.apps import ProviderConfig
 

@@ -23,112 +23,112 @@ _T = TypeVar("_T")
 
 
 class TLSConnection:
-    """Transfers bytes, in plain text until `secure` is called.
+    """A TCP connection, unencrypted until `secure` is called.
 
     Every operation ends by `ends`, a time of `time.monotonic()`. Raises `UpstreamUnavailable`.
     """
 
     def __init__(self, stream: socket.socket, ends: float) -> None:
-        # Each request goes out at once, and does not wait for the answer to what went before.
+        # Send each request immediately, without waiting for an acknowledgement of the previous one.
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._stream = stream
         self._ends = ends
-        self._heard = 0
+        self._received = 0
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls: ssl.SSLObject | None = None
 
-    def left(self) -> float:
-        """Return the seconds that are left: a server that sends slowly gets no extra time."""
-        return left(self._ends)
+    def remaining_seconds(self) -> float:
+        """Return the seconds until the deadline. Raises `UpstreamUnavailable(TIMEOUT)` if it has passed."""
+        return remaining_seconds(self._ends)
 
-    def secure(self, authorities: str, host: str) -> None:
-        """Start TLS. The server needs a certificate for `host` that these CA certificates verify."""
-        context = _context(authorities)
+    def secure(self, ca_certificates: str, host: str) -> None:
+        """Perform the TLS handshake. The server needs a certificate for `host` from one of these CAs."""
+        context = _context(ca_certificates)
         tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
-        self._step(tls.do_handshake)
+        self._run_tls(tls.do_handshake)
         self._tls = tls
 
     def send(self, data: bytes) -> None:
-        """Send all of it."""
+        """Send all of `data`."""
         if self._tls is None:
-            self._put(data)
+            self._send_raw(data)
             return
         tls = self._tls
-        self._step(lambda: tls.write(data))
+        self._run_tls(lambda: tls.write(data))
 
     def receive(self) -> bytes:
-        """Return the next bytes, at least one."""
+        """Receive at least one byte."""
         if self._tls is None:
-            return self._get()
+            return self._receive_raw()
         tls = self._tls
-        data = self._step(lambda: tls.read(_CHUNK))
+        data = self._run_tls(lambda: tls.read(_CHUNK))
         if not data:
             raise UpstreamUnavailable(UpstreamFailure.UNREACHABLE)
         return data
 
-    def _step(self, call: Callable[[], _T]) -> _T:
-        """Run a TLS operation, and transfer the data that it needs."""
+    def _run_tls(self, call: Callable[[], _T]) -> _T:
+        """Run a TLS operation, sending and receiving the data that it needs."""
         while True:
             try:
-                done = call()
+                result = call()
             except ssl.SSLWantReadError:
-                self._put(self._outgoing.read())
-                self._incoming.write(self._get())
+                self._send_raw(self._outgoing.read())
+                self._incoming.write(self._receive_raw())
             except ssl.SSLCertVerificationError:
                 raise UpstreamUnavailable(UpstreamFailure.CERTIFICATE_UNTRUSTED) from None
             except ssl.SSLError:
                 raise UpstreamUnavailable(
-                    UpstreamFailure.RESPONSE_INVALID, "it does not speak TLS as it should"
+                    UpstreamFailure.RESPONSE_INVALID, "its TLS handshake is invalid"
                 ) from None
             else:
-                self._put(self._outgoing.read())
-                return done
+                self._send_raw(self._outgoing.read())
+                return result
 
-    def _put(self, data: bytes) -> None:
-        with _outages():
-            self._stream.settimeout(self.left())
+    def _send_raw(self, data: bytes) -> None:
+        with _translate_errors():
+            self._stream.settimeout(self.remaining_seconds())
             self._stream.sendall(data)
 
-    def _get(self) -> bytes:
-        with _outages():
-            self._stream.settimeout(self.left())
+    def _receive_raw(self) -> bytes:
+        with _translate_errors():
+            self._stream.settimeout(self.remaining_seconds())
             data = self._stream.recv(_CHUNK)
-        self._heard += len(data)
+        self._received += len(data)
         if not data:
             raise UpstreamUnavailable(UpstreamFailure.UNREACHABLE)
-        if self._heard > LIMIT:
+        if self._received > LIMIT:
             raise UpstreamUnavailable(UpstreamFailure.RESPONSE_TOO_LARGE)
         return data
 
 
 @contextmanager
-def connected(settings: Mapping[str, Any], ends: float) -> Iterator[TLSConnection]:
-    """Yield a connection without TLS, and close it at the end."""
-    stream = _reach(settings["host"], settings["port"], ends)
+def open_connection(settings: Mapping[str, Any], ends: float) -> Iterator[TLSConnection]:
+    """Yield an unencrypted connection, and close it at the end."""
+    stream = _connect(settings["host"], settings["port"], ends)
     with contextlib.closing(stream):
         yield TLSConnection(stream, ends)
 
 
-def left(ends: float) -> float:
-    """Return the seconds until `ends`. Raises `UpstreamUnavailable(TIMEOUT)` if there are none."""
+def remaining_seconds(ends: float) -> float:
+    """Return the seconds until `ends`. Raises `UpstreamUnavailable(TIMEOUT)` if it has passed."""
     seconds = ends - time.monotonic()
     if seconds <= 0:
         raise UpstreamUnavailable(UpstreamFailure.TIMEOUT)
     return seconds
 
 
-def _reach(host: str, port: int, ends: float) -> socket.socket:
+def _connect(host: str, port: int, ends: float) -> socket.socket:
     *others, last = resolve_addresses(host, port)
     for address in others:
         with contextlib.suppress(OSError):
-            return socket.create_connection((address, port), left(ends) / 2)
-    with _outages():
-        return socket.create_connection((last, port), left(ends))
+            return socket.create_connection((address, port), remaining_seconds(ends) / 2)
+    with _translate_errors():
+        return socket.create_connection((last, port), remaining_seconds(ends))
 
 
 @contextmanager
-def _outages() -> Iterator[None]:
-    """Translate the exceptions of sockets."""
+def _translate_errors() -> Iterator[None]:
+    """Convert the exceptions of sockets."""
     try:
         yield
     except TimeoutError:
@@ -138,5 +138,5 @@ def _outages() -> Iterator[None]:
 
 
 @lru_cache(maxsize=256)
-def _context(authorities: str) -> ssl.SSLContext:
-    return tls_context(authorities)
+def _context(ca_certificates: str) -> ssl.SSLContext:
+    return tls_context(ca_certificates)

@@ -1,8 +1,8 @@
-"""Asking a directory: libldap encodes and decodes, and the connection is ours.
+"""An LDAP client: libldap encodes and decodes messages, and AGS manages the connection.
 
-Left to itself, libldap looks the name of the server up again, so that it could lead elsewhere than to the
-address that was allowed; trusts and verifies by settings of the whole process; and a handshake may last as
-long as the server likes. So it speaks into a pair of sockets, and a `TLSConnection` transfers the data.
+libldap would resolve the host name again, possibly to an address that is not allowed; its TLS settings apply
+to the whole process; and its TLS handshake has no time limit. So libldap uses one end of a socket pair, and
+a `TLSConnection` transfers the data.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ import ldap
 from ldap.extop import ExtendedRequest
 
 from providers.contract import UpstreamFailure, UpstreamUnavailable
-from providers.ldap.connection import TLSConnection, connected
+from providers.ldap.connection import TLSConnection, open_connection
 
 STARTTLS = "starttls"
 
-SHARE = 0.9
-"""The share of the deadline for one session: errors are then known before the deadline."""
+DEADLINE_SHARE = 0.9
+"""The share of the deadline for one session, so that its own errors occur before the deadline."""
 
-# Where libldap would connect by itself, were its end of the pair closed: nowhere, for that is in no folder.
-_NOWHERE = "ldapi://%2Fdev%2Fnull%2Fnowhere"
+# libldap connects to this URI if its end of the socket pair is closed. It must not exist.
+_INVALID_URI = "ldapi://%2Fdev%2Fnull%2Fnowhere"
 
 _START_TLS = ExtendedRequest("1.3.6.1.4.1.1466.20037", None)  # RFC 4511, section 4.14
 
-_BAD_PASSWORD = (
+_PASSWORD_REJECTED = (
     ldap.INVALID_CREDENTIALS,
-    ldap.NO_SUCH_OBJECT,  # said by some of a DN that is not there
+    ldap.NO_SUCH_OBJECT,  # from some servers for an unknown DN
     ldap.INAPPROPRIATE_AUTH,  # an entry without a password
     ldap.INSUFFICIENT_ACCESS,
-    ldap.UNWILLING_TO_PERFORM,  # said by some of an account that is locked
-    ldap.CONSTRAINT_VIOLATION,  # said by others
+    ldap.UNWILLING_TO_PERFORM,  # from some servers for a locked account
+    ldap.CONSTRAINT_VIOLATION,  # from other servers
 )
 
-_OUTAGES: Mapping[type[ldap.LDAPError], UpstreamFailure] = {
+_FAILURES: Mapping[type[ldap.LDAPError], UpstreamFailure] = {
     ldap.BUSY: UpstreamFailure.UNREACHABLE,
     ldap.UNAVAILABLE: UpstreamFailure.UNREACHABLE,
     ldap.TIMELIMIT_EXCEEDED: UpstreamFailure.TIMEOUT,
@@ -51,7 +51,7 @@ _OUTAGES: Mapping[type[ldap.LDAPError], UpstreamFailure] = {
     ldap.INAPPROPRIATE_AUTH: UpstreamFailure.CREDENTIALS_REJECTED,
     ldap.STRONG_AUTH_REQUIRED: UpstreamFailure.CREDENTIALS_REJECTED,
 }
-"""What result codes mean for requests of the service account; any other is `RESPONSE_INVALID`."""
+"""By the result code of a request of the service account. All others are `RESPONSE_INVALID`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,112 +67,113 @@ class Directory:
 
     def __init__(self, connection: TLSConnection) -> None:
         self._connection = connection
-        self._pair, self._library = _library()
+        self._pair, self._library = _open_libldap()
 
     def close(self) -> None:
-        """End it, without a word."""
+        """Close the connection to libldap."""
         self._pair.close()
         with contextlib.suppress(ldap.LDAPError):
             self._library.unbind_ext_s()
 
     def start_tls(self) -> None:
-        """Ask whether TLS may begin."""
+        """Send the StartTLS request. The caller then performs the TLS handshake."""
         try:
-            self._ask(lambda library: library.extop(_START_TLS))
+            self._request(lambda library: library.extop(_START_TLS))
         except ldap.LDAPError:
-            raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, "it refuses StartTLS") from None
+            raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, "it rejects StartTLS") from None
 
     def bind_service_account(self, name: str, password: str) -> None:
         """Bind as the service account."""
-        with _outages():
-            self._ask(lambda library: library.simple_bind(name, password))
+        with _translate_errors():
+            self._request(lambda library: library.simple_bind(name, password))
 
     def check_password(self, dn: str, password: str) -> bool:
-        """Return whether the password is correct. It must not be empty (RFC 4513, section 5.1.2)."""
-        with _outages():
+        """Return True if the password is correct. It must not be empty (RFC 4513, section 5.1.2)."""
+        with _translate_errors():
             try:
-                self._ask(lambda library: library.simple_bind(dn, password))
-            except _BAD_PASSWORD:
+                self._request(lambda library: library.simple_bind(dn, password))
+            except _PASSWORD_REJECTED:
                 return False
             return True
 
-    def search(self, base: str, wanted: str, attributes: list[str]) -> list[Entry]:
-        """Return the entries below `base` that match the filter `wanted`, at most two."""
-        seconds = max(1, int(self._connection.left()))
-        with _outages():
+    def search(self, base: str, search_filter: str, attributes: list[str]) -> list[Entry]:
+        """Return the matching entries below `base`, or two empty entries if more than two match."""
+        seconds = max(1, int(self._connection.remaining_seconds()))
+        with _translate_errors():
             try:
-                found = self._ask(
+                results = self._request(
                     lambda library: library.search_ext(
-                        base, ldap.SCOPE_SUBTREE, wanted, attributes, timeout=seconds, sizelimit=2
+                        base, ldap.SCOPE_SUBTREE, search_filter, attributes, timeout=seconds, sizelimit=2
                     )
                 )
             except ldap.SIZELIMIT_EXCEEDED:
                 return [Entry("", {}), Entry("", {})]
             except ldap.NO_SUCH_OBJECT:
                 raise UpstreamUnavailable(
-                    UpstreamFailure.RESPONSE_INVALID, "it has no such search base, or keeps it from AGS"
+                    UpstreamFailure.RESPONSE_INVALID, "it has no such search base, or AGS may not read it"
                 ) from None
             except ldap.REFERRAL:
                 raise UpstreamUnavailable(
-                    UpstreamFailure.RESPONSE_INVALID, "it refers to another server, which AGS does not ask"
+                    UpstreamFailure.RESPONSE_INVALID, "it refers to another server, which AGS does not follow"
                 ) from None
-        # Whatever has no DN refers to another server.
+        # A result without a DN is a referral to another server.
         return [
-            Entry(dn, {name.lower(): values for name, values in said.items()}) for dn, said in found if dn
+            Entry(dn, {name.lower(): values for name, values in attributes.items()})
+            for dn, attributes in results
+            if dn
         ]
 
-    def _ask(self, request: Callable[[Any], int]) -> list[Any]:
+    def _request(self, request: Callable[[Any], int]) -> list[Any]:
         """Return the response of the server, decoded by libldap. Raises LDAPError."""
         message = request(self._library)
-        self._pair.settimeout(self._connection.left())
-        self._connection.send(self._pair.recv(_REQUEST))
+        self._pair.settimeout(self._connection.remaining_seconds())
+        self._connection.send(self._pair.recv(_MAX_REQUEST))
         while True:
             kind, data = self._library.result(message, all=1, timeout=0)
             if kind is not None:
                 return data or []
-            self._pair.settimeout(self._connection.left())
-            # It takes one message at a time.
+            self._pair.settimeout(self._connection.remaining_seconds())
+            # libldap reads one message at a time: send more data only after it has read all.
             if not select.select([self._library], [], [], 0)[0]:
                 self._pair.sendall(self._connection.receive())
 
 
-_REQUEST = 128 * 1024
-"""Bytes, more than any request has; it is written at once."""
+_MAX_REQUEST = 128 * 1024
+"""Bytes. More than any request, which libldap writes in one call."""
 
 
 @contextmanager
-def _outages() -> Iterator[None]:
-    """Translate the exceptions of libldap, without text of the server."""
+def _translate_errors() -> Iterator[None]:
+    """Convert the exceptions of libldap, without text from the server."""
     try:
         yield
     except ldap.LDAPError as error:
-        raise _outage(error) from None
+        raise _upstream_unavailable(error) from None
     except (UnicodeError, ValueError, TimeoutError):
-        raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, _NO_LDAP) from None
+        raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, _INVALID_LDAP) from None
 
 
-def _outage(error: ldap.LDAPError) -> UpstreamUnavailable:
-    for kind, meant in _OUTAGES.items():
+def _upstream_unavailable(error: ldap.LDAPError) -> UpstreamUnavailable:
+    for kind, failure in _FAILURES.items():
         if isinstance(error, kind):
-            return UpstreamUnavailable(meant)
-    # Below zero is what libldap found by itself.
-    is_said = error.args and error.args[0].get("result", -1) >= 0
-    return UpstreamUnavailable(
-        UpstreamFailure.RESPONSE_INVALID, f"it answers with {type(error).__name__}" if is_said else _NO_LDAP
-    )
+            return UpstreamUnavailable(failure)
+    # libldap's own errors have negative codes.
+    is_from_server = error.args and error.args[0].get("result", -1) >= 0
+    detail = f"it responds with {type(error).__name__}" if is_from_server else _INVALID_LDAP
+    return UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, detail)
 
 
-_NO_LDAP = "its answer is not valid LDAP"
+_INVALID_LDAP = "its response is not valid LDAP"
 
 
 @contextmanager
 def open_directory(settings: Mapping[str, Any]) -> Iterator[Directory]:
     """Yield a session with TLS, bound as the service account if there is one."""
-    with connected(settings, time.monotonic() + settings["deadline"] * SHARE) as connection:
+    with open_connection(settings, time.monotonic() + settings["deadline"] * DEADLINE_SHARE) as connection:
         if settings["transport"] == STARTTLS:
-            # Data received without TLS must not be read as the response to a later request.
-            with contextlib.closing(Directory(connection)) as nobody:
-                nobody.start_tls()
+            # A separate libldap handle: data received without TLS must not be read as a later response.
+            with contextlib.closing(Directory(connection)) as unencrypted:
+                unencrypted.start_tls()
         connection.secure(settings["ca_certificates"], settings["host"])
         with contextlib.closing(Directory(connection)) as directory:
             if settings["bind_dn"]:
@@ -180,9 +181,9 @@ def open_directory(settings: Mapping[str, Any]) -> Iterator[Directory]:
             yield directory
 
 
-def is_filter(text: str) -> bool:
-    """Return whether libldap can encode the filter (RFC 4515)."""
-    ours, library = _library()
+def is_valid_filter(text: str) -> bool:
+    """Return True if libldap can encode the filter (RFC 4515)."""
+    ours, library = _open_libldap()
     with contextlib.closing(ours):
         try:
             library.search_ext("", ldap.SCOPE_BASE, text)
@@ -193,10 +194,10 @@ def is_filter(text: str) -> bool:
     return True
 
 
-def _library() -> tuple[socket.socket, Any]:
-    """Return libldap, and where what it says comes out."""
+def _open_libldap() -> tuple[socket.socket, Any]:
+    """Return our end of the socket pair, and the libldap handle that uses the other end."""
     ours, theirs = socket.socketpair()
-    theirs.setblocking(False)  # or it would wait, without limit, for the rest of an answer
-    library = ldap.initialize(_NOWHERE, fileno=theirs.detach())
+    theirs.setblocking(False)  # otherwise libldap waits for the rest of a response without limit
+    library = ldap.initialize(_INVALID_URI, fileno=theirs.detach())
     library.set_option(ldap.OPT_REFERRALS, ldap.OPT_OFF)
     return ours, library

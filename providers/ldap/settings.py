@@ -11,24 +11,24 @@ from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 
 from providers.contract import HostField, SecretField, UpstreamSettings
-from providers.ldap.directory import STARTTLS, is_filter
+from providers.ldap.directory import STARTTLS, is_valid_filter
 
 USERNAME = "{username}"
 
 _ATTRIBUTE = RegexValidator(r"\A[A-Za-z][A-Za-z0-9-]*+\Z", "Enter the name of an attribute, such as uid.")
 
 _WORD = r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff@\\]++"
-_NAME_OF_AD = re.compile(rf"{_WORD}[@\\]{_WORD}")  # user@domain, DOMAIN\user
+_AD_NAME = re.compile(rf"{_WORD}[@\\]{_WORD}")  # user@domain, DOMAIN\user
 
 
 class DNField(forms.CharField):
-    """A distinguished name (RFC 4514), of at most 500 characters."""
+    """A distinguished name (RFC 4514) of at most 500 characters."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"max_length": 500, **kwargs})
 
     def clean(self, value: Any) -> str:
-        """Return the text, once libldap has read it."""
+        """Return the text if libldap can parse it."""
         text: str = super().clean(value) or ""
         if text and not ldap.dn.is_dn(text):
             raise ValidationError("Enter a distinguished name such as ou=people,dc=operator,dc=example.")
@@ -36,15 +36,15 @@ class DNField(forms.CharField):
 
 
 class BindNameField(forms.CharField):
-    """A distinguished name, or a name that Active Directory binds: of at most 500 characters."""
+    """A distinguished name or a bind name of Active Directory, at most 500 characters."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"max_length": 500, **kwargs})
 
     def clean(self, value: Any) -> str:
-        """Return the text as it is, once it has one of these forms."""
+        """Return the text unchanged if it has one of these forms."""
         text: str = super().clean(value) or ""
-        if text and not (_NAME_OF_AD.fullmatch(text) or ldap.dn.is_dn(text)):
+        if text and not (_AD_NAME.fullmatch(text) or ldap.dn.is_dn(text)):
             raise ValidationError(
                 r"Enter a distinguished name such as cn=ags,dc=operator,dc=example, or for Active Directory "
                 r"user@domain or DOMAIN\user."
@@ -67,8 +67,8 @@ class LDAPSettings(UpstreamSettings):
     bind_dn = BindNameField(
         required=False,
         label="Service account",
-        help_text=r"The DN by which AGS searches; for Active Directory, also user@domain or DOMAIN\user. "
-        "Empty: it searches without an account.",
+        help_text=r"The DN that AGS searches as; for Active Directory, also user@domain or DOMAIN\user. "
+        "Empty: it searches anonymously.",
     )
     bind_password = SecretField(
         destination_settings=("host", "port", "transport", "ca_certificates", "bind_dn"),
@@ -86,7 +86,7 @@ class LDAPSettings(UpstreamSettings):
         max_length=64,
         initial="uid",
         validators=[_ATTRIBUTE],
-        help_text="The attribute that contains the account ID. Subscribers choose from several values.",
+        help_text="The attribute that contains the account ID. Subscribers choose if it has several values.",
     )
     status_attribute = forms.CharField(
         required=False,
@@ -99,19 +99,19 @@ class LDAPSettings(UpstreamSettings):
     )
 
     def clean_user_filter(self) -> str:
-        """Return the filter, which libldap can encode with a username."""
+        """Return the filter if libldap can encode it with any username."""
         text: str = self.cleaned_data["user_filter"]
         if USERNAME not in text:
-            raise ValidationError(f"It must hold {USERNAME}, once or more.")
-        # Escaped characters are valid only in values: a username must not name an attribute.
-        if not is_filter(text.replace(USERNAME, r"\2a")):
+            raise ValidationError(f"The filter must contain {USERNAME}.")
+        # Escaped characters are valid in values only, so this rejects {username} as the name of an attribute.
+        if not is_valid_filter(text.replace(USERNAME, r"\2a")):
             raise ValidationError(f"Enter a filter such as (uid={USERNAME}).")
         return text
 
     def clean(self) -> dict[str, Any]:
-        """Require both of a pair, or neither. A bind with a DN and no password is anonymous."""
-        given: dict[str, Any] = super().clean() or {}
+        """Require both settings of a pair, or neither. A bind with a DN and no password is anonymous."""
+        cleaned: dict[str, Any] = super().clean() or {}
         for one, other in (("bind_dn", "bind_password"), ("status_attribute", "suspended_value")):
-            if bool(given.get(one)) != bool(given.get(other)) and not self.errors:
-                self.add_error(other, f"{one} and {other} go together: enter both, or neither.")
-        return given
+            if bool(cleaned.get(one)) != bool(cleaned.get(other)) and not self.errors:
+                self.add_error(other, f"Enter both {one} and {other}, or neither.")
+        return cleaned

@@ -1,4 +1,4 @@
-"""The LDAP strategy: finds the entry of a username, and binds as it (RFC 4513, section 5.1)."""
+"""The LDAP strategy: searches for the entry of a username, and binds as it (RFC 4513, section 5.1)."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from providers.ldap.directory import Entry, open_directory
 from providers.ldap.settings import USERNAME, LDAPSettings
 from providers.upstream import run
 
-_NOBODY = "cn=nobody that AGS knows"
-"""The entry that AGS binds as if the username is unknown: that must take as long as a wrong password."""
+_UNKNOWN_ENTRY = "cn=nobody that AGS knows"
+"""AGS binds as this entry if the username is unknown, so that it takes as long as a wrong password."""
 
 
 class LDAPParameters(serializers.Serializer[Any]):
-    """What the caller sends."""
+    """The parameters that a client app sends."""
 
-    Username = Parameter(description="The name by which the operator's directory knows you.", max_length=255)
-    Password = Parameter(description="Your password.", max_length=1024, password=True)
+    Username = Parameter(description="The username in the operator's directory.", max_length=255)
+    Password = Parameter(description="The password.", max_length=1024, password=True)
 
 
 class LDAP(Strategy):
@@ -65,19 +65,21 @@ class LDAP(Strategy):
         # Some servers accept a bind without a password (RFC 4513, section 5.1.2).
         if not IDENTIFIER.fullmatch(username) or not _is_password(password):
             raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)
-        entry = run(settings["deadline"], _server(settings), partial(_proven, username, password, settings))
+        entry = run(
+            settings["deadline"], _server(settings), partial(_authenticate, username, password, settings)
+        )
         if entry is None:
             raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)
-        return _judged(entry, settings)
+        return _get_accounts(entry, settings)
 
     def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterator[CheckResult]:
         """Connect, bind as the service account, and search for a username that does not exist."""
         server = _server(settings)
-        found: list[str] = []
+        messages: list[str] = []
         try:
-            run(settings["deadline"], server, partial(_try, settings, found))
+            run(settings["deadline"], server, partial(_check_steps, settings, messages))
         finally:
-            yield from (CheckResult(passed=True, message=sentence) for sentence in found)
+            yield from (CheckResult(passed=True, message=message) for message in messages)
 
 
 def _server(settings: Mapping[str, Any]) -> str:
@@ -93,27 +95,27 @@ def _is_password(text: str) -> bool:
 
 def _filter(username: str, settings: Mapping[str, Any]) -> str:
     escaped: str = escape_filter_chars(username)
-    wanted: str = settings["user_filter"]
-    return wanted.replace(USERNAME, escaped)
+    user_filter: str = settings["user_filter"]
+    return user_filter.replace(USERNAME, escaped)
 
 
-def _proven(username: str, password: str, settings: Mapping[str, Any]) -> Entry | None:
+def _authenticate(username: str, password: str, settings: Mapping[str, Any]) -> Entry | None:
     """Return the entry of the username if it is the only one and the password is correct."""
-    asked = dict.fromkeys(filter(None, (settings["account_attribute"], settings["status_attribute"])))
+    attributes = dict.fromkeys(filter(None, (settings["account_attribute"], settings["status_attribute"])))
     with open_directory(settings) as directory:
-        found = directory.search(settings["search_base"], _filter(username, settings), list(asked))
-        alone = found[0] if len(found) == 1 else None
-        dn = f"{_NOBODY},{settings['search_base']}" if alone is None else alone.dn
-        is_right = directory.check_password(dn, password)
-    return alone if is_right else None
+        entries = directory.search(settings["search_base"], _filter(username, settings), list(attributes))
+        entry = entries[0] if len(entries) == 1 else None
+        dn = f"{_UNKNOWN_ENTRY},{settings['search_base']}" if entry is None else entry.dn
+        is_correct = directory.check_password(dn, password)
+    return entry if is_correct else None
 
 
-def _judged(entry: Entry, settings: Mapping[str, Any]) -> Identity | Choice:
+def _get_accounts(entry: Entry, settings: Mapping[str, Any]) -> Identity | Choice:
     """Return the accounts of a verified entry."""
     suspended = settings["suspended_value"].casefold()
-    if suspended in (status.casefold() for status in _texts(entry, settings["status_attribute"])):
+    if suspended in (status.casefold() for status in _decode_values(entry, settings["status_attribute"])):
         raise VerificationFailed(FailureReason.ACCOUNT_SUSPENDED)
-    accounts = sorted(_texts(entry, settings["account_attribute"]))
+    accounts = sorted(_decode_values(entry, settings["account_attribute"]))
     if not accounts:
         raise VerificationFailed(FailureReason.IDENTITY_INVALID, settings["account_attribute"])
     if len(accounts) == 1:
@@ -121,17 +123,17 @@ def _judged(entry: Entry, settings: Mapping[str, Any]) -> Identity | Choice:
     return Choice(tuple(Account(account, account) for account in accounts))
 
 
-def _texts(entry: Entry, attribute: str) -> list[str]:
+def _decode_values(entry: Entry, attribute: str) -> list[str]:
     try:
         return [value.decode() for value in entry.attributes.get(attribute.lower(), [])]
     except UnicodeDecodeError:
         raise VerificationFailed(FailureReason.IDENTITY_INVALID, attribute) from None
 
 
-def _try(settings: Mapping[str, Any], found: list[str]) -> None:
-    """Append a message for each step that works. Raises `UpstreamUnavailable`."""
+def _check_steps(settings: Mapping[str, Any], messages: list[str]) -> None:
+    """Append a message for each step that succeeds. Raises `UpstreamUnavailable`."""
     with open_directory(settings) as directory:
-        found.append(f"{_server(settings)} speaks TLS, with a certificate that is trusted for this name.")
-        who = "The service account may" if settings["bind_dn"] else "Without an account, AGS may"
+        messages.append(f"{_server(settings)} uses TLS with a trusted certificate for this name.")
+        searcher = "The service account" if settings["bind_dn"] else "An anonymous client"
         directory.search(settings["search_base"], _filter("nobody that AGS knows", settings), ["1.1"])
-        found.append(f"{who} search under {settings['search_base']}.")
+        messages.append(f"{searcher} may search under {settings['search_base']}.")

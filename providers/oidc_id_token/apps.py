@@ -1,4 +1,4 @@
-"""Registers the OpenID Connect ID token as a provider."""
+"""The app configuration of the provider `oidc_id_token`."""
 
 from providers.apps import ProviderConfig
 

@@ -18,7 +18,7 @@ _DEPTH = 8
 
 @dataclass(frozen=True, slots=True)
 class DiscoveryReader:
-    """Parses a discovery document into the JWK Set at its `jwks_uri`, and starts to fetch that."""
+    """Parses a discovery document, and starts to fetch the JWK Set at its `jwks_uri`."""
 
     tenant: str
     issuer: str
@@ -29,34 +29,36 @@ class DiscoveryReader:
     def __call__(self, raw: bytes) -> Document[JWKSet]:
         """Return the document of the JWK Set. Raises `UpstreamUnavailable(RESPONSE_INVALID)`."""
         try:
-            told = parse(raw, _DEPTH)
-        except NotStrictJSON as flaw:
+            metadata = parse(raw, _DEPTH)
+        except NotStrictJSON as error:
             raise UpstreamUnavailable(
-                UpstreamFailure.RESPONSE_INVALID, f"its discovery document is malformed: {flaw}"
+                UpstreamFailure.RESPONSE_INVALID, f"its discovery document is not valid JSON: {error}"
             ) from None
-        if not isinstance(told, dict) or told.get("issuer") != self.issuer:
+        if not isinstance(metadata, dict) or metadata.get("issuer") != self.issuer:
             raise UpstreamUnavailable(
-                UpstreamFailure.RESPONSE_INVALID, "its discovery document is not that of the issuer"
+                UpstreamFailure.RESPONSE_INVALID, "its discovery document names another issuer"
             )
         try:
-            address = HTTPSField().clean(told.get("jwks_uri"))
+            jwks_uri = HTTPSField().clean(metadata.get("jwks_uri"))
         except ValidationError:
             raise UpstreamUnavailable(
-                UpstreamFailure.RESPONSE_INVALID, "its discovery document has no https jwks_uri"
+                UpstreamFailure.RESPONSE_INVALID, "its discovery document has no jwks_uri with https"
             ) from None
-        source = Source(self.tenant, address, self.deadline, self.ca_certificates)
-        keys = document(source, JWKSetReader(self.tenant, self.algorithms))
-        keys.prepare()
-        return keys
+        source = Source(self.tenant, jwks_uri, self.deadline, self.ca_certificates)
+        jwks = document(source, JWKSetReader(self.tenant, self.algorithms))
+        jwks.prepare()
+        return jwks
 
 
-def address_of(settings: Mapping[str, Any]) -> str:
+def discovery_url(settings: Mapping[str, Any]) -> str:
     """Return the URL of the discovery document."""
     return f"{settings['issuer'].removesuffix('/')}/.well-known/openid-configuration"
 
 
-def discovery(settings: Mapping[str, Any], tenant: str) -> Document[Document[JWKSet]]:
+def discovery_document(settings: Mapping[str, Any], tenant: str) -> Document[Document[JWKSet]]:
     """Return the discovery document of a service."""
-    deadline, authorities = settings["deadline"], settings["ca_certificates"]
-    reader = DiscoveryReader(tenant, settings["issuer"], tuple(settings["algorithms"]), deadline, authorities)
-    return document(Source(tenant, address_of(settings), deadline, authorities), reader)
+    deadline, ca_certificates = settings["deadline"], settings["ca_certificates"]
+    reader = DiscoveryReader(
+        tenant, settings["issuer"], tuple(settings["algorithms"]), deadline, ca_certificates
+    )
+    return document(Source(tenant, discovery_url(settings), deadline, ca_certificates), reader)

@@ -13,19 +13,19 @@ from providers.jwks import AlgorithmsField
 
 
 class IssuerField(HTTPSField):
-    """An issuer: an https URL of at most 450 characters, without a query (OpenID Connect Core 2).
+    """An issuer: an https URL without a query (OpenID Connect Core, section 2).
 
-    That leaves room for the path of the discovery document.
+    At most 450 characters: the URL of the discovery document is longer.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"max_length": 450, **kwargs})
 
     def clean(self, value: Any) -> str:
-        """Return it."""
+        """Return the issuer."""
         issuer = super().clean(value)
         if "?" in issuer:
-            raise ValidationError("An issuer has no query.")
+            raise ValidationError("Enter an issuer: a URL without a query.")
         return issuer
 
 
@@ -43,7 +43,7 @@ class ClientIDsField(forms.CharField):
 
 
 class OIDCIDTokenSettings(UpstreamSettings, ClaimSettings, TokenSettings):
-    """Issuer, client and rules for ID tokens."""
+    """Issuer, client, and rules for ID tokens."""
 
     issuer = IssuerField(
         help_text="The required value of iss. The discovery document is at this URL plus "
@@ -62,18 +62,18 @@ class OIDCIDTokenSettings(UpstreamSettings, ClaimSettings, TokenSettings):
     nonce = forms.ChoiceField(
         choices=[
             ("required", "A token must have a nonce, equal to the parameter Nonce"),
-            ("if_given", "The nonce is compared where the parameter Nonce is given"),
+            ("if_given", "The nonce is compared if the parameter Nonce is sent"),
             ("off", "The nonce is not compared"),
         ],
         initial="required",
-        help_text="Whether callers must present the nonce with which the token was requested.",
+        help_text="How the nonce of the authentication request is checked.",
     )
     max_age = forms.IntegerField(
         required=False,
         min_value=1,
         max_value=366 * 24 * 3600,
         initial=600,
-        help_text="Reject a token that was issued more than this many seconds ago. Empty: no limit.",
+        help_text="Reject tokens that were issued more than this many seconds ago. Empty: no limit.",
     )
     replay = forms.ChoiceField(
         choices=[
@@ -82,5 +82,5 @@ class OIDCIDTokenSettings(UpstreamSettings, ClaimSettings, TokenSettings):
             ("off", "A token can be used until it expires"),
         ],
         initial="if_present",
-        help_text="Whether a token can be used again until it expires. Its jti or nonce identifies it.",
+        help_text="How often a token is accepted. Its jti, or else its nonce, identifies it.",
     )

@@ -1,4 +1,4 @@
-"""Registers the operator's login as a provider."""
+"""The app configuration of the provider `operator_login`."""
 
 from providers.apps import ProviderConfig
 

@@ -1,7 +1,4 @@
-"""The operator's endpoint: one request to it, and what its answers mean.
-
-docs/providers/operator_login.md tells operators the same.
-"""
+"""The client of the operator's login endpoint, as specified in docs/providers/operator_login.md."""
 
 from __future__ import annotations
 
@@ -23,27 +20,27 @@ from providers.contract import (
 from providers.upstream import Response, request
 
 LIMIT = 256 * 1024
-"""Bytes of an answer: as many accounts as may be, with the longest names, have room."""
+"""Maximum bytes of a response: enough for `MAX_ACCOUNTS` accounts with the longest information."""
 
-_REFUSALS = {
+_FAILURE_REASONS = {
     (401, "invalid_credentials"): FailureReason.CREDENTIAL_UNKNOWN,
     (403, "account_suspended"): FailureReason.ACCOUNT_SUSPENDED,
     (403, "account_cancelled"): FailureReason.ACCOUNT_CANCELLED,
 }
-"""What status and `reason` say of the subscriber. Without such a reason, 401 and 403 are said of AGS."""
+"""By status and `reason`. A 401 or 403 without one of these reasons rejects the credentials of AGS."""
 
 
 def log_in(tenant: str, username: str, password: str, settings: Mapping[str, Any]) -> tuple[Account, ...]:
     """Return the accounts, at least one. Raises `VerificationFailed` and `UpstreamUnavailable`."""
     body = json.dumps({"tenant": tenant, "username": username, "password": password}).encode()
-    answer = request(
+    response = request(
         "POST", settings["address"], settings, headers=_headers(settings), body=body, limit=LIMIT
     )
-    if answer.status == 200:
-        return _accounts(answer)
-    if (refusal := _REFUSALS.get((answer.status, _reason(answer)))) is not None:
-        raise VerificationFailed(refusal)
-    raise answer.unavailable()
+    if response.status == 200:
+        return _parse_accounts(response)
+    if (reason := _FAILURE_REASONS.get((response.status, _reason(response)))) is not None:
+        raise VerificationFailed(reason)
+    raise response.unavailable()
 
 
 def _headers(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -57,41 +54,42 @@ def _headers(settings: Mapping[str, Any]) -> dict[str, str]:
     return headers
 
 
-def _reason(answer: Response) -> str:
+def _reason(response: Response) -> str:
     try:
-        return str(answer.json_object().get("reason"))
+        return str(response.json_object().get("reason"))
     except UpstreamUnavailable:
         return ""
 
 
-def _accounts(answer: Response) -> tuple[Account, ...]:
-    told = answer.json_object().get("accounts")
-    if not isinstance(told, list):
-        raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, "its answer has no array accounts")
-    if not told:
+def _parse_accounts(response: Response) -> tuple[Account, ...]:
+    values = response.json_object().get("accounts")
+    if not isinstance(values, list):
+        raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, "its response has no array `accounts`")
+    if not values:
         raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)
-    if len(told) > MAX_ACCOUNTS:
+    if len(values) > MAX_ACCOUNTS:
         raise UpstreamUnavailable(
-            UpstreamFailure.RESPONSE_INVALID, f"its answer has more than {MAX_ACCOUNTS} accounts"
+            UpstreamFailure.RESPONSE_INVALID, f"its response has more than {MAX_ACCOUNTS} accounts"
         )
-    accounts = tuple(map(_account, told))
+    accounts = tuple(map(_parse_account, values))
     if len({account.id for account in accounts}) < len(accounts):
-        raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, "its answer has an accountId twice")
+        raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, "its response has a duplicate accountId")
     return accounts
 
 
-def _account(told: Any) -> Account:
-    if not isinstance(told, dict):
-        raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, "one of its accounts is no object")
-    identifier = parse_account_id(told.get("accountId"))
-    if identifier is None:
+def _parse_account(value: Any) -> Account:
+    if not isinstance(value, dict):
         raise UpstreamUnavailable(
-            UpstreamFailure.RESPONSE_INVALID, "one of its accounts has no accountId of 1 to 255 characters"
+            UpstreamFailure.RESPONSE_INVALID, "an account in its response is not an object"
         )
-    information = told.get("accountInformation", identifier)
+    account_id = parse_account_id(value.get("accountId"))
+    if account_id is None:
+        raise UpstreamUnavailable(
+            UpstreamFailure.RESPONSE_INVALID, "an account in its response has no valid accountId"
+        )
+    information = value.get("accountInformation", account_id)
     if not isinstance(information, str) or not IDENTIFIER.fullmatch(information):
         raise UpstreamUnavailable(
-            UpstreamFailure.RESPONSE_INVALID,
-            "one of its accounts has no accountInformation of 1 to 255 characters",
+            UpstreamFailure.RESPONSE_INVALID, "an account in its response has no valid accountInformation"
         )
-    return Account(identifier, information)
+    return Account(account_id, information)

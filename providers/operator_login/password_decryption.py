@@ -15,8 +15,8 @@ BITS = range(2048, 4097)
 
 PADDINGS: dict[str, AsymmetricPadding] = {
     "oaep_sha256": OAEP(MGF1(SHA256()), SHA256(), None),
-    "oaep_sha256_mgf1_sha1": OAEP(MGF1(SHA1()), SHA256(), None),  # noqa: S303 - Java's own, and no signature
-    "oaep_sha1": OAEP(MGF1(SHA1()), SHA1(), None),  # noqa: S303 - as published, and no signature
+    "oaep_sha256_mgf1_sha1": OAEP(MGF1(SHA1()), SHA256(), None),  # noqa: S303 - the default of Java; not used for signatures
+    "oaep_sha1": OAEP(MGF1(SHA1()), SHA1(), None),  # noqa: S303 - the default of RFC 8017; not used for signatures
     "pkcs1v15": PKCS1v15(),
 }
 """The padding of encrypted passwords (RFC 8017, section 7), by the value of the setting."""
@@ -24,13 +24,13 @@ PADDINGS: dict[str, AsymmetricPadding] = {
 
 @lru_cache(maxsize=1024)
 def private_key(pem: str) -> RSAPrivateKey:
-    """Return the key, of a length in `BITS`. Raises ValueError. Cached, because loading a key is slow."""
+    """Return the key if its length is in `BITS`. Raises ValueError. Cached because loading a key is slow."""
     try:
         key = load_pem_private_key(pem.encode(), None)
-    except (ValueError, TypeError):  # TypeError: it is encrypted
+    except (ValueError, TypeError):  # TypeError: the key is encrypted
         key = None
     if not isinstance(key, RSAPrivateKey) or key.key_size not in BITS:
-        raise ValueError(f"no private RSA key of {BITS[0]} to {BITS[-1]} bits, unencrypted, in PEM")
+        raise ValueError(f"not an unencrypted private RSA key of {BITS[0]} to {BITS[-1]} bits in PEM")
     return key
 
 
@@ -38,15 +38,15 @@ def decrypt_password(password: str, key: RSAPrivateKey, padding: str) -> str:
     """Return the decrypted `password` (base64), or a random text if it cannot be decrypted.
 
     If invalid padding and a wrong password had different results, an attacker could decrypt the passwords of
-    others (Bleichenbacher, 1998). So both are sent to the operator. OpenSSL does the same for input of the
-    right length (implicit rejection).
+    others (Bleichenbacher, 1998). So in both cases a wrong password is sent to the operator. OpenSSL also
+    returns a random text for input of the right length (implicit rejection).
     """
     random_text = secrets.token_urlsafe(24)
     try:
-        # Some clients break the lines of base64.
-        sent = b64decode("".join(password.split()), validate=True)
-        # Others send it as a number, without its leading zero octets (RFC 8017, section 7).
-        whole = sent.rjust((key.key_size + 7) // 8, b"\0")
-        return key.decrypt(whole, PADDINGS[padding]).decode() or random_text
+        # Some clients insert line breaks into base64.
+        ciphertext = b64decode("".join(password.split()), validate=True)
+        # Others omit leading zero octets, as in a number (RFC 8017, section 7).
+        padded = ciphertext.rjust((key.key_size + 7) // 8, b"\0")
+        return key.decrypt(padded, PADDINGS[padding]).decode() or random_text
     except ValueError:
         return random_text

@@ -11,21 +11,21 @@ from providers.contract import HTTPSField, SecretField, UpstreamSettings
 from providers.operator_login.password_decryption import private_key
 
 _USER, _SECRET = re.compile("[^\x00-\x1f\x7f:]++"), re.compile("[^\x00-\x1f\x7f]++")
-"""Those of Basic (RFC 7617, section 2)."""
+"""The characters that Basic allows (RFC 7617, section 2)."""
 
 _BEARER = re.compile("[!-~]++")
-"""What fits the header as one word: RFC 6750, section 2.1, and what else operators take for a secret."""
+"""Visible ASCII. RFC 6750, section 2.1, allows fewer characters, but operators use others too."""
 
 
 class OperatorLoginSettings(UpstreamSettings):
-    """Endpoint, credentials and encryption of passwords."""
+    """Endpoint, credentials, and encryption of passwords."""
 
     address = HTTPSField(label="Login endpoint", help_text="The operator's endpoint that verifies passwords.")
     authentication = forms.ChoiceField(
         choices=[
             ("basic", "User and secret (Basic)"),
             ("bearer", "A secret (Bearer)"),
-            ("none", "None: the network vouches for AGS"),
+            ("none", "None: the endpoint identifies AGS by the network"),
         ],
         initial="basic",
         help_text="How AGS authenticates to the endpoint.",
@@ -38,25 +38,25 @@ class OperatorLoginSettings(UpstreamSettings):
     )
     encryption = forms.ChoiceField(
         choices=[
-            ("none", "Passwords come as they are typed"),
-            ("pass_on", "Passwords come encrypted, and the endpoint decrypts them"),
-            ("decrypt", "Passwords come encrypted, and AGS decrypts them"),
+            ("none", "Passwords are not encrypted"),
+            ("pass_on", "Passwords are encrypted, and the endpoint decrypts them"),
+            ("decrypt", "Passwords are encrypted, and AGS decrypts them"),
         ],
         initial="none",
-        help_text="Whether client apps encrypt passwords with a public RSA key of the operator.",
+        help_text="How client apps send passwords: encrypted passwords use a public RSA key of the operator.",
     )
     padding = forms.ChoiceField(
         choices=[
             ("oaep_sha256", "OAEP, SHA-256"),
-            ("oaep_sha256_mgf1_sha1", "OAEP, SHA-256, but MGF1 with SHA-1 (what Java does)"),
+            ("oaep_sha256_mgf1_sha1", "OAEP, SHA-256, MGF1 with SHA-1 (the default of Java)"),
             ("oaep_sha1", "OAEP, SHA-1"),
-            ("pkcs1v15", "PKCS#1 v1.5 (only for clients that know nothing else)"),
+            ("pkcs1v15", "PKCS#1 v1.5 (only for clients without OAEP)"),
         ],
         initial="oaep_sha256",
         help_text="The padding that client apps use. Used only if AGS decrypts.",
     )
     private_key = SecretField(
-        # The key stays here; the passwords that it decrypts are sent there.
+        # The key is not sent there, but the passwords that it decrypts are.
         destination_settings=("address", "ca_certificates"),
         required=False,
         multiline=True,
@@ -65,29 +65,27 @@ class OperatorLoginSettings(UpstreamSettings):
     )
 
     def clean_private_key(self) -> str:
-        """Return the text, once it has been read."""
+        """Return the text if it is a valid key."""
         text: str = self.cleaned_data["private_key"]
         if text:
             try:
                 private_key(text)
-            except ValueError as problem:
-                raise forms.ValidationError(f"This is {problem}.") from None
+            except ValueError as error:
+                raise forms.ValidationError(f"This is {error}.") from None
         return text
 
     def clean(self) -> dict[str, Any]:
-        """Insist on what the choices need."""
+        """Require the settings that the selected authentication and encryption need."""
         cleaned: dict[str, Any] = super().clean() or {}
         user, secret = cleaned.get("user", ""), cleaned.get("secret", "")
         match cleaned.get("authentication"):
             case "basic":
                 if not _USER.fullmatch(user):
-                    self.add_error("user", "Basic needs one, without colons and control characters.")
+                    self.add_error("user", "Required for Basic, without colons and control characters.")
                 if not _SECRET.fullmatch(secret):
-                    self.add_error("secret", "Basic needs one, without control characters.")
+                    self.add_error("secret", "Required for Basic, without control characters.")
             case "bearer" if not _BEARER.fullmatch(secret):
-                self.add_error(
-                    "secret", "Bearer needs one, of letters, digits and signs of ASCII without spaces."
-                )
+                self.add_error("secret", "Required for Bearer: visible ASCII characters without spaces.")
         if cleaned.get("encryption") == "decrypt" and not cleaned.get("private_key", "x"):
-            self.add_error("private_key", "AGS needs it to decrypt.")
+            self.add_error("private_key", "Required if AGS decrypts.")
         return cleaned

@@ -1,4 +1,4 @@
-"""The operator's login: username and password, verified by an HTTP endpoint of the operator."""
+"""The operator login strategy: username and password, verified by an HTTP endpoint of the operator."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from providers.operator_login.settings import OperatorLoginSettings
 
 
 class OperatorLoginParameters(serializers.Serializer[Any]):
-    """What the client app sends."""
+    """The parameters that a client app sends."""
 
-    Username = Parameter(description="The name by which the operator knows the subscriber.", max_length=255)
+    Username = Parameter(description="The subscriber's username.", max_length=255)
     Password = Parameter(
-        description="The password; where the operator wants it so, encrypted with its RSA key, in base64.",
+        description="The password. If the operator requires it: encrypted with its RSA key, in base64.",
         max_length=2048,
         password=True,
     )
 
 
 class OperatorLogin(Strategy):
-    """Has the operator verify `Username` and `Password`."""
+    """Lets the operator's endpoint verify username and password."""
 
     slug = "operator_login"
-    label = "Username and password, judged by the operator's endpoint"
+    label = "Username and password, verified by the operator's endpoint"
     endpoints = (Endpoint.SIGNON, Endpoint.SUBSEQUENT_SIGNON, Endpoint.SIGNOUT)
     Parameters = OperatorLoginParameters
     Settings = OperatorLoginSettings
@@ -52,13 +52,13 @@ class OperatorLogin(Strategy):
             "user": "ags",
             "secret": "the secret of AGS",
         },
-        parameters={"Username": "anna", "Password": "a password of hers"},
+        parameters={"Username": "anna", "Password": "the-password-of-anna"},
     )
 
     def verify(
         self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing
     ) -> Identity | Choice:
-        """Return the account, or the accounts, that the operator returns."""
+        """Return the account that the operator returns, or a choice if it returns several."""
         username, password = parameters["Username"], parameters["Password"]
         if not (username and password):
             raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)
@@ -73,15 +73,13 @@ class OperatorLogin(Strategy):
             bits = private_key(settings["private_key"]).key_size
             yield CheckResult(True, f"Passwords are decrypted with an RSA key of {bits} bits.")
         host = urlsplit(settings["address"]).netloc
-        # Also of the form of an encrypted one: the endpoint must refuse what it cannot decrypt.
+        # It looks like an encrypted password: an endpoint that decrypts must reject it in the same way.
         password = base64.b64encode(secrets.token_bytes(256)).decode()
         try:
             log_in(keys.tenant, f"nobody-{secrets.token_hex(8)}", password, settings)
-        except VerificationFailed as refused:
-            good = refused.reason is FailureReason.CREDENTIAL_UNKNOWN
-            told = "as it should" if good else f"but with {refused.reason}, as if it knew him"
-            yield CheckResult(
-                good, f"{host} accepts AGS, and refuses a subscriber that nobody knows, {told}."
-            )
+        except VerificationFailed as error:
+            passed = error.reason is FailureReason.CREDENTIAL_UNKNOWN
+            message = f"{host} accepts the credentials of AGS and rejects an unknown subscriber"
+            yield CheckResult(passed, f"{message}." if passed else f"{message}, but as {error.reason}.")
         else:
-            yield CheckResult(False, f"{host} accepts a subscriber that nobody knows: it lets anybody in.")
+            yield CheckResult(False, f"{host} accepts an unknown subscriber: anybody could sign on.")

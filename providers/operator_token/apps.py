@@ -1,4 +1,4 @@
-"""Registers the operator token as a provider."""
+"""The app configuration of the provider `operator_token`."""
 
 from providers.apps import ProviderConfig
 

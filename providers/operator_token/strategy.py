@@ -1,4 +1,4 @@
-"""The operator token: a JWT over account and tenant, signed by the head-end with a shared secret."""
+"""The operator token strategy: a JWT with account and tenant, signed by the head-end with a shared secret."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from providers.claims import TokenSettings, check_times, identity, jti, require, string
+from providers.claims import TokenSettings, check_times, create_identity, jti, require, string
 from providers.contract import (
     CheckResult,
     Endpoint,
@@ -27,10 +27,10 @@ AUDIENCE = "ags"
 
 
 class OperatorTokenParameters(serializers.Serializer[Any]):
-    """What the head-end sends."""
+    """The parameters that a head-end sends."""
 
     OperatorAuthToken = Parameter(
-        description="A JWT over account and tenant, signed with a secret that the operator and AGS share."
+        description="A JWT with account and tenant, signed with a secret that the operator shares with AGS."
     )
 
 
@@ -52,16 +52,16 @@ class OperatorToken(Strategy):
     def verify(self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing) -> Identity:
         """Return the account of a valid token."""
         now = time.time()
-        proven = verify_jws(parameters["OperatorAuthToken"], keys, now)
-        claims = proven.claims
-        for claim, is_right, refusal in _FIXED:
-            if not is_right(require(claims, claim)):
-                raise VerificationFailed(refusal, claim)
+        verified = verify_jws(parameters["OperatorAuthToken"], keys, now)
+        claims = verified.claims
+        for claim, is_valid, reason in _FIXED_CLAIMS:
+            if not is_valid(require(claims, claim)):
+                raise VerificationFailed(reason, claim)
         expires = check_times(claims, settings, now)
         account_id = string(claims, "OpfAccountId")
         if string(claims, "OpfTenantId") != keys.tenant:
             raise VerificationFailed(FailureReason.TENANT_MISMATCH, "OpfTenantId")
-        return identity(account_id, proven.key.id, jti(claims, settings["replay"]), expires)
+        return create_identity(account_id, verified.key.id, jti(claims, settings["replay"]), expires)
 
     def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[CheckResult]:
         """List the keys in force."""
@@ -71,12 +71,12 @@ class OperatorToken(Strategy):
             yield CheckResult(passed=True, message=f"Keys in force: {', '.join(kids)}.")
         else:
             yield CheckResult(
-                passed=False, message="The tenant has no key in force: no token can be accepted."
+                passed=False, message="The tenant has no key in force, so no token can be accepted."
             )
 
 
-# claim, its rule, the refusal
-_FIXED = (
+# claim, rule, reason if it fails
+_FIXED_CLAIMS = (
     ("typ", lambda value: value == TOKEN_TYPE, FailureReason.TYPE_MISMATCH),
     ("aud", lambda value: value in (AUDIENCE, [AUDIENCE]), FailureReason.AUDIENCE_MISMATCH),
 )

@@ -1,4 +1,4 @@
-"""Registers the RADIUS server as a provider."""
+"""The app configuration of the provider `radius`."""
 
 from providers.apps import ProviderConfig
 

@@ -10,17 +10,17 @@ from providers.contract import HostField, SecretField, SessionTokenSettings, Ups
 
 PASSWORD, LINE = "password", "line"
 
-SENT = "sent"
+USERNAME_AS_SENT = "sent"
 
 
 class RADIUSSettings(SessionTokenSettings, UpstreamSettings):
-    """Server, shared secret, and rules for lines."""
+    """Server, shared secret, and settings for access lines."""
 
-    ca_certificates = None  # type: ignore[assignment] # the shared secret takes their place
+    ca_certificates = None  # type: ignore[assignment] # RADIUS uses the shared secret instead
     mode = forms.ChoiceField(
-        choices=[(PASSWORD, "username and password of a subscriber"), (LINE, "ID of a line")],
+        choices=[(PASSWORD, "Username and password of a subscriber"), (LINE, "ID of an access line")],
         initial=PASSWORD,
-        help_text="Whether Username and Password are those of a subscriber, or identify a line.",
+        help_text="What the server verifies.",
     )
     host = HostField(help_text="The name or IP address of the server.")
     port = forms.IntegerField(min_value=1, max_value=65535, initial=1812, help_text="Its UDP port.")
@@ -41,24 +41,24 @@ class RADIUSSettings(SessionTokenSettings, UpstreamSettings):
     )
     account_attribute = forms.ChoiceField(
         choices=[
-            (SENT, "the username as it was sent"),
-            ("USER_NAME", "User-Name of the answer"),
+            (USERNAME_AS_SENT, "The username as sent"),
+            ("USER_NAME", "User-Name in the response"),
             ("CHARGEABLE_USER_IDENTITY", "Chargeable-User-Identity"),
             ("CLASS", "Class"),
         ],
-        initial=SENT,
-        help_text="The source of the account ID. Use the username as sent only if the server compares case.",
+        initial=USERNAME_AS_SENT,
+        help_text="The source of the account ID. Use the username only if the server is case-sensitive.",
     )
     line_secret = SecretField(
         destination_settings=(),
         required=False,
         min_length=16,
         max_length=128,
-        help_text="For lines: the Password that the head-end sends. "
-        "The ID of a line is no secret, so something else must be.",
+        help_text="For lines: the Password that the head-end must send. "
+        "It is needed because the ID of a line is not a secret.",
     )
     line_password = SecretField(
-        # Everybody who has the shared secret can read it in transit.
+        # The shared secret encrypts it in transit.
         destination_settings=("host", "port", "shared_secret"),
         required=False,
         max_length=128,
@@ -66,9 +66,9 @@ class RADIUSSettings(SessionTokenSettings, UpstreamSettings):
     )
 
     def clean(self) -> dict[str, Any]:
-        """Require the settings of lines."""
-        given: dict[str, Any] = super().clean() or {}
+        """Require the secrets for lines in the mode `line`."""
+        cleaned: dict[str, Any] = super().clean() or {}
         for name in ("line_secret", "line_password"):
-            if given.get("mode") == LINE and not given.get(name) and name not in self.errors:
-                self.add_error(name, "With the mode line, this is needed.")
-        return given
+            if cleaned.get("mode") == LINE and not cleaned.get(name) and name not in self.errors:
+                self.add_error(name, "Required in the mode line.")
+        return cleaned

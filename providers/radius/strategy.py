@@ -22,8 +22,8 @@ from providers.contract import (
     Strategy,
     VerificationFailed,
 )
-from providers.radius.exchange import Attribute, Verdict, access_request, exchange
-from providers.radius.settings import LINE, SENT, RADIUSSettings
+from providers.radius.exchange import Attribute, ResponseCode, access_request, exchange
+from providers.radius.settings import LINE, USERNAME_AS_SENT, RADIUSSettings
 from providers.upstream import run
 
 USERNAME_BYTES = 253
@@ -31,13 +31,13 @@ PASSWORD_BYTES = 128
 
 
 class RADIUSParameters(serializers.Serializer[Any]):
-    """What the caller sends."""
+    """The parameters that callers send."""
 
     Username = Parameter(
-        description="The subscriber's username, or the ID of the line.", max_length=USERNAME_BYTES
+        description="The subscriber's username, or the ID of the access line.", max_length=USERNAME_BYTES
     )
     Password = Parameter(
-        description="The subscriber's password, or the secret of the head-end that names a line.",
+        description="The subscriber's password, or the secret that the head-end sends with the ID of a line.",
         max_length=PASSWORD_BYTES,
         password=True,
     )
@@ -62,7 +62,7 @@ class RADIUS(Strategy):
     )
 
     def verify(self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing) -> Identity:
-        """Return the account, if the server accepts the user."""
+        """Return the account if the server accepts the user."""
         username, password = parameters["Username"], parameters["Password"]
         if not _can_be_sent(username, password):
             raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)
@@ -71,33 +71,33 @@ class RADIUS(Strategy):
             if not hmac.compare_digest(password.encode(), settings["line_secret"].encode()):
                 raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)
             password = settings["line_password"]
-        verdict, said = _within(settings, partial(_ask, username, password, settings))
-        if verdict is not Verdict.ACCEPTED:
+        code, attributes = _run(settings, partial(_send, username, password, settings))
+        if code is not ResponseCode.ACCEPTED:  # AGS does not support challenges
             raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)
-        return Identity(_account(username, said, settings["account_attribute"]))
+        return Identity(_get_account_id(username, attributes, settings["account_attribute"]))
 
     def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterator[CheckResult]:
-        """Try a user who does not exist: the signed response proves that the shared secret is correct."""
+        """Send an unknown user. A signed response proves that the shared secret is correct."""
         server = f"{settings['host']}:{settings['port']}"
-        nobody, password = f"nobody-{secrets.token_hex(8)}", secrets.token_hex(16)
-        verdict, _ = _within(settings, partial(_ask, nobody, password, settings))
-        if verdict is Verdict.REJECTED:
+        username, password = f"nobody-{secrets.token_hex(8)}", secrets.token_hex(16)
+        code, _ = _run(settings, partial(_send, username, password, settings))
+        if code is ResponseCode.REJECTED:
             yield CheckResult(
-                passed=True, message=f"{server} has the same shared secret, and rejects an unknown user."
+                passed=True, message=f"{server} has the same shared secret and rejects an unknown user."
             )
         else:
             yield CheckResult(passed=False, message=f"{server} does not reject an unknown user.")
 
 
-_Answer = tuple[Verdict, Mapping[int, list[bytes]]]
+_Response = tuple[ResponseCode, Mapping[int, list[bytes]]]
 
 
-def _within(settings: Mapping[str, Any], call: Callable[[], _Answer]) -> _Answer:
+def _run(settings: Mapping[str, Any], call: Callable[[], _Response]) -> _Response:
     return run(settings["deadline"], f"{settings['host']}:{settings['port']}", call)
 
 
 def _can_be_sent(username: str, password: str) -> bool:
-    """Return whether a packet can hold the password. Servers drop a NUL at its end."""
+    """Return True if a packet can transfer both. Servers remove NUL from the end of a password."""
     try:
         sizes = len(username.encode()), len(password.encode())
     except UnicodeEncodeError:
@@ -106,17 +106,17 @@ def _can_be_sent(username: str, password: str) -> bool:
     return fits and bool(IDENTIFIER.fullmatch(username)) and "\0" not in password
 
 
-def _ask(username: str, password: str, settings: Mapping[str, Any]) -> _Answer:
-    wanted = settings["account_attribute"]
+def _send(username: str, password: str, settings: Mapping[str, Any]) -> _Response:
+    attribute = settings["account_attribute"]
     # NUL requests the Chargeable-User-Identity (RFC 4372, section 2.1).
-    more = {wanted: b"\0"} if wanted == Attribute.CHARGEABLE_USER_IDENTITY.name else {}
-    return exchange(access_request(username, password, settings, **more), settings)
+    attributes = {attribute: b"\0"} if attribute == Attribute.CHARGEABLE_USER_IDENTITY.name else {}
+    return exchange(access_request(username, password, settings, **attributes), settings)
 
 
-def _account(username: str, said: Mapping[int, list[bytes]], wanted: str) -> str:
-    if wanted == SENT:
+def _get_account_id(username: str, attributes: Mapping[int, list[bytes]], attribute: str) -> str:
+    if attribute == USERNAME_AS_SENT:
         return username
-    values = said.get(Attribute[wanted], [])
+    values = attributes.get(Attribute[attribute], [])
     if len(values) != 1:
         raise VerificationFailed(
             FailureReason.ACCOUNT_AMBIGUOUS if values else FailureReason.IDENTITY_INVALID

@@ -1,4 +1,4 @@
-"""Registers the operator's signed JWT as a provider."""
+"""The app configuration of the provider `signed_jwt`."""
 
 from providers.apps import ProviderConfig
 

@@ -9,21 +9,21 @@ from django import forms
 from providers.claims import ClaimSettings, TokenSettings
 from providers.contract import HTTPSField, UpstreamSettings
 from providers.jose import EXTERNAL_KID
-from providers.jwks import AlgorithmsField, PublicKeysField, Unusable, entered
+from providers.jwks import AlgorithmsField, PublicKeysField, UnusableKey, parse_static_keys
 
 
 class SignedJWTSettings(UpstreamSettings, ClaimSettings, TokenSettings):
-    """Keys, and rules for tokens."""
+    """Public keys, and rules for tokens."""
 
     keys_from = forms.ChoiceField(
         label="Keys",
-        choices=[("address", "From the key set address"), ("entered", "As entered below")],
+        choices=[("address", "Fetched from the key set address"), ("entered", "Entered below")],
         initial="address",
-        help_text="Where the public keys of the operator are.",
+        help_text="The source of the operator's public keys.",
     )
     key_set_address = HTTPSField(
         required=False,
-        help_text="Required if the keys are fetched: the URL of the operator's JWK Set. It is cached, and "
+        help_text="Required if the keys are fetched: the URL of the operator's JWK Set. It is cached and "
         "fetched again every few minutes.",
     )
     public_keys = PublicKeysField(
@@ -35,12 +35,12 @@ class SignedJWTSettings(UpstreamSettings, ClaimSettings, TokenSettings):
         label="Key ID",
         required=False,
         max_length=128,
-        help_text="Required for a key in PEM: its kid. A JWK contains its kid.",
+        help_text="Required for a key in PEM: the kid of the tokens. A JWK contains its kid.",
     )
     algorithms = AlgorithmsField(initial=["RS256", "ES256", "EdDSA"])
     issuer = forms.CharField(max_length=255, help_text="The required value of iss.")
     audience = forms.CharField(
-        max_length=255, help_text="The required value of aud, or of a member of the array."
+        max_length=255, help_text="The required value of aud, or of an element if aud is an array."
     )
     header_type = forms.RegexField(
         r"\A[A-Za-z0-9.+-]++\Z",
@@ -51,16 +51,16 @@ class SignedJWTSettings(UpstreamSettings, ClaimSettings, TokenSettings):
     )
 
     def clean(self) -> dict[str, Any]:
-        """Require the keys where `keys_from` says they are."""
+        """Require the setting that `keys_from` selects, and check static keys."""
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         source = {"address": "key_set_address", "entered": "public_keys"}.get(cleaned.get("keys_from", ""))
         if source is None or self.errors:
             return cleaned
         if not cleaned[source]:
-            self.add_error(source, "Required for this choice of keys.")
+            self.add_error(source, "Required for the selected source of keys.")
         elif source == "public_keys":
             try:
-                entered("", cleaned[source], cleaned["key_id"], tuple(cleaned["algorithms"]))
-            except Unusable as reason:
-                self.add_error(source, f"It {reason}.")
+                parse_static_keys("", cleaned[source], cleaned["key_id"], tuple(cleaned["algorithms"]))
+            except UnusableKey as error:
+                self.add_error(source, f"It {error}.")
         return cleaned

@@ -1,4 +1,4 @@
-"""The signed JWT: a token of the operator, signed with a private key that AGS never sees."""
+"""The signed JWT strategy: a JWT signed with a private key of the operator."""
 
 from __future__ import annotations
 
@@ -9,22 +9,30 @@ from urllib.parse import urlsplit
 
 from rest_framework import serializers
 
-from providers.claims import account, audiences, check_issuer, check_no_events, check_times, identity, jti
+from providers.claims import (
+    audiences,
+    check_issuer,
+    check_no_events,
+    check_times,
+    create_identity,
+    get_account_id,
+    jti,
+)
 from providers.contract import CheckResult, Endpoint, Example, Identity, KeyRing, Parameter, Strategy
 from providers.jose import EXTERNAL_KID, VerifiedJWS, verify_jws
-from providers.jwks import JWKSet, JWKSetReader, entered, verify_with_jwks
+from providers.jwks import JWKSet, JWKSetReader, parse_static_keys, verify_with_jwks
 from providers.signed_jwt.settings import SignedJWTSettings
 from providers.upstream import Document, Source, document
 
 
 class SignedJWTParameters(serializers.Serializer[Any]):
-    """What the caller sends."""
+    """The parameters that callers send."""
 
-    Token = Parameter(description="A JWT over the account, signed with a private key of the operator.")
+    Token = Parameter(description="A JWT with the account, signed with a private key of the operator.")
 
 
 class SignedJWT(Strategy):
-    """Verifies a JWT of the operator."""
+    """Verifies a JWT with a public key of the operator."""
 
     slug = "signed_jwt"
     label = "Signed JWT (with a private key of the operator)"
@@ -48,45 +56,50 @@ class SignedJWT(Strategy):
     def verify(self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing) -> Identity:
         """Return the account of a valid token."""
         now = time.time()
-        proven = _proven(parameters["Token"], settings, keys.tenant, now)
-        claims = proven.claims
+        claims = _verify_token(parameters["Token"], settings, keys.tenant, now).claims
         check_no_events(claims)
         check_issuer(claims, settings["issuer"])
         audiences(claims, settings["audience"])
         expires = check_times(claims, settings, now)
-        account_id = account(claims, settings, keys.tenant)
-        return identity(account_id, None, jti(claims, settings["replay"]), expires)
+        account_id = get_account_id(claims, settings, keys.tenant)
+        return create_identity(account_id, None, jti(claims, settings["replay"]), expires)
 
     def prepare(self, settings: Mapping[str, Any], keys: KeyRing) -> None:
-        """Start to fetch the JWK Set, if it is at a URL."""
+        """Start to fetch the JWK Set, unless the keys are entered."""
         if settings["keys_from"] == "address":
             _document(settings, keys.tenant).prepare()
 
     def document_urls(self, settings: Mapping[str, Any], keys: KeyRing) -> Mapping[str, str]:
-        """Return the URL of the JWK Set, if it has one."""
-        return {"key set": settings["key_set_address"]} if settings["keys_from"] == "address" else {}
+        """Return the URL of the JWK Set, unless the keys are entered."""
+        return {"JWK Set": settings["key_set_address"]} if settings["keys_from"] == "address" else {}
 
     def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[CheckResult]:
         """List the usable keys."""
         if settings["keys_from"] == "entered":
-            return _entered(settings, keys.tenant).findings("What is entered")
+            return _static_keys(settings, keys.tenant).check_results("The setting public_keys")
         host = urlsplit(settings["key_set_address"]).netloc
-        return _document(settings, keys.tenant).fetch_now().findings(f"The key set at {host}")
+        return _document(settings, keys.tenant).fetch_now().check_results(f"The JWK Set at {host}")
 
 
-def _proven(token: str, settings: Mapping[str, Any], tenant: str, now: float) -> VerifiedJWS:
+def _verify_token(token: str, settings: Mapping[str, Any], tenant: str, now: float) -> VerifiedJWS:
     media_type = settings["header_type"]
     if settings["keys_from"] == "entered":
         return verify_jws(
-            token, _entered(settings, tenant).ring, now, kid_pattern=EXTERNAL_KID, media_type=media_type
+            token,
+            _static_keys(settings, tenant).key_ring,
+            now,
+            kid_pattern=EXTERNAL_KID,
+            media_type=media_type,
         )
     return verify_with_jwks(
         _document(settings, tenant), token, now, settings["deadline"], media_type=media_type
     )
 
 
-def _entered(settings: Mapping[str, Any], tenant: str) -> JWKSet:
-    return entered(tenant, settings["public_keys"], settings["key_id"], tuple(settings["algorithms"]))
+def _static_keys(settings: Mapping[str, Any], tenant: str) -> JWKSet:
+    return parse_static_keys(
+        tenant, settings["public_keys"], settings["key_id"], tuple(settings["algorithms"])
+    )
 
 
 def _document(settings: Mapping[str, Any], tenant: str) -> Document[JWKSet]:

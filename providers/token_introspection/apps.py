@@ -1,4 +1,4 @@
-"""Registers token introspection as a provider."""
+"""The app configuration of the provider `token_introspection`."""
 
 from providers.apps import ProviderConfig
 

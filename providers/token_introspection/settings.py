@@ -34,14 +34,14 @@ class TokenIntrospectionSettings(UpstreamSettings, SessionTokenSettings):
     )
     token_type_hint = forms.ChoiceField(
         required=False,
-        choices=[("access_token", "An access token"), ("", "Nothing")],
+        choices=[("access_token", "access_token"), ("", "None")],
         initial="access_token",
         help_text="The token_type_hint of the request.",
     )
     token_type = forms.ChoiceField(
         choices=[
-            ("required", "It must say token_type Bearer"),
-            ("if_present", "It may leave token_type out"),
+            ("required", "The response must contain token_type Bearer"),
+            ("if_present", "The response may omit token_type"),
         ],
         initial="required",
         help_text="Some identity providers also accept refresh tokens, and omit token_type for them.",
@@ -56,7 +56,7 @@ class TokenIntrospectionSettings(UpstreamSettings, SessionTokenSettings):
         required=False,
         max_length=500,
         initial="",
-        help_text="The required value or member of aud. Empty: not checked.",
+        help_text="The required value of aud, or of an element if aud is an array. Empty: not checked.",
     )
     scope = forms.CharField(
         required=False,
@@ -71,7 +71,7 @@ class TokenIntrospectionSettings(UpstreamSettings, SessionTokenSettings):
         required=False,
         max_length=100,
         initial="",
-        help_text="The member of the response that must be the tenant ID. Empty: none.",
+        help_text="The member of the response that must be equal to the tenant ID. Empty: not checked.",
     )
     clock_skew = forms.IntegerField(
         min_value=0,
@@ -81,9 +81,9 @@ class TokenIntrospectionSettings(UpstreamSettings, SessionTokenSettings):
     )
 
     def clean(self) -> dict[str, Any]:
-        """Both of VSCHAR alone (RFC 6749, appendices A.1 and A.2)."""
+        """Require that client ID and secret are VSCHAR (RFC 6749, appendices A.1 and A.2)."""
         cleaned: dict[str, Any] = super().clean() or {}
         for name in ("client_id", "client_secret"):
             if not re.fullmatch("[ -~]*+", cleaned.get(name, "")):
-                self.add_error(name, "Letters, digits and signs of ASCII only.")
+                self.add_error(name, "Enter visible ASCII characters and spaces only.")
         return cleaned

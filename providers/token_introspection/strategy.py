@@ -1,4 +1,4 @@
-"""Token introspection (RFC 7662) at the operator's identity provider."""
+"""The token introspection strategy (RFC 7662): an access token of the operator's identity provider."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from providers.token_introspection.settings import TokenIntrospectionSettings
 from providers.upstream import request
 
 _TOKEN = re.compile("[ -~]++")
-"""VSCHAR, of which an access token consists (RFC 6749, appendix A.12)."""
+"""The form of an access token: VSCHAR (RFC 6749, appendix A.12)."""
 
 
 class TokenIntrospectionParameters(serializers.Serializer[Any]):
-    """What the caller sends."""
+    """The parameters that callers send."""
 
     AccessToken = Parameter(description="An access token of the operator's identity provider.")
 
 
 class TokenIntrospection(Strategy):
-    """Introspects each `AccessToken`, without a cache.
+    """Introspects each `AccessToken`.
 
-    No answer is kept: a token can be revoked at any moment, and what is granted for it outlives it.
+    Responses are not cached: a token can be revoked at any time, and a sign-on lasts longer than the token.
     """
 
     slug = "token_introspection"
@@ -67,31 +67,31 @@ class TokenIntrospection(Strategy):
         token = parameters["AccessToken"]
         if not _TOKEN.fullmatch(token):
             raise VerificationFailed(FailureReason.MALFORMED)
-        said = _introspect(token, settings)
-        if said.get("active") is not True:
+        response = _introspect(token, settings)
+        if response.get("active") is not True:
             raise VerificationFailed(FailureReason.TOKEN_INACTIVE)
-        return Identity(validate(said, settings, keys.tenant, time.time()))
+        return Identity(validate(response, settings, keys.tenant, time.time()))
 
     def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[CheckResult]:
         """Introspect a token that was never issued."""
         host = urlsplit(settings["address"]).netloc
-        said = _introspect(secrets.token_urlsafe(32), settings).get("active")
-        if said is False:
+        active = _introspect(secrets.token_urlsafe(32), settings).get("active")
+        if active is False:
             yield CheckResult(
                 True,
-                f"{host} accepts the client of AGS, and knows a token that nobody has issued as inactive.",
+                f"{host} accepts the credentials of AGS and returns active=false for an unknown token.",
             )
-        elif said is True:
+        elif active is True:
             yield CheckResult(
-                False, f"{host} calls a token active that nobody has issued: it lets anybody in."
+                False, f"{host} returns active=true for an unknown token: anybody could sign on."
             )
         else:
-            yield CheckResult(False, f"{host} answers, but does not say whether a token is active.")
+            yield CheckResult(False, f"The response of {host} does not contain active.")
         if not (settings["audience"] or settings["scope"]):
             yield CheckResult(
                 None,
                 "Neither audience nor scope is set: "
-                "a token that was made for another service of the operator is accepted as well.",
+                "tokens issued for other services of the operator are accepted too.",
             )
 
 
@@ -107,9 +107,9 @@ def _introspect(token: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     else:
         pair = ":".join(map(quote_plus, client)).encode()
         headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
-    answer = request("POST", settings["address"], settings, headers=headers, body=urlencode(form).encode())
-    if answer.status == 400 and answer.json_object().get("error") == "unsupported_token_type":
-        return {"active": False}  # some servers respond so to unknown tokens (RFC 7009)
-    if answer.status != 200:
-        raise answer.unavailable()
-    return answer.json_object()
+    response = request("POST", settings["address"], settings, headers=headers, body=urlencode(form).encode())
+    if response.status == 400 and response.json_object().get("error") == "unsupported_token_type":
+        return {"active": False}  # from some servers, for an unknown token (RFC 7009, section 2.2.1)
+    if response.status != 200:
+        raise response.unavailable()
+    return response.json_object()

@@ -1,7 +1,7 @@
 """Requests to upstreams: with a deadline, limited concurrency, and only to allowed addresses.
 
-What a provider uses: `request` for HTTP, `document` for what is fetched in the background and kept, `run`,
-`resolve_addresses` and `tls_context` for any other protocol.
+Providers use `request` for HTTP, `document` for documents that are fetched in the background and cached, and
+`run`, `resolve_addresses` and `tls_context` for other protocols.
 """
 
 from providers.upstream.address import resolve_addresses

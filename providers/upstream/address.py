@@ -1,6 +1,6 @@
 """The addresses that AGS may connect to.
 
-A setting that leads into the inside of a network would make AGS the hand of whoever may edit it.
+Without this check, anybody who may edit a service could make AGS send requests into a private network (SSRF).
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from providers.contract import UpstreamFailure, UpstreamUnavailable
 def resolve_addresses(host: str, port: int) -> list[str]:
     """Return the allowed addresses (IPv4 or IPv6, as text) of `host`, in the resolver's order.
 
-    To connect to one of these, and not to the name, is what keeps a name that changes its mind from leading
-    elsewhere. May wait as long as the resolver does: call it inside `run`. Raises `UpstreamUnavailable`.
+    Connect to one of these addresses, not to the name: the name could resolve to another address the next
+    time (DNS rebinding). Blocks until the resolver responds, so call it inside `run`.
+
+    Raises `UpstreamUnavailable`.
     """
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         raise UpstreamUnavailable(UpstreamFailure.UNREACHABLE, "its name could not be resolved") from None
-    addresses = list(dict.fromkeys(str(one[4][0]) for one in found))
+    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
     allowed = [address for address in addresses if _is_allowed(address)]
     if not allowed:
         raise UpstreamUnavailable(UpstreamFailure.ADDRESS_FORBIDDEN)
@@ -31,7 +33,7 @@ def resolve_addresses(host: str, port: int) -> list[str]:
 
 
 def _is_allowed(text: str) -> bool:
-    address = _reached(ip_address(text.partition("%")[0]))
+    address = _embedded_ipv4(ip_address(text.partition("%")[0]))
     if any(address in network for network in settings.AGS_PRIVATE_UPSTREAMS):
         return True
     return not (_is_isatap(address) or any(address in network for network in _PRIVATE))
@@ -40,17 +42,17 @@ def _is_allowed(text: str) -> bool:
 _MAPPED, _NAT64 = ip_network("::ffff:0:0/96"), ip_network("64:ff9b::/96")
 
 
-def _reached(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """Return the IPv4 address that an IPv6 address stands for (RFC 4291, section 2.5.5.2; RFC 6052)."""
+def _embedded_ipv4(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """Return the embedded IPv4 address, if there is one (RFC 4291, section 2.5.5.2; RFC 6052)."""
     if address in _MAPPED or address in _NAT64:
         return IPv4Address(int(address) & 0xFFFFFFFF)
     return address
 
 
 def _is_isatap(address: IPv4Address | IPv6Address) -> bool:
-    """Return whether the interface identifier leads to an IPv4 address of the site (RFC 5214, section 6.1).
+    """Return True if the interface identifier embeds an IPv4 address (ISATAP; RFC 5214, section 6.1).
 
-    Two bits of it are not compared: universal or local, individual or group.
+    The universal/local and individual/group bits are ignored.
     """
     return address.version == 6 and int(address) >> 32 & 0xFCFFFFFF == 0x5EFE
 
@@ -62,7 +64,7 @@ _PRIVATE = [
         "10.0.0.0/8",  # private use
         "100.64.0.0/10",  # carrier-grade NAT; Alibaba Cloud's metadata server
         "127.0.0.0/8",  # loopback
-        "168.63.129.16/32",  # Azure's wire server: a public address, in no registry
+        "168.63.129.16/32",  # Azure's WireServer: a public address, in no registry
         "169.254.0.0/16",  # link-local; metadata servers of most clouds
         "172.16.0.0/12",  # private use
         "192.0.0.0/24",  # IETF protocol assignments; Oracle Cloud's metadata server
@@ -76,20 +78,20 @@ _PRIVATE = [
         "198.51.100.0/24",  # documentation
         "203.0.113.0/24",  # documentation
         "224.0.0.0/3",  # multicast, reserved, broadcast
-        # Only 2000::/3 is assigned as public (RFC 4291, section 2.4). All else is private: local and
+        # Only 2000::/3 is assigned as public (RFC 4291, section 2.4). Everything else is private: local and
         # multicast addresses, metadata servers at fd00:ec2::254 and fd20:ce::254, local NAT64 (RFC 8215).
         "::/3",
         "2001::/23",  # IETF protocol assignments: Teredo, ORCHID, benchmarks
         "2001:db8::/32",  # documentation
-        "2002::/16",  # 6to4, which leads to any IPv4 address
+        "2002::/16",  # 6to4, which embeds any IPv4 address
         "2620:4f:8000::/48",  # AS112
         "3fff::/20",  # documentation
         "4000::/2",
         "8000::/1",
     )
 ]
-"""The IANA registries of special-purpose IPv4 and IPv6 addresses, and what clouds serve to their machines.
+"""The IANA registries of special-purpose IPv4 and IPv6 addresses, and metadata servers of clouds.
 
-A network is here as a whole even where the registry calls a part of it globally reachable: no operator's
-server is in one. `ipaddress.is_global` is not used, for its answer differs between versions of Python.
+A network is listed as a whole even if the registry calls a part of it globally reachable: no operator's
+server is in one. `ipaddress.is_global` is not used because its result depends on the version of Python.
 """

@@ -1,7 +1,7 @@
 """Bulkheads: limits for the number of concurrent calls to upstreams.
 
-A request that waits for an upstream blocks a thread. The limits keep slots for other upstreams, and threads
-for strategies without upstream, if an upstream does not respond.
+A request that waits for an upstream blocks a thread. If an upstream does not respond, the limits keep slots
+free for other upstreams, and threads free for strategies without an upstream.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import TypeVar
 from providers.contract import UpstreamFailure, UpstreamUnavailable
 
 MAX_CONCURRENT_CALLS = 16
-"""Concurrent calls in one process. `manage.py serve` has that many more threads for strategies."""
+"""Per process. `manage.py serve` adds that many threads to those for strategies."""
 
 MAX_CALLS_PER_UPSTREAM = 8
-"""Concurrent calls to one upstream, so that a second one still gets slots."""
+"""Less than `MAX_CONCURRENT_CALLS`, so that one upstream cannot take all slots."""
 
 _T = TypeVar("_T")
 
@@ -35,11 +35,11 @@ class Bulkhead:
     @contextmanager
     def slot(self, upstream: str) -> Iterator[None]:
         """Hold a slot. Raises `UpstreamUnavailable(OVERLOADED)` if none is free."""
-        self._enter(upstream)
+        self._acquire(upstream)
         try:
             yield
         finally:
-            self._leave(upstream)
+            self._release(upstream)
 
     def run(self, deadline: float, upstream: str, call: Callable[[], _T]) -> _T:
         """Call `call` in a thread and return its result. Raises what `call` raises.
@@ -48,26 +48,26 @@ class Bulkhead:
         `deadline` seconds. The call then continues and keeps its slot, so it must also limit its own time.
         This limit is for what the call cannot limit, such as name resolution.
         """
-        self._enter(upstream)
-        # The slot is free when the call ends, not when its caller stops waiting.
+        self._acquire(upstream)
+        # Released when the call ends, not when its caller stops waiting.
         try:
             future = self._threads.submit(call)
-        except RuntimeError:  # the machine has no thread left, or the process ends
-            self._leave(upstream)
+        except RuntimeError:  # no thread can be started, or the process exits
+            self._release(upstream)
             raise UpstreamUnavailable(UpstreamFailure.OVERLOADED) from None
-        future.add_done_callback(lambda _: self._leave(upstream))
+        future.add_done_callback(lambda _: self._release(upstream))
         try:
             return future.result(deadline)
         except TimeoutError:
             raise UpstreamUnavailable(UpstreamFailure.TIMEOUT) from None
 
-    def _enter(self, upstream: str) -> None:
+    def _acquire(self, upstream: str) -> None:
         with self._lock:
             if self._taken.total() >= MAX_CONCURRENT_CALLS or self._taken[upstream] >= MAX_CALLS_PER_UPSTREAM:
                 raise UpstreamUnavailable(UpstreamFailure.OVERLOADED)
             self._taken[upstream] += 1
 
-    def _leave(self, upstream: str) -> None:
+    def _release(self, upstream: str) -> None:
         with self._lock:
             self._taken[upstream] -= 1
             if not self._taken[upstream]:
@@ -75,7 +75,7 @@ class Bulkhead:
 
 
 foreground = Bulkhead()
-"""For the calls of requests. Each blocks a thread for strategies."""
+"""For calls while a request is handled. Each blocks a thread for strategies."""
 
 background = Bulkhead()
 """For fetching documents. A request that waits for one holds a slot of `foreground`."""

@@ -1,7 +1,7 @@
 """Documents of upstreams, such as JWK Sets: fetched in the background and cached.
 
 A request waits for a document only if the cache has no usable copy: the first time, if no request has used
-the document for `FRESH_FOR`, or to find a key that has just been published.
+the document for `MAX_AGE` seconds, or to find a key that has just been published.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from providers.contract import UpstreamFailure, UpstreamUnavailable
 from providers.upstream.bulkhead import background, foreground
 from providers.upstream.http import host_and_port, request
 
-FRESH_FOR = 300.0
-"""Seconds after which a copy must be fetched again before it is used."""
+MAX_AGE = 300.0
+"""Seconds. An older copy must be fetched again before it is used."""
 
-EARLY = 240.0
-"""Seconds after which a document in use is fetched again in the background."""
+REFRESH_AGE = 240.0
+"""Seconds. Using an older copy starts to fetch the document in the background."""
 
-KEPT_FOR = 24 * 3600.0
-"""Seconds for which the last copy is used while the upstream is unavailable."""
+MAX_STALE_AGE = 24 * 3600.0
+"""Seconds. While the upstream is unavailable, an older copy is used up to this age (RFC 5861, section 4)."""
 
-GAP = 10.0
-"""Minimum seconds between two fetches."""
+MIN_FETCH_INTERVAL = 10.0
+"""Seconds between the starts of two fetches."""
 
-BUSY_GAP = 1.0
-"""Minimum seconds to the next fetch if the bulkhead was full: no request was sent."""
+OVERLOAD_RETRY_INTERVAL = 1.0
+"""Seconds from a fetch that sent no request, because the bulkhead was full, to the next."""
 
 LIMIT = 256 * 1024
 """Maximum bytes of a document."""
@@ -59,7 +59,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The outcome of fetching. Times are in seconds since the epoch; None: never."""
+    """The last successful and the last failed fetch. Times are in seconds since the epoch; None: never."""
 
     good_at: float | None = None
     failed_at: float | None = None
@@ -77,42 +77,43 @@ class Document(Generic[_T]):
         self._upstream = host_and_port(source.url)
         self._lock = threading.Lock()
         self._copy: _T | None = None
-        self._good_at = self._begun_at = float("-inf")
-        self._failed: UpstreamUnavailable | None = None
+        self._good_at = self._fetch_started_at = float("-inf")
+        self._error: UpstreamUnavailable | None = None
         self._fetch: Future[None] | None = None
 
     def current(self, wait: float | None = None) -> _T:
         """Return the document. Raises `UpstreamUnavailable`.
 
-        If it must be fetched first, wait for at most `wait` seconds, by default the deadline of the source.
+        If it must be fetched first, waits for at most `wait` seconds, by default the deadline of the source.
         """
         with self._lock:
             age = time.monotonic() - self._good_at
-            fetch = self._fetch_if_due() if age >= EARLY else None
+            fetch = self._fetch_if_due() if age >= REFRESH_AGE else None
             # While the upstream is unavailable, no request waits for another failed fetch.
-            if self._copy is not None and (age < FRESH_FOR or (self._failed and age < KEPT_FOR)):
+            if self._copy is not None and (age < MAX_AGE or (self._error and age < MAX_STALE_AGE)):
                 return self._copy
-        outage = self._wait(fetch, wait)
+        wait_error = self._wait(fetch, wait)
         with self._lock:
-            if self._copy is not None and time.monotonic() - self._good_at < KEPT_FOR:
+            if self._copy is not None and time.monotonic() - self._good_at < MAX_STALE_AGE:
                 return self._copy
-            told = self._failed or outage or UpstreamUnavailable(UpstreamFailure.TIMEOUT)
-        # A new exception each time: a shared one would keep the frames of all requests.
-        raise UpstreamUnavailable(told.failure, told.detail)
+            error = self._error or wait_error or UpstreamUnavailable(UpstreamFailure.TIMEOUT)
+        # A new exception each time: the traceback of a shared one would keep the frames of all requests.
+        raise UpstreamUnavailable(error.failure, error.detail)
 
-    def refreshed(self, than: _T, wait: float | None = None) -> _T:
-        """Return a newer document than `than`, which lacks a key.
+    def refresh(self, outdated: _T, wait: float | None = None) -> _T:
+        """Return a newer copy than `outdated`, for example because that lacks a key.
 
-        Fetches at most once, and not within `GAP` of the last fetch. Returns `than` if there is none.
+        Fetches at most once, and not within `MIN_FETCH_INTERVAL` of the last fetch. Returns `outdated` if
+        there is no newer copy.
         """
         with self._lock:
-            fetch = self._fetch_if_due() if self._copy is than else None
+            fetch = self._fetch_if_due() if self._copy is outdated else None
         self._wait(fetch, wait)
         with self._lock:
-            return than if self._copy is None else self._copy
+            return outdated if self._copy is None else self._copy
 
     def prepare(self) -> None:
-        """Start to fetch the document if there is no copy. Returns at once."""
+        """Start to fetch the document if there is no copy. Returns immediately."""
         with self._lock:
             if self._copy is None:
                 self._fetch_if_due()
@@ -121,29 +122,29 @@ class Document(Generic[_T]):
         """Fetch and return the document, even if there is a copy. Raises `UpstreamUnavailable`."""
         try:
             copy = self._load()
-            self._keep(copy)
-        except UpstreamUnavailable as outage:
-            self._fail(outage)
+            self._store_copy(copy)
+        except UpstreamUnavailable as error:
+            self._store_failure(error)
             raise
         finally:
-            self._tell()
+            self._send_signal()
         return copy
 
     def _fetch_if_due(self) -> Future[None] | None:
         """Return the fetch in progress; start one if it is due. Requires the lock."""
         now = time.monotonic()
-        if self._fetch is None and now - self._begun_at >= GAP:
-            self._fetch, self._begun_at = Future(), now
+        if self._fetch is None and now - self._fetch_started_at >= MIN_FETCH_INTERVAL:
+            self._fetch, self._fetch_started_at = Future(), now
             name = f"document {self._upstream}"
             thread = threading.Thread(target=self._run, args=[self._fetch], name=name, daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # the machine has no thread left
-                self._fetch, self._failed = None, UpstreamUnavailable(UpstreamFailure.OVERLOADED)
+            except RuntimeError:  # no thread can be started
+                self._fetch, self._error = None, UpstreamUnavailable(UpstreamFailure.OVERLOADED)
         return self._fetch
 
     def _wait(self, fetch: Future[None] | None, seconds: float | None) -> UpstreamUnavailable | None:
-        """Wait for the end of a fetch. Return why it could not be awaited."""
+        """Wait for a fetch to end. Return an error if this takes too long, or if no slot is free."""
         if fetch is None:
             return None
         try:
@@ -151,47 +152,47 @@ class Document(Generic[_T]):
                 fetch.result(self.source.deadline if seconds is None else seconds)
         except TimeoutError:
             return UpstreamUnavailable(UpstreamFailure.TIMEOUT)
-        except UpstreamUnavailable as busy:
-            return busy
+        except UpstreamUnavailable as error:
+            return error
         return None
 
     def _run(self, fetch: Future[None]) -> None:
         try:
-            self._keep(self._load())
-        except UpstreamUnavailable as outage:
-            self._fail(outage)
-            if outage.failure is UpstreamFailure.OVERLOADED:
-                self._begun_at += BUSY_GAP - GAP
-        except Exception as error:  # noqa: BLE001 - whatever a document does to its parser, fetching goes on
+            self._store_copy(self._load())
+        except UpstreamUnavailable as error:
+            self._store_failure(error)
+            if error.failure is UpstreamFailure.OVERLOADED:
+                self._fetch_started_at += OVERLOAD_RETRY_INTERVAL - MIN_FETCH_INTERVAL
+        except Exception as error:  # noqa: BLE001 - a bug in a parser must not stop later fetches
             log.error("document cannot be parsed: %s", type(error).__name__)
-            self._fail(UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID))
+            self._store_failure(UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID))
         with self._lock:
             self._fetch = None
         fetch.set_result(None)
-        # Last: requests must not wait for the receivers of the signal.
-        self._tell()
+        # After set_result: requests must not wait for the receivers of the signal.
+        self._send_signal()
 
     def _load(self) -> _T:
         source = self.source
         limits = {"deadline": source.deadline, "ca_certificates": source.ca_certificates}
         headers = {"Accept": "application/json"}
-        answer = request("GET", source.url, limits, headers=headers, limit=LIMIT, bulkhead=background)
-        if answer.status != 200:
-            raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, f"it answers {answer.status}")
-        return self._parse(answer.body)
+        response = request("GET", source.url, limits, headers=headers, limit=LIMIT, bulkhead=background)
+        if response.status != 200:
+            raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, f"it responds with {response.status}")
+        return self._parse(response.body)
 
-    def _keep(self, copy: _T) -> None:
+    def _store_copy(self, copy: _T) -> None:
         with self._lock:
-            self._copy, self._failed = copy, None
+            self._copy, self._error = copy, None
             self._good_at = time.monotonic()
             self.health = Health(time.time(), self.health.failed_at)
 
-    def _fail(self, outage: UpstreamUnavailable) -> None:
+    def _store_failure(self, error: UpstreamUnavailable) -> None:
         with self._lock:
-            self._failed = UpstreamUnavailable(outage.failure, outage.detail)
-            self.health = Health(self.health.good_at, time.time(), outage.failure, str(outage))
+            self._error = UpstreamUnavailable(error.failure, error.detail)
+            self.health = Health(self.health.good_at, time.time(), error.failure, str(error))
 
-    def _tell(self) -> None:
+    def _send_signal(self) -> None:
         fetched.send_robust(sender=Document, document=self)
 
 
@@ -199,6 +200,6 @@ class Document(Generic[_T]):
 def document(source: Source, parse: Callable[[bytes], Any]) -> Document[Any]:
     """Return the document of a source: the same object for equal sources and equal `parse`.
 
-    `parse` takes the bytes. It raises `UpstreamUnavailable(RESPONSE_INVALID)` if they are not valid.
+    `parse` receives the bytes. It raises `UpstreamUnavailable(RESPONSE_INVALID)` if they are not valid.
     """
     return Document(source, parse)

@@ -26,7 +26,7 @@ LIMIT = 64 * 1024
 """Default maximum bytes of a response."""
 
 IDLE = 4.0
-"""Seconds for which an idle connection is kept: less than the keep-alive of servers."""
+"""Seconds for which an idle connection is kept: less than the usual keep-alive timeout of servers."""
 
 
 def request(
@@ -39,16 +39,14 @@ def request(
     limit: int = LIMIT,
     bulkhead: Bulkhead = foreground,
 ) -> Response:
-    """Return the answer of an https address to one request.
+    """Send one request to an https URL and return the response.
 
-    `settings` are those of `UpstreamSettings`: the deadline in seconds, and whom to trust. Raises
-    `UpstreamUnavailable`, also for an answer that redirects, is compressed, or is larger than `limit` bytes.
+    `settings` are those of `UpstreamSettings`: `deadline` in seconds, and `ca_certificates`. Raises
+    `UpstreamUnavailable`, also if the response redirects, is compressed, or is larger than `limit` bytes.
     """
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.hostname:
-        raise UpstreamUnavailable(
-            UpstreamFailure.ADDRESS_FORBIDDEN, "its address does not begin with https://"
-        )
+        raise UpstreamUnavailable(UpstreamFailure.ADDRESS_FORBIDDEN, "its URL does not begin with https://")
     deadline: float = settings["deadline"]
     call = _Call(method, url, settings["ca_certificates"], headers or {}, body, limit, deadline)
     return bulkhead.run(deadline, host_and_port(url), call)
@@ -66,14 +64,14 @@ class _Call:
 
     method: str
     url: str
-    authorities: str
+    ca_certificates: str
     headers: Mapping[str, str]
     body: bytes
     limit: int
     deadline: float
 
     def __call__(self) -> Response:
-        _own.ends = time.monotonic() + self.deadline
+        _current_call.ends = time.monotonic() + self.deadline
         sent = {"Accept-Encoding": "identity", "User-Agent": "AGS", **self.headers}
         if self.body:
             sent["Content-Length"] = str(len(self.body))
@@ -84,8 +82,8 @@ class _Call:
             content=self.body,
             extensions={"timeout": {"pool": self.deadline}},
         )
-        with _outages():
-            response = _pool(self.authorities).handle_request(request)
+        with _translate_errors():
+            response = _pool(self.ca_certificates).handle_request(request)
             try:
                 return self._read(response)
             finally:
@@ -101,7 +99,8 @@ class _Call:
             )
         if headers.get("content-encoding", "identity") != "identity":
             raise UpstreamUnavailable(
-                UpstreamFailure.RESPONSE_INVALID, "its answer is compressed, which AGS has not asked for"
+                UpstreamFailure.RESPONSE_INVALID,
+                "its response is compressed, although AGS did not accept that",
             )
         body = bytearray()
         for chunk in response.iter_stream():
@@ -109,16 +108,16 @@ class _Call:
             if len(body) > self.limit:
                 raise UpstreamUnavailable(UpstreamFailure.RESPONSE_TOO_LARGE)
         stream: _Stream = response.extensions["network_stream"]
-        if _has_more(self.method, bytes(stream.received)):
-            # Kept, the connection would answer the next request, of somebody else, with what is left over.
+        if _has_trailing_data(self.method, bytes(stream.received)):
+            # On a reused connection, this data would be read as the response to the next request.
             stream.close()
-            raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, "its answer is longer than it says")
-        # RFC 8259, section 8.1, lets a reader ignore a byte order mark.
+            raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, "data follows its response")
+        # RFC 8259, section 8.1, allows parsers to ignore a byte order mark.
         return Response(response.status, headers, bytes(body).removeprefix(BOM_UTF8))
 
 
-def _has_more(method: str, received: bytes) -> bool:
-    """Return whether data follows the response. httpcore2 does not report it, so h11 parses it again."""
+def _has_trailing_data(method: str, received: bytes) -> bool:
+    """Return True if data follows the response. httpcore2 does not report it, so h11 parses it again."""
     reader = h11.Connection(h11.CLIENT)
     reader.send(h11.Request(method=method, target="/", headers=[("Host", "")]))
     reader.send(h11.EndOfMessage())
@@ -126,12 +125,12 @@ def _has_more(method: str, received: bytes) -> bool:
     while (event := reader.next_event()) is not h11.NEED_DATA:
         if isinstance(event, h11.EndOfMessage):
             return bool(reader.trailing_data[0])
-    return False  # it ends with the connection
+    return False  # the body ends when the connection closes
 
 
 @contextmanager
-def _outages() -> Iterator[None]:
-    """Translate the exceptions of the library."""
+def _translate_errors() -> Iterator[None]:
+    """Convert the exceptions of httpcore2."""
     try:
         yield
     except httpcore2.TimeoutException:
@@ -139,30 +138,32 @@ def _outages() -> Iterator[None]:
     except httpcore2.NetworkError:
         raise UpstreamUnavailable(UpstreamFailure.UNREACHABLE) from None
     except httpcore2.ProtocolError:
-        raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, "its answer is not valid HTTP") from None
+        raise UpstreamUnavailable(
+            UpstreamFailure.RESPONSE_INVALID, "its response is not valid HTTP"
+        ) from None
 
 
 @lru_cache(maxsize=256)
-def _pool(authorities: str) -> httpcore2.ConnectionPool:
+def _pool(ca_certificates: str) -> httpcore2.ConnectionPool:
     """Return the connection pool for servers with the same CA certificates."""
     return httpcore2.ConnectionPool(
-        tls_context(authorities),
+        tls_context(ca_certificates),
         max_connections=MAX_CONCURRENT_CALLS,
         keepalive_expiry=IDLE,
         network_backend=_Network(),
     )
 
 
-# When the call of this thread must have ended.
-_own = threading.local()
+# `ends` is the time (`time.monotonic()`) by which the call of this thread must end.
+_current_call = threading.local()
 
 
-def _left() -> float:
-    """Return the seconds that are left: a server that sends slowly gets no extra time."""
-    left: float = _own.ends - time.monotonic()
-    if left <= 0:
+def _remaining_seconds() -> float:
+    """Return the seconds until the deadline of the call. Raises `ReadTimeout` if it has passed."""
+    seconds: float = _current_call.ends - time.monotonic()
+    if seconds <= 0:
         raise httpcore2.ReadTimeout
-    return left
+    return seconds
 
 
 class _Network(httpcore2.NetworkBackend):
@@ -173,40 +174,40 @@ class _Network(httpcore2.NetworkBackend):
         *others, last = resolve_addresses(host, port)
         for address in others:
             try:
-                return _Stream(backend.connect_tcp(address, port, _left() / 2))
+                return _Stream(backend.connect_tcp(address, port, _remaining_seconds() / 2))
             except (httpcore2.NetworkError, httpcore2.ConnectTimeout):
                 continue
-        return _Stream(backend.connect_tcp(last, port, _left()))
+        return _Stream(backend.connect_tcp(last, port, _remaining_seconds()))
 
 
 class _Stream(httpcore2.NetworkStream):
-    """A connection on which each step has the time that is left of the whole.
+    """A connection that applies the deadline of the call to every operation, instead of a timeout.
 
-    `received` is the answer to what was written last.
+    `received` is what the server sent since the last write.
     """
 
-    def __init__(self, wire: httpcore2.NetworkStream) -> None:
-        self._wire, self.received = wire, bytearray()
+    def __init__(self, inner: httpcore2.NetworkStream) -> None:
+        self._inner, self.received = inner, bytearray()
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        data = self._wire.read(max_bytes, _left())
+        data = self._inner.read(max_bytes, _remaining_seconds())
         self.received += data
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self.received.clear()
-        self._wire.write(buffer, _left())
+        self._inner.write(buffer, _remaining_seconds())
 
     def close(self) -> None:
-        self._wire.close()
+        self._inner.close()
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore2.NetworkStream:
         try:
-            return _Stream(self._wire.start_tls(ssl_context, server_hostname, _left()))
+            return _Stream(self._inner.start_tls(ssl_context, server_hostname, _remaining_seconds()))
         except httpcore2.TimeoutException:
-            # For the library it is no connection before TLS has begun, so nobody else closes it.
+            # httpcore2 closes a connection only after TLS has started.
             self.close()
             raise
         except httpcore2.ConnectError as error:
@@ -215,9 +216,9 @@ class _Stream(httpcore2.NetworkStream):
                     raise UpstreamUnavailable(UpstreamFailure.CERTIFICATE_UNTRUSTED) from None
                 case ssl.SSLError():
                     raise UpstreamUnavailable(
-                        UpstreamFailure.RESPONSE_INVALID, "it does not speak TLS as it should"
+                        UpstreamFailure.RESPONSE_INVALID, "its TLS handshake is invalid"
                     ) from None
             raise
 
     def get_extra_info(self, info: str) -> Any:
-        return self._wire.get_extra_info(info)
+        return self._inner.get_extra_info(info)

@@ -28,15 +28,15 @@ class Response:
         except NotStrictJSON:
             value = None
         if not isinstance(value, dict):
-            raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, "its answer is no JSON object")
+            raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, "its response is not a JSON object")
         return value
 
     def unavailable(self) -> UpstreamUnavailable:
-        """Return the error that an unexpected status means."""
+        """Return the exception for an unexpected status."""
         if self.status in {401, 403}:
             return UpstreamUnavailable(UpstreamFailure.CREDENTIALS_REJECTED)
-        away = self.status == 429 or self.status >= 500
+        is_temporary = self.status == 429 or self.status >= 500
         return UpstreamUnavailable(
-            UpstreamFailure.UNREACHABLE if away else UpstreamFailure.RESPONSE_INVALID,
-            f"it answers {self.status}",
+            UpstreamFailure.UNREACHABLE if is_temporary else UpstreamFailure.RESPONSE_INVALID,
+            f"it responds with {self.status}",
         )

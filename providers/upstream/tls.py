@@ -9,11 +9,11 @@ from typing import Any
 class SSLSocket(ssl.SSLSocket):
     """Closes a connection that the other side has reset.
 
-    `SSLContext.wrap_socket` reads from it before TLS begins, and leaves the socket open if that fails.
+    `SSLContext.wrap_socket` reads from the connection before TLS starts, and does not close it on an error.
     """
 
     def recv(self, *args: Any) -> bytes:
-        """Return the bytes received."""
+        """Receive bytes as `ssl.SSLSocket.recv` does."""
         try:
             return super().recv(*args)
         except ConnectionError:
@@ -21,13 +21,13 @@ class SSLSocket(ssl.SSLSocket):
             raise
 
 
-def tls_context(authorities: str) -> ssl.SSLContext:
-    """Return a context that trusts only these CA certificates (PEM), or those of the system if empty.
+def tls_context(ca_certificates: str) -> ssl.SSLContext:
+    """Return a context that trusts only these CA certificates (PEM); empty: those of the operating system.
 
-    An intermediate CA certificate may be trusted without its issuer, as in most other clients and by default
-    from Python 3.13.
+    An intermediate CA certificate can be trusted without its issuer, as in most other clients and by default
+    since Python 3.13.
     """
-    context = ssl.create_default_context(cadata=authorities or None)
+    context = ssl.create_default_context(cadata=ca_certificates or None)
     context.sslsocket_class = SSLSocket
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context

@@ -34,26 +34,42 @@ NAMES: Mapping[str, Mapping[str, str]] = {
     },
     "providers.jose": {
         "FOREIGN_KID": "EXTERNAL_KID",
+        "PUBLIC_KEYS": "PUBLIC_KEY_TYPES",
         "Proven": "VerifiedJWS",
+        "canonical": "decode_base64url",
         "prove": "verify_jws",
     },
     "providers.claims": {
         "LIFETIME_AT_MOST": "MAX_LIFETIME",
+        "account": "get_account_id",
         "demand_issuer": "check_issuer",
         "demand_no_events": "check_no_events",
         "expiry": "check_times",
+        "identity": "create_identity",
         "moment": "numeric_date",
         "present": "require",
         "text": "string",
     },
     "providers.jwks": {
+        "KEYS_AT_MOST": "MAX_KEYS",
         "KeySet": "JWKSet",
         "KeySetReader": "JWKSetReader",
-        "entered": "entered",  # the function: the package also has a module of this name, which has moved
+        "Unusable": "UnusableKey",
+        "demand_strength": "check_strength",
+        "entered": "parse_static_keys",  # the function: the package also has a module of this name
+        "key_of": "parse_jwk",
+        "key_set": "parse_jwk_set",  # the function, as above
         "prove_by": "verify_with_jwks",
+        "ring": "create_key_ring",
+        "trusted": "create_trusted_key",
     },
     "providers.upstream": {
         "Answer": "Response",
+        "BUSY_GAP": "OVERLOAD_RETRY_INTERVAL",
+        "EARLY": "REFRESH_AGE",
+        "FRESH_FOR": "MAX_AGE",
+        "GAP": "MIN_FETCH_INTERVAL",
+        "KEPT_FOR": "MAX_STALE_AGE",
         "PLACES": "MAX_CONCURRENT_CALLS",
         "PLACES_OF_ONE": "MAX_CALLS_PER_UPSTREAM",
         "Room": "Bulkhead",
@@ -89,15 +105,20 @@ MEMBERS: Mapping[str, Mapping[str, str]] = {
     },
     "providers.contract.UpstreamUnavailable": {"outage": "failure"},
     "providers.contract.VerificationFailed": {"refusal": "reason"},
+    "providers.jwks.JWKSet": {"findings": "check_results", "ring": "key_ring"},
     "providers.upstream.Bulkhead": {"place": "slot", "within": "run"},
-    "providers.upstream.Document": {"newer": "refreshed"},
+    "providers.upstream.Document": {"newer": "refresh"},
     "providers.upstream.Health": {"outage": "failure"},
     "providers.upstream.Response": {"outage": "unavailable"},
 }
 """Attributes of classes of version 2, and keyword arguments of their constructors."""
 
 KEYWORDS: Mapping[str, Mapping[str, str]] = {
+    "providers.claims.create_identity": {"once": "replay_id"},
     "providers.jose.verify_jws": {"kids": "kid_pattern"},
+    "providers.jwks.check_results": {"whose": "subject"},
+    "providers.upstream.refresh": {"than": "outdated"},
     "providers.upstream.request": {"room": "bulkhead"},
+    "providers.upstream.tls_context": {"authorities": "ca_certificates"},
 }
 """Keyword arguments of functions and methods of version 2."""

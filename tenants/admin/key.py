@@ -70,8 +70,8 @@ class KeyAdmin(KeySecretAdmin, RevokeIssuedAdmin):
             title="Revoke key {row.kid} of {row.tenant_id}?",
             consequences=(
                 "Every token that {row.tenant_id} signs with {row.kid} is refused from now on.",
-                "Sign-ons with tokens that it signed continue. To end them as well, choose “Revoke everything "
-                "issued” afterwards.",
+                "Sign-ons with tokens that it signed continue. To end them as well, choose “Revoke "
+                "everything issued” afterwards.",
                 "This cannot be undone: a revoked key stays revoked.",
             ),
             details=_describe_other_keys,

@@ -55,8 +55,8 @@ NOT_JSON = body_malformed("it is not well-formed JSON")
 NOT_AN_OBJECT = body_malformed("it is another JSON value")
 TOO_DEEP = body_malformed("it is nested deeper than 32 levels")
 NOT_UTF_8 = body_malformed("it is not UTF-8")
-TWICE = body_malformed("a member is given twice")
-UNSTORABLE = body_malformed("it holds a NUL or half of a surrogate pair")
+TWICE = body_malformed("it has a duplicate member")
+UNSTORABLE = body_malformed("it contains NUL or a lone surrogate")
 SHAPE = refusal(
     400,
     40006,

@@ -86,8 +86,8 @@ def test_it_is_held_to_what_every_provider_must_keep(tmp_path: Path, options: li
     its_own["DATABASE_URL"] = f"sqlite:///{tmp_path / 'x.sqlite3'}"
     pytest_here = [sys.executable, "-m", "pytest", "-n0", "-vv"]
     said = run(ROOT, *pytest_here, "tests/providers/test_acceptance.py", "-k", "coupon", **its_own)
-    assert "::test_it_declares_what_it_is[coupon] PASSED" in said
-    met = "::test_from_an_upstream_of_no_use_nobody_gets_an_identity[coupon: answers a redirect] PASSED"
+    assert "::test_declarations_are_complete[coupon] PASSED" in said
+    met = "::test_an_unusable_upstream_yields_no_identity[coupon: answers a redirect] PASSED"
     assert (met in said) == ("--upstream" in options)
     said = run(ROOT, *pytest_here, "-c", "pyproject.toml", str(source / "tests"), **its_own)
     assert "test_coupon.py::" in said

@@ -52,7 +52,7 @@ from providers.contract import (
     UpstreamUnavailable,
     VerificationFailed,
 )
-from providers.jwks import JWKSetReader, PublicKeysField, Unusable, entered
+from providers.jwks import JWKSetReader, PublicKeysField, UnusableKey, parse_static_keys
 from providers.oidc_id_token.discovery import DiscoveryReader
 from providers.operator_login import endpoint
 from providers.operator_login.password_decryption import decrypt_password
@@ -360,7 +360,7 @@ def read_answer(text: str) -> Any:
 
 
 def read_accounts(text: str) -> Any:
-    return endpoint._accounts(Response(200, {}, text.encode()))
+    return endpoint._parse_accounts(Response(200, {}, text.encode()))
 
 
 def read_key_set(text: str) -> Any:
@@ -387,7 +387,7 @@ def read_radius(attributes: bytes) -> None:
     request = exchange.access_request("a", "b", {"shared_secret": "secret", "nas_identifier": "ags"})
     request.authenticator = bytes(16)
     reply = struct.pack("!BBH16s", 2, request.id, 20 + len(attributes), bytes(16)) + attributes
-    assert exchange._proven(request, reply) is None
+    assert exchange._verify_response(request, reply) is None
 
 
 def filter_for(username: str) -> Any:
@@ -436,7 +436,7 @@ LDAP: Shapes = {
 
 
 def read_entered(text: str) -> Any:
-    return entered("nagra", text, "key", ("RS256", "EdDSA"))
+    return parse_static_keys("nagra", text, "key", ("RS256", "EdDSA"))
 
 
 def read_file(text: str) -> Any:
@@ -444,7 +444,7 @@ def read_file(text: str) -> Any:
 
 
 refuse_file = refuses(read_file, ConfigurationError)
-refuse_entered = refuses(read_entered, Unusable)
+refuse_entered = refuses(read_entered, UnusableKey)
 refuse_certificates = refuses(CertificatesField(max_length=None).clean, ValidationError)
 refuse_secret = refuses(partial(key_material.decode, encoding="base64"), ValidationError)
 ENTERED: Shapes = {

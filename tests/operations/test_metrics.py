@@ -62,7 +62,7 @@ def test_the_metrics_show_the_result_of_the_latest_fetch(nagra: HeadEnd, server:
     fetch(server)
     assert lines() == [f"ags_document_good{labels} 0.0", fetched]
     row = DocumentHealth.objects.for_tenant("nagra").get()
-    assert row.trouble == "it answers 500"
+    assert row.trouble == "it responds with 500"
     server.replies["/keys"] = Reply(200, b"{}")
     fetch(server)
     assert lines()[0] == f"ags_document_good{labels} 1.0"
@@ -81,7 +81,7 @@ def test_a_document_that_was_never_fetched_is_not_good(nagra: HeadEnd, server: H
 
 
 def test_metrics_omit_the_query_of_an_address(nagra: HeadEnd) -> None:
-    for query, trouble in (("key=marker1", ""), ("key=marker2", "it answers 500")):
+    for query, trouble in (("key=marker1", ""), ("key=marker2", "it responds with 500")):
         DocumentHealth(tenant_id="nagra", address=f"https://a.example/keys?{query}", trouble=trouble).save()
     labels = '{document="https://a.example/keys",tenant="nagra"}'
     assert lines() == [

@@ -1,4 +1,4 @@
-"""What tests of several providers share: clocks that stand still."""
+"""Fixtures shared by tests of several providers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from providers.upstream import documents
 
 
 class Clock:
-    """Stands still, `ahead` seconds in front of when it was made."""
+    """A stopped clock, `ahead` seconds after its creation."""
 
     def __init__(self) -> None:
         self.ahead = 0.0
@@ -34,6 +34,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def frozen_time() -> Iterator[None]:
-    """Stop the time of day, for tokens that are as old, or as young, as may be."""
+    """Stop the time of day, to test exact limits of tokens."""
     with time_machine.travel(datetime.now(UTC), tick=False):
         yield

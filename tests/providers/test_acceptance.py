@@ -1,4 +1,4 @@
-"""What every installed provider must keep, shipped or foreign, whatever callers and upstreams do."""
+"""The acceptance suite: tests of the contract for all installed providers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,16 @@ from tenants.secrets.settings import secret_destinations, secret_names
 from tenants.secrets.settings import select_secrets as secrets_of_service
 from tenants.snapshot import snapshot
 from tests.conftest import HeadEnd
-from tests.providers.offered import asks, body, cleaned, placeholders, proofs, secrets_of, settings_at, tried
+from tests.providers.examples import (
+    authenticating_endpoints,
+    cleaned,
+    has_upstream,
+    placeholders,
+    request_body,
+    secrets_of,
+    settings_at,
+    try_verify,
+)
 from tests.upstream.deadlines import HASTY
 from tests.upstream.useless import HTTPS_SERVERS, SERVERS, Server, closed, listening, reached
 from tests.waiting import PATIENCE
@@ -47,10 +56,10 @@ pytestmark = pytest.mark.once
 OPENAPI = json.loads(Path(OPENAPI_FILE).read_text())
 ROOT = Path(__file__).resolve().parents[2]
 
-EVERY = pytest.mark.parametrize("strategy", strategies().values(), ids=strategies())
-ASKING = {slug: strategy for slug, strategy in strategies().items() if asks(strategy)}
+EACH_STRATEGY = pytest.mark.parametrize("strategy", strategies().values(), ids=strategies())
+WITH_UPSTREAM = {slug: strategy for slug, strategy in strategies().items() if has_upstream(strategy)}
 
-RUBBISH = [
+GARBAGE = [
     "",
     " ",
     "x" * 8192,
@@ -65,109 +74,109 @@ RUBBISH = [
     "*)(uid=*",
     "\r\nX-Other: 1",
 ]
-EACH_RUBBISH = pytest.mark.parametrize("rubbish", RUBBISH, ids=range(len(RUBBISH)))
+EACH_GARBAGE = pytest.mark.parametrize("garbage", GARBAGE, ids=range(len(GARBAGE)))
 
 
 @pytest.fixture
-def said(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
-    """All that was logged, at the most talkative level, as it would be written."""
+def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
+    """Return the log at the level DEBUG, as JSON lines."""
     caplog.set_level(logging.DEBUG)
     return lambda: "\n".join(JSONLines().format(record) for record in caplog.records)
 
 
-# What it is
+# Declarations
 
 
-@EVERY
-def test_it_declares_what_it_is(strategy: Strategy) -> None:
+@EACH_STRATEGY
+def test_declarations_are_complete(strategy: Strategy) -> None:
     assert strategy.label
     assert strategy.endpoints
     assert all(isinstance(endpoint, Endpoint) for endpoint in strategy.endpoints)
-    assert proofs(strategy), "nobody could ever prove anything by it"
+    assert authenticating_endpoints(strategy), "no endpoint receives the parameters"
     for name, parameter in strategy.parameter_schema.fields.items():
         assert isinstance(parameter, Parameter)
         assert parameter.help_text, f"{name} has no description"
         assert 1 <= (parameter.max_length or 0) <= 8192
 
 
-@EVERY
-def test_a_shipped_one_has_a_page_and_tests(strategy: Strategy) -> None:
+@EACH_STRATEGY
+def test_a_shipped_provider_has_a_page_and_tests(strategy: Strategy) -> None:
     shipped = [config.name for config in provider_configs() if config.instance is strategy]
     if shipped[0].startswith("providers."):
         assert (ROOT / "docs" / "providers" / f"{strategy.slug}.md").is_file()
         assert (ROOT / "tests" / "providers" / f"test_{strategy.slug}.py").is_file()
 
 
-@EVERY
-def test_its_example_is_complete(strategy: Strategy) -> None:
+@EACH_STRATEGY
+def test_the_example_is_complete(strategy: Strategy) -> None:
     declared = strategy.parameter_schema.fields
     assert strategy.example.parameters.keys() <= declared.keys()
     assert {name for name, field in declared.items() if field.required} <= strategy.example.parameters.keys()
     for name, value in strategy.example.parameters.items():
         assert len(value) <= (declared[name].max_length or 0)
     if issubclass(strategy.Settings, UpstreamSettings):
-        assert asks(strategy), "who asks an upstream has one in the settings of its example"
+        assert has_upstream(strategy), "the settings of the example need the address of the upstream"
 
 
-@EVERY
-def test_each_setting_is_explained_and_has_a_bound(strategy: Strategy) -> None:
+@EACH_STRATEGY
+def test_each_setting_has_a_help_text_and_a_limit(strategy: Strategy) -> None:
     for name, field in strategy.Settings.base_fields.items():
         assert field.help_text, f"{name} has no help_text"
         bounds = ("max_length", "max_value", "choices")
         is_bound = isinstance(field, forms.BooleanField) or any(getattr(field, b, None) for b in bounds)
-        assert is_bound, f"{name} may be of any size"
+        assert is_bound, f"{name} has no limit"
 
 
-@EVERY
+@EACH_STRATEGY
 def test_each_secret_names_the_settings_of_its_destination(strategy: Strategy) -> None:
     fields = strategy.Settings.base_fields
     for name, field in fields.items():
         if not isinstance(field, SecretField):
             continue
         if field.destination_settings:
-            where = placeholders(strategy) | ({"ca_certificates"} & fields.keys())
-            missing = sorted(where - set(field.destination_settings) - {name})
-            assert not missing, f"{name} is sent to what {missing} names, and does not declare it"
+            destinations = placeholders(strategy) | ({"ca_certificates"} & fields.keys())
+            missing = sorted(destinations - set(field.destination_settings) - {name})
+            assert not missing, f"{name} does not declare the destination settings {missing}"
 
 
 class WatchedKeys(Mapping[str, Any]):
-    """Keys of a tenant that has none, which notice that somebody looks."""
+    """An empty mapping of keys that records reads."""
 
-    looked_at = False
+    was_read = False
 
     def __getitem__(self, kid: str) -> Any:
-        self.looked_at = True
+        self.was_read = True
         raise KeyError(kid)
 
     def __iter__(self) -> Iterator[str]:
-        self.looked_at = True
+        self.was_read = True
         return iter(())
 
     def __len__(self) -> int:
-        self.looked_at = True
+        self.was_read = True
         return 0
 
 
-@EVERY
-def test_it_looks_at_the_keys_of_the_tenant_only_if_it_says_so(strategy: Strategy) -> None:
+@EACH_STRATEGY
+def test_keys_of_the_tenant_are_read_only_if_uses_keys_is_set(strategy: Strategy) -> None:
     keys = WatchedKeys()
     with closed() as port, suppress(VerificationFailed, UpstreamUnavailable):
         strategy.verify(strategy.example.parameters, cleaned(strategy, port), KeyRing("nagra", keys))
-    assert strategy.uses_keys or not keys.looked_at
+    assert strategy.uses_keys or not keys.was_read
 
 
-# What staff and callers see of it
+# Settings, discovery and OpenAPI
 
 
 @pytest.fixture
 def offered(nagra: HeadEnd, strategy: Strategy) -> HeadEnd:
-    """An operator with a service of it, whose upstream is away."""
+    """A tenant with a service of the strategy, whose upstream is unreachable."""
     with closed() as port:
-        offer(strategy, port)
+        create_service(strategy, port)
     return nagra
 
 
-def offer(strategy: Strategy, port: int) -> Service:
+def create_service(strategy: Strategy, port: int) -> Service:
     service = Service(
         tenant_id="nagra",
         name="Offered",
@@ -184,35 +193,35 @@ def post(head_end: HeadEnd, endpoint: Endpoint, parameters: Mapping[str, str]) -
     return head_end.client.generic(
         "POST",
         f"/ags{endpoint.value}",
-        json.dumps(body(endpoint, parameters.items())),
+        json.dumps(request_body(endpoint, parameters.items())),
         "application/json",
         headers=head_end.headers(x_auth_service_id="Offered"),
     )
 
 
-@EVERY
-def test_its_settings_reach_it_as_they_were_entered_however_often_they_are_stored(
-    strategy: Strategy, nagra: HeadEnd
-) -> None:
+@EACH_STRATEGY
+def test_settings_are_unchanged_after_saving_repeatedly(strategy: Strategy, nagra: HeadEnd) -> None:
     with closed() as port:
-        entered = cleaned(strategy, port)
-        service = offer(strategy, port)
+        cleaned_settings = cleaned(strategy, port)
+        service = create_service(strategy, port)
         for _ in range(2):
             snapshot.invalidate("nagra")
             view = snapshot.get_tenant("nagra")
             assert view is not None
-            assert dict(view.services["Offered"].settings) == dict(entered)
+            assert dict(view.services["Offered"].settings) == dict(cleaned_settings)
             service = Service.objects.for_tenant("nagra").get(pk=service.pk)
             json.dumps(service.settings)
             service.save()
 
 
-@EVERY
-def test_a_secret_is_not_kept_where_it_would_be_sent_elsewhere(strategy: Strategy, nagra: HeadEnd) -> None:
-    service = offer(strategy, 1)
+@EACH_STRATEGY
+def test_a_secret_must_be_entered_again_if_its_destination_changes(
+    strategy: Strategy, nagra: HeadEnd
+) -> None:
+    service = create_service(strategy, 1)
     for secret in secrets_of_service(strategy, service.settings):
         for name in secret_destinations(strategy, secret).keys() - set(secret_names(strategy)):
-            # What is stored is another, so that what is saved is right by its form.
+            # The stored destination differs, so that the saved settings are valid.
             Service.unscoped.filter(pk=service.pk).update(settings=service.settings | {name: "elsewhere"})
             moved = Service.objects.for_tenant("nagra").get(pk=service.pk)
             moved.settings = service.settings
@@ -220,8 +229,8 @@ def test_a_secret_is_not_kept_where_it_would_be_sent_elsewhere(strategy: Strateg
                 moved.save()
 
 
-@EVERY
-def test_a_setting_that_it_does_not_have_is_refused(strategy: Strategy, nagra: HeadEnd) -> None:
+@EACH_STRATEGY
+def test_an_unknown_setting_is_rejected(strategy: Strategy, nagra: HeadEnd) -> None:
     given = {**settings_at(strategy, 1), "no_such_setting": 1}
     with pytest.raises(ValidationError, match="no_such_setting"):
         Service(
@@ -229,15 +238,15 @@ def test_a_setting_that_it_does_not_have_is_refused(strategy: Strategy, nagra: H
         ).save()
 
 
-@EVERY
-def test_discovery_lists_it_as_it_declares_itself(strategy: Strategy, offered: HeadEnd) -> None:
+@EACH_STRATEGY
+def test_discovery_lists_the_declared_endpoints_and_parameters(strategy: Strategy, offered: HeadEnd) -> None:
     answer = offered.discover()
     assert not [secret for secret in secrets_of(strategy) if secret in answer.content.decode()]
     (service,) = [s for s in answer.json()["availableServices"] if s["authServiceName"] == "Offered"]
     assert [endpoint["name"] for endpoint in service["endpoints"]] == [e.name for e in strategy.endpoints]
-    told = {endpoint["name"]: endpoint["parameterProperties"] for endpoint in service["endpoints"]}
-    for endpoint in proofs(strategy):
-        assert told[endpoint.name] == [
+    output = {endpoint["name"]: endpoint["parameterProperties"] for endpoint in service["endpoints"]}
+    for endpoint in authenticating_endpoints(strategy):
+        assert output[endpoint.name] == [
             {
                 "name": name,
                 "mandatory": field.required,
@@ -249,72 +258,72 @@ def test_discovery_lists_it_as_it_declares_itself(strategy: Strategy, offered: H
         ]
 
 
-@EVERY
-def test_openapi_describes_the_body_that_its_example_makes(strategy: Strategy) -> None:
-    for endpoint in proofs(strategy):
+@EACH_STRATEGY
+def test_openapi_describes_the_body_of_the_example(strategy: Strategy) -> None:
+    for endpoint in authenticating_endpoints(strategy):
         call = OPENAPI["paths"][f"/ags{endpoint.value}"]["post"]
         schema = call["requestBody"]["content"]["application/json"]["schema"]
         whole = {**schema, "components": OPENAPI["components"]}
-        OAS30Validator(whole).validate(body(endpoint, strategy.example.parameters.items()))
+        OAS30Validator(whole).validate(request_body(endpoint, strategy.example.parameters.items()))
 
 
-@EVERY
-def test_each_mandatory_parameter_is_demanded_by_name(strategy: Strategy, offered: HeadEnd) -> None:
+@EACH_STRATEGY
+def test_a_missing_mandatory_parameter_is_named_in_the_error(strategy: Strategy, offered: HeadEnd) -> None:
     for name, field in strategy.parameter_schema.fields.items():
         others = {other: "x" for other in strategy.parameter_schema.fields if other != name}
-        for endpoint in proofs(strategy) if field.required else ():
+        for endpoint in authenticating_endpoints(strategy) if field.required else ():
             answer = post(offered, endpoint, others)
             assert (answer.status_code, answer.json()["parameter"]) == (400, name)
 
 
-# What callers do
+# Parameters
 
 
-@EVERY
-def test_its_example_is_accepted_or_refused_without_a_crash(strategy: Strategy, said: Any) -> None:
+@EACH_STRATEGY
+def test_the_example_causes_no_unexpected_exception(strategy: Strategy, logged: Any) -> None:
     with closed() as port:
-        verdict = tried(strategy, cleaned(strategy, port))
-    assert isinstance(verdict, Identity | Choice | VerificationFailed | UpstreamUnavailable)
-    told = f"{verdict!r} {verdict} {said()}"
-    assert not [secret for secret in secrets_of(strategy) if secret in told]
+        outcome = try_verify(strategy, cleaned(strategy, port))
+    assert isinstance(outcome, Identity | Choice | VerificationFailed | UpstreamUnavailable)
+    output = f"{outcome!r} {outcome} {logged()}"
+    assert not [secret for secret in secrets_of(strategy) if secret in output]
 
 
-@EVERY
-@EACH_RUBBISH
-def test_it_meets_rubbish_without_a_crash_and_without_the_database(strategy: Strategy, rubbish: str) -> None:
+@EACH_STRATEGY
+@EACH_GARBAGE
+def test_garbage_causes_no_unexpected_exception_and_no_query(strategy: Strategy, garbage: str) -> None:
     # No fixture opens the database: a query would fail the test.
     limits = {name: field.max_length or 0 for name, field in strategy.parameter_schema.fields.items()}
     with closed() as port:
         settings = cleaned(strategy, port)
-        everywhere = {name: rubbish[:limit] for name, limit in limits.items()}
+        everywhere = {name: garbage[:limit] for name, limit in limits.items()}
         alone = [{**strategy.example.parameters, name: text} for name, text in everywhere.items()]
         for parameters in (everywhere, *alone):
-            verdict = tried(strategy, settings, parameters)
-            assert isinstance(verdict, Identity | Choice | VerificationFailed | UpstreamUnavailable)
-            assert len(rubbish) < 3 or rubbish not in f"{verdict!r} {verdict}"
+            outcome = try_verify(strategy, settings, parameters)
+            assert isinstance(outcome, Identity | Choice | VerificationFailed | UpstreamUnavailable)
+            assert len(garbage) < 3 or garbage not in f"{outcome!r} {outcome}"
 
 
-@EVERY
-@EACH_RUBBISH
-def test_what_it_is_given_is_neither_logged_nor_answered(
-    strategy: Strategy, offered: HeadEnd, rubbish: str, said: Any
+@EACH_STRATEGY
+@EACH_GARBAGE
+def test_parameters_are_neither_logged_nor_returned(
+    strategy: Strategy, offered: HeadEnd, garbage: str, logged: Any
 ) -> None:
-    marker = f"marker4711{rubbish}"
+    marker = f"marker4711{garbage}"
     limits = {name: field.max_length or 0 for name, field in strategy.parameter_schema.fields.items()}
-    for endpoint in proofs(strategy):
+    for endpoint in authenticating_endpoints(strategy):
         answer = post(offered, endpoint, {name: marker[:limit] for name, limit in limits.items()})
         assert answer.status_code in {200, 201, 300, 401, 403, 503}
         bundle = answer.json() if answer.status_code == 201 else {}
         assert "accountId" in bundle or "marker4711" not in answer.content.decode()
-    assert said()
-    assert not [secret for secret in ("marker4711", *secrets_of(strategy)) if secret in said()]
+    assert logged()
+    assert not [secret for secret in ("marker4711", *secrets_of(strategy)) if secret in logged()]
 
 
-# What upstreams do
+# Upstreams
 
 
-def before_the_upstream_ends(call: Callable[[], Any]) -> Any:
-    """Return what `call` returns, while an upstream does what it does. Fails if that takes PATIENCE."""
+def call_with_patience(call: Callable[[], Any]) -> Any:
+    """Return the result of `call`. Fails if it takes PATIENCE seconds."""
     future: Future[Any] = Future()
 
     def run() -> None:
@@ -328,94 +337,94 @@ def before_the_upstream_ends(call: Callable[[], Any]) -> Any:
 
 
 def servers_for(strategy: Strategy) -> dict[str, Server]:
-    """What it might find in place of its upstream."""
+    """Return the unusable servers to test with."""
     trusts = "ca_certificates" in strategy.Settings.base_fields
     return {**SERVERS, **(HTTPS_SERVERS if trusts else {})}
 
 
-EACH = pytest.mark.parametrize("strategy", ASKING.values(), ids=ASKING)
-OF_NO_USE = pytest.mark.parametrize(
+EACH_WITH_UPSTREAM = pytest.mark.parametrize("strategy", WITH_UPSTREAM.values(), ids=WITH_UPSTREAM)
+EACH_UNUSABLE_UPSTREAM = pytest.mark.parametrize(
     ("strategy", "server"),
     [
         pytest.param(strategy, server, id=f"{slug}: {what}")
-        for slug, strategy in ASKING.items()
+        for slug, strategy in WITH_UPSTREAM.items()
         for what, server in servers_for(strategy).items()
     ],
 )
 
 
-@EACH
-def test_its_example_leads_to_the_upstream_and_no_longer_than_the_deadline(strategy: Strategy) -> None:
+@EACH_WITH_UPSTREAM
+def test_the_example_reaches_the_upstream_within_the_deadline(strategy: Strategy) -> None:
     # A slow machine may need more than the first deadline to get there.
     for deadline in (HASTY, 10 * HASTY, 100 * HASTY):
         with listening() as sockets:
             settings = {**cleaned(strategy, sockets[0].getsockname()[1])}
             if "deadline" in settings:
                 settings["deadline"] = deadline
-            verdict = before_the_upstream_ends(lambda settings=settings: tried(strategy, settings))
-            assert isinstance(verdict, VerificationFailed | UpstreamUnavailable)
+            outcome = call_with_patience(lambda settings=settings: try_verify(strategy, settings))
+            assert isinstance(outcome, VerificationFailed | UpstreamUnavailable)
             if reached(sockets):
                 return
-    pytest.fail("it does not reach the upstream, so what follows here proves nothing")
+    pytest.fail("the example does not reach the upstream, so the tests below are void")
 
 
-@OF_NO_USE
-def test_from_an_upstream_of_no_use_nobody_gets_an_identity(
-    strategy: Strategy, server: Server, said: Any
-) -> None:
+@EACH_UNUSABLE_UPSTREAM
+def test_an_unusable_upstream_yields_no_identity(strategy: Strategy, server: Server, logged: Any) -> None:
     with server() as port:
-        verdict = before_the_upstream_ends(lambda: tried(strategy, cleaned(strategy, port)))
-    assert isinstance(verdict, VerificationFailed | UpstreamUnavailable)
-    told = f"{verdict!r} {verdict} {said()}"
-    assert not [secret for secret in secrets_of(strategy) if secret in told]
+        outcome = call_with_patience(lambda: try_verify(strategy, cleaned(strategy, port)))
+    assert isinstance(outcome, VerificationFailed | UpstreamUnavailable)
+    output = f"{outcome!r} {outcome} {logged()}"
+    assert not [secret for secret in secrets_of(strategy) if secret in output]
 
 
-@OF_NO_USE
-def test_trying_the_settings_at_an_upstream_of_no_use_says_so(
-    strategy: Strategy, server: Server, said: Any
+@EACH_UNUSABLE_UPSTREAM
+def test_check_reports_an_unusable_upstream_without_secrets(
+    strategy: Strategy, server: Server, logged: Any
 ) -> None:
-    found: list[CheckResult] = []
+    results: list[CheckResult] = []
     with server() as port:
         try:
-            found.extend(strategy.check(cleaned(strategy, port), KeyRing("nagra", {})))
+            results.extend(strategy.check(cleaned(strategy, port), KeyRing("nagra", {})))
         except UpstreamUnavailable as outage:
-            found.append(CheckResult(passed=False, message=str(outage)))
-    assert all(isinstance(finding, CheckResult) and finding.message for finding in found)
-    told = f"{found} {said()}"
-    assert not [secret for secret in secrets_of(strategy) if secret in told]
+            results.append(CheckResult(passed=False, message=str(outage)))
+    assert all(isinstance(result, CheckResult) and result.message for result in results)
+    output = f"{results} {logged()}"
+    assert not [secret for secret in secrets_of(strategy) if secret in output]
 
 
-@EACH
-def test_its_check_finds_an_upstream_that_is_away(strategy: Strategy) -> None:
+@EACH_WITH_UPSTREAM
+def test_check_fails_if_the_upstream_is_unreachable(strategy: Strategy) -> None:
     with closed() as port:
         try:
-            found = list(strategy.check(cleaned(strategy, port), KeyRing("nagra", {})))
+            results = list(strategy.check(cleaned(strategy, port), KeyRing("nagra", {})))
         except UpstreamUnavailable:
             return
-    assert any(finding.passed is False for finding in found), "or staff would believe that all is well"
+    assert any(result.passed is False for result in results), (
+        "the check reports success for an unreachable upstream"
+    )
 
 
-@EVERY
-def test_preparing_it_waits_for_nothing(strategy: Strategy) -> None:
+@EACH_STRATEGY
+def test_prepare_does_not_block(strategy: Strategy) -> None:
     with listening() as (stream, _):
         settings = {**cleaned(strategy, stream.getsockname()[1])}
         if "deadline" in settings:
             settings["deadline"] = 10 * PATIENCE
-        before_the_upstream_ends(lambda: strategy.prepare(settings, KeyRing("nagra", {})))
-        told = strategy.document_urls(settings, KeyRing("nagra", {}))
-        assert all(isinstance(text, str) and text for pair in told.items() for text in pair)
-    # The stream is closed, so what waits for it ends.
+        call_with_patience(lambda: strategy.prepare(settings, KeyRing("nagra", {})))
+        output = strategy.document_urls(settings, KeyRing("nagra", {}))
+        assert all(isinstance(text, str) and text for pair in output.items() for text in pair)
+    # The socket is closed now, so background calls end.
 
 
-@EACH
-def test_while_its_upstream_is_away_the_caller_is_told_to_try_again(
-    strategy: Strategy, nagra: HeadEnd, said: Any
+@EACH_WITH_UPSTREAM
+def test_an_unreachable_upstream_causes_a_503_with_retry_after(
+    strategy: Strategy, nagra: HeadEnd, logged: Any
 ) -> None:
     with closed() as port:
-        offer(strategy, port)
-        for endpoint in proofs(strategy):
+        create_service(strategy, port)
+        for endpoint in authenticating_endpoints(strategy):
             answer = post(nagra, endpoint, strategy.example.parameters)
             assert (answer.status_code, answer.json()["reason"]) == (503, "unavailable")
             assert int(answer.headers["Retry-After"]) >= 1
-            told = f"{answer.content.decode()} {said()}"
-            assert not [secret for secret in secrets_of(strategy) if secret in told]
+            output = f"{answer.content.decode()} {logged()}"
+            assert not [secret for secret in secrets_of(strategy) if secret in output]

@@ -1,4 +1,4 @@
-"""Documents of upstreams: kept, fetched again in time, and never the reason for a flood or a long wait."""
+"""Documents of upstreams: caching, refreshing, and limits on requests and waiting."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.waiting import PATIENCE, wait_until
 
 def read(body: bytes) -> list[str]:
     if body == b"nonsense":
-        raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, "it is no document")
+        raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, "it is not a document")
     if body == b"poison":
         raise RecursionError
     return [body.decode()]
@@ -46,26 +46,28 @@ def source(server: HTTPSServer, **changes: Any) -> Source:
     return Source("nagra", f"{server.url}/keys", **given)
 
 
-def outage(call: Callable[[], Any]) -> UpstreamFailure:
+def get_failure(call: Callable[[], Any]) -> UpstreamFailure:
     with pytest.raises(UpstreamUnavailable) as raised:
         call()
     return raised.value.failure
 
 
-def test_it_is_fetched_once_and_then_kept(server: HTTPSServer, keys: Document[list[str]]) -> None:
+def test_a_document_is_fetched_once_and_cached(server: HTTPSServer, keys: Document[list[str]]) -> None:
     assert [keys.current() for _ in range(5)] == [["one"]] * 5
     assert len(server.asked) == 1
     assert keys.health.good_at
     assert keys.health.failure is None
 
 
-def test_the_same_source_is_the_same_document_and_another_tenants_is_another(server: HTTPSServer) -> None:
+def test_equal_sources_share_a_document_and_tenants_do_not(server: HTTPSServer) -> None:
     here = document(source(server), read)
     assert document(source(server), read) is here
     assert document(Source("sunrise", f"{server.url}/keys", 3.0, authority().certificate), read) is not here
 
 
-def test_prepared_it_is_there_before_it_is_asked_for(server: HTTPSServer, keys: Document[list[str]]) -> None:
+def test_prepare_fetches_the_document_before_its_first_use(
+    server: HTTPSServer, keys: Document[list[str]]
+) -> None:
     keys.prepare()
     wait_until(lambda: keys.health.good_at is not None, "it is not fetched")
     keys.prepare()
@@ -73,78 +75,78 @@ def test_prepared_it_is_there_before_it_is_asked_for(server: HTTPSServer, keys: 
     assert len(server.asked) == 1
 
 
-def test_in_use_it_is_renewed_in_the_background_before_it_is_too_old(
+def test_a_document_in_use_is_refreshed_in_the_background(
     server: HTTPSServer, keys: Document[list[str]], clock: Clock
 ) -> None:
     keys.current()
     released = threading.Event()
     server.replies["/keys"] = Reply(200, b"two", wait=released)
-    clock.ahead = documents.EARLY - 5
+    clock.ahead = documents.REFRESH_AGE - 5
     assert keys.current() == ["one"]
     assert len(server.asked) == 1
-    clock.ahead = documents.EARLY + 1
-    assert keys.current() == ["one"], "nobody waits for the new one"
+    clock.ahead = documents.REFRESH_AGE + 1
+    assert keys.current() == ["one"], "requests do not wait for the fetch"
     released.set()
-    wait_until(lambda: keys.current() == ["two"], "it is not renewed")
+    wait_until(lambda: keys.current() == ["two"], "it is not refreshed")
     assert len(server.asked) == 2
 
 
-def test_too_old_it_is_not_used_before_the_upstream_was_asked(
+def test_an_expired_copy_is_fetched_again_before_use(
     server: HTTPSServer, keys: Document[list[str]], clock: Clock
 ) -> None:
     keys.current()
     server.replies["/keys"] = Reply(200, b"two")
-    clock.ahead = documents.FRESH_FOR + 1
+    clock.ahead = documents.MAX_AGE + 1
     assert keys.current() == ["two"]
 
 
 FAILURES = {
     "an error": (Reply(500, b"one"), UpstreamFailure.RESPONSE_INVALID),
     "not found": (Reply(404, b"one"), UpstreamFailure.RESPONSE_INVALID),
-    "nothing": (Reply(204), UpstreamFailure.RESPONSE_INVALID),
+    "an empty response": (Reply(204), UpstreamFailure.RESPONSE_INVALID),
     "a redirect": (Reply(301, b"one", {"Location": "/other"}), UpstreamFailure.RESPONSE_INVALID),
-    "nonsense": (Reply(200, b"nonsense"), UpstreamFailure.RESPONSE_INVALID),
-    "what crashes its reader": (Reply(200, b"poison"), UpstreamFailure.RESPONSE_INVALID),
-    "too much": (Reply(200, b"x" * (documents.LIMIT + 1)), UpstreamFailure.RESPONSE_TOO_LARGE),
-    "silence": (Reply(200, b"one", wait=threading.Event()), UpstreamFailure.TIMEOUT),
+    "an invalid document": (Reply(200, b"nonsense"), UpstreamFailure.RESPONSE_INVALID),
+    "a document that crashes the parser": (Reply(200, b"poison"), UpstreamFailure.RESPONSE_INVALID),
+    "a large document": (Reply(200, b"x" * (documents.LIMIT + 1)), UpstreamFailure.RESPONSE_TOO_LARGE),
+    "no response": (Reply(200, b"one", wait=threading.Event()), UpstreamFailure.TIMEOUT),
 }
 
 
 @pytest.mark.parametrize("case", FAILURES)
-def test_while_the_upstream_fails_the_last_good_copy_serves_for_its_time_and_no_longer(
+def test_while_the_upstream_fails_the_last_copy_is_used_until_its_maximum_age(
     server: HTTPSServer, case: str, clock: Clock
 ) -> None:
     keys = document(source(server), read)
     keys.current()
     server.replies["/keys"], expected = FAILURES[case]
     keys.source = replace(keys.source, deadline=hasty_if_slow(expected))
-    clock.ahead = documents.FRESH_FOR + 1
+    clock.ahead = documents.MAX_AGE + 1
     assert keys.current() == ["one"]
-    wait_until(lambda: keys.health.failure is expected, "the outage is not noticed")
+    wait_until(lambda: keys.health.failure is expected, "the failure is not recorded")
     assert [keys.current() for _ in range(5)] == [["one"]] * 5
-    assert len(server.asked) <= 2, "within the gap nobody asks again"
-    clock.ahead = documents.KEPT_FOR + 1
-    assert outage(keys.current) is expected
+    assert len(server.asked) <= 2, "fetched again within the interval"
+    clock.ahead = documents.MAX_STALE_AGE + 1
+    assert get_failure(keys.current) is expected
 
 
 @pytest.mark.parametrize("case", FAILURES)
-def test_where_there_never_was_a_copy_the_outage_is_told_and_is_over_once_the_upstream_is_well(
+def test_without_a_copy_the_failure_is_raised_until_the_upstream_recovers(
     server: HTTPSServer, case: str, clock: Clock
 ) -> None:
     server.replies["/keys"], expected = FAILURES[case]
     keys = document(source(server, deadline=hasty_if_slow(expected)), read)
-    assert outage(keys.current) is expected
-    wait_until(lambda: keys.health.failure is expected, "the outage is not noticed")
-    assert [outage(keys.current) for _ in range(5)] == [expected] * 5
-    assert len(server.asked) <= 1, "within the gap nobody asks again"
+    assert get_failure(keys.current) is expected
+    wait_until(lambda: keys.health.failure is expected, "the failure is not recorded")
+    assert [get_failure(keys.current) for _ in range(5)] == [expected] * 5
+    assert len(server.asked) <= 1, "fetched again within the interval"
     server.replies["/keys"] = Reply(200, b"one")
     keys.source = replace(keys.source, deadline=LONG)
-    clock.ahead = documents.GAP + 1
+    clock.ahead = documents.MIN_FETCH_INTERVAL + 1
     assert keys.current() == ["one"]
     assert keys.health.failure is None
 
 
-def test_an_outage_that_many_are_told_keeps_nothing_of_any(
+def test_a_repeated_failure_does_not_accumulate_frames(
     server: HTTPSServer, keys: Document[list[str]]
 ) -> None:
     server.replies["/keys"] = Reply(500)
@@ -157,7 +159,7 @@ def test_an_outage_that_many_are_told_keeps_nothing_of_any(
     assert len({frames() for _ in range(5)}) == 1
 
 
-def test_a_machine_without_a_thread_to_spare_fetches_later(
+def test_if_no_thread_can_be_started_the_fetch_is_retried_later(
     server: HTTPSServer, keys: Document[list[str]], clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(thread: threading.Thread) -> None:
@@ -166,12 +168,12 @@ def test_a_machine_without_a_thread_to_spare_fetches_later(
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refuse)
         keys.prepare()
-        assert outage(keys.current) is UpstreamFailure.OVERLOADED
-    clock.ahead = documents.GAP + 1
+        assert get_failure(keys.current) is UpstreamFailure.OVERLOADED
+    clock.ahead = documents.MIN_FETCH_INTERVAL + 1
     assert keys.current() == ["one"]
 
 
-def test_where_there_was_no_room_for_a_fetch_the_next_comes_soon(
+def test_after_an_overload_the_fetch_is_retried_early(
     server: HTTPSServer, keys: Document[list[str]], clock: Clock
 ) -> None:
     with ExitStack() as full:
@@ -180,89 +182,91 @@ def test_where_there_was_no_room_for_a_fetch_the_next_comes_soon(
         keys.prepare()
         wait_until(lambda: keys._fetch is None, "the fetch does not end")
     assert keys.health.failure is UpstreamFailure.OVERLOADED
-    clock.ahead = documents.BUSY_GAP + 0.1
+    clock.ahead = documents.OVERLOAD_RETRY_INTERVAL + 0.1
     assert keys.current() == ["one"]
 
 
-def test_what_is_missing_is_looked_for_once_and_then_not_before_the_gap_is_over(
+def test_refresh_fetches_at_most_once_per_interval(
     server: HTTPSServer, keys: Document[list[str]], clock: Clock
 ) -> None:
     old = keys.current()
     server.replies["/keys"] = Reply(200, b"two")
-    assert keys.refreshed(old) is old, "it was fetched just now"
-    clock.ahead = documents.GAP + 1
-    assert keys.refreshed(old) == ["two"]
-    assert keys.refreshed(old) == ["two"], "somebody else has fetched it meanwhile"
-    assert [keys.refreshed(keys.current()) for _ in range(20)] == [["two"]] * 20
+    assert keys.refresh(old) is old, "it was fetched just now"
+    clock.ahead = documents.MIN_FETCH_INTERVAL + 1
+    assert keys.refresh(old) == ["two"]
+    assert keys.refresh(old) == ["two"], "another caller has fetched it"
+    assert [keys.refresh(keys.current()) for _ in range(20)] == [["two"]] * 20
     assert len(server.asked) == 2
 
 
-def test_a_flood_of_unknown_keys_makes_one_fetch_and_few_wait_for_it(
+def test_concurrent_refreshes_cause_one_fetch_and_few_wait(
     server: HTTPSServer, keys: Document[list[str]], clock: Clock
 ) -> None:
     old = keys.current()
     released = threading.Event()
     server.replies["/keys"] = Reply(200, b"two", wait=released)
-    clock.ahead = documents.GAP + 1
-    found: list[list[str]] = []
-    threads = [threading.Thread(target=lambda: found.append(keys.refreshed(old))) for _ in range(40)]
+    clock.ahead = documents.MIN_FETCH_INTERVAL + 1
+    results: list[list[str]] = []
+    threads = [threading.Thread(target=lambda: results.append(keys.refresh(old))) for _ in range(40)]
     for thread in threads:
         thread.start()
-    wait_until(lambda: len(found) >= 30, "more wait than may")
-    assert all(one is old for one in found), "whoever has no place to wait hears at once"
+    wait_until(lambda: len(results) >= 30, "too many callers wait")
+    assert all(one is old for one in results), "callers without a slot return immediately"
     released.set()
     for thread in threads:
         thread.join(PATIENCE)
-    assert ["two"] in found
+    assert ["two"] in results
     assert len(server.asked) == 2
 
 
-def test_while_the_upstream_is_away_an_unknown_key_stays_unknown(
+def test_refresh_returns_the_old_copy_if_the_upstream_is_unavailable(
     server: HTTPSServer, keys: Document[list[str]], clock: Clock
 ) -> None:
     old = keys.current()
     server.replies["/keys"] = Reply(503)
-    clock.ahead = documents.GAP + 1
-    assert keys.refreshed(old) is old
+    clock.ahead = documents.MIN_FETCH_INTERVAL + 1
+    assert keys.refresh(old) is old
     assert keys.current() is old
 
 
-def test_a_caller_who_has_less_time_waits_less(server: HTTPSServer, keys: Document[list[str]]) -> None:
+def test_current_waits_at_most_for_the_given_time(server: HTTPSServer, keys: Document[list[str]]) -> None:
     released = threading.Event()
     server.replies["/keys"] = Reply(200, b"one", wait=released)
-    assert outage(lambda: keys.current(wait=0.05)) is UpstreamFailure.TIMEOUT, (
-        "while the upstream has not answered"
+    assert get_failure(lambda: keys.current(wait=0.05)) is UpstreamFailure.TIMEOUT, (
+        "before the upstream responds"
     )
     released.set()
     assert keys.current() == ["one"]
 
 
-def test_whoever_listens_hears_of_each_fetch_good_or_bad(
+def test_the_signal_is_sent_after_each_fetch(
     server: HTTPSServer, keys: Document[list[str]], clock: Clock
 ) -> None:
-    heard: list[Any] = []
+    received: list[Any] = []
 
-    def listen(document: Document[Any], **_: Any) -> None:
-        heard.append((document.source.tenant, document.health.failure))
-        raise RuntimeError("a listener that fails changes nothing")
+    def receiver(document: Document[Any], **_: Any) -> None:
+        received.append((document.source.tenant, document.health.failure))
+        raise RuntimeError("an error in a receiver")
 
-    fetched.connect(listen)
+    fetched.connect(receiver)
     try:
         keys.current()
-        wait_until(lambda: len(heard) == 1, "it does not hear")  # nobody waits for those who listen
+        wait_until(
+            lambda: len(received) == 1, "the signal is not sent"
+        )  # it is sent after waiting callers return
         server.replies["/keys"] = Reply(500)
-        clock.ahead = documents.GAP + 1
-        keys.refreshed(keys.current())
-        wait_until(lambda: len(heard) == 2, "it does not hear of the second")
+        clock.ahead = documents.MIN_FETCH_INTERVAL + 1
+        keys.refresh(keys.current())
+        wait_until(lambda: len(received) == 2, "the second signal is not sent")
     finally:
-        fetched.disconnect(listen)
-    assert heard == [("nagra", None), ("nagra", UpstreamFailure.RESPONSE_INVALID)]
+        fetched.disconnect(receiver)
+    assert received == [("nagra", None), ("nagra", UpstreamFailure.RESPONSE_INVALID)]
 
 
-def test_fetched_on_demand_it_tells_what_is_wrong(server: HTTPSServer, keys: Document[list[str]]) -> None:
+def test_fetch_now_raises_the_failure(server: HTTPSServer, keys: Document[list[str]]) -> None:
     assert keys.fetch_now() == ["one"]
     server.replies["/keys"] = Reply(200, b"nonsense")
-    with pytest.raises(UpstreamUnavailable, match="it is no document"):
+    with pytest.raises(UpstreamUnavailable, match="it is not a document"):
         keys.fetch_now()
     assert keys.health.failure is UpstreamFailure.RESPONSE_INVALID
     assert keys.current() == ["one"]

@@ -1,4 +1,4 @@
-"""The dummy believes what it is told, but for the account that it is told to refuse."""
+"""The dummy: accepts any account except the configured ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from providers.contract import FailureReason, Identity, KeyRing, VerificationFailed
 from providers.dummy.strategy import Dummy
-from tests.providers.offered import cleaned
+from tests.providers.examples import cleaned
 
 
 def verify(account: str, **settings: Any) -> Any:
@@ -16,25 +16,25 @@ def verify(account: str, **settings: Any) -> Any:
 
 
 @pytest.mark.parametrize("account", ["account-1", "Ünïcode", "x" * 255])
-def test_it_accepts(account: str) -> None:
+def test_accepts(account: str) -> None:
     assert verify(account) == Identity(account_id=account)
 
 
-# account, settings, why
-REFUSED: dict[str, tuple[str, dict[str, Any], FailureReason]] = {
-    "the account to refuse": ("nobody", {}, FailureReason.CREDENTIAL_UNKNOWN),
-    "another one that staff name": (
+# account, settings, reason
+REJECTED: dict[str, tuple[str, dict[str, Any], FailureReason]] = {
+    "the refused account": ("nobody", {}, FailureReason.CREDENTIAL_UNKNOWN),
+    "another refused account": (
         "mallory",
         {"refused_account": "mallory"},
         FailureReason.CREDENTIAL_UNKNOWN,
     ),
-    "no account": ("", {"refused_account": "nobody"}, FailureReason.IDENTITY_INVALID),
-    "what is no account": ("a\nb", {}, FailureReason.IDENTITY_INVALID),
+    "an empty account": ("", {"refused_account": "nobody"}, FailureReason.IDENTITY_INVALID),
+    "an invalid account": ("a\nb", {}, FailureReason.IDENTITY_INVALID),
 }
 
 
-@pytest.mark.parametrize(("account", "settings", "refusal"), REFUSED.values(), ids=REFUSED)
-def test_it_refuses(account: str, settings: dict[str, Any], refusal: FailureReason) -> None:
-    with pytest.raises(VerificationFailed) as refused:
+@pytest.mark.parametrize(("account", "settings", "reason"), REJECTED.values(), ids=REJECTED)
+def test_rejects(account: str, settings: dict[str, Any], reason: FailureReason) -> None:
+    with pytest.raises(VerificationFailed) as raised:
         verify(account, **settings)
-    assert refused.value.reason is refusal
+    assert raised.value.reason is reason

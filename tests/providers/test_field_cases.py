@@ -1,4 +1,4 @@
-"""What identity providers in the field send, from the reports in tests/cases, as a client app meets it."""
+"""Reports from the field (tests/cases), tested end to end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ags.sessions.models import SessionToken
-from providers.jose import canonical
+from providers.jose import decode_base64url
 from tenants.models import Service
 from tests.conftest import ClientApp, HeadEnd
 from tests.upstream.authority import Authority, authority
@@ -34,7 +34,7 @@ def claims(**changes: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def idp(nagra: HeadEnd) -> Iterator[HTTPSServer]:
-    """An identity provider of nagra with one key; `serve` adds a service that relies on it."""
+    """An identity provider of nagra with one key; `serve` adds a service that uses it."""
     with HTTPSServer() as server:
         server.replies["/keys"] = as_json({"keys": [RSA.jwk()]})
         yield server
@@ -65,13 +65,13 @@ def sign_on(app: ClientApp, **parameters: str) -> tuple[int, str]:
 
 
 def with_own_modulus(path: str) -> dict[str, Any]:
-    """Return the key set of that case with the modulus of `RSA` in each of its keys."""
+    """Return the JWK Set of the case, with the modulus of `RSA` in each key."""
     return {"keys": [{**jwk, "n": RSA.jwk()["n"]} for jwk in case(path)["keys"]]}
 
 
 @pytest.mark.parametrize("file", ["jwks.json", "jwks-null.json"])
 @pytest.mark.parametrize("keys_from", ["address", "entered"])
-def test_01_null_and_an_empty_array_mean_that_a_member_of_a_key_is_absent(
+def test_01_null_and_empty_array_members_of_a_key_count_as_absent(
     idp: HTTPSServer, app: ClientApp, file: str, keys_from: str
 ) -> None:
     key_set = with_own_modulus(f"01-jwks-unset-members/{file}")
@@ -81,7 +81,7 @@ def test_01_null_and_an_empty_array_mean_that_a_member_of_a_key_is_absent(
 
 
 def short_coordinate() -> Signer:
-    """Return a key whose x begins with a zero octet, as one of 256 does."""
+    """Return a key whose x begins with a zero octet (1 of 256)."""
     for _ in range(10_000):
         key = ec.generate_private_key(ec.SECP256R1())
         if not key.public_key().public_numbers().x >> 248:
@@ -90,20 +90,20 @@ def short_coordinate() -> Signer:
 
 
 def octets(jwk: dict[str, Any], member: str) -> bytes:
-    return canonical(jwk[member])
+    return decode_base64url(jwk[member])
 
 
 EC, SHORT = signer("ES256", "k1"), short_coordinate()
 NUMBERS = {
-    "n with a zero in front": (RSA, {"n": b64(b"\0" + octets(RSA.jwk(), "n"))}),
-    "e with a zero in front": (RSA, {"e": b64(b"\0" + octets(RSA.jwk(), "e"))}),
-    "a coordinate with a zero in front": (EC, {"x": b64(b"\0" + octets(EC.jwk(), "x"))}),
-    "a coordinate without its zero": (SHORT, {"x": b64(octets(SHORT.jwk(), "x").lstrip(b"\0"))}),
+    "n with a leading zero": (RSA, {"n": b64(b"\0" + octets(RSA.jwk(), "n"))}),
+    "e with a leading zero": (RSA, {"e": b64(b"\0" + octets(RSA.jwk(), "e"))}),
+    "a coordinate with a leading zero": (EC, {"x": b64(b"\0" + octets(EC.jwk(), "x"))}),
+    "a coordinate without its leading zero": (SHORT, {"x": b64(octets(SHORT.jwk(), "x").lstrip(b"\0"))}),
 }
 
 
 @pytest.mark.parametrize(("key", "members"), NUMBERS.values(), ids=NUMBERS)
-def test_02_the_same_number_is_the_same_key_whatever_zeros_it_begins_with(
+def test_02_leading_zero_octets_of_a_number_are_ignored(
     idp: HTTPSServer, app: ClientApp, key: Signer, members: dict[str, str]
 ) -> None:
     idp.replies["/keys"] = as_json({"keys": [key.jwk(**members)]})
@@ -112,36 +112,40 @@ def test_02_the_same_number_is_the_same_key_whatever_zeros_it_begins_with(
     assert sign_on(app, Token=key.token(claims())) == (201, "a1")
 
 
-def test_03_one_key_that_is_listed_twice_is_used(idp: HTTPSServer, app: ClientApp) -> None:
+def test_03_a_key_that_is_listed_twice_is_used(idp: HTTPSServer, app: ClientApp) -> None:
     idp.replies["/keys"] = as_json(with_own_modulus("03-jwks-same-key-twice/jwks.json"))
     serve_signed_jwt(idp)
     assert sign_on(app, Token=RSA.token(claims())) == (201, "a1")
 
 
-def test_03_of_two_keys_under_one_kid_none_is_used(idp: HTTPSServer, app: ClientApp) -> None:
+def test_03_different_keys_with_the_same_kid_are_not_used(idp: HTTPSServer, app: ClientApp) -> None:
     idp.replies["/keys"] = as_json({"keys": [RSA.jwk(), signer("RS256", "other").jwk(kid="k1")]})
     serve_signed_jwt(idp)
     assert sign_on(app, Token=RSA.token(claims()))[0] == 503
 
 
-# of the one that vouches for the server: whether it sends its certificate; who is trusted; the status
-LONE = {
-    "itself, of which the server sends nothing": (False, lambda lone: lone.certificate, 201),
-    "itself": (True, lambda lone: lone.certificate, 201),
-    "its issuer": (True, lambda lone: authority().certificate, 201),
-    "its issuer alone, which knows nothing of it": (False, lambda lone: authority().certificate, 503),
-    "another one of its issuer": (True, lambda lone: Authority(authority()).certificate, 503),
+# whether the server sends the intermediate certificate, trusted CA, status
+INTERMEDIATES = {
+    "the intermediate, which the server does not send": (
+        False,
+        lambda intermediate: intermediate.certificate,
+        201,
+    ),
+    "the intermediate": (True, lambda intermediate: intermediate.certificate, 201),
+    "the root": (True, lambda intermediate: authority().certificate, 201),
+    "the root, without the intermediate": (False, lambda intermediate: authority().certificate, 503),
+    "another intermediate of the root": (True, lambda intermediate: Authority(authority()).certificate, 503),
 }
 
 
-@pytest.mark.parametrize(("sends_itself", "trusted", "status"), LONE.values(), ids=LONE)
-def test_an_intermediate_authority_may_be_trusted_alone(
+@pytest.mark.parametrize(("sends_itself", "trusted", "status"), INTERMEDIATES.values(), ids=INTERMEDIATES)
+def test_an_intermediate_ca_can_be_trusted_without_its_issuer(
     app: ClientApp, sends_itself: bool, trusted: Callable[[Authority], str], status: int
 ) -> None:
-    lone = Authority(authority(), sends_itself=sends_itself)
-    with HTTPSServer(lone) as idp:
+    intermediate = Authority(authority(), sends_itself=sends_itself)
+    with HTTPSServer(intermediate) as idp:
         idp.replies["/keys"] = as_json({"keys": [RSA.jwk()]})
-        serve_signed_jwt(idp, ca_certificates=trusted(lone))
+        serve_signed_jwt(idp, ca_certificates=trusted(intermediate))
         assert sign_on(app, Token=RSA.token(claims()))[0] == status
         assert len(idp.asked) == (status == 201)
 
@@ -149,9 +153,7 @@ def test_an_intermediate_authority_may_be_trusted_alone(
 @pytest.mark.parametrize(
     "header", case("05-typ-in-other-case/headers.json"), ids=lambda header: header["typ"]
 )
-def test_05_a_media_type_is_compared_without_case(
-    idp: HTTPSServer, app: ClientApp, header: dict[str, str]
-) -> None:
+def test_05_typ_is_case_insensitive(idp: HTTPSServer, app: ClientApp, header: dict[str, str]) -> None:
     serve_signed_jwt(idp, header_type="at+jwt" if "at" in header["typ"] else "JWT")
     assert sign_on(app, Token=RSA.token(claims(), **header)) == (201, "a1")
 
@@ -159,40 +161,40 @@ def test_05_a_media_type_is_compared_without_case(
 BOM = "\ufeff"
 
 
-def behind(mark: str, reply: Reply) -> Reply:
+def with_prefix(mark: str, reply: Reply) -> Reply:
     return Reply(reply.status, mark.encode() + reply.body)
 
 
 @pytest.mark.parametrize(("mark", "status"), [(BOM, 201), (BOM * 2, 503)], ids=["one", "two"])
-def test_12_a_key_set_may_stand_behind_a_byte_order_mark(
+def test_12_a_jwk_set_may_have_one_byte_order_mark(
     idp: HTTPSServer, app: ClientApp, mark: str, status: int
 ) -> None:
-    idp.replies["/keys"] = behind(mark, idp.replies["/keys"])
+    idp.replies["/keys"] = with_prefix(mark, idp.replies["/keys"])
     serve_signed_jwt(idp)
     assert sign_on(app, Token=RSA.token(claims()))[0] == status
 
 
-def test_12_a_discovery_document_may(idp: HTTPSServer, app: ClientApp) -> None:
-    told = {"issuer": idp.url, "jwks_uri": f"{idp.url}/keys"}
-    idp.replies["/.well-known/openid-configuration"] = behind(BOM, as_json(told))
+def test_12_a_discovery_document_may_have_a_byte_order_mark(idp: HTTPSServer, app: ClientApp) -> None:
+    metadata = {"issuer": idp.url, "jwks_uri": f"{idp.url}/keys"}
+    idp.replies["/.well-known/openid-configuration"] = with_prefix(BOM, as_json(metadata))
     serve(idp, "oidc_id_token", issuer=idp.url, client_id="ags", nonce="off")
-    made = RSA.token(claims(iss=idp.url, iat=int(time.time())))
-    assert sign_on(app, IdToken=made) == (201, "a1")
+    jws = RSA.token(claims(iss=idp.url, iat=int(time.time())))
+    assert sign_on(app, IdToken=jws) == (201, "a1")
 
 
-def test_12_the_answer_of_a_login_may(idp: HTTPSServer, app: ClientApp) -> None:
+def test_12_a_login_response_may_have_a_byte_order_mark(idp: HTTPSServer, app: ClientApp) -> None:
     idp.replies["/login"] = Reply(200, (CASES / "12-upstream-json-with-bom/bom-login.json").read_bytes())
     serve(idp, "operator_login", address=f"{idp.url}/login", user="ags", secret="x")
     assert sign_on(app, Username="anna", Password="p") == (201, "a1")
 
 
-def test_12_an_introspection_may(idp: HTTPSServer, app: ClientApp) -> None:
-    idp.replies["/i"] = behind(BOM, as_json({"active": True, "token_type": "Bearer", "sub": "a1"}))
+def test_12_an_introspection_response_may_have_a_byte_order_mark(idp: HTTPSServer, app: ClientApp) -> None:
+    idp.replies["/i"] = with_prefix(BOM, as_json({"active": True, "token_type": "Bearer", "sub": "a1"}))
     serve(idp, "token_introspection", address=f"{idp.url}/i", client_id="ags", client_secret="x")
     assert sign_on(app, AccessToken="t") == (201, "a1")
 
 
-def test_12_the_body_of_a_request_may_not(nagra: HeadEnd) -> None:
+def test_12_a_request_body_must_not_have_a_byte_order_mark(nagra: HeadEnd) -> None:
     assert nagra.post(BOM + json.dumps({"parameters": []})).status_code == 400
 
 
@@ -200,7 +202,7 @@ HEADERS = case("04-token-header-not-critical/headers.json")
 
 
 @pytest.mark.parametrize("header", HEADERS, ids=lambda header: str([*header][3:]))
-def test_04_header_members_are_ignored_unless_they_are_critical(
+def test_04_unknown_header_members_are_ignored_and_crit_is_rejected(
     idp: HTTPSServer, app: ClientApp, header: dict[str, Any]
 ) -> None:
     serve_signed_jwt(idp)
@@ -210,7 +212,9 @@ def test_04_header_members_are_ignored_unless_they_are_critical(
 
 
 @pytest.mark.parametrize("header", HEADERS, ids=lambda header: str([*header][3:]))
-def test_04_header_members_of_an_operator_token(nagra: HeadEnd, header: dict[str, Any]) -> None:
+def test_04_unknown_header_members_of_an_operator_token_are_ignored(
+    nagra: HeadEnd, header: dict[str, Any]
+) -> None:
     members = {name: value for name, value in header.items() if name not in {"alg", "kid"}}
     answer = nagra.present(nagra.token(headers=members))
     assert answer.status_code == (401 if "crit" in header else 200)
@@ -227,7 +231,7 @@ ANSWERS = case("09-introspection-null-and-zero/answers.json")
         *[(answer, 401) for answer in ANSWERS[5:]],
     ],
 )
-def test_09_in_an_introspection_null_is_absent_zero_is_no_end_and_scopes_may_be_an_array(
+def test_09_introspection_accepts_null_members_a_zero_exp_and_a_scope_array(
     idp: HTTPSServer, app: ClientApp, answer: dict[str, Any], status: int
 ) -> None:
     idp.replies["/i"] = as_json(answer)
@@ -237,33 +241,35 @@ def test_09_in_an_introspection_null_is_absent_zero_is_no_end_and_scopes_may_be_
 
 
 @pytest.mark.parametrize("claim", case("15-numeric-account/claims.json"))
-def test_15_an_account_may_be_a_number_in_a_claim(idp: HTTPSServer, app: ClientApp, claim: str) -> None:
+def test_15_the_account_claim_may_be_an_integer(idp: HTTPSServer, app: ClientApp, claim: str) -> None:
     serve_signed_jwt(idp, account_claim=claim)
-    made = RSA.token(claims(**case("15-numeric-account/claims.json")))
-    assert sign_on(app, Token=made) == (201, "4711")
+    jws = RSA.token(claims(**case("15-numeric-account/claims.json")))
+    assert sign_on(app, Token=jws) == (201, "4711")
 
 
-def test_15_in_the_answer_of_a_login(idp: HTTPSServer, app: ClientApp) -> None:
+def test_15_the_account_id_in_a_login_response_may_be_an_integer(idp: HTTPSServer, app: ClientApp) -> None:
     idp.replies["/login"] = as_json({"accounts": [{"accountId": 4711}]})
     serve(idp, "operator_login", address=f"{idp.url}/login", user="ags", secret="x")
     assert sign_on(app, Username="anna", Password="p") == (201, "4711")
 
 
-def test_15_in_an_introspection(idp: HTTPSServer, app: ClientApp) -> None:
+def test_15_the_account_in_an_introspection_response_may_be_an_integer(
+    idp: HTTPSServer, app: ClientApp
+) -> None:
     idp.replies["/i"] = as_json({"active": True, "token_type": "Bearer", "sub": 4711})
     serve(idp, "token_introspection", address=f"{idp.url}/i", client_id="ags", client_secret="x")
     assert sign_on(app, AccessToken="t") == (201, "4711")
 
 
-def test_15_but_not_in_an_operator_token(nagra: HeadEnd) -> None:
+def test_15_the_account_in_an_operator_token_must_not_be_an_integer(nagra: HeadEnd) -> None:
     answer = nagra.present(nagra.token(OpfAccountId=4711))
     assert (answer.status_code, answer.json()["reason"]) == (401, "claim_invalid")
 
 
-def test_16_an_exp_in_milliseconds_is_refused_and_leaves_nothing_behind(
+def test_16_an_exp_in_milliseconds_is_rejected_and_stores_no_session_token(
     idp: HTTPSServer, app: ClientApp
 ) -> None:
     serve_signed_jwt(idp)
-    made = RSA.token(claims(**case("16-exp-in-milliseconds/claims.json")))
-    assert sign_on(app, Token=made) == (401, "lifetime_too_long")
+    jws = RSA.token(claims(**case("16-exp-in-milliseconds/claims.json")))
+    assert sign_on(app, Token=jws) == (401, "lifetime_too_long")
     assert not SessionToken.unscoped.exists()

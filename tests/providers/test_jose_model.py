@@ -1,4 +1,4 @@
-"""Hypothesis drives the strict gate against a small reference model of what a token must be."""
+"""Property-based tests of `verify_jws` against a small reference model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from providers.contract import KeyRing, TrustedKey, VerificationFailed
-from providers.jose import canonical, verify_jws
+from providers.jose import decode_base64url, verify_jws
 
 SECRETS = {"a": bytes(range(1, 65)), "b": bytes(range(101, 165))}
 ALGORITHMS = {"a": "HS256", "b": "HS512"}
@@ -36,7 +36,7 @@ claims = st.dictionaries(st.text(max_size=5), values, max_size=4)
 
 @st.composite
 def documents(draw: st.DrawFn, of: st.SearchStrategy[Any]) -> bytes:
-    """JSON in one of its spellings, sometimes with a flaw."""
+    """JSON in different encodings, sometimes invalid."""
     value = draw(of)
     text = json.dumps(value, ensure_ascii=draw(st.booleans()), indent=draw(st.sampled_from([None, 1])))
     match draw(st.sampled_from(["plain"] * 8 + ["twice", "utf-16", "cut", "nan", "bom", "deep"])):
@@ -58,7 +58,7 @@ def documents(draw: st.DrawFn, of: st.SearchStrategy[Any]) -> bytes:
 
 @st.composite
 def tokens(draw: st.DrawFn) -> str:
-    """A token signed with some key under some algorithm, and then perhaps damaged."""
+    """A token signed with any key and algorithm, sometimes damaged."""
     header = draw(documents(good_headers | headers))
     payload = draw(documents(claims))
     signed = b".".join(urlsafe_b64encode(part).rstrip(b"=") for part in (header, payload))
@@ -74,7 +74,7 @@ def tokens(draw: st.DrawFn) -> str:
 
 
 def model(token: str) -> dict[str, Any] | None:
-    """Say again, as plainly as can be, what a token must be: its claims, or None."""
+    """Return the claims of a valid token, otherwise None: a simple reimplementation."""
     parts = token.split(".")
     if len(parts) != 3 or len(token) > 8192:
         return None
@@ -97,7 +97,7 @@ ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 
 def _base64url(part: str) -> bytes | None:
-    """RFC 4648, section 5, bit by bit; the bits that are left over must be zero."""
+    """Decode base64url bit by bit (RFC 4648, section 5); spare bits must be zero."""
     if not part or any(character not in ALPHABET for character in part) or len(part) % 4 == 1:
         return None
     bits = "".join(f"{ALPHABET.index(character):06b}" for character in part)
@@ -129,7 +129,7 @@ def _depth(value: Any) -> int:
     max_examples=1500, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
 )
 @given(tokens())
-def test_the_gate_and_the_model_agree_on_every_token(token: str) -> None:
+def test_verify_jws_agrees_with_the_model(token: str) -> None:
     try:
         found = verify_jws(token, RING, 1_800_000_000.0).claims
     except VerificationFailed:
@@ -137,7 +137,7 @@ def test_the_gate_and_the_model_agree_on_every_token(token: str) -> None:
     assert found == model(token)
 
 
-def test_the_tokens_that_are_drawn_are_of_both_kinds() -> None:
+def test_the_strategy_generates_valid_and_invalid_tokens() -> None:
     from hypothesis import find
 
     assert model(find(tokens(), lambda token: model(token) is not None)) is not None
@@ -145,7 +145,7 @@ def test_the_tokens_that_are_drawn_are_of_both_kinds() -> None:
 
 
 def round_trip(text: str) -> bytes | None:
-    """Decode leniently, and accept only the text that encodes what was decoded."""
+    """Decode leniently, and accept only the text that encodes to itself."""
     try:
         raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except ValueError:
@@ -157,7 +157,7 @@ texts = (
     st.text()
     | st.text(alphabet=ALPHABET)
     | st.text(alphabet=ALPHABET + "+/= \n\0\u00e9\u0430")
-    # Every last character, behind a text that is right so far.
+    # Valid text with any last character.
     | st.tuples(st.binary(), st.sampled_from(ALPHABET + "+/=")).map(
         lambda drawn: urlsafe_b64encode(drawn[0]).rstrip(b"=").decode()[:-1] + drawn[1]
     )
@@ -166,9 +166,9 @@ texts = (
 
 @settings(max_examples=2000, derandomize=True, database=None, deadline=None)
 @given(texts)
-def test_base64url_is_canonical_if_it_is_what_its_octets_encode_to(text: str) -> None:
+def test_decode_base64url_accepts_canonical_text_only(text: str) -> None:
     try:
-        found = canonical(text)
+        found = decode_base64url(text)
     except ValueError:
         found = None
     assert found == round_trip(text)

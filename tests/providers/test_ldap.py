@@ -1,4 +1,4 @@
-"""The directory: whom it knows is let in, and whatever it does otherwise lets nobody in."""
+"""The provider `ldap`, with a real slapd and with fake servers."""
 
 from __future__ import annotations
 
@@ -106,19 +106,21 @@ def verify(
     return strategies()["ldap"].verify(parameters, cleaned(settings, deadline), RING)
 
 
-def outage(settings: dict[str, Any], username: str = "alice", deadline: float = LONG) -> UpstreamUnavailable:
+def get_failure(
+    settings: dict[str, Any], username: str = "alice", deadline: float = LONG
+) -> UpstreamUnavailable:
     with pytest.raises(UpstreamUnavailable) as raised:
         verify(username, PASSWORD, settings, deadline)
     return raised.value
 
 
-# the username, settings that differ, the account
+# username, settings that differ, account
 ACCEPTED: dict[str, tuple[str, dict[str, Any], str]] = {
     "over LDAPS": ("alice", {}, "A-1"),
     "over StartTLS": ("alice", {"transport": "starttls"}, "A-1"),
     "by the name of the server": ("alice", {"host": "localhost"}, "A-1"),
-    "in capitals, as the directory does": ("ALICE", {}, "A-1"),
-    "with a character for filters": ("star*(fish)\\", {}, "A-5"),
+    "in another case, as the directory ignores case": ("ALICE", {}, "A-1"),
+    "with special characters of filters": ("star*(fish)\\", {}, "A-5"),
     "an account of any script": ("dora", {}, "ä ö ü 😀"),
     "by another filter": (
         "alice@operator.example",
@@ -126,12 +128,16 @@ ACCEPTED: dict[str, tuple[str, dict[str, Any], str]] = {
         "A-1",
     ),
     "by another attribute": ("alice", {"account_attribute": "MAIL"}, "alice@operator.example"),
-    "who is not suspended": (
+    "an account that is not suspended": (
         "alice",
         {"status_attribute": "employeeType", "suspended_value": "suspended"},
         "A-1",
     ),
-    "who has no status": ("dora", {"status_attribute": "employeeType", "suspended_value": "x"}, "ä ö ü 😀"),
+    "an account without status": (
+        "dora",
+        {"status_attribute": "employeeType", "suspended_value": "x"},
+        "ä ö ü 😀",
+    ),
     "without a service account": (
         "eve",
         {"bind_dn": "", "bind_password": "", "search_base": "ou=open,dc=operator,dc=example"},
@@ -141,14 +147,12 @@ ACCEPTED: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("username", "settings", "account"), ACCEPTED.values(), ids=ACCEPTED)
-def test_whom_the_directory_knows_is_let_in(
-    directory: Slapd, username: str, settings: dict[str, Any], account: str
-) -> None:
+def test_accepts(directory: Slapd, username: str, settings: dict[str, Any], account: str) -> None:
     identity = verify(username, PASSWORD, directory.settings(**settings))
     assert identity == Identity(account)
 
 
-def test_of_several_accounts_the_subscriber_chooses(directory: Slapd) -> None:
+def test_several_accounts_yield_a_choice(directory: Slapd) -> None:
     choice = verify("carol", PASSWORD, directory.settings(account_attribute="carLicense"))
     assert choice == Choice((Account("A-3a", "A-3a"), Account("A-3b", "A-3b")))
 
@@ -156,7 +160,7 @@ def test_of_several_accounts_the_subscriber_chooses(directory: Slapd) -> None:
 UNKNOWN = FailureReason.CREDENTIAL_UNKNOWN
 INVALID = FailureReason.IDENTITY_INVALID
 SUSPENDED = {"status_attribute": "employeeType", "suspended_value": "suspended"}
-REFUSED: dict[str, tuple[str, str, dict[str, Any], FailureReason]] = {
+REJECTED: dict[str, tuple[str, str, dict[str, Any], FailureReason]] = {
     "a wrong password": ("alice", "wrong", {}, UNKNOWN),
     "the password in capitals": ("alice", PASSWORD.upper(), {}, UNKNOWN),
     "the password and more": ("alice", PASSWORD + "\0x", {}, UNKNOWN),
@@ -164,10 +168,10 @@ REFUSED: dict[str, tuple[str, str, dict[str, Any], FailureReason]] = {
     "no username": ("", PASSWORD, {}, UNKNOWN),
     "a star": ("*", PASSWORD, {}, UNKNOWN),
     "a username that closes the filter": ("alice)(uid=*", PASSWORD, {}, UNKNOWN),
-    "a username that is escaped already": (r"\61lice", PASSWORD, {}, UNKNOWN),
+    "an escaped username": (r"\61lice", PASSWORD, {}, UNKNOWN),
     "a username with NUL": ("alice\0", PASSWORD, {}, UNKNOWN),
-    "half a character": ("alice\ud800", PASSWORD, {}, UNKNOWN),
-    "a password of half a character": ("alice", "\ud800", {}, UNKNOWN),
+    "a lone surrogate": ("alice\ud800", PASSWORD, {}, UNKNOWN),
+    "a password with a lone surrogate": ("alice", "\ud800", {}, UNKNOWN),
     "two entries of that name": ("twin", PASSWORD, {}, UNKNOWN),
     "three entries of that name": ("triplet", PASSWORD, {}, UNKNOWN),
     "an entry without a password": ("no password", PASSWORD, {}, UNKNOWN),
@@ -176,44 +180,44 @@ REFUSED: dict[str, tuple[str, str, dict[str, Any], FailureReason]] = {
     "a suspended account": ("bob", PASSWORD, SUSPENDED, FailureReason.ACCOUNT_SUSPENDED),
     "a suspended account, and a wrong password": ("bob", "wrong", SUSPENDED, UNKNOWN),
     "an entry without an account": ("without account", PASSWORD, {}, INVALID),
-    "an account that is no text": ("photo", PASSWORD, {"account_attribute": "audio"}, INVALID),
+    "an account that is not UTF-8": ("photo", PASSWORD, {"account_attribute": "audio"}, INVALID),
     "an account with a line break": ("control", PASSWORD, {}, INVALID),
     "an account of 256 characters": ("long", PASSWORD, {}, INVALID),
     "51 accounts": ("crowd", PASSWORD, {"account_attribute": "carLicense"}, INVALID),
 }
 
 
-@pytest.mark.parametrize(("username", "password", "settings", "refusal"), REFUSED.values(), ids=REFUSED)
-def test_nobody_else_is(
-    directory: Slapd, username: str, password: str, settings: dict[str, Any], refusal: FailureReason
+@pytest.mark.parametrize(("username", "password", "settings", "reason"), REJECTED.values(), ids=REJECTED)
+def test_rejects(
+    directory: Slapd, username: str, password: str, settings: dict[str, Any], reason: FailureReason
 ) -> None:
-    with pytest.raises(VerificationFailed) as refused:
+    with pytest.raises(VerificationFailed) as raised:
         verify(username, password, directory.settings(**settings))
-    assert refused.value.reason is refusal
+    assert raised.value.reason is reason
 
 
-def of_the_last_connection(directory: Slapd, since: int) -> list[str]:
-    """What the log has of the connection that was accepted last, once that is closed."""
+def last_connection_log(directory: Slapd, since: int) -> list[str]:
+    """Return the log lines of the last accepted connection, after it is closed."""
     lines: list[str] = []
 
     def is_closed() -> bool:
         log = directory.log[since:]
         accepted = re.findall(r"(conn=\d+) fd=\d+ ACCEPT", log)
-        # On others nobody binds: they looked whether the server is ready.
+        # Connections without a bind are readiness checks.
         ours = [number for number in accepted if f"{number} op=0 BIND" in log]
         lines[:] = [line for line in log.splitlines() if ours and f" {ours[-1]} " in line]
         return any(" closed" in line for line in lines)
 
-    wait_until(is_closed, "the directory does not log that the connection is closed")
+    wait_until(is_closed, "the directory does not log the end of the connection")
     return lines
 
 
-def asked(directory: Slapd, username: str, password: str) -> list[str]:
-    """What the directory was asked meanwhile, and what came of it: the words that do not name anybody."""
+def log_of_failed_sign_on(directory: Slapd, username: str, password: str) -> list[str]:
+    """Return the operations and results in the log of a failed sign-on, without names."""
     before = len(directory.log)
     with pytest.raises(VerificationFailed):
         verify(username, password, directory.settings())
-    lines = [line.split() for line in of_the_last_connection(directory, before)]
+    lines = [line.split() for line in last_connection_log(directory, before)]
     kinds = {"BIND", "SRCH", "RESULT", "SEARCH"}
     return [
         " ".join(word for word in line if word in kinds or word.startswith(("err=", "op=")))
@@ -222,38 +226,38 @@ def asked(directory: Slapd, username: str, password: str) -> list[str]:
     ]
 
 
-def test_an_unknown_user_costs_the_directory_what_a_wrong_password_does(directory: Slapd) -> None:
-    wrong = asked(directory, "alice", "wrong")
+def test_an_unknown_user_causes_the_same_requests_as_a_wrong_password(directory: Slapd) -> None:
+    wrong = log_of_failed_sign_on(directory, "alice", "wrong")
     assert [line for line in wrong if "err=49" in line]
-    assert asked(directory, "nobody", "wrong") == wrong
-    assert asked(directory, "twin", "wrong") == wrong
+    assert log_of_failed_sign_on(directory, "nobody", "wrong") == wrong
+    assert log_of_failed_sign_on(directory, "twin", "wrong") == wrong
 
 
-def test_no_password_is_refused_before_the_directory_is_asked(directory: Slapd) -> None:
-    first = asked(directory, "alice", "wrong")
+def test_an_empty_password_is_rejected_without_a_request(directory: Slapd) -> None:
+    first = log_of_failed_sign_on(directory, "alice", "wrong")
     before = len(directory.log)
     with pytest.raises(VerificationFailed):
         verify("alice", "", directory.settings())
-    # Connections are accepted, and logged, in the order in which they are made.
-    assert asked(directory, "alice", "wrong") == first
+    # Connections are accepted and logged in order.
+    assert log_of_failed_sign_on(directory, "alice", "wrong") == first
     assert directory.log[before:].count("ACCEPT") == 1
 
 
-# settings that differ, the username, the outage and a word of what staff are told
-AWAY: dict[str, tuple[dict[str, Any], str, UpstreamFailure, str]] = {
-    "does not accept the service account": (
+# settings that differ, username, failure, part of the message
+UNAVAILABLE: dict[str, tuple[dict[str, Any], str, UpstreamFailure, str]] = {
+    "rejects the password of the service account": (
         {"bind_password": "wrong"},
         "alice",
         UpstreamFailure.CREDENTIALS_REJECTED,
         "credentials",
     ),
-    "does not know it": (
+    "does not have the service account": (
         {"bind_dn": f"cn=x,{BASE}"},
         "alice",
         UpstreamFailure.CREDENTIALS_REJECTED,
         "credentials",
     ),
-    "lets nobody search": (
+    "does not allow anonymous searches": (
         {"bind_dn": "", "bind_password": ""},
         "alice",
         UpstreamFailure.RESPONSE_INVALID,
@@ -271,20 +275,25 @@ AWAY: dict[str, tuple[dict[str, Any], str, UpstreamFailure, str]] = {
         UpstreamFailure.RESPONSE_INVALID,
         "another server",
     ),
-    "says too much": (
+    "sends too much": (
         {"account_attribute": "description"},
         "huge",
         UpstreamFailure.RESPONSE_TOO_LARGE,
         "too large",
     ),
-    "has another name": ({"host": "127.0.0.2"}, "alice", UpstreamFailure.UNREACHABLE, "reached"),
-    "is trusted by others": (
+    "does not listen on the address": (
+        {"host": "127.0.0.2"},
+        "alice",
+        UpstreamFailure.UNREACHABLE,
+        "reached",
+    ),
+    "has a certificate of another CA": (
         {"ca_certificates": stranger().certificate},
         "alice",
         UpstreamFailure.CERTIFICATE_UNTRUSTED,
         "certificate",
     ),
-    "is trusted by none": (
+    "has a certificate of no CA of the system": (
         {"ca_certificates": ""},
         "alice",
         UpstreamFailure.CERTIFICATE_UNTRUSTED,
@@ -293,32 +302,33 @@ AWAY: dict[str, tuple[dict[str, Any], str, UpstreamFailure, str]] = {
 }
 
 
-@pytest.mark.parametrize(("settings", "username", "expected", "word"), AWAY.values(), ids=AWAY)
-def test_a_directory_that(
+@pytest.mark.parametrize(("settings", "username", "expected", "word"), UNAVAILABLE.values(), ids=UNAVAILABLE)
+def test_unavailable_if_the_directory(
     directory: Slapd, settings: dict[str, Any], username: str, expected: UpstreamFailure, word: str
 ) -> None:
-    raised = outage(directory.settings(**settings), username)
+    raised = get_failure(directory.settings(**settings), username)
     assert (raised.failure, word in str(raised)) == (expected, True), str(raised)
 
 
-def test_a_directory_without_tls_is_told_nothing() -> None:
+def test_no_credentials_are_sent_without_tls() -> None:
     with slapd(ENTRIES, tls=False) as directory:
-        raised = outage(directory.settings(transport="starttls"))
-        assert (raised.failure, str(raised)) == (UpstreamFailure.RESPONSE_INVALID, "it refuses StartTLS")
-        assert outage(directory.settings(port=directory.clear)).failure is UpstreamFailure.UNREACHABLE
+        raised = get_failure(directory.settings(transport="starttls"))
+        assert (raised.failure, str(raised)) == (UpstreamFailure.RESPONSE_INVALID, "it rejects StartTLS")
+        assert get_failure(directory.settings(port=directory.clear)).failure is UpstreamFailure.UNREACHABLE
         assert "BIND" not in directory.log
 
 
 @pytest.mark.parametrize("transport", ["ldaps", "starttls"])
-def test_the_certificate_of_a_stranger_is_not_trusted(transport: str) -> None:
+def test_a_certificate_of_another_ca_is_not_trusted(transport: str) -> None:
     with slapd(ENTRIES, vouched_for_by=stranger()) as directory:
         assert (
-            outage(directory.settings(transport=transport)).failure is UpstreamFailure.CERTIFICATE_UNTRUSTED
+            get_failure(directory.settings(transport=transport)).failure
+            is UpstreamFailure.CERTIFICATE_UNTRUSTED
         )
         assert "BIND" not in directory.log
 
 
-def test_an_intermediate_authority_may_be_trusted_alone() -> None:
+def test_an_intermediate_ca_can_be_trusted_without_its_issuer() -> None:
     lone = Authority(authority())
     with slapd(ENTRIES, vouched_for_by=lone) as directory:
         for transport in ("ldaps", "starttls"):
@@ -326,9 +336,7 @@ def test_an_intermediate_authority_may_be_trusted_alone() -> None:
             assert verify("alice", PASSWORD, directory.settings(**trusting)) == Identity("A-1")
 
 
-def test_the_certificate_must_be_for_the_name_and_not_for_the_address(
-    directory: Slapd, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_certificate_must_match_the_host_name(directory: Slapd, monkeypatch: pytest.MonkeyPatch) -> None:
     real = socket.getaddrinfo
 
     def resolve(host: str, *rest: Any, **more: Any) -> Any:
@@ -336,29 +344,30 @@ def test_the_certificate_must_be_for_the_name_and_not_for_the_address(
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     assert (
-        outage(directory.settings(host="directory.example")).failure is UpstreamFailure.CERTIFICATE_UNTRUSTED
+        get_failure(directory.settings(host="directory.example")).failure
+        is UpstreamFailure.CERTIFICATE_UNTRUSTED
     )
 
 
 def test_a_private_address_must_be_allowed(directory: Slapd, settings: Any) -> None:
     settings.AGS_PRIVATE_UPSTREAMS = []
-    assert outage(directory.settings()).failure is UpstreamFailure.ADDRESS_FORBIDDEN
+    assert get_failure(directory.settings()).failure is UpstreamFailure.ADDRESS_FORBIDDEN
 
 
 Behave = Callable[[socket.socket], None]
 
 
 @contextmanager
-def fake(behave: Behave) -> Iterator[dict[str, Any]]:
-    """A server that does that with each connection; yields the settings of a service that asks it."""
+def fake(behavior: Behave) -> Iterator[dict[str, Any]]:
+    """Run a server that calls `behavior` for each connection; yield the settings of a service."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ended = threading.Event()
 
         def serve(wire: socket.socket) -> None:
             with wire:
-                wire.settimeout(LONG)  # longer than a test waits for the caller to hang up
+                wire.settimeout(LONG)  # longer than a test waits for the client to close the connection
                 try:
-                    behave(wire)
+                    behavior(wire)
                     ended.wait(LONG)
                 except OSError:
                     pass
@@ -379,11 +388,11 @@ def fake(behave: Behave) -> Iterator[dict[str, Any]]:
             listener.shutdown(socket.SHUT_RDWR)
 
 
-def under_tls(behave: Callable[[ssl.SSLSocket], None]) -> Behave:
+def with_tls(behavior: Callable[[ssl.SSLSocket], None]) -> Behave:
     def serve(wire: socket.socket) -> None:
         with authority().server_context().wrap_socket(wire, server_side=True) as secured:
-            behave(secured)
-            while secured.recv(65536):  # until the caller hangs up
+            behavior(secured)
+            while secured.recv(65536):  # until the client closes the connection
                 pass
 
     return serve
@@ -407,19 +416,19 @@ def text(value: bytes, tag: int = 0x04) -> bytes:
     return bytes([tag, len(value)]) + value
 
 
-def answering(*answers: bytes) -> Callable[[ssl.SSLSocket], None]:
-    """Answer each request with the next of these, then hang up."""
+def respond_with(*responses: bytes) -> Callable[[ssl.SSLSocket], None]:
+    """Return a behavior that sends the next response for each request, then closes the connection."""
 
     def serve(wire: ssl.SSLSocket) -> None:
-        for answer in answers:
+        for response in responses:
             wire.recv(65536)
-            wire.sendall(answer)
+            wire.sendall(response)
         wire.unwrap()
 
     return serve
 
 
-def dripping(wire: ssl.SSLSocket) -> None:
+def drip(wire: ssl.SSLSocket) -> None:
     wire.sendall(b"\x30\x84\x00\x00\xff\xff")  # the beginning of a long message
     while True:
         time.sleep(0.05)
@@ -431,104 +440,110 @@ ALICE = message(2, SEARCH_ENTRY, text(b"cn=alice"), ACCOUNT)
 NAMELESS = message(2, SEARCH_ENTRY, text(b""), ACCOUNT)
 LATIN = message(2, SEARCH_ENTRY, text(b"cn=\xe9"), text(b"", 0x30))
 
-NEVER_ANSWERS: dict[str, Behave] = {
-    "says nothing": lambda wire: None,
-    "says nothing under TLS": under_tls(lambda wire: None),
-    "sends a byte now and then": under_tls(dripping),
-    "answers another question": under_tls(answering(result(7, BIND), b"", b"")),
+SILENT: dict[str, Behave] = {
+    "sends nothing": lambda wire: None,
+    "sends nothing after TLS": with_tls(lambda wire: None),
+    "sends single bytes": with_tls(drip),
+    "responds with another message ID": with_tls(respond_with(result(7, BIND), b"", b"")),
 }
 
-USELESS: dict[str, tuple[Behave, UpstreamFailure]] = {
-    "speaks no TLS": (lambda wire: wire.sendall(b"SSH-2.0-x\r\n"), UpstreamFailure.RESPONSE_INVALID),
-    "hangs up": (lambda wire: wire.close(), UpstreamFailure.UNREACHABLE),
-    "says no LDAP": (under_tls(answering(b"\x30\x03no!")), UpstreamFailure.RESPONSE_INVALID),
-    "promises a gigabyte": (
-        under_tls(answering(b"\x30\x84\x40\x00\x00\x00" + b"x" * 70_000)),
+UNUSABLE: dict[str, tuple[Behave, UpstreamFailure]] = {
+    "sends no TLS": (lambda wire: wire.sendall(b"SSH-2.0-x\r\n"), UpstreamFailure.RESPONSE_INVALID),
+    "closes the connection": (lambda wire: wire.close(), UpstreamFailure.UNREACHABLE),
+    "sends no LDAP": (with_tls(respond_with(b"\x30\x03no!")), UpstreamFailure.RESPONSE_INVALID),
+    "announces a gigabyte": (
+        with_tls(respond_with(b"\x30\x84\x40\x00\x00\x00" + b"x" * 70_000)),
         UpstreamFailure.RESPONSE_TOO_LARGE,
     ),
-    "hangs up after the bind": (under_tls(answering(result(1, BIND))), UpstreamFailure.UNREACHABLE),
-    "is busy": (under_tls(answering(result(1, BIND, 51))), UpstreamFailure.UNREACHABLE),
-    "says what there is not": (under_tls(answering(result(1, BIND, 99))), UpstreamFailure.RESPONSE_INVALID),
-    "refers elsewhere": (under_tls(answering(result(1, BIND, 10))), UpstreamFailure.RESPONSE_INVALID),
-    "takes too long to search": (
-        under_tls(answering(result(1, BIND), result(2, SEARCH_DONE, 3))),
-        UpstreamFailure.TIMEOUT,
+    "closes the connection after the bind": (
+        with_tls(respond_with(result(1, BIND))),
+        UpstreamFailure.UNREACHABLE,
     ),
-    "has a name in Latin-1": (
-        under_tls(answering(result(1, BIND), LATIN + result(2, SEARCH_DONE))),
+    "is busy": (with_tls(respond_with(result(1, BIND, 51))), UpstreamFailure.UNREACHABLE),
+    "sends an unknown result code": (
+        with_tls(respond_with(result(1, BIND, 99))),
         UpstreamFailure.RESPONSE_INVALID,
     ),
-    "hangs up when it sees a password": (
-        under_tls(answering(result(1, BIND), ALICE + result(2, SEARCH_DONE))),
+    "refers elsewhere": (with_tls(respond_with(result(1, BIND, 10))), UpstreamFailure.RESPONSE_INVALID),
+    "takes too long to search": (
+        with_tls(respond_with(result(1, BIND), result(2, SEARCH_DONE, 3))),
+        UpstreamFailure.TIMEOUT,
+    ),
+    "sends a DN in Latin-1": (
+        with_tls(respond_with(result(1, BIND), LATIN + result(2, SEARCH_DONE))),
+        UpstreamFailure.RESPONSE_INVALID,
+    ),
+    "closes the connection on the password": (
+        with_tls(respond_with(result(1, BIND), ALICE + result(2, SEARCH_DONE))),
         UpstreamFailure.UNREACHABLE,
     ),
 }
 
 
-@pytest.mark.parametrize(("behave", "expected"), USELESS.values(), ids=USELESS)
-def test_a_server_of_no_use_lets_nobody_in(behave: Behave, expected: UpstreamFailure) -> None:
-    with fake(behave) as settings:
-        assert outage(settings).failure is expected
+@pytest.mark.parametrize(("behavior", "expected"), UNUSABLE.values(), ids=UNUSABLE)
+def test_an_unusable_server_accepts_nobody(behavior: Behave, expected: UpstreamFailure) -> None:
+    with fake(behavior) as settings:
+        assert get_failure(settings).failure is expected
 
 
-def all_places_are_free() -> None:
+def wait_for_free_slots() -> None:
     wait_until(lambda: not bulkhead.foreground._taken, "a call does not end")
 
 
-@pytest.mark.parametrize("behave", NEVER_ANSWERS.values(), ids=NEVER_ANSWERS)
-def test_a_server_that_never_answers_costs_no_more_than_the_deadline(behave: Behave) -> None:
-    with fake(behave) as settings:
-        assert outage(settings, deadline=HASTY).failure is UpstreamFailure.TIMEOUT
-        all_places_are_free()  # the call has ended, and the server goes on
+@pytest.mark.parametrize("behavior", SILENT.values(), ids=SILENT)
+def test_the_deadline_limits_a_silent_server(behavior: Behave) -> None:
+    with fake(behavior) as settings:
+        assert get_failure(settings, deadline=HASTY).failure is UpstreamFailure.TIMEOUT
+        wait_for_free_slots()  # the call has ended; the server has not
 
 
-def test_what_is_said_before_tls_answers_nothing_that_is_asked_under_it() -> None:
-    """An attacker between the two may append to the one answer that is in clear text."""
+def test_data_received_before_tls_is_not_used_after_it() -> None:
+    """A man in the middle can append data to the only response without TLS."""
 
-    def behave(wire: socket.socket) -> None:
+    def behavior(wire: socket.socket) -> None:
         wire.recv(65536)
         found = message(3, SEARCH_ENTRY, text(b"cn=alice"), ACCOUNT) + result(3, SEARCH_DONE)
         wire.sendall(result(1, EXTENDED) + result(2, BIND) + found + result(4, BIND))
-        under_tls(lambda secured: None)(wire)
+        with_tls(lambda secured: None)(wire)
 
-    with fake(behave) as settings:
-        assert outage({**settings, "transport": "starttls"}, deadline=HASTY).failure in {
+    with fake(behavior) as settings:
+        assert get_failure({**settings, "transport": "starttls"}, deadline=HASTY).failure in {
             UpstreamFailure.TIMEOUT,
             UpstreamFailure.UNREACHABLE,
             UpstreamFailure.RESPONSE_INVALID,
         }
 
 
-def test_one_that_knows_alice_lets_her_in() -> None:
-    """Or what the servers of no use have in common would prove nothing."""
-    good = under_tls(answering(result(1, BIND), ALICE + result(2, SEARCH_DONE), result(3, BIND)))
+def test_the_fake_server_can_accept_a_user() -> None:
+    """Without this, the tests with unusable servers would be void."""
+    good = with_tls(respond_with(result(1, BIND), ALICE + result(2, SEARCH_DONE), result(3, BIND)))
     with fake(good) as settings:
         assert verify("alice", PASSWORD, settings) == Identity("A-1")
 
 
-def test_an_entry_without_a_name_is_not_bound_as_for_that_would_prove_nothing() -> None:
-    lax = under_tls(answering(result(1, BIND), NAMELESS + result(2, SEARCH_DONE), result(3, BIND)))
+def test_an_entry_without_a_dn_is_ignored() -> None:
+    lax = with_tls(respond_with(result(1, BIND), NAMELESS + result(2, SEARCH_DONE), result(3, BIND)))
     with fake(lax) as settings, pytest.raises(VerificationFailed):
         verify("alice", "wrong", settings)
 
 
-def test_the_place_of_a_call_that_was_given_up_is_free_again() -> None:
-    with fake(under_tls(dripping)) as settings:
+def test_the_slot_of_a_timed_out_call_is_released() -> None:
+    with fake(with_tls(drip)) as settings:
         for _ in range(bulkhead.MAX_CALLS_PER_UPSTREAM + 1):
-            assert outage(settings, deadline=0.1).failure is UpstreamFailure.TIMEOUT
-            all_places_are_free()
+            assert get_failure(settings, deadline=0.1).failure is UpstreamFailure.TIMEOUT
+            wait_for_free_slots()
 
 
-def test_trying_it_says_what_works(directory: Slapd) -> None:
+def test_check_reports_success(directory: Slapd) -> None:
     found = list(strategies()["ldap"].check(cleaned(directory.settings()), RING))
-    assert [finding.message for finding in found] == [
-        f"127.0.0.1:{directory.tls} speaks TLS, with a certificate that is trusted for this name.",
+    assert [result.message for result in found] == [
+        f"127.0.0.1:{directory.tls} uses TLS with a trusted certificate for this name.",
         f"The service account may search under {BASE}.",
     ]
-    assert all(finding.passed for finding in found)
+    assert all(result.passed for result in found)
 
 
-def test_trying_it_says_what_does_not_work(directory: Slapd) -> None:
+def test_check_reports_failures(directory: Slapd) -> None:
     found = []
     with pytest.raises(UpstreamUnavailable, match="no such search base"):
         found.extend(strategies()["ldap"].check(cleaned(directory.settings(search_base=OTHER)), RING))
@@ -544,21 +559,21 @@ BAD_SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "clear text": ("transport", {"transport": "ldap"}),
     "an account without a password": ("bind_password", {"bind_password": ""}),
     "a password without an account": ("bind_password", {"bind_dn": ""}),
-    "an account that is a mere word": ("bind_dn", {"bind_dn": "ags"}),
+    "a bind name that is a single word": ("bind_dn", {"bind_dn": "ags"}),
     "an account without a domain": ("bind_dn", {"bind_dn": "ags@"}),
     "an account of a domain without a name": ("bind_dn", {"bind_dn": "CORP\\"}),
     "an account of two domains": ("bind_dn", {"bind_dn": "CORP\\ags@corp.example"}),
     "an account with a line break": ("bind_dn", {"bind_dn": "ags@corp.example\nx"}),
     "an account with NUL": ("bind_dn", {"bind_dn": "ags\0@corp.example"}),
-    "an account of half a character": ("bind_dn", {"bind_dn": "\ud800@corp.example"}),
+    "a bind name with a lone surrogate": ("bind_dn", {"bind_dn": "\ud800@corp.example"}),
     "an account of 501 characters": ("bind_dn", {"bind_dn": f"{'x' * 488}@corp.example"}),
     "no base": ("search_base", {"search_base": ""}),
-    "a base that is no DN": ("search_base", {"search_base": "people"}),
-    "a filter for everybody": ("user_filter", {"user_filter": "(uid=alice)"}),
+    "a base that is not a DN": ("search_base", {"search_base": "people"}),
+    "a filter without the username": ("user_filter", {"user_filter": "(uid=alice)"}),
     "a filter without an end": ("user_filter", {"user_filter": "(uid={username}"}),
     "a filter and more": ("user_filter", {"user_filter": "(uid={username})(x=y)"}),
-    "a filter in which the username is an attribute": ("user_filter", {"user_filter": "({username}=x)"}),
-    "a filter in which one of two usernames is": (
+    "a filter with the username as an attribute": ("user_filter", {"user_filter": "({username}=x)"}),
+    "a filter with one of two usernames as an attribute": (
         "user_filter",
         {"user_filter": "(|(uid={username})({username}=x))"},
     ),
@@ -572,39 +587,41 @@ BAD_SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("field", "changes"), BAD_SETTINGS.values(), ids=BAD_SETTINGS)
-def test_settings_that_would_fail_later_are_refused_now(field: str, changes: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError) as refused:
+def test_invalid_settings_are_rejected(field: str, changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError) as raised:
         cleaned(settings_at(636, **changes))
-    assert all(told.startswith(f"{field}: ") for told in refused.value.messages), refused.value.messages
+    assert all(message.startswith(f"{field}: ") for message in raised.value.messages), raised.value.messages
 
 
-def test_a_service_of_it_is_discovered_and_tried(
+def test_discovery_and_checkservice(
     directory: Slapd, nagra: HeadEnd, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    offer(directory.settings())
+    create_service(directory.settings())
     listed = {
         one["authServiceName"]: one["endpoints"] for one in nagra.discover().json()["availableServices"]
     }
     sign_on, *_ = listed["Directory"]
     assert (sign_on["name"], sign_on["path"]) == ("SIGNON", "/signOn")
-    told = {one["name"]: (one["mandatory"], one["isPassword"]) for one in sign_on["parameterProperties"]}
-    assert told == {"Username": (True, False), "Password": (True, True)}
+    parameters = {
+        one["name"]: (one["mandatory"], one["isPassword"]) for one in sign_on["parameterProperties"]
+    }
+    assert parameters == {"Username": (True, False), "Password": (True, True)}
     call_command("checkservice", "nagra", "Directory")
     assert "ok   The service account may search" in capsys.readouterr().out
 
 
-def test_a_subscriber_signs_on_and_chooses_an_account_on_the_way(directory: Slapd, nagra: HeadEnd) -> None:
-    offer(directory.settings(account_attribute="carLicense"))
-    told = {"x_auth_service_id": "Directory"}
+def test_sign_on_with_a_choice_of_accounts(directory: Slapd, nagra: HeadEnd) -> None:
+    create_service(directory.settings(account_attribute="carLicense"))
+    headers = {"x_auth_service_id": "Directory"}
     app = ClientApp(nagra)
-    answers = [app.call("/ags/signOn", proof("carol", word), **told) for word in ("wrong", "", PASSWORD)]
-    assert [answer.status_code for answer in answers] == [401, 401, 300]
-    unknown = app.call("/ags/signOn", proof("nobody", PASSWORD), x_correlation_id="c", **told)
-    wrong = app.call("/ags/signOn", proof("carol", "wrong"), x_correlation_id="c", **told)
+    responses = [app.call("/ags/signOn", proof("carol", word), **headers) for word in ("wrong", "", PASSWORD)]
+    assert [response.status_code for response in responses] == [401, 401, 300]
+    unknown = app.call("/ags/signOn", proof("nobody", PASSWORD), x_correlation_id="c", **headers)
+    wrong = app.call("/ags/signOn", proof("carol", "wrong"), x_correlation_id="c", **headers)
     assert (unknown.content, unknown.headers) == (wrong.content, wrong.headers)
-    (first, second) = answers[-1].json()["accounts"]
+    (first, second) = responses[-1].json()["accounts"]
     assert (first["accountInformation"], second["accountInformation"]) == ("A-3a", "A-3b")
-    chosen = app.call("/ags/subsequentSignOn", {}, user_token=second["userAccountToken"], **told)
+    chosen = app.call("/ags/subsequentSignOn", {}, user_token=second["userAccountToken"], **headers)
     assert (chosen.status_code, chosen.json()["accountId"]) == (201, "A-3b")
 
 
@@ -613,55 +630,55 @@ EITHER, OF_AD = (CASES / "07-ldap-two-places-for-the-name/filters.txt").read_tex
 BY_EITHER: dict[str, tuple[str, str, tuple[int, str]]] = {
     "the name": (EITHER, "frank", (201, "A-18")),
     "the mail address, which is escaped": (EITHER, "frank*", (201, "A-18")),
-    "a star that would stand for anything": (EITHER, "fran*", (401, "not_authenticated")),
-    "what one entry has for a name, another for an address": (
+    "a star as a wildcard": (EITHER, "fran*", (401, "not_authenticated")),
+    "a name of one entry and address of another": (
         EITHER,
         "mail of another",
         (401, "not_authenticated"),
     ),
-    "the longest name in the most places": (
+    "the longest name in the most placeholders": (
         f"(|{'(a={username})' * 35})",
         "😀" * 255,
         (401, "not_authenticated"),
     ),
     "the name in Active Directory": (OF_AD, "FRANK", (201, "A-18")),
     "the address in Active Directory": (OF_AD, "frank@corp.example", (201, "A-18")),
-    "one of another class": (OF_AD, "alice", (401, "not_authenticated")),
+    "an entry of another class": (OF_AD, "alice", (401, "not_authenticated")),
 }
 
 
 @pytest.mark.parametrize(("user_filter", "username", "expected"), BY_EITHER.values(), ids=BY_EITHER)
-def test_07_every_place_of_the_username_in_a_filter_is_filled(
+def test_07_every_username_placeholder_in_a_filter_is_replaced(
     directory: Slapd, nagra: HeadEnd, user_filter: str, username: str, expected: tuple[int, str]
 ) -> None:
-    offer(directory.settings(user_filter=user_filter))
-    answer = sign_on(nagra, username)
-    told = answer.json()["accountId" if answer.status_code == 201 else "reason"]
-    assert (answer.status_code, told) == expected
+    create_service(directory.settings(user_filter=user_filter))
+    response = sign_on(nagra, username)
+    parameters = response.json()["accountId" if response.status_code == 201 else "reason"]
+    assert (response.status_code, parameters) == expected
 
 
 BIND_NAMES = (CASES / "08-ldap-service-account-of-ad/bind-names.txt").read_text().splitlines()
 
 
 @pytest.mark.parametrize("name", [*BIND_NAMES, f"{'x' * 487}@corp.example"], ids=lambda name: name[:20])
-def test_08_the_name_of_a_service_account_reaches_the_directory_as_it_is(nagra: HeadEnd, name: str) -> None:
+def test_08_the_bind_name_is_sent_unchanged(nagra: HeadEnd, name: str) -> None:
     heard: list[bytes] = []
 
     def serve(wire: ssl.SSLSocket) -> None:
         heard.append(wire.recv(65536))
         wire.sendall(result(1, BIND))
-        answering(ALICE + result(2, SEARCH_DONE), result(3, BIND))(wire)
+        respond_with(ALICE + result(2, SEARCH_DONE), result(3, BIND))(wire)
 
-    with fake(under_tls(serve)) as settings:
-        offer({**settings, "bind_dn": name})
-        answer = sign_on(nagra, "alice")
-    assert (answer.status_code, answer.json()["accountId"]) == (201, "A-1")
+    with fake(with_tls(serve)) as settings:
+        create_service({**settings, "bind_dn": name})
+        response = sign_on(nagra, "alice")
+    assert (response.status_code, response.json()["accountId"]) == (201, "A-1")
     # A simple bind (RFC 4511, section 4.2): the name as an octet string, then the password.
     length = bytes([len(name)]) if len(name) < 128 else b"\x82" + len(name).to_bytes(2, "big")
     assert b"\x04" + length + name.encode() + b"\x80" in heard[0]
 
 
-def offer(settings: dict[str, Any]) -> None:
+def create_service(settings: dict[str, Any]) -> None:
     Service(
         tenant_id="nagra",
         name="Directory",

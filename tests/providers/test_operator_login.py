@@ -1,4 +1,4 @@
-"""The operator's login: the operator judges, and whatever his endpoint does, nothing slips through."""
+"""The provider `operator_login`: valid and invalid responses of the endpoint, and encrypted passwords."""
 
 from __future__ import annotations
 
@@ -73,31 +73,31 @@ def stored(**settings: Any) -> dict[str, Any]:
     return good | {"ca_certificates": authority().certificate, "deadline": LONGEST} | settings
 
 
-def cleaned_of(**settings: Any) -> Any:
+def cleaned_settings(**settings: Any) -> Any:
     return {**clean_settings(OperatorLogin(), stored(**settings))[1], "deadline": LONG}
 
 
 def verify(server: HTTPSServer, username: str, password: str, **settings: Any) -> Identity | Choice:
     strategy = OperatorLogin()
-    cleaned = cleaned_of(address=f"{server.url}/login", **settings)
+    cleaned = cleaned_settings(address=f"{server.url}/login", **settings)
     return strategy.verify({"Username": username, "Password": password}, cleaned, RING)
 
 
-def refusal(server: HTTPSServer, username: str, password: str, **settings: Any) -> FailureReason:
-    with pytest.raises(VerificationFailed) as refused:
+def get_reason(server: HTTPSServer, username: str, password: str, **settings: Any) -> FailureReason:
+    with pytest.raises(VerificationFailed) as raised:
         verify(server, username, password, **settings)
-    assert refused.value.claim is None
-    return refused.value.reason
+    assert raised.value.claim is None
+    return raised.value.reason
 
 
-def outage(server: HTTPSServer) -> UpstreamUnavailable:
-    with pytest.raises(UpstreamUnavailable) as unavailable:
+def get_failure(server: HTTPSServer) -> UpstreamUnavailable:
+    with pytest.raises(UpstreamUnavailable) as raised:
         verify(server, "anna", "p")
-    return unavailable.value
+    return raised.value
 
 
-def accounts(*told: Any) -> Reply:
-    return as_json({"accounts": list(told)})
+def accounts(*values: Any) -> Reply:
+    return as_json({"accounts": list(values)})
 
 
 def numbered(count: int) -> list[dict[str, str]]:
@@ -118,13 +118,13 @@ ACCEPTED = {
         accounts(ONE, {"accountId": "account-2"}),
         Choice((Account("account-1", "Home"), Account("account-2", "account-2"))),
     ),
-    "as many as may be, with the longest names": (
+    "the maximum number, with the longest information": (
         accounts(*numbered(50)),
         Choice(tuple(Account(one["accountId"], one["accountInformation"]) for one in numbered(50))),
     ),
 }
 
-REFUSED = {
+REJECTED = {
     "wrong credentials": (as_json({"reason": "invalid_credentials"}, 401), FailureReason.CREDENTIAL_UNKNOWN),
     "no account": (accounts(), FailureReason.CREDENTIAL_UNKNOWN),
     "suspended": (as_json({"reason": "account_suspended"}, 403), FailureReason.ACCOUNT_SUSPENDED),
@@ -132,7 +132,7 @@ REFUSED = {
 }
 
 OUTAGES = {
-    "401 that says nothing": (Reply(401), UpstreamFailure.CREDENTIALS_REJECTED),
+    "401 without reason": (Reply(401), UpstreamFailure.CREDENTIALS_REJECTED),
     "401 of a proxy": (Reply(401, b"<html>"), UpstreamFailure.CREDENTIALS_REJECTED),
     "401 for another reason": (
         as_json({"reason": "account_suspended"}, 401),
@@ -142,7 +142,7 @@ OUTAGES = {
         as_json({"reason": ["invalid_credentials"]}, 401),
         UpstreamFailure.CREDENTIALS_REJECTED,
     ),
-    "403 that says nothing": (Reply(403), UpstreamFailure.CREDENTIALS_REJECTED),
+    "403 without reason": (Reply(403), UpstreamFailure.CREDENTIALS_REJECTED),
     "403 for another reason": (
         as_json({"reason": "invalid_credentials"}, 403),
         UpstreamFailure.CREDENTIALS_REJECTED,
@@ -154,7 +154,7 @@ OUTAGES = {
     "a redirect": (Reply(307, headers={"Location": "/login"}), UpstreamFailure.RESPONSE_INVALID),
     "429": (Reply(429), UpstreamFailure.UNREACHABLE),
     "500": (as_json({"accounts": [ONE]}, 500), UpstreamFailure.UNREACHABLE),
-    "nothing": (Reply(200), UpstreamFailure.RESPONSE_INVALID),
+    "an empty response": (Reply(200), UpstreamFailure.RESPONSE_INVALID),
     "no JSON": (Reply(200, b"{'accounts': []}"), UpstreamFailure.RESPONSE_INVALID),
     "accounts twice": (Reply(200, b'{"accounts": [], "accounts": []}'), UpstreamFailure.RESPONSE_INVALID),
     "an array": (as_json([ONE]), UpstreamFailure.RESPONSE_INVALID),
@@ -184,59 +184,59 @@ OUTAGES = {
         UpstreamFailure.RESPONSE_INVALID,
     ),
     "an account twice": (accounts(ONE, {**TWO, "accountId": "account-1"}), UpstreamFailure.RESPONSE_INVALID),
-    "more than may be": (accounts(*numbered(51)), UpstreamFailure.RESPONSE_INVALID),
-    "too much": (Reply(200, b" " * (256 * 1024 + 1)), UpstreamFailure.RESPONSE_TOO_LARGE),
+    "too many": (accounts(*numbered(51)), UpstreamFailure.RESPONSE_INVALID),
+    "a large response": (Reply(200, b" " * (256 * 1024 + 1)), UpstreamFailure.RESPONSE_TOO_LARGE),
 }
 
 
 @pytest.mark.parametrize(("reply", "expected"), ACCEPTED.values(), ids=ACCEPTED)
-def test_it_accepts(server: HTTPSServer, reply: Reply, expected: Identity | Choice) -> None:
+def test_accepts(server: HTTPSServer, reply: Reply, expected: Identity | Choice) -> None:
     server.replies["/login"] = reply
     assert verify(server, "anna", "p") == expected
 
 
-@pytest.mark.parametrize(("reply", "expected"), REFUSED.values(), ids=REFUSED)
-def test_it_refuses(server: HTTPSServer, reply: Reply, expected: FailureReason) -> None:
+@pytest.mark.parametrize(("reply", "expected"), REJECTED.values(), ids=REJECTED)
+def test_rejects(server: HTTPSServer, reply: Reply, expected: FailureReason) -> None:
     server.replies["/login"] = reply
-    assert refusal(server, "anna", "p") is expected
+    assert get_reason(server, "anna", "p") is expected
 
 
 @pytest.mark.parametrize(("reply", "expected"), OUTAGES.values(), ids=OUTAGES)
-def test_what_is_no_answer_leaves_it_open(
+def test_an_invalid_response_makes_the_upstream_unavailable(
     server: HTTPSServer, reply: Reply, expected: UpstreamFailure
 ) -> None:
     server.replies["/login"] = reply
-    assert outage(server).failure is expected
+    assert get_failure(server).failure is expected
 
 
 @pytest.mark.parametrize(("username", "password"), [("", "p"), ("anna", "")])
-def test_a_blank_is_refused_as_a_wrong_one_and_the_operator_is_not_asked(
+def test_empty_credentials_are_rejected_without_a_request(
     server: HTTPSServer, username: str, password: str
 ) -> None:
     server.replies["/login"] = accounts(ONE)
-    assert refusal(server, username, password) is FailureReason.CREDENTIAL_UNKNOWN
+    assert get_reason(server, username, password) is FailureReason.CREDENTIAL_UNKNOWN
     assert not server.asked
 
 
 @pytest.mark.parametrize("text", ["anna", "Änna", ' " \\ }', "a\r\nX: y", "\u202e😀", "x" * 255, "*", "a b "])
-def test_username_and_password_arrive_as_they_were_typed(server: HTTPSServer, text: str) -> None:
+def test_username_and_password_are_forwarded_unchanged(server: HTTPSServer, text: str) -> None:
     server.replies["/login"] = accounts(ONE)
     verify(server, text, text)
-    (asked,) = server.asked
-    assert (asked.method, asked.path) == ("POST", "/login")
-    assert json.loads(asked.body) == {"tenant": "nagra", "username": text, "password": text}
-    assert asked.headers["content-type"] == "application/json"
+    (request,) = server.asked
+    assert (request.method, request.path) == ("POST", "/login")
+    assert json.loads(request.body) == {"tenant": "nagra", "username": text, "password": text}
+    assert request.headers["content-type"] == "application/json"
 
 
-PROOFS = {
+AUTHENTICATION = {
     "basic": ({}, "Basic " + base64.b64encode(f"ags:{SECRET}".encode()).decode()),
     "bearer": ({"authentication": "bearer", "secret": "abc.def=="}, "Bearer abc.def=="),
     "none": ({"authentication": "none", "user": "", "secret": ""}, None),
 }
 
 
-@pytest.mark.parametrize(("settings", "header"), PROOFS.values(), ids=PROOFS)
-def test_the_gate_proves_to_the_endpoint_who_it_is(
+@pytest.mark.parametrize(("settings", "header"), AUTHENTICATION.values(), ids=AUTHENTICATION)
+def test_ags_authenticates_to_the_endpoint(
     server: HTTPSServer, settings: dict[str, Any], header: str | None
 ) -> None:
     server.replies["/login"] = accounts(ONE)
@@ -244,7 +244,7 @@ def test_the_gate_proves_to_the_endpoint_who_it_is(
     assert server.asked[0].headers.get("authorization") == header
 
 
-# What a client app does.
+# As client apps encrypt.
 PADDED = {
     "oaep_sha256": OAEP(MGF1(SHA256()), SHA256(), None),
     "oaep_sha256_mgf1_sha1": OAEP(MGF1(SHA1()), SHA256(), None),
@@ -257,15 +257,15 @@ def encrypted(password: bytes, padding: str, key: rsa.RSAPrivateKey = KEY) -> st
     return base64.b64encode(key.public_key().encrypt(password, PADDED[padding])).decode()
 
 
-def knows_anna(asked: Asked) -> Reply:
-    """An endpoint that knows one password, and no username."""
-    right = json.loads(asked.body)["password"] == "ännas password"
+def accepts_one_password(request: Asked) -> Reply:
+    """An endpoint that accepts one password for any username."""
+    right = json.loads(request.body)["password"] == "ännas password"
     return accounts(ONE) if right else as_json({"reason": "invalid_credentials"}, 401)
 
 
 @pytest.mark.parametrize("padding", PADDED)
-def test_an_encrypted_password_is_decrypted_and_passed_on(server: HTTPSServer, padding: str) -> None:
-    server.replies["/login"] = knows_anna
+def test_an_encrypted_password_is_decrypted_and_forwarded(server: HTTPSServer, padding: str) -> None:
+    server.replies["/login"] = accepts_one_password
     settings = {"encryption": "decrypt", "padding": padding, "private_key": PEM}
     sent = encrypted("ännas password".encode(), padding)
     lines = "\r\n".join(sent[at : at + 76] for at in range(0, len(sent), 76))
@@ -274,7 +274,7 @@ def test_an_encrypted_password_is_decrypted_and_passed_on(server: HTTPSServer, p
 
 
 def beginning_with_zero(password: bytes, padding: str) -> bytes:
-    """Return a ciphertext whose first octet is zero, as one of some 200 is."""
+    """Return a ciphertext whose first octet is zero (about 1 of 200)."""
     for _ in range(20_000):
         if (sent := base64.b64decode(encrypted(password, padding)))[0] == 0:
             return sent
@@ -282,17 +282,15 @@ def beginning_with_zero(password: bytes, padding: str) -> bytes:
 
 
 @pytest.mark.parametrize("padding", PADDED)
-def test_an_encrypted_password_may_lack_the_zero_octets_that_it_begins_with(
-    server: HTTPSServer, padding: str
-) -> None:
-    server.replies["/login"] = knows_anna
+def test_leading_zero_octets_of_a_ciphertext_may_be_omitted(server: HTTPSServer, padding: str) -> None:
+    server.replies["/login"] = accepts_one_password
     settings = {"encryption": "decrypt", "padding": padding, "private_key": PEM}
     sent = beginning_with_zero("ännas password".encode(), padding)
     for octets in (sent, sent.lstrip(b"\0")):
         assert verify(server, "anna", base64.b64encode(octets).decode(), **settings) == Identity("account-1")
 
 
-def test_an_encrypted_password_is_passed_on_as_it_is_where_the_operator_decrypts(server: HTTPSServer) -> None:
+def test_an_encrypted_password_is_forwarded_unchanged_if_the_operator_decrypts(server: HTTPSServer) -> None:
     server.replies["/login"] = accounts(ONE)
     sent = encrypted(b"p", "pkcs1v15")
     verify(server, "anna", sent, encryption="pass_on", padding="pkcs1v15", private_key=PEM)
@@ -303,8 +301,8 @@ def longer(sent: str) -> str:
     return base64.b64encode(b"\x00" + base64.b64decode(sent)).decode()
 
 
-# What comes in place of an encrypted password.
-UNDECIPHERABLE = {
+# Values that cannot be decrypted.
+UNDECRYPTABLE = {
     "of another key": lambda padding: encrypted(b"p", padding, OTHER_KEY),
     "of another padding": lambda padding: encrypted(
         b"p", "oaep_sha1" if padding == "oaep_sha256" else "oaep_sha256"
@@ -317,9 +315,9 @@ UNDECIPHERABLE = {
         base64.b64decode(encrypted("ännas password".encode(), padding))[:-1]
     ).decode(),
     "too long": lambda padding: longer(encrypted(b"p", padding)),
-    "in the clear": lambda _: "ännas password",
+    "not encrypted": lambda _: "ännas password",
     "no base64": lambda padding: encrypted(b"p", padding)[:-3],
-    "a sign that is no base64": lambda padding: "!" + encrypted("ännas password".encode(), padding),
+    "a character outside base64": lambda padding: "!" + encrypted("ännas password".encode(), padding),
     "base64url": lambda _: "-_" * 128,
     "no UTF-8": lambda padding: encrypted(b"\xff\xfe", padding),
     "empty": lambda padding: encrypted(b"", padding),
@@ -328,20 +326,21 @@ UNDECIPHERABLE = {
 
 
 @pytest.mark.parametrize("padding", PADDED)
-@pytest.mark.parametrize("case", UNDECIPHERABLE)
-def test_what_cannot_be_decrypted_goes_the_way_of_a_wrong_password(
+@pytest.mark.parametrize("case", UNDECRYPTABLE)
+def test_an_undecryptable_password_is_handled_like_a_wrong_password(
     server: HTTPSServer, case: str, padding: str
 ) -> None:
-    """The operator is asked with a password that nobody has: nothing tells a padding from a password."""
-    server.replies["/login"] = knows_anna
+    """A random password is sent to the operator, so that invalid padding has the same result."""
+    server.replies["/login"] = accepts_one_password
     settings = {"encryption": "decrypt", "padding": padding, "private_key": PEM}
-    sent = UNDECIPHERABLE[case](padding)
+    sent = UNDECRYPTABLE[case](padding)
     assert (
-        refusal(server, "anna", encrypted(b"wrong", padding), **settings) is FailureReason.CREDENTIAL_UNKNOWN
+        get_reason(server, "anna", encrypted(b"wrong", padding), **settings)
+        is FailureReason.CREDENTIAL_UNKNOWN
     )
     for _ in range(2):
-        assert refusal(server, "anna", sent, **settings) is FailureReason.CREDENTIAL_UNKNOWN
-    wrong, *junk = [json.loads(asked.body)["password"] for asked in server.asked]
+        assert get_reason(server, "anna", sent, **settings) is FailureReason.CREDENTIAL_UNKNOWN
+    wrong, *junk = [json.loads(request.body)["password"] for request in server.asked]
     assert (wrong, len(junk)) == ("wrong", 2)
     for password in junk:
         assert password
@@ -349,9 +348,9 @@ def test_what_cannot_be_decrypted_goes_the_way_of_a_wrong_password(
 
 
 @pytest.mark.parametrize("between", ["\n", "\r\n", " ", ""], ids=repr)
-def test_a_key_is_read_even_if_a_form_has_taken_away_its_lines(server: HTTPSServer, between: str) -> None:
-    """A field for a secret is one line; browsers drop line breaks that are pasted into it."""
-    server.replies["/login"] = knows_anna
+def test_a_key_may_lack_line_breaks(server: HTTPSServer, between: str) -> None:
+    """Browsers remove line breaks from text that is pasted into an input of one line."""
+    server.replies["/login"] = accepts_one_password
     settings = {"encryption": "decrypt", "private_key": PEM.replace("\n", between)}
     sent = encrypted("ännas password".encode(), "oaep_sha256")
     assert verify(server, "anna", sent, **settings) == Identity("account-1")
@@ -368,23 +367,23 @@ BAD_SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "no secret": ("secret", {"secret": ""}),
     "a secret of two lines": ("secret", {"secret": "a\r\nX: y"}),
     "a secret of 1025 characters": ("secret", {"secret": "a" * 1025}),
-    "a bearer of no secret": ("secret", {"authentication": "bearer", "secret": ""}),
-    "a bearer of two words": ("secret", {"authentication": "bearer", "secret": "a b"}),
+    "bearer without a secret": ("secret", {"authentication": "bearer", "secret": ""}),
+    "bearer with a space": ("secret", {"authentication": "bearer", "secret": "a b"}),
     "another encryption": ("encryption", {"encryption": "rot13"}),
     "another padding": ("padding", {"padding": "none"}),
     "no key": ("private_key", {"encryption": "decrypt"}),
-    "a key that is none": ("private_key", {"private_key": f"{MARKER}"}),
+    "an invalid key": ("private_key", {"private_key": f"{MARKER}"}),
     "a public key": ("private_key", {"private_key": authority().certificate}),
     "a key of another kind": ("private_key", {"private_key": pem(ec.generate_private_key(ec.SECP256R1()))}),
     "a short key": ("private_key", {"private_key": pem(rsa.generate_private_key(65537, 1024))}),
     "an encrypted key": ("private_key", {"private_key": pem(KEY, BestAvailableEncryption(b"x"))}),
     "a key of 8193 characters": ("private_key", {"private_key": PEM + " " * (8193 - len(PEM))}),
-    "no patience": ("deadline", {"deadline": 0}),
+    "a deadline of zero": ("deadline", {"deadline": 0}),
 }
 
 
 @pytest.mark.parametrize(("name", "settings"), BAD_SETTINGS.values(), ids=BAD_SETTINGS)
-def test_its_settings_have_bounds(name: str, settings: dict[str, Any]) -> None:
+def test_invalid_settings_are_rejected(name: str, settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=f"^{{'settings': \\['{name}: ") as raised:
         clean_settings(OperatorLogin(), stored(**settings))
     assert MARKER not in str(raised.value)
@@ -399,46 +398,50 @@ def test_neither_secret_nor_key_is_rendered() -> None:
 
 
 CHECKED = {
-    "it refuses": (knows_anna, {}, [(True, "refuses a subscriber that nobody knows, as it should")]),
-    "it decrypts nothing, and AGS does": (
-        knows_anna,
-        {"encryption": "decrypt", "private_key": PEM},
-        [(True, "an RSA key of 2048 bits"), (True, "as it should")],
+    "a rejection": (
+        accepts_one_password,
+        {},
+        [(True, "accepts the credentials of AGS and rejects an unknown subscriber.")],
     ),
-    "it lets anybody in": (accounts(ONE), {}, [(False, "lets anybody in")]),
-    "it confuses": (as_json({"reason": "account_suspended"}, 403), {}, [(False, "account_suspended")]),
+    "AGS decrypts": (
+        accepts_one_password,
+        {"encryption": "decrypt", "private_key": PEM},
+        [(True, "an RSA key of 2048 bits"), (True, "rejects an unknown subscriber.")],
+    ),
+    "an endpoint that accepts anybody": (accounts(ONE), {}, [(False, "anybody could sign on")]),
+    "another reason": (as_json({"reason": "account_suspended"}, 403), {}, [(False, "account_suspended")]),
 }
 
 
 @pytest.mark.parametrize(("reply", "settings", "expected"), CHECKED.values(), ids=CHECKED)
-def test_checking_logs_in_as_nobody(
+def test_check_logs_in_as_an_unknown_subscriber(
     server: HTTPSServer, reply: Any, settings: dict[str, Any], expected: list[tuple[bool, str]]
 ) -> None:
     server.replies["/login"] = reply
     strategy = OperatorLogin()
-    cleaned = cleaned_of(address=f"{server.url}/login", **settings)
-    found: list[CheckResult] = list(strategy.check(cleaned, RING))
-    for finding, (good, told) in zip(found, expected, strict=True):
-        assert finding.passed is good
-        assert told in finding.message
-        assert MARKER not in finding.message
-    assert server.address in found[-1].message
+    cleaned = cleaned_settings(address=f"{server.url}/login", **settings)
+    results: list[CheckResult] = list(strategy.check(cleaned, RING))
+    for result, (good, values) in zip(results, expected, strict=True):
+        assert result.passed is good
+        assert values in result.message
+        assert MARKER not in result.message
+    assert server.address in results[-1].message
     list(strategy.check(cleaned, RING))
-    names = {json.loads(asked.body)["username"] for asked in server.asked}
-    assert len(names) == 2, "another name each time"
+    names = {json.loads(request.body)["username"] for request in server.asked}
+    assert len(names) == 2, "the name is random"
 
 
-def test_checking_says_when_the_endpoint_refuses_the_gate(server: HTTPSServer) -> None:
+def test_check_reports_rejected_credentials_of_ags(server: HTTPSServer) -> None:
     server.replies["/login"] = Reply(401)
     strategy = OperatorLogin()
-    cleaned = cleaned_of(address=f"{server.url}/login")
+    cleaned = cleaned_settings(address=f"{server.url}/login")
     with pytest.raises(UpstreamUnavailable, match="rejects the credentials"):
         list(strategy.check(cleaned, RING))
 
 
 @pytest.fixture(scope="module")
 def example() -> Iterator[str]:
-    """The address of the example of an endpoint, run as its page says."""
+    """The URL of the example endpoint."""
     words = ["--certificate", authority().server_certificate, "--key", authority().server_key, "--port", "0"]
     with subprocess.Popen(
         [sys.executable, ROOT / "examples" / "operator_login.py", *words],
@@ -467,23 +470,21 @@ EXAMPLES: dict[tuple[str, str], Any] = {
 
 
 @pytest.mark.parametrize(("pair", "expected"), EXAMPLES.items(), ids=map(" ".join, EXAMPLES))
-def test_the_example_of_an_endpoint_judges(example: str, pair: tuple[str, str], expected: Any) -> None:
+def test_the_example_endpoint(example: str, pair: tuple[str, str], expected: Any) -> None:
     strategy = OperatorLogin()
-    cleaned = cleaned_of(address=example, secret="of the example")
+    cleaned = cleaned_settings(address=example, secret="of the example")
     try:
-        told: Any = strategy.verify(dict(zip(("Username", "Password"), pair, strict=True)), cleaned, RING)
-    except VerificationFailed as refused:
-        told = refused.reason
-    assert told == expected
-    assert [finding.passed for finding in strategy.check(cleaned, RING)] == [True]
-    stranger = cleaned_of(address=example, secret="another")
+        values: Any = strategy.verify(dict(zip(("Username", "Password"), pair, strict=True)), cleaned, RING)
+    except VerificationFailed as raised:
+        values = raised.reason
+    assert values == expected
+    assert [result.passed for result in strategy.check(cleaned, RING)] == [True]
+    wrong_secret = cleaned_settings(address=example, secret="another")
     with pytest.raises(UpstreamUnavailable, match="rejects the credentials"):
-        strategy.verify(dict(zip(("Username", "Password"), pair, strict=True)), stranger, RING)
+        strategy.verify(dict(zip(("Username", "Password"), pair, strict=True)), wrong_secret, RING)
 
 
-def test_nothing_of_it_is_told_by_an_answer_an_error_or_a_log(
-    server: HTTPSServer, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_no_secret_in_results_errors_and_logs(server: HTTPSServer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     replies = [
         accounts({"accountId": MARKER}),
@@ -498,15 +499,15 @@ def test_nothing_of_it_is_told_by_an_answer_an_error_or_a_log(
     for server.replies["/login"] in replies:
         for password in (MARKER, encrypted(MARKER.encode(), "oaep_sha256")):
             try:
-                told = repr(verify(server, f"anna-{MARKER}", password, **settings))
+                values = repr(verify(server, f"anna-{MARKER}", password, **settings))
             except (VerificationFailed, UpstreamUnavailable) as error:
-                told = f"{error} {error!r} {error.__context__!r} {error.__cause__!r}"
-            assert MARKER not in told
+                values = f"{error} {error!r} {error.__context__!r} {error.__cause__!r}"
+            assert MARKER not in values
     assert len(server.asked) == 2 * len(replies)
     assert not [record for record in caplog.records if MARKER in f"{record.getMessage()} {record.__dict__}"]
 
 
-def test_discovery_shows_what_to_type_and_what_to_hide(nagra: HeadEnd) -> None:
+def test_discovery_lists_username_and_password(nagra: HeadEnd) -> None:
     Service(
         tenant_id=nagra.tenant_id,
         name="Login",
@@ -519,5 +520,5 @@ def test_discovery_shows_what_to_type_and_what_to_hide(nagra: HeadEnd) -> None:
     (service,) = [one for one in services if one["authServiceName"] == "Login"]
     sign_on, *others = service["endpoints"]
     assert [one["name"] for one in (sign_on, *others)] == ["SIGNON", "SUBSEQUENT_SIGNON", "SIGNOUT"]
-    told = [(one["name"], one["mandatory"], one["isPassword"]) for one in sign_on["parameterProperties"]]
-    assert told == [("Username", True, False), ("Password", True, True)]
+    values = [(one["name"], one["mandatory"], one["isPassword"]) for one in sign_on["parameterProperties"]]
+    assert values == [("Username", True, False), ("Password", True, True)]

@@ -1,4 +1,4 @@
-"""The operator's login, as a client app meets it: signing on, choosing an account, being refused."""
+"""The provider `operator_login`, tested end to end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEVICE = {"deviceInformation": {"deviceType": "Android"}}
 
 @pytest.fixture
 def endpoint(nagra: HeadEnd) -> Iterator[HTTPSServer]:
-    """An endpoint of nagra, and the service that asks it."""
+    """An endpoint of nagra, and a service that uses it."""
     with HTTPSServer() as server:
         settings = {
             "address": f"{server.url}/login",
@@ -49,28 +49,28 @@ def test_one_account_is_signed_on(endpoint: HTTPSServer, app: ClientApp) -> None
     assert (answer.status_code, answer.json()["accountId"]) == (201, "account-1")
 
 
-def test_of_several_accounts_the_chosen_one_is_signed_on(endpoint: HTTPSServer, app: ClientApp) -> None:
+def test_the_chosen_account_is_signed_on(endpoint: HTTPSServer, app: ClientApp) -> None:
     endpoint.replies["/login"] = as_json({"accounts": [ONE, TWO]})
     answer = sign_on(app)
     assert answer.status_code == 300
     chosen = {one["accountInformation"]: one["userAccountToken"] for one in answer.json()["accounts"]}
     answer = app.call("/ags/subsequentSignOn", DEVICE, x_auth_service_id="Login", user_token=chosen["Cabin"])
     assert (answer.status_code, answer.json()["accountId"]) == (201, "account-2")
-    assert len(endpoint.asked) == 1, "the choice is remembered, and the password is not"
+    assert len(endpoint.asked) == 1, "the choice needs no second request"
 
 
-TOLD = {
+ERRORS = {
     "a wrong password": (as_json({"reason": "invalid_credentials"}, 401), 401, "not_authenticated"),
     "no account": (as_json({"accounts": []}), 401, "not_authenticated"),
     "suspended": (as_json({"reason": "account_suspended"}, 403), 403, "account_suspended"),
     "cancelled": (as_json({"reason": "account_cancelled"}, 403), 403, "account_cancelled"),
-    "an endpoint that does not know us": (Reply(401), 503, None),
-    "an endpoint that is broken": (Reply(500), 503, None),
+    "an endpoint that rejects AGS": (Reply(401), 503, None),
+    "a failing endpoint": (Reply(500), 503, None),
 }
 
 
-@pytest.mark.parametrize(("reply", "status", "reason"), TOLD.values(), ids=TOLD)
-def test_what_the_endpoint_says_becomes_one_of_the_published_answers(
+@pytest.mark.parametrize(("reply", "status", "reason"), ERRORS.values(), ids=ERRORS)
+def test_responses_of_the_endpoint_are_mapped_to_errors(
     endpoint: HTTPSServer, app: ClientApp, reply: Reply, status: int, reason: str | None
 ) -> None:
     endpoint.replies["/login"] = reply

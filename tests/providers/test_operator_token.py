@@ -1,4 +1,4 @@
-"""The operator token: what its claims must say."""
+"""The provider `operator_token`: claims, and confused tokens."""
 
 from __future__ import annotations
 
@@ -48,39 +48,39 @@ def token(claims: dict[str, Any]) -> str:
     }
     late = {name: claim(now) if callable(claim) else claim for name, claim in claims.items()}
     left = {name: claim for name, claim in (good | late).items() if claim is not ABSENT}
-    # Not jwt.encode: it checks the types of registered claims, which are what is to be wrong here.
+    # jwt.encode rejects registered claims of a wrong type, which these tests need.
     return jwt.api_jws.encode(json.dumps(left).encode(), SECRET, "HS256", {"kid": "k"})
 
 
 ABSENT = object()
 
-# claims that differ from a good token, settings of the service
+# claims that differ from a valid token, settings of the service
 ACCEPTED = {
-    "a good token": ({}, {}),
+    "a valid token": ({}, {}),
     "an array that holds only ags": ({"aud": ["ags"]}, {}),
     "a fraction of a second": ({"exp": lambda now: now + 1.5}, {}),
     "expired within the skew": ({"exp": lambda now: now - 20}, {}),
     "nbf within the skew": ({"nbf": lambda now: now + 20}, {}),
     "iat within the skew": ({"iat": lambda now: now + 20}, {}),
-    "good for months": ({"exp": lambda now: now + 100 * 24 * 3600}, {}),
-    "good for nearly ten years": ({"exp": lambda now: now + 3652 * 24 * 3600}, {}),
+    "valid for months": ({"exp": lambda now: now + 100 * 24 * 3600}, {}),
+    "valid for nearly ten years": ({"exp": lambda now: now + 3652 * 24 * 3600}, {}),
     "within the longest lifetime": ({"exp": lambda now: now + 50}, {"max_lifetime": 60}),
     "an account of 255 characters": ({"OpfAccountId": "ä" * 255}, {}),
     "an account of one character": ({"OpfAccountId": "1"}, {}),
-    "an account with spaces and signs": ({"OpfAccountId": " a/b=c'; -- é 😀"}, {}),
+    "an account with spaces and punctuation": ({"OpfAccountId": " a/b=c'; -- é 😀"}, {}),
     "other claims": ({"sub": "x", "iss": "y", "anything": {"at": ["all"]}}, {}),
-    "no jti where it is required to be once only if present": ({}, {"replay": "if_present"}),
+    "no jti, if_present": ({}, {"replay": "if_present"}),
     "a jti": ({"jti": "j"}, {"replay": "required"}),
-    "a jti of any type where it is ignored": ({"jti": 5}, {"replay": "off"}),
+    "a jti of any type, off": ({"jti": 5}, {"replay": "off"}),
 }
 
-REFUSED = {
+REJECTED = {
     "typ missing": ({"typ": ABSENT}, {}, FailureReason.CLAIM_MISSING, "typ"),
     "typ of another token": ({"typ": "DevAuthN"}, {}, FailureReason.TYPE_MISMATCH, "typ"),
     "typ in a list": ({"typ": ["GetSessionTokenAuthN"]}, {}, FailureReason.TYPE_MISMATCH, "typ"),
     "aud missing": ({"aud": ABSENT}, {}, FailureReason.CLAIM_MISSING, "aud"),
-    "aud of somebody else": ({"aud": "other"}, {}, FailureReason.AUDIENCE_MISMATCH, "aud"),
-    "aud with somebody else": ({"aud": ["ags", "other"]}, {}, FailureReason.AUDIENCE_MISMATCH, "aud"),
+    "another audience": ({"aud": "other"}, {}, FailureReason.AUDIENCE_MISMATCH, "aud"),
+    "a second audience": ({"aud": ["ags", "other"]}, {}, FailureReason.AUDIENCE_MISMATCH, "aud"),
     "aud twice": ({"aud": ["ags", "ags"]}, {}, FailureReason.AUDIENCE_MISMATCH, "aud"),
     "aud empty": ({"aud": []}, {}, FailureReason.AUDIENCE_MISMATCH, "aud"),
     "aud in capitals": ({"aud": "AGS"}, {}, FailureReason.AUDIENCE_MISMATCH, "aud"),
@@ -93,18 +93,18 @@ REFUSED = {
     "exp negative": ({"exp": -1}, {}, FailureReason.TOKEN_EXPIRED, "exp"),
     "expired": ({"exp": lambda now: now - 60}, {}, FailureReason.TOKEN_EXPIRED, "exp"),
     "expired, no skew": ({"exp": lambda now: now - 1}, {"clock_skew": 0}, FailureReason.TOKEN_EXPIRED, "exp"),
-    "nbf to come": ({"nbf": lambda now: now + 60}, {}, FailureReason.TOKEN_NOT_YET_VALID, "nbf"),
+    "nbf in the future": ({"nbf": lambda now: now + 60}, {}, FailureReason.TOKEN_NOT_YET_VALID, "nbf"),
     "nbf a string": ({"nbf": "1"}, {}, FailureReason.CLAIM_INVALID, "nbf"),
     "nbf null": ({"nbf": None}, {}, FailureReason.CLAIM_INVALID, "nbf"),
-    "iat to come": ({"iat": lambda now: now + 60}, {}, FailureReason.TOKEN_NOT_YET_VALID, "iat"),
+    "iat in the future": ({"iat": lambda now: now + 60}, {}, FailureReason.TOKEN_NOT_YET_VALID, "iat"),
     "iat false": ({"iat": False}, {}, FailureReason.CLAIM_INVALID, "iat"),
-    "good for more than ten years": (
+    "valid for more than ten years": (
         {"exp": lambda now: now + 3654 * 24 * 3600},
         {},
         FailureReason.LIFETIME_TOO_LONG,
         "exp",
     ),
-    "good for longer than a calendar": ({"exp": 1e300}, {}, FailureReason.LIFETIME_TOO_LONG, "exp"),
+    "an exp of 1e300": ({"exp": 1e300}, {}, FailureReason.LIFETIME_TOO_LONG, "exp"),
     "a lifetime too long": ({}, {"max_lifetime": 60}, FailureReason.LIFETIME_TOO_LONG, "exp"),
     "tenant missing": ({"OpfTenantId": ABSENT}, {}, FailureReason.CLAIM_MISSING, "OpfTenantId"),
     "another tenant": ({"OpfTenantId": "sunrise"}, {}, FailureReason.TENANT_MISMATCH, "OpfTenantId"),
@@ -132,23 +132,21 @@ REFUSED = {
 
 @pytest.mark.usefixtures("frozen_time")
 @pytest.mark.parametrize(("claims", "settings"), ACCEPTED.values(), ids=ACCEPTED)
-def test_it_accepts(claims: dict[str, Any], settings: dict[str, Any]) -> None:
+def test_accepts(claims: dict[str, Any], settings: dict[str, Any]) -> None:
     identity = verify(token(claims), **settings)
     assert identity.account_id == claims.get("OpfAccountId", "account-1")
     assert identity.key_id == 7
 
 
 @pytest.mark.usefixtures("frozen_time")
-@pytest.mark.parametrize(("claims", "settings", "refusal", "claim"), REFUSED.values(), ids=REFUSED)
-def test_it_refuses(
-    claims: dict[str, Any], settings: dict[str, Any], refusal: FailureReason, claim: str
-) -> None:
-    with pytest.raises(VerificationFailed) as refused:
+@pytest.mark.parametrize(("claims", "settings", "reason", "claim"), REJECTED.values(), ids=REJECTED)
+def test_rejects(claims: dict[str, Any], settings: dict[str, Any], reason: FailureReason, claim: str) -> None:
+    with pytest.raises(VerificationFailed) as raised:
         verify(token(claims), **settings)
-    assert (refused.value.reason, refused.value.claim) == (refusal, claim)
+    assert (raised.value.reason, raised.value.claim) == (reason, claim)
 
 
-def test_a_jti_is_guarded_for_as_long_as_any_setting_would_accept_the_token() -> None:
+def test_a_jti_is_stored_for_the_maximum_clock_skew() -> None:
     expires = int(time.time()) + 50
     assert verify(token({"jti": "j", "exp": expires}), clock_skew=0).replayable_until == expires + 300
     assert verify(token({"jti": "j"})).jti == "j"
@@ -156,16 +154,16 @@ def test_a_jti_is_guarded_for_as_long_as_any_setting_would_accept_the_token() ->
     assert verify(token({"jti": "j"}), replay="off").jti is None
 
 
-def test_the_vendors_sample_parses_as_a_shape_and_its_secret_is_not_known() -> None:
+def test_the_sample_of_the_vendor_is_well_formed() -> None:
     kid = "70646948-d6fb-4ce8-a433-52a14ee2fa0a"
     ring = KeyRing("nagra", {kid: TrustedKey(id=1, kid=kid, algorithm="HS256", material=SECRET)})
-    with pytest.raises(VerificationFailed) as refused:
+    with pytest.raises(VerificationFailed) as raised:
         verify(SEED_SAMPLE, ring)
-    assert refused.value.reason is FailureReason.SIGNATURE_INVALID
+    assert raised.value.reason is FailureReason.SIGNATURE_INVALID
     claims = jwt.decode(SEED_SAMPLE, options={"verify_signature": False})
-    with pytest.raises(VerificationFailed) as refused:
+    with pytest.raises(VerificationFailed) as raised:
         verify(jwt.encode(claims, SECRET, "HS256", {"kid": kid}), ring)
-    assert refused.value.reason is FailureReason.TOKEN_EXPIRED
+    assert raised.value.reason is FailureReason.TOKEN_EXPIRED
 
 
 @pytest.mark.parametrize(
@@ -183,14 +181,14 @@ def test_the_vendors_sample_parses_as_a_shape_and_its_secret_is_not_known() -> N
         ("no_such_setting", 1),
     ],
 )
-def test_its_settings_have_bounds(name: str, value: Any) -> None:
+def test_invalid_settings_are_rejected(name: str, value: Any) -> None:
     from django.core.exceptions import ValidationError
 
     with pytest.raises(ValidationError, match=name):
         clean_settings(OperatorToken(), {name: value})
 
 
-def test_its_settings_have_defaults() -> None:
+def test_default_settings() -> None:
     stored, cleaned = clean_settings(OperatorToken(), {})
     assert stored == dict(cleaned)
     assert stored == {
@@ -206,70 +204,73 @@ RSA = signer("RS256", "k")
 OTHERS = bytes(range(101, 133))
 
 
-def said(header: dict[str, Any], sign: Any = None, **claims: Any) -> str:
+def token_with_header(header: dict[str, Any], sign: Any = None, **claims: Any) -> str:
     return any_token({"alg": "HS256", "kid": "k"} | header, GOOD | claims, sign or shared(SECRET))
 
 
-# The three families of confusion.
+# Confusion of algorithm, key and purpose.
 MISTAKEN = {
     # The algorithm
-    "none": (said({"alg": "none"}, lambda _: b"\0"), FailureReason.ALGORITHM_MISMATCH),
-    "none, signed right": (said({"alg": "none"}), FailureReason.ALGORITHM_MISMATCH),
+    "none": (token_with_header({"alg": "none"}, lambda _: b"\0"), FailureReason.ALGORITHM_MISMATCH),
+    "none, with a valid signature": (token_with_header({"alg": "none"}), FailureReason.ALGORITHM_MISMATCH),
     "HS512": (
-        said({"alg": "HS512"}, lambda signed: hmac.new(SECRET, signed, hashlib.sha512).digest()),
+        token_with_header({"alg": "HS512"}, lambda signed: hmac.new(SECRET, signed, hashlib.sha512).digest()),
         FailureReason.ALGORITHM_MISMATCH,
     ),
-    "RS256": (said({"alg": "RS256"}, RSA.signature), FailureReason.ALGORITHM_MISMATCH),
-    "RS256 called HS256": (said({}, RSA.signature), FailureReason.SIGNATURE_INVALID),
+    "RS256": (token_with_header({"alg": "RS256"}, RSA.signature), FailureReason.ALGORITHM_MISMATCH),
+    "RS256 declared as HS256": (token_with_header({}, RSA.signature), FailureReason.SIGNATURE_INVALID),
     # The key
-    "the key of another operator": (said({}, shared(OTHERS)), FailureReason.SIGNATURE_INVALID),
+    "the key of another operator": (token_with_header({}, shared(OTHERS)), FailureReason.SIGNATURE_INVALID),
     "the key of another operator under its ID": (
-        said({"kid": "o"}, shared(OTHERS)),
+        token_with_header({"kid": "o"}, shared(OTHERS)),
         FailureReason.KEY_UNKNOWN,
     ),
-    "an empty secret": (said({}, shared(b"")), FailureReason.SIGNATURE_INVALID),
-    "the secret in base64": (said({}, shared(b"AQIDBAUGBwgJCgsMDQ4PEA==")), FailureReason.SIGNATURE_INVALID),
-    "a key that comes along": (
-        said({"jwk": {"kty": "oct", "k": "AAAA"}}, shared(bytes(3))),
+    "an empty secret": (token_with_header({}, shared(b"")), FailureReason.SIGNATURE_INVALID),
+    "the secret in base64": (
+        token_with_header({}, shared(b"AQIDBAUGBwgJCgsMDQ4PEA==")),
         FailureReason.SIGNATURE_INVALID,
     ),
-    "an address that comes along": (
-        said({"jku": "https://evil.example/keys"}, shared(OTHERS)),
+    "a key in the header": (
+        token_with_header({"jwk": {"kty": "oct", "k": "AAAA"}}, shared(bytes(3))),
         FailureReason.SIGNATURE_INVALID,
     ),
-    "what is critical": (said({"crit": ["exp"]}), FailureReason.HEADER_MEMBER_FORBIDDEN),
+    "a URL of keys in the header": (
+        token_with_header({"jku": "https://evil.example/keys"}, shared(OTHERS)),
+        FailureReason.SIGNATURE_INVALID,
+    ),
+    "crit": (token_with_header({"crit": ["exp"]}), FailureReason.HEADER_MEMBER_FORBIDDEN),
     # A token of another purpose
-    "an access token of AGS": (said({}, typ="DevAuthN"), FailureReason.TYPE_MISMATCH),
-    "a refresh token of AGS": (said({}, typ="RefreshAuthN"), FailureReason.TYPE_MISMATCH),
+    "an access token of AGS": (token_with_header({}, typ="DevAuthN"), FailureReason.TYPE_MISMATCH),
+    "a refresh token of AGS": (token_with_header({}, typ="RefreshAuthN"), FailureReason.TYPE_MISMATCH),
     "an ID token": (
         any_token({"alg": "HS256", "kid": "k"}, {"sub": "a"}, shared(SECRET)),
         FailureReason.CLAIM_MISSING,
     ),
-    "an access token by its header": (said({"typ": "at+jwt"}), FailureReason.MALFORMED),
+    "an access token by its header": (token_with_header({"typ": "at+jwt"}), FailureReason.MALFORMED),
     "a session token": ("a1b2c3d4e5f6g7h8i9j0k1l2m3", FailureReason.MALFORMED),
 }
 
 
-@pytest.mark.parametrize(("made", "refusal"), MISTAKEN.values(), ids=MISTAKEN)
-def test_it_is_not_mistaken_in_algorithm_key_or_purpose(made: str, refusal: FailureReason) -> None:
-    assert verify(said({})).account_id == "a"
-    with pytest.raises(VerificationFailed) as refused:
+@pytest.mark.parametrize(("made", "reason"), MISTAKEN.values(), ids=MISTAKEN)
+def test_confused_algorithm_key_or_purpose_is_rejected(made: str, reason: FailureReason) -> None:
+    assert verify(token_with_header({})).account_id == "a"
+    with pytest.raises(VerificationFailed) as raised:
         verify(made)
-    assert refused.value.reason is refusal
+    assert raised.value.reason is reason
 
 
 @pytest.mark.parametrize("make", [make for make, _ in CONFUSED.values()], ids=CONFUSED)
-def test_no_token_for_a_provider_with_public_keys_proves_anything_here(make: Any) -> None:
+def test_tokens_for_providers_with_public_keys_are_rejected(make: Any) -> None:
     with pytest.raises(VerificationFailed):
         verify(make(GOOD))
 
 
-def test_what_ags_itself_has_issued_proves_nothing(nagra: HeadEnd) -> None:
+def test_tokens_issued_by_ags_are_rejected(nagra: HeadEnd) -> None:
     tenant = snapshot.get_tenant("nagra")
     assert tenant
     now = time.time()
     issued = token_response(tenant, SignOn("account-1", "c" * 32, "s" * 32, 1, now + 99, now + 999))
     for name in ("access_token", "refresh_token"):
-        with pytest.raises(VerificationFailed) as refused:
+        with pytest.raises(VerificationFailed) as raised:
             verify(issued[name], tenant.keys)
-        assert refused.value.reason is FailureReason.KEY_UNKNOWN
+        assert raised.value.reason is FailureReason.KEY_UNKNOWN

@@ -1,4 +1,4 @@
-"""The RADIUS server: whom it accepts is let in, and an answer that proves nothing lets nobody in."""
+"""The provider `radius`, with a real FreeRADIUS and with fake servers."""
 
 from __future__ import annotations
 
@@ -81,17 +81,22 @@ def verify(username: str, password: str, settings: dict[str, Any], deadline: flo
     return identity
 
 
-# username, password, settings that differ, the account
+# username, password, settings that differ, account
 ACCEPTED: dict[str, tuple[str, str, dict[str, Any], str]] = {
-    "by the name that was sent": ("alice", PASSWORD, {}, "alice"),
-    "by the User-Name of the answer": ("alice", PASSWORD, {"account_attribute": "USER_NAME"}, "A-1"),
+    "by the username as sent": ("alice", PASSWORD, {}, "alice"),
+    "by the User-Name of the response": ("alice", PASSWORD, {"account_attribute": "USER_NAME"}, "A-1"),
     "by its Class": ("alice", PASSWORD, {"account_attribute": "CLASS"}, "A-2"),
-    "by its identity": ("alice", PASSWORD, {"account_attribute": "CHARGEABLE_USER_IDENTITY"}, "A-3"),
+    "by its Chargeable-User-Identity": (
+        "alice",
+        PASSWORD,
+        {"account_attribute": "CHARGEABLE_USER_IDENTITY"},
+        "A-3",
+    ),
     "with the longest password": ("long", LONGEST_PASSWORD, {}, "long"),
     "of any script": ("ünï", PASSWORD, {}, "ünï"),
     "by the name of the server": ("alice", PASSWORD, {"host": "localhost"}, "alice"),
     "a line": (LINE, LINE_SECRET, LINES, LINE),
-    "a line, by what the server says of it": (
+    "a line, by its Class": (
         LINE,
         LINE_SECRET,
         {**LINES, "account_attribute": "CLASS"},
@@ -101,7 +106,7 @@ ACCEPTED: dict[str, tuple[str, str, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("username", "password", "settings", "account"), ACCEPTED.values(), ids=ACCEPTED)
-def test_whom_the_server_accepts_is_let_in(
+def test_accepts(
     server: FreeRADIUS, username: str, password: str, settings: dict[str, Any], account: str
 ) -> None:
     assert verify(username, password, server.settings(**settings)) == Identity(account)
@@ -110,57 +115,57 @@ def test_whom_the_server_accepts_is_let_in(
 UNKNOWN = FailureReason.CREDENTIAL_UNKNOWN
 INVALID = FailureReason.IDENTITY_INVALID
 CLASS = {"account_attribute": "CLASS"}
-REFUSED: dict[str, tuple[str, str, dict[str, Any], FailureReason]] = {
+REJECTED: dict[str, tuple[str, str, dict[str, Any], FailureReason]] = {
     "a wrong password": ("alice", "wrong", {}, UNKNOWN),
     "an unknown user": ("nobody", PASSWORD, {}, UNKNOWN),
     "a line, as if it were a subscriber": (LINE, LINE_SECRET, {}, UNKNOWN),
     "a line, without the secret of the head-end": (LINE, "wrong", LINES, UNKNOWN),
     "a line, with the password of the lines": (LINE, LINE_PASSWORD, LINES, UNKNOWN),
     "an unknown line": ("olt-7/1/2:305", LINE_SECRET, LINES, UNKNOWN),
-    "who has no such attribute": ("long", LONGEST_PASSWORD, CLASS, INVALID),
-    "who has two": ("twice", PASSWORD, CLASS, FailureReason.ACCOUNT_AMBIGUOUS),
-    "whose account is no text": ("bytes", PASSWORD, CLASS, INVALID),
-    "whose account has a line break": ("control", PASSWORD, CLASS, INVALID),
+    "no such attribute": ("long", LONGEST_PASSWORD, CLASS, INVALID),
+    "two attributes": ("twice", PASSWORD, CLASS, FailureReason.ACCOUNT_AMBIGUOUS),
+    "an account that is not UTF-8": ("bytes", PASSWORD, CLASS, INVALID),
+    "an account with a line break": ("control", PASSWORD, CLASS, INVALID),
 }
 
 
-@pytest.mark.parametrize(("username", "password", "settings", "refusal"), REFUSED.values(), ids=REFUSED)
-def test_nobody_else_is(
-    server: FreeRADIUS, username: str, password: str, settings: dict[str, Any], refusal: FailureReason
+@pytest.mark.parametrize(("username", "password", "settings", "reason"), REJECTED.values(), ids=REJECTED)
+def test_rejects(
+    server: FreeRADIUS, username: str, password: str, settings: dict[str, Any], reason: FailureReason
 ) -> None:
-    with pytest.raises(VerificationFailed) as refused:
+    with pytest.raises(VerificationFailed) as raised:
         verify(username, password, server.settings(**settings))
-    assert refused.value.reason is refusal
+    assert raised.value.reason is reason
 
 
-NEVER_SENT = {
+UNSENDABLE = {
     "no username": ("", PASSWORD),
     "no password": ("alice", ""),
     "a password of 129 characters": ("alice", "x" * 129),
     "a password of 130 bytes": ("alice", "ü" * 65),
     "a password that ends in NUL": ("alice", f"{PASSWORD}\0"),
-    "a password of half a character": ("alice", "\ud800"),
+    "a password with a lone surrogate": ("alice", "\ud800"),
     "a username of 254 bytes": ("ü" * 127, PASSWORD),
     "a username with a line break": ("alice\n", PASSWORD),
-    "a username of half a character": ("\ud800", PASSWORD),
+    "a username with a lone surrogate": ("\ud800", PASSWORD),
 }
 
 
-@pytest.mark.parametrize(("username", "password"), NEVER_SENT.values(), ids=NEVER_SENT)
-def test_what_no_packet_can_hold_is_refused_before_the_server_is_asked(username: str, password: str) -> None:
-    with fake(lambda request: []) as (settings, asked):
-        with pytest.raises(VerificationFailed) as refused:
+@pytest.mark.parametrize(("username", "password"), UNSENDABLE.values(), ids=UNSENDABLE)
+def test_unsendable_credentials_are_rejected_without_a_request(username: str, password: str) -> None:
+    with fake(lambda request: []) as (settings, requests):
+        with pytest.raises(VerificationFailed) as raised:
             verify(username, password, settings)
-        assert refused.value.reason is UNKNOWN
-        assert not asked
+        assert raised.value.reason is UNKNOWN
+        assert not requests
 
 
-def test_the_server_says_nothing_to_whom_it_shares_no_secret_with(server: FreeRADIUS) -> None:
+def test_a_wrong_shared_secret_gets_no_response(server: FreeRADIUS) -> None:
     from providers.radius.exchange import access_request, exchange
 
     stranger = cleaned(server.settings(shared_secret="another secret, long enough"), HASTY)
-    # Not through the strategy, which gives up a moment later, and could be the first to.
-    with pytest.raises(UpstreamUnavailable, match="no answer") as raised:
+    # Not through the strategy, whose own time limit could expire first.
+    with pytest.raises(UpstreamUnavailable, match="no response") as raised:
         exchange(access_request("alice", PASSWORD, stranger), stranger)
     assert raised.value.failure is UpstreamFailure.TIMEOUT
 
@@ -169,12 +174,12 @@ Response = Callable[[bytes], list[bytes]]
 
 
 @contextmanager
-def fake(answer: Response, *, from_its_port: bool = True) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
-    """A server that answers each request with those datagrams; yields settings, and what it was asked.
+def fake(respond: Response, *, from_its_port: bool = True) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
+    """Run a server that sends datagrams for each request; yield the settings and the received requests.
 
-    When the context has ended, that is all that was sent to it.
+    The list of requests is complete when the context ends.
     """
-    asked: list[bytes] = []
+    requests: list[bytes] = []
     with _socket() as listener, _socket() as other:
         listener.bind(("127.0.0.1", 0))
         listener.settimeout(0.02)
@@ -188,14 +193,14 @@ def fake(answer: Response, *, from_its_port: bool = True) -> Iterator[tuple[dict
                     if ended.is_set():
                         return
                     continue
-                asked.append(request)
-                for datagram in answer(request):
+                requests.append(request)
+                for datagram in respond(request):
                     (listener if from_its_port else other).sendto(datagram, caller)
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         try:
-            yield settings_at(listener.getsockname()[1]), asked
+            yield settings_at(listener.getsockname()[1]), requests
         finally:
             wait_until(lambda: not bulkhead.foreground._taken, "a call does not end")
             ended.set()
@@ -215,7 +220,7 @@ def packet(
     proof: bytes | None = None,
     secret: bytes = SECRET.encode(),
 ) -> bytes:
-    """An answer to that request (RFC 2865, section 3; RFC 3579, section 3.2)."""
+    """Return a response to the request (RFC 2865, section 3; RFC 3579, section 3.2)."""
     number = request[1] if identifier is None else identifier
     placed = b"\x50\x12" + bytes(16) if proof is None else proof
     length = 20 + len(placed) + len(attributes)
@@ -231,95 +236,95 @@ def altered(raw: bytes, place: int) -> bytes:
     return raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :]
 
 
-WORTHLESS: dict[str, Response] = {
+INVALID_RESPONSES: dict[str, Response] = {
     "without a Message-Authenticator": lambda request: [packet(request, proof=b"")],
     "with a wrong one": lambda request: [packet(request, proof=b"\x50\x12" + bytes(16))],
     "with half of one": lambda request: [packet(request, proof=b"\x50\x0a" + bytes(8))],
     "with an empty one": lambda request: [packet(request, proof=b"\x50\x02")],
-    "of somebody with another secret": lambda request: [packet(request, secret=b"another secret, long")],
+    "with another secret": lambda request: [packet(request, secret=b"another secret, long")],
     "with another authenticator": lambda request: [altered(packet(request), 4)],
     "to another request": lambda request: [packet(request, identifier=(request[1] + 1) % 256)],
     "to an older request": lambda request: [packet(request[:4] + bytes(16))],
     "that was a rejection": lambda request: [b"\x02" + packet(request, 3)[1:]],
     "with a Proxy-State that was not sent": lambda request: [packet(request, attributes=b"\x21\x04ab")],
-    "of another kind": lambda request: [packet(request, 5)],
-    "that is the request": lambda request: [request],
-    "of nothing": lambda request: [b""],
-    "of garbage": lambda request: [b"x", b"HTTP/1.1 200 OK\r\n\r\n" * 3, bytes(4096)],
+    "with another code": lambda request: [packet(request, 5)],
+    "the request itself": lambda request: [request],
+    "empty": lambda request: [b""],
+    "garbage": lambda request: [b"x", b"HTTP/1.1 200 OK\r\n\r\n" * 3, bytes(4096)],
     "with an attribute of no length": lambda request: [packet(request, attributes=b"\x19\x00")],
-    "that is cut off": lambda request: [packet(request)[:-1]],
+    "truncated": lambda request: [packet(request)[:-1]],
     "larger than a packet": lambda request: [packet(request) + bytes(5000)],
 }
 
 
-@pytest.mark.parametrize("answer", WORTHLESS.values(), ids=WORTHLESS)
-def test_an_answer_is_thrown_away(answer: Response) -> None:
-    with fake(answer) as (settings, _):
+@pytest.mark.parametrize("respond", INVALID_RESPONSES.values(), ids=INVALID_RESPONSES)
+def test_an_invalid_response_is_ignored(respond: Response) -> None:
+    with fake(respond) as (settings, _):
         with pytest.raises(UpstreamUnavailable) as raised:
             patiently(lambda deadline: verify("alice", PASSWORD, settings, deadline))
         assert raised.value.failure is UpstreamFailure.CERTIFICATE_UNTRUSTED
 
 
-@pytest.mark.parametrize("answer", WORTHLESS.values(), ids=WORTHLESS)
-def test_a_good_one_that_follows_counts(answer: Response) -> None:
-    with fake(lambda request: [*answer(request), packet(request)]) as (settings, _):
+@pytest.mark.parametrize("respond", INVALID_RESPONSES.values(), ids=INVALID_RESPONSES)
+def test_a_valid_response_after_an_invalid_one_is_used(respond: Response) -> None:
+    with fake(lambda request: [*respond(request), packet(request)]) as (settings, _):
         assert verify("alice", PASSWORD, settings) == Identity("alice")
 
 
-def test_whom_the_server_challenges_is_refused_for_there_is_nothing_more_to_say() -> None:
+def test_a_challenge_is_a_rejection() -> None:
     with (
         fake(lambda request: [packet(request, 11)]) as (settings, _),
-        pytest.raises(VerificationFailed) as refused,
+        pytest.raises(VerificationFailed) as raised,
     ):
         verify("alice", PASSWORD, settings)
-    assert refused.value.reason is UNKNOWN
+    assert raised.value.reason is UNKNOWN
 
 
-def test_an_answer_from_another_port_is_not_heard() -> None:
-    with fake(lambda request: [packet(request)], from_its_port=False) as (settings, asked):
+def test_a_response_from_another_port_is_ignored() -> None:
+    with fake(lambda request: [packet(request)], from_its_port=False) as (settings, requests):
         with pytest.raises(UpstreamUnavailable) as raised:
             verify("alice", PASSWORD, settings, HASTY)
         assert raised.value.failure is UpstreamFailure.TIMEOUT
-    assert asked
+    assert requests
 
 
 @given(st.binary(max_size=200), st.sampled_from([2, 3, 11]))
-def test_no_attributes_crash_it(attributes: bytes, code: int) -> None:
-    from providers.radius.exchange import _proven, access_request
+def test_arbitrary_attributes_cause_no_exception(attributes: bytes, code: int) -> None:
+    from providers.radius.exchange import _verify_response, access_request
 
     request = access_request("alice", PASSWORD, cleaned(settings_at(1812)))
-    _proven(request, attributes)
-    _proven(request, packet(request.RequestPacket(), code, attributes=attributes))
+    _verify_response(request, attributes)
+    _verify_response(request, packet(request.RequestPacket(), code, attributes=attributes))
 
 
-def test_a_request_proves_itself_first_of_all_and_is_the_same_each_time() -> None:
-    with fake(lambda request: []) as (settings, asked):
+def test_retransmissions_are_identical_and_start_with_a_message_authenticator() -> None:
+    with fake(lambda request: []) as (settings, requests):
         with pytest.raises(UpstreamUnavailable) as raised:
             verify("alice", PASSWORD, {**settings, "attempts": 3}, HASTY)
         assert raised.value.failure is UpstreamFailure.TIMEOUT
-    assert len(asked) == 3
-    assert len(set(asked)) == 1
-    raw = asked[0]
+    assert len(requests) == 3
+    assert len(set(requests)) == 1
+    raw = requests[0]
     assert (raw[0], raw[20:22]) == (1, b"\x50\x12")
     digest = hmac.new(SECRET.encode(), raw[:22] + bytes(16) + raw[38:], "md5").digest()
     assert raw[22:38] == digest
     assert PASSWORD.encode() not in raw
 
 
-def test_the_second_attempt_is_answered() -> None:
+def test_the_second_attempt_can_succeed() -> None:
     requests: list[bytes] = []
 
-    def answer(request: bytes) -> list[bytes]:
+    def respond(request: bytes) -> list[bytes]:
         requests.append(request)
         return [packet(request)] if requests.count(request) == 2 else []
 
-    with fake(answer) as (settings, _):
+    with fake(respond) as (settings, _):
         twice = {**settings, "attempts": 2}
         identity = patiently(lambda deadline: verify("alice", PASSWORD, twice, deadline))
         assert identity == Identity("alice")
 
 
-def test_a_server_that_is_away_is_told_from_one_that_is_silent(settings: Any) -> None:
+def test_an_unreachable_server_and_a_forbidden_address(settings: Any) -> None:
     with closed() as port:
         gone = settings_at(port)
         with pytest.raises(UpstreamUnavailable) as raised:
@@ -339,20 +344,20 @@ BAD_SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "four attempts": ("attempts", {"attempts": 4}),
     "an identifier with a space": ("nas_identifier", {"nas_identifier": "a b"}),
     "an attribute of no account": ("account_attribute", {"account_attribute": "REPLY_MESSAGE"}),
-    "lines that anybody may name": ("line_secret", {**LINES, "line_secret": ""}),
+    "lines without a secret": ("line_secret", {**LINES, "line_secret": ""}),
     "lines with a short secret": ("line_secret", {**LINES, "line_secret": "x" * 15}),
     "lines without a password": ("line_password", {**LINES, "line_password": ""}),
 }
 
 
 @pytest.mark.parametrize(("field", "changes"), BAD_SETTINGS.values(), ids=BAD_SETTINGS)
-def test_settings_that_would_fail_later_are_refused_now(field: str, changes: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError) as refused:
+def test_invalid_settings_are_rejected(field: str, changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError) as raised:
         cleaned(settings_at(1812, **changes))
-    assert all(told.startswith(f"{field}: ") for told in refused.value.messages), refused.value.messages
+    assert all(message.startswith(f"{field}: ") for message in raised.value.messages), raised.value.messages
 
 
-def test_a_server_that_accepts_everybody_is_found_out() -> None:
+def test_check_detects_a_server_that_accepts_everybody() -> None:
     with fake(lambda request: [packet(request)]) as (settings, _):
         (found,) = strategies()["radius"].check(cleaned(settings), RING)
         assert not found.passed
@@ -374,7 +379,7 @@ def proof(username: str, password: str) -> dict[str, Any]:
     return {"parameters": [{"name": "username", "value": username}, {"name": "password", "value": password}]}
 
 
-def test_a_head_end_gets_a_session_token_for_a_line(server: FreeRADIUS, nagra: HeadEnd) -> None:
+def test_a_line_is_exchanged_for_a_session_token(server: FreeRADIUS, nagra: HeadEnd) -> None:
     offer(server, **LINES)
     answer = nagra.post(proof(LINE, LINE_SECRET), x_auth_service_id="Lines")
     assert answer.status_code == 200
@@ -386,26 +391,28 @@ def test_a_head_end_gets_a_session_token_for_a_line(server: FreeRADIUS, nagra: H
     assert (signed_on.status_code, signed_on.json()["accountId"]) == (201, LINE)
 
 
-def test_two_values_where_one_names_the_account_are_ambiguous(server: FreeRADIUS, nagra: HeadEnd) -> None:
+def test_two_account_attributes_are_ambiguous(server: FreeRADIUS, nagra: HeadEnd) -> None:
     offer(server, **CLASS)
     answer = nagra.post(proof("twice", PASSWORD), x_auth_service_id="Lines")
     assert (answer.status_code, answer.json()["reason"]) == (403, "account_ambiguous")
 
 
-def test_a_wrong_password_and_an_unknown_user_get_the_same_answer(server: FreeRADIUS, nagra: HeadEnd) -> None:
+def test_a_wrong_password_and_an_unknown_user_get_the_same_response(
+    server: FreeRADIUS, nagra: HeadEnd
+) -> None:
     offer(server)
-    told = []
+    responses = []
     for username, password in (("alice", "wrong"), ("nobody", PASSWORD), ("alice", "")):
         answer = nagra.post(proof(username, password), x_auth_service_id="Lines", x_correlation_id="c")
-        told.append((answer.status_code, answer.content, sorted(answer.headers.items())))
-    assert told[0][0] == 401
-    assert told[1:] == told[:1] * 2
+        responses.append((answer.status_code, answer.content, sorted(answer.headers.items())))
+    assert responses[0][0] == 401
+    assert responses[1:] == responses[:1] * 2
 
 
-def test_trying_it_says_what_works(
+def test_check_reports_success(
     server: FreeRADIUS, nagra: HeadEnd, capsys: pytest.CaptureFixture[str]
 ) -> None:
     offer(server)
     call_command("checkservice", "nagra", "Lines")
-    told = capsys.readouterr().out
-    assert f"ok   127.0.0.1:{server.port} has the same shared secret, and rejects an unknown user.\n" in told
+    output = capsys.readouterr().out
+    assert f"ok   127.0.0.1:{server.port} has the same shared secret and rejects an unknown user.\n" in output

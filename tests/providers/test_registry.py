@@ -1,4 +1,4 @@
-"""The list of strategies is what is installed, and a broken provider is noticed at start-up."""
+"""The registry lists the installed strategies, and system checks report invalid providers."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def test_every_folder_of_a_provider_is_in_the_registry() -> None:
     on_disk = {f"providers.{path.parent.name}" for path in (ROOT / "providers").glob("*/apps.py")}
     shipped = {config.name for config in provider_configs() if config.name.startswith("providers.")}
     assert shipped == on_disk
-    usable = {config.name for config in provider_configs() if not config.lacks}
+    usable = {config.name for config in provider_configs() if not config.missing_modules}
     slugs = {name.removeprefix("providers.") for name in on_disk & usable}
     assert slugs <= set(strategies()), "a shipped strategy has the name of its folder"
 
 
 @pytest.mark.timeout(4 * PATIENCE)  # it runs pytest
-def test_a_new_folder_is_held_to_the_contract_without_another_change(tmp_path: Path) -> None:
+def test_the_acceptance_suite_tests_a_new_provider_folder(tmp_path: Path) -> None:
     project = copied_to(tmp_path / "project")
     parrot = shutil.copytree(project / "providers" / "dummy", project / "providers" / "parrot")
     for file in (parrot / "apps.py", parrot / "strategy.py"):
@@ -47,7 +47,7 @@ def test_a_new_folder_is_held_to_the_contract_without_another_change(tmp_path: P
             "-n0",
             "tests/providers/test_acceptance.py",
             "-k",
-            "rubbish and parrot",
+            "garbage and parrot",
         ],
         cwd=project,
         env=os.environ | {"DATABASE_URL": f"sqlite:///{tmp_path / 'x.sqlite3'}"},
@@ -57,14 +57,14 @@ def test_a_new_folder_is_held_to_the_contract_without_another_change(tmp_path: P
         timeout=3 * PATIENCE,
     )
     assert done.returncode == 1, done.stdout
-    assert "test_it_meets_rubbish_without_a_crash_and_without_the_database[0-parrot]" in done.stdout
+    assert "test_garbage_causes_no_unexpected_exception_and_no_query[0-parrot]" in done.stdout
 
 
-# What of ours a provider may import, beside itself.
+# The modules of `providers` that a provider may import in addition to its own.
 TOOLS = {"contract", "apps", "claims", "jose", "jwks", "documents", "upstream", "strict_json"}
 
 
-def test_a_provider_imports_the_contract_and_its_tools_and_nothing_else_of_ours() -> None:
+def test_a_provider_imports_only_the_contract_and_its_tools() -> None:
     import ast
 
     for path in (ROOT / "providers").glob("*/*.py"):
@@ -84,7 +84,7 @@ def test_a_provider_imports_the_contract_and_its_tools_and_nothing_else_of_ours(
 
 
 def manage(tmp_path: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run manage.py as an operator of the service would."""
+    """Run manage.py with the settings of a server."""
     return subprocess.run(
         [sys.executable, str(ROOT / "manage.py"), *words],
         env=os.environ
@@ -117,7 +117,7 @@ class ForeignConfig(ProviderConfig):
 """
 
 
-def test_a_provider_that_cannot_be_imported_stops_start_up_with_its_own_error(tmp_path: Path) -> None:
+def test_an_import_error_of_a_provider_stops_start_up(tmp_path: Path) -> None:
     package(tmp_path, APPS, "import a_library_that_is_not_there")
     done = manage(tmp_path, "check", AGS_PROVIDERS="foreign")
     assert done.returncode != 0
@@ -131,42 +131,42 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize(("made_for", "told"), OTHERS.items(), ids=OTHERS.values())
-def test_a_provider_made_for_another_contract_is_refused_by_name_before_it_is_imported(
-    tmp_path: Path, made_for: str, told: str
+@pytest.mark.parametrize(("made_for", "version"), OTHERS.items(), ids=OTHERS.values())
+def test_a_provider_for_another_contract_version_stops_start_up_before_it_is_imported(
+    tmp_path: Path, made_for: str, version: str
 ) -> None:
     package(tmp_path, APPS.replace("    contract = 2\n", made_for), "import a_library_that_is_not_there")
     done = manage(tmp_path, "check", AGS_PROVIDERS="foreign")
     assert done.returncode != 0
-    assert f"The provider foreign is made for {told} of the provider contract" in done.stderr
+    assert f"The provider foreign is made for {version} of the provider contract" in done.stderr
     assert "a_library_that_is_not_there" not in done.stderr
 
 
-def test_a_provider_that_lacks_a_module_is_left_out_and_named_and_the_rest_works(tmp_path: Path) -> None:
+def test_a_provider_with_a_missing_module_is_not_loaded(tmp_path: Path) -> None:
     lacking = '    requires = {"a_library_that_is_not_there": "Install it."}\n'
     package(tmp_path, APPS + lacking, "import a_library_that_is_not_there")
     done = manage(tmp_path, "check", AGS_PROVIDERS="providers.operator_token,foreign", DEBUG="off")
     assert done.returncode == 0, done.stderr
-    assert "foreign lacks a_library_that_is_not_there" in done.stderr
+    assert "foreign lacks the module a_library_that_is_not_there" in done.stderr
     assert "Install it." in done.stderr
     assert "providers.W001" in done.stderr
 
 
-def test_a_forgotten_default_is_noticed(tmp_path: Path) -> None:
+def test_a_missing_default_is_reported(tmp_path: Path) -> None:
     package(tmp_path, APPS.replace("    default = True\n", ""))
     done = manage(tmp_path, "check", AGS_PROVIDERS="foreign")
     assert done.returncode == 1
     assert "providers.E001" in done.stderr
 
 
-def test_a_listed_app_that_is_no_provider_is_noticed(tmp_path: Path) -> None:
+def test_an_app_that_is_not_a_provider_is_reported(tmp_path: Path) -> None:
     done = manage(tmp_path, "check", AGS_PROVIDERS="django.contrib.humanize")
     assert done.returncode == 1
     assert "providers.E001" in done.stderr
     assert "django.contrib.humanize" in done.stderr
 
 
-def test_the_dummy_is_refused_outside_debug(tmp_path: Path) -> None:
+def test_the_dummy_requires_debug(tmp_path: Path) -> None:
     done = manage(tmp_path, "check", AGS_PROVIDERS="providers.dummy", DEBUG="off")
     assert done.returncode == 1
     assert "providers.E008" in done.stderr
@@ -220,7 +220,7 @@ BROKEN = {
 
 
 def problems() -> list[CheckMessage]:
-    """What the checks say, but for what this machine lacks."""
+    """Return the messages of the checks, without those for modules that are not installed on this machine."""
     return [found for found in run_checks(tags=["providers"]) if found.id != "providers.W001"]
 
 
@@ -230,7 +230,7 @@ def test_a_secret_must_name_the_settings_of_its_destination() -> None:
 
 
 @pytest.mark.parametrize("ident", BROKEN)
-def test_a_provider_that_breaks_the_contract_is_named(
+def test_a_violation_of_the_contract_is_reported(
     ident: str, monkeypatch: pytest.MonkeyPatch, settings: Any
 ) -> None:
     settings.DEBUG = True  # the dummy is installed
@@ -240,12 +240,12 @@ def test_a_provider_that_breaks_the_contract_is_named(
     assert [problem.id for problem in problems()] == [ident[:14]]
 
 
-def test_the_installed_ones_keep_the_contract(settings: Any) -> None:
+def test_the_installed_providers_have_no_violations(settings: Any) -> None:
     settings.DEBUG = True  # the dummy is installed
     assert problems() == []
 
 
-def test_a_strategy_without_verify_says_so() -> None:
+def test_a_strategy_without_verify_raises_type_error() -> None:
     from providers.contract import KeyRing
 
     with pytest.raises(TypeError, match="Forgetful does not implement verify"):

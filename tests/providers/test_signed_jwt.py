@@ -1,4 +1,4 @@
-"""The signed JWT: what its claims must say, where its keys come from, and what is taken for none."""
+"""The provider `signed_jwt`: claims, headers, and sources of keys."""
 
 from __future__ import annotations
 
@@ -47,27 +47,27 @@ ENTERED = {
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    good = {"iss": ISSUER, "aud": "ags", "sub": "account-1", "exp": int(time.time()) + 300}
-    return changed(good, changes)
+    valid = {"iss": ISSUER, "aud": "ags", "sub": "account-1", "exp": int(time.time()) + 300}
+    return changed(valid, changes)
 
 
-def verify(made: str, **settings: Any) -> Identity:
+def verify(jws: str, **settings: Any) -> Identity:
     _, cleaned = clean_settings(SignedJWT(), ENTERED | settings)
-    return SignedJWT().verify({"Token": made}, cleaned, RING)
+    return SignedJWT().verify({"Token": jws}, cleaned, RING)
 
 
-def refusal(made: str, **settings: Any) -> tuple[FailureReason, str | None]:
-    with pytest.raises(VerificationFailed) as refused:
-        verify(made, **settings)
-    return refused.value.reason, refused.value.claim
+def get_reason(jws: str, **settings: Any) -> tuple[FailureReason, str | None]:
+    with pytest.raises(VerificationFailed) as raised:
+        verify(jws, **settings)
+    return raised.value.reason, raised.value.claim
 
 
 MATCHED = {"tenant_claim": "tenant", "required_claims": "acr=high\nok=true\nx=a=b"}
 ALL_MATCHED = {"tenant": "nagra", "acr": "high", "ok": True, "x": "a=b"}
 
-# claims that differ from a good token, settings of the service
+# claims that differ from a valid token, settings of the service
 ACCEPTED: Any = {
-    "a good token": ({}, {}),
+    "a valid token": ({}, {}),
     "an audience among others": ({"aud": ["others", "ags"]}, {}),
     "a fraction of a second": ({"exp": lambda now: now + 1.5}, {}),
     "expired within the skew": ({"exp": lambda now: now - 20}, {}),
@@ -80,15 +80,15 @@ ACCEPTED: Any = {
         {"sub": 5, "https://operator.example/account": "account-1"},
         {"account_claim": "https://operator.example/account"},
     ),
-    "all that is demanded": (ALL_MATCHED, MATCHED),
-    "a boolean spelt as a string": ({**ALL_MATCHED, "ok": "true"}, MATCHED),
-    "a tenant where no claim names it": ({"tenant": "sunrise"}, {}),
+    "all required claims": (ALL_MATCHED, MATCHED),
+    "a boolean as a string": ({**ALL_MATCHED, "ok": "true"}, MATCHED),
+    "a tenant, not checked": ({"tenant": "sunrise"}, {}),
     "a jti": ({"jti": "j"}, {"replay": "required"}),
-    "a jti of any type where it is ignored": ({"jti": 5}, {"replay": "off"}),
+    "a jti of any type, off": ({"jti": 5}, {"replay": "off"}),
     "other claims": ({"typ": "x", "anything": {"at": ["all"]}}, {}),
 }
 
-REFUSED: Any = {
+REJECTED: Any = {
     "iss missing": ({"iss": ABSENT}, {}, FailureReason.CLAIM_MISSING, "iss"),
     "another issuer": ({"iss": "https://evil.example"}, {}, FailureReason.ISSUER_MISMATCH, "iss"),
     "the issuer with a slash": ({"iss": f"{ISSUER}/"}, {}, FailureReason.ISSUER_MISMATCH, "iss"),
@@ -106,8 +106,8 @@ REFUSED: Any = {
     "exp of 400 digits": ({"exp": 10**400}, {}, FailureReason.CLAIM_INVALID, "exp"),
     "expired": ({"exp": lambda now: now - 60}, {}, FailureReason.TOKEN_EXPIRED, "exp"),
     "expired, no skew": ({"exp": lambda now: now - 1}, {"clock_skew": 0}, FailureReason.TOKEN_EXPIRED, "exp"),
-    "nbf to come": ({"nbf": lambda now: now + 60}, {}, FailureReason.TOKEN_NOT_YET_VALID, "nbf"),
-    "iat to come": ({"iat": lambda now: now + 60}, {}, FailureReason.TOKEN_NOT_YET_VALID, "iat"),
+    "nbf in the future": ({"nbf": lambda now: now + 60}, {}, FailureReason.TOKEN_NOT_YET_VALID, "nbf"),
+    "iat in the future": ({"iat": lambda now: now + 60}, {}, FailureReason.TOKEN_NOT_YET_VALID, "iat"),
     "exp in milliseconds": ({"exp": lambda now: now * 1000}, {}, FailureReason.LIFETIME_TOO_LONG, "exp"),
     "a lifetime too long": ({}, {"max_lifetime": 60}, FailureReason.LIFETIME_TOO_LONG, "exp"),
     "account missing": ({"sub": ABSENT}, {}, FailureReason.CLAIM_MISSING, "sub"),
@@ -138,7 +138,7 @@ REFUSED: Any = {
         "tenant",
     ),
     "a required claim missing": ({**ALL_MATCHED, "acr": ABSENT}, MATCHED, FailureReason.CLAIM_MISSING, "acr"),
-    "a required claim otherwise": (
+    "another value of a required claim": (
         {**ALL_MATCHED, "acr": "low"},
         MATCHED,
         FailureReason.CLAIM_MISMATCH,
@@ -160,7 +160,7 @@ REFUSED: Any = {
 
 @pytest.mark.usefixtures("frozen_time")
 @pytest.mark.parametrize(("changes", "settings"), ACCEPTED.values(), ids=ACCEPTED)
-def test_it_accepts(changes: dict[str, Any], settings: dict[str, Any]) -> None:
+def test_accepts(changes: dict[str, Any], settings: dict[str, Any]) -> None:
     identity = verify(EC.token(claims(**changes)), **settings)
     sub = "account-1" if "account_claim" in settings else changes.get("sub", "account-1")
     assert identity.account_id == str(sub)
@@ -168,24 +168,24 @@ def test_it_accepts(changes: dict[str, Any], settings: dict[str, Any]) -> None:
 
 
 @pytest.mark.usefixtures("frozen_time")
-@pytest.mark.parametrize(("changes", "settings", "word", "claim"), REFUSED.values(), ids=REFUSED)
-def test_it_refuses(
-    changes: dict[str, Any], settings: dict[str, Any], word: FailureReason, claim: str
+@pytest.mark.parametrize(("changes", "settings", "reason", "claim"), REJECTED.values(), ids=REJECTED)
+def test_rejects(
+    changes: dict[str, Any], settings: dict[str, Any], reason: FailureReason, claim: str
 ) -> None:
-    assert refusal(EC.token(claims(**changes)), **settings) == (word, claim)
+    assert get_reason(EC.token(claims(**changes)), **settings) == (reason, claim)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_it_accepts_each_algorithm_from_pem_certificate_and_jwk(algorithm: str) -> None:
+def test_accepts_each_algorithm_with_a_key_in_pem_certificate_and_jwk(algorithm: str) -> None:
     own = signer(algorithm)
     pem = {"key_id": algorithm, "algorithms": [algorithm]}
-    made = own.token(claims())
-    assert verify(made, **pem, public_keys=own.pem).account_id == "account-1"
-    assert verify(made, **pem, public_keys=own.certificate).account_id == "account-1"
-    assert verify(made, algorithms=[algorithm], public_keys=json.dumps(own.jwk())).account_id == "account-1"
+    jws = own.token(claims())
+    assert verify(jws, **pem, public_keys=own.pem).account_id == "account-1"
+    assert verify(jws, **pem, public_keys=own.certificate).account_id == "account-1"
+    assert verify(jws, algorithms=[algorithm], public_keys=json.dumps(own.jwk())).account_id == "account-1"
 
 
-def test_a_jti_is_guarded_for_as_long_as_any_setting_would_accept_the_token() -> None:
+def test_a_jti_is_stored_for_the_maximum_clock_skew() -> None:
     expires = int(time.time()) + 50
     identity = verify(EC.token(claims(jti="j", exp=expires)), clock_skew=0)
     assert (identity.jti, identity.replayable_until) == ("j", expires + 300)
@@ -206,24 +206,24 @@ IGNORED = {
 HEADERS_ACCEPTED: Any = {
     "without typ": ({}, {}),
     "with typ JWT": ({"typ": "JWT"}, {}),
-    "with typ in full": ({"typ": "application/JWT"}, {}),
-    "an access token where these are wanted": ({"typ": "at+jwt"}, {"header_type": "at+jwt"}),
-    "one in full": ({"typ": "application/at+jwt"}, {"header_type": "at+jwt"}),
-    "one in other letters": ({"typ": "AT+JWT"}, {"header_type": "at+jwt"}),
-    "one that staff wrote in other letters": ({"typ": "at+jwt"}, {"header_type": "At+Jwt"}),
+    "with typ application/JWT": ({"typ": "application/JWT"}, {}),
+    "an access token if required": ({"typ": "at+jwt"}, {"header_type": "at+jwt"}),
+    "an access token with application/": ({"typ": "application/at+jwt"}, {"header_type": "at+jwt"}),
+    "an access token in another case": ({"typ": "AT+JWT"}, {"header_type": "at+jwt"}),
+    "a setting in another case": ({"typ": "at+jwt"}, {"header_type": "At+Jwt"}),
     **{f"the member {name}": ({name: value}, {}) for name, value in IGNORED.items()},
 }
-HEADERS_REFUSED: Any = {
+HEADERS_REJECTED: Any = {
     "an access token": ({"typ": "at+jwt"}, {}, FailureReason.MALFORMED),
     "a logout token": ({"typ": "logout+jwt"}, {}, FailureReason.MALFORMED),
-    "any JWT where access tokens are wanted": (
+    "a JWT if access tokens are required": (
         {"typ": "JWT"},
         {"header_type": "at+jwt"},
         FailureReason.MALFORMED,
     ),
-    "no typ where one is wanted": ({}, {"header_type": "at+jwt"}, FailureReason.MALFORMED),
+    "no typ if one is required": ({}, {"header_type": "at+jwt"}, FailureReason.MALFORMED),
     "typ a list": ({"typ": ["JWT"]}, {}, FailureReason.MALFORMED),
-    "typ a sign that is k in lower case": ({"typ": "\u212a"}, {"header_type": "k"}, FailureReason.MALFORMED),
+    "typ that is k only in lower case": ({"typ": "\u212a"}, {"header_type": "k"}, FailureReason.MALFORMED),
     "no kid": ({"kid": ABSENT}, {}, FailureReason.MALFORMED),
     **{
         f"the member {name}": ({name: value}, {}, FailureReason.HEADER_MEMBER_FORBIDDEN)
@@ -233,26 +233,26 @@ HEADERS_REFUSED: Any = {
 
 
 @pytest.mark.parametrize(("header", "settings"), HEADERS_ACCEPTED.values(), ids=HEADERS_ACCEPTED)
-def test_it_accepts_the_header(header: dict[str, Any], settings: dict[str, Any]) -> None:
+def test_accepts_the_header(header: dict[str, Any], settings: dict[str, Any]) -> None:
     assert verify(EC.token(claims(), **header), **settings).account_id == "account-1"
 
 
-@pytest.mark.parametrize(("header", "settings", "word"), HEADERS_REFUSED.values(), ids=HEADERS_REFUSED)
-def test_it_refuses_the_header(header: dict[str, Any], settings: dict[str, Any], word: FailureReason) -> None:
-    assert refusal(EC.token(claims(), **header), **settings) == (word, None)
+@pytest.mark.parametrize(("header", "settings", "reason"), HEADERS_REJECTED.values(), ids=HEADERS_REJECTED)
+def test_rejects_the_header(header: dict[str, Any], settings: dict[str, Any], reason: FailureReason) -> None:
+    assert get_reason(EC.token(claims(), **header), **settings) == (reason, None)
 
 
-@pytest.mark.parametrize(("make", "word"), CONFUSED.values(), ids=CONFUSED)
-def test_it_takes_no_algorithm_and_no_key_for_another(make: Any, word: FailureReason) -> None:
-    assert refusal(make(claims()))[0] is word
+@pytest.mark.parametrize(("make", "reason"), CONFUSED.values(), ids=CONFUSED)
+def test_confused_algorithms_and_keys_are_rejected(make: Any, reason: FailureReason) -> None:
+    assert get_reason(make(claims()))[0] is reason
 
 
 OPERATOR_TOKEN = {"typ": "GetSessionTokenAuthN", "OpfTenantId": "nagra", "OpfAccountId": "account-1"}
 
-# A token of another purpose, or with a key that is: claims, header, settings, why it is refused.
+# claims, header, settings, reason
 OTHER_PURPOSE: Any = {
     "an access token of the issuer": ({}, {"typ": "at+jwt"}, {}, FailureReason.MALFORMED),
-    "an ID token where access tokens are wanted": (
+    "an ID token if access tokens are required": (
         {"nonce": "n"},
         {},
         {"header_type": "at+jwt"},
@@ -260,7 +260,7 @@ OTHER_PURPOSE: Any = {
     ),
     "an ID token for another client": ({"aud": "television"}, {}, {}, FailureReason.AUDIENCE_MISMATCH),
     "a logout token": ({"events": {"http://logout": {}}}, {}, {}, FailureReason.TYPE_MISMATCH),
-    "a logout token by its header": ({}, {"typ": "logout+jwt"}, {}, FailureReason.MALFORMED),
+    "a logout token with logout+jwt": ({}, {"typ": "logout+jwt"}, {}, FailureReason.MALFORMED),
     "an OperatorAuthToken": ({**OPERATOR_TOKEN, "iss": ABSENT}, {}, {}, FailureReason.CLAIM_MISSING),
     "a key for encryption": (
         {},
@@ -272,24 +272,26 @@ OTHER_PURPOSE: Any = {
 }
 
 
-@pytest.mark.parametrize(("changes", "header", "settings", "word"), OTHER_PURPOSE.values(), ids=OTHER_PURPOSE)
-def test_it_takes_no_token_of_another_purpose(
-    changes: dict[str, Any], header: dict[str, Any], settings: dict[str, Any], word: FailureReason
+@pytest.mark.parametrize(
+    ("changes", "header", "settings", "reason"), OTHER_PURPOSE.values(), ids=OTHER_PURPOSE
+)
+def test_tokens_for_another_purpose_are_rejected(
+    changes: dict[str, Any], header: dict[str, Any], settings: dict[str, Any], reason: FailureReason
 ) -> None:
-    assert refusal(EC.token(claims(**changes), **header), **settings)[0] is word
+    assert get_reason(EC.token(claims(**changes), **header), **settings)[0] is reason
 
 
-def test_the_tokens_of_ags_itself_prove_nothing_even_where_its_own_keys_are_trusted(nagra: HeadEnd) -> None:
+def test_tokens_issued_by_ags_are_rejected_even_if_its_keys_are_trusted(nagra: HeadEnd) -> None:
     tenant = snapshot.get_tenant("nagra")
     assert tenant
     now = time.time()
     issued = token_response(tenant, SignOn("account-1", "c" * 32, "s" * 32, 1, now + 99, now + 999))
-    own = {"public_keys": json.dumps({"keys": [dict(key) for key in tenant.key_set]})}
+    own = {"public_keys": json.dumps({"keys": [dict(key) for key in tenant.jwks]})}
     own |= {"issuer": tenant.rules.issuer or ISSUER, "audience": tenant.rules.audience}
-    assert refusal(issued["access_token"])[0] is FailureReason.KEY_UNKNOWN
-    assert refusal(issued["refresh_token"])[0] is FailureReason.KEY_UNKNOWN
-    assert refusal(issued["refresh_token"], **own)[0] is FailureReason.KEY_UNKNOWN
-    assert refusal(issued["access_token"], **own)[0] in {
+    assert get_reason(issued["access_token"])[0] is FailureReason.KEY_UNKNOWN
+    assert get_reason(issued["refresh_token"])[0] is FailureReason.KEY_UNKNOWN
+    assert get_reason(issued["refresh_token"], **own)[0] is FailureReason.KEY_UNKNOWN
+    assert get_reason(issued["access_token"], **own)[0] in {
         FailureReason.CLAIM_MISSING,
         FailureReason.ISSUER_MISMATCH,
     }
@@ -330,13 +332,13 @@ BOUNDS: Any = [
 @pytest.mark.parametrize(
     ("change", "name"), BOUNDS, ids=[f"{name} {number}" for number, (_, name) in enumerate(BOUNDS)]
 )
-def test_its_settings_have_bounds(change: dict[str, Any], name: str) -> None:
-    with pytest.raises(ValidationError, match=name) as refused:
+def test_invalid_settings_are_rejected(change: dict[str, Any], name: str) -> None:
+    with pytest.raises(ValidationError, match=name) as raised:
         clean_settings(SignedJWT(), ENTERED | change)
-    assert EC.private_pem[60:100] not in str(refused.value)
+    assert EC.private_pem[60:100] not in str(raised.value)
 
 
-def test_its_settings_can_be_stored_and_are_accepted_again() -> None:
+def test_stored_settings_are_valid_again() -> None:
     stored, _ = clean_settings(
         SignedJWT(), ENTERED | {"algorithms": ["EdDSA", "RS256", "RS256"], "required_claims": "\n a=1 \n"}
     )
@@ -345,7 +347,7 @@ def test_its_settings_can_be_stored_and_are_accepted_again() -> None:
     assert clean_settings(SignedJWT(), json.loads(json.dumps(stored)))[0] == stored
 
 
-# By the address of a key set.
+# Keys from a URL.
 
 
 @pytest.fixture
@@ -355,143 +357,149 @@ def server() -> Iterator[HTTPSServer]:
         yield running
 
 
-def by_address(server: HTTPSServer, deadline: float = LONG, **changes: Any) -> Mapping[str, Any]:
+def address_settings(server: HTTPSServer, deadline: float = LONG, **changes: Any) -> Mapping[str, Any]:
     address = {"keys_from": "address", "key_set_address": f"{server.url}/keys", **server.settings}
     cleaned = clean_settings(SignedJWT(), {"issuer": ISSUER, "audience": "ags", **address, **changes})[1]
     return {**cleaned, "deadline": deadline}
 
 
-def ask_for(made: str, settings: Mapping[str, Any]) -> Identity:
-    return SignedJWT().verify({"Token": made}, settings, RING)
+def verify_with(jws: str, settings: Mapping[str, Any]) -> Identity:
+    return SignedJWT().verify({"Token": jws}, settings, RING)
 
 
-def why(made: str, settings: Mapping[str, Any]) -> FailureReason | UpstreamFailure:
+def get_failure(jws: str, settings: Mapping[str, Any]) -> FailureReason | UpstreamFailure:
     with pytest.raises((VerificationFailed, UpstreamUnavailable)) as raised:
-        ask_for(made, settings)
+        verify_with(jws, settings)
     return raised.value.reason if isinstance(raised.value, VerificationFailed) else raised.value.failure
 
 
-def test_the_key_set_is_fetched_once_for_many_tokens(server: HTTPSServer) -> None:
-    settings = by_address(server)
+def test_the_jwk_set_is_fetched_once_for_many_tokens(server: HTTPSServer) -> None:
+    settings = address_settings(server)
     for own in (RSA, EC, signer("EdDSA"), RSA):
-        assert ask_for(own.token(claims()), settings).account_id == "account-1"
+        assert verify_with(own.token(claims()), settings).account_id == "account-1"
     assert len(server.asked) == 1
 
 
-def test_prepared_it_is_there_before_the_first_token(server: HTTPSServer) -> None:
-    settings = by_address(server)
+def test_prepare_fetches_the_jwk_set_before_the_first_token(server: HTTPSServer) -> None:
+    settings = address_settings(server)
     SignedJWT().prepare(settings, RING)
     wait_until(lambda: bool(server.asked), "it is not fetched")
-    assert ask_for(EC.token(claims()), settings)
+    assert verify_with(EC.token(claims()), settings)
     assert len(server.asked) == 1
-    assert SignedJWT().document_urls(settings, RING) == {"key set": f"{server.url}/keys"}
+    assert SignedJWT().document_urls(settings, RING) == {"JWK Set": f"{server.url}/keys"}
 
 
-def test_a_key_that_has_just_been_published_is_found(server: HTTPSServer, clock: Clock) -> None:
-    settings = by_address(server)
-    ask_for(EC.token(claims()), settings)
+def test_a_newly_published_key_is_used(server: HTTPSServer, clock: Clock) -> None:
+    settings = address_settings(server)
+    verify_with(EC.token(claims()), settings)
     new = signer("ES256", "new")
     server.replies["/keys"] = as_json({"keys": [EC.jwk(), new.jwk()]})
-    assert why(new.token(claims()), settings) is FailureReason.KEY_UNKNOWN, "within the gap nobody asks again"
-    clock.ahead = documents.GAP + 1
-    assert ask_for(new.token(claims()), settings).account_id == "account-1"
+    assert get_failure(new.token(claims()), settings) is FailureReason.KEY_UNKNOWN, (
+        "fetched again within the interval"
+    )
+    clock.ahead = documents.MIN_FETCH_INTERVAL + 1
+    assert verify_with(new.token(claims()), settings).account_id == "account-1"
     assert len(server.asked) == 2
 
 
-def test_a_key_that_has_vanished_proves_nothing_once_the_copy_is_too_old(
-    server: HTTPSServer, clock: Clock
-) -> None:
-    settings = by_address(server)
-    ask_for(EC.token(claims()), settings)
+def test_a_removed_key_is_rejected_after_the_copy_expires(server: HTTPSServer, clock: Clock) -> None:
+    settings = address_settings(server)
+    verify_with(EC.token(claims()), settings)
     server.replies["/keys"] = as_json({"keys": [RSA.jwk()]})
-    assert ask_for(EC.token(claims()), settings)
-    clock.ahead = documents.FRESH_FOR + 1
-    assert why(EC.token(claims()), settings) is FailureReason.KEY_UNKNOWN
+    assert verify_with(EC.token(claims()), settings)
+    clock.ahead = documents.MAX_AGE + 1
+    assert get_failure(EC.token(claims()), settings) is FailureReason.KEY_UNKNOWN
 
 
-def test_a_flood_of_unknown_keys_asks_the_upstream_once(server: HTTPSServer, clock: Clock) -> None:
-    settings = by_address(server)
-    ask_for(EC.token(claims()), settings)
-    clock.ahead = documents.GAP + 1
+def test_many_unknown_kids_cause_one_fetch(server: HTTPSServer, clock: Clock) -> None:
+    settings = address_settings(server)
+    verify_with(EC.token(claims()), settings)
+    clock.ahead = documents.MIN_FETCH_INTERVAL + 1
     for number in range(20):
-        assert why(EC.token(claims(), kid=f"k{number}"), settings) is FailureReason.KEY_UNKNOWN
+        assert get_failure(EC.token(claims(), kid=f"k{number}"), settings) is FailureReason.KEY_UNKNOWN
     assert len(server.asked) == 2
 
 
-def test_another_service_of_the_same_tenant_has_its_own_keys(server: HTTPSServer) -> None:
+def test_services_of_a_tenant_do_not_share_keys(server: HTTPSServer) -> None:
     server.replies["/others"] = as_json({"keys": [signer("ES256", "other").jwk()]})
-    others = by_address(server, key_set_address=f"{server.url}/others")
-    assert ask_for(signer("ES256", "other").token(claims()), others)
-    assert why(signer("ES256", "other").token(claims()), by_address(server)) is FailureReason.KEY_UNKNOWN
-    assert why(EC.token(claims()), others) is FailureReason.KEY_UNKNOWN
-    # The same address under other algorithms is another set.
-    assert why(RSA.token(claims()), by_address(server, algorithms=["ES256"])) is FailureReason.KEY_UNKNOWN
+    others = address_settings(server, key_set_address=f"{server.url}/others")
+    assert verify_with(signer("ES256", "other").token(claims()), others)
+    assert (
+        get_failure(signer("ES256", "other").token(claims()), address_settings(server))
+        is FailureReason.KEY_UNKNOWN
+    )
+    assert get_failure(EC.token(claims()), others) is FailureReason.KEY_UNKNOWN
+    # The same URL with other algorithms is another document.
+    assert (
+        get_failure(RSA.token(claims()), address_settings(server, algorithms=["ES256"]))
+        is FailureReason.KEY_UNKNOWN
+    )
 
 
 FAILURES: Any = {
     "an error": (Reply(500), UpstreamFailure.RESPONSE_INVALID),
     "not found": (Reply(404), UpstreamFailure.RESPONSE_INVALID),
     "a redirect": (Reply(302, b"", {"Location": "/others"}), UpstreamFailure.RESPONSE_INVALID),
-    "nonsense": (Reply(200, b"<html>"), UpstreamFailure.RESPONSE_INVALID),
+    "an invalid document": (Reply(200, b"<html>"), UpstreamFailure.RESPONSE_INVALID),
     "no usable key": (as_json({"keys": [RSA.jwk(use="enc")]}), UpstreamFailure.RESPONSE_INVALID),
     "shared keys alone": (
         as_json({"keys": [{"kty": "oct", "k": "AAAA", "kid": "ES256"}]}),
         UpstreamFailure.RESPONSE_INVALID,
     ),
-    "too much": (
+    "a large document": (
         Reply(200, json.dumps({"keys": []}).encode() + b" " * documents.LIMIT),
         UpstreamFailure.RESPONSE_TOO_LARGE,
     ),
-    "silence": (Reply(200, b"{}", wait=threading.Event()), UpstreamFailure.TIMEOUT),
+    "no response": (Reply(200, b"{}", wait=threading.Event()), UpstreamFailure.TIMEOUT),
 }
 
 
-@pytest.mark.parametrize(("reply", "outage"), FAILURES.values(), ids=FAILURES)
-def test_without_a_key_set_it_is_left_open_and_says_why(
-    server: HTTPSServer, reply: Reply, outage: UpstreamFailure
+@pytest.mark.parametrize(("reply", "failure"), FAILURES.values(), ids=FAILURES)
+def test_without_a_jwk_set_the_upstream_is_unavailable(
+    server: HTTPSServer, reply: Reply, failure: UpstreamFailure
 ) -> None:
     server.replies["/keys"] = server.replies["/others"] = reply
-    settings = by_address(server, deadline=hasty_if_slow(outage))
-    assert why(EC.token(claims()), settings) is outage
+    settings = address_settings(server, deadline=hasty_if_slow(failure))
+    assert get_failure(EC.token(claims()), settings) is failure
     with pytest.raises(UpstreamUnavailable):
         SignedJWT().check(settings, RING)
 
 
-@pytest.mark.parametrize(("reply", "outage"), FAILURES.values(), ids=FAILURES)
-def test_while_the_upstream_fails_the_last_good_keys_serve(
-    server: HTTPSServer, clock: Clock, reply: Reply, outage: UpstreamFailure
+@pytest.mark.parametrize(("reply", "failure"), FAILURES.values(), ids=FAILURES)
+def test_while_the_upstream_fails_the_last_keys_are_used(
+    server: HTTPSServer, clock: Clock, reply: Reply, failure: UpstreamFailure
 ) -> None:
-    settings = by_address(server)
-    ask_for(EC.token(claims()), settings)
+    settings = address_settings(server)
+    verify_with(EC.token(claims()), settings)
     server.replies["/keys"] = reply
     keys = _document(settings, RING.tenant)
-    keys.source = replace(keys.source, deadline=hasty_if_slow(outage))
-    clock.ahead = documents.FRESH_FOR + 1
-    assert ask_for(EC.token(claims()), settings).account_id == "account-1"
-    assert why(EC.token(claims(), kid="new"), settings) is FailureReason.KEY_UNKNOWN
-    clock.ahead = documents.KEPT_FOR + 1
-    assert why(EC.token(claims()), settings) is outage
+    keys.source = replace(keys.source, deadline=hasty_if_slow(failure))
+    clock.ahead = documents.MAX_AGE + 1
+    assert verify_with(EC.token(claims()), settings).account_id == "account-1"
+    assert get_failure(EC.token(claims(), kid="new"), settings) is FailureReason.KEY_UNKNOWN
+    clock.ahead = documents.MAX_STALE_AGE + 1
+    assert get_failure(EC.token(claims()), settings) is failure
 
 
 @pytest.mark.parametrize("kid", ["QUJD+/8=", "https://login.example/keys/1", "!~"])
-def test_a_key_id_may_be_what_others_make_of_it(server: HTTPSServer, kid: str) -> None:
+def test_a_kid_may_contain_any_visible_ascii(server: HTTPSServer, kid: str) -> None:
     server.replies["/keys"] = as_json({"keys": [EC.jwk(kid=kid)]})
-    assert ask_for(EC.token(claims(), kid=kid), by_address(server)).account_id == "account-1"
+    assert verify_with(EC.token(claims(), kid=kid), address_settings(server)).account_id == "account-1"
 
 
-def test_check_says_what_is_there(server: HTTPSServer) -> None:
+def test_check_lists_the_keys(server: HTTPSServer) -> None:
     server.replies["/keys"] = as_json({"keys": [EC.jwk(), RSA.jwk(use="enc")]})
-    used, unused = SignedJWT().check(by_address(server), RING)
-    assert used.message == f"The key set at {server.address} has 1 usable key: ES256 (ES256)."
+    used, unused = SignedJWT().check(address_settings(server), RING)
+    assert used.message == f"The JWK Set at {server.address} has 1 usable key: ES256 (ES256)."
     assert unused.message == "Not used: 1 key not for signatures."
     _, cleaned = clean_settings(SignedJWT(), ENTERED | {"public_keys": EC.pem, "key_id": "k1"})
     (entered,) = SignedJWT().check(cleaned, RING)
-    assert entered.message == "What is entered has 1 usable key: k1 (ES256)."
+    assert entered.message == "The setting public_keys has 1 usable key: k1 (ES256)."
     assert SignedJWT().document_urls(cleaned, RING) == {}
     SignedJWT().prepare(cleaned, RING)
 
 
-# Through HTTP.
+# End to end.
 
 
 @pytest.fixture
@@ -509,51 +517,49 @@ def offered(nagra: HeadEnd, server: HTTPSServer) -> HeadEnd:
     return nagra
 
 
-def present(head_end: HeadEnd, made: str) -> Any:
-    parameters = [{"name": "token", "value": made}]
+def present(head_end: HeadEnd, jws: str) -> Any:
+    parameters = [{"name": "token", "value": jws}]
     return head_end.post({"parameters": parameters}, x_auth_service_id="JWT")
 
 
-def test_a_token_gets_a_session_token_once(offered: HeadEnd) -> None:
-    made = EC.token(claims(tenant="nagra", jti="once"))
-    assert present(offered, made).status_code == 200
-    again = present(offered, made)
+def test_a_token_is_exchanged_for_a_session_token_once(offered: HeadEnd) -> None:
+    jws = EC.token(claims(tenant="nagra", jti="once"))
+    assert present(offered, jws).status_code == 200
+    again = present(offered, jws)
     assert (again.status_code, again.json()["reason"]) == (401, "replayed")
     assert present(offered, EC.token(claims(tenant="nagra"))).status_code == 200
 
 
-def test_what_proves_nothing_is_answered_alike_and_what_is_proven_precisely(
-    offered: HeadEnd, server: HTTPSServer
-) -> None:
-    good = claims(tenant="nagra")
-    unproven = [
-        EC.token(good, kid="unknown"),
-        EC.token(good, alg="RS256"),
-        EC.token(good, typ="at+jwt"),
-        EC.token(good, crit=["exp"]),
-        signer("ES256", "x").token(good, kid="ES256"),
-        token({"alg": "HS256", "kid": "RS256"}, good, shared(RSA.pem.encode())),
+def test_details_are_returned_only_if_the_signature_is_valid(offered: HeadEnd, server: HTTPSServer) -> None:
+    valid = claims(tenant="nagra")
+    unverified = [
+        EC.token(valid, kid="unknown"),
+        EC.token(valid, alg="RS256"),
+        EC.token(valid, typ="at+jwt"),
+        EC.token(valid, crit=["exp"]),
+        signer("ES256", "x").token(valid, kid="ES256"),
+        token({"alg": "HS256", "kid": "RS256"}, valid, shared(RSA.pem.encode())),
         "garbage",
     ]
-    answers = [present(offered, made) for made in unproven]
-    told = [{**answer.json(), "correlationId": ""} for answer in answers]
+    answers = [present(offered, jws) for jws in unverified]
+    bodies = [{**answer.json(), "correlationId": ""} for answer in answers]
     assert {answer.status_code for answer in answers} == {401}
-    assert told == [told[0]] * len(told)
-    assert told[0]["reason"] == "not_authenticated"
+    assert bodies == [bodies[0]] * len(bodies)
+    assert bodies[0]["reason"] == "not_authenticated"
     other = present(offered, EC.token(claims(tenant="sunrise")))
     assert (other.status_code, other.json()["reason"]) == (403, "tenant_mismatch")
     issuer = present(offered, EC.token(claims(tenant="nagra", iss="x")))
     assert (issuer.status_code, issuer.json()["reason"]) == (401, "issuer_mismatch")
 
 
-def test_an_upstream_that_is_away_is_a_503(offered: HeadEnd, server: HTTPSServer) -> None:
+def test_an_unavailable_upstream_causes_a_503(offered: HeadEnd, server: HTTPSServer) -> None:
     server.replies["/keys"] = Reply(500)
     answer = present(offered, EC.token(claims(tenant="nagra")))
     assert answer.status_code == 503
     assert answer["Retry-After"]
 
 
-def test_another_operator_cannot_use_the_token(offered: HeadEnd, sunrise: HeadEnd) -> None:
-    made = EC.token(claims(tenant="nagra"))
-    assert present(sunrise, made).status_code == 403
-    assert present(offered, made).status_code == 200
+def test_another_tenant_cannot_use_the_token(offered: HeadEnd, sunrise: HeadEnd) -> None:
+    jws = EC.token(claims(tenant="nagra"))
+    assert present(sunrise, jws).status_code == 403
+    assert present(offered, jws).status_code == 200

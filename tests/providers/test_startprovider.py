@@ -1,4 +1,4 @@
-"""`manage.py startprovider`: what it writes is in order, and it writes over nothing."""
+"""`manage.py startprovider`: the created files are formatted, and no file is overwritten."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LONGEST = "abcdefghijklmnopqrstuvwxyz_123"
 
 @pytest.fixture
 def checkout(tmp_path: Path, settings: Any) -> Path:
-    """As much of the project as the command and the linter look at."""
+    """Return a copy of the files that the command and the linter need."""
     folder = tmp_path / "checkout"
     for part in ("docs/providers", "tests/providers"):
         (folder / part).mkdir(parents=True)
@@ -31,9 +31,9 @@ def checkout(tmp_path: Path, settings: Any) -> Path:
 
 
 def start(*words: str) -> str:
-    said = StringIO()
-    call_command("startprovider", *words, stdout=said)
-    return said.getvalue()
+    output = StringIO()
+    call_command("startprovider", *words, stdout=output)
+    return output.getvalue()
 
 
 def files_of(folder: Path) -> set[str]:
@@ -52,17 +52,17 @@ KINDS = pytest.mark.parametrize("kind", [(), ("--upstream",)], ids=["code", "ups
 
 @KINDS
 @pytest.mark.parametrize("name", ["voucher", "a", "zeta_2", LONGEST])
-def test_it_writes_a_provider_into_ags(checkout: Path, kind: tuple[str, ...], name: str) -> None:
+def test_creates_a_provider_inside_ags(checkout: Path, kind: tuple[str, ...], name: str) -> None:
     before = files_of(checkout)
-    said = start(name, *kind)
+    output = start(name, *kind)
     new = {
         *(f"providers/{name}/{file}.py" for file in ("__init__", "apps", "strategy")),
         f"tests/providers/test_{name}.py",
         f"docs/providers/{name}.md",
     }
     assert files_of(checkout) - before == new
-    assert all(file in said for file in new)
-    assert f"AGS_PROVIDERS=providers.operator_token,providers.{name}\n" in said
+    assert all(file in output for file in new)
+    assert f"AGS_PROVIDERS=providers.operator_token,providers.{name}\n" in output
     pages = (checkout / "mkdocs.yml").read_text()
     assert pages.count(f": providers/{name}.md\n") == 1
     assert_neat(checkout)
@@ -70,12 +70,12 @@ def test_it_writes_a_provider_into_ags(checkout: Path, kind: tuple[str, ...], na
 
 @KINDS
 @pytest.mark.parametrize("name", ["voucher", "a", "zeta_2", LONGEST])
-def test_it_writes_a_package_and_leaves_ags_alone(
+def test_creates_a_package_and_does_not_change_ags(
     checkout: Path, tmp_path: Path, kind: tuple[str, ...], name: str
 ) -> None:
     before = {file: (checkout / file).read_bytes() for file in files_of(checkout)}
     folder = tmp_path / "new" / "package"
-    said = start(name, *kind, "--package", str(folder))
+    output = start(name, *kind, "--package", str(folder))
     assert {file: (checkout / file).read_bytes() for file in files_of(checkout)} == before
     assert files_of(folder) == {
         "pyproject.toml",
@@ -83,74 +83,74 @@ def test_it_writes_a_package_and_leaves_ags_alone(
         *(f"{name}/{file}.py" for file in ("__init__", "apps", "strategy")),
         f"tests/test_{name}.py",
     }
-    assert f"AGS_PROVIDERS=providers.operator_token,{name}\n" in said
+    assert f"AGS_PROVIDERS=providers.operator_token,{name}\n" in output
     assert_neat(folder)
 
 
-# words, what is said
-REFUSED = {
-    "nothing": ([""], "'' is no name for a provider"),
-    "upper case": (["Voucher"], "is no name for a provider"),
-    "a hyphen": (["a-voucher"], "is no name for a provider"),
-    "a dot": (["a.voucher"], "is no name for a provider"),
-    "a way out": (["../voucher"], "is no name for a provider"),
-    "a digit first": (["2fa"], "is no name for a provider"),
-    "two underscores": (["a__b"], "is no name for a provider"),
-    "an underscore last": (["a_"], "is no name for a provider"),
-    "letters of other scripts": (["gutschön"], "is no name for a provider"),
-    "a line break": (["voucher\n"], "is no name for a provider"),
+# arguments, part of the message
+REJECTED = {
+    "nothing": ([""], "'' is not a valid name"),
+    "upper case": (["Voucher"], "is not a valid name"),
+    "a hyphen": (["a-voucher"], "is not a valid name"),
+    "a dot": (["a.voucher"], "is not a valid name"),
+    "a parent folder": (["../voucher"], "is not a valid name"),
+    "a digit first": (["2fa"], "is not a valid name"),
+    "two underscores": (["a__b"], "is not a valid name"),
+    "an underscore last": (["a_"], "is not a valid name"),
+    "letters of other scripts": (["gutschön"], "is not a valid name"),
+    "a line break": (["voucher\n"], "is not a valid name"),
     "too long": ([f"{LONGEST}4"], "at most 30"),
-    "a keyword": (["class"], "no keyword of Python"),
+    "a keyword": (["class"], "not a keyword of Python"),
     "the standard library": (["json"], "standard library"),
     "the standard library, as a package": (["json", "--package=x"], "standard library"),
-    "a tool": (["jose"], "There is a module providers.jose already"),
-    "a provider": (["dummy"], "There is a module providers.dummy already"),
-    "the slug of a provider": (["dummy", "--package=x"], "a provider that calls itself 'dummy' already"),
-    "one of ours, as a package": (["tenants", "--package=x"], "There is a module tenants already"),
-    "a library, as a package": (["django", "--package=x"], "There is a module django already"),
-    "a class of the contract": (["identity"], "like those of the contract"),
-    "settings of the contract": (["session_token"], "like those of the contract"),
+    "a tool": (["jose"], "The module providers.jose already exists"),
+    "a provider": (["dummy"], "The module providers.dummy already exists"),
+    "the slug of a provider": (["dummy", "--package=x"], "A provider with the slug 'dummy' already exists"),
+    "one of ours, as a package": (["tenants", "--package=x"], "The module tenants already exists"),
+    "a library, as a package": (["django", "--package=x"], "The module django already exists"),
+    "a class of the contract": (["identity"], "the name of a class of the contract"),
+    "settings of the contract": (["session_token"], "the name of a class of the contract"),
 }
 
 
-@pytest.mark.parametrize(("words", "told"), REFUSED.values(), ids=REFUSED)
-def test_a_name_that_cannot_be_is_refused(checkout: Path, words: list[str], told: str) -> None:
+@pytest.mark.parametrize(("words", "message"), REJECTED.values(), ids=REJECTED)
+def test_an_invalid_name_is_rejected(checkout: Path, words: list[str], message: str) -> None:
     before = files_of(checkout)
-    with pytest.raises(CommandError) as refused:
+    with pytest.raises(CommandError) as raised:
         start(*words)
-    assert told in str(refused.value)
+    assert message in str(raised.value)
     assert files_of(checkout) == before
 
 
 @pytest.mark.parametrize("file", ["tests/providers/test_voucher.py", "docs/providers/voucher.md"])
-def test_nothing_is_written_over(checkout: Path, file: str) -> None:
+def test_no_file_of_ags_is_overwritten(checkout: Path, file: str) -> None:
     (checkout / file).write_text("mine")
     before = files_of(checkout)
-    with pytest.raises(CommandError, match="is there already"):
+    with pytest.raises(CommandError, match="already exists"):
         start("voucher")
     assert files_of(checkout) == before
     assert (checkout / file).read_text() == "mine"
 
 
 @pytest.mark.parametrize("file", ["README.md", "pyproject.toml", "voucher/apps.py", "tests/test_voucher.py"])
-def test_nothing_of_a_package_is_written_over(checkout: Path, tmp_path: Path, file: str) -> None:
+def test_no_file_of_a_package_is_overwritten(checkout: Path, tmp_path: Path, file: str) -> None:
     folder = tmp_path / "package"
     (folder / file).parent.mkdir(parents=True)
     (folder / file).write_text("mine")
-    with pytest.raises(CommandError, match="is there already"):
+    with pytest.raises(CommandError, match="already exists"):
         start("voucher", "--package", str(folder))
     assert files_of(folder) == {file}
     assert (folder / file).read_text() == "mine"
 
 
 @pytest.mark.parametrize("part", ["docs", "tests", "mkdocs.yml"])
-def test_where_ags_is_installed_and_no_checkout_it_says_so(checkout: Path, part: str) -> None:
+def test_requires_a_checkout(checkout: Path, part: str) -> None:
     (checkout / part).rename(checkout / "gone")
-    with pytest.raises(CommandError, match=f"This is no checkout of AGS: there is no {part} beside"):
+    with pytest.raises(CommandError, match=f"This is not a checkout of AGS: {part} is missing"):
         start("voucher")
 
 
-def test_a_list_of_pages_that_it_does_not_know_is_left_alone(checkout: Path) -> None:
+def test_an_unexpected_mkdocs_file_is_not_changed(checkout: Path) -> None:
     (checkout / "mkdocs.yml").write_text("site_name: another\n")
     before = files_of(checkout)
     with pytest.raises(CommandError, match=r"mkdocs\.yml lacks the line"):
@@ -158,7 +158,7 @@ def test_a_list_of_pages_that_it_does_not_know_is_left_alone(checkout: Path) -> 
     assert files_of(checkout) == before
 
 
-def test_where_it_may_not_write_it_says_so(checkout: Path, tmp_path: Path) -> None:
+def test_an_error_while_writing_is_reported(checkout: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CommandError, match=r"Not a directory|File exists"):
         start("voucher", "--package", str(tmp_path / "file"))

@@ -1,4 +1,4 @@
-"""The strict JSON parser: what it accepts is what everybody else would read, too."""
+"""The strict JSON parser."""
 
 import json
 
@@ -19,7 +19,7 @@ ACCEPTED = {
     "a large but finite number": "1e308",
 }
 
-REFUSED = {
+REJECTED = {
     "nothing": "",
     "two values": "1 2",
     "a trailing comma": "[1,]",
@@ -52,12 +52,12 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("text", ACCEPTED.values(), ids=ACCEPTED)
-def test_it_reads_what_is_json(text: str) -> None:
+def test_accepts_json(text: str) -> None:
     assert parse(text.encode()) == json.loads(text)
 
 
-@pytest.mark.parametrize("text", REFUSED.values(), ids=REFUSED)
-def test_it_refuses_what_two_readers_could_read_differently(text: str) -> None:
+@pytest.mark.parametrize("text", REJECTED.values(), ids=REJECTED)
+def test_rejects_ambiguous_json(text: str) -> None:
     with pytest.raises(NotStrictJSON):
         parse(text.encode())
 
@@ -65,18 +65,18 @@ def test_it_refuses_what_two_readers_could_read_differently(text: str) -> None:
 @pytest.mark.parametrize(
     "raw", [b'"\xff"', b'"\xed\xa0\x80"', '{"a": 1}'.encode("utf-16"), '{"a": 1}'.encode("utf-32")]
 )
-def test_it_reads_utf_8_only(raw: bytes) -> None:
+def test_rejects_other_encodings(raw: bytes) -> None:
     with pytest.raises(NotStrictJSON):
         parse(raw)
 
 
-def test_its_complaint_repeats_nothing_of_the_input() -> None:
+def test_the_message_contains_nothing_from_the_input() -> None:
     with pytest.raises(NotStrictJSON) as complaint:
         parse(b'{"marker-4711": 1, "marker-4711": 2}')
     assert "4711" not in str(complaint.value)
 
 
-def test_the_depth_can_be_narrowed() -> None:
+def test_the_maximum_depth_can_be_lowered() -> None:
     assert parse(b"[[[]]]", max_depth=3) == [[[]]]
     with pytest.raises(NotStrictJSON):
         parse(b"[[[[]]]]", max_depth=3)

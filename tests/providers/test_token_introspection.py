@@ -1,4 +1,4 @@
-"""Token introspection: what its server says of a token decides, and nothing that a caller writes into one."""
+"""The provider `token_introspection`, with a real `oidc-provider` and with fake responses."""
 
 from __future__ import annotations
 
@@ -58,14 +58,16 @@ def verify(token: str, **settings: Any) -> Identity:
     return TokenIntrospection().verify({"AccessToken": token}, cleaned(**settings), RING)
 
 
-def refusal(token: str, **settings: Any) -> tuple[FailureReason, str | None]:
-    with pytest.raises(VerificationFailed) as refused:
+def get_reason(token: str, **settings: Any) -> tuple[FailureReason, str | None]:
+    with pytest.raises(VerificationFailed) as raised:
         verify(token, **settings)
-    return refused.value.reason, refused.value.claim
+    return raised.value.reason, raised.value.claim
 
 
-def at(provider: OidcProvider, method: str = "client_secret_basic", **settings: Any) -> dict[str, Any]:
-    """The settings of a service that asks that authorization server."""
+def settings_at(
+    provider: OidcProvider, method: str = "client_secret_basic", **settings: Any
+) -> dict[str, Any]:
+    """Return the settings of a service that uses this authorization server."""
     return {
         "address": provider.introspection,
         "client_id": provider.resource_server(method),
@@ -75,10 +77,10 @@ def at(provider: OidcProvider, method: str = "client_secret_basic", **settings: 
     }
 
 
-# What the subscriber's access token is like, and what the service asks for.
-ACCEPTED_FOR_REAL = {
+# arguments of the access token, settings of the service
+ACCEPTED_BY_OIDC_PROVIDER = {
     "any": ({}, {}),
-    "by a client that proves itself in the form": ({}, {"method": "client_secret_post"}),
+    "with client_secret_post": ({}, {"method": "client_secret_post"}),
     "without a hint": ({}, {"token_type_hint": ""}),
     "of an audience": ({"audience": "ags"}, {"audience": "ags"}),
     "of scopes": ({"scope": "openid tv"}, {"scope": "tv"}),
@@ -87,7 +89,7 @@ ACCEPTED_FOR_REAL = {
     "of an account elsewhere": ({"claims": {"house": "account-1"}}, {"account_member": "house"}),
 }
 
-REFUSED_FOR_REAL = {
+REJECTED_BY_OIDC_PROVIDER = {
     "of another audience": ({"audience": "tv"}, {"audience": "ags"}, FailureReason.AUDIENCE_MISMATCH, "aud"),
     "of no audience": ({}, {"audience": "ags"}, FailureReason.CLAIM_MISSING, "aud"),
     "of another scope": ({"scope": "openid"}, {"scope": "tv"}, FailureReason.CLAIM_MISMATCH, "scope"),
@@ -103,59 +105,69 @@ REFUSED_FOR_REAL = {
 }
 
 
-@pytest.mark.parametrize(("token", "asked"), ACCEPTED_FOR_REAL.values(), ids=ACCEPTED_FOR_REAL)
-def test_an_access_token_of_a_real_server_is_accepted(
-    provider: OidcProvider, token: dict[str, Any], asked: dict[str, Any]
+@pytest.mark.parametrize(
+    ("token", "rules"), ACCEPTED_BY_OIDC_PROVIDER.values(), ids=ACCEPTED_BY_OIDC_PROVIDER
+)
+def test_an_access_token_of_oidc_provider_is_accepted(
+    provider: OidcProvider, token: dict[str, Any], rules: dict[str, Any]
 ) -> None:
     access_token = provider.access_token("account-1", **token)
-    identity = verify(access_token, **at(provider, issuer=provider.issuer, **asked))
+    identity = verify(access_token, **settings_at(provider, issuer=provider.issuer, **rules))
     assert identity == Identity("account-1")
 
 
 @pytest.mark.parametrize(
-    ("token", "asked", "expected", "claim"), REFUSED_FOR_REAL.values(), ids=REFUSED_FOR_REAL
+    ("token", "rules", "expected", "claim"),
+    REJECTED_BY_OIDC_PROVIDER.values(),
+    ids=REJECTED_BY_OIDC_PROVIDER,
 )
-def test_an_access_token_of_a_real_server_is_refused(
-    provider: OidcProvider, token: dict[str, Any], asked: dict[str, Any], expected: FailureReason, claim: str
+def test_an_access_token_of_oidc_provider_is_rejected(
+    provider: OidcProvider,
+    token: dict[str, Any],
+    rules: dict[str, Any],
+    expected: FailureReason,
+    claim: str,
 ) -> None:
     access_token = provider.access_token("account-1", **token)
-    assert refusal(access_token, **at(provider, **asked)) == (expected, claim)
+    assert get_reason(access_token, **settings_at(provider, **rules)) == (expected, claim)
 
 
-def test_what_has_expired_or_was_revoked_or_never_issued_is_inactive(provider: OidcProvider) -> None:
-    settings = at(provider)
+def test_expired_revoked_and_unknown_tokens_are_inactive(provider: OidcProvider) -> None:
+    settings = settings_at(provider)
     brief, revoked = provider.access_token("account-1", expires_in=600), provider.access_token("account-1")
     assert verify(revoked, **settings) == Identity("account-1")
     provider.revoke(revoked)
-    assert refusal(revoked, **settings)[0] is FailureReason.TOKEN_INACTIVE
-    assert refusal("never-issued", **settings)[0] is FailureReason.TOKEN_INACTIVE
+    assert get_reason(revoked, **settings)[0] is FailureReason.TOKEN_INACTIVE
+    assert get_reason("never-issued", **settings)[0] is FailureReason.TOKEN_INACTIVE
     assert verify(brief, **settings) == Identity("account-1")
     with provider.clock_ahead(601):
-        assert refusal(brief, **settings)[0] is FailureReason.TOKEN_INACTIVE
+        assert get_reason(brief, **settings)[0] is FailureReason.TOKEN_INACTIVE
 
 
-def test_an_id_token_is_no_access_token(provider: OidcProvider) -> None:
-    assert refusal(provider.id_token("account-1"), **at(provider))[0] is FailureReason.TOKEN_INACTIVE
+def test_an_id_token_is_inactive(provider: OidcProvider) -> None:
+    assert (
+        get_reason(provider.id_token("account-1"), **settings_at(provider))[0] is FailureReason.TOKEN_INACTIVE
+    )
 
 
-def test_a_real_server_that_does_not_know_us_refuses_us(provider: OidcProvider) -> None:
+def test_oidc_provider_rejects_wrong_credentials(provider: OidcProvider) -> None:
     for wrong in ({"client_secret": "other"}, {"client_id": "nobody"}):
-        with pytest.raises(UpstreamUnavailable) as unavailable:
-            verify("anything", **at(provider) | wrong)
-        assert unavailable.value.failure is UpstreamFailure.CREDENTIALS_REJECTED
+        with pytest.raises(UpstreamUnavailable) as raised:
+            verify("anything", **settings_at(provider) | wrong)
+        assert raised.value.failure is UpstreamFailure.CREDENTIALS_REJECTED
 
 
-def test_checking_says_what_a_real_server_said(provider: OidcProvider) -> None:
-    found = list(TokenIntrospection().check(cleaned(**at(provider, audience="ags")), RING))
-    (finding,) = found
-    assert finding.passed
-    assert "inactive" in finding.message
+def test_check_against_oidc_provider(provider: OidcProvider) -> None:
+    results = list(TokenIntrospection().check(cleaned(**settings_at(provider, audience="ags")), RING))
+    (result,) = results
+    assert result.passed
+    assert "active=false" in result.message
     with pytest.raises(UpstreamUnavailable, match="rejects the credentials"):
-        list(TokenIntrospection().check(cleaned(**at(provider, client_secret="other")), RING))
+        list(TokenIntrospection().check(cleaned(**settings_at(provider, client_secret="other")), RING))
 
 
-def moment(seconds: float) -> Any:
-    """A moment, reckoned from when the server says it."""
+def from_now(seconds: float) -> Any:
+    """Return a function that adds `seconds` to the time of the response."""
     return lambda now: now + seconds
 
 
@@ -163,25 +175,25 @@ NULL: Any = object()
 
 GOOD = {"active": True, "token_type": "Bearer", "sub": "account-1"}
 
-# What the server says beside the good, and the settings.
+# members that differ from a valid response, settings
 ACCEPTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "the least": ({}, {}),
-    "a type in small letters": ({"token_type": "bearer"}, {}),
-    "a type that need not be": ({"token_type": None}, {"token_type": "if_present"}),
+    "the minimum": ({}, {}),
+    "a token type in lower case": ({"token_type": "bearer"}, {}),
+    "no token type, if_present": ({"token_type": None}, {"token_type": "if_present"}),
     "an audience among others": ({"aud": ["tv", "ags"]}, {"audience": "ags"}),
-    "an audience that nobody asks for": ({"aud": 5}, {}),
-    "times that hold": ({"exp": moment(60), "nbf": moment(-60)}, {}),
-    "an end of zero, which is none": ({"exp": 0}, {}),
-    "an end of zero in another spelling": ({"exp": 0.0}, {}),
+    "an audience, not checked": ({"aud": 5}, {}),
+    "valid times": ({"exp": from_now(60), "nbf": from_now(-60)}, {}),
+    "an exp of 0": ({"exp": 0}, {}),
+    "an exp of 0.0": ({"exp": 0.0}, {}),
     "members of null": ({"exp": NULL, "nbf": NULL, "cnf": NULL, "client_id": NULL, "aud": NULL}, {}),
-    "a type of null that need not be": ({"token_type": NULL}, {"token_type": "if_present"}),
+    "a token type of null, if_present": ({"token_type": NULL}, {"token_type": "if_present"}),
     "scopes in an array": ({"scope": ["openid", "tv"]}, {"scope": "tv openid"}),
-    "fractions": ({"exp": moment(60.5), "nbf": moment(-60.5)}, {}),
-    "times that hold within the skew": ({"exp": moment(-20), "nbf": moment(20)}, {}),
+    "fractions": ({"exp": from_now(60.5), "nbf": from_now(-60.5)}, {}),
+    "times within the skew": ({"exp": from_now(-20), "nbf": from_now(20)}, {}),
     "another client": ({"client_id": "television"}, {}),
     "an account of 255 characters": ({"sub": "ä" * 255}, {}),
     "an account that is a number": ({"sub": 5}, {}),
-    "an account of signs": ({"sub": " a/b=c'; -- é 😀"}, {}),
+    "an account with punctuation": ({"sub": " a/b=c'; -- é 😀"}, {}),
     "anything else": ({"anything": {"at": ["all"]}}, {}),
 }
 
@@ -191,22 +203,22 @@ WRONG_MEMBERS: dict[str, tuple[dict[str, Any], dict[str, Any], FailureReason, st
     "active as a number": ({"active": 1}, {}, FailureReason.TOKEN_INACTIVE, None),
     "no active": ({"active": None}, {}, FailureReason.TOKEN_INACTIVE, None),
     "no type": ({"token_type": None}, {}, FailureReason.CLAIM_MISSING, "token_type"),
-    "a type of another": ({"token_type": "DPoP"}, {}, FailureReason.TYPE_MISMATCH, "token_type"),
-    "a type of another that need not be": (
+    "another token type": ({"token_type": "DPoP"}, {}, FailureReason.TYPE_MISMATCH, "token_type"),
+    "another token type, if_present": (
         {"token_type": "refresh_token"},
         {"token_type": "if_present"},
         FailureReason.TYPE_MISMATCH,
         "token_type",
     ),
     "a type that is no text": ({"token_type": 1}, {}, FailureReason.CLAIM_INVALID, "token_type"),
-    "a key to hold": ({"cnf": {"jkt": "x"}}, {}, FailureReason.TYPE_MISMATCH, "cnf"),
-    "expired": ({"exp": moment(-60)}, {}, FailureReason.TOKEN_EXPIRED, "exp"),
-    "expired, no skew": ({"exp": moment(-1)}, {"clock_skew": 0}, FailureReason.TOKEN_EXPIRED, "exp"),
-    "exp in milliseconds": ({"exp": moment(1e12)}, {}, FailureReason.LIFETIME_TOO_LONG, "exp"),
+    "a bound key": ({"cnf": {"jkt": "x"}}, {}, FailureReason.TYPE_MISMATCH, "cnf"),
+    "expired": ({"exp": from_now(-60)}, {}, FailureReason.TOKEN_EXPIRED, "exp"),
+    "expired, no skew": ({"exp": from_now(-1)}, {"clock_skew": 0}, FailureReason.TOKEN_EXPIRED, "exp"),
+    "exp in milliseconds": ({"exp": from_now(1e12)}, {}, FailureReason.LIFETIME_TOO_LONG, "exp"),
     "exp in quotes": ({"exp": "2000000000"}, {}, FailureReason.CLAIM_INVALID, "exp"),
     "exp true": ({"exp": True}, {}, FailureReason.CLAIM_INVALID, "exp"),
     "exp of 400 digits": ({"exp": 10**400}, {}, FailureReason.CLAIM_INVALID, "exp"),
-    "to come": ({"nbf": moment(3600)}, {}, FailureReason.TOKEN_NOT_YET_VALID, "nbf"),
+    "not yet valid": ({"nbf": from_now(3600)}, {}, FailureReason.TOKEN_NOT_YET_VALID, "nbf"),
     "nbf in quotes": ({"nbf": "0"}, {}, FailureReason.CLAIM_INVALID, "nbf"),
     "no issuer": ({}, {"issuer": "https://a"}, FailureReason.CLAIM_MISSING, "iss"),
     "an issuer with a slash": (
@@ -252,9 +264,9 @@ WRONG_MEMBERS: dict[str, tuple[dict[str, Any], dict[str, Any], FailureReason, st
     ),
     "a scope of null": ({"scope": NULL}, {"scope": "tv"}, FailureReason.CLAIM_MISSING, "scope"),
     "an account of null": ({"sub": NULL}, {}, FailureReason.CLAIM_MISSING, "sub"),
-    "a type of null that must be": ({"token_type": NULL}, {}, FailureReason.CLAIM_MISSING, "token_type"),
+    "a token type of null": ({"token_type": NULL}, {}, FailureReason.CLAIM_MISSING, "token_type"),
     "active null": ({"active": NULL}, {}, FailureReason.TOKEN_INACTIVE, None),
-    "no key to hold, but an object for one": ({"cnf": {}}, {}, FailureReason.TYPE_MISMATCH, "cnf"),
+    "an empty cnf": ({"cnf": {}}, {}, FailureReason.TYPE_MISMATCH, "cnf"),
     "exp false": ({"exp": False}, {}, FailureReason.CLAIM_INVALID, "exp"),
     "exp of one second": ({"exp": 1}, {}, FailureReason.TOKEN_EXPIRED, "exp"),
     "exp before the epoch": ({"exp": -1}, {}, FailureReason.TOKEN_EXPIRED, "exp"),
@@ -290,18 +302,18 @@ WRONG_MEMBERS: dict[str, tuple[dict[str, Any], dict[str, Any], FailureReason, st
 }
 
 
-def says(members: dict[str, Any]) -> Reply:
-    """What the server says; a member of None is left out, and one of NULL is null."""
+def introspection(members: dict[str, Any]) -> Reply:
+    """Return an introspection response. Members that are None are omitted; NULL becomes null."""
     now = int(time.time())
     said = {name: value(now) if callable(value) else value for name, value in (GOOD | members).items()}
-    given = {name: value for name, value in said.items() if value is not None}
-    return as_json({name: None if value is NULL else value for name, value in given.items()})
+    cleaned_settings = {name: value for name, value in said.items() if value is not None}
+    return as_json({name: None if value is NULL else value for name, value in cleaned_settings.items()})
 
 
 @pytest.mark.usefixtures("frozen_time")
 @pytest.mark.parametrize(("members", "settings"), ACCEPTED.values(), ids=ACCEPTED)
-def test_it_accepts(server: HTTPSServer, members: dict[str, Any], settings: dict[str, Any]) -> None:
-    server.replies["/i"] = says(members)
+def test_accepts(server: HTTPSServer, members: dict[str, Any], settings: dict[str, Any]) -> None:
+    server.replies["/i"] = introspection(members)
     assert verify("t", address=f"{server.url}/i", **settings) == Identity(
         str(members.get("sub", "account-1"))
     )
@@ -311,96 +323,96 @@ def test_it_accepts(server: HTTPSServer, members: dict[str, Any], settings: dict
 @pytest.mark.parametrize(
     ("members", "settings", "expected", "claim"), WRONG_MEMBERS.values(), ids=WRONG_MEMBERS
 )
-def test_it_refuses(
+def test_rejects(
     server: HTTPSServer,
     members: dict[str, Any],
     settings: dict[str, Any],
     expected: FailureReason,
     claim: str | None,
 ) -> None:
-    server.replies["/i"] = says(members)
-    assert refusal("t", address=f"{server.url}/i", **settings) == (expected, claim)
+    server.replies["/i"] = introspection(members)
+    assert get_reason("t", address=f"{server.url}/i", **settings) == (expected, claim)
 
 
 OUTAGES = {
-    "it does not know us": (Reply(401), UpstreamFailure.CREDENTIALS_REJECTED),
-    "it does not let us": (Reply(403), UpstreamFailure.CREDENTIALS_REJECTED),
-    "it has had enough": (Reply(429), UpstreamFailure.UNREACHABLE),
-    "it is broken": (Reply(500), UpstreamFailure.UNREACHABLE),
-    "it is down": (as_json(GOOD, 503), UpstreamFailure.UNREACHABLE),
-    "it does not understand": (Reply(400), UpstreamFailure.RESPONSE_INVALID),
-    "it does not understand, in words": (
+    "401": (Reply(401), UpstreamFailure.CREDENTIALS_REJECTED),
+    "403": (Reply(403), UpstreamFailure.CREDENTIALS_REJECTED),
+    "429": (Reply(429), UpstreamFailure.UNREACHABLE),
+    "500": (Reply(500), UpstreamFailure.UNREACHABLE),
+    "503": (as_json(GOOD, 503), UpstreamFailure.UNREACHABLE),
+    "400": (Reply(400), UpstreamFailure.RESPONSE_INVALID),
+    "400 with another error": (
         as_json({"error": "invalid_request"}, 400),
         UpstreamFailure.RESPONSE_INVALID,
     ),
-    "it does not understand, and is active": (as_json(GOOD, 400), UpstreamFailure.RESPONSE_INVALID),
-    "it is not there": (Reply(404), UpstreamFailure.RESPONSE_INVALID),
-    "it creates": (as_json(GOOD, 201), UpstreamFailure.RESPONSE_INVALID),
-    "it leads elsewhere": (Reply(302, headers={"Location": "/other"}), UpstreamFailure.RESPONSE_INVALID),
-    "it says nothing": (Reply(200), UpstreamFailure.RESPONSE_INVALID),
-    "it shows a page": (Reply(200, b"<html>"), UpstreamFailure.RESPONSE_INVALID),
-    "it answers an array": (as_json([GOOD]), UpstreamFailure.RESPONSE_INVALID),
-    "it answers true": (as_json(True), UpstreamFailure.RESPONSE_INVALID),
-    "it says active twice": (
+    "400 with an active token": (as_json(GOOD, 400), UpstreamFailure.RESPONSE_INVALID),
+    "404": (Reply(404), UpstreamFailure.RESPONSE_INVALID),
+    "201": (as_json(GOOD, 201), UpstreamFailure.RESPONSE_INVALID),
+    "a redirect": (Reply(302, headers={"Location": "/other"}), UpstreamFailure.RESPONSE_INVALID),
+    "an empty response": (Reply(200), UpstreamFailure.RESPONSE_INVALID),
+    "HTML": (Reply(200, b"<html>"), UpstreamFailure.RESPONSE_INVALID),
+    "an array": (as_json([GOOD]), UpstreamFailure.RESPONSE_INVALID),
+    "true": (as_json(True), UpstreamFailure.RESPONSE_INVALID),
+    "a duplicate member": (
         Reply(200, b'{"active": false, "active": true, "sub": "a"}'),
         UpstreamFailure.RESPONSE_INVALID,
     ),
-    "it nests": (
+    "deep nesting": (
         Reply(200, b'{"active": true, "a": ' + b"[" * 2000 + b"]" * 2000 + b"}"),
         UpstreamFailure.RESPONSE_INVALID,
     ),
-    "it speaks Latin": (
+    "Latin-1": (
         Reply(200, '{"active": true, "sub": "é"}'.encode("latin-1")),
         UpstreamFailure.RESPONSE_INVALID,
     ),
-    "it writes a half of a pair": (
+    "a lone surrogate": (
         Reply(200, b'{"active": true, "sub": "\\ud800"}'),
         UpstreamFailure.RESPONSE_INVALID,
     ),
-    "it is endless": (Reply(200, b" " * 70_000), UpstreamFailure.RESPONSE_TOO_LARGE),
+    "a large response": (Reply(200, b" " * 70_000), UpstreamFailure.RESPONSE_TOO_LARGE),
 }
 
 
 @pytest.mark.parametrize(("reply", "expected"), OUTAGES.values(), ids=OUTAGES)
-def test_what_is_no_answer_leaves_it_open(
+def test_an_invalid_response_makes_the_upstream_unavailable(
     server: HTTPSServer, reply: Reply, expected: UpstreamFailure
 ) -> None:
     server.replies["/i"] = reply
-    with pytest.raises(UpstreamUnavailable) as unavailable:
+    with pytest.raises(UpstreamUnavailable) as raised:
         verify("t", address=f"{server.url}/i")
-    assert unavailable.value.failure is expected
+    assert raised.value.failure is expected
 
 
-def test_an_answer_is_never_kept(server: HTTPSServer) -> None:
-    answers = iter([says({}), says({"active": False}), says({})])
+def test_responses_are_not_cached(server: HTTPSServer) -> None:
+    answers = iter([introspection({}), introspection({"active": False}), introspection({})])
     server.replies["/i"] = lambda _: next(answers)
     assert verify("t", address=f"{server.url}/i") == Identity("account-1")
-    assert refusal("t", address=f"{server.url}/i")[0] is FailureReason.TOKEN_INACTIVE
+    assert get_reason("t", address=f"{server.url}/i")[0] is FailureReason.TOKEN_INACTIVE
     assert verify("t", address=f"{server.url}/i") == Identity("account-1")
 
 
 @pytest.mark.parametrize("token", ["", "a\nb", "a\r\n\r\nb", "a\x00b", "é", "\x7f", "a\tb", "\U0001f600"])
-def test_what_can_be_no_token_is_not_asked_about(server: HTTPSServer, token: str) -> None:
-    server.replies["/i"] = says({})
-    assert refusal(token, address=f"{server.url}/i") == (FailureReason.MALFORMED, None)
+def test_a_malformed_token_is_not_introspected(server: HTTPSServer, token: str) -> None:
+    server.replies["/i"] = introspection({})
+    assert get_reason(token, address=f"{server.url}/i") == (FailureReason.MALFORMED, None)
     assert not server.asked
 
 
 @pytest.mark.parametrize("token", ["a&token=b&active=true", "a b+c%20", "a=b;c", '"', "~" * 8192])
-def test_a_token_arrives_as_it_is_and_is_nothing_but_the_token(server: HTTPSServer, token: str) -> None:
-    server.replies["/i"] = says({})
+def test_the_token_is_sent_unchanged_in_the_form(server: HTTPSServer, token: str) -> None:
+    server.replies["/i"] = introspection({})
     verify(token, address=f"{server.url}/i?of=nagra")
     (asked,) = server.asked
-    assert (asked.method, asked.path) == ("POST", "/i?of=nagra"), "a token is never in an address"
+    assert (asked.method, asked.path) == ("POST", "/i?of=nagra"), "the token is not in the URL"
     form = parse_qs(asked.body.decode(), keep_blank_values=True, strict_parsing=True)
     assert form == {"token": [token], "token_type_hint": ["access_token"]}
     assert asked.headers["content-type"] == "application/x-www-form-urlencoded"
     assert asked.headers["accept"] == "application/json"
 
 
-def test_client_and_secret_are_encoded_as_a_form_before_they_are_joined(server: HTTPSServer) -> None:
+def test_client_id_and_secret_are_form_encoded(server: HTTPSServer) -> None:
     """RFC 6749, section 2.3.1: a colon in the client ID would divide the pair elsewhere."""
-    server.replies["/i"] = says({})
+    server.replies["/i"] = introspection({})
     verify("t", address=f"{server.url}/i", client_id="a:b", client_secret="c: +%")
     settings = {"client_authentication": "client_secret_post", "token_type_hint": ""}
     verify("t", address=f"{server.url}/i", client_id="a:b", client_secret="c: +%", **settings)
@@ -412,26 +424,26 @@ def test_client_and_secret_are_encoded_as_a_form_before_they_are_joined(server: 
 
 
 CHECKED = {
-    "it knows none": ({"active": False}, {"scope": "tv"}, [True]),
-    "it lets anybody in": ({}, {"scope": "tv"}, [False]),
-    "it does not say": ({"active": None}, {"audience": "ags"}, [False]),
-    "nothing says for whom a token was made": ({"active": False}, {}, [True, None]),
+    "inactive": ({"active": False}, {"scope": "tv"}, [True]),
+    "active": ({}, {"scope": "tv"}, [False]),
+    "no active": ({"active": None}, {"audience": "ags"}, [False]),
+    "neither audience nor scope": ({"active": False}, {}, [True, None]),
 }
 
 
 @pytest.mark.parametrize(("members", "settings", "good"), CHECKED.values(), ids=CHECKED)
-def test_checking_asks_about_a_token_that_nobody_has_issued(
+def test_check_introspects_an_unknown_token(
     server: HTTPSServer, members: dict[str, Any], settings: dict[str, Any], good: list[bool | None]
 ) -> None:
-    server.replies["/i"] = says(members)
-    given = cleaned(address=f"{server.url}/i", **settings)
-    found: list[CheckResult] = [
-        *TokenIntrospection().check(given, RING),
-        *TokenIntrospection().check(given, RING),
+    server.replies["/i"] = introspection(members)
+    cleaned_settings = cleaned(address=f"{server.url}/i", **settings)
+    results: list[CheckResult] = [
+        *TokenIntrospection().check(cleaned_settings, RING),
+        *TokenIntrospection().check(cleaned_settings, RING),
     ]
-    assert [finding.passed for finding in found] == good * 2
-    assert server.address in found[0].message
-    assert SECRET not in repr(found)
+    assert [result.passed for result in results] == good * 2
+    assert server.address in results[0].message
+    assert SECRET not in repr(results)
     tokens = {parse_qs(asked.body.decode())["token"][0] for asked in server.asked}
     assert len(tokens) == 2
     assert min(map(len, tokens)) >= 32
@@ -463,12 +475,12 @@ BAD_SETTINGS: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("name", "value"), BAD_SETTINGS)
-def test_its_settings_have_bounds(name: str, value: Any) -> None:
+def test_invalid_settings_are_rejected(name: str, value: Any) -> None:
     with pytest.raises(ValidationError, match=name):
         cleaned(**{name: value})
 
 
-def test_neither_token_nor_secret_is_logged_or_answered(
+def test_neither_token_nor_secret_is_logged_or_returned(
     server: HTTPSServer, nagra: HeadEnd, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -488,9 +500,9 @@ def test_neither_token_nor_secret_is_logged_or_answered(
     ).save()
     body = {"parameters": [{"name": "accessToken", "value": "t-marker4711"}]}
     replies = [
-        (says({"sub": "account-marker4711"}), 200),
-        (says({"active": False}), 401),
-        (says({"exp": 1, "sub": "marker4711"}), 401),
+        (introspection({"sub": "account-marker4711"}), 200),
+        (introspection({"active": False}), 401),
+        (introspection({"exp": 1, "sub": "marker4711"}), 401),
         (Reply(401, b"marker4711"), 503),
         (Reply(200, b"marker4711"), 503),
     ]

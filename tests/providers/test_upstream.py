@@ -1,4 +1,4 @@
-"""Asking upstreams: whatever they do, a caller waits no longer than the deadline, and hears why."""
+"""Requests to upstreams: failures, deadlines, concurrency limits and forbidden addresses."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ UNREACHABLE = UpstreamFailure.UNREACHABLE
 UNTRUSTED = UpstreamFailure.CERTIFICATE_UNTRUSTED
 
 SETTINGS: dict[str, Any] = {"deadline": LONG, "ca_certificates": authority().certificate}
-IN_HASTE = {**SETTINGS, "deadline": HASTY}
+HASTY_SETTINGS = {**SETTINGS, "deadline": HASTY}
 
 
-def all_places_are_free() -> None:
-    """Wait for the calls to end that nobody waits for any more."""
+def wait_for_free_slots() -> None:
+    """Wait for calls that continue after their deadline."""
     wait_until(lambda: not bulkhead.foreground._taken, "a call does not end")
 
 
 @pytest.fixture(autouse=True)
-def _free_places() -> None:
-    all_places_are_free()
+def _free_slots() -> None:
+    wait_for_free_slots()
 
 
 @pytest.fixture
@@ -49,13 +49,13 @@ def server() -> Iterator[HTTPSServer]:
         yield running
 
 
-def outage(call: Callable[[], Any]) -> UpstreamFailure:
+def get_failure(call: Callable[[], Any]) -> UpstreamFailure:
     with pytest.raises(UpstreamUnavailable) as raised:
         call()
     return raised.value.failure
 
 
-def test_an_answer_comes_back_whole_and_what_was_sent_has_arrived(server: HTTPSServer) -> None:
+def test_request_sends_all_parts_and_returns_the_response(server: HTTPSServer) -> None:
     server.replies["/a"] = as_json({"b": 1}, 201, **{"X-Other": "c"})
     answer = request("POST", f"{server.url}/a?q=1", SETTINGS, headers={"Authorization": "x"}, body=b"body")
     assert (answer.status, answer.body, answer.headers["x-other"]) == (201, b'{"b": 1}', "c")
@@ -71,11 +71,9 @@ CHUNKED = {"Transfer-Encoding": "chunked"}
 @pytest.mark.parametrize(
     "reply", [Reply(), Reply(200, b"body"), Reply(200, b"4\r\nbody\r\n0\r\n\r\n", CHUNKED)]
 )
-def test_the_connection_is_kept_for_the_next_call(
-    server: HTTPSServer, monkeypatch: pytest.MonkeyPatch, reply: Reply
-) -> None:
+def test_the_connection_is_reused(server: HTTPSServer, monkeypatch: pytest.MonkeyPatch, reply: Reply) -> None:
     monkeypatch.setattr(http, "IDLE", LONG)
-    # A pool of its own, for that of the other tests has the limit that it was made with.
+    # Other CA certificates, so that a new pool with this IDLE is created.
     its_own = {**SETTINGS, "ca_certificates": f"{authority().certificate}\n"}
     server.replies["/"] = reply
     for _ in range(3):
@@ -92,7 +90,7 @@ def drip() -> Iterator[bytes]:
 
 BAD = {
     "redirects": (Reply(302, headers={"Location": "/elsewhere"}), UpstreamFailure.RESPONSE_INVALID),
-    "redirects for good": (
+    "redirects permanently": (
         Reply(308, headers={"Location": "https://127.0.0.1/"}),
         UpstreamFailure.RESPONSE_INVALID,
     ),
@@ -100,53 +98,51 @@ BAD = {
     "is huge": (Reply(200, b"x" * (LIMIT + 1)), TOO_LARGE),
     "never ends": (Reply(200, itertools.repeat(b"x" * 65536)), TOO_LARGE),
     "has huge headers": (Reply(200, b"", {"X": "x" * 200_000}), UpstreamFailure.RESPONSE_INVALID),
-    "never begins": (Reply(200, b"", wait=threading.Event()), UpstreamFailure.TIMEOUT),
-    "sends a byte now and then": (Reply(200, drip()), UpstreamFailure.TIMEOUT),
+    "sends nothing": (Reply(200, b"", wait=threading.Event()), UpstreamFailure.TIMEOUT),
+    "sends single bytes": (Reply(200, drip()), UpstreamFailure.TIMEOUT),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_an_upstream_that_misbehaves_is_an_outage_with_a_name(server: HTTPSServer, case: str) -> None:
+def test_a_misbehaving_upstream_has_a_specific_failure(server: HTTPSServer, case: str) -> None:
     server.replies["/"], expected = BAD[case]
     settings = {**SETTINGS, "deadline": hasty_if_slow(expected)}
-    assert outage(lambda: request("GET", f"{server.url}/", settings)) is expected
-    all_places_are_free()  # also while the upstream goes on
+    assert get_failure(lambda: request("GET", f"{server.url}/", settings)) is expected
+    wait_for_free_slots()  # even if the upstream continues to send
     asked = [asked.path for asked in server.asked]
     assert asked == ["/"] or (expected is UpstreamFailure.TIMEOUT and not asked), (
-        "it is asked once, and nothing is followed"
+        "one request is sent, and no redirect is followed"
     )
 
 
-def test_an_answer_of_just_the_limit_is_taken(server: HTTPSServer) -> None:
+def test_a_response_may_have_exactly_the_limit(server: HTTPSServer) -> None:
     server.replies["/"] = Reply(200, b"x" * 100)
     assert len(request("GET", f"{server.url}/", SETTINGS, limit=100).body) == 100
-    assert outage(lambda: request("GET", f"{server.url}/", SETTINGS, limit=99)) is TOO_LARGE
+    assert get_failure(lambda: request("GET", f"{server.url}/", SETTINGS, limit=99)) is TOO_LARGE
 
 
 EMPTY = {"Content-Length": "0"}
-SAYS_MORE = {
-    "a whole answer": Reply(200, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother", EMPTY),
-    "the beginning of one": Reply(200, b"HTTP/1.1 200 OK\r\nX: ", EMPTY),
-    "rest of a body": Reply(200, b"x", EMPTY),
-    "rest after chunks": Reply(200, b"1\r\nx\r\n0\r\n\r\nx", CHUNKED),
+TRAILING_DATA = {
+    "a whole response": Reply(200, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother", EMPTY),
+    "the beginning of a response": Reply(200, b"HTTP/1.1 200 OK\r\nX: ", EMPTY),
+    "the rest of a body": Reply(200, b"x", EMPTY),
+    "data after chunks": Reply(200, b"1\r\nx\r\n0\r\n\r\nx", CHUNKED),
 }
 
 
-@pytest.mark.parametrize("more", SAYS_MORE)
-def test_what_follows_an_answer_is_not_taken_for_the_answer_to_somebody_else(
-    server: HTTPSServer, more: str
-) -> None:
-    server.replies["/"] = SAYS_MORE[more]
+@pytest.mark.parametrize("more", TRAILING_DATA)
+def test_data_after_a_response_is_not_read_as_the_next_response(server: HTTPSServer, more: str) -> None:
+    server.replies["/"] = TRAILING_DATA[more]
     server.replies["/next"] = Reply(200, b"its own")
-    assert outage(lambda: request("GET", f"{server.url}/", SETTINGS)) is UpstreamFailure.RESPONSE_INVALID
+    assert get_failure(lambda: request("GET", f"{server.url}/", SETTINGS)) is UpstreamFailure.RESPONSE_INVALID
     assert request("GET", f"{server.url}/next", SETTINGS).body == b"its own"
 
 
-def test_a_certificate_of_a_stranger_is_not_trusted() -> None:
+def test_a_certificate_of_another_ca_is_not_trusted() -> None:
     with HTTPSServer(stranger()) as server:
-        assert outage(lambda: request("GET", f"{server.url}/", SETTINGS)) is UNTRUSTED
+        assert get_failure(lambda: request("GET", f"{server.url}/", SETTINGS)) is UNTRUSTED
         system = {**SETTINGS, "ca_certificates": ""}
-        assert outage(lambda: request("GET", f"{server.url}/", system)) is UNTRUSTED
+        assert get_failure(lambda: request("GET", f"{server.url}/", system)) is UNTRUSTED
         assert not server.asked
 
 
@@ -156,14 +152,14 @@ def test_a_certificate_for_another_name_is_not_trusted(server: HTTPSServer) -> N
         other.settimeout(PATIENCE)
         port = other.getsockname()[1]
         threading.Thread(target=relay, args=[other, server.port], daemon=True).start()
-        assert outage(lambda: request("GET", url.replace(str(server.port), str(port)), SETTINGS)) is (
+        assert get_failure(lambda: request("GET", url.replace(str(server.port), str(port)), SETTINGS)) is (
             UNTRUSTED
         )
     assert not server.asked
 
 
 def relay(listener: socket.socket, port: int) -> None:
-    """Pass one connection on to that port."""
+    """Forward one connection to a port."""
     client, _ = listener.accept()
     client.settimeout(PATIENCE)
     wire = socket.create_connection(("127.0.0.1", port), PATIENCE)
@@ -185,8 +181,8 @@ def relay(listener: socket.socket, port: int) -> None:
 
 
 @contextmanager
-def speaking(words: bytes) -> Iterator[str]:
-    """A server that says that to whoever connects, and no TLS."""
+def plain_server(words: bytes) -> Iterator[str]:
+    """Run a server without TLS that sends `words` on each connection; yield its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         kept: list[socket.socket] = []
 
@@ -197,7 +193,7 @@ def speaking(words: bytes) -> Iterator[str]:
                 except OSError:
                     return
                 kept.append(client)
-                with suppress(OSError):  # it may have hung up
+                with suppress(OSError):  # the client may have closed the connection
                     client.sendall(words)
 
         thread = threading.Thread(target=serve)
@@ -211,18 +207,18 @@ def speaking(words: bytes) -> Iterator[str]:
                 client.close()
 
 
-def test_what_speaks_no_tls_is_wrong_what_says_nothing_is_slow_what_is_not_there_is_away() -> None:
-    with speaking(b"HTTP/1.1 200 OK\r\n\r\n") as url:
-        assert outage(lambda: request("GET", url, SETTINGS)) is UpstreamFailure.RESPONSE_INVALID
-    with speaking(b"") as url:
-        assert outage(lambda: request("GET", url, IN_HASTE)) is UpstreamFailure.TIMEOUT
+def test_failures_without_a_tls_server() -> None:
+    with plain_server(b"HTTP/1.1 200 OK\r\n\r\n") as url:
+        assert get_failure(lambda: request("GET", url, SETTINGS)) is UpstreamFailure.RESPONSE_INVALID
+    with plain_server(b"") as url:
+        assert get_failure(lambda: request("GET", url, HASTY_SETTINGS)) is UpstreamFailure.TIMEOUT
     with closed() as port:
-        assert outage(lambda: request("GET", f"https://127.0.0.1:{port}/", SETTINGS)) is UNREACHABLE
+        assert get_failure(lambda: request("GET", f"https://127.0.0.1:{port}/", SETTINGS)) is UNREACHABLE
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1/", "ftp://127.0.0.1/", "https:///", "127.0.0.1"])
-def test_nothing_but_https_is_spoken(url: str) -> None:
-    assert outage(lambda: request("GET", url, SETTINGS)) is UpstreamFailure.ADDRESS_FORBIDDEN
+def test_only_https_urls_are_allowed(url: str) -> None:
+    assert get_failure(lambda: request("GET", url, SETTINGS)) is UpstreamFailure.ADDRESS_FORBIDDEN
 
 
 PRIVATE = [
@@ -331,7 +327,7 @@ PUBLIC = [
 
 @pytest.fixture
 def resolving(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Make every name have these addresses."""
+    """Make every name resolve to these addresses."""
 
     def resolve(*addresses: str) -> None:
         found = [(0, 0, 0, "", (address, 443)) for address in addresses]
@@ -341,10 +337,12 @@ def resolving(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-def test_a_private_address_is_refused(address: str, settings: Any, resolving: Any) -> None:
+def test_a_private_address_is_forbidden(address: str, settings: Any, resolving: Any) -> None:
     settings.AGS_PRIVATE_UPSTREAMS = []
     resolving(address)
-    assert outage(lambda: resolve_addresses("anything.example", 443)) is UpstreamFailure.ADDRESS_FORBIDDEN
+    assert (
+        get_failure(lambda: resolve_addresses("anything.example", 443)) is UpstreamFailure.ADDRESS_FORBIDDEN
+    )
 
 
 @pytest.mark.parametrize("address", PUBLIC)
@@ -369,7 +367,7 @@ def test_a_public_address_is_allowed(address: str, settings: Any, resolving: Any
         ("3fff::/20", "3fff::1"),
     ],
 )
-def test_a_private_address_that_is_allowed_is_allowed(
+def test_a_private_address_in_the_setting_is_allowed(
     network: str, address: str, settings: Any, resolving: Any
 ) -> None:
     settings.AGS_PRIVATE_UPSTREAMS = [ip_network(network)]
@@ -377,27 +375,27 @@ def test_a_private_address_that_is_allowed_is_allowed(
     assert resolve_addresses("anything.example", 443) == [address]
 
 
-def test_of_several_addresses_those_that_are_allowed_are_left(settings: Any, resolving: Any) -> None:
+def test_forbidden_addresses_are_removed_from_several(settings: Any, resolving: Any) -> None:
     settings.AGS_PRIVATE_UPSTREAMS = [ip_network("10.1.0.0/16")]
     resolving("127.0.0.1", "10.1.2.3", "10.2.0.1", "9.9.9.9", "9.9.9.9")
     assert resolve_addresses("anything.example", 443) == ["10.1.2.3", "9.9.9.9"]
 
 
-def test_a_name_that_nobody_knows_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unresolvable_name_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: Any, **__: Any) -> None:
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    assert outage(lambda: resolve_addresses("nobody.example", 443)) is UNREACHABLE
+    assert get_failure(lambda: resolve_addresses("nobody.example", 443)) is UNREACHABLE
 
 
 @contextmanager
 def black_hole(port: int) -> Iterator[str]:
-    """An address on which whoever connects to that port hears nothing: the queue of the listener is full."""
+    """Yield an address on which connecting to the port gets no reply: the backlog of the listener is full."""
     with ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         for number in range(2, 12):
-            with suppress(OSError):  # another process has that port there
+            with suppress(OSError):  # another process uses the port
                 listener.bind((f"127.0.0.{number}", port))
                 break
         listener.listen(0)
@@ -408,7 +406,7 @@ def black_hole(port: int) -> Iterator[str]:
         yield listener.getsockname()[0]
 
 
-def test_an_address_that_does_not_answer_leaves_time_for_the_next(
+def test_an_unresponsive_address_leaves_time_for_the_next(
     server: HTTPSServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.replies["/"] = Reply(200, b"here")
@@ -424,7 +422,7 @@ def test_an_address_that_does_not_answer_leaves_time_for_the_next(
         assert answer.body == b"here"
 
 
-def test_a_connection_that_there_is_no_time_left_to_use_is_closed(
+def test_a_connection_is_closed_if_the_deadline_passes_before_tls(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
@@ -438,34 +436,39 @@ def test_a_connection_that_there_is_no_time_left_to_use_is_closed(
     log = "httpcore2.connection"
     caplog.set_level(logging.DEBUG, log)
     with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
-        # The library writes a line between connecting and TLS: there the deadline passes.
+        # httpcore2 logs a line between connecting and TLS: the deadline passes there.
         logging.getLogger(log).addFilter(stall)
         stack.callback(logging.getLogger(log).removeFilter, stall)
         url = f"https://127.0.0.1:{listener.getsockname()[1]}/"
-        assert outage(lambda: request("GET", url, SETTINGS)) is UpstreamFailure.TIMEOUT
+        assert get_failure(lambda: request("GET", url, SETTINGS)) is UpstreamFailure.TIMEOUT
         listener.settimeout(PATIENCE)
         wire = stack.enter_context(listener.accept()[0])
         wire.settimeout(PATIENCE)
-        assert wire.recv(1) == b"", "it has hung up"
-    gc.collect()  # or what is not closed fails another test, later
+        assert wire.recv(1) == b"", "the connection is closed"
+    gc.collect()  # otherwise an unclosed socket would fail a later test
 
 
-def test_a_private_address_is_refused_before_anything_is_sent(server: HTTPSServer, settings: Any) -> None:
+def test_nothing_is_sent_to_a_private_address(server: HTTPSServer, settings: Any) -> None:
     settings.AGS_PRIVATE_UPSTREAMS = []
-    assert outage(lambda: request("GET", f"{server.url}/", SETTINGS)) is UpstreamFailure.ADDRESS_FORBIDDEN
+    assert (
+        get_failure(lambda: request("GET", f"{server.url}/", SETTINGS)) is UpstreamFailure.ADDRESS_FORBIDDEN
+    )
     assert not server.asked
 
 
-def test_a_resolver_that_hangs_costs_no_more_than_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_deadline_limits_name_resolution(monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: released.wait(PATIENCE) and [])
     try:
-        assert outage(lambda: request("GET", "https://slow.example/", IN_HASTE)) is UpstreamFailure.TIMEOUT
+        assert (
+            get_failure(lambda: request("GET", "https://slow.example/", HASTY_SETTINGS))
+            is UpstreamFailure.TIMEOUT
+        )
     finally:
         released.set()
 
 
-def test_as_many_wait_as_may_and_the_next_hears_at_once_that_it_is_busy() -> None:
+def test_calls_above_the_limits_fail_immediately() -> None:
     released, waiting = threading.Event(), threading.Semaphore(0)
 
     def hang() -> None:
@@ -480,21 +483,21 @@ def test_as_many_wait_as_may_and_the_next_hears_at_once_that_it_is_busy() -> Non
 
     try:
         threads = [wait_for("one:443") for _ in range(bulkhead.MAX_CALLS_PER_UPSTREAM)]
-        assert outage(lambda: run(LONG, "one:443", hang)) is UpstreamFailure.OVERLOADED
+        assert get_failure(lambda: run(LONG, "one:443", hang)) is UpstreamFailure.OVERLOADED
         threads += [
             wait_for("two:443")
             for _ in range(bulkhead.MAX_CONCURRENT_CALLS - bulkhead.MAX_CALLS_PER_UPSTREAM)
         ]
-        assert outage(lambda: run(LONG, "three:443", hang)) is UpstreamFailure.OVERLOADED
+        assert get_failure(lambda: run(LONG, "three:443", hang)) is UpstreamFailure.OVERLOADED
     finally:
         released.set()
     for thread in threads:
         thread.join(PATIENCE)
-    all_places_are_free()
+    wait_for_free_slots()
     assert run(LONG, "one:443", lambda: 5) == 5
 
 
-def test_a_machine_without_a_thread_to_spare_is_busy_and_keeps_no_place(
+def test_a_slot_is_released_if_no_thread_can_be_started(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(call: Callable[[], Any]) -> None:
@@ -503,34 +506,34 @@ def test_a_machine_without_a_thread_to_spare_is_busy_and_keeps_no_place(
     with monkeypatch.context() as patched:
         patched.setattr(bulkhead.foreground._threads, "submit", refuse)
         for _ in range(bulkhead.MAX_CALLS_PER_UPSTREAM):
-            assert outage(lambda: run(LONG, "one:443", bool)) is UpstreamFailure.OVERLOADED
+            assert get_failure(lambda: run(LONG, "one:443", bool)) is UpstreamFailure.OVERLOADED
     assert run(LONG, "one:443", lambda: 5) == 5
 
 
-def test_a_fetch_in_the_background_finds_room_where_requests_find_none(server: HTTPSServer) -> None:
+def test_background_and_foreground_have_separate_slots(server: HTTPSServer) -> None:
     server.replies["/"] = Reply()
     with ExitStack() as full:
         for _ in range(bulkhead.MAX_CALLS_PER_UPSTREAM):
             full.enter_context(bulkhead.foreground.slot(server.address))
-        assert outage(lambda: request("GET", f"{server.url}/", SETTINGS)) is UpstreamFailure.OVERLOADED
+        assert get_failure(lambda: request("GET", f"{server.url}/", SETTINGS)) is UpstreamFailure.OVERLOADED
         assert request("GET", f"{server.url}/", SETTINGS, bulkhead=bulkhead.background).status == 200
 
 
 @pytest.mark.parametrize("url", ["https://Login.example/a", "https://login.example:443/b"])
-def test_one_server_is_one_upstream_however_its_address_is_written(url: str) -> None:
+def test_host_and_port_normalizes_the_url(url: str) -> None:
     assert host_and_port(url) == "login.example:443"
 
 
-def test_a_call_that_outlives_its_deadline_keeps_its_place_until_it_ends() -> None:
+def test_a_call_keeps_its_slot_after_its_deadline_until_it_ends() -> None:
     released = threading.Event()
     try:
         for _ in range(bulkhead.MAX_CALLS_PER_UPSTREAM):
             assert (
-                outage(lambda: run(0.01, "one:443", lambda: released.wait(PATIENCE)))
+                get_failure(lambda: run(0.01, "one:443", lambda: released.wait(PATIENCE)))
                 is UpstreamFailure.TIMEOUT
             )
-        assert outage(lambda: run(LONG, "one:443", bool)) is UpstreamFailure.OVERLOADED
+        assert get_failure(lambda: run(LONG, "one:443", bool)) is UpstreamFailure.OVERLOADED
     finally:
         released.set()
-    all_places_are_free()
+    wait_for_free_slots()
     assert run(LONG, "one:443", lambda: 5) == 5

@@ -122,7 +122,7 @@ def test_public_keys_that_are_rejected_as_weak_since(nagra: HeadEnd) -> None:
     by_keys.update(strategy="signed_jwt", settings={**rules, "public_keys": json.dumps(OKP.jwk())})
     assert messages() == []
     by_keys.update(settings={**rules, "public_keys": json.dumps(LOW_ORDER)})
-    reason = "not offered: public_keys: It has no usable key: 1 key of Ed25519 with a point of low order."
+    reason = "not offered: public_keys: It has no usable key: 1 key with an Ed25519 point of low order."
     assert messages() == [("tenants.W002", SERVICE_OF_NAGRA + reason)]
 
 

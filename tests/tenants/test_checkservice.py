@@ -34,7 +34,7 @@ def test_a_working_service_passes(nagra: HeadEnd) -> None:
 def test_a_failed_check_is_reported_and_fails_the_command(nagra: HeadEnd) -> None:
     Key.unscoped.update(state="revoked")
     output, error = check("nagra", SERVICE)
-    assert output.endswith("BAD  The tenant has no key in force: no token can be accepted.\n")
+    assert output.endswith("BAD  The tenant has no key in force, so no token can be accepted.\n")
     assert error == "1 check failed: subscribers would be unable to sign on."
 
 

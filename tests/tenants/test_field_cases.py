@@ -98,7 +98,7 @@ NOT_CERTIFICATES = {
 def test_06_invalid_certificates_are_reported_at_their_field(enter: Enter, text: str) -> None:
     message = enter("operator_login", ca_certificates=text)
     assert "ca_certificates" in message
-    assert "This is not a certificate in PEM." in message
+    assert "Enter certificates in PEM." in message
 
 
 PRIVATE = rsa.generate_private_key(65537, 2048)

@@ -24,7 +24,7 @@ from tenants.models import Service
 from tenants.secrets.settings import is_placeholder, secret_destinations, secret_names
 from tenants.services.check import check_service
 from tests.conftest import HeadEnd, person
-from tests.providers.offered import settings_at
+from tests.providers.examples import settings_at
 from tests.tenants.test_encryption import NEW, OLD
 from tests.upstream.https import HTTPSServer
 

@@ -1,4 +1,4 @@
-"""`manage.py startprovider NAME`: writes a provider that works, to be filled in."""
+"""`manage.py startprovider NAME`: creates a working provider, with a test and a page, from a template."""
 
 from __future__ import annotations
 
@@ -22,78 +22,78 @@ TEMPLATES = Path(__file__).resolve().parent.parent / "startprovider"
 
 NAME = re.compile(r"[a-z][a-z0-9]*+(_[a-z0-9]++)*+")
 NAME_MAX_LENGTH = 30
-"""Longer names would not fit into the lines of the templates."""
+"""Longer names would make lines of the templates too long."""
 
 NAV = "      - Adding a provider: adding-a-provider.md\n"
-"""The line of mkdocs.yml before which a new page is listed."""
+"""The line of mkdocs.yml before which a new page is inserted."""
 
 
 class Command(BaseCommand):
-    """Judge the name and the places, and then write all of it."""
+    """Check the name and the target files, then write all files."""
 
     help = (
-        "Write a provider that works, to be filled in: the app, its test and its page. As it is, it takes "
-        "a code that the operator made with a key; with --upstream, a user name and a password that a "
-        "server of the operator judges. Overwrites nothing."
+        "Create a working provider to start from: the app, its test and its page. It verifies a code that "
+        "the operator computes with a key or, with --upstream, calls a server of the operator that verifies "
+        "username and password. Does not overwrite files."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Declare the arguments."""
-        parser.add_argument("name", help="lower-case letters, digits and single _; it becomes the slug")
-        parser.add_argument("--upstream", action="store_true", help="begin with one that asks a server")
-        parser.add_argument(
-            "--package", metavar="FOLDER", help="write a package of its own there, not into AGS"
-        )
+        parser.add_argument("name", help="the slug: lower-case letters, digits and single _")
+        parser.add_argument("--upstream", action="store_true", help="create a provider that calls a server")
+        parser.add_argument("--package", metavar="FOLDER", help="create a separate package in this folder")
 
     def handle(self, *args: Any, name: str, upstream: bool, package: str | None, **options: Any) -> None:
-        """Judge the name, render, write, and say what to do next."""
+        """Check the name, write the files, and print the next steps."""
         root = Path(settings.BASE_DIR)
         if missing := [part for part in ("docs", "tests", "mkdocs.yml") if not (root / part).exists()]:
-            raise CommandError(f"This is no checkout of AGS: there is no {missing[0]} beside manage.py.")
+            raise CommandError(
+                f"This is not a checkout of AGS: {missing[0]} is missing in the folder of manage.py."
+            )
         module = name if package else f"providers.{name}"
-        _judge(name, module)
+        _check_name(name, module)
         kind = "upstream" if upstream else "code"
-        words = _words(name, module)
-        files = _of_a_package(kind, words, Path(package)) if package else _of_ags(kind, words, root)
-        if taken := [path for path in files if path.exists() and path != root / "mkdocs.yml"]:
-            raise CommandError(f"{taken[0]} is there already. Nothing was written.")
+        context = _template_context(name, module)
+        files = _render_package(kind, context, Path(package)) if package else _render_app(kind, context, root)
+        if existing := [path for path in files if path.exists() and path != root / "mkdocs.yml"]:
+            raise CommandError(f"{existing[0]} already exists. Nothing was written.")
         _write(files)
-        self.stdout.write("Written:")
+        self.stdout.write("Created:")
         for path in files:
             self.stdout.write(f"  {path.relative_to(root) if path.is_relative_to(root) else path}")
         self.stdout.write(
-            _rendered(f"{'package' if package else 'ags'}.txt-tpl", words | {"folder": package})
+            _render(f"{'package' if package else 'ags'}.txt-tpl", context | {"folder": package})
         )
 
 
-def _judge(name: str, module: str) -> None:
-    """Raise CommandError when there can be no provider of that name."""
+def _check_name(name: str, module: str) -> None:
+    """Raise CommandError if a provider cannot have this name."""
     title = _title(name)
     if not NAME.fullmatch(name) or len(name) > NAME_MAX_LENGTH or keyword.iskeyword(name):
         raise CommandError(
-            f"{name!r} is no name for a provider: at most {NAME_MAX_LENGTH} lower-case letters and digits, "
-            "words separated by single _, and no keyword of Python."
+            f"{name!r} is not a valid name: use at most {NAME_MAX_LENGTH} lower-case letters, digits and "
+            "single _ between words, and not a keyword of Python."
         )
     if name in sys.stdlib_module_names:
-        raise CommandError(f"{name!r} is the name of a module of Python's standard library.")
-    if {title, f"{title}Parameters", f"{title}Settings", f"{title}Config"} & _KNOWN:
-        raise CommandError(f"{name!r} would name its classes like those of the contract.")
+        raise CommandError(f"{name!r} is a module of Python's standard library.")
+    if {title, f"{title}Parameters", f"{title}Settings", f"{title}Config"} & _IMPORTED_NAMES:
+        raise CommandError(
+            f"A class of the provider {name!r} would have the name of a class of the contract."
+        )
     if find_spec(module) is not None:
-        raise CommandError(f"There is a module {module} already.")
+        raise CommandError(f"The module {module} already exists.")
     if name in strategies():
-        raise CommandError(f"There is a provider that calls itself {name!r} already.")
+        raise CommandError(f"A provider with the slug {name!r} already exists.")
 
 
-# What the templates import.
-_KNOWN = {*contract.__all__, "ProviderConfig", "Any", "Mapping", "Response"}
+# The names that the templates import.
+_IMPORTED_NAMES = {*contract.__all__, "ProviderConfig", "Any", "Mapping", "Response"}
 
 
 def _title(name: str) -> str:
     return "".join(word[:1].upper() + word[1:] for word in name.split("_"))
 
 
-def _words(name: str, module: str) -> dict[str, Any]:
-    """What the templates are filled with."""
+def _template_context(name: str, module: str) -> dict[str, Any]:
     return {
         "name": name,
         "module": module,
@@ -105,54 +105,54 @@ def _words(name: str, module: str) -> dict[str, Any]:
     }
 
 
-def _of_ags(kind: str, words: Mapping[str, Any], root: Path) -> dict[Path, str]:
-    """The files of a provider among those that AGS ships, and mkdocs.yml with its page."""
-    name = words["name"]
-    listed = (root / "mkdocs.yml").read_text(encoding="utf-8")
-    if listed.count(NAV) != 1:
-        raise CommandError(f"mkdocs.yml lacks the line {NAV.strip()!r}, before which the page would stand.")
-    line = f"      - {words['label']}: providers/{name}.md\n"
+def _render_app(kind: str, context: Mapping[str, Any], root: Path) -> dict[Path, str]:
+    """Return the files of a provider inside AGS, and mkdocs.yml with its page."""
+    name = context["name"]
+    navigation = (root / "mkdocs.yml").read_text(encoding="utf-8")
+    if navigation.count(NAV) != 1:
+        raise CommandError(f"mkdocs.yml lacks the line {NAV.strip()!r}, before which the page is inserted.")
+    line = f"      - {context['label']}: providers/{name}.md\n"
     return {
-        **_code(kind, words, root / "providers" / name),
-        root / "tests" / "providers" / f"test_{name}.py": _rendered(f"{kind}/test.py-tpl", words),
-        root / "docs" / "providers" / f"{name}.md": _rendered(f"{kind}/page.md-tpl", words),
-        root / "mkdocs.yml": listed.replace(NAV, line + NAV),
+        **_render_code(kind, context, root / "providers" / name),
+        root / "tests" / "providers" / f"test_{name}.py": _render(f"{kind}/test.py-tpl", context),
+        root / "docs" / "providers" / f"{name}.md": _render(f"{kind}/page.md-tpl", context),
+        root / "mkdocs.yml": navigation.replace(NAV, line + NAV),
     }
 
 
-def _of_a_package(kind: str, words: Mapping[str, Any], folder: Path) -> dict[Path, str]:
-    """The files of a distribution of its own."""
-    name = words["name"]
-    page = _rendered(f"{kind}/page.md-tpl", words)
+def _render_package(kind: str, context: Mapping[str, Any], folder: Path) -> dict[Path, str]:
+    """Return the files of a separate distribution."""
+    name = context["name"]
+    page = _render(f"{kind}/page.md-tpl", context)
     return {
-        folder / "pyproject.toml": _rendered("package/pyproject.toml-tpl", words),
-        folder / "README.md": _rendered("package/README.md-tpl", {**words, "page": page}),
-        **_code(kind, words, folder / name),
-        folder / "tests" / f"test_{name}.py": _rendered(f"{kind}/test.py-tpl", words),
+        folder / "pyproject.toml": _render("package/pyproject.toml-tpl", context),
+        folder / "README.md": _render("package/README.md-tpl", {**context, "page": page}),
+        **_render_code(kind, context, folder / name),
+        folder / "tests" / f"test_{name}.py": _render(f"{kind}/test.py-tpl", context),
     }
 
 
-def _code(kind: str, words: Mapping[str, Any], folder: Path) -> dict[Path, str]:
+def _render_code(kind: str, context: Mapping[str, Any], folder: Path) -> dict[Path, str]:
     return {
         folder / "__init__.py": "",
-        folder / "apps.py": _rendered("apps.py-tpl", words),
-        folder / "strategy.py": _rendered(f"{kind}/strategy.py-tpl", words),
+        folder / "apps.py": _render("apps.py-tpl", context),
+        folder / "strategy.py": _render(f"{kind}/strategy.py-tpl", context),
     }
 
 
-def _rendered(template: str, words: Mapping[str, Any]) -> str:
-    text = Template((TEMPLATES / template).read_text(encoding="utf-8")).substitute(words)
-    return _sorted_imports(text) if template.endswith(".py-tpl") else text
+def _render(template: str, context: Mapping[str, Any]) -> str:
+    text = Template((TEMPLATES / template).read_text(encoding="utf-8")).substitute(context)
+    return _sort_imports(text) if template.endswith(".py-tpl") else text
 
 
-def _sorted_imports(text: str) -> str:
-    """Where the import of a provider stands among others depends on its name."""
+def _sort_imports(text: str) -> str:
+    """Sort each block of imports: the position of the provider's import depends on its name."""
     runs = groupby(text.splitlines(keepends=True), lambda line: line.startswith("from "))
     return "".join(line for are_imports, run in runs for line in (sorted(run) if are_imports else run))
 
 
 def _write(files: Mapping[Path, str]) -> None:
-    """Write them all. Raises CommandError."""
+    """Write all files. Raises CommandError."""
     try:
         for path, text in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
