@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Django's command line, with a one-line message for an error in the environment."""
+"""Django's command line; prints one line for configuration and database errors."""
 
 import os
 import sys
@@ -13,13 +13,13 @@ from django.db.utils import OperationalError, ProgrammingError
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ags.settings")
     try:
-        # Load the settings first, so that an error in them does not interrupt a command.
+        # Load the settings first, so that invalid settings fail here and not during a command.
         settings.DEBUG  # noqa: B018
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as error:
         sys.exit(f"AGS cannot start: {error}")
     except (OperationalError, ProgrammingError) as error:
-        # It is unavailable, full, or not migrated. --traceback shows more.
+        # Unavailable, full or not migrated.
         if "--traceback" in sys.argv:
             raise
         first, *_ = str(error).strip().splitlines() or [type(error).__name__]

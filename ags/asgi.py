@@ -7,6 +7,6 @@ import django
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ags.settings")
 django.setup(set_prefix=False)
 
-from ags.api.application import Application  # noqa: E402 - Django has to be set up before
+from ags.api.application import Application  # noqa: E402 - needs django.setup()
 
 application = Application()

@@ -1,4 +1,4 @@
-"""Everything that a deployment sets, read from the environment once, with a sentence for each mistake."""
+"""Readers of environment variables; each raises ImproperlyConfigured for an invalid value."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from django.core.exceptions import ImproperlyConfigured
 from tenants.whitespace import strip_whitespace
 
 SECRETS = ("SECRET_KEY", "AGS_ENCRYPTION_KEYS", "DATABASE_URL")
-"""Variables that can also be given as NAME_FILE, the path of a file that holds the value."""
+"""Variables that can also be set as NAME_FILE, the path of a file that contains the value."""
 
 REMOVED: dict[str, str] = {}
-"""Variables that an earlier release read, each with what to set instead."""
+"""Variables of earlier releases, with their replacements."""
 
-_READ: set[str] = set()
-"""Variables that were looked for: the names of all that there are, once the settings are loaded."""
+_known: set[str] = set()
+"""All variables that were read: complete once the settings are loaded."""
 
-_OTHERS = ("AGS_SECRET_", "AGS_TEST_")
-"""What the names of variables begin with that no setting has: secrets, as `export` names them, and tests."""
+_IGNORED_PREFIXES = ("AGS_SECRET_", "AGS_TEST_")
+"""Variables that are not settings: secrets for `apply`, and those of the tests."""
 
-_KUBERNETES = re.compile(
+_KUBERNETES_SUFFIX = re.compile(
     r"_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]{1,63})?|PORT(_[0-9]{1,5}_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)\Z"
 )
-"""How the variables end that Kubernetes sets for a service whose name is, or begins with, ags."""
+"""Suffixes of the variables that Kubernetes sets for services, here those whose names begin with ags."""
 
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 
 ON_OFF = MappingProxyType(dict.fromkeys(_TRUE, "on") | dict.fromkeys(_FALSE, "off"))
-"""The spellings of on and off."""
+"""Synonyms of on and off, for `env_choice`."""
 
 
 def env_str(name: str, default: str | None = None) -> str:
-    """Return the variable, or `default`. Raises ImproperlyConfigured when there is neither."""
-    _READ.update({name, f"{name}_FILE"} if name in SECRETS else {name})
+    """Return the variable, or `default` if it is empty or unset."""
+    _known.update({name, f"{name}_FILE"} if name in SECRETS else {name})
     value = strip_whitespace(os.environ.get(name, ""))
     path = os.environ.get(f"{name}_FILE", "").strip() if name in SECRETS else ""
     if value and path:
@@ -64,43 +64,43 @@ def env_str(name: str, default: str | None = None) -> str:
     return default
 
 
-def unknown() -> Iterator[tuple[str, str]]:
-    """Yield the AGS_ variables that are set and that nothing reads, each with what to do about it."""
-    names = {name for name in os.environ if name.startswith("AGS_")} - _READ
+def find_unknown_variables() -> Iterator[tuple[str, str]]:
+    """Yield each AGS_ variable that is set but not read, with a hint."""
+    names = {name for name in os.environ if name.startswith("AGS_")} - _known
     for name in sorted(names):
         if name in REMOVED:
             yield name, f"Set {REMOVED[name]} instead."
-        elif not name.startswith(_OTHERS) and not _KUBERNETES.search(name):
-            nearest = get_close_matches(name, sorted(_READ), n=1)
-            meant = f"Did you mean {nearest[0]}? " if nearest else ""
-            yield name, f"{meant}If it is a secret for `apply`, begin its name with AGS_SECRET_."
+        elif not name.startswith(_IGNORED_PREFIXES) and not _KUBERNETES_SUFFIX.search(name):
+            matches = get_close_matches(name, sorted(_known), n=1)
+            suggestion = f"Did you mean {matches[0]}? " if matches else ""
+            yield name, f"{suggestion}If it is a secret for `apply`, begin its name with AGS_SECRET_."
 
 
 def is_set(name: str) -> bool:
-    """Whether the variable holds anything."""
     return env_str(name, "") != ""
 
 
 def env_bool(name: str, default: bool) -> bool:
-    """Return an on/off variable. Raises ImproperlyConfigured."""
     value = env_str(name, "on" if default else "off").lower()
     if value not in _TRUE | _FALSE:
         raise ImproperlyConfigured(f"{name}: {value!r} is neither on nor off.")
     return value in _TRUE
 
 
-def cpus() -> list[int]:
-    """Return the CPUs that this process may use (`--cpuset-cpus` of a container); a quota does not show."""
+def available_cpus() -> list[int]:
+    """Return the CPUs in the affinity mask of this process (`--cpuset-cpus` of a container).
+
+    A CPU quota (`--cpus`) is not considered.
+    """
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
 
 
-def env_int(name: str, default: int, least: int, most: int) -> int:
-    """Return a bounded integer variable. Raises ImproperlyConfigured."""
+def env_int(name: str, default: int, minimum: int, maximum: int) -> int:
     value = env_str(name, str(default))
-    if not re.fullmatch(r"[0-9]{1,6}", value) or not least <= int(value) <= most:
-        raise ImproperlyConfigured(f"{name}: {value!r} is no whole number from {least} to {most}.")
+    if not re.fullmatch(r"[0-9]{1,6}", value) or not minimum <= int(value) <= maximum:
+        raise ImproperlyConfigured(f"{name}: {value!r} is not an integer from {minimum} to {maximum}.")
     return int(value)
 
 
@@ -110,138 +110,140 @@ def env_choice(
     choices: tuple[str, ...],
     synonyms: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """Return a variable that has one of few values, spelled as in `choices`. Raises ImproperlyConfigured.
+    """Return one of `choices`, compared case-insensitively.
 
-    `synonyms`: other spellings, in lower case, each with its choice.
+    `synonyms` maps other spellings, in lower case, to choices.
     """
     value = env_str(name, default)
-    meant = synonyms.get(value.lower(), value)
+    canonical = synonyms.get(value.lower(), value)
     for choice in choices:
-        if choice.lower() == meant.lower():
+        if choice.lower() == canonical.lower():
             return choice
-    raise ImproperlyConfigured(f"{name}: {value!r} is none of {', '.join(choices)}.")
+    raise ImproperlyConfigured(f"{name}: {value!r} is not one of {', '.join(choices)}.")
 
 
-def env_match(name: str, default: str, pattern: str, meaning: str) -> str:
-    """Return a variable that must match `pattern`. Raises ImproperlyConfigured."""
+def env_match(name: str, default: str, pattern: str, description: str) -> str:
+    """Return a variable that must match `pattern`. `description` is a noun phrase for the error message."""
     value = env_str(name, default)
     if not re.fullmatch(pattern, value):
-        raise ImproperlyConfigured(f"{name}: {value!r} is not {meaning}.")
+        raise ImproperlyConfigured(f"{name}: {value!r} is not {description}.")
     return value
 
 
-def hosts(name: str, default: str) -> list[str]:
-    """Return a list of host names. Raises ImproperlyConfigured."""
-    found = env_list(name, default)
-    for word in found:
-        # Anything else (an address with scheme or port, a path) would match no request at all; and "*" all.
-        if not re.fullmatch(r"\.?[A-Za-z0-9_-]++(\.[A-Za-z0-9_-]++)*+|\[[0-9A-Fa-f:.]++\]", word):
-            raise ImproperlyConfigured(f"{name}: {word!r} is no host name.")
-    return found
+def env_hosts(name: str, default: str) -> list[str]:
+    """Return a list of host names for ALLOWED_HOSTS."""
+    hosts = env_list(name, default)
+    for host in hosts:
+        # Other values (with a scheme, a port or a path) would never match a request, and "*" would match all.
+        if not re.fullmatch(r"\.?[A-Za-z0-9_-]++(\.[A-Za-z0-9_-]++)*+|\[[0-9A-Fa-f:.]++\]", host):
+            raise ImproperlyConfigured(f"{name}: {host!r} is not a host name.")
+    return hosts
 
 
-def networks(name: str) -> list[IPv4Network | IPv6Network]:
-    """Return a list of networks, which may be empty. Raises ImproperlyConfigured."""
-    found = []
+def env_networks(name: str) -> list[IPv4Network | IPv6Network]:
+    """Return a list of networks in CIDR notation; it may be empty."""
+    networks = []
     for word in (word.strip() for word in env_str(name, "").split(",")):
         try:
-            found += [ip_network(word)] if word else []
+            networks += [ip_network(word)] if word else []
         except ValueError:
-            raise ImproperlyConfigured(f"{name}: {word!r} is no network such as 10.1.0.0/16.") from None
-    return found
+            raise ImproperlyConfigured(
+                f"{name}: {word!r} is not a network in CIDR notation, e.g. 10.1.0.0/16."
+            ) from None
+    return networks
 
 
-def app_paths(name: str, default: str) -> list[str]:
-    """Return a list of Django apps that can be found. Raises ImproperlyConfigured."""
-    found = env_list(name, default)
-    for word in found:
-        if not all(part.isidentifier() for part in word.split(".")) or not _exists(word):
-            raise ImproperlyConfigured(f"{name}: there is no app {word!r}.")
-        if found.count(word) > 1:
-            raise ImproperlyConfigured(f"{name}: {word} is given twice.")
-    return found
+def env_apps(name: str, default: str) -> list[str]:
+    """Return a list of Django apps that exist."""
+    apps = env_list(name, default)
+    for app in apps:
+        if not all(part.isidentifier() for part in app.split(".")) or not _app_exists(app):
+            raise ImproperlyConfigured(f"{name}: there is no app {app!r}.")
+        if apps.count(app) > 1:
+            raise ImproperlyConfigured(f"{name}: {app} occurs more than once.")
+    return apps
 
 
-def _exists(app: str) -> bool:
+def _app_exists(app: str) -> bool:
     package, _, last = app.rpartition(".")
     try:
         return find_spec(package if package and last[0].isupper() else app) is not None
     except ModuleNotFoundError as error:
-        # A package on the way to it is missing. One that is there and misses something else says so itself.
+        # Only a missing parent package means that the app does not exist: the parent may fail to import
+        # another.
         if error.name is not None and f"{app}.".startswith(f"{error.name}."):
             return False
         raise
 
 
-def bind(name: str, default: str) -> str:
-    """Return where a server listens: HOST:PORT or unix:PATH. Raises ImproperlyConfigured."""
+def env_bind(name: str, default: str) -> str:
+    """Return a listen address: HOST:PORT or unix:PATH."""
     value = env_str(name, default)
-    return value if re.fullmatch("unix:.++", value) else _host_and_port(name, value, "HOST:PORT or unix:PATH")
+    return value if re.fullmatch("unix:.++", value) else _check_address(name, value, "HOST:PORT or unix:PATH")
 
 
-def second_bind(name: str, first: str) -> str:
-    """Return HOST:PORT, of another port than `first`, or nothing. Raises ImproperlyConfigured."""
+def env_second_bind(name: str, first: str) -> str:
+    """Return HOST:PORT with a port different from that of `first`, or an empty string."""
     value = env_str(name, "")
-    # By its port alone the server tells where a request came in, whatever the address.
+    # The server identifies the listener of a request only by its port.
     if value and not first.startswith("unix:") and value.rpartition(":")[2] == first.rpartition(":")[2]:
-        raise ImproperlyConfigured(f"{name}: it must have a port of its own.")
-    return value and _host_and_port(name, value, "HOST:PORT")
+        raise ImproperlyConfigured(f"{name}: the port must differ from that of AGS_BIND.")
+    return value and _check_address(name, value, "HOST:PORT")
 
 
-def _host_and_port(name: str, value: str, meaning: str) -> str:
+def _check_address(name: str, value: str, expected: str) -> str:
     if not re.fullmatch(r"([A-Za-z0-9._-]++|\[[0-9A-Fa-f:.]++\]):[0-9]{1,5}", value):
-        raise ImproperlyConfigured(f"{name}: {value!r} is not {meaning}.")
+        raise ImproperlyConfigured(f"{name}: {value!r} is not {expected}.")
     if not 1 <= int(value.rpartition(":")[2]) <= 65535:
-        raise ImproperlyConfigured(f"{name}: a port is a number from 1 to 65535.")
+        raise ImproperlyConfigured(f"{name}: the port must be a number from 1 to 65535.")
     return value
 
 
-def secret_key() -> str:
-    """Return Django's SECRET_KEY. Raises ImproperlyConfigured when it is missing or short."""
+def env_secret_key() -> str:
     value = env_str("SECRET_KEY")
-    if len(value) < 50 or len(set(value)) < 5:  # the bounds of Django's own deployment check
-        raise ImproperlyConfigured("SECRET_KEY: it must have at least 50 characters, and 5 different ones.")
+    if len(value) < 50 or len(set(value)) < 5:  # the limits of Django's deployment check
+        raise ImproperlyConfigured("SECRET_KEY: it must have at least 50 characters, 5 of them different.")
     return value
 
 
-def encryption_keys() -> tuple[bytes, ...]:
-    """Return the 32-byte keys of AGS_ENCRYPTION_KEYS, newest first. Raises ImproperlyConfigured."""
+def env_encryption_keys() -> tuple[bytes, ...]:
+    """Return the 32-byte keys of AGS_ENCRYPTION_KEYS, newest first."""
     keys = []
-    for place, word in enumerate(env_list("AGS_ENCRYPTION_KEYS"), start=1):
+    for position, word in enumerate(env_list("AGS_ENCRYPTION_KEYS"), start=1):
         try:
             key = base64.b64decode(word, validate=True)
         except binascii.Error:
-            raise ImproperlyConfigured(f"AGS_ENCRYPTION_KEYS: key {place} is not valid base64.") from None
+            raise ImproperlyConfigured(f"AGS_ENCRYPTION_KEYS: key {position} is not valid base64.") from None
         if len(key) != 32 or len(set(key)) == 1:
-            raise ImproperlyConfigured(f"AGS_ENCRYPTION_KEYS: key {place} is not 32 random bytes.")
+            raise ImproperlyConfigured(f"AGS_ENCRYPTION_KEYS: key {position} is not 32 random bytes.")
         keys.append(key)
     if len(set(keys)) != len(keys):
-        raise ImproperlyConfigured("AGS_ENCRYPTION_KEYS: a key is given twice.")
+        raise ImproperlyConfigured("AGS_ENCRYPTION_KEYS: a key occurs more than once.")
     return tuple(keys)
 
 
 def env_list(name: str, default: str | None = None) -> list[str]:
-    """Return a comma-separated variable as a list of at least one word. Raises ImproperlyConfigured."""
-    found = [word.strip() for word in env_str(name, default).split(",") if word.strip()]
-    if not found:
-        raise ImproperlyConfigured(f"{name}: it holds no value.")
-    return found
+    """Return a comma-separated variable as a list with at least one item."""
+    items = [item.strip() for item in env_str(name, default).split(",") if item.strip()]
+    if not items:
+        raise ImproperlyConfigured(f"{name}: the list is empty.")
+    return items
 
 
-def database(*, pooled: bool = False) -> dict[str, Any]:
-    """Return Django's settings of the database in DATABASE_URL. Raises ImproperlyConfigured.
+def env_database(*, pooled: bool = False) -> dict[str, Any]:
+    """Return Django's database settings for DATABASE_URL.
 
-    With `pooled`, a transaction may find another connection of PostgreSQL than the one before: nothing that
-    belongs to a connection is used (docs/running.md, "Behind a pooler").
+    With `pooled`, each transaction may run on another connection, so no state of a connection is used
+    (docs/running.md, "Behind a pooler").
     """
     url = env_str("DATABASE_URL")
     try:
-        # django-environ warns and guesses on a URL that it does not understand.
+        # django-environ accepts invalid URLs with a warning.
         scheme = url.split("://", 1)[0]
         if scheme not in _OPTIONS or (scheme == "sqlite" and urlsplit(url).netloc):
             raise ValueError
         config = dict(environ.Env.db_url_config(url))
-        # `one,two:5432,5433` is read as three hosts, the last of which is a number.
+        # `one,two:5432,5433` is parsed as three hosts, the last of which is a number.
         if not config["NAME"] or any(host.isdecimal() for host in config["HOST"].split(",")):
             raise ValueError
     except ValueError:
@@ -254,32 +256,33 @@ def database(*, pooled: bool = False) -> dict[str, Any]:
     defaults = _OPTIONS[scheme]
     if pooled:
         if scheme == "sqlite":
-            raise ImproperlyConfigured("AGS_DATABASE_POOLER: there is no pooler for SQLite.")
-        if stays_behind := {"options", "assume_role"} & options.keys():
+            raise ImproperlyConfigured("AGS_DATABASE_POOLER: SQLite does not support a pooler.")
+        if session_options := {"options", "assume_role"} & options.keys():
             raise ImproperlyConfigured(
-                f"DATABASE_URL: behind a pooler it may not set {min(stays_behind)}. Use ALTER ROLE … SET."
+                f"DATABASE_URL: {min(session_options)} does not work behind a pooler. Use ALTER ROLE … SET."
             )
         config["DISABLE_SERVER_SIDE_CURSORS"] = True
         defaults = {**defaults, "prepare_threshold": None}
     if scheme != "sqlite":
         config["ENGINE"] = "ags.database.engine"
-    # Connections are kept. A dead one is noticed without a question (ags/database/).
+    # Persistent connections; ags/database/ detects broken ones without a query.
     return {**config, "CONN_MAX_AGE": None, "OPTIONS": {**defaults, **options}}
 
 
 _POSTGRES_OPTIONS = {
-    # An unreachable server is an answer of 503 within two seconds, not a hanging thread.
+    # With an unreachable server, a request fails with 503 within two seconds.
     "connect_timeout": 2,
     "tcp_user_timeout": 1800,  # milliseconds
     "application_name": "ags",
-    # Those of requests always are (ags/database/postgresql.py). `none`: no statement is prepared.
+    # For Django's connections. Statements of API requests are always prepared (ags/database/postgresql.py).
+    # The value none in DATABASE_URL disables prepared statements.
     "prepare_threshold": 5,
 }
 _OPTIONS: dict[str, dict[str, Any]] = {
     "postgres": _POSTGRES_OPTIONS,
     "postgresql": _POSTGRES_OPTIONS,
     "sqlite": {
-        "timeout": 2,  # seconds that a writer waits for another
+        "timeout": 2,  # seconds to wait for a lock
         "transaction_mode": "IMMEDIATE",
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
     },

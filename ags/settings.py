@@ -1,4 +1,4 @@
-"""Django's settings. What a deployment decides comes from the environment; all else is decided here."""
+"""Django's settings. Deployments configure AGS with environment variables only."""
 
 import sys
 from pathlib import Path
@@ -9,24 +9,24 @@ from ags import env
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-# What the environment decides (.env.example tells each)
+# Environment variables (documented in .env.example)
 DEBUG = env.env_bool("DEBUG", default=False)
-SECRET_KEY = env.secret_key()
-AGS_ENCRYPTION_KEYS = env.encryption_keys()
+SECRET_KEY = env.env_secret_key()
+AGS_ENCRYPTION_KEYS = env.env_encryption_keys()
 AGS_DATABASE_POOLER = env.env_choice("AGS_DATABASE_POOLER", "none", ("none", "transaction"))
-DATABASES = {"default": env.database(pooled=AGS_DATABASE_POOLER == "transaction")}
-ALLOWED_HOSTS = env.hosts("AGS_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
-AGS_PROVIDERS = env.app_paths("AGS_PROVIDERS", "providers.operator_token")
-AGS_PRIVATE_UPSTREAMS = env.networks("AGS_PRIVATE_UPSTREAMS")
+DATABASES = {"default": env.env_database(pooled=AGS_DATABASE_POOLER == "transaction")}
+ALLOWED_HOSTS = env.env_hosts("AGS_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+AGS_PROVIDERS = env.env_apps("AGS_PROVIDERS", "providers.operator_token")
+AGS_PRIVATE_UPSTREAMS = env.env_networks("AGS_PRIVATE_UPSTREAMS")
 AGS_DEFAULT_TENANT = env.env_match(
     "AGS_DEFAULT_TENANT", "", r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})?", "a tenant ID"
 )
 AGS_ADMIN = env.env_choice("AGS_ADMIN", "on", ("on", "off", "only"), env.ON_OFF)
-AGS_BIND = env.bind("AGS_BIND", "127.0.0.1:8000")
-AGS_OPERATIONS_BIND = env.second_bind("AGS_OPERATIONS_BIND", AGS_BIND)
+AGS_BIND = env.env_bind("AGS_BIND", "127.0.0.1:8000")
+AGS_OPERATIONS_BIND = env.env_second_bind("AGS_OPERATIONS_BIND", AGS_BIND)
 AGS_DRAIN_SECONDS = env.env_int("AGS_DRAIN_SECONDS", 8, 0, 300)
-AGS_WORKERS = env.env_int("AGS_WORKERS", len(env.cpus()), 1, 512)
-# Unset is not zero: a check tells a deployment that it has not said how many proxies it has.
+AGS_WORKERS = env.env_int("AGS_WORKERS", len(env.available_cpus()), 1, 512)
+# A system check warns if it is unset; 0 must be explicit.
 AGS_TRUSTED_PROXIES_SET = env.is_set("AGS_TRUSTED_PROXIES")
 AGS_TRUSTED_PROXIES = env.env_int("AGS_TRUSTED_PROXIES", 0, 0, 10)
 AGS_LOG_LEVEL = env.env_choice("AGS_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
@@ -51,7 +51,7 @@ INSTALLED_APPS = [
     "ags.operations",
 ]
 
-# The first answers the API by itself; what follows it in the list is for the pages of staff only.
+# GatewayMiddleware handles API requests; the others are only for staff pages.
 MIDDLEWARE = [
     "ags.api.middleware.GatewayMiddleware",
     "django.middleware.security.SecurityMiddleware",
@@ -96,16 +96,16 @@ TEMPLATES = [
 ]
 
 STATIC_URL = "/static/"
-# The files of the installed packages, found once at start-up: there is no collecting step to forget.
+# Serves the files of the installed packages, found once at start-up, without collectstatic.
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 
-# The pages of staff
+# Staff pages
 LOGIN_URL = "admin:login"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
 CSRF_FAILURE_VIEW = "ags.api.errors.csrf_failure"
 SESSION_ENGINE = "ags.operations.staff_sessions"
-SESSION_COOKIE_AGE = 8 * 3600  # from the log-in
+SESSION_COOKIE_AGE = 8 * 3600  # from the login
 SESSION_EXPIRE_AT_BROWSER_CLOSE = True
 SECURE_SSL_REDIRECT = not DEBUG
 SECURE_HSTS_SECONDS = 0 if DEBUG else 365 * 24 * 3600
@@ -114,7 +114,7 @@ X_FRAME_OPTIONS = "DENY"
 if AGS_TRUSTED_PROXIES:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 SILENCED_SYSTEM_CHECKS = [
-    # Sub-domains and the browsers' preload list belong to the owner of the domain, not to one service on it.
+    # Only the owner of the domain can decide about HSTS for subdomains and preloading.
     "security.W005",
     "security.W021",
 ]
@@ -144,8 +144,8 @@ AXES_COOLOFF_TIME = 0.25  # hours
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_CLIENT_IP_CALLABLE = "ags.api.client_ip.client_ip"
 AXES_VERBOSE = False
-AXES_CLIENT_STR_CALLABLE = "ags.api.client_ip.for_log"
-AXES_ENABLE_ADMIN = False  # its pages count whole tables
+AXES_CLIENT_STR_CALLABLE = "ags.api.client_ip.format_client"
+AXES_ENABLE_ADMIN = False  # its pages run COUNT(*) on whole tables
 FAVICON = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
     "%3Ccircle cx='5' cy='8' r='3' fill='none' stroke='%239810fa' stroke-width='2'/%3E"
@@ -169,7 +169,6 @@ REST_FRAMEWORK = {
     "UNAUTHENTICATED_USER": None,
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "ags.api.negotiation.AlwaysJSON",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "ags.api.errors.exception_handler",
 }
@@ -177,7 +176,7 @@ REST_FRAMEWORK = {
 SPECTACULAR_SETTINGS = {
     "TITLE": "Authentication Gateway Service",
     "VERSION": "1",
-    "DESCRIPTION": "The door through which pay-TV and streaming operators let their subscribers' devices in.",
+    "DESCRIPTION": "Signs on devices of the subscribers of pay-TV and streaming operators.",
     "LICENSE": {"name": "Apache-2.0"},
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
@@ -212,27 +211,27 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {
-        "json": {"()": "ags.server.logs.JSONLines"},
-        "readable": {"()": "ags.server.logs.ReadableLines"},
+        "json": {"()": "ags.server.logs.JSONFormatter"},
+        "readable": {"()": "ags.server.logs.TextFormatter"},
     },
     "handlers": {
         "stderr": {
             "class": "logging.StreamHandler",
-            # A person at a terminal reads lines, a log collector reads JSON.
+            # Text for a terminal, JSON for a log collector.
             "formatter": "readable" if sys.stderr.isatty() else "json",
         }
     },
     "root": {"handlers": ["stderr"], "level": AGS_LOG_LEVEL},
     "loggers": {
-        # Django's own handlers and levels give way: one place, one form, nothing twice.
+        # Replaces Django's handlers, which would log each record twice.
         "django": {"handlers": [], "level": "WARNING", "propagate": True},
-        # AGS logs every response itself. These would add what the caller sent: path, host, origin.
+        # AGS logs every response itself. These loggers would log input of the caller: path, host, origin.
         **{
             name: {"handlers": [], "level": "CRITICAL", "propagate": True}
             for name in ("django.request", "django.security", "django.server")
         },
         "axes": {"level": "WARNING"},
-        # The worker tells of refused requests itself, without repeating what they held.
+        # The worker logs rejected requests itself, without their content.
         "gunicorn.error": {"handlers": [], "level": "ERROR", "propagate": True},
     },
 }

@@ -1,21 +1,19 @@
-"""The whole public surface."""
+"""All URLs."""
 
 from django.conf import settings
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, path
 
 from ags.api.views.discovery import ServiceDiscovery
-from ags.api.views.docs import OpenAPI, Reference, ToPage
-from ags.api.views.health import Alive, Ready
-from ags.api.views.jwks import KeySet
+from ags.api.views.docs import APIReference, OpenAPI, RedirectToPage
+from ags.api.views.health import Liveness, Readiness
+from ags.api.views.jwks import JWKS
 from ags.api.views.metrics import Metrics
 from ags.api.views.oauth import Introspect, Revoke
 from ags.api.views.refresh import Refresh
 from ags.api.views.session_token import GetSessionToken
-from ags.api.views.sign_on import SignOn
-from ags.api.views.sign_on_with_session_token import SignOnWithSessionToken
+from ags.api.views.sign_on import SignOn, SignOnWithSessionToken, SubsequentSignOn
 from ags.api.views.sign_out import SignOut
-from ags.api.views.subsequent_sign_on import SubsequentSignOn
 
 API: list[URLPattern | URLResolver] = [
     path("ags/servicediscovery", ServiceDiscovery.as_view()),
@@ -27,22 +25,22 @@ API: list[URLPattern | URLResolver] = [
     path("ias/v3/token/actions/refresh", Refresh.as_view()),
     path("oauth/introspect", Introspect.as_view()),
     path("oauth/revoke", Revoke.as_view()),
-    path(".well-known/jwks.json", KeySet.as_view()),
+    path(".well-known/jwks.json", JWKS.as_view()),
 ]
-EVERYWHERE: list[URLPattern | URLResolver] = [
-    path("healthz", Alive.as_view()),
-    path("readyz", Ready.as_view()),
+COMMON: list[URLPattern | URLResolver] = [
+    path("healthz", Liveness.as_view()),
+    path("readyz", Readiness.as_view()),
     path("metrics", Metrics.as_view()),
     path("openapi.json", OpenAPI.as_view()),
-    path("docs/", Reference.as_view(), name="docs"),
-    path("docs", ToPage.as_view(page="docs")),
+    path("docs/", APIReference.as_view(), name="docs"),
+    path("docs", RedirectToPage.as_view(page="docs")),
 ]
 ADMIN: list[URLPattern | URLResolver] = [
     path("admin/", admin.site.urls),
-    path("admin", ToPage.as_view(page="admin:index")),
+    path("admin", RedirectToPage.as_view(page="admin:index")),
 ]
 urlpatterns = {
-    "on": API + EVERYWHERE + ADMIN,
-    "off": API + EVERYWHERE,
-    "only": EVERYWHERE + ADMIN,
+    "on": API + COMMON + ADMIN,
+    "off": API + COMMON,
+    "only": COMMON + ADMIN,
 }[settings.AGS_ADMIN]

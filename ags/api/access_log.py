@@ -1,4 +1,4 @@
-"""What the log will say of a request: filled on its way through, written once at its end."""
+"""The access log: one line for each request."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ log = logging.getLogger("ags.request")
 
 
 def get_log_entry(request: HttpRequest) -> AccessLogEntry:
-    """Return the entry that the middleware has made for this request."""
+    """Return the entry that the middleware created for this request."""
     entry: AccessLogEntry = request.log_entry  # type: ignore[attr-defined]
     return entry
 
 
 @dataclass(slots=True)
 class AccessLogEntry:
-    """One request. Holds names that are meant for the log, never a parameter, a token or an account.
+    """A request. Contains no parameter, token or account.
 
-    `crash` is what Django caught or refused, for whoever answers; it is not logged here.
+    `exception` is an exception that Django caught; the error response is made from it. It is not logged here.
     """
 
     correlation_id: str
@@ -30,11 +30,11 @@ class AccessLogEntry:
     tenant: str | None = None
     service: str | None = None
     reason: str | None = None
-    crash: BaseException | None = None
+    exception: BaseException | None = None
     started: float | None = field(default_factory=time.perf_counter)
 
     def write(self, status: int | None) -> None:
-        """Write the line. `status`: None for a request that has no response."""
+        """Write the line. `status` is None if the client disconnected before the response."""
         if not log.isEnabledFor(logging.INFO):
             return
         line = {

@@ -1,4 +1,4 @@
-"""The ASGI application: whole requests go to the API, or by way of Django to the pages of staff."""
+"""The ASGI application: the event loop serves the API, Django serves staff pages in threads."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from django.http.response import HttpResponseBase
 
 from ags.api import middleware
 from ags.api.error_pages import is_admin_path
-from ags.api.errors import REQUEST_MALFORMED, ApiError, bare
+from ags.api.errors import REQUEST_MALFORMED, ApiError, error_for_status
 from ags.api.request import body
 from ags.api.request.gateway_request import GatewayRequest
 from ags.database import close_database, open_database
-from ags.database.engine.base import bound_all_statements
+from ags.database.engine.base import limit_all_statements
 from ags.database.threads import STAFF, close_threads, open_threads, run_in_thread
 from ags.operations import migrations_state
 from providers.contract import UpstreamSettings
@@ -29,16 +29,12 @@ from providers.registry import strategies
 from providers.upstream.bulkhead import MAX_CONCURRENT_CALLS
 
 VERIFICATION_THREADS = 8
-"""Strategies that block which a process calls at once.
+"""Threads of a process for blocking strategies, not counting those that wait for an upstream."""
 
-Where they may wait for upstreams, there are as many more as may do so at once.
-"""
+BODY_TIMEOUT = 10.0
+"""Seconds to receive a body, on an ASGI server that does not buffer requests."""
 
-BODY_LIMIT = 10.0
-"""Seconds in which a body arrives, on a server that hands on what has not arrived."""
-
-SINGLE = {b"host", b"content-type", b"content-length"}
-"""Headers that no request has twice."""
+UNREPEATABLE_HEADERS = {b"host", b"content-type", b"content-length"}
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -46,10 +42,10 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class StaffRequest(WSGIRequest):
-    """A request whose Content-Type Django reads as a media type without parameters.
+    """Hides the parameters of Content-Type from Django.
 
-    Django's parser of parameters raises on some of them. It also has Python look up a charset, and Python
-    keeps each name that it does not find. Where a parameter matters, `ags.api.request.body` reads it.
+    Django's parser raises for some parameters. It also looks up the charset, and Python caches every unknown
+    name permanently. `ags.api.request.body` parses the parameters where they matter.
     """
 
     def __init__(self, environ: dict[str, Any]) -> None:
@@ -57,17 +53,17 @@ class StaffRequest(WSGIRequest):
         environ["CONTENT_TYPE"] = content_type.partition(";")[0]
         try:
             super().__init__(environ)
-        except Exception as error:  # noqa: BLE001 - it comes from what the caller sent
-            raise ApiError(REQUEST_MALFORMED, why=type(error).__name__) from None
+        except Exception as error:  # noqa: BLE001 - caused by the input
+            raise ApiError(REQUEST_MALFORMED, log_reason=type(error).__name__) from None
         environ["CONTENT_TYPE"] = content_type
 
 
 class StaffHandler(WSGIHandler):
-    """Django's handler, for pages of staff."""
+    """Django's handler, for staff pages."""
 
     request_class = StaffRequest
 
-    def respond(self, environ: dict[str, Any]) -> HttpResponseBase:
+    def handle(self, environ: dict[str, Any]) -> HttpResponseBase:
         """Return the response to a request."""
         response: HttpResponseBase = self(environ, _start_response)
         if not response.streaming:
@@ -76,49 +72,51 @@ class StaffHandler(WSGIHandler):
 
 
 def _start_response(*_: Any) -> Any:
-    """Do nothing: the response is returned."""
+    """Do nothing: `StaffHandler.handle` returns the response."""
 
 
 def is_staff_page(path: str) -> bool:
-    """Return whether a page for people is at that path."""
+    """Return whether Django serves this path (STAFF_PATHS)."""
     return path.startswith(middleware.STAFF_PATHS)
 
 
-def threads() -> int:
-    """Return how many threads a process has for strategies that block."""
-    asks = any(issubclass(strategy.Settings, UpstreamSettings) for strategy in strategies().values())
-    return VERIFICATION_THREADS + MAX_CONCURRENT_CALLS if asks else VERIFICATION_THREADS
+def count_verification_threads() -> int:
+    """Return the number of threads of a process for blocking strategies."""
+    uses_upstreams = any(
+        issubclass(strategy.Settings, UpstreamSettings) for strategy in strategies().values()
+    )
+    return VERIFICATION_THREADS + MAX_CONCURRENT_CALLS if uses_upstreams else VERIFICATION_THREADS
 
 
 class Application:
-    """AGS on an ASGI server. The event loop answers the API; Django answers pages of staff, in threads."""
+    """The ASGI 3.0 application."""
 
     def __init__(self) -> None:
         self.staff_handler = StaffHandler()
 
     @staticmethod
     def body_limit(path: str) -> int:
-        """Return how many bytes of a body are read, for a server that gathers them."""
+        """Return the maximum size of a body in bytes, for a server that buffers requests."""
         return settings.DATA_UPLOAD_MAX_MEMORY_SIZE if is_admin_path(path) else body.MAX_BYTES
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Speak ASGI 3.0, of which `lifespan` and `http`."""
+        """Handle the scopes `lifespan` and `http`. Raises ValueError for others."""
         if scope["type"] == "lifespan":
             await self._run_lifespan(receive, send)
         elif scope["type"] == "http":
             await self._send(await self._respond(scope, receive), send)
         else:
-            raise ValueError(f"{scope['type']} is not served")
+            raise ValueError(f"unsupported scope type: {scope['type']}")
 
     async def start(self) -> None:
-        """Open what the running event loop needs: threads, and connections to the database."""
-        bound_all_statements()
-        migrations_state.required_migrations()  # reads files, which a request should not wait for
-        open_threads(threads())
+        """Open the threads and the database connections of the running event loop."""
+        limit_all_statements()
+        migrations_state.required_migrations()  # reads files, so that no request has to
+        open_threads(count_verification_threads())
         open_database()
 
     async def stop(self) -> None:
-        """Close what `start` has opened."""
+        """Close the threads and the database connections."""
         await close_database()
         close_threads()
 
@@ -130,35 +128,39 @@ class Application:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _respond(self, scope: Message, receive: Receive) -> HttpResponseBase:
-        meta = _meta(scope)
+        meta = _build_meta(scope)
         try:
             extensions = scope.get("extensions") or {}
-            if "ags.refusal" in extensions:  # the server says why it reads no further
-                raise ApiError(bare(extensions["ags.refusal"]["status"]))
-            _refuse_ambiguous(scope)
-            if "ags.buffered" in extensions:  # the server has read the whole body, within its limits
+            if "ags.refusal" in extensions:  # the server rejected the request
+                raise ApiError(error_for_status(extensions["ags.refusal"]["status"]))
+            _reject_ambiguous_headers(scope)
+            if "ags.buffered" in extensions:  # the server has read the complete body, within its limits
                 body: bytes = (await receive())["body"]
             else:
                 body = await _read_body(meta, receive)
         except Exception as error:  # noqa: BLE001 - each exception has a response
-            return _closing(middleware.refuse(meta, error), scope)
-        if "CONTENT_LENGTH" not in meta:  # the body came in chunks, or over HTTP/2
+            return _close_connection_after(middleware.respond_outside_middleware(meta, error), scope)
+        if "CONTENT_LENGTH" not in meta:  # chunked transfer coding, or HTTP/2
             meta["CONTENT_LENGTH"] = str(len(body))
         response: HttpResponseBase
         try:
             if is_staff_page(meta["PATH_INFO"]):
-                response = await run_in_thread(self.staff_handler.respond, _environ(meta, body), pool=STAFF)
+                response = await run_in_thread(
+                    self.staff_handler.handle, _build_environ(meta, body), pool=STAFF
+                )
             else:
-                response = await middleware.answer(GatewayRequest(meta, body))
-        except Exception as error:  # noqa: BLE001 - what is raised outside the middleware is answered too
-            response = middleware.refuse(meta, error)
+                response = await middleware.handle_api_request(GatewayRequest(meta, body))
+        except Exception as error:  # noqa: BLE001 - each exception has a response
+            response = middleware.respond_outside_middleware(meta, error)
         if response.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            return _closing(response, scope)
+            return _close_connection_after(response, scope)
         return response
 
     async def _send(self, response: Any, send: Send) -> None:
         cookies = [("Set-Cookie", cookie.output(header="").strip()) for cookie in response.cookies.values()]
-        headers = [(_lower(name), value.encode("latin-1")) for name, value in [*response.items(), *cookies]]
+        headers = [
+            (_encode_name(name), value.encode("latin-1")) for name, value in [*response.items(), *cookies]
+        ]
         await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
         if response.streaming:
             await self._send_blocks(response, send)
@@ -166,7 +168,7 @@ class Application:
             await send({"type": "http.response.body", "body": response.content})
 
     async def _send_blocks(self, response: Any, send: Send) -> None:
-        """Send a file, of which a block is read when the client has taken the last one."""
+        """Send a file. Each block is read after the client has received the previous one."""
         blocks = iter(response)
         try:
             while (block := await run_in_thread(next, blocks, None, pool=STAFF)) is not None:
@@ -176,15 +178,15 @@ class Application:
             response.close()
 
 
-def _closing(response: HttpResponseBase, scope: Message) -> HttpResponseBase:
-    """End the connection after this response: of its request, something may not have been read."""
-    if scope["http_version"].startswith("1"):  # later versions have no such header
+def _close_connection_after(response: HttpResponseBase, scope: Message) -> HttpResponseBase:
+    """Close the connection after this response: its request may not have been read completely."""
+    if scope["http_version"].startswith("1"):  # HTTP/2 has no Connection header
         response.headers["Connection"] = "close"
     return response
 
 
-def _meta(scope: Message) -> dict[str, Any]:
-    """Return `HttpRequest.META` (RFC 3875), with what AGS adds to it."""
+def _build_meta(scope: Message) -> dict[str, Any]:
+    """Return `HttpRequest.META` (RFC 3875), with the keys `ags.operations` and `ags.stopping`."""
     server, client = scope.get("server") or ("", None), scope.get("client") or ("", None)
     raw_path = scope.get("raw_path")
     path: bytes = unquote_to_bytes(raw_path) if raw_path else scope["path"].encode()
@@ -198,22 +200,22 @@ def _meta(scope: Message) -> dict[str, Any]:
         "SERVER_PORT": str(server[1] or ""),
         "REMOTE_ADDR": client[0],
         "wsgi.url_scheme": scope["scheme"],
-        # By the socket, and not by what the request says of it: one in the file system has no port.
+        # Decided by the listening socket, not by the request. A Unix socket has no port.
         "ags.operations": server[1] is not None and settings.AGS_OPERATIONS_BIND.endswith(f":{server[1]}"),
         "ags.stopping": "ags.stopping" in (scope.get("extensions") or {}),
     }
     for name, value in scope["headers"]:
-        if b"_" in name:  # no variable tells it from one with a hyphen
+        if b"_" in name:  # its variable would be the same as that of a name with a hyphen
             continue
-        variable, text = _variable(name), value.decode("latin-1")
+        variable, text = _cgi_variable(name), value.decode("latin-1")
         if variable in meta:
             text = f"{meta[variable]}{'; ' if name == b'cookie' else ','}{text}"
         meta[variable] = text
     return meta
 
 
-def _environ(meta: dict[str, Any], body: bytes) -> dict[str, Any]:
-    """Return the environ of PEP 3333."""
+def _build_environ(meta: dict[str, Any], body: bytes) -> dict[str, Any]:
+    """Return a WSGI environ (PEP 3333)."""
     return {
         **meta,
         "wsgi.input": BytesIO(body),
@@ -226,40 +228,40 @@ def _environ(meta: dict[str, Any], body: bytes) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=256)
-def _variable(name: bytes) -> str:
-    """Return the name of a header's variable in CGI (RFC 3875, section 4.1.18)."""
+def _cgi_variable(name: bytes) -> str:
+    """Return the CGI variable of a header (RFC 3875, section 4.1.18)."""
     variable = name.decode("latin-1").upper().replace("-", "_")
     return variable if variable in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{variable}"
 
 
 @lru_cache(maxsize=256)
-def _lower(name: str) -> bytes:
+def _encode_name(name: str) -> bytes:
     return name.lower().encode("latin-1")
 
 
-def _refuse_ambiguous(scope: Message) -> None:
-    """Refuse a request that does not say once where it goes and what it holds. Raises ApiError (400)."""
-    given = [header for header in scope["headers"] if header[0] in SINGLE]
-    single = dict(given)
-    if len(given) != len(single) or (not single.get(b"host") and scope["http_version"] == "1.1"):
+def _reject_ambiguous_headers(scope: Message) -> None:
+    """Raise ApiError (400) if Host, Content-Type or Content-Length is repeated, or Host is missing."""
+    headers = [header for header in scope["headers"] if header[0] in UNREPEATABLE_HEADERS]
+    unique = dict(headers)
+    if len(headers) != len(unique) or (not unique.get(b"host") and scope["http_version"] == "1.1"):
         raise ApiError(REQUEST_MALFORMED)
 
 
 async def _read_body(meta: dict[str, Any], receive: Receive) -> bytes:
-    """Return the body, or the beginning of one that is too large. Raises ApiError (400)."""
+    """Return the body, cut after the limit if it is too large. Raises ApiError (400)."""
     limit = Application.body_limit(meta["PATH_INFO"])
-    if body.content_length(meta) > limit:
+    if body.parse_content_length(meta) > limit:
         return b""
     parts, size, more = [], 0, True
     try:
-        async with asyncio.timeout(BODY_LIMIT):
+        async with asyncio.timeout(BODY_TIMEOUT):
             while more and size <= limit:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise ApiError(REQUEST_MALFORMED, why="body_unreadable")
+                    raise ApiError(REQUEST_MALFORMED, log_reason="body_unreadable")
                 parts.append(message.get("body", b""))
                 size += len(parts[-1])
                 more = message.get("more_body", False)
     except TimeoutError:
-        raise ApiError(REQUEST_MALFORMED, why="body_unreadable") from None
+        raise ApiError(REQUEST_MALFORMED, log_reason="body_unreadable") from None
     return b"".join(parts)

@@ -1,4 +1,4 @@
-"""The address of a caller, behind as many proxies as the deployment says there are."""
+"""The IP address of the client."""
 
 from __future__ import annotations
 
@@ -12,28 +12,30 @@ _WITH_PORT = re.compile(r"\[(?P<ipv6>[^\]]++)\](:\d++)?|(?P<ipv4>[^:]++):\d++")
 
 
 def client_ip(request: HttpRequest) -> str | None:
-    """Return the caller's address, without a port; None if there is none, as on a Unix socket.
+    """Return the client's IP address without a port, or None on a Unix socket.
 
-    Each trusted proxy appends the address it heard from to X-Forwarded-For, so with n of them the caller is
-    the n-th from the right; whatever stands left of it the caller may have written himself. Where that is no
-    address, or missing, the peer stands in.
+    Each trusted proxy (AGS_TRUSTED_PROXIES) appends the address of its peer to X-Forwarded-For. With n
+    proxies the client is the n-th entry from the right; the client may have forged the entries before it. If
+    that entry is missing or invalid, the address of the peer is returned.
     """
     hops = request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")
     trusted: int = settings.AGS_TRUSTED_PROXIES
-    forwarded = _address(hops[-trusted]) if 0 < trusted <= len(hops) else None
-    return forwarded or _address(request.META.get("REMOTE_ADDR", ""))
+    forwarded = _parse_address(hops[-trusted]) if 0 < trusted <= len(hops) else None
+    return forwarded or _parse_address(request.META.get("REMOTE_ADDR", ""))
 
 
-def for_log(username: str, ip_address: str, user_agent: str, path_info: str, request: HttpRequest) -> str:
-    """Return by what name django-axes logs a caller: no word of its own."""
+def format_client(
+    username: str, ip_address: str, user_agent: str, path_info: str, request: HttpRequest
+) -> str:
+    """Return how django-axes logs a client: without any text that the client sent."""
     return ip_address or "unknown address"
 
 
-def _address(text: str) -> str | None:
-    """Return the IP address in `text`, in the form in which it is stored: no port, no brackets, no zone."""
+def _parse_address(text: str) -> str | None:
+    """Return the IP address in `text` without port, brackets and zone; None if it is invalid."""
     text = text.strip()
-    if found := _WITH_PORT.fullmatch(text):
-        text = found["ipv6"] or found["ipv4"]
+    if match := _WITH_PORT.fullmatch(text):
+        text = match["ipv6"] or match["ipv4"]
     try:
         return str(ipaddress.ip_address(text.partition("%")[0]))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Cross-origin requests (the Fetch standard, section 3.2), for the origins that a tenant lists."""
+"""CORS (the Fetch standard, section 3.2) for the origins that a tenant allows."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ REQUEST_HEADERS = (
 )
 RESPONSE_HEADERS = "x-correlation-id, retry-after"
 MAX_AGE = "600"
-"""Seconds for which a browser need not ask again; after that, an origin that was taken away is refused."""
+"""Seconds for which a browser caches a preflight response, also after the origin was removed."""
 
 
-async def preflight(request: HttpRequest, methods: Sequence[str]) -> HttpResponse | None:
-    """Answer the question of a browser before the request itself; return None when it is no such question.
+async def respond_to_preflight(request: HttpRequest, methods: Sequence[str]) -> HttpResponse | None:
+    """Return the response to a CORS preflight request, or None if the request is not one.
 
-    It names no tenant: the header with it comes only with the request. So it passes where any tenant lists
-    the origin; whether the page may read the answer is decided by `allow`. Raises as `refresh_snapshot`.
+    A preflight request contains no tenant, so it succeeds if any tenant allows the origin. `add_cors_headers`
+    decides if the page may read the response to the actual request. Raises as `refresh_snapshot`.
     """
     origin = request.META.get("HTTP_ORIGIN", "")
-    asks = request.method == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in request.META
-    if not asks:
+    if request.method != "OPTIONS" or "HTTP_ACCESS_CONTROL_REQUEST_METHOD" not in request.META:
         return None
     await refresh_snapshot()
     if not snapshot.is_listed_origin(origin):
@@ -44,10 +43,10 @@ async def preflight(request: HttpRequest, methods: Sequence[str]) -> HttpRespons
     )
 
 
-def allow(request: HttpRequest, response: HttpResponseBase, tenant_id: str | None) -> None:
-    """Let the page of an origin that the tenant lists read the answer, a refusal as well.
+def add_cors_headers(request: HttpRequest, response: HttpResponseBase, tenant_id: str | None) -> None:
+    """Allow pages of the tenant's origins to read the response, also an error.
 
-    What a cache may keep says `Vary: origin` by itself.
+    Views of cacheable responses set `Vary: origin` themselves.
     """
     origin = request.META.get("HTTP_ORIGIN", "")
     if origin and tenant_id is not None and origin in snapshot.get_origins(tenant_id):

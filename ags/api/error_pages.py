@@ -1,4 +1,4 @@
-"""Errors under `/admin/`, as pages in the frame of the admin: what happened, in words, and a way back."""
+"""HTML error pages for `/admin/`."""
 
 from __future__ import annotations
 
@@ -24,76 +24,75 @@ from django.utils.encoding import escape_uri_path
 from ags.api import errors
 from ags.api.access_log import get_log_entry
 
-MAX_CLAIM_LENGTH = 200
-"""Characters of a header that a page repeats."""
+MAX_HEADER_LENGTH = 200
+"""Maximum number of characters of a header that a page shows."""
 
-PROXY = (
-    "A proxy in front of AGS must pass on the Host header as the browser sent it. AGS_ALLOWED_HOSTS must "
-    "list that host."
+PROXY_HINT = (
+    "A proxy in front of AGS must forward the Host header of the browser unchanged. AGS_ALLOWED_HOSTS must "
+    "contain that host."
 )
-
 
 BACK_TO_START = "Back to the start page"
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What a page says of an error; `{host}`, `{origin}` and `{seen}` are what the request claims.
+    """The content of an error page. `{host}`, `{origin}` and `{received_at}` come from the request.
 
-    `back` is the text of the link, `address` where it leads: "same" to the same address, otherwise the name
-    of a page of the admin.
+    `link_target`: "same" for the URL of the request, otherwise the name of an admin URL.
     """
 
     title: str
     sentences: tuple[str, ...]
-    back: str = BACK_TO_START
-    address: str = "index"
+    link_text: str = BACK_TO_START
+    link_target: str = "index"
 
 
 NOTHING_SAVED = "Nothing was saved."
-RELOAD = ("Load the page again", "same")
+RELOAD = ("Reload the page", "same")
 
 PAGES: Mapping[errors.Error, Page] = {
     errors.REQUEST_MALFORMED: Page(
         "Bad request",
-        ("The address or the form holds what this page does not offer, such as an unknown filter.",),
+        ("The URL or the form contains an unsupported value, such as an unknown filter.",),
     ),
     errors.HOST_INVALID: Page(
         "This host is not allowed",
-        ("AGS was asked for the host “{host}”. AGS_ALLOWED_HOSTS does not list it.", PROXY),
+        ("The request is for the host “{host}”, which AGS_ALLOWED_HOSTS does not contain.", PROXY_HINT),
         *RELOAD,
     ),
     errors.NOT_PERMITTED: Page(
         "You do not have permission",
-        ("Your account may not do this. A superuser decides what your account may do.",),
+        ("Your account does not have permission to do this. A superuser can grant it.",),
     ),
     errors.FORM_EXPIRED: Page(
         "The form has expired",
-        (f"{NOTHING_SAVED} Load the page of the form again, and send the form once more.",),
+        (f"{NOTHING_SAVED} Reload the page and submit the form again.",),
         *RELOAD,
     ),
     errors.ORIGIN_MISMATCH: Page(
-        "The form comes from another address",
+        "The form comes from another origin",
         (
-            f"Your browser sent the form from “{{origin}}”. AGS received it at “{{seen}}”. {NOTHING_SAVED}",
-            f"{PROXY} AGS_TRUSTED_PROXIES must count the proxy, which sends X-Forwarded-Proto.",
+            f"The form was sent from “{{origin}}” and received at “{{received_at}}”. {NOTHING_SAVED}",
+            f"{PROXY_HINT} The proxy must send X-Forwarded-Proto, and AGS_TRUSTED_PROXIES must count it.",
         ),
         *RELOAD,
     ),
     errors.NOT_FOUND: Page(
-        "Page not found", ("There is nothing at this address, or nothing that you may see.",)
+        "Page not found", ("There is no page at this URL, or you do not have permission to view it.",)
     ),
     errors.METHOD_NOT_ALLOWED: Page(
-        "Method not allowed", ("This address cannot be used in this way. Use the buttons of the pages.",)
+        "Method not allowed",
+        ("This URL does not support the method of the request. Use the buttons of the pages.",),
     ),
     errors.BODY_TOO_LARGE: Page(
-        "The form is too large", (f"A form has at most 2.5 MiB and 1,000 fields. {NOTHING_SAVED}",), *RELOAD
+        "The form is too large", (f"The limits are 2.5 MiB and 1,000 fields. {NOTHING_SAVED}",), *RELOAD
     ),
     errors.TOO_MANY_LOGINS: Page(
         "Too many failed logins",
         (
-            f"You cannot log in for {errors.LOCKED_OUT // 60} minutes after your last attempt, even with the "
-            "right password.",
+            f"You cannot log in for {errors.LOCKOUT_SECONDS // 60} minutes after your last attempt, even "
+            "with the correct password.",
         ),
         "Back to the login",
         "login",
@@ -112,96 +111,98 @@ HEADERS = {
     "Referrer-Policy": settings.SECURE_REFERRER_POLICY,
     "Cross-Origin-Opener-Policy": settings.SECURE_CROSS_ORIGIN_OPENER_POLICY,
 }
-"""Set by the middleware on other pages; an error may come from outside it."""
+"""Django's middleware sets these on other pages; an error may be raised outside it."""
 
 
 def is_admin_path(path: str) -> bool:
-    """Whether an error at this path is a page."""
+    """Return True if errors at this path are HTML pages."""
     return (path == "/admin" or path.startswith("/admin/")) and settings.AGS_ADMIN != "off"
 
 
-def render(
-    refusal: errors.RefusalResponse, request: HttpRequest | None, original: HttpResponseBase | None = None
+def render_error_page(
+    error: errors.ErrorResponse, request: HttpRequest | None, original: HttpResponseBase | None = None
 ) -> HttpResponse:
-    """Return the page for that refusal; `request` is None where it could not be constructed.
+    """Return the page for an error. It keeps the cookies of `original`, the response that it replaces.
 
-    Of the original answer, which it replaces, the page keeps the cookies.
+    `request` is None if it could not be constructed.
     """
-    refusal_headers = {name: refusal[name] for name in ("Allow", "Retry-After") if name in refusal}
+    error_headers = {name: error[name] for name in ("Allow", "Retry-After") if name in error}
     policy = {"Content-Security-Policy": build_policy()}
-    html = _html(refusal, request)
-    response = HttpResponse(html, status=refusal.status_code, headers=HEADERS | policy | refusal_headers)
+    html = _render_html(error, request)
+    response = HttpResponse(html, status=error.status_code, headers=HEADERS | policy | error_headers)
     if original is not None:
         response.cookies = original.cookies
-    if request is not None:  # the middleware saw the original answer, not the token of the log-out form
+    if request is not None:  # the CSRF middleware has not seen this page, whose log-out form needs a token
         CsrfViewMiddleware(lambda _: response).process_response(request, response)
     return response
 
 
-def _html(refusal: errors.RefusalResponse, request: HttpRequest | None) -> str:
-    # With 500 and 503, the database may be what does not work.
-    if request is not None and refusal.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+def _render_html(error: errors.ErrorResponse, request: HttpRequest | None) -> str:
+    # For 500 and 503 errors, the database may be unavailable, and with it the session of the user.
+    if request is not None and error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
         try:
-            return _in_frame(refusal, request, request)
-        except Exception as error:  # noqa: BLE001 - a page comes in any case
-            errors.log_crash(error, get_log_entry(request))
-    return _in_frame(refusal, request, _nobody())
+            return _render_template(error, request, request)
+        except Exception as exception:  # noqa: BLE001 - render the page without the user instead
+            errors.log_crash(exception, get_log_entry(request))
+    return _render_template(error, request, _anonymous_request())
 
 
-def _in_frame(refusal: errors.RefusalResponse, request: HttpRequest | None, frame: HttpRequest) -> str:
-    """Render the page, in the frame that whoever sent the request `frame` sees."""
-    page = PAGES.get(refusal.error) or Page(refusal.reason_phrase, (refusal.error.message,))
-    if not hasattr(frame, "user"):  # it was refused before anybody asked who sent it
-        frame = _nobody()
-    claims = {} if request is None else _claims(request)
-    back, address = _way_back(page, request)
+def _render_template(
+    error: errors.ErrorResponse, request: HttpRequest | None, context_request: HttpRequest
+) -> str:
+    """Render the page for the user of `context_request`."""
+    page = PAGES.get(error.error) or Page(error.reason_phrase, (error.error.message,))
+    if not hasattr(context_request, "user"):  # the error was raised before AuthenticationMiddleware
+        context_request = _anonymous_request()
+    details = {} if request is None else _request_details(request)
+    link_text, link_url = _link(page, request)
     context = {
-        **admin.site.each_context(frame),
-        "messages": (),  # they wait for the next page: nothing would note that they were shown here
+        **admin.site.each_context(context_request),
+        "messages": (),  # the next page shows them: here, no middleware would mark them as shown
         "title": page.title,
-        "sentences": [sentence.format_map(claims) for sentence in page.sentences],
-        "back": back,
-        "address": address,
-        "correlation_id": refusal.correlation_id,
+        "sentences": [sentence.format_map(details) for sentence in page.sentences],
+        "link_text": link_text,
+        "link_url": link_url,
+        "correlation_id": error.correlation_id,
     }
-    context["frame"] = (
+    context["base_template"] = (
         "admin/base_site.html" if context["has_permission"] else "unfold/layouts/unauthenticated.html"
     )
-    return render_to_string("ags/error.html", context, frame)
+    return render_to_string("ags/error.html", context, context_request)
 
 
-def _way_back(page: Page, request: HttpRequest | None) -> tuple[str, str]:
-    """Return the text of the link, and where it leads."""
+def _link(page: Page, request: HttpRequest | None) -> tuple[str, str]:
+    """Return the text and the URL of the link."""
     if request is None:
-        return page.back, reverse("admin:index")
-    if page.address == "same":
-        if request.path == reverse("admin:logout"):  # it answers no GET
+        return page.link_text, reverse("admin:index")
+    if page.link_target == "same":
+        if request.path == reverse("admin:logout"):  # does not support GET
             return BACK_TO_START, reverse("admin:index")
-        return page.back, request.get_full_path()
+        return page.link_text, request.get_full_path()
     if (
         page is PAGES[errors.REQUEST_MALFORMED]
         and request.META.get("QUERY_STRING")
         and request.method == "GET"
     ):
-        return "Show the page without its query", escape_uri_path(request.path)
-    return page.back, reverse(f"admin:{page.address}")
+        return "Open the page without its query", escape_uri_path(request.path)
+    return page.link_text, reverse(f"admin:{page.link_target}")
 
 
-def _nobody() -> HttpRequest:
+def _anonymous_request() -> HttpRequest:
     request = HttpRequest()
     request.user = AnonymousUser()
     request.META["SCRIPT_NAME"] = ""
     return request
 
 
-def _claims(request: HttpRequest) -> dict[str, Any]:
-    """Return what the request says of where it comes from and goes to; the template escapes it."""
+def _request_details(request: HttpRequest) -> dict[str, Any]:
+    """Return the placeholders of `Page.sentences`: input of the browser, which the template escapes."""
     scheme = "https" if request.is_secure() else "http"
     host = request.META.get("HTTP_HOST", "")
     with suppress(DisallowedHost):
         host = request.get_host()
-    claims = {"host": host, "seen": f"{scheme}://{host}", "origin": _origin(request.META)}
-    return {name: value[:MAX_CLAIM_LENGTH] for name, value in claims.items()}
+    details = {"host": host, "received_at": f"{scheme}://{host}", "origin": _origin(request.META)}
+    return {name: value[:MAX_HEADER_LENGTH] for name, value in details.items()}
 
 
 def _origin(meta: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Every refusal: the table of all codes, and the one place that turns an exception into an answer."""
+"""The registry of API errors, and the conversion of exceptions into error responses."""
 
 from __future__ import annotations
 
@@ -31,70 +31,75 @@ from django.http.response import HttpResponseBase
 from rest_framework.exceptions import MethodNotAllowed
 
 from ags.api.access_log import AccessLogEntry, get_log_entry
-from ags.api.response import Response
-from ags.database.django_connections import NOT_READY
-from ags.database.threads import WaitedTooLong
+from ags.api.responses import Response
+from ags.database.django_connections import NOT_READY_SQLSTATES
+from ags.database.threads import QueueTimeout
 from ags.sessions.exceptions import InvalidReason, NoActiveSigningKey, RejectReason, TokenRejected
 from providers.contract import FailureReason, UpstreamUnavailable, VerificationFailed
 
 log = logging.getLogger(__name__)
 
-LOCKED_OUT = int(settings.AXES_COOLOFF_TIME * 3600)
-"""Seconds from the last attempt for which a person who has failed to log in too often is locked out."""
+LOCKOUT_SECONDS = int(settings.AXES_COOLOFF_TIME * 3600)
+"""Seconds from the last attempt for which a person is locked out after too many failed logins."""
 
 BASIC_CHALLENGE = 'Basic realm="ags", charset="UTF-8"'
 
-# What goes with every refusal of a status.
-HEADERS = {
+STATUS_HEADERS = {
     HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": 'Bearer realm="ags"'},
-    HTTPStatus.TOO_MANY_REQUESTS: {"Retry-After": str(LOCKED_OUT)},
+    HTTPStatus.TOO_MANY_REQUESTS: {"Retry-After": str(LOCKOUT_SECONDS)},
     HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "1"},
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Error:
-    """A line of the registry. `code` and `reason` never change once published.
+    """An entry of the registry. `code` and `reason` never change once published.
 
-    `oauth` is the word of RFC 6749 section 5.2 for it, where the standard's own clients meet it.
+    `oauth_error` is the error code of RFC 6749 section 5.2, for the OAuth endpoints.
     """
 
     code: int
     status: HTTPStatus
     reason: str
     message: str
-    oauth: str = ""
+    oauth_error: str = ""
 
 
-def _error(code: int, reason: str, message: str, oauth: str = "") -> Error:
-    return Error(code, HTTPStatus(code // 100), reason, message, oauth)
+def _error(code: int, reason: str, message: str, oauth_error: str = "") -> Error:
+    return Error(code, HTTPStatus(code // 100), reason, message, oauth_error)
 
 
-def _published(code: int, reason: str, message: str) -> Error:
-    """Make a line with a number that published client apps know: always 403."""
+def _published_error(code: int, reason: str, message: str) -> Error:
+    """Return an error whose code published client apps handle; its status is always 403."""
     return Error(code, HTTPStatus.FORBIDDEN, reason, message)
 
 
-ACCOUNT_CANCELLED = _published(20001, "account_cancelled", "The account is cancelled.")
-ACCOUNT_SUSPENDED = _published(20002, "account_suspended", "The account is suspended.")
-DEVICE_UNKNOWN = _published(20003, "device_unknown", "The device is deleted or unknown: sign on afresh.")
-DEVICE_DISABLED = _published(20004, "device_disabled", "The device is disabled.")
-DEVICE_LIMIT_REACHED = _published(
-    20007, "device_limit_reached", "The account has as many devices as it may have."
+ACCOUNT_CANCELLED = _published_error(20001, "account_cancelled", "The account is cancelled.")
+ACCOUNT_SUSPENDED = _published_error(20002, "account_suspended", "The account is suspended.")
+DEVICE_UNKNOWN = _published_error(
+    20003, "device_unknown", "The device is unknown or has been deleted. Sign on again."
+)
+DEVICE_DISABLED = _published_error(20004, "device_disabled", "The device is disabled.")
+DEVICE_LIMIT_REACHED = _published_error(
+    20007, "device_limit_reached", "The account has reached its maximum number of devices."
 )
 REQUEST_MALFORMED = _error(40000, "request_malformed", "The request is not valid HTTP.")
 HEADER_MISSING = _error(40001, "header_missing", "The header {name} is missing.")
-HEADER_INVALID = _error(40002, "header_invalid", "The header {name} is not of the documented form.")
-HEADER_REPEATED = _error(40003, "header_repeated", "The header {name} is sent twice, or holds a comma.")
-HOST_INVALID = _error(40004, "host_invalid", "The Host header names no host of this service.")
+HEADER_INVALID = _error(40002, "header_invalid", "The header {name} does not have the documented format.")
+HEADER_REPEATED = _error(
+    40003, "header_repeated", "The header {name} occurs more than once or contains a comma."
+)
+HOST_INVALID = _error(40004, "host_invalid", "The Host header does not name a host of this service.")
 BODY_MALFORMED = _error(40005, "body_malformed", "The body is not a strict JSON object: {problem}.")
 PARAMETERS_MALFORMED = _error(
     40006,
     "parameters_malformed",
     'The member parameters must be an array of {{"name": string, "value": string}}.',
 )
-PARAMETER_UNKNOWN = _error(40007, "parameter_unknown", "The service declares no parameter of this name.")
-PARAMETER_REPEATED = _error(40008, "parameter_repeated", "The parameter is given twice.")
+PARAMETER_UNKNOWN = _error(
+    40007, "parameter_unknown", "The service does not declare a parameter with this name."
+)
+PARAMETER_REPEATED = _error(40008, "parameter_repeated", "The parameter occurs more than once.")
 PARAMETER_MISSING = _error(40009, "parameter_missing", "A mandatory parameter is missing.")
 PARAMETER_INVALID = _error(
     40010, "parameter_invalid", "The value of the parameter is not a string of the declared length."
@@ -102,73 +107,66 @@ PARAMETER_INVALID = _error(
 SIGN_ON_MALFORMED = _error(
     40011,
     "sign_on_malformed",
-    "The body must have either clientId (a string) or deviceInformation (an object).",
+    "The body must contain either clientId (a string) or deviceInformation (an object).",
 )
 FORM_MALFORMED = _error(40012, "form_malformed", "The body must be a form with one token.", "invalid_request")
 CLIENT_AUTHENTICATION_REPEATED = _error(
     40013,
     "client_authentication_repeated",
-    "The client must authenticate either by the Authorization header or by client_secret in the form.",
+    "The client must authenticate with either the Authorization header or client_secret in the form.",
     "invalid_request",
 )
-NOT_AUTHENTICATED = _error(
-    40100, "not_authenticated", "What was presented proves nothing, or nothing any more."
-)
-TYPE_MISMATCH = _error(40101, "type_mismatch", "The token is of another type: look at the claim typ.")
+NOT_AUTHENTICATED = _error(40100, "not_authenticated", "The credentials are invalid or have expired.")
+TYPE_MISMATCH = _error(40101, "type_mismatch", "The token has another type. Check the claim typ.")
 AUDIENCE_MISMATCH = _error(
-    40102, "audience_mismatch", "The token is meant for another audience: look at the claim aud."
+    40102, "audience_mismatch", "The token is for another audience. Check the claim aud."
 )
 CLAIM_MISSING = _error(40103, "claim_missing", "The token lacks the claim {name}.")
 TOKEN_EXPIRED = _error(40104, "token_expired", "The token has expired.")
 TOKEN_NOT_YET_VALID = _error(
-    40105, "token_not_yet_valid", "The token is not valid yet: look at the claim {name}."
+    40105, "token_not_yet_valid", "The token is not valid yet. Check the claim {name}."
 )
-CLAIM_INVALID = _error(40106, "claim_invalid", "The token has a claim of the wrong form: {name}.")
-REPLAYED = _error(40107, "replayed", "The token has been used before.")
+CLAIM_INVALID = _error(40106, "claim_invalid", "The claim {name} of the token has an invalid value.")
+REPLAYED = _error(40107, "replayed", "The token has already been used.")
 LIFETIME_TOO_LONG = _error(40108, "lifetime_too_long", "The token expires later than the service allows.")
 PAYLOAD_MALFORMED = _error(
     40109, "payload_malformed", "The payload of the token is not a strict JSON object."
 )
 CLIENT_NOT_AUTHENTICATED = _error(
-    40111,
-    "client_not_authenticated",
-    "The client ID and secret are not those of a resource server.",
-    "invalid_client",
+    40111, "client_not_authenticated", "The client ID or the client secret is invalid.", "invalid_client"
 )
-ISSUER_MISMATCH = _error(40112, "issuer_mismatch", "The token is from another issuer.")
+ISSUER_MISMATCH = _error(40112, "issuer_mismatch", "The token was issued by another issuer.")
 AUTHORIZED_PARTY_MISMATCH = _error(
     40113, "authorized_party_mismatch", "The token was issued to another client."
 )
-NONCE_MISMATCH = _error(40114, "nonce_mismatch", "The token is for another nonce.")
+NONCE_MISMATCH = _error(40114, "nonce_mismatch", "The token has another nonce.")
 CLAIM_MISMATCH = _error(
-    40115, "claim_mismatch", "The token has another value in the claim {name} than the service demands."
+    40115,
+    "claim_mismatch",
+    "The claim {name} of the token does not have the value that the service requires.",
 )
 SERVICE_NOT_AVAILABLE = _error(40300, "service_not_available", "The tenant does not offer this service.")
 TENANT_MISMATCH = _error(40301, "tenant_mismatch", "The token is for another tenant.")
-NOT_PERMITTED = _error(
-    40302,
-    "not_permitted",
-    "You do not have permission to do this.",
-)
+NOT_PERMITTED = _error(40302, "not_permitted", "You do not have permission to do this.")
 ACCOUNT_AMBIGUOUS = _error(
-    40303, "account_ambiguous", "The proof names several accounts, and nobody can choose one here."
+    40303,
+    "account_ambiguous",
+    "The credentials match more than one account; this endpoint cannot choose between them.",
 )
-FORM_EXPIRED = _error(
-    40304, "form_expired", "The form has expired. Load its page again, and send it once more."
-)
+FORM_EXPIRED = _error(40304, "form_expired", "The form has expired. Reload the page and try again.")
 ORIGIN_MISMATCH = _error(
     40305,
     "origin_mismatch",
     "The form comes from another site, or a proxy changes the Host or X-Forwarded-Proto header.",
 )
-NOT_FOUND = _error(40400, "not_found", "There is nothing at this address.")
-NO_SERVICES = _error(40401, "no_services", "The tenant offers no service.")
+NOT_FOUND = _error(40400, "not_found", "There is no resource at this URL.")
+NO_SERVICES = _error(40401, "no_services", "The tenant offers no services.")
 NO_KEY_SET = _error(40402, "no_key_set", "There is no such tenant.")
-METHOD_NOT_ALLOWED = _error(40500, "method_not_allowed", "The address does not answer this method.")
+METHOD_NOT_ALLOWED = _error(40500, "method_not_allowed", "This URL does not support the method.")
 BODY_TOO_LARGE = _error(
     41300,
     "body_too_large",
-    "The body is larger than 64 KiB, or a form of staff than 2.5 MiB or 1,000 fields.",
+    "The body exceeds 64 KiB, or a form of the admin exceeds 2.5 MiB or 1,000 fields.",
 )
 URI_TOO_LONG = _error(41400, "uri_too_long", "The request line is too long.")
 UNSUPPORTED_MEDIA_TYPE = _error(
@@ -179,31 +177,36 @@ UNSUPPORTED_MEDIA_TYPE = _error(
 FORM_EXPECTED = _error(
     41501, "form_expected", "The body must be an uncompressed form in UTF-8.", "invalid_request"
 )
-RANGE_NOT_SATISFIABLE = _error(41600, "range_not_satisfiable", "The file has no such range of bytes.")
+RANGE_NOT_SATISFIABLE = _error(
+    41600, "range_not_satisfiable", "The file does not contain the requested range of bytes."
+)
 EXPECTATION_FAILED = _error(
-    41700, "expectation_failed", "The Expect header asks for what this server does not do."
+    41700, "expectation_failed", "The server does not support the value of the Expect header."
 )
 TOO_MANY_LOGINS = _error(
-    42900, "too_many_logins", f"Too many logins have failed. Try again in {LOCKED_OUT // 60} minutes."
+    42900, "too_many_logins", f"Too many failed logins. Try again in {LOCKOUT_SECONDS // 60} minutes."
 )
 TOO_MANY_REFRESHES = _error(
     42901,
     "too_many_refreshes",
-    "Too many refreshes in a short time. Retry after the seconds in the Retry-After header.",
+    "Too many refreshes in a short time. Retry-After contains the seconds to wait.",
 )
-HEADERS_TOO_LARGE = _error(43100, "headers_too_large", "The headers are too large, or too many.")
-INTERNAL_ERROR = _error(50000, "internal_error", "Something went wrong on our side.")
-NOT_IMPLEMENTED = _error(50100, "not_implemented", "The transfer coding is not known here.")
-UNAVAILABLE = _error(50300, "unavailable", "The service is away for a moment. Try again.")
+HEADERS_TOO_LARGE = _error(43100, "headers_too_large", "The headers are too large or too many.")
+INTERNAL_ERROR = _error(50000, "internal_error", "An internal error occurred.")
+NOT_IMPLEMENTED = _error(50100, "not_implemented", "Unsupported Transfer-Encoding.")
+UNAVAILABLE = _error(50300, "unavailable", "The service is temporarily unavailable. Retry later.")
 
 REGISTRY: tuple[Error, ...] = tuple(value for value in vars().values() if isinstance(value, Error))
-"""All of them, in the order of their codes."""
+"""All errors, in the order of their codes."""
 
-# What a status means where nothing but the status is known: the first line that has it, as a rule.
-BARE = {error.status: error for error in reversed(REGISTRY)} | {HTTPStatus.FORBIDDEN: NOT_PERMITTED}
+# For errors of which only the status is known: normally the first entry with that status.
+ERRORS_BY_STATUS = {error.status: error for error in reversed(REGISTRY)} | {
+    HTTPStatus.FORBIDDEN: NOT_PERMITTED
+}
 
-# What the caller is told of a refusal. What is not here came before anything was proven: one answer for all.
-PROVEN = {
+# Failures of credentials whose signature or password is valid. All others become NOT_AUTHENTICATED, so that
+# an unauthenticated caller learns no details.
+ERRORS_BY_FAILURE_REASON = {
     FailureReason.PAYLOAD_MALFORMED: PAYLOAD_MALFORMED,
     FailureReason.TYPE_MISMATCH: TYPE_MISMATCH,
     FailureReason.AUDIENCE_MISMATCH: AUDIENCE_MISMATCH,
@@ -223,8 +226,8 @@ PROVEN = {
     FailureReason.ACCOUNT_CANCELLED: ACCOUNT_CANCELLED,
 }
 
-# What the framework raises; the first that fits.
-RAISED: dict[tuple[type[BaseException], ...], Error] = {
+# Exceptions of Django and DRF; the first match applies.
+ERRORS_BY_EXCEPTION: dict[tuple[type[BaseException], ...], Error] = {
     (Http404,): NOT_FOUND,
     (MethodNotAllowed,): METHOD_NOT_ALLOWED,
     (DisallowedHost,): HOST_INVALID,
@@ -232,9 +235,8 @@ RAISED: dict[tuple[type[BaseException], ...], Error] = {
     (SuspiciousOperation, BadRequest, MultiPartParserError, UnreadablePostError): REQUEST_MALFORMED,
 }
 
-
-# What a client app is told of a denial. What is not here is one answer for all.
-DENIED: Mapping[RejectReason | InvalidReason, Error] = {
+# All other reasons become NOT_AUTHENTICATED.
+ERRORS_BY_REJECT_REASON: Mapping[RejectReason | InvalidReason, Error] = {
     InvalidReason.ACCOUNT_CANCELLED: ACCOUNT_CANCELLED,
     InvalidReason.ACCOUNT_SUSPENDED: ACCOUNT_SUSPENDED,
     InvalidReason.DEVICE_DELETED: DEVICE_UNKNOWN,
@@ -248,10 +250,10 @@ DENIED: Mapping[RejectReason | InvalidReason, Error] = {
 
 
 class ApiError(Exception):
-    """Raised by the API for a refusal of the registry.
+    """An error response of the registry.
 
-    `parameter` names the parameter at fault; `why` is the precise reason for the log, where it may
-    not be told; `retry_after` replaces the seconds of the status; `words` fill the message.
+    `parameter` names the invalid parameter. `log_reason` is the exact reason, for the log only. `retry_after`
+    (seconds) replaces the default of the status. `message_args` are the placeholders of the message.
     """
 
     def __init__(
@@ -259,110 +261,112 @@ class ApiError(Exception):
         error: Error,
         *,
         parameter: str | None = None,
-        why: str | None = None,
+        log_reason: str | None = None,
         retry_after: int | None = None,
-        **words: str,
+        **message_args: str,
     ) -> None:
         super().__init__(error.reason)
         self.error = error
         self.parameter = parameter
-        self.why = why or error.reason
+        self.log_reason = log_reason or error.reason
         self.retry_after = retry_after
-        self.message = error.message.format(**words)
+        self.message = error.message.format(**message_args)
 
 
 def as_api_error(exception: BaseException) -> ApiError:
-    """Find the line of the registry for any exception."""
+    """Convert any exception to an error of the registry."""
     match exception:
         case ApiError():
             return exception
         case VerificationFailed(reason=reason, claim=claim):
-            error = PROVEN.get(reason, NOT_AUTHENTICATED)
-            return ApiError(error, why=reason.value, name=claim or "")
+            error = ERRORS_BY_FAILURE_REASON.get(reason, NOT_AUTHENTICATED)
+            return ApiError(error, log_reason=reason.value, name=claim or "")
         case UpstreamUnavailable(failure=failure):
-            return ApiError(UNAVAILABLE, why=failure.value)
+            return ApiError(UNAVAILABLE, log_reason=failure.value)
         case NoActiveSigningKey():
-            return ApiError(UNAVAILABLE, why="no_signing_key")
+            return ApiError(UNAVAILABLE, log_reason="no_signing_key")
         case TokenRejected(reason=reason, retry_after=retry_after):
-            error = DENIED.get(reason, NOT_AUTHENTICATED)
-            return ApiError(error, why=reason.value, retry_after=retry_after)
-        case DatabaseError() | InterfaceError() if _is_away(exception):
-            waited = isinstance(exception, WaitedTooLong)
-            return ApiError(UNAVAILABLE, why="waited_too_long" if waited else "database_unavailable")
-    for kinds, error in RAISED.items():
+            error = ERRORS_BY_REJECT_REASON.get(reason, NOT_AUTHENTICATED)
+            return ApiError(error, log_reason=reason.value, retry_after=retry_after)
+        case DatabaseError() | InterfaceError() if _is_database_unavailable(exception):
+            has_queued = isinstance(exception, QueueTimeout)
+            return ApiError(
+                UNAVAILABLE, log_reason="waited_too_long" if has_queued else "database_unavailable"
+            )
+    for kinds, error in ERRORS_BY_EXCEPTION.items():
         if isinstance(exception, kinds):
             return ApiError(error)
-    return ApiError(INTERNAL_ERROR, why=type(exception).__name__)
+    return ApiError(INTERNAL_ERROR, log_reason=type(exception).__name__)
 
 
-def _is_away(exception: BaseException) -> bool:
+def _is_database_unavailable(exception: BaseException) -> bool:
     sqlstate = getattr(exception.__cause__, "sqlstate", None)
-    return isinstance(exception, OperationalError | InterfaceError) or sqlstate in NOT_READY
+    return isinstance(exception, OperationalError | InterfaceError) or sqlstate in NOT_READY_SQLSTATES
 
 
-class RefusalResponse(Response):
-    """The one JSON shape of a refusal."""
+class ErrorResponse(Response):
+    """The JSON body of an error (`ErrorSerializer`)."""
 
     error: Error
     correlation_id: str
 
 
-def respond(exception: BaseException, entry: AccessLogEntry) -> RefusalResponse:
-    """Answer any exception with the one JSON shape of a refusal, and note the precise reason for the log."""
-    refusal = as_api_error(exception)
-    error = refusal.error
-    entry.reason = refusal.why
-    body: dict[str, Any] = {"code": error.code, "reason": error.reason, "message": refusal.message}
-    if error.oauth:
-        body |= {"error": error.oauth, "error_description": refusal.message}
-    if refusal.parameter is not None:
-        body["parameter"] = refusal.parameter
+def error_response(exception: BaseException, entry: AccessLogEntry) -> ErrorResponse:
+    """Return the error response for any exception. Stores the exact reason in the log entry."""
+    api_error = as_api_error(exception)
+    error = api_error.error
+    entry.reason = api_error.log_reason
+    body: dict[str, Any] = {"code": error.code, "reason": error.reason, "message": api_error.message}
+    if error.oauth_error:
+        body |= {"error": error.oauth_error, "error_description": api_error.message}
+    if api_error.parameter is not None:
+        body["parameter"] = api_error.parameter
     body["correlationId"] = entry.correlation_id
     if error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         log_crash(exception, entry)
-    response = RefusalResponse(body, error.status)
-    for name, value in HEADERS.get(error.status, {}).items():
+    response = ErrorResponse(body, error.status)
+    for name, value in STATUS_HEADERS.get(error.status, {}).items():
         response[name] = value
     response.error, response.correlation_id = error, entry.correlation_id
     if error is CLIENT_NOT_AUTHENTICATED:
         response["WWW-Authenticate"] = BASIC_CHALLENGE
-    if refusal.retry_after is not None:
-        response["Retry-After"] = str(refusal.retry_after)
+    if api_error.retry_after is not None:
+        response["Retry-After"] = str(api_error.retry_after)
     return response
 
 
-def bare(status: int) -> Error:
-    """Return what the registry says to a status of which nothing else is known."""
-    return BARE.get(HTTPStatus(status), REQUEST_MALFORMED if status < 500 else INTERNAL_ERROR)
+def error_for_status(status: int) -> Error:
+    """Return the error for a status of which nothing else is known."""
+    return ERRORS_BY_STATUS.get(HTTPStatus(status), REQUEST_MALFORMED if status < 500 else INTERNAL_ERROR)
 
 
-def translated(response: HttpResponseBase, entry: AccessLogEntry) -> RefusalResponse:
-    """Return in the one JSON shape what a part of the framework refused in a shape of its own."""
-    refusal = respond(entry.crash or ApiError(bare(response.status_code)), entry)
+def convert_error_response(response: HttpResponseBase, entry: AccessLogEntry) -> ErrorResponse:
+    """Convert an error response of Django or DRF."""
+    converted = error_response(entry.exception or ApiError(error_for_status(response.status_code)), entry)
     for name in ("Allow", "Content-Range"):
         if name in response:
-            refusal[name] = response[name]
-    return refusal
+            converted[name] = response[name]
+    return converted
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """Refuse a form without the right CSRF token (Django's setting CSRF_FAILURE_VIEW)."""
-    # `reason` may repeat what the browser sent; only its first word is looked at.
-    is_foreign = reason.startswith(("Origin ", "Referer "))
-    get_log_entry(request).crash = ApiError(ORIGIN_MISMATCH if is_foreign else FORM_EXPIRED)
+    """Reject a form without a valid CSRF token (Django's setting CSRF_FAILURE_VIEW)."""
+    # Only the first word is used: `reason` may repeat input of the browser.
+    is_cross_origin = reason.startswith(("Origin ", "Referer "))
+    get_log_entry(request).exception = ApiError(ORIGIN_MISMATCH if is_cross_origin else FORM_EXPIRED)
     return HttpResponseForbidden()
 
 
 def exception_handler(exception: Exception, context: dict[str, Any]) -> HttpResponse:
-    """Answer what a view raised (the DRF setting EXCEPTION_HANDLER)."""
-    response = respond(exception, get_log_entry(context["request"]))
+    """Return the response to an exception of a view (the DRF setting EXCEPTION_HANDLER)."""
+    response = error_response(exception, get_log_entry(context["request"]))
     if isinstance(exception, MethodNotAllowed):
         response["Allow"] = ", ".join(context["view"].allowed_methods)
     return response
 
 
 def log_crash(exception: BaseException, entry: AccessLogEntry) -> None:
-    """Log the place, but not the message: that may repeat what the caller sent."""
+    """Log the type and the stack of an exception; its message may repeat input of the caller."""
     log.error(
         "crash",
         extra={

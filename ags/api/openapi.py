@@ -1,4 +1,4 @@
-"""The parts that the OpenAPI descriptions of all endpoints share."""
+"""Parts of the OpenAPI description that several endpoints share."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,35 +11,41 @@ from providers.contract import PARAMETER_MAX_LENGTH
 
 
 class ErrorSerializer(serializers.Serializer[Any]):
-    """The one shape of every refusal."""
+    """The body of every error response."""
 
-    code = serializers.IntegerField(help_text="The number of this refusal in the table of errors.")
-    reason = serializers.CharField(help_text="The same as a machine word.")
-    message = serializers.CharField(help_text="The same as a sentence.")
-    parameter = serializers.CharField(required=False, help_text="The parameter at fault, where it is one.")
-    error = serializers.CharField(required=False, help_text="Under /oauth: the word of RFC 6749 section 5.2.")
-    error_description = serializers.CharField(required=False, help_text="With error: the same as message.")
+    code = serializers.IntegerField(help_text="The code of the error in the table of errors.")
+    reason = serializers.CharField(help_text="The name of the error, for programs.")
+    message = serializers.CharField(help_text="A description of the error, for people.")
+    parameter = serializers.CharField(required=False, help_text="The name of the invalid parameter.")
+    error = serializers.CharField(
+        required=False, help_text="Only under /oauth: the error code of RFC 6749 section 5.2."
+    )
+    error_description = serializers.CharField(
+        required=False, help_text="Only with error: the same as message."
+    )
     correlationId = serializers.CharField(help_text="The x-correlation-id of this request.")  # noqa: N815
 
 
 class ParameterSerializer(serializers.Serializer[Any]):
-    """One parameter, as discovery declares it."""
+    """A parameter that discovery declares."""
 
     name = serializers.CharField(min_length=1, max_length=NAME_MAX_LENGTH)
     value = serializers.CharField(max_length=PARAMETER_MAX_LENGTH, allow_blank=True)
 
 
 class TokenResponseSerializer(serializers.Serializer[Any]):
-    """What a client app is given. All times are in seconds."""
+    """The tokens of a sign-on. All durations are in seconds."""
 
     access_token = serializers.CharField(help_text="A JWT.")
     refresh_token = serializers.CharField(help_text="A JWT.")
     token_type = serializers.ChoiceField(choices=["bearer"])
-    client_id = serializers.CharField(help_text="The device, to be sent as clientId at later sign-ons.")
+    client_id = serializers.CharField(help_text="The device. Send it as clientId at later sign-ons.")
     accountId = serializers.CharField()  # noqa: N815
     expires_in = serializers.IntegerField()
     refresh_expires_in = serializers.IntegerField()
-    fixed_refresh_expires_in = serializers.IntegerField(help_text="The end of the sign-on; it never moves.")
+    fixed_refresh_expires_in = serializers.IntegerField(
+        help_text="Until the end of the sign-on. A refresh does not extend it."
+    )
 
 
 def _header(name: str, description: str, pattern: str, *, required: bool) -> OpenApiParameter:
@@ -54,43 +60,41 @@ def _header(name: str, description: str, pattern: str, *, required: bool) -> Ope
 
 TENANT_ID = _header(
     "nv-tenant-id",
-    "The tenant. May be left out where the deployment sets a default.",
+    "The tenant. Optional if the deployment sets a default.",
     r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
     required=True,
 )
 SERVICE_ID = _header(
     "x-auth-service-id",
-    "The authServiceName of discovery.",
+    "The authServiceName from discovery.",
     r"^[!-+\--~]([ -+\--~]{0,126}[!-+\--~])?$",
     required=True,
 )
 CORRELATION_ID = _header(
     "x-correlation-id",
-    "Correlates the messages of a call flow; echoed. 1 to 128 of `A-Z a-z 0-9 . _ : -`, or it is replaced.",
-    # Refused is the comma alone, the trace of a header that arrived twice.
+    "Correlates the requests of a call flow; returned in the response. A value that is not 1 to 128 "
+    "characters of `A-Z a-z 0-9 . _ : -` is replaced.",
+    # Only a comma is an error: servers join repeated headers with it.
     r"^[^,]*$",
     required=False,
 )
 
-# A comma is the trace of a header that arrived twice.
-AUTHORIZATION = _header("Authorization", "`Bearer` and the token.", r"^[^,]*$", required=True)
+AUTHORIZATION = _header("Authorization", "`Bearer` followed by the token.", r"^[^,]*$", required=True)
 
-USER_TOKEN = _header(
-    "User-Token", "The userAccountToken of the account that was chosen.", r"^[^,]+$", required=True
-)
+USER_TOKEN = _header("User-Token", "The userAccountToken of the chosen account.", r"^[^,]+$", required=True)
 
 _DESCRIPTIONS = {
     400: "The request is not what discovery declares.",
-    401: "The request is well formed, but what it presents proves nothing.",
-    403: "Proven, but policy says no; or the tenant does not offer this service.",
-    404: "There is no such tenant, or it offers no service.",
+    401: "The credentials are invalid or have expired.",
+    403: "The credentials are valid, but access is denied; or the tenant does not offer this service.",
+    404: "There is no such tenant, or it offers no services.",
     413: "The body is larger than 64 KiB.",
-    415: "The body is compressed, or not of the media type above in UTF-8.",
-    429: "Too many refreshes in a short time. Retry-After holds the seconds to wait.",
-    503: "The service is away for a moment; Retry-After tells for how long.",
+    415: "The body is compressed, or is not in UTF-8 with the media type above.",
+    429: "Too many refreshes in a short time. Retry-After contains the seconds to wait.",
+    503: "The service is temporarily unavailable. Retry-After contains the seconds to wait.",
 }
 
 
-def refusals(*statuses: int) -> Mapping[int, OpenApiResponse]:
-    """Describe the refusals of an endpoint."""
+def error_responses(*statuses: int) -> Mapping[int, OpenApiResponse]:
+    """Return the descriptions of the error responses of an endpoint."""
     return {status: OpenApiResponse(ErrorSerializer, _DESCRIPTIONS[status]) for status in statuses}

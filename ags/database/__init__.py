@@ -1,8 +1,8 @@
-"""The database of a request: one interface, and two implementations of it.
+"""The database of API requests: one interface with two implementations.
 
 On PostgreSQL, `manage.py serve` uses asynchronous connections (`postgresql.py`). SQLite, `runserver` and
-Django's test clients use Django's connection of a thread (`django_database.py`): the last two run each
-request in an event loop of its own, which an asynchronous connection would not outlive.
+Django's test clients use Django's connection of a thread (`django_database.py`): `runserver` and the test
+clients run each request in a new event loop, and an asynchronous connection cannot outlive its loop.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ __all__ = [
     "Database",
     "Transaction",
     "close_database",
-    "database",
     "fetch_all",
     "fetch_one",
+    "get_database",
+    "get_serving_loop",
     "open_database",
     "run_with_orm",
-    "serving_loop",
     "transaction",
 ]
 
@@ -38,88 +38,88 @@ _T = TypeVar("_T")
 
 
 class Transaction(Protocol):
-    """A transaction that is open."""
+    """An open transaction."""
 
     async def fetch_all(self, statement: str, params: Mapping[str, Any]) -> Sequence[Any]:
         """Execute a statement; return its rows. Raises Django's database errors."""
 
 
 class Database(Protocol):
-    """What a request needs of a database."""
+    """The database interface of API requests."""
 
     max_batch_size: int
-    """Rows of several requests that one statement may write."""
+    """Maximum number of rows that one statement writes for several requests."""
 
     @property
     def is_available(self) -> bool:
-        """Whether statements are executed, and do not fail at once."""
+        """False while statements fail without being executed."""
 
     async def fetch_all(
         self, statement: str, params: Mapping[str, Any], kind: str = UPDATES
     ) -> Sequence[Any]:
-        """Execute a statement; return its rows once it is committed. Raises Django's database errors.
+        """Execute and commit a statement; return its rows. Raises Django's database errors.
 
-        Statements of one `kind` wait for each other. READS and INSERTS do not wait for UPDATES, which wait
-        for rows that others have locked.
+        Statements of the same `kind` run one after another. READS and INSERTS do not wait for UPDATES, which
+        may wait for row locks.
         """
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        """Open a transaction: committed at the end of the block, rolled back where that raises.
+        """Open a transaction: committed at the end of the block, rolled back on an exception.
 
         Raises Django's database errors.
         """
 
     async def run_with_orm(self, function: Callable[..., _T], *args: Any) -> _T:
-        """Call a function that uses the ORM, in the thread for this; return what it returns.
+        """Call a function that uses the ORM in a thread; return its result.
 
-        Raises what it raises, and OperationalError at once while `is_available` is false.
+        Raises its errors, and OperationalError immediately while `is_available` is False.
         """
 
 
-_opened: dict[asyncio.AbstractEventLoop, PostgreSQL | DjangoDatabase] = {}
-_others: WeakKeyDictionary[asyncio.AbstractEventLoop, DjangoDatabase] = WeakKeyDictionary()
-"""The databases of event loops that last for one request, or whose server starts nothing."""
+_databases: dict[asyncio.AbstractEventLoop, PostgreSQL | DjangoDatabase] = {}
+_temporary_databases: WeakKeyDictionary[asyncio.AbstractEventLoop, DjangoDatabase] = WeakKeyDictionary()
+"""For event loops of one request, and of ASGI servers without lifespan events."""
 
 
-def database() -> Database:
+def get_database() -> Database:
     """Return the database of the running event loop."""
     loop = asyncio.get_running_loop()
-    return _opened.get(loop) or _others.setdefault(loop, DjangoDatabase())
+    return _databases.get(loop) or _temporary_databases.setdefault(loop, DjangoDatabase())
 
 
 def open_database() -> None:
-    """Give the running event loop connections of its own, if the database is PostgreSQL."""
+    """Create the database of the running event loop."""
     is_postgresql = connection.vendor == "postgresql"
-    _opened[asyncio.get_running_loop()] = PostgreSQL() if is_postgresql else DjangoDatabase()
+    _databases[asyncio.get_running_loop()] = PostgreSQL() if is_postgresql else DjangoDatabase()
 
 
 async def close_database() -> None:
     """Close the connections of the running event loop."""
-    opened = _opened.pop(asyncio.get_running_loop(), None)
-    if opened is not None:
-        await opened.close()
+    database = _databases.pop(asyncio.get_running_loop(), None)
+    if database is not None:
+        await database.close()
 
 
-def serving_loop() -> asyncio.AbstractEventLoop | None:
-    """Return the event loop that serves the requests of this process, None where none does."""
-    return next((loop for loop in tuple(_opened) if loop.is_running()), None)
+def get_serving_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that serves the requests of this process, or None."""
+    return next((loop for loop in tuple(_databases) if loop.is_running()), None)
 
 
 async def fetch_all(statement: str, params: Mapping[str, Any], kind: str = UPDATES) -> Sequence[Any]:
-    """Execute a statement as `Database.fetch_all` does."""
-    return await database().fetch_all(statement, params, kind)
+    """See `Database.fetch_all`."""
+    return await get_database().fetch_all(statement, params, kind)
 
 
 async def fetch_one(statement: str, params: Mapping[str, Any], kind: str = UPDATES) -> Any:
-    """Execute a statement as `Database.fetch_all` does; return its first row, None where it has none."""
+    """Execute a statement with `fetch_all`; return its first row or None."""
     return next(iter(await fetch_all(statement, params, kind)), None)
 
 
 def transaction() -> AbstractAsyncContextManager[Transaction]:
-    """Open a transaction as `Database.transaction` does."""
-    return database().transaction()
+    """See `Database.transaction`."""
+    return get_database().transaction()
 
 
 async def run_with_orm(function: Callable[..., _T], *args: Any) -> _T:
-    """Call a function as `Database.run_with_orm` does."""
-    return await database().run_with_orm(function, *args)
+    """See `Database.run_with_orm`."""
+    return await get_database().run_with_orm(function, *args)

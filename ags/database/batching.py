@@ -1,4 +1,4 @@
-"""Executing one statement for rows of several requests: one round trip, and one flush where it writes."""
+"""Batching: one statement, and one commit, for the rows of several requests."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 from django.db.utils import InterfaceError, OperationalError
 
-from ags.database import database
-from ags.database.threads import WAIT_LIMIT, WaitedTooLong
+from ags.database import get_database
+from ags.database.threads import QUEUE_TIMEOUT, QueueTimeout
 
-FAILED_WAIT_LIMIT = 0.5
-"""Seconds after which a row no longer waits once a statement has failed: the next is likely to fail, too."""
+QUEUE_TIMEOUT_AFTER_FAILURE = 0.5
+"""Seconds. Replaces QUEUE_TIMEOUT after a failed statement, because the next one is likely to fail, too."""
 
 Execute = Callable[[Sequence[Any]], Awaitable[Sequence[Any]]]
 
@@ -22,10 +22,10 @@ _E = TypeVar("_E", bound=Exception)
 
 
 class Batcher:
-    """Collects rows while a statement runs, and never waits for more to come.
+    """Executes rows of several requests together. Rows are collected only while a statement runs.
 
-    `execute` gets as many rows as the database takes, and returns the outcome of each, in their order. Where
-    it raises for several rows, it is called for each of them alone, unless the database is not available.
+    `execute` is called with up to `max_batch_size` rows, and returns their results in the same order. If it
+    raises for several rows, it is called again for each of them, unless the database is not available.
     """
 
     def __init__(self, execute: Execute) -> None:
@@ -34,30 +34,30 @@ class Batcher:
         self._task: asyncio.Task[None] | None = None
 
     async def submit(self, row: Any) -> Any:
-        """Return the outcome of this row, once it is committed. Raises what `execute` raises.
+        """Return the result of this row after the commit. Raises the errors of `execute`, and QueueTimeout.
 
-        The row of a request that is cancelled before its statement begins is left out, but where rows are
-        executed one by one (SQLite, and an event loop of one request): there, it is written all the same.
+        A row whose caller is cancelled before its statement starts is skipped. Without batching (SQLite, and
+        an event loop of one request), it is written nevertheless.
         """
-        if database().max_batch_size == 1:
-            # A statement that has begun goes on where the request is cancelled.
-            (outcome,) = await asyncio.shield(asyncio.ensure_future(self._execute([row])))
-            return outcome
+        if get_database().max_batch_size == 1:
+            # A cancelled request does not stop a statement that has started.
+            (result,) = await asyncio.shield(asyncio.ensure_future(self._execute([row])))
+            return result
         loop = asyncio.get_running_loop()
         pending = _PendingRow(row, loop)
         self._pending.append(pending)
         if self._task is None or self._task.done():
-            # A task of its own: the cancellation of one request must not end the statement of the others.
+            # A separate task: cancelling one request must not cancel the statement of the others.
             self._task = loop.create_task(self._run())
         return await pending.future
 
     async def _run(self) -> None:
         while batch := self._next_batch():
-            self._fail_late(await self._finish(batch))
+            self._fail_expired(await self._execute_batch(batch))
 
     def _next_batch(self) -> list[_PendingRow]:
         batch: list[_PendingRow] = []
-        size = database().max_batch_size
+        size = get_database().max_batch_size
         while self._pending and len(batch) < size and not (batch and self._pending[0].is_alone):
             pending = self._pending.popleft()
             if not pending.future.done():
@@ -66,41 +66,41 @@ class Batcher:
                 break
         return batch
 
-    async def _finish(self, batch: Sequence[_PendingRow]) -> Exception | None:
+    async def _execute_batch(self, batch: Sequence[_PendingRow]) -> Exception | None:
         """Execute a statement for these rows. Return the error if the database was not available."""
         try:
-            outcomes = await self._execute([pending.row for pending in batch])
-            for pending, outcome in zip(batch, outcomes, strict=True):
-                pending.finish(outcome)
-        except Exception as error:  # noqa: BLE001 - it is raised where it belongs
-            is_away = isinstance(error, OperationalError | InterfaceError) and not _is_of_a_row(error)
-            if len(batch) > 1 and not is_away:
-                # Something is wrong with one of the rows, which must not affect the others.
+            results = await self._execute([pending.row for pending in batch])
+            for pending, result in zip(batch, results, strict=True):
+                pending.finish(result)
+        except Exception as error:  # noqa: BLE001 - raised by `submit`
+            is_unavailable = isinstance(error, OperationalError | InterfaceError) and not _is_lock_error(
+                error
+            )
+            if len(batch) > 1 and not is_unavailable:
+                # Only one of the rows may have caused the error: execute each of them separately.
                 for pending in batch:
                     pending.is_alone = True
                 self._pending.extendleft(reversed(batch))
                 return None
             for pending in batch:
                 pending.fail(error)
-            return error if is_away else None
+            return error if is_unavailable else None
         return None
 
-    def _fail_late(self, failure: Exception | None) -> None:
-        """Fail the rows that have waited too long."""
-        limit = WAIT_LIMIT if failure is None else FAILED_WAIT_LIMIT
-        oldest = asyncio.get_running_loop().time() - limit
+    def _fail_expired(self, failure: Exception | None) -> None:
+        """Fail the rows that have waited too long in the queue."""
+        timeout = QUEUE_TIMEOUT if failure is None else QUEUE_TIMEOUT_AFTER_FAILURE
+        oldest = asyncio.get_running_loop().time() - timeout
         while self._pending and self._pending[0].submitted_at < oldest:
-            self._pending.popleft().fail(failure or WaitedTooLong())
+            self._pending.popleft().fail(failure or QueueTimeout())
 
 
-def _is_of_a_row(error: Exception) -> bool:
-    """Whether a row is locked (55P03), or two statements wait for each other's rows (40P01)."""
+def _is_lock_error(error: Exception) -> bool:
+    """Return True for a lock timeout (55P03) or a deadlock (40P01)."""
     return getattr(error.__cause__, "sqlstate", None) in {"55P03", "40P01"}
 
 
 class _PendingRow:
-    """A row, and the future of its outcome."""
-
     __slots__ = ("future", "is_alone", "row", "submitted_at")
 
     def __init__(self, row: Any, loop: asyncio.AbstractEventLoop) -> None:
@@ -109,17 +109,17 @@ class _PendingRow:
         self.submitted_at = loop.time()
         self.future: asyncio.Future[Any] = loop.create_future()
 
-    def finish(self, outcome: Any) -> None:
+    def finish(self, result: Any) -> None:
         if not self.future.done():
-            self.future.set_result(outcome)
+            self.future.set_result(result)
 
     def fail(self, error: Exception) -> None:
         if not self.future.done():
-            self.future.set_exception(own_copy(error))
+            self.future.set_exception(copy_exception(error))
 
 
-def own_copy(error: _E) -> _E:
-    """Return a copy of an error with the same cause, to be raised with a traceback of its own."""
-    own = copy.copy(error)
-    own.__cause__ = error.__cause__
-    return own
+def copy_exception(error: _E) -> _E:
+    """Return a copy with the same cause: several tasks raise it, and each adds to its traceback."""
+    copied = copy.copy(error)
+    copied.__cause__ = error.__cause__
+    return copied

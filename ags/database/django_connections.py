@@ -1,4 +1,4 @@
-"""Database connections of the serving process: bounded, and never found dead by a request."""
+"""Timeouts of database connections, and detection of broken connections."""
 
 from __future__ import annotations
 
@@ -8,63 +8,64 @@ from typing import Any
 from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connections
 
-LIMITS = {"statement_timeout": 1500, "lock_timeout": 1500}
-"""Milliseconds that PostgreSQL itself keeps to. Behind a pooler they belong to the role of the server."""
+TIMEOUTS = {"statement_timeout": 1500, "lock_timeout": 1500}
+"""Timeouts of PostgreSQL in milliseconds. Behind a pooler, they must be set for the database role."""
 
-ANSWER_LIMIT = 1.8
-"""Seconds after which this side hangs up: reached only by a PostgreSQL too stuck to keep its own limit."""
+RESPONSE_TIMEOUT = 1.8
+"""Seconds after which a connection is closed, if PostgreSQL hangs and does not enforce its own timeouts."""
 
-LOST = frozenset({"25006", "57P01", "57P02", "57P03", "57P04", "57P05"})
-"""SQLSTATEs after which a connection is closed: read only, or the server ends it.
+CONNECTION_LOST_SQLSTATES = frozenset({"25006", "57P01", "57P02", "57P03", "57P04", "57P05"})
+"""SQLSTATEs after which a connection is closed: read-only transaction, or closed by the server.
 
-After a failover, a kept connection may lead to a standby for ever. It answers, so asking does not show it.
+After a failover, a persistent connection may lead to a standby, which still answers queries.
 """
 
-NOT_READY = frozenset({"25006", "42P01", "42703"})
-"""SQLSTATEs of a database that answers, but cannot be worked with yet: read only, or not migrated."""
+NOT_READY_SQLSTATES = frozenset({"25006", "42P01", "42703"})
+"""SQLSTATEs of a database that is read-only or not migrated."""
 
 
-def with_limits(parameters: dict[str, Any], **other: int) -> dict[str, Any]:
-    """Return parameters of a connection with the limits as start-up options, which a pooler would refuse.
+def with_timeouts(parameters: dict[str, Any], **timeouts: int) -> dict[str, Any]:
+    """Return connection parameters with TIMEOUTS as start-up options.
 
-    `other`: limits that replace LIMITS, or are added to them, in milliseconds.
+    Behind a pooler, which rejects the options, they are unchanged.
+    `timeouts`: additions to TIMEOUTS and replacements, in milliseconds.
     """
     if settings.AGS_DATABASE_POOLER != "none":
         return parameters
-    limits = [f"-c {name}={milliseconds}" for name, milliseconds in {**LIMITS, **other}.items()]
-    return {**parameters, "options": " ".join([parameters.get("options", ""), *limits])}
+    options = [f"-c {name}={milliseconds}" for name, milliseconds in {**TIMEOUTS, **timeouts}.items()]
+    return {**parameters, "options": " ".join([parameters.get("options", ""), *options])}
 
 
-def is_lost(sqlstate: str | None) -> bool:
-    """Return whether to close the connection. Class 08 is "connection exception"."""
-    return sqlstate is not None and (sqlstate in LOST or sqlstate.startswith("08"))
+def is_connection_lost(sqlstate: str | None) -> bool:
+    """Return True if the connection must be closed. Class 08 is "connection exception"."""
+    return sqlstate is not None and (sqlstate in CONNECTION_LOST_SQLSTATES or sqlstate.startswith("08"))
 
 
-READ_ONLY = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean"
-"""Whether a connection leads to a database that cannot be written to."""
+READ_ONLY_QUERY = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean"
+"""Returns true on a standby and in a read-only database."""
 
 
 def is_read_only() -> bool:
-    """Ask whether this thread's connection leads to a database that cannot be written to.
+    """Return True if this thread's connection leads to a read-only database, and close it.
 
-    Such a connection is closed, so that the next question finds the new primary. Raises Django's errors.
+    The next query then connects to the new primary. Raises Django's database errors.
     """
     database = connections[DEFAULT_DB_ALIAS]
     if database.vendor != "postgresql":
         return False
     with database.cursor() as cursor:
-        cursor.execute(READ_ONLY)
+        cursor.execute(READ_ONLY_QUERY)
         (read_only,) = cursor.fetchone()
     if read_only and not database.in_atomic_block:
         database.close()
     return bool(read_only)
 
 
-def drop_dead_connection() -> None:
-    """Close this thread's idle connection if the server has hung up, or if it has failed before.
+def close_broken_connection() -> None:
+    """Close this thread's idle connection if the server has closed it, or if it has failed before.
 
-    A server that goes away says so on the socket: an idle connection whose socket has something to read is
-    finished. Looking costs no statement and no round trip; Django connects anew at the next query.
+    An idle connection with data to read has been closed by the server. This check needs no query. Django
+    reconnects at the next query.
     """
     database = connections[DEFAULT_DB_ALIAS]
     pg = database.connection
@@ -72,12 +73,11 @@ def drop_dead_connection() -> None:
         return
     if database.errors_occurred:
         database.close_if_unusable_or_obsolete()
-    elif database.vendor == "postgresql" and (pg.closed or _has_input(pg)):
+    elif database.vendor == "postgresql" and (pg.closed or _has_data(pg)):
         database.close()
 
 
-def _has_input(pg: Any) -> bool:
-    """Return whether an idle connection has something to read: as a rule, that PostgreSQL closes it."""
+def _has_data(pg: Any) -> bool:
     poll = select.poll()
     poll.register(pg.fileno(), select.POLLIN | select.POLLHUP)
     return bool(poll.poll(0))

@@ -1,4 +1,4 @@
-"""Statements on Django's connection."""
+"""The database interface on Django's connection."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from django.db import connection, connections
 from django.db import transaction as django_transaction
 
 from ags.database.postgresql import UPDATES
-from ags.database.threads import CONFIGURATION, DATABASE, run_in_thread, take_turn
+from ags.database.threads import CONFIGURATION, DATABASE, acquire, run_in_thread
 
 _T = TypeVar("_T")
 
 
 class DjangoDatabase:
-    """Django's connection of a thread: for SQLite, and for event loops that last for one request."""
+    """Uses Django's connection of a thread: for SQLite, and for event loops of one request."""
 
-    max_batch_size = 1  # the statement of a request belongs to its own transaction
+    max_batch_size = 1  # each request has its own transaction
     is_available = True
 
     def __init__(self) -> None:
-        self._turn = asyncio.Semaphore()
+        self._semaphore = asyncio.Semaphore()
 
     async def fetch_all(
         self, statement: str, params: Mapping[str, Any], kind: str = UPDATES
@@ -38,50 +38,48 @@ class DjangoDatabase:
         """Open a transaction. Raises Django's database errors."""
         async with self._connection() as transaction:
             atomic = django_transaction.atomic()
-            # Tasks of their own: where the caller is cancelled, the thread begins and ends the transaction.
-            begun = asyncio.create_task(run_in_thread(atomic.__enter__, pool=DATABASE))
+            # Separate tasks: if the caller is cancelled, the transaction is still begun and ended.
+            begin = asyncio.create_task(run_in_thread(atomic.__enter__, pool=DATABASE))
             error: BaseException | None = None
             try:
-                await asyncio.shield(begun)
+                await asyncio.shield(begin)
                 yield transaction
             except BaseException as raised:
                 error = raised
                 raise
             finally:
-                if not begun.done():
-                    await asyncio.wait([begun])
-                if begun.exception() is None:
+                if not begin.done():
+                    await asyncio.wait([begin])
+                if begin.exception() is None:
                     end = run_in_thread(atomic.__exit__, error and type(error), error, None, pool=DATABASE)
                     await asyncio.shield(asyncio.create_task(end))
 
     async def run_with_orm(self, function: Callable[..., _T], *args: Any) -> _T:
-        """Return what a function returns that uses the ORM. Raises what it raises."""
+        """Call a function that uses the ORM; return its result."""
         return await run_in_thread(function, *args, pool=CONFIGURATION)
 
     async def close(self) -> None:
-        """Close the connection."""
         await run_in_thread(connections.close_all, pool=DATABASE)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[_Transaction]:
-        """Keep the connection from other requests. Raises WaitedTooLong."""
+        """Reserve the connection for one request. Raises QueueTimeout."""
         if _is_executing.get():
             yield _Transaction()
             return
-        await take_turn(self._turn)
+        await acquire(self._semaphore)
         try:
             yield _Transaction()
         finally:
-            self._turn.release()
+            self._semaphore.release()
 
 
 _is_executing = ContextVar("_is_executing", default=False)
-"""Whether this is called by a statement: by a test that has the API called while one is executed."""
+"""True if called during a statement: tests call the API from inside one."""
 
 
 class _Transaction:
     async def fetch_all(self, statement: str, params: Mapping[str, Any]) -> Sequence[Any]:
-        """Execute a statement; return its rows."""
         return await run_in_thread(_execute, statement, params, pool=DATABASE)
 
 

@@ -1,4 +1,4 @@
-"""Statements of an event loop on an asynchronous connection to PostgreSQL."""
+"""The database interface on asynchronous connections to PostgreSQL."""
 
 from __future__ import annotations
 
@@ -15,37 +15,43 @@ from psycopg.pq import TransactionStatus
 from psycopg.types.string import TextLoader
 from psycopg.waiting import READY_R, READY_W, WAIT_W, Ready
 
-from ags.database.django_connections import ANSWER_LIMIT, NOT_READY, READ_ONLY, is_lost, with_limits
-from ags.database.engine.base import pause
-from ags.database.threads import CONFIGURATION, WaitedTooLong, run_in_thread, take_turn
+from ags.database.django_connections import (
+    NOT_READY_SQLSTATES,
+    READ_ONLY_QUERY,
+    RESPONSE_TIMEOUT,
+    is_connection_lost,
+    with_timeouts,
+)
+from ags.database.engine.base import circuit_breaker
+from ags.database.threads import CONFIGURATION, QueueTimeout, acquire, run_in_thread
 
 PROBE_INTERVAL = 0.2
-"""Seconds between two attempts to connect to a PostgreSQL that is not available."""
+"""Seconds between two attempts to reconnect during an outage."""
 
 CHECK_INTERVAL = 1.0
-"""Seconds between two looks whether a connection that is only read from leads to an old primary."""
+"""Seconds between two checks whether a connection for READS still leads to the primary."""
 
 PLAN_INTERVAL = 1.0
-"""Seconds after which the statements of a connection are planned anew.
+"""Seconds after which the cached plans of a connection are discarded.
 
-PostgreSQL keeps the plan of a prepared statement until a table has new statistics. One that was made while a
-table was empty would read the whole table for up to a minute after it has grown (`autovacuum_naptime`).
+PostgreSQL caches the plan of a prepared statement until a table has new statistics. A plan for an empty table
+would scan the whole table for up to a minute after the table has grown (`autovacuum_naptime`).
 """
 
 READS, INSERTS, UPDATES = "reads", "inserts", "updates"
-"""Kinds of statements. Those of one kind wait for each other.
+"""Kinds of statements. Statements of one kind run one after another.
 
-UPDATES wait for rows that others have locked; INSERTS only for one that is being inserted, with the same key.
+UPDATES may wait for row locks; INSERTS wait only for a concurrent insert of the same key.
 """
 
-LANE_LIMITS = {"lock_timeout": 500, "idle_in_transaction_session_timeout": 5000}
-"""Milliseconds. A statement of several requests waits for a row for a shorter time than that of one.
+LANE_TIMEOUTS = {"lock_timeout": 500, "idle_in_transaction_session_timeout": 5000}
+"""Milliseconds. Shorter than TIMEOUTS because a batch delays several requests.
 
-A process that is stopped within a transaction holds the rows of several requests.
+The second one releases the locks of a process that is suspended within a transaction.
 """
 
-GRACE = 0.01
-"""Seconds for which an answer is waited for once more than the limit: the event loop may have been busy."""
+TIMEOUT_GRACE = 0.01
+"""Seconds to wait after RESPONSE_TIMEOUT: if the event loop was busy, the response may already be there."""
 
 log = logging.getLogger("ags.database")
 
@@ -53,14 +59,14 @@ _T = TypeVar("_T")
 
 
 class Connection(psycopg.AsyncConnection[Any]):
-    """Waits for PostgreSQL for at most `ANSWER_LIMIT`, and sees at once when it closes the connection.
+    """Waits for a response for at most RESPONSE_TIMEOUT, and detects immediately that PostgreSQL closes it.
 
-    psycopg would register the socket with the event loop for each statement. This registers it once, so that
-    an idle connection is watched, too.
+    psycopg registers the socket with the event loop for each statement. This class registers it once, so that
+    the event loop also watches an idle connection.
     """
 
     def watch(self) -> None:
-        """Begin to watch the socket."""
+        """Register the socket with the running event loop. Call this once, after connecting."""
         self.loop = asyncio.get_running_loop()
         self.socket = self.fileno()
         for name in ("json", "jsonb"):  # as with Django
@@ -68,50 +74,48 @@ class Connection(psycopg.AsyncConnection[Any]):
         self.statements = self.cursor()  # copies the adapters
         self.is_usable = True
         self.ready: asyncio.Future[Ready] | None = None
-        self.loop.add_reader(self.socket, self._note, READY_R)
+        self.loop.add_reader(self.socket, self._on_ready, READY_R)
 
     async def close(self) -> None:
-        """Close the connection."""
         self._unwatch()
         await super().close()
 
     async def wait(self, gen: Any, interval: float = 0.0, timeout: float | None = None) -> Any:
-        """Run an operation of the connection. Raises psycopg.OperationalError when it takes too long."""
-        self.limit = self.loop.call_later(ANSWER_LIMIT, self._expire)
+        """Run an operation of the connection. Raises psycopg.OperationalError after RESPONSE_TIMEOUT."""
+        self.timer = self.loop.call_later(RESPONSE_TIMEOUT, self._start_grace)
         try:
             wanted = next(gen)
             while True:
                 self.ready = self.loop.create_future()
                 if wanted & WAIT_W:
-                    self.loop.add_writer(self.socket, self._note, READY_W)
+                    self.loop.add_writer(self.socket, self._on_ready, READY_W)
                 wanted = gen.send(await self.ready)
         except StopIteration as end:
             return end.value
         except BaseException:
-            if self.closed:  # the number of its socket may soon be that of another one
+            if self.closed:  # another socket may soon reuse the file descriptor
                 self._unwatch()
             raise
         finally:
             self.ready = None
-            self.limit.cancel()
+            self.timer.cancel()
 
-    def _note(self, ready: Ready) -> None:
+    def _on_ready(self, ready: Ready) -> None:
         if ready == READY_W:
             self.loop.remove_writer(self.socket)
-        if self.ready is None:  # between operations, PostgreSQL closes the connection, or is about to
+        if self.ready is None:  # idle: PostgreSQL has closed the connection or is about to
             self._unwatch()
         elif not self.ready.done():
             self.ready.set_result(ready)
 
-    def _expire(self) -> None:
-        # Where the loop was busy, the answer may be here already: it is read before this timer ends.
-        self.limit = self.loop.call_later(GRACE, self._give_up)
+    def _start_grace(self) -> None:
+        self.timer = self.loop.call_later(TIMEOUT_GRACE, self._expire)
 
-    def _give_up(self) -> None:
-        if self.ready is None or self.ready.done():  # something has just arrived
-            self._expire()
+    def _expire(self) -> None:
+        if self.ready is None or self.ready.done():  # data has just arrived
+            self._start_grace()
         else:
-            self.ready.set_exception(psycopg.OperationalError("PostgreSQL has not answered in time"))
+            self.ready.set_exception(psycopg.OperationalError("PostgreSQL did not respond in time"))
 
     def _unwatch(self) -> None:
         if self.is_usable:
@@ -121,7 +125,7 @@ class Connection(psycopg.AsyncConnection[Any]):
 
 
 class PostgreSQL:
-    """A lane for each kind of statements. Transactions are of the kind UPDATES."""
+    """One lane (connection) for each kind of statement. Transactions use the lane for UPDATES."""
 
     max_batch_size = 32
 
@@ -132,19 +136,19 @@ class PostgreSQL:
             INSERTS: Lane(self._outage),
             UPDATES: Lane(self._outage),
         }
-        self._orm_turn = asyncio.Semaphore()
+        self._orm_semaphore = asyncio.Semaphore()
 
     @property
     def is_available(self) -> bool:
-        """Whether PostgreSQL was available to the last statements, or has been since."""
-        return self._outage.is_over
+        """False during an outage."""
+        return not self._outage.is_active
 
     async def fetch_all(
         self, statement: str, params: Mapping[str, Any], kind: str = UPDATES
     ) -> Sequence[Any]:
         """Execute a statement; return its rows. Raises Django's database errors.
 
-        Once it has begun, it goes on where the caller is cancelled.
+        A statement that has started is completed even if the caller is cancelled.
         """
         return await self._lanes[kind].fetch_all(statement, params)
 
@@ -153,59 +157,57 @@ class PostgreSQL:
         return self._lanes[UPDATES].transaction()
 
     async def run_with_orm(self, function: Callable[..., _T], *args: Any) -> _T:
-        """Return what a function returns that uses the ORM. Raises what it raises.
+        """Call a function that uses the ORM in a thread; return its result. Raises its errors.
 
-        Raises OperationalError at once while PostgreSQL is not available. One function runs at a time: those
-        that wait when an outage begins are refused as well.
+        Raises OperationalError immediately during an outage. Functions run one after another; those that are
+        waiting when an outage begins fail, too.
         """
-        await take_turn(self._orm_turn)
+        await acquire(self._orm_semaphore)
         try:
-            with _django_errors():
-                self._outage.refuse()
+            with _translate_errors():
+                self._outage.raise_if_active()
             return await run_in_thread(function, *args, pool=CONFIGURATION)
         except (utils.OperationalError, utils.InterfaceError) as error:
             cause = error.__cause__
-            if isinstance(cause, psycopg.Error) and cause.sqlstate is None:  # PostgreSQL has not answered
+            if isinstance(cause, psycopg.Error) and cause.sqlstate is None:  # no response from PostgreSQL
                 self._outage.begin(cause)
             raise
         finally:
-            self._orm_turn.release()
+            self._orm_semaphore.release()
 
     async def close(self) -> None:
-        """Close the connections."""
         for lane in self._lanes.values():
             await lane.close()
         await self._outage.close()
 
 
 class Outage:
-    """While PostgreSQL is not available, statements fail at once, and one task tries to connect."""
+    """The outage state: during an outage, statements fail immediately, and one task tries to reconnect."""
 
     def __init__(self) -> None:
         self.lanes: list[Lane] = []
         self._error: psycopg.Error | None = None
-        self._probing: asyncio.Task[None] | None = None
+        self._probe_task: asyncio.Task[None] | None = None
         self._connection: Connection | None = None
 
     @property
-    def is_over(self) -> bool:
-        """Whether PostgreSQL was available to the last statement, or has been since."""
-        return self._error is None
+    def is_active(self) -> bool:
+        return self._error is not None
 
     def begin(self, error: psycopg.Error) -> None:
-        """Fail statements from now on, until PostgreSQL is available."""
+        """Fail all statements until PostgreSQL is available again."""
         if self._error is None:
             self._error = error
-            self._probing = asyncio.create_task(self._probe())
+            self._probe_task = asyncio.create_task(self._probe())
 
-    def refuse(self) -> None:
-        """Raise psycopg's error while PostgreSQL is not available."""
+    def raise_if_active(self) -> None:
+        """Raise the error that caused the outage, if there is one."""
         if self._error is not None:
             raise self._error.with_traceback(None)
 
     async def connect(self) -> Connection:
-        """Connect to PostgreSQL. Raises psycopg's errors, at once while it is not available."""
-        self.refuse()
+        """Connect to PostgreSQL. Raises psycopg's errors, immediately during an outage."""
+        self.raise_if_active()
         pg, self._connection = self._connection, None
         if pg is not None and pg.is_usable:
             return pg
@@ -216,23 +218,23 @@ class Outage:
             raise
 
     async def close(self) -> None:
-        """Stop trying."""
-        probing, self._probing = self._probing, None
-        if probing is not None:
-            probing.cancel()
-            await asyncio.wait([probing])  # it may be connecting
+        """Stop reconnecting."""
+        task, self._probe_task = self._probe_task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])  # it may be connecting
         if self._connection is not None:
             await self._connection.close()
 
     async def _probe(self) -> None:
         for lane in self.lanes:
-            await lane.drop_idle()
+            await lane.close_if_idle()
         while self._error is not None:
             try:
                 pg = await _connect()
                 if not await _is_read_only(pg):
                     self._connection, self._error = pg, None
-                    pause.end()
+                    circuit_breaker.close()
                     return
                 await pg.close()
             except psycopg.Error:
@@ -243,10 +245,10 @@ class Outage:
 
 
 class Lane:
-    """One connection, which is opened for the first statement and replaced when it is lost.
+    """One connection, opened for the first statement and replaced when it is lost.
 
-    After a failover, a connection may lead to the old primary. A statement that writes shows it; where a lane
-    `only_reads`, it is asked once in `CHECK_INTERVAL`.
+    After a failover, it may lead to the old primary. Statements that write then fail; a lane with
+    `only_reads` checks its connection every CHECK_INTERVAL.
     """
 
     def __init__(self, outage: Outage, *, only_reads: bool = False) -> None:
@@ -255,105 +257,105 @@ class Lane:
         self._checked_at = 0.0
         self._planned_at = 0.0
         self._connection: Connection | None = None
-        self._turn = asyncio.Semaphore()
+        self._semaphore = asyncio.Semaphore()
         self._is_closed = False
         outage.lanes.append(self)
 
     async def fetch_all(self, statement: str, params: Mapping[str, Any]) -> Sequence[Any]:
-        """Execute a statement, one at a time; return its rows. Raises Django's database errors.
+        """Execute a statement; return its rows. Raises Django's database errors.
 
-        On a connection that has become read-only, the statement has done nothing: it is executed once more,
-        on a new connection. A statement that has begun goes on where the caller is cancelled.
+        If the connection has become read-only, the statement is retried once on a new connection: it had no
+        effect. A statement that has started is completed even if the caller is cancelled.
         """
-        await take_turn(self._turn)
+        await acquire(self._semaphore)
         return await asyncio.shield(asyncio.create_task(self._fetch_all(statement, params)))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
-        """Open a transaction: committed at the end of the block, rolled back where that raises.
+        """Open a transaction: committed at the end of the block, rolled back on an exception.
 
         Raises Django's database errors.
         """
-        await take_turn(self._turn)
+        await acquire(self._semaphore)
         try:
-            with _django_errors():
-                pg = await self._connected()
+            with _translate_errors():
+                pg = await self._get_connection()
                 await self.execute(pg, "BEGIN")
             try:
                 yield Transaction(self, pg)
             except BaseException:
                 await self._roll_back(pg)
                 raise
-            with _django_errors():
+            with _translate_errors():
                 await self.execute(pg, "COMMIT")
                 if pg.statements.statusmessage != "COMMIT":  # a statement had failed
                     raise psycopg.errors.InFailedSqlTransaction("the transaction was rolled back")
         finally:
-            self._turn.release()
+            self._semaphore.release()
 
-    async def drop_idle(self) -> None:
-        """Close the connection if no statement uses it: that of the prober takes its place."""
-        if not self._turn.locked():
-            await self._drop()
+    async def close_if_idle(self) -> None:
+        """Close the connection if no statement uses it; the connection of `Outage` replaces it."""
+        if not self._semaphore.locked():
+            await self._close_connection()
 
     async def close(self) -> None:
-        """Close the connection, after the statement that is executed."""
+        """Close the connection after the current statement."""
         if self._is_closed:
             return
         self._is_closed = True
-        with suppress(WaitedTooLong):
-            await take_turn(self._turn)  # and keep it
-        await self._drop()
+        with suppress(QueueTimeout):
+            await acquire(self._semaphore)  # never released
+        await self._close_connection()
 
     async def execute(
         self, pg: Connection, statement: str, params: Mapping[str, Any] | None = None
     ) -> Sequence[Any]:
-        """Execute a statement on the connection that the caller has."""
+        """Execute a statement on a connection that the caller has acquired. Raises psycopg's errors."""
         try:
-            if not pg.is_usable:  # since the statement before
-                await self._drop()
+            if not pg.is_usable:  # closed after the previous statement
+                await self._close_connection()
                 raise psycopg.OperationalError("PostgreSQL has closed the connection")
             await pg.statements.execute(statement, params, prepare=True)
             result = pg.statements.pgresult
             return await pg.statements.fetchall() if result is not None and result.nfields else []
         except BaseException as error:
             is_active = pg.info.transaction_status == TransactionStatus.ACTIVE
-            if isinstance(error, psycopg.Error) and is_active:  # no answer came, not even an error
+            if isinstance(error, psycopg.Error) and is_active:  # no response, not even an error
                 self.outage.begin(error)
-            if is_active or pg.closed or is_lost(getattr(error, "sqlstate", None)):
-                await self._drop()
+            if is_active or pg.closed or is_connection_lost(getattr(error, "sqlstate", None)):
+                await self._close_connection()
             raise
 
     async def _fetch_all(self, statement: str, params: Mapping[str, Any]) -> Sequence[Any]:
         try:
             try:
-                return await self.execute(await self._connected(), statement, params)
+                return await self.execute(await self._get_connection(), statement, params)
             except psycopg.errors.ReadOnlySqlTransaction:
                 pass
             try:
-                return await self.execute(await self._connected(), statement, params)
+                return await self.execute(await self._get_connection(), statement, params)
             except psycopg.errors.ReadOnlySqlTransaction as error:
                 self.outage.begin(error)
                 raise
         except psycopg.Error as error:
-            raise _as_django(error) from error
+            raise _to_django_error(error) from error
         finally:
-            self._turn.release()
+            self._semaphore.release()
 
     async def _roll_back(self, pg: Connection) -> None:
         try:
             if not pg.closed:
                 await self.execute(pg, "ROLLBACK")
         except psycopg.Error:
-            await self._drop()
+            await self._close_connection()
 
-    async def _connected(self) -> Connection:
-        if not self.outage.is_over or (
+    async def _get_connection(self) -> Connection:
+        if self.outage.is_active or (
             self._connection is not None and not await self._is_current(self._connection)
         ):
-            await self._drop()
+            await self._close_connection()
         if self._is_closed:
-            raise psycopg.OperationalError("the process ends")
+            raise psycopg.OperationalError("the process is stopping")
         if self._connection is None:
             self._connection = await self.outage.connect()
         pg = self._connection
@@ -364,28 +366,26 @@ class Lane:
         return pg
 
     async def _is_current(self, pg: Connection) -> bool:
-        """Whether the connection can be used, and does not lead to an old primary."""
+        """Return False if the connection is closed or leads to an old primary."""
         now = pg.loop.time()
         if self._only_reads and pg.is_usable and now >= self._checked_at + CHECK_INTERVAL:
             self._checked_at = now
             return not await _is_read_only(pg)
         return pg.is_usable
 
-    async def _drop(self) -> None:
+    async def _close_connection(self) -> None:
         if self._connection is not None:
             pg, self._connection = self._connection, None
             await pg.close()
 
 
 class Transaction:
-    """A transaction that a lane has opened."""
-
     def __init__(self, lane: Lane, pg: Connection) -> None:
         self._lane, self._pg = lane, pg
 
     async def fetch_all(self, statement: str, params: Mapping[str, Any]) -> Sequence[Any]:
         """Execute a statement; return its rows. Raises Django's database errors."""
-        with _django_errors():
+        with _translate_errors():
             try:
                 return await self._lane.execute(self._pg, statement, params)
             except psycopg.errors.ReadOnlySqlTransaction as error:
@@ -394,7 +394,7 @@ class Transaction:
 
 
 async def _connect() -> Connection:
-    params = with_limits(connection.get_connection_params(), **LANE_LIMITS)
+    params = with_timeouts(connection.get_connection_params(), **LANE_TIMEOUTS)
     for django_only in ("cursor_factory", "context"):
         params.pop(django_only, None)
     pg = await Connection.connect(autocommit=True, **params)
@@ -411,7 +411,7 @@ async def _connect() -> Connection:
 
 async def _is_read_only(pg: Connection) -> bool:
     try:
-        row = await (await pg.execute(READ_ONLY)).fetchone()
+        row = await (await pg.execute(READ_ONLY_QUERY)).fetchone()
     except BaseException:
         await pg.close()
         raise
@@ -419,19 +419,16 @@ async def _is_read_only(pg: Connection) -> bool:
 
 
 @contextmanager
-def _django_errors() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        raise _as_django(error) from error
+        raise _to_django_error(error) from error
 
 
-def _as_django(error: psycopg.Error) -> utils.Error:
-    """Return Django's error of the same name (PEP 249).
-
-    A database that cannot be worked with yet is not available, whatever PEP 249 calls it.
-    """
-    if is_lost(error.sqlstate) or error.sqlstate in NOT_READY:
+def _to_django_error(error: psycopg.Error) -> utils.Error:
+    """Return Django's error of the same name (PEP 249); OperationalError if the database is not ready."""
+    if is_connection_lost(error.sqlstate) or error.sqlstate in NOT_READY_SQLSTATES:
         return utils.OperationalError(*error.args)
     kinds = (getattr(utils, kind.__name__, None) for kind in type(error).__mro__)
     kind: type[utils.Error] = next(kind for kind in kinds if kind is not None)

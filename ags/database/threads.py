@@ -1,4 +1,4 @@
-"""Calls that block, away from the event loop: the ORM, upstreams, and pages of staff."""
+"""Thread pools for blocking calls: the ORM, upstreams and staff pages."""
 
 from __future__ import annotations
 
@@ -11,76 +11,76 @@ from typing import Any, TypeVar
 from asgiref.sync import sync_to_async
 from django.db import OperationalError
 
-from ags.database.django_connections import drop_dead_connection
+from ags.database.django_connections import close_broken_connection
 
-WAIT_LIMIT = 4.0
-"""Seconds for which a request waits for its turn, of a thread or of a statement."""
+QUEUE_TIMEOUT = 4.0
+"""Seconds for which a request waits for a thread or for the previous statements."""
 
 VERIFICATION, STAFF, CONFIGURATION, DATABASE = "verification", "staff", "configuration", "database"
-"""The pools of threads. The last two have one thread each, with a connection to the database.
+"""Names of the thread pools. The last two have one thread each, with a database connection.
 
-CONFIGURATION: what the ORM reads and stores for the process itself. DATABASE: statements of requests, on
+CONFIGURATION: reads and writes of the process itself with the ORM. DATABASE: statements of requests on
 SQLite.
 """
 
 STAFF_THREADS = 3
-"""Requests for pages of staff that a process answers at once."""
+"""Requests for staff pages that a process handles concurrently."""
 
 _T = TypeVar("_T")
 
 
-class WaitedTooLong(OperationalError):
-    """Raised when a request has waited for its turn too long: its client has given up, or soon will."""
+class QueueTimeout(OperationalError):
+    """A request has waited in a queue for QUEUE_TIMEOUT; its client has probably timed out."""
 
 
-_opened: dict[asyncio.AbstractEventLoop, dict[str, ThreadPoolExecutor]] = {}
-"""The pools of each event loop, by their names. Each thread keeps its connection to the database."""
+_pools: dict[asyncio.AbstractEventLoop, dict[str, ThreadPoolExecutor]] = {}
+"""The pools of each event loop by name. Each thread has a persistent database connection."""
 
 
 def open_threads(verification: int) -> None:
-    """Give the running event loop threads of its own, so many for strategies that block."""
+    """Create the thread pools of the running event loop. `verification`: threads for blocking strategies."""
     sizes = {VERIFICATION: verification, STAFF: STAFF_THREADS, CONFIGURATION: 1, DATABASE: 1}
     pools = {name: ThreadPoolExecutor(size, name) for name, size in sizes.items()}
-    _opened[asyncio.get_running_loop()] = pools
+    _pools[asyncio.get_running_loop()] = pools
 
 
 def close_threads() -> None:
-    """Have the threads end when they have done what they are doing."""
-    for pool in _opened.pop(asyncio.get_running_loop(), {}).values():
+    """Stop the threads after their current calls."""
+    for pool in _pools.pop(asyncio.get_running_loop(), {}).values():
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-async def take_turn(turn: asyncio.Semaphore) -> None:
-    """Acquire a semaphore. Raises `WaitedTooLong`."""
-    if not turn.locked():  # a time limit would take longer than this
-        await turn.acquire()
+async def acquire(semaphore: asyncio.Semaphore) -> None:
+    """Acquire a semaphore. Raises QueueTimeout."""
+    if not semaphore.locked():  # avoids the cost of asyncio.timeout
+        await semaphore.acquire()
         return
     try:
-        async with asyncio.timeout(WAIT_LIMIT):
-            await turn.acquire()
+        async with asyncio.timeout(QUEUE_TIMEOUT):
+            await semaphore.acquire()
     except TimeoutError:
-        raise WaitedTooLong from None
+        raise QueueTimeout from None
 
 
 async def run_in_thread(function: Callable[..., _T], *args: Any, pool: str) -> _T:
-    """Return what a function returns that blocks. Raises what it raises, and `WaitedTooLong`.
+    """Call a blocking function in a thread; return its result. Raises its errors, and QueueTimeout.
 
-    In an event loop without threads of its own, as that of Django's test client, it is called in the thread
-    that called `async_to_sync`: there it sees the transaction of the caller.
+    In an event loop without pools (Django's test client), it runs in the thread that called `async_to_sync`,
+    so that it sees the caller's transaction.
     """
     loop = asyncio.get_running_loop()
-    pools = _opened.get(loop)
+    pools = _pools.get(loop)
     if pools is None:
         return await sync_to_async(_call, thread_sensitive=True)(function, *args)
-    return await loop.run_in_executor(pools[pool], _call_in_time, time.monotonic(), function, *args)
+    return await loop.run_in_executor(pools[pool], _call_unless_expired, time.monotonic(), function, *args)
 
 
-def _call_in_time(submitted_at: float, function: Callable[..., _T], *args: Any) -> _T:
-    if time.monotonic() - submitted_at > WAIT_LIMIT:
-        raise WaitedTooLong
+def _call_unless_expired(submitted_at: float, function: Callable[..., _T], *args: Any) -> _T:
+    if time.monotonic() - submitted_at > QUEUE_TIMEOUT:
+        raise QueueTimeout
     return _call(function, *args)
 
 
 def _call(function: Callable[..., _T], *args: Any) -> _T:
-    drop_dead_connection()
+    close_broken_connection()
     return function(*args)

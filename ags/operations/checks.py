@@ -10,7 +10,7 @@ from django.db import connection
 from django.db.utils import DatabaseError
 
 from ags import env
-from ags.database.django_connections import ANSWER_LIMIT
+from ags.database.django_connections import RESPONSE_TIMEOUT
 from ags.operations import pooler
 
 SERVED_PATHS = {
@@ -27,7 +27,7 @@ def check_environment(**kwargs: Any) -> list[CheckMessage]:
     """Warn of environment variables that are mistyped or no longer used, without their values."""
     return [
         Warning(f"{name} is set, but AGS has no such setting.", hint=hint, id="operations.W005")
-        for name, hint in env.unknown()
+        for name, hint in env.find_unknown_variables()
     ]
 
 
@@ -97,7 +97,7 @@ def check_limits(**kwargs: Any) -> list[CheckMessage]:
     problems = []
     if missing:
         problems.append(
-            f"has no {' and no '.join(missing)} below {ANSWER_LIMIT} s: "
+            f"has no {' and no '.join(missing)} below {RESPONSE_TIMEOUT} s: "
             "a blocked statement continues after its request has been answered."
         )
     if time_zone != connection.timezone_name:

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import connection
 from psycopg.pq import ExecStatus
 
-from ags.database.django_connections import ANSWER_LIMIT, LIMITS, with_limits
+from ags.database.django_connections import RESPONSE_TIMEOUT, TIMEOUTS, with_timeouts
 
 ATTEMPTS = 3
 """How often a pooler is tested, because its answers can differ."""
@@ -56,16 +56,16 @@ def loses_prepared_statements() -> bool:
 def role_defaults() -> tuple[list[str], str]:
     """Return the limits that a new connection lacks, and its time zone. Raises psycopg's errors.
 
-    Limits of `ANSWER_LIMIT` and above count as missing: the statement outlives its request.
+    Limits of `RESPONSE_TIMEOUT` and above count as missing: the statement outlives its request.
     """
     with _connect() as pg:
         limits, time_zone = _limits(pg), pg.info.parameter_status("TimeZone") or ""
-    return [name for name in LIMITS if not 0 < limits[name][0] < ANSWER_LIMIT * 1000], time_zone
+    return [name for name in TIMEOUTS if not 0 < limits[name][0] < RESPONSE_TIMEOUT * 1000], time_zone
 
 
 @contextmanager
 def _connect() -> Iterator[psycopg.Connection[Any]]:
-    parameters = with_limits(connection.get_connection_params()) | {"prepare_threshold": None}
+    parameters = with_timeouts(connection.get_connection_params()) | {"prepare_threshold": None}
     with closing(psycopg.connect(**parameters, autocommit=True)) as pg:
         yield pg
 
@@ -73,7 +73,7 @@ def _connect() -> Iterator[psycopg.Connection[Any]]:
 def _limits(pg: psycopg.Connection[Any]) -> dict[str, tuple[int, str]]:
     """Return milliseconds and source of each limit; the source of a startup option is `client`."""
     query = "SELECT name, setting::integer, source FROM pg_settings WHERE name = ANY(%s)"
-    return {name: (value, source) for name, value, source in pg.execute(query, [list(LIMITS)])}
+    return {name: (value, source) for name, value, source in pg.execute(query, [list(TIMEOUTS)])}
 
 
 def _is_pooled(first: psycopg.Connection[Any], second: psycopg.Connection[Any]) -> bool:

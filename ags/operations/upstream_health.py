@@ -10,7 +10,7 @@ from typing import Any
 from django.db import connection
 from django.db.utils import Error
 
-from ags.database import run_with_orm, serving_loop
+from ags.database import get_serving_loop, run_with_orm
 from ags.database.batching import Batcher
 from providers.upstream import Document
 from tenants.services.upstream_health import record_fetches
@@ -25,7 +25,7 @@ def store(document: Document[Any], **_: Any) -> None:
     requests, the loop stores the result through its connection for the ORM.
     """
     has_connection = connection.connection is not None
-    loop = serving_loop()
+    loop = get_serving_loop()
     if loop is not None and not has_connection:
         asyncio.run_coroutine_threadsafe(_store_in_loop(document), loop)
         return

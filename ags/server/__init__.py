@@ -1,1 +1,1 @@
-"""The server of `manage.py serve`: processes, connections, and the log."""
+"""The HTTP server of `manage.py serve`."""

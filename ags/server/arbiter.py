@@ -1,4 +1,4 @@
-"""The parent of the workers: gunicorn's, which stops in two steps."""
+"""The parent process: gunicorn's arbiter with a drain period before it stops."""
 
 from __future__ import annotations
 
@@ -12,33 +12,29 @@ import gunicorn.glogging
 from django.conf import settings
 
 from ags.server import worker
-from ags.server.logs import JSONLines, ReadableLines
+from ags.server.logs import JSONFormatter, TextFormatter
 
 
-class Log(gunicorn.glogging.Logger):
-    """The log of the parent, in the project's lines; that of the workers is Django's."""
+class Logger(gunicorn.glogging.Logger):
+    """The log of the parent process, in the format of AGS. Workers log with Django's settings."""
 
     def setup(self, cfg: Any) -> None:
-        """Replace gunicorn's own form."""
         super().setup(cfg)
         for handler in self.error_log.handlers:
-            handler.setFormatter(ReadableLines() if sys.stderr.isatty() else JSONLines())
+            handler.setFormatter(TextFormatter() if sys.stderr.isatty() else JSONFormatter())
 
 
 class Arbiter(gunicorn.arbiter.Arbiter):
-    """Starts workers, and stops them once nobody sends requests here any more."""
-
     def handle_term(self) -> None:
-        """Serve on for a while, not ready, so that balancers look elsewhere. Then stop."""
-        worker.stopping[0] = 1
-        ends = time.monotonic() + settings.AGS_DRAIN_SECONDS
-        while self.WORKERS and (left := ends - time.monotonic()) > 0:
-            if {signal.SIGINT, signal.SIGQUIT} & set(self.wait_for_signals(left)):
+        """Stop after AGS_DRAIN_SECONDS; /readyz fails until then, so that load balancers send no requests."""
+        worker.stop_flag[0] = 1
+        deadline = time.monotonic() + settings.AGS_DRAIN_SECONDS
+        while self.WORKERS and (remaining := deadline - time.monotonic()) > 0:
+            if {signal.SIGINT, signal.SIGQUIT} & set(self.wait_for_signals(remaining)):
                 self.handle_quit()
             self.reap_workers()
         super().handle_term()
 
     def stop(self, graceful: bool = True) -> None:
-        """Stop the workers."""
-        worker.stopping[0] = 1
+        worker.stop_flag[0] = 1
         super().stop(graceful)

@@ -1,7 +1,4 @@
-"""A client connection: HTTP/1.1 (RFC 9112) on one side, ASGI on the other.
-
-A request is handed to the application when the whole of it has arrived.
-"""
+"""A client connection: HTTP/1.1 (RFC 9112) to ASGI. The application is called with complete requests."""
 
 from __future__ import annotations
 
@@ -16,37 +13,37 @@ from typing import TYPE_CHECKING, Any
 
 import httptools
 
-from ags.server.exchange import HEAD_LIMIT, Exchange, Refused
+from ags.server.exchange import HEAD_LIMIT, Exchange, RequestRejected
 
 if TYPE_CHECKING:
     from ags.server.worker import Worker
 
-REQUEST_LIMIT = 10.0
-"""Seconds from the first byte of a request to its last, and for a client to take what is sent to it."""
+REQUEST_TIMEOUT = 10.0
+"""Seconds from the first byte of a request to its last, and for the client to receive the response."""
 
-KEEP_ALIVE = 75.0
-"""Seconds for which a connection is kept without a request."""
+KEEP_ALIVE_TIMEOUT = 75.0
+"""Seconds for which an idle connection stays open."""
 
-LINGER = 1.0
-"""Seconds in which a client may finish sending after the last response of a connection.
+LINGER_TIMEOUT = 1.0
+"""Seconds for which the client may still send after the last response.
 
-Closing at once would reset the connection, and the client would lose the response.
+Closing the connection immediately would reset it, and the client would lose the response.
 """
 
 PIPELINE_LIMIT = 12
-"""Requests of one read that wait for those before them. After these, the connection ends."""
+"""Maximum number of pipelined requests. The connection is closed after the last of them."""
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-"""A client must be able to read it, expected or not (RFC 9110, section 15.2)."""
+"""Clients must accept it even without Expect (RFC 9110, section 15.2)."""
 
 RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER of a connection whose unsent data the system drops."""
+"""SO_LINGER value that discards unsent data and resets the connection."""
 
 log = logging.getLogger("ags.server")
 
 
 class Connection(asyncio.Protocol):
-    """A connection. Its requests are answered one after the other."""
+    """A client connection. Its requests are processed one after another."""
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
@@ -58,20 +55,19 @@ class Connection(asyncio.Protocol):
         self.unparsed = 0
         self.ignores_input = self.has_eof = self.has_served = self.is_lingering = False
 
-    # What the loop calls
+    # Called by the event loop
 
     def connection_made(self, transport: Any) -> None:
-        """Wait for a request."""
         self.transport = transport
-        transport.set_write_buffer_limits(high=0)  # `pause_writing` as soon as the client does not keep up
+        transport.set_write_buffer_limits(high=0)  # call `pause_writing` as soon as data is buffered
         self.server = _address(transport.get_extra_info("sockname"))
         self.client = _address(transport.get_extra_info("peername"))
         self.parser = httptools.HttpRequestParser(self)
-        self._expire_in(REQUEST_LIMIT)
+        self._expire_in(REQUEST_TIMEOUT)
         self.worker.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it, and stop what has not begun."""
+        """Cancel the current request and drop those that wait."""
         self.worker.remove(self)
         self.deadline = math.inf
         if self.task is not None:
@@ -81,115 +77,111 @@ class Connection(asyncio.Protocol):
             exchange.release()
 
     def data_received(self, data: bytes) -> None:
-        """Read requests. Those that are whole are answered."""
         self.unparsed += len(data)
         while data and not self.ignores_input:
             data = self._parse(data)
         if self.unparsed > HEAD_LIMIT and not self.ignores_input:
-            self.refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            self.reject(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         if len(self.exchanges) > 1:
             self.transport.pause_reading()
 
     def _parse(self, data: bytes) -> bytes:
-        """Feed the parser. Return what another one has to read."""
+        """Feed the parser. Return the data for another parser, after an upgrade request."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as head:
-            # The offer is ignored (RFC 9110, section 7.8), but this parser reads no body after it.
+            # The upgrade is ignored (RFC 9110, section 7.8), but this parser cannot read the body after it.
             self.parser = httptools.HttpRequestParser(self)
-            framing = self.reading.framing() if self.reading is not None else b""
+            framing = self.reading.framing_headers() if self.reading is not None else b""
             return b"POST / HTTP/1.1\r\n%b\r\n%b" % (framing, data[head.args[0] :])
         except httptools.HttpParserError as error:
             if not self.ignores_input:
-                refused = error.__context__
-                self.refuse(refused.args[0] if isinstance(refused, Refused) else HTTPStatus.BAD_REQUEST)
+                cause = error.__context__
+                self.reject(cause.args[0] if isinstance(cause, RequestRejected) else HTTPStatus.BAD_REQUEST)
         return b""
 
     def eof_received(self) -> bool:
-        """Answer what has arrived. A request that breaks off is refused.
+        """Finish complete requests; reject an incomplete one.
 
-        A client may have ended only its side, or have gone. If it has gone, its system resets the connection
-        when something is written; `expire` looks for that.
+        The client has closed either its sending side or the whole connection. In the second case, its system
+        resets the connection after a write; `expire` checks for the reset.
         """
         self.has_eof = True
         if self.is_lingering:
             return False
-        answering = self.exchanges[0] if self.exchanges else None
+        current = self.exchanges[0] if self.exchanges else None
         if self.reading is not None:
-            self.refuse(HTTPStatus.BAD_REQUEST)
-        elif answering is not None and answering.response_head is None and answering.version == "1.1":
+            self.reject(HTTPStatus.BAD_REQUEST)
+        elif current is not None and current.response_head is None and current.version == "1.1":
             self.transport.write(CONTINUE)
             self._expire_in(0)
         self.ignores_input = True
         return bool(self.exchanges)
 
     def pause_writing(self) -> None:
-        """Give the client its time to take what was written."""
+        """Start the timeout for the client to receive the response."""
         self.writable.clear()
-        self._expire_in(REQUEST_LIMIT)
+        self._expire_in(REQUEST_TIMEOUT)
 
     def resume_writing(self) -> None:
-        """Go on: the client has taken everything."""
+        """Continue: the client has received everything."""
         self.writable.set()
-        self._expire_in(math.inf if self.exchanges else REQUEST_LIMIT)
+        self._expire_in(math.inf if self.exchanges else REQUEST_TIMEOUT)
 
-    # What the parser calls
+    # Called by the parser
 
     def on_message_begin(self) -> None:
-        """Begin a request."""
-        if self.reading is not None:  # it goes on with another parser
+        if self.reading is not None:  # continued with another parser
             return
         if len(self.exchanges) == PIPELINE_LIMIT:
             self.exchanges[-1].keep_alive = False
             self.ignores_input = True
         if self.ignores_input:
-            raise Refused
+            raise RequestRejected
         self.reading = Exchange(self)
         if not self.exchanges:
-            self._expire_in(REQUEST_LIMIT)
+            self._expire_in(REQUEST_TIMEOUT)
 
     def on_url(self, url: bytes) -> None:
-        """Add to the request target."""
         if self.reading is not None and not self.reading.method:
             self.reading.add_target(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Add a header. A trailer is read, and has no effect."""
+        """Add a header; ignore trailers."""
         if self.reading is not None and not self.reading.method:
             self.reading.add_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Wait for the body."""
         if self.reading is not None and not self.reading.method:
             self.reading.end_head(self.parser)
             if not self.exchanges:
                 self._send_continue(self.reading)
 
     def on_body(self, body: bytes) -> None:
-        """Add to the body."""
         self.unparsed = 0
         if self.reading is not None:
             self.reading.add_body(body)
-            if not self.worker.make_room(self):
-                raise Refused(HTTPStatus.SERVICE_UNAVAILABLE)
+            if not self.worker.free_buffer_space(self):
+                raise RequestRejected(HTTPStatus.SERVICE_UNAVAILABLE)
 
     def on_message_complete(self) -> None:
-        """Queue a whole request."""
         self.unparsed = 0
         exchange = self.reading
-        if exchange is not None and not self.parser.should_upgrade():  # else another parser reads its body
+        if (
+            exchange is not None and not self.parser.should_upgrade()
+        ):  # after an upgrade, another parser reads the body
             self.reading = None
             self.ignores_input = not exchange.keep_alive
             self._queue(exchange)
 
     # Requests and responses
 
-    def refuse(self, status: HTTPStatus) -> None:
-        """Refuse the request that is being read, once those before it are answered, and read no further."""
+    def reject(self, status: HTTPStatus) -> None:
+        """Reject the request that is being read, after the responses to earlier requests. Stop reading."""
         exchange = self.reading or Exchange(self)
         exchange.keep_alive = False
         self._drop_reading()
-        exchange.refusal = status.value
+        exchange.error_status = status.value
         self._queue(exchange)
 
     def _drop_reading(self) -> None:
@@ -201,17 +193,16 @@ class Connection(asyncio.Protocol):
     def _queue(self, exchange: Exchange) -> None:
         self.exchanges.append(exchange)
         if self.task is None:
-            self.task = self.worker.loop.create_task(self._answer())
+            self.task = self.worker.loop.create_task(self._process_queue())
 
-    async def _answer(self) -> None:
-        """Answer requests as long as there are any; then wait for the next."""
+    async def _process_queue(self) -> None:
         while self.exchanges:
             self.deadline = math.inf
             exchange = self.exchanges[0]
             try:
                 await self.worker.application(exchange.scope(), exchange.receive, exchange.send)
             except Exception as error:
-                if not isinstance(error, ConnectionError):  # else the client has gone
+                if not isinstance(error, ConnectionError):  # the client has disconnected
                     log.error("the application failed", exc_info=error)
                 self.transport.abort()
             self.exchanges.popleft()
@@ -224,47 +215,47 @@ class Connection(asyncio.Protocol):
             self.has_served = True
         self.task = None
         if self.reading is not None:
-            self._expire_in(REQUEST_LIMIT)
+            self._expire_in(REQUEST_TIMEOUT)
             self._send_continue(self.reading)
         else:
-            self._expire_in(KEEP_ALIVE)
+            self._expire_in(KEEP_ALIVE_TIMEOUT)
         self.transport.resume_reading()
 
     def _send_continue(self, exchange: Exchange) -> None:
         if exchange.expects_continue and not exchange.body:
             self.transport.write(CONTINUE)
 
-    # The end
+    # Closing
 
     def expire(self) -> None:
-        """End the wait for the client."""
-        its = self.transport.get_extra_info("socket")
+        """Handle the expiry of `deadline`."""
+        client_socket = self.transport.get_extra_info("socket")
         if self.is_lingering or not self.writable.is_set():
-            its.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            client_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             self.transport.abort()
         elif self.exchanges:  # `eof_received` has written to it
             self.deadline = math.inf
-            if its.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            if client_socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 self.transport.abort()
         elif self.reading is not None and self.reading.method:
-            self.refuse(HTTPStatus.BAD_REQUEST)
+            self.reject(HTTPStatus.BAD_REQUEST)
         else:
             self.finish()
 
     def finish(self) -> None:
-        """Send no more. Drop what the client still sends, until it hangs up or `LINGER` is over."""
+        """Close the sending side. Discard input until the client closes the connection or LINGER_TIMEOUT."""
         if self.has_eof:
             self.transport.close()
             return
         self.is_lingering = True
         self._drop_reading()
-        self._expire_in(LINGER)
+        self._expire_in(LINGER_TIMEOUT)
         self.transport.resume_reading()
         self.transport.write_eof()
 
     @property
     def is_idle(self) -> bool:
-        """Whether it is kept without a request."""
+        """True for a connection that is kept alive without a request."""
         return self.reading is None and not self.exchanges and not self.is_lingering
 
     def _expire_in(self, seconds: float) -> None:
@@ -272,5 +263,5 @@ class Connection(asyncio.Protocol):
 
 
 def _address(name: Any) -> tuple[str, int | None]:
-    """Return an address as ASGI has it. A socket in the file system has a name only, or none."""
+    """Return an address in the form of ASGI: (host, port), or (path, None) for a Unix socket."""
     return name[:2] if isinstance(name, tuple) else (str(name or ""), None)

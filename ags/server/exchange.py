@@ -1,4 +1,4 @@
-"""A request and its response: what HTTP/1.1 (RFC 9112) demands of a head, and ASGI."""
+"""A request and its response: HTTP/1.1 heads (RFC 9112) and the ASGI interface."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ TARGET_LIMIT = 4094
 HEADER_LIMIT = 8190
 """Bytes of a header, name and value."""
 
-HEADERS_LIMIT = 100
+HEADER_COUNT_LIMIT = 100
 
 HEAD_LIMIT = 64 * 1024
-"""Bytes of all headers, and of what the parser may take without coming further."""
+"""Bytes of all headers, and of input that the parser accepts without completing an element."""
 
 ASGI = {"version": "3.0", "spec_version": "2.5"}
-FRAMING = {b"content-length", b"transfer-encoding"}
-SINGLE = FRAMING | {b"expect"}
-NO_BODY = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
+FRAMING_HEADERS = {b"content-length", b"transfer-encoding"}
+UNREPEATABLE_HEADERS = FRAMING_HEADERS | {b"expect"}
+BODILESS_STATUSES = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 STATUS_LINES = {status: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
-class Refused(Exception):
-    """Raised in what the parser calls, to stop it: the HTTPStatus of a request that is not read further."""
+class RequestRejected(Exception):
+    """Raised in callbacks of the parser to stop it. The argument is the HTTPStatus of the response."""
 
 
 @dataclass(slots=True, eq=False)
 class Exchange:
-    """A request and its response: `scope`, `receive` and `send` of ASGI.
+    """A request and its response, with `scope`, `receive` and `send` of ASGI.
 
-    As long as the head is not whole, `method` is empty and `target` is as it was sent; then it is path and
-    query, empty where there is no path. `refusal` is the status of what is not read further.
+    Until the head is complete, `method` is empty and `target` is the raw request target. After that, `target`
+    is path and query, or empty if there is no path. `error_status` is the status of a rejected request.
     """
 
     connection: Connection
@@ -48,70 +48,68 @@ class Exchange:
     target: bytes = b""
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     head_size: int = 0
-    refusal: int | None = None
+    error_status: int | None = None
     body: bytes | bytearray = field(default_factory=bytearray)
     body_limit: int = 0
     keep_alive: bool = False
     expects_continue: bool = False
     response_head: bytes | None = None
 
-    # What arrives
+    # Called while the request is read
 
     def add_target(self, part: bytes) -> None:
-        """Add to the request target. Raises Refused, as the next three do."""
+        """Append to the request target. Raises RequestRejected, as do the next three methods."""
         self.target += part
         if len(self.target) > TARGET_LIMIT:
-            raise Refused(HTTPStatus.REQUEST_URI_TOO_LONG)
+            raise RequestRejected(HTTPStatus.REQUEST_URI_TOO_LONG)
 
     def add_header(self, name: bytes, value: bytes) -> None:
-        """Add a header."""
         size = len(name) + len(value)
         self.head_size += size
-        if size > HEADER_LIMIT or self.head_size > HEAD_LIMIT or len(self.headers) == HEADERS_LIMIT:
-            raise Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        if size > HEADER_LIMIT or self.head_size > HEAD_LIMIT or len(self.headers) == HEADER_COUNT_LIMIT:
+            raise RequestRejected(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         self.headers.append((name.lower(), value.rstrip(b" \t")))
 
     def end_head(self, parser: Any) -> None:
-        """Decide how the body is read."""
+        """Check the head and prepare for the body."""
         self.method, self.version = parser.get_method().decode(), parser.get_http_version()
-        self.target = _in_origin_form(self.target)
+        self.target = _to_origin_form(self.target)
         self.keep_alive = parser.should_keep_alive()
         self.body_limit = self.connection.worker.application.body_limit(self.path)
         headers = dict(self.headers)
-        _refuse_unclear(self, headers)
+        _reject_ambiguous_head(self, headers)
         if int(headers.get(b"content-length", b"0")) > self.body_limit:
-            raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            raise RequestRejected(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         self.expects_continue = b"expect" in headers and self.version == "1.1"
 
     def add_body(self, part: bytes) -> None:
-        """Add to the body, which counts for what the process buffers."""
+        """Append to the body, and count it in the buffered bytes of the process."""
         self.body += part
         self.connection.worker.buffered += len(part)
         if len(self.body) > self.body_limit:
-            raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            raise RequestRejected(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 
-    def framing(self) -> bytes:
-        """Return the headers that say where the body ends."""
-        return b"".join(b"%b: %b\r\n" % header for header in self.headers if header[0] in FRAMING)
+    def framing_headers(self) -> bytes:
+        """Return the header lines that determine the length of the body."""
+        return b"".join(b"%b: %b\r\n" % header for header in self.headers if header[0] in FRAMING_HEADERS)
 
     def release(self) -> None:
-        """Buffer the body no longer."""
+        """Free the body."""
         self.connection.worker.buffered -= len(self.body)
         self.body = b""
 
-    # What the application sees
+    # Called by the application
 
     @property
     def path(self) -> str:
-        """The decoded path."""
         return unquote_to_bytes(self.target.partition(b"?")[0]).decode(errors="replace")
 
     def scope(self) -> dict[str, Any]:
-        """Return the connection scope of ASGI."""
+        """Return the ASGI connection scope."""
         raw_path, _, query = self.target.partition(b"?")
         extensions = self.connection.worker.extensions()
-        if self.refusal is not None:
-            extensions["ags.refusal"] = {"status": self.refusal}
+        if self.error_status is not None:
+            extensions["ags.refusal"] = {"status": self.error_status}
         return {
             "type": "http",
             "asgi": ASGI,
@@ -128,12 +126,12 @@ class Exchange:
         }
 
     async def receive(self) -> dict[str, Any]:
-        """Return the whole body."""
+        """Return the complete body."""
         self.body = bytes(self.body)
         return {"type": "http.request", "body": self.body, "more_body": False}
 
     async def send(self, message: dict[str, Any]) -> None:
-        """Send a part of the response. Returns when the client has taken it; raises ConnectionError."""
+        """Send a part of the response; return when the client has received it. Raises ConnectionError."""
         if message["type"] == "http.response.start":
             self.response_head = self._head(message)
             return
@@ -146,12 +144,12 @@ class Exchange:
         await self.connection.writable.wait()
 
     def _head(self, response: dict[str, Any]) -> bytes:
-        """Return the head. A body whose length is not given ends with the connection."""
+        """Return the encoded head. A body of unknown length ends with the connection."""
         status, headers = response["status"], dict(response["headers"])
         self.keep_alive = (
             self.keep_alive
             and not self.connection.worker.is_stopping
-            and (b"content-length" in headers or status in NO_BODY)
+            and (b"content-length" in headers or status in BODILESS_STATUSES)
             and headers.get(b"connection") != b"close"
         )
         lines = [b"%b: %b\r\n" % header for header in response["headers"] if header[0] != b"connection"]
@@ -159,27 +157,27 @@ class Exchange:
         return b"".join([STATUS_LINES[status], self.connection.worker.date, connection, *lines, b"\r\n"])
 
 
-def _refuse_unclear(exchange: Exchange, headers: dict[bytes, bytes]) -> None:
-    """Raise Refused for a head that leaves open what is requested, or where the request ends."""
-    single = [name for name, _ in exchange.headers if name in SINGLE]
+def _reject_ambiguous_head(exchange: Exchange, headers: dict[bytes, bytes]) -> None:
+    """Raise RequestRejected if the target or the length of the request is ambiguous or not supported."""
+    names = [name for name, _ in exchange.headers if name in UNREPEATABLE_HEADERS]
     coding = headers.get(b"transfer-encoding")
     if (
-        len(single) != len(set(single))
+        len(names) != len(set(names))
         or exchange.version not in {"1.0", "1.1"}
         or (exchange.version == "1.0" and coding is not None)
         or exchange.method == "CONNECT"
         or not exchange.target
         or (exchange.target == b"*" and exchange.method != "OPTIONS")
     ):
-        raise Refused(HTTPStatus.BAD_REQUEST)
+        raise RequestRejected(HTTPStatus.BAD_REQUEST)
     if coding is not None and coding.lower() != b"chunked":
-        raise Refused(HTTPStatus.NOT_IMPLEMENTED)
+        raise RequestRejected(HTTPStatus.NOT_IMPLEMENTED)
     if exchange.version == "1.1" and headers.get(b"expect", b"100-continue").lower() != b"100-continue":
-        raise Refused(HTTPStatus.EXPECTATION_FAILED)
+        raise RequestRejected(HTTPStatus.EXPECTATION_FAILED)
 
 
-def _in_origin_form(target: bytes) -> bytes:
-    """Return path and query of a request target (RFC 9112, section 3.2), nothing where it has none."""
+def _to_origin_form(target: bytes) -> bytes:
+    """Return path and query of a request target (RFC 9112, section 3.2); empty if it is invalid."""
     if target.startswith(b"/") or target == b"*":
         return target.partition(b"#")[0]
     try:

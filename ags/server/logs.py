@@ -1,4 +1,4 @@
-"""Log lines: JSON for a collector, text for a person at a terminal."""
+"""Log formatters: JSON for log collectors, text for terminals."""
 
 from __future__ import annotations
 
@@ -11,89 +11,86 @@ from functools import lru_cache
 from math import modf
 from typing import Any
 
-# No line says where in the code it was written, or by which thread, process and task: Python need not find
-# out (the logging HOWTO, "Optimization").
+# No line contains the source location, thread, process or task, so Python need not determine them (the
+# logging HOWTO, "Optimization").
 logging._srcfile = None  # noqa: SLF001 - the documented way
 logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 logging.logAsyncioTasks = False  # type: ignore[attr-defined] # since Python 3.12
 
-CHAIN_LIMIT = 10
-"""The most exceptions of a chain that a line holds."""
+MAX_CHAINED_EXCEPTIONS = 10
 
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_RESERVED = _STANDARD | {"time", "level", "logger"}
+_STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_RESERVED_NAMES = _STANDARD_ATTRIBUTES | {"time", "level", "logger"}
 
 
-def _type(value: object) -> str:
-    """Return what a line holds of an object: its text may repeat what a caller sent."""
+def _type_name(value: object) -> str:
+    """Replaces objects in log lines, because their text may contain input of a caller."""
     return type(value).__qualname__
 
 
-_written = json.JSONEncoder(default=_type).encode
-_plain = (str, int, float, list, tuple, dict)
+_encode = json.JSONEncoder(default=_type_name).encode
+_JSON_TYPES = (str, int, float, list, tuple, dict)
 
 
-def _added(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
-    """What the call added to the record."""
-    return ((name, value) for name, value in vars(record).items() if name not in _STANDARD)
+def _extra_fields(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
+    """Yield the values of `extra` of the logging call."""
+    return ((name, value) for name, value in vars(record).items() if name not in _STANDARD_ATTRIBUTES)
 
 
 @lru_cache(maxsize=2)
-def _to_the_second(seconds: float) -> str:
+def _format_second(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 
 def _timestamp(created: float) -> str:
-    """Return what `isoformat(timespec="milliseconds")` would, for seconds since the epoch."""
+    """Return `isoformat(timespec="milliseconds")` of seconds since the epoch, but faster."""
     fraction, seconds = modf(created)
     carried, microseconds = divmod(round(fraction * 1_000_000), 1_000_000)
-    return f"{_to_the_second(seconds + carried)}.{microseconds // 1000:03}+00:00"
+    return f"{_format_second(seconds + carried)}.{microseconds // 1000:03}+00:00"
 
 
-class Lines(logging.Formatter):
-    """Lines that hold the stack and type of an exception, and not its message: it may be a caller's text."""
+class _Formatter(logging.Formatter):
+    """Formats exceptions without their messages, which may contain input of a caller."""
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - the base class's name
-        """Return stack and type of each, the first cause first."""
+        """Return the stack and type of each exception in the chain, the original cause first."""
         error: BaseException | None = ei[1]
-        found: list[str] = []
-        while error is not None and len(found) < CHAIN_LIMIT:
+        parts: list[str] = []
+        while error is not None and len(parts) < MAX_CHAINED_EXCEPTIONS:
             stack = "".join(traceback.format_tb(error.__traceback__))
-            found.insert(0, f"{stack}{type(error).__qualname__}")
+            parts.insert(0, f"{stack}{type(error).__qualname__}")
             error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-        return "\n".join(found)
+        return "\n".join(parts)
 
 
-class JSONLines(Lines):
-    """One JSON object a line: time in UTC, level, logger, message, what the call adds, and its exception."""
+class JSONFormatter(_Formatter):
+    """One JSON object per line: time in UTC, level, logger, message, `extra` fields, exception."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
         line = {
             "time": _timestamp(record.created),
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
-            **{name: value for name, value in vars(record).items() if name not in _RESERVED},
+            **{name: value for name, value in vars(record).items() if name not in _RESERVED_NAMES},
         }
         if record.exc_info:
             line["exc_info"] = self.formatException(record.exc_info)
         if record.stack_info:
             line["stack_info"] = record.stack_info
-        return _written(line)
+        return _encode(line)
 
 
-class ReadableLines(Lines):
-    """Time, level, message, then what the call adds as name=value."""
+class TextFormatter(_Formatter):
+    """Time, level, message, and the `extra` fields as name=value."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class's name
-        """Append what the call added."""
         extra = (
-            f"{name}={value if isinstance(value, _plain) else _type(value)}"
-            for name, value in _added(record)
+            f"{name}={value if isinstance(value, _JSON_TYPES) else _type_name(value)}"
+            for name, value in _extra_fields(record)
             if value is not None
         )
         return " ".join([super().formatMessage(record), *extra])

@@ -1,4 +1,4 @@
-"""A worker process: one event loop, which accepts connections and ends them in order."""
+"""A worker process: one event loop that accepts connections and closes them at shutdown."""
 
 from __future__ import annotations
 
@@ -22,109 +22,109 @@ from django.conf import settings
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers import base
 
-from ags.env import cpus
+from ags.env import available_cpus
 from ags.server.connection import Connection
 
 TICK = 0.1
-"""Seconds between two looks at what has waited too long."""
+"""Seconds between two checks for expired connections."""
 
-GIVE_WAY = 0.001
-"""Seconds for which a worker leaves a new connection to one that has fewer."""
+ACCEPT_DELAY = 0.001
+"""Seconds for which a worker delays accept(), so that a worker with fewer connections accepts instead."""
 
-MANY = 128
-"""Connections of a worker that gives way no longer: there are so many that work is spread evenly enough."""
+ACCEPT_DELAY_MAX_CONNECTIONS = 128
+"""A worker with this many connections does not delay: the load is even enough without it."""
 
-CONNECTIONS = 4096
+MAX_CONNECTIONS = 4096
 """Open connections of a process."""
 
 RESERVED_FILES = 128
-"""File descriptors that a process needs beside two for each connection, which may be sent a file."""
+"""File descriptors of a process besides two for each connection (its socket, and a file that is sent)."""
 
 IDLE_GRACE = 1.0
-"""Seconds for which a connection is still read once no new one is accepted: a request may be on its way."""
+"""Seconds for which idle connections stay open after the last accept(): a request may be in transit."""
 
 BUFFER_LIMIT = 32 * 1024 * 1024
-"""Bytes of bodies that a process holds at most."""
+"""Maximum number of bytes of request bodies that a process buffers."""
 
 SEND_BUFFER = 32 * 1024
-"""Bytes that the system takes for a client that does not read. Left alone, it takes up to 4 MB."""
+"""SO_SNDBUF in bytes, for clients that do not read. The default grows up to 4 MB."""
 
 SWITCH_INTERVAL = 0.0005
-"""Seconds for which the event loop waits for a thread that computes. Python's default is 0.005."""
+"""Seconds after which a computing thread must yield the GIL to the event loop. Python's default is 0.005."""
 
-STOPS = {signal.SIGTERM, signal.SIGQUIT, signal.SIGINT}
+STOP_SIGNALS = {signal.SIGTERM, signal.SIGQUIT, signal.SIGINT}
 
-SLOTS = 1024
+WORKER_SLOTS = 1024
 
-connections_by_slot = memoryview(mmap.mmap(-1, 4 * SLOTS)).cast("i")
-"""One more than the open connections of each worker that accepts some, else 0.
+connections_by_slot = memoryview(mmap.mmap(-1, 4 * WORKER_SLOTS)).cast("i")
+"""1 + the number of open connections of each accepting worker, 0 for others.
 
-All processes see it: it is mapped before they are forked.
+Shared memory: mapped before the workers are forked.
 """
 
-stopping = mmap.mmap(-1, 1)
-"""One byte, set once the whole server is asked to stop."""
+stop_flag = mmap.mmap(-1, 1)
+"""One byte in shared memory, set when the whole server begins to stop."""
 
 log = logging.getLogger("ags.server")
 
-# Until a worker has its own handlers of signals it has those of its parent: a signal to stop would be lost,
-# and the parent would kill it once the graceful time is over. So such a signal waits.
+# A new worker has the signal handlers of its parent. They would discard a stop signal, and the parent would
+# kill the worker after the graceful timeout. So stop signals are blocked until the worker has its own
+# handlers.
 os.register_at_fork(
-    before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, STOPS),
-    after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS),
+    before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS),
+    after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS),
 )
 
 
 class Worker(base.Worker):
-    """A process of gunicorn's. Where there is one for each CPU, each stays on its own."""
+    """A gunicorn worker. If there is one for each CPU, each is pinned to its CPU."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        # In the parent, which knows the others.
+        # Runs in the parent, so Arbiter.WORKERS contains the other workers.
         others = Arbiter.WORKERS.values()
-        self.slot = min(set(range(SLOTS)) - {other.slot for other in others})
-        taken, available = Counter(other.cpu for other in others), cpus()
-        self.cpu = min(available, key=taken.__getitem__) if len(available) == self.cfg.workers else None
+        self.slot = min(set(range(WORKER_SLOTS)) - {other.slot for other in others})
+        workers_by_cpu, cpus = Counter(other.cpu for other in others), available_cpus()
+        self.cpu = min(cpus, key=workers_by_cpu.__getitem__) if len(cpus) == self.cfg.workers else None
         self.connections: set[Connection] = set()
         self.accepting: set[asyncio.Task[None]] = set()
         self.count = self.buffered = self.dropped = 0
 
     @property
     def is_stopping(self) -> bool:
-        """Whether each response is the last of its connection."""
-        return bool(stopping[0]) or not self.alive
+        """True if connections are closed after their current response."""
+        return bool(stop_flag[0]) or not self.alive
 
     @staticmethod
     def extensions() -> dict[str, Any]:
-        """Return what the application learns of the server: bodies are whole, and perhaps that it stops."""
-        return {"ags.buffered": {}, "ags.stopping": {}} if stopping[0] else {"ags.buffered": {}}
+        """Return the ASGI extensions: bodies are complete, and the server may be stopping."""
+        return {"ags.buffered": {}, "ags.stopping": {}} if stop_flag[0] else {"ags.buffered": {}}
 
-    # How gunicorn starts it
+    # Called by gunicorn
 
     def handle_quit(self, sig: int, frame: Any) -> None:
-        """Stop as on SIGTERM: it is the parent that waits for less."""
+        """Stop as on SIGTERM; only the parent uses a shorter timeout."""
         self.handle_exit(sig, frame)
 
     def run(self) -> None:
-        """Serve until a signal stops it."""
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         if self.cpu is not None:
-            with contextlib.suppress(OSError):  # where a sandbox forbids it, the system chooses
+            with contextlib.suppress(OSError):  # not allowed in some sandboxes
                 os.sched_setaffinity(0, {self.cpu})
         self.limit = _limit_connections()
         self.application = self.wsgi
         gc.collect()
-        gc.freeze()  # the application stays: the garbage collector need not look at it again
+        gc.freeze()  # the garbage collector need not scan the application again
         sys.setswitchinterval(SWITCH_INTERVAL)
         uvloop.run(self._serve())
 
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()
         await self.application.start()
-        self._note(0)
+        self._count_connections(0)
         for listener in self.sockets:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-            self.loop.add_reader(listener, self._accept_in_turn, listener)
+            self.loop.add_reader(listener, self._accept_or_delay, listener)
         while self.alive:
             await self._tick()
         await self._drain()
@@ -132,37 +132,37 @@ class Worker(base.Worker):
 
     # Connections
 
-    def _accept_in_turn(self, listener: Any) -> None:
-        """Accept a connection. A worker that has more than another leaves it a moment to do so."""
-        if min(filter(None, connections_by_slot), default=0) <= self.count < MANY:
-            self._accept_later(listener, GIVE_WAY)
+    def _accept_or_delay(self, listener: Any) -> None:
+        """Accept a connection, after a delay if another worker has fewer connections."""
+        if min(filter(None, connections_by_slot), default=0) <= self.count < ACCEPT_DELAY_MAX_CONNECTIONS:
+            self._delay_accept(listener, ACCEPT_DELAY)
         else:
             self._accept(listener)
 
-    def _accept_later(self, listener: Any, seconds: float) -> None:
+    def _delay_accept(self, listener: Any, seconds: float) -> None:
         self.loop.remove_reader(listener)
-        self.loop.call_later(seconds, self._accept_late, listener)
+        self.loop.call_later(seconds, self._accept_delayed, listener)
 
-    def _accept_late(self, listener: Any) -> None:
+    def _accept_delayed(self, listener: Any) -> None:
         if self.alive:
-            self.loop.add_reader(listener, self._accept_in_turn, listener)
+            self.loop.add_reader(listener, self._accept_or_delay, listener)
             self._accept(listener)
 
     def _accept(self, listener: Any) -> bool:
-        """Accept a connection; return whether another one may be there."""
+        """Accept a connection; return False if there may be no other one."""
         try:
             client, _ = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return False
         except OSError:
-            # The system is out of file descriptors or memory: at once, it would refuse again.
+            # Out of file descriptors or memory; an immediate retry would fail, too.
             self._drop_oldest()
-            self._accept_later(listener, TICK)
+            self._delay_accept(listener, TICK)
             return False
         if self.count >= self.limit and not self._drop_oldest():
             client.close()
             return True
-        self._note(1)
+        self._count_connections(1)
         task = self.loop.create_task(self._connect(client))
         self.accepting.add(task)
         task.add_done_callback(self.accepting.discard)
@@ -171,56 +171,55 @@ class Worker(base.Worker):
     async def _connect(self, client: Any) -> None:
         try:
             await self.loop.connect_accepted_socket(lambda: Connection(self), client)
-        except OSError:  # it has gone already
+        except OSError:  # the client has already disconnected
             client.close()
-            self._note(-1)
+            self._count_connections(-1)
 
     def remove(self, connection: Connection) -> None:
-        """Forget a connection."""
+        """Remove a closed connection."""
         self.connections.remove(connection)
-        self._note(-1)
+        self._count_connections(-1)
 
-    def _note(self, more: int) -> None:
-        """Note that so many more connections are open."""
-        self.count += more
+    def _count_connections(self, change: int) -> None:
+        self.count += change
         connections_by_slot[self.slot] = 1 + self.count if self.alive else 0
 
-    def make_room(self, reader: Connection) -> bool:
-        """Refuse the oldest incomplete bodies while all take too much.
+    def free_buffer_space(self, reader: Connection) -> bool:
+        """Reject the requests with the oldest incomplete bodies while BUFFER_LIMIT is exceeded.
 
-        Return whether there is room then. There is none if that of `reader` is the oldest.
+        Return False if that of `reader` is the oldest: the caller must reject it.
         """
         while self.buffered > BUFFER_LIMIT:
             self.dropped += 1
-            bodies = [one for one in self.connections if one.reading is not None and one.reading.body]
-            oldest = min(bodies, key=lambda one: one.deadline)
+            connections = [c for c in self.connections if c.reading is not None and c.reading.body]
+            oldest = min(connections, key=lambda connection: connection.deadline)
             if oldest is reader:
                 return False
-            oldest.refuse(HTTPStatus.SERVICE_UNAVAILABLE)
+            oldest.reject(HTTPStatus.SERVICE_UNAVAILABLE)
         return True
 
     def _drop_oldest(self) -> bool:
-        """Close the oldest idle connection, silent ones first; return whether there is one."""
+        """Abort the oldest idle connection, preferably an unused one. Return False if none is idle."""
         self.dropped += 1
-        waiting = [one for one in self.connections if not one.exchanges and not one.transport.is_closing()]
-        oldest = min(waiting, key=lambda one: (one.has_served, one.deadline), default=None)
+        idle = [c for c in self.connections if not c.exchanges and not c.transport.is_closing()]
+        oldest = min(idle, key=lambda connection: (connection.has_served, connection.deadline), default=None)
         if oldest is not None:
             oldest.transport.abort()
         return oldest is not None
 
     async def _tick(self) -> None:
-        """Tell gunicorn that the process lives, and end what has waited too long. Takes `TICK` at least."""
+        """Notify gunicorn that the process is alive, and expire connections. Takes at least TICK."""
         self.notify()
         self.date = f"date: {formatdate(usegmt=True)}\r\n".encode()
         if os.getppid() != self.ppid and not signal.getitimer(signal.ITIMER_REAL)[0]:
-            # The parent has gone: the system ends this process soon, whatever a thread of it is doing.
+            # The parent has exited. SIGALRM ends this process soon, even if a thread blocks.
             signal.alarm(1)
             self.alive = False
         now = self.loop.time()
         for connection in list(self.connections):
             if connection.deadline <= now:
                 connection.expire()
-                await asyncio.sleep(0)  # others are served in between
+                await asyncio.sleep(0)  # let other connections proceed
         if self.dropped:
             log.warning(
                 "connections were dropped at a limit of the process",
@@ -233,21 +232,21 @@ class Worker(base.Worker):
             self.dropped = 0
         await asyncio.sleep(TICK)
 
-    # The end
+    # Shutdown
 
     async def _drain(self) -> None:
-        """Accept what has come, answer requests that are on their way, and close what is idle."""
-        self._note(0)
+        """Accept pending connections, finish requests, and close idle connections."""
+        self._count_connections(0)
         for listener in self.sockets:
             self.loop.remove_reader(listener)
             while self._accept(listener):
                 pass
             listener.close()
-        began = self.loop.time()
-        while self.count and (waited := self.loop.time() - began) < self.cfg.graceful_timeout - 1:
-            # Where only this process ends, no balancer knows of it.
-            if waited > (IDLE_GRACE if stopping[0] else settings.AGS_DRAIN_SECONDS):
-                for connection in [one for one in self.connections if one.is_idle]:
+        started_at = self.loop.time()
+        while self.count and (waited := self.loop.time() - started_at) < self.cfg.graceful_timeout - 1:
+            # If only this process stops, load balancers keep using its idle connections.
+            if waited > (IDLE_GRACE if stop_flag[0] else settings.AGS_DRAIN_SECONDS):
+                for connection in [c for c in self.connections if c.is_idle]:
                     connection.finish()
             await self._tick()
         for connection in list(self.connections):
@@ -255,9 +254,9 @@ class Worker(base.Worker):
 
 
 def _limit_connections() -> int:
-    """Have the system allow open files; return how many connections they allow."""
-    wanted = 2 * CONNECTIONS + RESERVED_FILES
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    files = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
+    """Raise the limit of open files; return the number of connections that it allows."""
+    required = 2 * MAX_CONNECTIONS + RESERVED_FILES
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = required if hard_limit == resource.RLIM_INFINITY else min(required, hard_limit)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard_limit))
     return max((files - RESERVED_FILES) // 2, 1)

@@ -1,4 +1,4 @@
-"""Pages of other sites: they may ask, and read, where the tenant lists their origin, and nowhere else."""
+"""CORS: only pages of an allowed origin may send requests and read responses."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from django.urls import URLPattern
 from ags.urls import urlpatterns
 from tenants.models import Service, Tenant
 from tenants.snapshot import snapshot
-from tests.api.test_refusals import ID, UNAVAILABLE, database_away, whole
+from tests.api.test_error_responses import ID, UNAVAILABLE, database_unavailable, full_response
 from tests.conftest import ClientApp, HeadEnd, platform
 
 pytestmark = pytest.mark.once
 
-SITE = "https://tv.nagra.example"
-PORT = "http://localhost:8080"
-THEIRS = "https://tv.sunrise.example"
-STRANGERS = [
-    THEIRS.replace("sunrise", "nobody"),
-    SITE.replace("https", "http"),
-    SITE + ":8443",
-    SITE + "/",
-    SITE + ".evil.example",
-    "https://evil.example/" + SITE,
+ORIGIN = "https://tv.nagra.example"
+ORIGIN_WITH_PORT = "http://localhost:8080"
+SUNRISE_ORIGIN = "https://tv.sunrise.example"
+OTHER_ORIGINS = [
+    SUNRISE_ORIGIN.replace("sunrise", "nobody"),
+    ORIGIN.replace("https", "http"),
+    ORIGIN + ":8443",
+    ORIGIN + "/",
+    ORIGIN + ".evil.example",
+    "https://evil.example/" + ORIGIN,
     "https://nagra.example",
-    SITE.upper(),
-    f" {SITE}",
-    f"{SITE}, {SITE}",
+    ORIGIN.upper(),
+    f" {ORIGIN}",
+    f"{ORIGIN}, {ORIGIN}",
     "null",
     "*",
     "",
 ]
 
-# The header list of the contract
-ASKED = [
+# The request headers of client apps
+REQUEST_HEADERS = [
     *("content-type", "authorization", "accept-language", "cache-control", "pragma", "expires"),
     *("nagra-device-type", "nagra-target", "nv-tenant-id", "x-auth-service-id", "x-correlation-id"),
     "user-token",
@@ -48,115 +48,121 @@ ASKED = [
 METHODS = {
     f"/{url.pattern}": [method.upper() for method in url.callback.view_class.http_method_names]
     for url in urlpatterns
-    # There is nothing at /metrics but for those who come in by another port.
+    # /metrics exists only on the operations port.
     if isinstance(url, URLPattern) and url.name != "docs" and str(url.pattern) != "metrics"
 }
 
 
 @pytest.fixture
 def sites(nagra: HeadEnd, sunrise: HeadEnd) -> HeadEnd:
-    """Nagra, which lists two origins; sunrise lists another."""
-    for tenant_id, origins in ((nagra.tenant_id, [SITE, PORT]), (sunrise.tenant_id, [THEIRS])):
+    """Nagra allows two origins; sunrise allows another."""
+    for tenant_id, origins in (
+        (nagra.tenant_id, [ORIGIN, ORIGIN_WITH_PORT]),
+        (sunrise.tenant_id, [SUNRISE_ORIGIN]),
+    ):
         tenant = Tenant.objects.get(pk=tenant_id)
         tenant.allowed_origins = origins
         tenant.save()
     return nagra
 
 
-def preflight(path: str, origin: str, method: str = "POST", asked: list[str] = ASKED) -> Any:
-    """What a browser sends before the request itself."""
+def preflight(
+    path: str, origin: str, method: str = "POST", request_headers: list[str] = REQUEST_HEADERS
+) -> Any:
+    """Send a preflight request."""
     headers = {
         "origin": origin,
         "access-control-request-method": method,
-        "access-control-request-headers": ",".join(sorted(asked)),
+        "access-control-request-headers": ",".join(sorted(request_headers)),
         "x-correlation-id": ID,
     }
     return Client(raise_request_exception=False).options(path, headers=headers)
 
 
-def cors(answer: Any) -> dict[str, str]:
-    """What of an answer concerns a browser."""
-    return {n: v for n, v in answer.headers.items() if n.lower().startswith("access-control-")}
+def cors_headers(response: Any) -> dict[str, str]:
+    """Return the CORS headers of a response."""
+    return {n: v for n, v in response.headers.items() if n.lower().startswith("access-control-")}
 
 
 READABLE = {
-    "Access-Control-Allow-Origin": SITE,
+    "Access-Control-Allow-Origin": ORIGIN,
     "Access-Control-Expose-Headers": "x-correlation-id, retry-after",
 }
 
 
-# Before the request
+# Preflight requests
 
 
 @pytest.mark.parametrize("path", METHODS)
-@pytest.mark.parametrize("origin", [SITE, PORT, THEIRS])
-def test_a_preflight_passes_at_every_address_for_an_origin_that_a_tenant_lists(
-    sites: HeadEnd, path: str, origin: str
-) -> None:
-    answer = preflight(path, origin)
-    assert (answer.status_code, answer.content) == (204, b"")
-    assert answer.headers["Access-Control-Allow-Origin"] == origin
-    allowed = answer.headers["Access-Control-Allow-Methods"].split(", ")
+@pytest.mark.parametrize("origin", [ORIGIN, ORIGIN_WITH_PORT, SUNRISE_ORIGIN])
+def test_preflight_succeeds_for_an_allowed_origin(sites: HeadEnd, path: str, origin: str) -> None:
+    response = preflight(path, origin)
+    assert (response.status_code, response.content) == (204, b"")
+    assert response.headers["Access-Control-Allow-Origin"] == origin
+    allowed = response.headers["Access-Control-Allow-Methods"].split(", ")
     assert allowed == METHODS[path]
-    assert set(answer.headers["Access-Control-Allow-Headers"].split(", ")) == set(ASKED)
-    assert 0 < int(answer.headers["Access-Control-Max-Age"]) <= 600
-    assert answer.headers["Vary"] == "origin"
-    assert answer.headers["x-correlation-id"] == ID
-    assert answer.headers["Cache-Control"] == "no-store"
-    assert "Access-Control-Allow-Credentials" not in answer.headers
+    assert set(response.headers["Access-Control-Allow-Headers"].split(", ")) == set(REQUEST_HEADERS)
+    assert 0 < int(response.headers["Access-Control-Max-Age"]) <= 600
+    assert response.headers["Vary"] == "origin"
+    assert response.headers["x-correlation-id"] == ID
+    assert response.headers["Cache-Control"] == "no-store"
+    assert "Access-Control-Allow-Credentials" not in response.headers
 
 
 @pytest.mark.parametrize("path", METHODS)
-def test_a_preflight_of_another_origin_is_refused(sites: HeadEnd, path: str) -> None:
-    for origin in STRANGERS:
-        answer = preflight(path, origin)
-        assert (answer.status_code, cors(answer)) == (405, {}), origin
+def test_preflight_of_another_origin_is_405(sites: HeadEnd, path: str) -> None:
+    for origin in OTHER_ORIGINS:
+        response = preflight(path, origin)
+        assert (response.status_code, cors_headers(response)) == (405, {}), origin
 
 
-def test_what_is_no_preflight_is_a_method_that_is_not_answered(sites: HeadEnd) -> None:
-    answer = Client().options("/ags/signOut", headers={"origin": SITE})
-    assert (answer.status_code, cors(answer)) == (405, {})
-    answer = preflight("/nothing", SITE)
-    assert (answer.status_code, cors(answer)) == (404, {})
+def test_options_that_is_not_a_preflight_is_an_error(sites: HeadEnd) -> None:
+    response = Client().options("/ags/signOut", headers={"origin": ORIGIN})
+    assert (response.status_code, cors_headers(response)) == (405, {})
+    response = preflight("/nothing", ORIGIN)
+    assert (response.status_code, cors_headers(response)) == (404, {})
 
 
-def test_the_pages_of_staff_are_for_no_other_site(sites: HeadEnd) -> None:
+def test_staff_pages_have_no_cors_headers(sites: HeadEnd) -> None:
     for path in ("/admin/", "/admin/login/", "/docs/"):
-        assert cors(preflight(path, SITE)) == {}
-        assert cors(Client().get(path, headers={"origin": SITE})) == {}
+        assert cors_headers(preflight(path, ORIGIN)) == {}
+        assert cors_headers(Client().get(path, headers={"origin": ORIGIN})) == {}
 
 
-def test_a_warm_preflight_is_no_statement(sites: HeadEnd, stays_stale: None) -> None:
-    preflight("/ags/signOut", SITE)
+def test_preflight_with_a_fresh_snapshot_needs_no_statement(sites: HeadEnd, stays_stale: None) -> None:
+    preflight("/ags/signOut", ORIGIN)
     with CaptureQueriesContext(connection) as captured:
-        for origin in (SITE, *STRANGERS):
+        for origin in (ORIGIN, *OTHER_ORIGINS):
             preflight("/ags/signOut", origin)
     assert list(captured) == []
 
 
-def test_a_database_that_is_away_is_a_503(sites: HeadEnd) -> None:
-    with database_away():
-        assert whole(preflight("/ags/signOut", SITE)) == UNAVAILABLE
+def test_preflight_with_an_unavailable_database_is_503(sites: HeadEnd) -> None:
+    with database_unavailable():
+        assert full_response(preflight("/ags/signOut", ORIGIN)) == UNAVAILABLE
 
 
-def test_an_origin_that_is_taken_away_and_a_tenant_that_is_disabled_are_refused(sites: HeadEnd) -> None:
+def test_removed_origin_and_disabled_tenant_are_rejected(sites: HeadEnd) -> None:
     tenant = Tenant.objects.get(pk="nagra")
-    tenant.allowed_origins = [PORT]
+    tenant.allowed_origins = [ORIGIN_WITH_PORT]
     tenant.save()
     snapshot.invalidate("nagra")
-    assert [preflight("/ags/signOut", origin).status_code for origin in (SITE, PORT)] == [405, 204]
-    assert cors(sites.discover(origin=SITE)) == {}
+    assert [preflight("/ags/signOut", origin).status_code for origin in (ORIGIN, ORIGIN_WITH_PORT)] == [
+        405,
+        204,
+    ]
+    assert cors_headers(sites.discover(origin=ORIGIN)) == {}
     tenant.enabled = False
     tenant.save()
     snapshot.invalidate("nagra")
-    assert preflight("/ags/signOut", PORT).status_code == 405
+    assert preflight("/ags/signOut", ORIGIN_WITH_PORT).status_code == 405
 
 
-# The request itself
+# Actual requests
 
 
-def answers(app: ClientApp, origin: str) -> dict[str, Any]:
-    """An answer of every address that a page may call, and refusals of every kind."""
+def responses(app: ClientApp, origin: str) -> dict[str, Any]:
+    """Responses of every URL that client apps use, and errors of every kind."""
     nagra = app.head_end
     app.sign_on()
     session_token = app.session_token()
@@ -179,7 +185,7 @@ def answers(app: ClientApp, origin: str) -> dict[str, Any]:
         "200 key set": nagra.client.get(keys, headers={"origin": origin}),
         "200 introspection": platform(nagra.tenant_id).introspect("x", origin=origin),
         "200 revocation": platform(nagra.tenant_id).revoke("x", origin=origin),
-        "401 not proven": nagra.present("x", origin=origin),
+        "401 invalid token": nagra.present("x", origin=origin),
         "400 no service": nagra.present("x", x_auth_service_id=None, origin=origin),
         "400 no body": app.call("/ags/signOnWithSessionToken", {}, origin=origin),
         "403 no such service": nagra.present("x", x_auth_service_id="unknown", origin=origin),
@@ -188,43 +194,41 @@ def answers(app: ClientApp, origin: str) -> dict[str, Any]:
     }
 
 
-def test_a_page_of_the_tenants_own_origin_reads_answers_and_refusals(sites: HeadEnd, trial: Service) -> None:
-    for name, answer in answers(ClientApp(sites), SITE).items():
-        assert str(answer.status_code) == name[:3], answer.content
-        assert cors(answer) == READABLE, name
+def test_page_of_an_allowed_origin_can_read_responses_and_errors(sites: HeadEnd, trial: Service) -> None:
+    for name, response in responses(ClientApp(sites), ORIGIN).items():
+        assert str(response.status_code) == name[:3], response.content
+        assert cors_headers(response) == READABLE, name
 
 
-def test_a_page_of_any_other_origin_reads_nothing_that_of_another_tenant_included(
-    sites: HeadEnd, trial: Service
-) -> None:
-    for origin in (THEIRS, *STRANGERS):
-        for name, answer in answers(ClientApp(sites), origin).items():
-            assert str(answer.status_code) == name[:3], "nothing is refused for its origin"
-            assert cors(answer) == {}, f"{name} by {origin!r}"
+def test_page_of_another_origin_cannot_read_any_response(sites: HeadEnd, trial: Service) -> None:
+    for origin in (SUNRISE_ORIGIN, *OTHER_ORIGINS):
+        for name, response in responses(ClientApp(sites), origin).items():
+            assert str(response.status_code) == name[:3], "the origin does not change the status"
+            assert cors_headers(response) == {}, f"{name} by {origin!r}"
 
 
-def test_a_refusal_of_no_tenant_is_read_by_nobody(sites: HeadEnd) -> None:
-    for answer in (
-        sites.discover(nv_tenant_id=None, origin=SITE),
-        sites.discover(nv_tenant_id="nobody", origin=SITE),
-        sites.client.get("/.well-known/jwks.json?tenant=nobody", headers={"origin": SITE}),
-        platform("nagra").introspect("x", authorization="Basic x", origin=SITE),
-        sites.client.get("/nothing", headers={"origin": SITE}),
+def test_error_without_a_tenant_has_no_cors_headers(sites: HeadEnd) -> None:
+    for response in (
+        sites.discover(nv_tenant_id=None, origin=ORIGIN),
+        sites.discover(nv_tenant_id="nobody", origin=ORIGIN),
+        sites.client.get("/.well-known/jwks.json?tenant=nobody", headers={"origin": ORIGIN}),
+        platform("nagra").introspect("x", authorization="Basic x", origin=ORIGIN),
+        sites.client.get("/nothing", headers={"origin": ORIGIN}),
     ):
-        assert answer.status_code >= 400
-        assert cors(answer) == {}
+        assert response.status_code >= 400
+        assert cors_headers(response) == {}
 
 
-def test_what_a_cache_may_keep_says_that_it_depends_on_the_origin(sites: HeadEnd, trial: Service) -> None:
-    for answer in answers(ClientApp(sites), SITE).values():
-        kept = answer.headers["Cache-Control"] != "no-store"
-        assert ("origin" in answer.headers.get("Vary", "")) == kept
+def test_cacheable_responses_vary_by_origin(sites: HeadEnd, trial: Service) -> None:
+    for response in responses(ClientApp(sites), ORIGIN).values():
+        is_cacheable = response.headers["Cache-Control"] != "no-store"
+        assert ("origin" in response.headers.get("Vary", "")) == is_cacheable
     etag = sites.discover().headers["ETag"]
-    unchanged = sites.discover(if_none_match=etag, origin=SITE)
-    assert (unchanged.status_code, cors(unchanged)) == (304, READABLE)
+    unchanged = sites.discover(if_none_match=etag, origin=ORIGIN)
+    assert (unchanged.status_code, cors_headers(unchanged)) == (304, READABLE)
 
 
-# What can be listed
+# Validation of origins
 
 
 @pytest.mark.parametrize(
@@ -255,7 +259,7 @@ def test_what_a_cache_may_keep_says_that_it_depends_on_the_origin(sites: HeadEnd
         [f"https://{number}.example" for number in range(101)],
     ],
 )
-def test_what_no_browser_would_send_cannot_be_listed(nagra: HeadEnd, origins: Any) -> None:
+def test_invalid_origin_is_rejected(nagra: HeadEnd, origins: Any) -> None:
     tenant = Tenant.objects.get(pk="nagra")
     tenant.allowed_origins = origins
     with pytest.raises(ValidationError):

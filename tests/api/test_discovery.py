@@ -1,4 +1,4 @@
-"""`GET /ags/servicediscovery`: what a tenant offers, and to whom it is told."""
+"""`GET /ags/servicediscovery`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tenants.snapshot import snapshot
 from tests.conftest import SERVICE, HeadEnd
 
 
-def add(name: str, **fields: Any) -> Service:
+def add_service(name: str, **fields: Any) -> Service:
     service = Service(
         tenant_id="nagra",
         name=name,
@@ -22,15 +22,15 @@ def add(name: str, **fields: Any) -> Service:
     return service
 
 
-def names(head_end: HeadEnd) -> list[str]:
+def service_names(head_end: HeadEnd) -> list[str]:
     return [service["authServiceName"] for service in head_end.discover().json()["availableServices"]]
 
 
-def test_the_document_is_as_the_contract_shows_it(nagra: HeadEnd) -> None:
-    answer = nagra.discover()
-    assert answer.status_code == 200
-    assert answer.headers["Content-Type"] == "application/json"
-    assert answer.json() == {
+def test_response_has_the_documented_format(nagra: HeadEnd) -> None:
+    response = nagra.discover()
+    assert response.status_code == 200
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.json() == {
         "availableServices": [
             {
                 "authServiceName": SERVICE,
@@ -47,8 +47,8 @@ def test_the_document_is_as_the_contract_shows_it(nagra: HeadEnd) -> None:
                                 "name": "OperatorAuthToken",
                                 "mandatory": True,
                                 "isPassword": False,
-                                "description": "A JWT over account and tenant, signed with a secret that the "
-                                "operator and AGS share.",
+                                "description": "A JWT with account and tenant, signed with a secret that the "
+                                "operator shares with AGS.",
                                 "maxLength": 8192,
                             }
                         ],
@@ -74,84 +74,82 @@ def test_the_document_is_as_the_contract_shows_it(nagra: HeadEnd) -> None:
     }
 
 
-def test_what_is_listed_can_be_used_as_it_is_listed(nagra: HeadEnd) -> None:
+def test_listed_endpoint_can_be_called(nagra: HeadEnd) -> None:
     (service,) = nagra.discover().json()["availableServices"]
     endpoint = service["endpoints"][0]
     (parameter,) = endpoint["parameterProperties"]
-    answer = nagra.client.post(
+    response = nagra.client.post(
         "/ags" + endpoint["path"],
         {"parameters": [{"name": parameter["name"], "value": nagra.token()}]},
         "application/json",
         headers={"nv-tenant-id": "nagra", "x-auth-service-id": service["authServiceName"]},
     )
-    assert answer.status_code == 200
+    assert response.status_code == 200
 
 
-def test_enabled_services_are_listed_by_name_and_disabled_ones_are_not(nagra: HeadEnd) -> None:
-    add("Zulu")
-    add("Alpha")
-    add("Off", enabled=False)
-    assert names(nagra) == ["Alpha", SERVICE, "Zulu"]
+def test_enabled_services_are_sorted_by_name(nagra: HeadEnd) -> None:
+    add_service("Zulu")
+    add_service("Alpha")
+    add_service("Off", enabled=False)
+    assert service_names(nagra) == ["Alpha", SERVICE, "Zulu"]
 
 
-def test_one_operator_never_sees_the_services_of_the_other(nagra: HeadEnd, sunrise: HeadEnd) -> None:
-    add("Only Nagra's")
-    assert names(sunrise) == [SERVICE]
+def test_services_of_another_tenant_are_not_listed(nagra: HeadEnd, sunrise: HeadEnd) -> None:
+    add_service("Only Nagra's")
+    assert service_names(sunrise) == [SERVICE]
     assert sunrise.present(sunrise.token(), x_auth_service_id="Only Nagra's").status_code == 403
 
 
-def test_a_service_whose_provider_is_gone_disappears_and_the_rest_stays(nagra: HeadEnd) -> None:
-    add("Gone")
+def test_service_of_a_missing_provider_is_not_listed(nagra: HeadEnd) -> None:
+    add_service("Gone")
     Service.unscoped.filter(name="Gone").update(strategy="no_longer_installed")
     snapshot.invalidate("nagra")
-    assert names(nagra) == [SERVICE]
+    assert service_names(nagra) == [SERVICE]
     assert nagra.present(nagra.token(), x_auth_service_id="Gone").status_code == 403
 
 
-@pytest.mark.parametrize("who", ["nobody", "disabled", "empty"])
-def test_a_tenant_that_offers_nothing_is_not_told_from_one_that_is_not_there(
-    nagra: HeadEnd, who: str
-) -> None:
+@pytest.mark.parametrize("tenant_id", ["nobody", "disabled", "empty"])
+def test_tenant_without_services_looks_like_an_unknown_tenant(nagra: HeadEnd, tenant_id: str) -> None:
     Tenant(id="disabled", name="x", enabled=False).save()
     Tenant(id="empty", name="x").save()
-    answer = nagra.discover(nv_tenant_id=who, x_correlation_id="c")
-    assert (answer.status_code, answer.json()) == (
+    response = nagra.discover(nv_tenant_id=tenant_id, x_correlation_id="c")
+    assert (response.status_code, response.json()) == (
         404,
         {
             "code": 40401,
             "reason": "no_services",
-            "message": "The tenant offers no service.",
+            "message": "The tenant offers no services.",
             "correlationId": "c",
         },
     )
 
 
-def test_a_document_that_has_not_changed_is_not_sent_again(nagra: HeadEnd) -> None:
+def test_unchanged_response_is_304(nagra: HeadEnd) -> None:
     etag = nagra.discover().headers["ETag"]
     for condition in (etag, f"W/{etag}", f'"other", {etag}', "*"):
-        answer = nagra.discover(if_none_match=condition)
-        assert (answer.status_code, answer.content) == (304, b"")
-        assert answer.headers["ETag"] == etag
-        assert "x-correlation-id" in answer.headers
+        response = nagra.discover(if_none_match=condition)
+        assert (response.status_code, response.content) == (304, b"")
+        assert response.headers["ETag"] == etag
+        assert "x-correlation-id" in response.headers
     assert nagra.discover(if_none_match='"other"').status_code == 200
-    assert nagra.discover(if_match='"other"').status_code == 200, "nothing here is changed on a condition"
-    add("Another")
+    assert nagra.discover(if_match='"other"').status_code == 200, "If-Match is ignored"
+    add_service("Another")
     changed = nagra.discover(if_none_match=etag)
     assert changed.status_code == 200
     assert changed.headers["ETag"] != etag
 
 
-def test_caches_keep_it_apart_by_tenant_and_ask_each_time(nagra: HeadEnd) -> None:
-    answer = nagra.discover()
-    assert answer.headers["Vary"] == "nv-tenant-id, origin"
-    assert answer.headers["Cache-Control"] == "no-cache"
+def test_caching_headers(nagra: HeadEnd) -> None:
+    response = nagra.discover()
+    assert response.headers["Vary"] == "nv-tenant-id, origin"
+    assert response.headers["Cache-Control"] == "no-cache"
 
 
 @pytest.mark.parametrize("condition", [None, "*"])
 def test_head_is_get_without_a_body(nagra: HeadEnd, condition: str | None) -> None:
     headers = nagra.headers(x_auth_service_id=None, if_none_match=condition)
-    answer = nagra.client.head("/ags/servicediscovery", headers=headers)
-    assert answer.content == b""
-    assert answer.headers["ETag"] == nagra.discover().headers["ETag"]
+    response = nagra.client.head("/ags/servicediscovery", headers=headers)
+    assert response.content == b""
+    assert response.headers["ETag"] == nagra.discover().headers["ETag"]
     if condition is None:
-        assert answer.headers["Content-Length"] == nagra.discover().headers["Content-Length"] != "0"
+        assert response.headers["Content-Length"] == nagra.discover().headers["Content-Length"] != "0"

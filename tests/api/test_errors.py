@@ -1,9 +1,9 @@
-"""The registry of errors: one table, each number and word once."""
+"""The registry of errors, and the conversion of exceptions."""
 
-from ags.api.errors import NOT_AUTHENTICATED, PROVEN, REGISTRY, as_api_error
+from ags.api.errors import ERRORS_BY_FAILURE_REASON, NOT_AUTHENTICATED, REGISTRY, as_api_error
 from providers.contract import FailureReason, VerificationFailed
 
-UNPROVEN = {
+UNAUTHENTICATED = {
     FailureReason.MALFORMED,
     FailureReason.HEADER_MEMBER_FORBIDDEN,
     FailureReason.KEY_UNKNOWN,
@@ -23,25 +23,25 @@ def test_codes_and_reasons_are_unique_and_in_order() -> None:
     assert len({error.reason for error in REGISTRY}) == len(REGISTRY)
 
 
-def test_a_code_begins_with_its_status() -> None:
+def test_code_begins_with_its_status() -> None:
     for error in REGISTRY:
-        # The numbers below 30000 are those that published client apps know.
+        # Codes below 30000 are handled by published client apps.
         assert error.status == (error.code // 100 if error.code >= 30000 else 403)
 
 
-def test_every_refusal_is_either_told_or_hidden_and_none_by_accident() -> None:
-    assert set(PROVEN) | UNPROVEN == set(FailureReason)
-    assert not set(PROVEN) & UNPROVEN
-    for refusal in FailureReason:
-        answered = as_api_error(VerificationFailed(refusal, "exp"))
-        assert answered.why == refusal.value, "the log is precise"
-        if refusal in UNPROVEN:
-            assert answered.error is NOT_AUTHENTICATED
+def test_every_failure_reason_has_its_own_error_or_is_not_authenticated() -> None:
+    assert set(ERRORS_BY_FAILURE_REASON) | UNAUTHENTICATED == set(FailureReason)
+    assert not set(ERRORS_BY_FAILURE_REASON) & UNAUTHENTICATED
+    for reason in FailureReason:
+        api_error = as_api_error(VerificationFailed(reason, "exp"))
+        assert api_error.log_reason == reason.value, "the log contains the exact reason"
+        if reason in UNAUTHENTICATED:
+            assert api_error.error is NOT_AUTHENTICATED
         else:
-            assert answered.error.reason == refusal.value
+            assert api_error.error.reason == reason.value
 
 
-def test_the_numbers_that_published_clients_know_stay() -> None:
+def test_codes_of_published_client_apps_do_not_change() -> None:
     assert {error.reason: error.code for error in REGISTRY}.items() >= {
         ("not_authenticated", 40100),
         ("token_expired", 40104),

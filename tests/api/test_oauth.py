@@ -1,4 +1,4 @@
-"""Introspection (RFC 7662) and revocation (RFC 7009), as the standard's own clients meet them."""
+"""Token introspection (RFC 7662) and revocation (RFC 7009)."""
 
 from __future__ import annotations
 
@@ -18,42 +18,51 @@ from django.test.utils import CaptureQueriesContext
 from ags.sessions.models import Device
 from tenants.models import ResourceServer, SigningKey, Tenant
 from tenants.snapshot import snapshot
-from tests.api.test_refusals import ID, TOO_LARGE, UNAVAILABLE, database_away, refusal, whole
+from tests.api.test_error_responses import (
+    ID,
+    TOO_LARGE,
+    UNAVAILABLE,
+    database_unavailable,
+    error_response,
+    full_response,
+)
 from tests.conftest import ClientApp, HeadEnd, Platform, platform
 from tests.sessions.test_redeem import NOT_ACCEPTED, verbs
 from tests.sessions.test_refresh import age_sign_on, claims, sign_refresh_claims
 
-DOORS = ("/oauth/introspect", "/oauth/revoke")
+PATHS = ("/oauth/introspect", "/oauth/revoke")
 
 
-def standard(status: int, code: int, reason: str, message: str, error: str, **headers: str) -> dict[str, Any]:
-    """A refusal with the members of RFC 6749, section 5.2, which allows these characters."""
+def oauth_error(
+    status: int, code: int, reason: str, message: str, error: str, **headers: str
+) -> dict[str, Any]:
+    """Return an error with the members of RFC 6749, section 5.2, which restricts the characters."""
     assert re.fullmatch(r"[ !#-\[\]-~]+", message)
-    expected = refusal(status, code, reason, message, **headers)
-    own = {"error": error, "error_description": message}
-    told = {"code": code, "reason": reason, "message": message, **own, "correlationId": ID}
-    raw = json.dumps(told, separators=(",", ":")).encode()
+    expected = error_response(status, code, reason, message, **headers)
+    oauth = {"error": error, "error_description": message}
+    body = {"code": code, "reason": reason, "message": message, **oauth, "correlationId": ID}
+    raw = json.dumps(body, separators=(",", ":")).encode()
     return {**expected, **headers, "body": raw, "Content-Length": str(len(raw))}
 
 
-MALFORMED = standard(
+MALFORMED = oauth_error(
     400, 40012, "form_malformed", "The body must be a form with one token.", "invalid_request"
 )
-FORM_EXPECTED = standard(
+FORM_EXPECTED = oauth_error(
     415, 41501, "form_expected", "The body must be an uncompressed form in UTF-8.", "invalid_request"
 )
-TWICE = standard(
+TWO_METHODS = oauth_error(
     400,
     40013,
     "client_authentication_repeated",
-    "The client must authenticate either by the Authorization header or by client_secret in the form.",
+    "The client must authenticate with either the Authorization header or client_secret in the form.",
     "invalid_request",
 )
-NO_CLIENT = standard(
+INVALID_CLIENT = oauth_error(
     401,
     40111,
     "client_not_authenticated",
-    "The client ID and secret are not those of a resource server.",
+    "The client ID or the client secret is invalid.",
     "invalid_client",
 ) | {"WWW-Authenticate": 'Basic realm="ags", charset="UTF-8"'}
 
@@ -71,27 +80,27 @@ def tokens(app: ClientApp) -> dict[str, Any]:
     return app.tokens
 
 
-# What is told
+# Introspection
 
 
-def test_an_active_access_token_is_told_of_in_full(server: Platform, tokens: dict[str, Any]) -> None:
-    answer = server.introspect(tokens["access_token"])
-    assert answer.status_code == 200
-    assert answer.headers["Content-Type"] == "application/json"
-    assert answer.headers["Cache-Control"] == "no-store"
-    said = jwt.decode(tokens["access_token"], options={"verify_signature": False})
-    assert answer.json() == said | {
+def test_active_access_token(server: Platform, tokens: dict[str, Any]) -> None:
+    response = server.introspect(tokens["access_token"])
+    assert response.status_code == 200
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.headers["Cache-Control"] == "no-store"
+    payload = jwt.decode(tokens["access_token"], options={"verify_signature": False})
+    assert response.json() == payload | {
         "active": True,
         "token_type": "bearer",
         "client_id": tokens["client_id"],
         "sub": "Kühn 7",
     }
-    assert all(type(answer.json()[name]) is int for name in ("iat", "exp"))
+    assert all(type(response.json()[name]) is int for name in ("iat", "exp"))
 
 
-def test_an_active_refresh_token_is_told_of_as_what_it_is(server: Platform, tokens: dict[str, Any]) -> None:
-    said = jwt.decode(tokens["refresh_token"], options={"verify_signature": False})
-    assert server.introspect(tokens["refresh_token"], hint="refresh_token").json() == said | {
+def test_active_refresh_token(server: Platform, tokens: dict[str, Any]) -> None:
+    payload = jwt.decode(tokens["refresh_token"], options={"verify_signature": False})
+    assert server.introspect(tokens["refresh_token"], hint="refresh_token").json() == payload | {
         "active": True,
         "token_type": "refresh_token",
         "client_id": tokens["client_id"],
@@ -99,7 +108,7 @@ def test_an_active_refresh_token_is_told_of_as_what_it_is(server: Platform, toke
     }
 
 
-def test_nothing_but_that_it_is_inactive_is_told_of_any_other(
+def test_inactive_token_has_no_other_members(
     server: Platform, app: ClientApp, tokens: dict[str, Any]
 ) -> None:
     app.refresh()
@@ -108,11 +117,11 @@ def test_nothing_but_that_it_is_inactive_is_told_of_any_other(
     assert server.introspect(used, hint="refresh_token").json() == {"active": False}
     app.sign_out()
     for token in (current, app.tokens["refresh_token"], "unknown", "a.b.c", " ", "\u00e4", "x" * 9000):
-        answer = server.introspect(token, hint="refresh_token")
-        assert (answer.status_code, answer.json()) == (200, {"active": False})
+        response = server.introspect(token, hint="refresh_token")
+        assert (response.status_code, response.json()) == (200, {"active": False})
 
 
-def test_a_refresh_token_is_inactive_once_it_has_expired(server: Platform, tokens: dict[str, Any]) -> None:
+def test_expired_refresh_token_is_inactive(server: Platform, tokens: dict[str, Any]) -> None:
     age_sign_on(172_790)
     assert server.sees(tokens["refresh_token"])
     age_sign_on(20)
@@ -120,38 +129,40 @@ def test_a_refresh_token_is_inactive_once_it_has_expired(server: Platform, token
 
 
 @pytest.mark.parametrize("hint", [None, "access_token", "refresh_token", "REFRESH_TOKEN", "something", ""])
-def test_a_refresh_token_is_active_only_with_its_hint(
+def test_refresh_token_is_active_only_with_its_hint(
     server: Platform, tokens: dict[str, Any], hint: str | None
 ) -> None:
     assert server.introspect(tokens["access_token"], hint=hint).json()["active"] is True
-    told = server.introspect(tokens["refresh_token"], hint=hint).json()
-    assert told == {"active": False} if hint != "refresh_token" else told["active"]
+    body = server.introspect(tokens["refresh_token"], hint=hint).json()
+    assert body == {"active": False} if hint != "refresh_token" else body["active"]
 
 
 @pytest.mark.parametrize("hint", ["access_token", "refresh_token", "something"])
-def test_a_hint_does_not_change_what_is_revoked(server: Platform, tokens: dict[str, Any], hint: str) -> None:
+def test_revocation_ignores_the_hint(server: Platform, tokens: dict[str, Any], hint: str) -> None:
     form = {"token": tokens["refresh_token"], "token_type_hint": hint}
     assert server.post("/oauth/revoke", form).status_code == 200
     assert not server.sees(tokens["access_token"])
 
 
 @pytest.mark.parametrize(("age", "active"), [(-3600, True), (1, False)])
-def test_a_refresh_token_newer_than_the_database_is_active_until_its_own_end(
+def test_refresh_token_newer_than_the_database_is_active_until_it_expires(
     server: Platform, tokens: dict[str, Any], age: int, active: bool
 ) -> None:
-    said = claims(tokens["refresh_token"])
-    newer = {"jti": said["jti"].replace(".0", ".3"), "exp": int(time.time()) - age}
+    payload = claims(tokens["refresh_token"])
+    newer = {"jti": payload["jti"].replace(".0", ".3"), "exp": int(time.time()) - age}
     age_sign_on(180_000)
 
-    def is_active(said: dict[str, Any]) -> Any:
-        form = {"token": sign_refresh_claims(said), "token_type_hint": "refresh_token"}
+    def is_active(payload: dict[str, Any]) -> Any:
+        form = {"token": sign_refresh_claims(payload), "token_type_hint": "refresh_token"}
         return server.post("/oauth/introspect", form).json()["active"]
 
-    assert is_active(said | newer) is active
-    assert is_active(said | {"exp": newer["exp"]}) is False, "the row's own has expired"
+    assert is_active(payload | newer) is active
+    assert is_active(payload | {"exp": newer["exp"]}) is False, "the token of the database has expired"
 
 
-def test_introspection_is_one_statement(server: Platform, tokens: dict[str, Any], stays_stale: None) -> None:
+def test_introspection_needs_one_statement(
+    server: Platform, tokens: dict[str, Any], stays_stale: None
+) -> None:
     server.introspect("x")
     for token, expected in ((tokens["access_token"], 1), (tokens["refresh_token"], 1), ("garbage", 0)):
         with CaptureQueriesContext(connection) as captured:
@@ -159,7 +170,7 @@ def test_introspection_is_one_statement(server: Platform, tokens: dict[str, Any]
         assert verbs(captured) == ["SELECT"] * expected
 
 
-def test_revocation_is_one_statement(server: Platform, tokens: dict[str, Any], stays_stale: None) -> None:
+def test_revocation_needs_one_statement(server: Platform, tokens: dict[str, Any], stays_stale: None) -> None:
     server.introspect("x")
     for token, expected in (
         (tokens["access_token"], ["INSERT"]),
@@ -171,59 +182,59 @@ def test_revocation_is_one_statement(server: Platform, tokens: dict[str, Any], s
         assert verbs(captured) == expected
 
 
-# What is revoked
+# Revocation
 
 
-def test_a_revoked_access_token_is_worthless_and_its_sign_on_goes_on(
+def test_revoking_an_access_token_keeps_the_sign_on(
     server: Platform, app: ClientApp, tokens: dict[str, Any]
 ) -> None:
     for _ in range(2):
-        answer = server.revoke(tokens["access_token"])
-        assert (answer.status_code, answer.json()) == (200, {})
+        response = server.revoke(tokens["access_token"])
+        assert (response.status_code, response.json()) == (200, {})
     assert server.introspect(tokens["access_token"]).json() == {"active": False}
-    assert whole(app.sign_out(tokens["access_token"], x_correlation_id=ID)) == NOT_ACCEPTED
+    assert full_response(app.sign_out(tokens["access_token"], x_correlation_id=ID)) == NOT_ACCEPTED
     assert app.refresh().status_code == 200
     assert server.sees(app.tokens["access_token"])
 
 
-def test_a_revoked_refresh_token_ends_its_sign_on(
+def test_revoking_a_refresh_token_ends_the_sign_on(
     server: Platform, app: ClientApp, tokens: dict[str, Any]
 ) -> None:
     for _ in range(2):
-        answer = server.revoke(tokens["refresh_token"])
-        assert (answer.status_code, answer.json()) == (200, {})
+        response = server.revoke(tokens["refresh_token"])
+        assert (response.status_code, response.json()) == (200, {})
     for token in ("access_token", "refresh_token"):
         assert server.introspect(tokens[token], hint="refresh_token").json() == {"active": False}
-    assert whole(app.refresh(x_correlation_id=ID)) == NOT_ACCEPTED
+    assert full_response(app.refresh(x_correlation_id=ID)) == NOT_ACCEPTED
     assert Device.objects.for_tenant("nagra").get().end_reason == "revoked"
 
 
 @pytest.mark.parametrize("token", ["unknown", "a.b.c", "x" * 9000, "\u00e4"])
-def test_there_is_nothing_to_revoke_about_an_unknown_token(server: Platform, token: str) -> None:
-    answer = server.revoke(token)
-    assert (answer.status_code, answer.json()) == (200, {})
+def test_revoking_an_unknown_token_is_200(server: Platform, token: str) -> None:
+    response = server.revoke(token)
+    assert (response.status_code, response.json()) == (200, {})
 
 
-# Who asks
+# Client authentication
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_the_credentials_may_be_in_the_header_or_in_the_form(
-    server: Platform, tokens: dict[str, Any], door: str
+@pytest.mark.parametrize("path", PATHS)
+def test_credentials_in_the_header_or_in_the_form(
+    server: Platform, tokens: dict[str, Any], path: str
 ) -> None:
     in_form = {"client_id": server.client_id, "client_secret": server.secret}
     token = {"token": tokens["access_token"]}
     encoded = "".join(f"%{byte:02X}" for byte in server.secret.encode())
-    as_the_standard_says = base64.b64encode(f"{server.client_id}:{encoded}".encode()).decode()
+    form_encoded = base64.b64encode(f"{server.client_id}:{encoded}".encode()).decode()
     for form, header in (
         (token, server.basic),
         (token, server.basic.replace("Basic", "bAsIc")),
-        (token, f"Basic {as_the_standard_says}"),
+        (token, f"Basic {form_encoded}"),
         (token | in_form, None),
         (token | {"client_id": server.client_id}, server.basic),
         (token | {"client_id": server.client_id, "client_secret": ""}, server.basic),
     ):
-        assert server.post(door, form, authorization=header).status_code == 200
+        assert server.post(path, form, authorization=header).status_code == 200
 
 
 def basic(text: str | bytes) -> str:
@@ -231,7 +242,7 @@ def basic(text: str | bytes) -> str:
 
 
 def wrong_credentials(server: Platform) -> dict[str, tuple[str | None, dict[str, str]]]:
-    """The header and what else is in the form."""
+    """Return pairs of an Authorization header and additional form fields."""
     good = {"client_id": server.client_id, "client_secret": server.secret}
     return {
         "none": (None, {}),
@@ -259,28 +270,30 @@ def wrong_credentials(server: Platform) -> dict[str, tuple[str | None, dict[str,
     }
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_whoever_does_not_prove_who_he_is_is_told_one_thing(
-    server: Platform, tokens: dict[str, Any], door: str
+@pytest.mark.parametrize("path", PATHS)
+def test_invalid_credentials_have_one_uniform_response(
+    server: Platform, tokens: dict[str, Any], path: str
 ) -> None:
     for name, (header, members) in wrong_credentials(server).items():
         for token in (tokens["access_token"], "unknown"):
-            answer = server.post(door, {"token": token, **members}, authorization=header, x_correlation_id=ID)
-            assert whole(answer) == NO_CLIENT, name
-    assert server.sees(tokens["access_token"]), "nothing was revoked"
+            response = server.post(
+                path, {"token": token, **members}, authorization=header, x_correlation_id=ID
+            )
+            assert full_response(response) == INVALID_CLIENT, name
+    assert server.sees(tokens["access_token"]), "the token was revoked"
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_two_methods_at_once_are_refused_whether_they_are_good_or_not(server: Platform, door: str) -> None:
+@pytest.mark.parametrize("path", PATHS)
+def test_two_authentication_methods_are_rejected(server: Platform, path: str) -> None:
     good = {"client_id": server.client_id, "client_secret": server.secret}
     wrong = basic(f"{server.client_id}:wrong")
     for header in (server.basic, wrong, basic("nobody~x:y"), "Basic !", "Bearer x"):
         for members in (good, good | {"client_secret": "wrong"}, {"client_secret": "x"}):
-            answer = server.post(door, {"token": "x", **members}, authorization=header, x_correlation_id=ID)
-            assert whole(answer) == TWICE
+            response = server.post(path, {"token": "x", **members}, authorization=header, x_correlation_id=ID)
+            assert full_response(response) == TWO_METHODS
 
 
-def test_a_wrong_client_costs_no_statement(server: Platform, stays_stale: None) -> None:
+def test_invalid_client_needs_no_statement(server: Platform, stays_stale: None) -> None:
     server.introspect("x")
     with CaptureQueriesContext(connection) as captured:
         for header, members in wrong_credentials(server).values():
@@ -288,48 +301,48 @@ def test_a_wrong_client_costs_no_statement(server: Platform, stays_stale: None) 
     assert list(captured) == []
 
 
-def test_a_resource_server_that_is_disabled_or_whose_tenant_is_asks_in_vain(
-    server: Platform, tokens: dict[str, Any]
-) -> None:
+def test_disabled_resource_server_or_tenant_is_rejected(server: Platform, tokens: dict[str, Any]) -> None:
     row = ResourceServer.objects.for_tenant("nagra").get()
     for row_of, other in ((row, row.tenant), (row.tenant, row)):
         assert server.sees(tokens["access_token"])
         row_of.enabled = False
         row_of.save()
         snapshot.invalidate("nagra")
-        for door in DOORS:
-            answer = server.post(door, {"token": tokens["access_token"]}, x_correlation_id=ID)
-            assert whole(answer) == NO_CLIENT
+        for path in PATHS:
+            response = server.post(path, {"token": tokens["access_token"]}, x_correlation_id=ID)
+            assert full_response(response) == INVALID_CLIENT
         row_of.enabled = other.enabled = True
         row_of.save()
         snapshot.invalidate("nagra")
     assert server.sees(tokens["access_token"])
 
 
-def test_of_its_secret_a_hash_is_kept(server: Platform) -> None:
+def test_only_a_hash_of_the_secret_is_stored(server: Platform) -> None:
     row = ResourceServer.unscoped.values().get()
     assert bytes(row.pop("secret_hash")) == hashlib.sha256(server.secret.encode()).digest()
     assert server.secret not in repr(row)
     assert len(server.secret) >= 43, "256 bits"
 
 
-def test_a_client_learns_nothing_of_another_tenant(
+def test_token_of_another_tenant_looks_unknown(
     server: Platform, tokens: dict[str, Any], sunrise: HeadEnd
 ) -> None:
-    theirs = platform("sunrise")
+    sunrise_server = platform("sunrise")
     for token in (tokens["access_token"], tokens["refresh_token"]):
-        assert whole(theirs.introspect(token, hint="refresh_token", x_correlation_id=ID)) == whole(
-            theirs.introspect("unknown", x_correlation_id=ID)
-        )
-        assert whole(theirs.revoke(token, x_correlation_id=ID)) == whole(
-            theirs.revoke("unknown", x_correlation_id=ID)
+        assert full_response(
+            sunrise_server.introspect(token, hint="refresh_token", x_correlation_id=ID)
+        ) == full_response(sunrise_server.introspect("unknown", x_correlation_id=ID))
+        assert full_response(sunrise_server.revoke(token, x_correlation_id=ID)) == full_response(
+            sunrise_server.revoke("unknown", x_correlation_id=ID)
         )
         for name in ("nv_tenant_id", "tenantId"):
-            assert not theirs.introspect(token, hint="refresh_token", **{name: "nagra"}).json()["active"]
+            assert not sunrise_server.introspect(token, hint="refresh_token", **{name: "nagra"}).json()[
+                "active"
+            ]
         assert server.sees(token)
 
 
-# What is not a form with one token
+# Invalid forms
 
 
 FORMS: dict[str, tuple[bytes | str, dict[str, str], dict[str, Any]]] = {
@@ -364,55 +377,56 @@ FORMS: dict[str, tuple[bytes | str, dict[str, str], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(("form", "headers", "expected"), FORMS.values(), ids=FORMS)
-def test_a_form_that_is_none(
-    server: Platform, door: str, form: bytes | str, headers: dict[str, str], expected: dict[str, Any]
+def test_invalid_form(
+    server: Platform, path: str, form: bytes | str, headers: dict[str, str], expected: dict[str, Any]
 ) -> None:
-    assert whole(server.post(door, form, x_correlation_id=ID, **headers)) == expected
+    assert full_response(server.post(path, form, x_correlation_id=ID, **headers)) == expected
 
 
 @pytest.mark.parametrize(
     "form", ["token=%zz", "token=%", "token=a&scope=x", "token=a+b", "token_type_hint=&token=%C3%A4"]
 )
-def test_a_form_is_read_as_browsers_write_it(server: Platform, form: str) -> None:
+def test_form_is_decoded_like_a_browser_form(server: Platform, form: str) -> None:
     kind = "application/x-www-form-urlencoded; charset=UTF-8"
-    answer = server.post("/oauth/introspect", form, content_type=kind)
-    assert (answer.status_code, answer.json()) == (200, {"active": False})
+    response = server.post("/oauth/introspect", form, content_type=kind)
+    assert (response.status_code, response.json()) == (200, {"active": False})
 
 
-def test_a_form_of_20_members_is_read(server: Platform, tokens: dict[str, Any]) -> None:
+def test_form_with_20_fields_is_read(server: Platform, tokens: dict[str, Any]) -> None:
     form = {f"n{number}": "" for number in range(19)} | {"token": tokens["access_token"]}
     assert server.post("/oauth/introspect", form).json()["active"] is True
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_a_token_in_the_address_is_not_read(server: Platform, tokens: dict[str, Any], door: str) -> None:
-    answer = server.post(f"{door}?token={tokens['access_token']}", "a=b", x_correlation_id=ID)
-    assert whole(answer) == MALFORMED
-    assert server.client.get(f"{door}?token=x").status_code == 405
+@pytest.mark.parametrize("path", PATHS)
+def test_token_in_the_url_is_ignored(server: Platform, tokens: dict[str, Any], path: str) -> None:
+    response = server.post(f"{path}?token={tokens['access_token']}", "a=b", x_correlation_id=ID)
+    assert full_response(response) == MALFORMED
+    assert server.client.get(f"{path}?token=x").status_code == 405
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_a_database_that_is_away_is_a_503_and_never_an_inactive_token(
-    server: Platform, tokens: dict[str, Any], door: str, stays_stale: None
+@pytest.mark.parametrize("path", PATHS)
+def test_unavailable_database_is_503(
+    server: Platform, tokens: dict[str, Any], path: str, stays_stale: None
 ) -> None:
     server.introspect("x")
-    with database_away():
-        answer = server.post(door, {"token": tokens["access_token"]}, x_correlation_id=ID)
-        assert whole(answer) == UNAVAILABLE
+    with database_unavailable():
+        response = server.post(path, {"token": tokens["access_token"]}, x_correlation_id=ID)
+        assert full_response(response) == UNAVAILABLE
     assert server.sees(tokens["access_token"])
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("header", ["Basic \u00e9", "Basic ===", "Basic /w==", "Basic", "Bearer x"])
-def test_credentials_that_cannot_be_read_are_none(server: Platform, door: str, header: str) -> None:
-    assert whole(server.post(door, {"token": "x"}, x_correlation_id=ID, authorization=header)) == NO_CLIENT
+def test_malformed_credentials_are_rejected(server: Platform, path: str, header: str) -> None:
+    assert (
+        full_response(server.post(path, {"token": "x"}, x_correlation_id=ID, authorization=header))
+        == INVALID_CLIENT
+    )
 
 
-def test_whose_token_it_is_the_database_says_and_not_a_platform_that_shares_the_secret(
-    nagra: HeadEnd, app: ClientApp
-) -> None:
+def test_owner_of_a_token_comes_from_the_database(nagra: HeadEnd, app: ClientApp) -> None:
     tenant = Tenant.objects.get(pk="nagra")
     tenant.signing_algorithm = "HS256"
     tenant.save()
@@ -422,13 +436,13 @@ def test_whose_token_it_is_the_database_says_and_not_a_platform_that_shares_the_
     key.save()
     resource_server = platform("nagra")
     app.sign_on()
-    said = jwt.decode(app.tokens["access_token"], options={"verify_signature": False})
-    forged = {**said, "accountId": "victim", "deviceId": "other", "scope": "admin", "active": False}
-    answer = resource_server.introspect(jwt.encode(forged, secret, "HS256", {"kid": key.kid})).json()
-    assert answer["active"] is True
-    assert {answer[name] for name in ("accountId", "userId", "sub")} == {"account-1"}
-    assert answer["deviceId"] == answer["client_id"] == app.tokens["client_id"]
-    assert "scope" not in answer
+    payload = jwt.decode(app.tokens["access_token"], options={"verify_signature": False})
+    forged = {**payload, "accountId": "victim", "deviceId": "other", "scope": "admin", "active": False}
+    response = resource_server.introspect(jwt.encode(forged, secret, "HS256", {"kid": key.kid})).json()
+    assert response["active"] is True
+    assert {response[name] for name in ("accountId", "userId", "sub")} == {"account-1"}
+    assert response["deviceId"] == response["client_id"] == app.tokens["client_id"]
+    assert "scope" not in response
     Device.objects.for_tenant("nagra").update(fixed_expires_at=datetime(2020, 1, 1, tzinfo=UTC))
-    forever = jwt.encode({**said, "exp": 253402214400}, secret, "HS256", {"kid": key.kid})
-    assert not resource_server.sees(forever), "no token outlives its sign-on"
+    without_end = jwt.encode({**payload, "exp": 253402214400}, secret, "HS256", {"kid": key.kid})
+    assert not resource_server.sees(without_end), "no token outlives its sign-on"

@@ -1,4 +1,4 @@
-"""What a service declares is what DRF would check, whether DRF is called for it or not."""
+"""`validate_parameters` has the same results as DRF, but without calling DRF for simple declarations."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 
 from ags.api.errors import PARAMETER_INVALID, PARAMETER_MISSING, PARAMETER_UNKNOWN, ApiError, Error
-from ags.api.request.parameters import check
-from ags.api.views.sign_on_with_session_token import SCHEMA
+from ags.api.request.parameters import validate_parameters
+from ags.api.views.sign_on import SESSION_TOKEN_SCHEMA
 from providers.contract import Parameter, ParameterSchema
 from providers.registry import provider_configs
 
-Given = list[tuple[str, str]]
+Pairs = list[tuple[str, str]]
 Outcome = list[tuple[str, Any]] | tuple[Error, str | None]
 
 
-def refuse_x(value: Any) -> None:
+def reject_x(value: Any) -> None:
     if "x" in str(value):
         raise ValidationError("x")
 
@@ -35,7 +35,7 @@ class Upper(Parameter):
 
 class Base(serializers.Serializer[Any]):
     def validate(self, attrs: Any) -> Any:
-        refuse_x(attrs)
+        reject_x(attrs)
         return attrs
 
 
@@ -47,7 +47,7 @@ class Mixin:
 
 
 class Meta:
-    validators = [refuse_x]
+    validators = [reject_x]
 
 
 def doubled(self: Any, data: Any = serializers.empty) -> Any:
@@ -61,7 +61,7 @@ def reversed_fields(self: Any) -> Any:
 PLAIN = (serializers.Serializer,)
 PARENT = type("Parent", PLAIN, {"a": Parameter(description="a", max_length=3)})
 CLASSES: dict[str, tuple[tuple[type, ...], Mapping[str, Any]]] = {
-    "defines nothing": (PLAIN, {"__doc__": "What the caller sends."}),
+    "defines nothing": (PLAIN, {"__doc__": "Parameters."}),
     "defines nothing, nor does its parent": ((PARENT,), {}),
     "has no parameter of its parent": ((PARENT,), {"a": None}),
     "has a parameter of another kind": (PLAIN, {"b": Upper(description="b", max_length=2)}),
@@ -76,62 +76,64 @@ CLASSES: dict[str, tuple[tuple[type, ...], Mapping[str, Any]]] = {
     "Meta": (PLAIN, {"Meta": Meta}),
 }
 ODD = ["c.d", "empty_values"]
-"""Names of which DRF makes something else."""
+"""Names that DRF treats specially."""
 
 
 fields = st.builds(Parameter, description=st.just("x"), max_length=st.integers(0, 3), required=st.booleans())
 bodies = st.dictionaries(st.sampled_from(["a", "b", "Token", *ODD]), fields, max_size=3)
 
 
-def inputs(schema: ParameterSchema) -> Iterator[Given]:
-    """All ways in which each is missing, empty, short or long; in another order, and in another case."""
+def inputs(schema: ParameterSchema) -> Iterator[Pairs]:
+    """Yield all combinations of missing, empty, short and long values, in another order and case."""
     names = [*schema.fields][::-1]
     for values in product((None, "", "x", "y\0é "), repeat=len(names)):
         yield [(name.upper(), value) for name, value in zip(names, values, strict=True) if value is not None]
     yield [("Unknown", "x"), *((name, "x") for name in ODD)]
 
 
-def outcome_of(call: Any, *args: Any) -> Outcome | str:
+def call_outcome(call: Any, *args: Any) -> Outcome | str:
     try:
         return list(call(*args).items())
-    except ApiError as refused:
-        return refused.error, refused.parameter
-    except Exception as crash:  # noqa: BLE001 - some of what is drawn is no fit declaration
-        return type(crash).__name__
+    except ApiError as error:
+        return error.error, error.parameter
+    except Exception as error:  # noqa: BLE001 - some drawn declarations are invalid
+        return type(error).__name__
 
 
-def check_by_drf(schema: ParameterSchema, given: Given) -> Mapping[str, str]:
-    """Say again, with DRF alone, what is checked and in which order."""
-    named = {schema.names.get(name.lower(), ""): value for name, value in given}
-    if "" in named:
-        unknown = next(name for name, _ in given if name.lower() not in schema.names)
+def validate_with_drf(schema: ParameterSchema, pairs: Pairs) -> Mapping[str, str]:
+    """The same validation, with DRF only."""
+    values = {schema.names.get(name.lower(), ""): value for name, value in pairs}
+    if "" in values:
+        unknown = next(name for name, _ in pairs if name.lower() not in schema.names)
         raise ApiError(PARAMETER_UNKNOWN, parameter=unknown)
     for name, field in schema.fields.items():
-        if field.required and name not in named:
+        if field.required and name not in values:
             raise ApiError(PARAMETER_MISSING, parameter=name)
     try:
-        checked: dict[str, str] = schema.serializer.run_validation(named)
-    except ValidationError as problem:
-        at_fault = next(iter(problem.detail), None) if isinstance(problem.detail, dict) else None
-        raise ApiError(PARAMETER_INVALID, parameter=at_fault) from None
-    return checked
+        validated: dict[str, str] = schema.serializer.run_validation(values)
+    except ValidationError as error:
+        invalid = next(iter(error.detail), None) if isinstance(error.detail, dict) else None
+        raise ApiError(PARAMETER_INVALID, parameter=invalid) from None
+    return validated
 
 
 @settings(max_examples=150, derandomize=True, database=None, deadline=None)
 @given(st.just("defines nothing") | st.sampled_from([*CLASSES]), bodies)
-def test_it_checks_what_drf_checks(of: str, body: dict[str, Any]) -> None:
-    bases, more = CLASSES[of]
+def test_validation_has_the_same_result_as_drf(class_name: str, body: dict[str, Any]) -> None:
+    bases, more = CLASSES[class_name]
     schema = ParameterSchema(type("Parameters", bases, {**body, **more}))
-    for sent in inputs(schema):
-        assert outcome_of(check, schema, sent) == outcome_of(check_by_drf, schema, sent)
+    for pairs in inputs(schema):
+        assert call_outcome(validate_parameters, schema, pairs) == call_outcome(
+            validate_with_drf, schema, pairs
+        )
 
 
-def test_no_request_to_a_shipped_provider_costs_a_validation_by_drf(monkeypatch: pytest.MonkeyPatch) -> None:
-    def called(*_: Any) -> None:
+def test_included_providers_need_no_validation_by_drf(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(serializers.Serializer, "run_validation", called)
+    monkeypatch.setattr(serializers.Serializer, "run_validation", fail)
     strategies = [config.instance for config in provider_configs() if config.instance is not None]
     assert len(strategies) > 1
-    for schema in (SCHEMA, *(strategy.parameter_schema for strategy in strategies)):
-        assert check(schema, [(name, "x") for name in schema.fields])
+    for schema in (SESSION_TOKEN_SCHEMA, *(strategy.parameter_schema for strategy in strategies)):
+        assert validate_parameters(schema, [(name, "x") for name in schema.fields])

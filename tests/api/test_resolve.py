@@ -1,4 +1,4 @@
-"""The tenant of a request on an event loop: never read by the loop itself, and never twice at once."""
+"""Lookup of tenants: the event loop itself never reads them, and concurrent requests share a read."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from tests.waiting import PATIENCE
 pytestmark = pytest.mark.django_db(transaction=True)
 
 TIMES = 10_000
-"""How often a snapshot comes of age between the look at it and its use."""
+"""How often a snapshot expires between the check and its use."""
 
-AT_ONCE = 25
+CONCURRENT_REQUESTS = 25
 
 
 class Clock:
-    """The clock of the snapshot. After each look of the event loop, that many seconds pass at once."""
+    """The clock of the snapshot. It advances by `step` seconds after each read by the event loop."""
 
     def __init__(self, step: float = 0.0) -> None:
         self.now = 0.0
@@ -56,11 +56,11 @@ class Clock:
 
 
 class ObservedSnapshot(Snapshot):
-    """Counts how often the event loop uses it when it has come of age, since the look or during the wait."""
+    """Counts how often the event loop uses an expired snapshot, by when it expired."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__()
-        self.came_of_age = Counter[str]()
+        self.expired = Counter[str]()
         self._clock = clock
         self._was_fresh = False
 
@@ -69,25 +69,25 @@ class ObservedSnapshot(Snapshot):
         return self._was_fresh
 
     def get_cached_tenant(self, tenant_id: str) -> TenantSnapshot | None:
-        # A request that has found it fresh uses it before others look.
+        # A request that finds it fresh uses it before other requests check it.
         was_fresh, self._was_fresh = self._was_fresh, False
         if self._clock.now - self._versions_read_at >= VERSIONS_MAX_AGE:
-            self.came_of_age["since the look" if was_fresh else "during the wait"] += 1
+            self.expired["since the check" if was_fresh else "during the wait"] += 1
         return super().get_cached_tenant(tenant_id)
 
 
 class Statements:
-    """Those of the thread that reads the configuration. The test may have them wait, or fail."""
+    """Records the statements of the configuration thread, and can block them or make them fail."""
 
     def __init__(self) -> None:
         self.executed: list[str] = []
-        self.may_go_on = threading.Event()
-        self.may_go_on.set()
+        self.may_continue = threading.Event()
+        self.may_continue.set()
         self.error: Exception | None = None
 
     def __call__(self, execute: Any, sql: str, *args: Any) -> Any:
         self.executed.append(sql)
-        assert self.may_go_on.wait(PATIENCE)
+        assert self.may_continue.wait(PATIENCE)
         if self.error is not None:
             raise self.error from ValueError("the cause")
         return execute(sql, *args)
@@ -100,7 +100,7 @@ class Statements:
         )
 
     async def watch(self) -> None:
-        """Begin to watch, in the running loop."""
+        """Start recording, for the running event loop."""
         await run_in_thread(lambda: connection.execute_wrappers.append(self), pool=CONFIGURATION)
 
 
@@ -109,13 +109,13 @@ def statements() -> Statements:
     return Statements()
 
 
-async def turn() -> None:
-    """Let the tasks that have been created begin."""
+async def start_tasks() -> None:
+    """Let new tasks start."""
     for _ in range(5):
         await asyncio.sleep(0)
 
 
-def test_a_snapshot_that_comes_of_age_during_a_request_is_never_read_by_the_loop(
+def test_event_loop_never_reads_an_expired_snapshot(
     nagra: HeadEnd, sunrise: HeadEnd, statements: Statements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     numbers, seen = itertools.count(), set()
@@ -126,34 +126,34 @@ def test_a_snapshot_that_comes_of_age_during_a_request_is_never_read_by_the_loop
             tenant.save()
 
     async def request() -> None:
-        while snapshot.came_of_age.total() < TIMES:
+        while snapshot.expired.total() < TIMES:
             number = next(numbers)
             if number % (TIMES // 20) == 0:
                 await run_in_thread(change, pool=CONFIGURATION)
             tenant_id = ("nagra", "nobody", "nagra", "sunrise")[number % 4]
             try:
                 tenant, service = await get_service_or_403(tenant_id, SERVICE, Endpoint.GET_SESSION_TOKEN)
-                answer = (tenant.id, service.name)
+                response = (tenant.id, service.name)
             except ApiError as error:
-                answer = ("nobody", error.why)
-            assert answer == (tenant_id, "tenant_not_available" if tenant_id == "nobody" else SERVICE)
+                response = ("nobody", error.log_reason)
+            assert response == (tenant_id, "tenant_not_available" if tenant_id == "nobody" else SERVICE)
             seen.add(tenant_id)
 
     async def test() -> None:
         async with serving():
             await statements.watch()
-            await asyncio.gather(*[request() for _ in range(AT_ONCE)])
+            await asyncio.gather(*[request() for _ in range(CONCURRENT_REQUESTS)])
 
     monkeypatch.setattr(snapshot_module, "time", clock)
     monkeypatch.setattr(resolve, "snapshot", snapshot)
     run(test())
     assert seen == {"nagra", "sunrise", "nobody"}
-    # Those that wait together have the versions read once. After that, one look finds them fresh.
-    assert statements.versions() >= TIMES // (AT_ONCE + 1)
-    assert snapshot.came_of_age["since the look"] > 0
+    # Waiting requests share one read of the versions. After it, one check finds them fresh.
+    assert statements.versions() >= TIMES // (CONCURRENT_REQUESTS + 1)
+    assert snapshot.expired["since the check"] > 0
 
 
-def test_requests_that_find_the_snapshot_old_at_once_have_it_read_once(
+def test_concurrent_requests_share_a_read_of_an_old_snapshot(
     nagra: HeadEnd, statements: Statements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test() -> None:
@@ -162,14 +162,14 @@ def test_requests_that_find_the_snapshot_old_at_once_have_it_read_once(
             before = await get_tenant("nagra")
             clock.pass_time(2 * VERSIONS_MAX_AGE)
             statements.executed.clear()
-            statements.may_go_on.clear()
+            statements.may_continue.clear()
             first, *others = [asyncio.create_task(get_tenant("nagra")) for _ in range(20)]
-            await turn()
+            await start_tasks()
             first.cancel()
-            await turn()
+            await start_tasks()
             assert first.cancelled()
-            assert not any(task.done() for task in others), "it began for the others, too"
-            statements.may_go_on.set()
+            assert not any(task.done() for task in others), "the read is not cancelled"
+            statements.may_continue.set()
             assert await asyncio.gather(*others) == [before] * 19
             assert statements.versions() == 1
             assert len(statements.executed) == len(set(statements.executed))
@@ -178,22 +178,20 @@ def test_requests_that_find_the_snapshot_old_at_once_have_it_read_once(
     run(test())
 
 
-def test_without_the_database_requests_fail_together_each_with_an_error_of_its_own(
-    nagra: HeadEnd, statements: Statements
-) -> None:
+def test_concurrent_requests_get_separate_copies_of_an_error(nagra: HeadEnd, statements: Statements) -> None:
     async def test() -> None:
         async with serving():
             await statements.watch()
-            statements.error = OperationalError("away")
-            statements.may_go_on.clear()
+            statements.error = OperationalError("unavailable")
+            statements.may_continue.clear()
             tasks = [asyncio.create_task(get_tenant("nagra")) for _ in range(20)]
-            await turn()
-            statements.may_go_on.set()
+            await start_tasks()
+            statements.may_continue.set()
             errors = await asyncio.gather(*tasks, return_exceptions=True)
             assert {type(error) for error in errors} == {OperationalError}
             assert len({id(error) for error in errors}) == 20
             assert {str(error.__cause__) for error in errors if isinstance(error, Exception)} == {"the cause"}
-            assert len(statements.executed) == 1, "and nobody tries again in vain"
+            assert len(statements.executed) == 1, "the statement is not repeated"
             statements.error = None
             tenant = await get_tenant("nagra")
             assert tenant is not None
@@ -202,7 +200,7 @@ def test_without_the_database_requests_fail_together_each_with_an_error_of_its_o
     run(test())
 
 
-# A tenant that changes during a request
+# Changes during a request
 
 
 def rename() -> None:
@@ -233,7 +231,7 @@ def revoke_key() -> None:
 
 
 class Verifications:
-    """Counts how often a strategy verifies; while it does, the rows change so often."""
+    """Counts the calls of `verify`. During each of the first calls, one of the changes is made."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, strategy: Any, *changes: Callable[[], None]) -> None:
         self.number = 0
@@ -252,7 +250,7 @@ class Verifications:
 
 
 @pytest.mark.parametrize(
-    ("changes", "answer", "verifications"),
+    ("changes", "response", "verifications"),
     [
         ([rename], 200, 1),
         ([add_another_key], 200, 2),
@@ -261,32 +259,32 @@ class Verifications:
         ([change_lifetime, change_lifetime], "unavailable", 2),
     ],
 )
-def test_a_tenant_that_changes_during_a_request_is_read_again_and_verified_again_if_that_matters(
+def test_changed_tenant_is_read_again_and_verified_again_if_necessary(
     nagra: HeadEnd,
     stays_stale: None,
     monkeypatch: pytest.MonkeyPatch,
     changes: list[Callable[[], None]],
-    answer: int | str,
+    response: int | str,
     verifications: int,
 ) -> None:
-    async def ask() -> tuple[int, Any]:
+    async def post_request() -> tuple[int, Any]:
         body = {"parameters": [{"name": "Account", "value": "account-1"}]}
         return await post("/ags/getSessionToken", body, nagra.headers(x_auth_service_id=TRIAL))
 
     async def test() -> None:
         async with serving():
-            assert (await ask())[0] == 200
+            assert (await post_request())[0] == 200
             counted = Verifications(monkeypatch, Dummy, *changes)
-            status, body = await ask()
-            assert body.get("reason", status) == answer
+            status, body = await post_request()
+            assert body.get("reason", status) == response
             assert counted.number == verifications
 
     add_trial("nagra")
     run(test())
-    assert SessionToken.objects.for_tenant("nagra").count() == 1 + (answer == 200)
+    assert SessionToken.objects.for_tenant("nagra").count() == 1 + (response == 200)
 
 
-def test_a_key_that_is_revoked_during_a_rotation_and_a_request_issues_nothing(
+def test_key_revoked_during_a_request_issues_nothing(
     nagra: HeadEnd, stays_stale: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     new = HeadEnd("nagra", "nagra-key-2", bytes(range(60, 100)))
@@ -297,19 +295,19 @@ def test_a_key_that_is_revoked_during_a_rotation_and_a_request_issues_nothing(
         key.state = "retiring"
         key.save()
 
-    async def ask(head_end: HeadEnd) -> int:
+    async def post_request(head_end: HeadEnd) -> int:
         body = {"parameters": [{"name": "OperatorAuthToken", "value": head_end.token()}]}
         status, _ = await post("/ags/getSessionToken", body, head_end.headers())
         return status
 
     async def test() -> None:
         async with serving():
-            await ask(nagra)
+            await post_request(nagra)
             during_rotation = Verifications(monkeypatch, OperatorToken, rotate)
-            assert await ask(nagra) == 200
-            assert during_rotation.number == 2, "by the key that was active, and by the same when it retires"
+            assert await post_request(nagra) == 200
+            assert during_rotation.number == 2, "with the key as active and as retiring"
             Verifications(monkeypatch, OperatorToken, revoke_key)
-            assert [await ask(nagra), await ask(new)] == [401, 200]
+            assert [await post_request(nagra), await post_request(new)] == [401, 200]
 
     run(test())
     keys = SessionToken.objects.for_tenant("nagra").values_list("key__kid", flat=True).order_by("pk")

@@ -1,4 +1,4 @@
-"""Rows of several requests, written by one statement: each request gets its own outcome."""
+"""Batching: one statement writes the rows of several requests, and each request gets its own result."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from django.db.utils import DataError, OperationalError
 
-from ags.database import _opened
-from ags.database.batching import FAILED_WAIT_LIMIT, Batcher
-from ags.database.threads import WAIT_LIMIT, WaitedTooLong
+from ags.database import _databases
+from ags.database.batching import QUEUE_TIMEOUT_AFTER_FAILURE, Batcher
+from ags.database.threads import QUEUE_TIMEOUT, QueueTimeout
 
 
 class Table:
-    """Stands for the database: records the rows of each statement, which waits until it may go on."""
+    """A fake database that records the rows of each statement and blocks it until `may_continue` is set."""
 
     is_available = True
 
@@ -24,33 +24,33 @@ class Table:
         reject: Callable[[Sequence[Mapping[str, str]]], None] = lambda rows: None,
         max_batch_size: int = 4,
     ) -> None:
-        _opened[asyncio.get_running_loop()] = self  # type: ignore[assignment] # what a Batcher needs of it
+        _databases[asyncio.get_running_loop()] = self  # type: ignore[assignment] # all that a Batcher uses
         self.max_batch_size = max_batch_size
         self.statements: list[list[str]] = []
-        self.may_go_on = asyncio.Event()
+        self.may_continue = asyncio.Event()
         self.batcher = Batcher(self._execute)
         self._reject = reject
 
     async def _execute(self, rows: Sequence[Mapping[str, str]]) -> list[str]:
         self.statements.append([row["name"] for row in rows])
-        await self.may_go_on.wait()
+        await self.may_continue.wait()
         self._reject(rows)
         return [f"{row['name']} is stored" for row in rows]
 
     async def submit(self, *names: str) -> list[asyncio.Task[Any]]:
-        """Submit these in this order; return when each waits."""
+        """Submit rows in this order; return when all of them wait."""
         tasks = [asyncio.create_task(self.batcher.submit({"name": name})) for name in names]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         return tasks
 
     async def submit_behind_the_first(self, *names: str) -> list[asyncio.Task[Any]]:
-        """Submit these while the first row is written; then let all statements go on."""
+        """Submit rows while the first row is written; then let all statements continue."""
         tasks = await self.submit("first")
         assert self.statements == [["first"]]
         tasks += await self.submit(*names)
-        assert not any(task.done() for task in tasks), "no request is answered before the commit"
-        self.may_go_on.set()
+        assert not any(task.done() for task in tasks), "a request does not wait for the commit"
+        self.may_continue.set()
         return tasks
 
 
@@ -58,19 +58,19 @@ def run(test: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(test, 60))
 
 
-def test_a_row_that_comes_alone_is_written_at_once_and_those_that_come_meanwhile_together() -> None:
+def test_first_row_is_written_immediately_and_later_rows_together() -> None:
     async def test() -> None:
         table = Table()
         tasks = await table.submit_behind_the_first("a", "b", "c")
         assert await asyncio.gather(*tasks) == [f"{name} is stored" for name in ("first", "a", "b", "c")]
         assert table.statements == [["first"], ["a", "b", "c"]]
         (late,) = await table.submit("late")
-        assert await late == "late is stored", "and it goes on"
+        assert await late == "late is stored", "batching continues"
 
     run(test())
 
 
-def test_a_statement_takes_no_more_rows_than_it_may_and_the_next_goes_on_in_order() -> None:
+def test_batches_are_limited_and_keep_the_order() -> None:
     async def test() -> None:
         table = Table()
         names = [f"n{number}" for number in range(10)]
@@ -80,17 +80,17 @@ def test_a_statement_takes_no_more_rows_than_it_may_and_the_next_goes_on_in_orde
     run(test())
 
 
-def test_rows_of_a_database_that_takes_one_at_a_time_do_not_wait_for_each_other() -> None:
+def test_without_batching_rows_do_not_wait_for_each_other() -> None:
     async def test() -> None:
         table = Table(max_batch_size=1)
         await table.submit("a", "b")
         assert table.statements == [["a"], ["b"]]
-        table.may_go_on.set()
+        table.may_continue.set()
 
     run(test())
 
 
-def test_when_the_database_is_not_available_each_request_gets_an_error_of_its_own() -> None:
+def test_requests_get_separate_copies_of_an_error() -> None:
     def reject(rows: Sequence[Mapping[str, str]]) -> None:
         if len(rows) > 1:
             raise OperationalError("not available") from ValueError("the cause")
@@ -106,7 +106,7 @@ def test_when_the_database_is_not_available_each_request_gets_an_error_of_its_ow
     run(test())
 
 
-def test_an_error_in_one_row_does_not_affect_the_others() -> None:
+def test_error_in_one_row_does_not_affect_the_others() -> None:
     def reject(rows: Sequence[Mapping[str, str]]) -> None:
         if any(row["name"] == "bad" for row in rows):
             raise DataError("bad")
@@ -120,14 +120,17 @@ def test_an_error_in_one_row_does_not_affect_the_others() -> None:
     run(test())
 
 
-def test_the_row_of_a_cancelled_request_is_not_written_and_the_others_are() -> None:
+def test_row_of_a_cancelled_request_is_skipped() -> None:
     async def test() -> None:
         table = Table()
-        first, gone, other = tasks = [*await table.submit("first"), *await table.submit("gone", "other")]
-        first.cancel()  # too late: its statement runs
-        gone.cancel()
+        first, cancelled, other = tasks = [
+            *await table.submit("first"),
+            *await table.submit("cancelled", "other"),
+        ]
+        first.cancel()  # its statement already runs
+        cancelled.cancel()
         await asyncio.sleep(0)
-        table.may_go_on.set()
+        table.may_continue.set()
         assert await other == "other is stored"
         assert table.statements == [["first"], ["other"]]
         assert [task.cancelled() for task in tasks] == [True, True, False]
@@ -136,12 +139,13 @@ def test_the_row_of_a_cancelled_request_is_not_written_and_the_others_are() -> N
 
 
 @pytest.mark.parametrize(
-    ("limit", "error", "kind"),
-    [(WAIT_LIMIT, None, WaitedTooLong), (FAILED_WAIT_LIMIT, OperationalError("failed"), OperationalError)],
+    ("timeout", "error", "kind"),
+    [
+        (QUEUE_TIMEOUT, None, QueueTimeout),
+        (QUEUE_TIMEOUT_AFTER_FAILURE, OperationalError("failed"), OperationalError),
+    ],
 )
-def test_a_row_that_has_waited_too_long_is_not_written(
-    limit: float, error: Exception | None, kind: type[Exception]
-) -> None:
+def test_expired_row_is_not_written(timeout: float, error: Exception | None, kind: type[Exception]) -> None:
     def reject(rows: Sequence[Mapping[str, str]]) -> None:
         if error is not None and rows[0]["name"] == "first":
             raise error
@@ -150,14 +154,14 @@ def test_a_row_that_has_waited_too_long_is_not_written(
         table = Table(reject)
         (first,) = await table.submit("first")
         early = await table.submit("a", "b")
-        for write in table.batcher._pending:
-            write.submitted_at -= limit + 1
+        for pending in table.batcher._pending:
+            pending.submitted_at -= timeout + 1
         (late,) = await table.submit("late")
-        table.may_go_on.set()
+        table.may_continue.set()
         assert await late == "late is stored"
-        outcomes = await asyncio.gather(first, *early, return_exceptions=True)
-        assert [type(outcome) for outcome in outcomes[1:]] == [kind] * 2
-        assert (type(outcomes[0]) is OperationalError) == (error is not None)
+        results = await asyncio.gather(first, *early, return_exceptions=True)
+        assert [type(result) for result in results[1:]] == [kind] * 2
+        assert (type(results[0]) is OperationalError) == (error is not None)
         assert table.statements == [["first"], ["late"]]
 
     run(test())

@@ -1,4 +1,4 @@
-"""Plans that PostgreSQL makes while a table is empty."""
+"""Cached query plans of PostgreSQL."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tests.live.server import database_url
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.postgresql]
 
-UNTIL_KEPT = 7
-"""Executions of a prepared statement after which PostgreSQL keeps its plan."""
+EXECUTIONS_UNTIL_CACHED = 7
+"""Executions of a prepared statement after which PostgreSQL caches its plan."""
 
 ROWS = 10_000
 
 
-def test_the_plan_of_an_empty_table_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def find() -> int:
-        """Return how many rows are read to find one."""
+def test_plan_for_an_empty_table_is_discarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def count_rows_read() -> int:
+        """Return the number of rows that a sequential scan reads to find one row."""
         await fetch_all("SELECT id FROM grown WHERE id = %(id)s", {"id": ROWS}, READS)
         await fetch_all("SELECT pg_stat_force_next_flush()", {}, READS)
         statement = "SELECT seq_tup_read::int FROM pg_stat_user_tables WHERE relname = 'grown'"
@@ -27,16 +27,16 @@ def test_the_plan_of_an_empty_table_is_not_kept(monkeypatch: pytest.MonkeyPatch)
 
     async def test(pg: psycopg.Connection) -> None:
         async with serving():
-            for _ in range(UNTIL_KEPT):
-                assert await find() == 0
+            for _ in range(EXECUTIONS_UNTIL_CACHED):
+                assert await count_rows_read() == 0
             pg.execute("INSERT INTO grown SELECT generate_series(1, %s)", [ROWS])
             monkeypatch.setattr(postgresql, "PLAN_INTERVAL", 0.0)
-            assert await find() == 0
+            assert await count_rows_read() == 0
 
     with psycopg.connect(database_url(), autocommit=True) as pg:
         pg.execute("CREATE TABLE grown (id bigint PRIMARY KEY)")
         try:
-            pg.execute("VACUUM grown")  # now it is known to be empty
+            pg.execute("VACUUM grown")  # updates the statistics
             run(test(pg))
         finally:
             pg.execute("DROP TABLE grown")

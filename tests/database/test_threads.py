@@ -1,4 +1,4 @@
-"""Calls that block, in threads: which thread makes them, and that none is made in vain."""
+"""Thread pools: which thread makes a call, and that expired and cancelled calls are skipped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from asgiref.sync import async_to_sync
 
 from ags.database import threads as module
-from ags.database.threads import CONFIGURATION, DATABASE, VERIFICATION, WaitedTooLong, run_in_thread
+from ags.database.threads import CONFIGURATION, DATABASE, VERIFICATION, QueueTimeout, run_in_thread
 from providers.operator_token.strategy import OperatorToken
 from tenants.models import Tenant
 from tests.conftest import HeadEnd
@@ -20,110 +20,110 @@ from tests.event_loop import eventually, post, run, serving
 from tests.waiting import PATIENCE
 
 
-def name_of_thread() -> str:
+def get_thread_name() -> str:
     return threading.current_thread().name
 
 
 @contextlib.asynccontextmanager
-async def thread_is_taken() -> AsyncIterator[threading.Event]:
-    """Have the only thread for strategies wait for the event."""
-    begun, may_end = threading.Event(), threading.Event()
+async def busy_thread() -> AsyncIterator[threading.Event]:
+    """Block the only thread for strategies until the event is set."""
+    started, may_finish = threading.Event(), threading.Event()
 
     def wait() -> bool:
-        begun.set()
-        return may_end.wait(PATIENCE)
+        started.set()
+        return may_finish.wait(PATIENCE)
 
     call = asyncio.create_task(run_in_thread(wait, pool=VERIFICATION))
-    await eventually(begun.is_set, "the call does not begin")
+    await eventually(started.is_set, "the call does not start")
     try:
-        yield may_end
+        yield may_finish
     finally:
-        may_end.set()
+        may_finish.set()
         assert await call
 
 
-async def turn() -> None:
-    """Let the tasks that have been created begin."""
+async def start_tasks() -> None:
+    """Let new tasks start."""
     for _ in range(5):
         await asyncio.sleep(0)
 
 
-def test_a_loop_for_one_request_calls_in_the_thread_and_the_transaction_of_its_caller(nagra: HeadEnd) -> None:
+def test_loop_without_pools_calls_in_the_thread_of_its_caller(nagra: HeadEnd) -> None:
     def call() -> tuple[int, bool]:
         return threading.get_ident(), Tenant.objects.filter(pk="nagra").exists()
 
     assert async_to_sync(run_in_thread)(call, pool=VERIFICATION) == (threading.get_ident(), True)
 
 
-def test_each_pool_has_threads_of_its_own_that_wait_for_no_other() -> None:
+def test_pools_have_separate_threads() -> None:
     async def test() -> None:
-        async with serving(), thread_is_taken() as may_end:
-            request = asyncio.create_task(run_in_thread(name_of_thread, pool=VERIFICATION))
+        async with serving(), busy_thread() as may_finish:
+            request = asyncio.create_task(run_in_thread(get_thread_name, pool=VERIFICATION))
             for pool in (CONFIGURATION, DATABASE):
-                assert await run_in_thread(name_of_thread, pool=pool) == f"{pool}_0"
+                assert await run_in_thread(get_thread_name, pool=pool) == f"{pool}_0"
             assert not request.done()
-            may_end.set()
+            may_finish.set()
             assert await request == "verification_0"
 
     run(test())
 
 
-def test_a_call_that_has_waited_too_long_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[str] = []
+def test_expired_call_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
 
     async def test() -> None:
         async with serving():
-            async with thread_is_taken() as may_end:
-                late = asyncio.create_task(run_in_thread(made.append, "late", pool=VERIFICATION))
-                await turn()
+            async with busy_thread() as may_finish:
+                late = asyncio.create_task(run_in_thread(calls.append, "late", pool=VERIFICATION))
+                await start_tasks()
                 with monkeypatch.context() as short:
-                    short.setattr(module, "WAIT_LIMIT", -1.0)  # any time is too long
-                    may_end.set()
-                    with pytest.raises(WaitedTooLong):
+                    short.setattr(module, "QUEUE_TIMEOUT", -1.0)  # every call has expired
+                    may_finish.set()
+                    with pytest.raises(QueueTimeout):
                         await late
-            await run_in_thread(made.append, "next", pool=VERIFICATION)
-        assert made == ["next"]
+            await run_in_thread(calls.append, "next", pool=VERIFICATION)
+        assert calls == ["next"]
 
     run(test())
 
 
-def test_the_call_of_a_cancelled_request_is_not_made() -> None:
-    made: list[str] = []
+def test_cancelled_call_is_skipped() -> None:
+    calls: list[str] = []
 
     async def test() -> None:
         async with serving():
-            async with thread_is_taken() as may_end:
-                gone, other = [
-                    asyncio.create_task(run_in_thread(made.append, who, pool=VERIFICATION))
-                    for who in ("gone", "other")
+            async with busy_thread() as may_finish:
+                cancelled, other = [
+                    asyncio.create_task(run_in_thread(calls.append, name, pool=VERIFICATION))
+                    for name in ("cancelled", "other")
                 ]
-                await turn()
-                gone.cancel()
-                await turn()
-                may_end.set()
+                await start_tasks()
+                cancelled.cancel()
+                await start_tasks()
+                may_finish.set()
                 await other
-            assert gone.cancelled()
-        assert made == ["other"]
+            assert cancelled.cancelled()
+        assert calls == ["other"]
 
     run(test())
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_request_that_has_waited_too_long_for_a_thread_is_refused(
+def test_request_that_waits_too_long_for_a_thread_is_503(
     nagra: HeadEnd, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(OperatorToken, "blocking", True)
-    given = {"parameters": [{"name": "OperatorAuthToken", "value": "token"}]}
+    body = {"parameters": [{"name": "OperatorAuthToken", "value": "token"}]}
 
     async def test() -> None:
-        async with serving(), thread_is_taken() as may_end:
-            request = asyncio.create_task(post("/ags/getSessionToken", given, nagra.headers()))
-            await turn()
+        async with serving(), busy_thread() as may_finish:
+            request = asyncio.create_task(post("/ags/getSessionToken", body, nagra.headers()))
+            await start_tasks()
             with monkeypatch.context() as short:
-                short.setattr(module, "WAIT_LIMIT", -1.0)  # any time is too long
-                may_end.set()
-                status, body = await request
-            assert (status, body["code"], body["reason"]) == (503, 50300, "unavailable")
+                short.setattr(module, "QUEUE_TIMEOUT", -1.0)  # every call has expired
+                may_finish.set()
+                status, response = await request
+            assert (status, response["code"], response["reason"]) == (503, 50300, "unavailable")
 
     with caplog.at_level(logging.INFO, "ags.request"):
         run(test())

@@ -1,4 +1,4 @@
-"""Transactions of an event loop: all or nothing, and nothing else is ever executed in one."""
+"""Transactions: atomic, and isolated from the statements of other requests."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from ags.database import INSERTS, READS, UPDATES, Transaction, threads
 from ags.database import postgresql as module
 from ags.database.django_database import DjangoDatabase
 from ags.database.postgresql import Lane, Outage, PostgreSQL
-from ags.database.threads import WaitedTooLong, close_threads, open_threads
+from ags.database.threads import QueueTimeout, close_threads, open_threads
 from ags.sessions.models import Lease
 from tests import event_loop
 from tests.database import test_postgresql
-from tests.database.test_postgresql import PID, TAKE_LOCK, WRITE, Other, Proxy, fails, fetch_one, run
+from tests.database.test_postgresql import PID, TAKE_LOCK, WRITE, Other, Proxy, fetch_error, fetch_one, run
 from tests.event_loop import eventually
 from tests.live.server import database_url
 from tests.waiting import PATIENCE
 
-options, other, no_limits = test_postgresql.options, test_postgresql.other, test_postgresql.no_limits
+options, other, no_timeouts = test_postgresql.options, test_postgresql.other, test_postgresql.no_timeouts
 
-NEXT, REFUSED, WAITS = 999, -1, 0
-"""Numbers: that of the next statement, and those of rows for which a commit fails and waits for the lock."""
+NEXT, COMMIT_FAILS, COMMIT_WAITS = 999, -1, 0
+"""Numbers of rows: of the next statement; for which the commit fails; for which it waits for the lock."""
 
 
 class Fault(Exception):
-    """What a test raises within a transaction."""
+    """Raised by tests within a transaction."""
 
 
 @pytest.fixture
 def table(options: dict[str, Any]) -> Iterator[None]:
-    """A table of numbers. What a test does not end, `other` has ended before this is dropped."""
+    """A table of numbers. `other` terminates open transactions before the table is dropped."""
     with psycopg.connect(database_url(), autocommit=True) as pg:
         pg.execute("CREATE TABLE numbers (number integer PRIMARY KEY)")
         pg.execute(
             f"""
 CREATE FUNCTION at_commit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-  IF NEW.number = {REFUSED} THEN RAISE EXCEPTION 'refused' USING ERRCODE = '23514'; END IF;
-  IF NEW.number = {WAITS} THEN PERFORM pg_advisory_xact_lock({test_postgresql.LOCK}); END IF;
+  IF NEW.number = {COMMIT_FAILS} THEN RAISE EXCEPTION 'refused' USING ERRCODE = '23514'; END IF;
+  IF NEW.number = {COMMIT_WAITS} THEN PERFORM pg_advisory_xact_lock({test_postgresql.LOCK}); END IF;
   RETURN NULL;
 END $$"""
         )
@@ -58,15 +58,15 @@ END $$"""
 
 
 @pytest.fixture
-def patient(no_limits: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits, waits until the test is ready."""
-    monkeypatch.setattr(threads, "WAIT_LIMIT", PATIENCE)
+def unlimited_time(no_timeouts: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Disable all timeouts."""
+    monkeypatch.setattr(threads, "QUEUE_TIMEOUT", PATIENCE)
 
 
-async def insert(where: Lane | Transaction, *numbers: int) -> None:
+async def insert(executor: Lane | Transaction, *numbers: int) -> None:
     for number in numbers:
         statement = "INSERT INTO numbers VALUES (%(number)s) RETURNING number"
-        assert await where.fetch_all(statement, {"number": number}) == [(number,)]
+        assert await executor.fetch_all(statement, {"number": number}) == [(number,)]
 
 
 async def insert_in_transaction(lane: Lane, *numbers: int) -> None:
@@ -76,7 +76,7 @@ async def insert_in_transaction(lane: Lane, *numbers: int) -> None:
 
 @contextlib.asynccontextmanager
 async def failing_transaction(database: Lane | DjangoDatabase) -> AsyncIterator[Transaction]:
-    """Open a transaction whose block ends with an exception."""
+    """Open a transaction whose block raises an exception."""
     try:
         async with database.transaction() as opened:
             yield opened
@@ -90,81 +90,81 @@ def committed(other: Other) -> list[int]:
     return other.execute("SELECT number FROM numbers ORDER BY number")
 
 
-async def next_statement_is_on_its_own(lane: Lane, other: Other) -> None:
-    """Whatever was executed before on this lane: the next statement is committed when it returns."""
+async def check_next_statement_commits(lane: Lane, other: Other) -> None:
+    """Check that the next statement on this lane is committed when it returns."""
     before = committed(other)
     await insert(lane, NEXT)
     assert committed(other) == [*before, NEXT]
     other.execute(f"DELETE FROM numbers WHERE number = {NEXT}")
 
 
-# The end of a block
+# Commit and rollback
 
 
 @pytest.mark.postgresql
-def test_a_transaction_is_committed_at_the_end_of_its_block_and_not_before(table: None, other: Other) -> None:
+def test_transaction_is_committed_at_the_end_of_its_block(table: None, other: Other) -> None:
     async def test(lane: Lane) -> None:
         async with lane.transaction() as opened:
             await insert(opened, 1, 2)
             assert await opened.fetch_all("SELECT count(*) FROM numbers", {}) == [(2,)]
             assert committed(other) == []
         assert committed(other) == [1, 2]
-        await next_statement_is_on_its_own(lane, other)
+        await check_next_statement_commits(lane, other)
 
     run(test)
 
 
 @pytest.mark.postgresql
-def test_an_exception_rolls_a_transaction_back_and_the_connection_stays(table: None, other: Other) -> None:
+def test_exception_rolls_back_and_keeps_the_connection(table: None, other: Other) -> None:
     async def test(lane: Lane) -> None:
         pid = await fetch_one(lane, PID)
         async with failing_transaction(lane) as opened:
             await insert(opened, 1)
         assert committed(other) == []
-        await next_statement_is_on_its_own(lane, other)
+        await check_next_statement_commits(lane, other)
         assert await fetch_one(lane, PID) == pid
 
     run(test)
 
 
 @pytest.mark.postgresql
-@pytest.mark.parametrize("is_swallowed", [False, True])
-def test_after_a_statement_that_failed_nothing_is_committed_and_the_caller_learns_of_it(
-    table: None, other: Other, is_swallowed: bool
+@pytest.mark.parametrize("is_caught", [False, True])
+def test_transaction_with_a_failed_statement_raises_and_is_rolled_back(
+    table: None, other: Other, is_caught: bool
 ) -> None:
     async def use(lane: Lane) -> None:
         async with lane.transaction() as opened:
             await insert(opened, 1)
-            with pytest.raises(IntegrityError) if is_swallowed else contextlib.nullcontext():
+            with pytest.raises(IntegrityError) if is_caught else contextlib.nullcontext():
                 await insert(opened, 1)
 
     async def test(lane: Lane) -> None:
         pid = await fetch_one(lane, PID)
-        with pytest.raises(InternalError if is_swallowed else IntegrityError):
+        with pytest.raises(InternalError if is_caught else IntegrityError):
             await use(lane)
         assert committed(other) == []
-        await next_statement_is_on_its_own(lane, other)
+        await check_next_statement_commits(lane, other)
         assert await fetch_one(lane, PID) == pid
 
     run(test)
 
 
 @pytest.mark.postgresql
-def test_a_commit_that_postgresql_refuses_is_an_error_and_leaves_nothing(table: None, other: Other) -> None:
+def test_failed_commit_raises_and_stores_nothing(table: None, other: Other) -> None:
     async def test(lane: Lane) -> None:
         with pytest.raises(IntegrityError):
-            await insert_in_transaction(lane, 1, REFUSED)
+            await insert_in_transaction(lane, 1, COMMIT_FAILS)
         assert committed(other) == []
-        await next_statement_is_on_its_own(lane, other)
+        await check_next_statement_commits(lane, other)
 
     run(test)
 
 
-# Requests that are cancelled
+# Cancellation
 
 
 @pytest.mark.postgresql
-def test_a_transaction_that_is_cancelled_between_statements_is_rolled_back(table: None, other: Other) -> None:
+def test_cancellation_between_statements_rolls_back(table: None, other: Other) -> None:
     async def test(lane: Lane) -> None:
         pid = await fetch_one(lane, PID)
         inserted = asyncio.Event()
@@ -178,7 +178,7 @@ def test_a_transaction_that_is_cancelled_between_statements_is_rolled_back(table
         task = asyncio.create_task(use())
         await inserted.wait()
         task.cancel()
-        await next_statement_is_on_its_own(lane, other)
+        await check_next_statement_commits(lane, other)
         assert task.cancelled()
         assert committed(other) == []
         assert await fetch_one(lane, PID) == pid
@@ -187,9 +187,7 @@ def test_a_transaction_that_is_cancelled_between_statements_is_rolled_back(table
 
 
 @pytest.mark.postgresql
-def test_a_transaction_that_is_cancelled_during_a_statement_leaves_nothing(
-    table: None, other: Other, patient: None
-) -> None:
+def test_cancellation_during_a_statement_rolls_back(table: None, other: Other, unlimited_time: None) -> None:
     async def use(lane: Lane) -> None:
         async with lane.transaction() as opened:
             await insert(opened, 1)
@@ -198,26 +196,26 @@ def test_a_transaction_that_is_cancelled_during_a_statement_leaves_nothing(
     async def test(lane: Lane) -> None:
         other.hold_lock()
         task = asyncio.create_task(use(lane))
-        await eventually(other.waits, "no statement waits for the lock")
+        await eventually(other.is_waiting, "no statement waits for the lock")
         task.cancel()
-        await next_statement_is_on_its_own(lane, other)
+        await check_next_statement_commits(lane, other)
         assert task.cancelled()
-        assert lane.outage.is_over
+        assert not lane.outage.is_active
         other.release_lock()
-        await eventually(lambda: len(other.pids()) == 1, "the connection of the cancelled one is kept")
+        await eventually(
+            lambda: len(other.pids()) == 1, "the connection of the cancelled transaction stays open"
+        )
         assert committed(other) == []
 
     run(test)
 
 
 @pytest.mark.postgresql
-def test_wherever_a_transaction_is_cancelled_it_is_all_or_nothing_and_the_next_statement_is_on_its_own(
-    table: None, other: Other
-) -> None:
+def test_cancelled_transaction_is_atomic(table: None, other: Other) -> None:
     async def cancel_after(turns: int, lane: Lane, first: int) -> None:
         task = asyncio.create_task(insert_in_transaction(lane, first, first + 1))
         for _ in range(turns):
-            await asyncio.sleep(0.0005)  # a turn of the loop in which it reads sockets
+            await asyncio.sleep(0.0005)  # one iteration of the loop, which reads sockets
         task.cancel()
         await insert(lane, -first)
         assert -first in committed(other)
@@ -225,21 +223,23 @@ def test_wherever_a_transaction_is_cancelled_it_is_all_or_nothing_and_the_next_s
     async def test(lane: Lane) -> None:
         for turns in range(20):
             await cancel_after(turns, lane, 1000 + 2 * turns)
-            new = Lane(Outage())  # cancelled while it connects
+            new = Lane(Outage())  # cancelled while connecting
             await cancel_after(turns, new, 2000 + 2 * turns)
             await new.close()
         await eventually(lambda: len(other.pids()) == 1, "connections of cancelled requests are kept")
         stored = {number for number in committed(other) if number > 0}
-        assert {number ^ 1 for number in stored} == stored, "both of a transaction, or none"
+        assert {number ^ 1 for number in stored} == stored, "a transaction was stored partly"
 
     run(test)
 
 
-# One after the other
+# Isolation
 
 
 @pytest.mark.postgresql
-def test_nothing_is_executed_in_the_transaction_of_another(table: None, other: Other, patient: None) -> None:
+def test_statements_are_not_executed_in_another_transaction(
+    table: None, other: Other, unlimited_time: None
+) -> None:
     async def test(lane: Lane) -> None:
         async with failing_transaction(lane) as opened:
             await insert(opened, 1)
@@ -257,17 +257,17 @@ def test_nothing_is_executed_in_the_transaction_of_another(table: None, other: O
 
 
 @pytest.mark.postgresql
-def test_what_waits_for_its_turn_too_long_is_not_executed_and_the_turn_goes_on(
-    table: None, other: Other, patient: None, monkeypatch: pytest.MonkeyPatch
+def test_queue_timeout(
+    table: None, other: Other, unlimited_time: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test(lane: Lane) -> None:
         async with lane.transaction() as opened:
             await insert(opened, 1)
             with monkeypatch.context() as short:
-                short.setattr(threads, "WAIT_LIMIT", 0.05)
-                with pytest.raises(WaitedTooLong):
+                short.setattr(threads, "QUEUE_TIMEOUT", 0.05)
+                with pytest.raises(QueueTimeout):
                     await insert(lane, 2)
-                with pytest.raises(WaitedTooLong):
+                with pytest.raises(QueueTimeout):
                     await insert_in_transaction(lane, 3)
             late = asyncio.create_task(insert(lane, 4))
             await insert(opened, 5)
@@ -275,14 +275,14 @@ def test_what_waits_for_its_turn_too_long_is_not_executed_and_the_turn_goes_on(
         await late
         assert committed(other) == [1, 4, 5]
         await insert_in_transaction(lane, 6)
-        await next_statement_is_on_its_own(lane, other)
+        await check_next_statement_commits(lane, other)
 
     run(test)
 
 
 @pytest.mark.postgresql
-def test_reads_and_inserts_do_not_wait_for_an_update_that_waits_for_a_row(
-    table: None, other: Other, patient: None
+def test_reads_and_inserts_do_not_wait_for_a_blocked_update(
+    table: None, other: Other, unlimited_time: None
 ) -> None:
     async def test() -> None:
         database = PostgreSQL()
@@ -292,7 +292,7 @@ def test_reads_and_inserts_do_not_wait_for_an_update_that_waits_for_a_row(
             update = asyncio.create_task(
                 database.fetch_all("UPDATE numbers SET number = 2 RETURNING number", {}, UPDATES)
             )
-            await eventually(other.waits, "the update does not wait")
+            await eventually(other.is_waiting, "the update does not wait")
             assert await database.fetch_all("SELECT number FROM numbers", {}, READS) == [(1,)]
             statement = "INSERT INTO numbers VALUES (3) RETURNING number"
             assert await database.fetch_all(statement, {}, INSERTS) == [(3,)]
@@ -305,20 +305,20 @@ def test_reads_and_inserts_do_not_wait_for_an_update_that_waits_for_a_row(
     event_loop.run(test())
 
 
-# The connection is lost
+# Lost connections
 
 
-async def begin_on_a_connection_that_has_ended(lane: Lane, other: Other) -> None:
+async def begin_on_a_terminated_connection(lane: Lane, other: Other) -> None:
     pid = await fetch_one(lane, PID)
-    # The loop does not go on meanwhile, and so does not see it.
+    # The loop is blocked, so it does not notice this.
     other.execute(f"SELECT pg_terminate_backend({pid}, {PATIENCE * 1000:.0f})")
     await insert_in_transaction(lane, 1)
 
 
-async def end_while(waiting: Coroutine[Any, Any, Any], other: Other) -> None:
-    """End the backend when this waits for the lock. Raises what it raises."""
+async def terminate_while(waiting: Coroutine[Any, Any, Any], other: Other) -> None:
+    """Terminate the backend while the coroutine waits for the lock. Raises its errors."""
     task = asyncio.create_task(waiting)
-    await eventually(other.waits, "nothing waits for the lock")
+    await eventually(other.is_waiting, "nothing waits for the lock")
     (pid,) = other.pids()
     other.execute(f"SELECT pg_terminate_backend({pid})")
     await task
@@ -327,14 +327,14 @@ async def end_while(waiting: Coroutine[Any, Any, Any], other: Other) -> None:
 async def lose_a_statement(lane: Lane, other: Other) -> None:
     async with lane.transaction() as opened:
         await insert(opened, 1)
-        await end_while(opened.fetch_all(TAKE_LOCK, {}), other)
+        await terminate_while(opened.fetch_all(TAKE_LOCK, {}), other)
 
 
 async def lose_a_statement_and_go_on(lane: Lane, other: Other) -> None:
     async with lane.transaction() as opened:
         await insert(opened, 1)
         with pytest.raises(OperationalError):
-            await end_while(opened.fetch_all(TAKE_LOCK, {}), other)
+            await terminate_while(opened.fetch_all(TAKE_LOCK, {}), other)
         with pytest.raises(OperationalError):
             await insert(opened, 2)
 
@@ -352,11 +352,11 @@ async def lose_the_connection_between_statements(lane: Lane, other: Other) -> No
 
 
 async def lose_the_commit(lane: Lane, other: Other) -> None:
-    await end_while(insert_in_transaction(lane, 1, WAITS), other)
+    await terminate_while(insert_in_transaction(lane, 1, COMMIT_WAITS), other)
 
 
 LOSSES = [
-    begin_on_a_connection_that_has_ended,
+    begin_on_a_terminated_connection,
     lose_a_statement,
     lose_a_statement_and_go_on,
     lose_the_connection_between_statements,
@@ -366,16 +366,16 @@ LOSSES = [
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("lose", LOSSES)
-def test_a_backend_that_ends_fails_its_transaction_and_no_other(
-    table: None, other: Other, patient: None, lose: Callable[[Lane, Other], Coroutine[Any, Any, None]]
+def test_terminated_backend_fails_only_its_transaction(
+    table: None, other: Other, unlimited_time: None, lose: Callable[[Lane, Other], Coroutine[Any, Any, None]]
 ) -> None:
     async def test(lane: Lane) -> None:
         other.hold_lock()
         with pytest.raises(OperationalError):
             await lose(lane, other)
         assert committed(other) == []
-        assert lane.outage.is_over
-        await next_statement_is_on_its_own(lane, other)
+        assert not lane.outage.is_active
+        await check_next_statement_commits(lane, other)
         await insert_in_transaction(lane, 1)
         assert committed(other) == [1]
         await eventually(lambda: len(other.pids()) == 1, "more than one connection is kept")
@@ -384,14 +384,12 @@ def test_a_backend_that_ends_fails_its_transaction_and_no_other(
 
 
 @pytest.mark.postgresql
-def test_a_lane_is_closed_after_the_statement_that_is_executed_and_before_those_that_wait(
-    other: Other, patient: None
-) -> None:
+def test_close_waits_only_for_the_current_statement(other: Other, unlimited_time: None) -> None:
     async def test(lane: Lane) -> None:
         other.hold_lock()
-        executed = await other.when_waiting(lane)
+        executed = await other.start_waiting(lane)
         closing = asyncio.create_task(lane.close())
-        waiting = asyncio.create_task(fails(lane))
+        waiting = asyncio.create_task(fetch_error(lane))
         await asyncio.sleep(0)
         other.release_lock()
         assert await executed == [("taken",)]
@@ -404,7 +402,7 @@ def test_a_lane_is_closed_after_the_statement_that_is_executed_and_before_those_
 
 
 @pytest.mark.postgresql
-def test_a_transaction_on_a_connection_that_is_read_only_begins_an_outage_in_which_nothing_reconnects(
+def test_transaction_on_a_read_only_connection_begins_an_outage(
     table: None, options: dict[str, Any], other: Other, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def write(lane: Lane) -> Error:
@@ -420,18 +418,18 @@ def test_a_transaction_on_a_connection_that_is_read_only_begins_an_outage_in_whi
             monkeypatch.setattr(module, "PROBE_INTERVAL", 0.5)
             error = await write(lane)
             assert (type(error), error.__cause__.sqlstate) == (OperationalError, "25006")  # type: ignore[union-attr]
-            assert not lane.outage.is_over
-            errors = [await write(lane) for _ in range(50)] + [await fails(lane) for _ in range(50)]
+            assert lane.outage.is_active
+            errors = [await write(lane) for _ in range(50)] + [await fetch_error(lane) for _ in range(50)]
             assert {type(error) for error in errors} == {OperationalError}
-            assert proxy.accepted < 10, "not one for each statement"
+            assert proxy.accepted < 10, "statements try to connect"
             monkeypatch.setattr(module, "PROBE_INTERVAL", 0.01)
             options["options"] = before
-            await eventually(lambda: lane.outage.is_over, "the outage does not end")
+            await eventually(lambda: not lane.outage.is_active, "the outage does not end")
             connected = proxy.accepted
             async with lane.transaction() as opened:
                 assert await opened.fetch_all(WRITE, {}) == [(1,)]
-            await next_statement_is_on_its_own(lane, other)
-            assert proxy.accepted == connected, "on the connection that ended the outage"
+            await check_next_statement_commits(lane, other)
+            assert proxy.accepted == connected, "the connection of the probe is used"
 
     run(test)
 
@@ -441,7 +439,7 @@ def test_a_transaction_on_a_connection_that_is_read_only_begins_an_outage_in_whi
 
 @contextlib.asynccontextmanager
 async def django_database() -> AsyncIterator[DjangoDatabase]:
-    """Give the loop Django's connection of a thread, whichever database it leads to."""
+    """Yield a DjangoDatabase, on SQLite or PostgreSQL."""
     open_threads(1)
     database = DjangoDatabase()
     try:
@@ -451,10 +449,10 @@ async def django_database() -> AsyncIterator[DjangoDatabase]:
         close_threads()
 
 
-async def add(where: DjangoDatabase | Transaction, *names: str) -> None:
+async def add(executor: DjangoDatabase | Transaction, *names: str) -> None:
     for name in names:
         statement = "INSERT INTO ags_sessions_lease (name, holder) VALUES (%(name)s, '') RETURNING name"
-        assert [*await where.fetch_all(statement, {"name": name})] == [(name,)]
+        assert [*await executor.fetch_all(statement, {"name": name})] == [(name,)]
 
 
 async def add_in_transaction(database: DjangoDatabase, *names: str) -> None:
@@ -467,7 +465,7 @@ def names() -> set[str]:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_transaction_on_djangos_connection_is_committed_or_rolled_back() -> None:
+def test_django_database_commits_and_rolls_back() -> None:
     async def test() -> None:
         async with django_database() as database:
             await add_in_transaction(database, "a", "b")
@@ -494,7 +492,7 @@ def test_a_transaction_on_djangos_connection_is_committed_or_rolled_back() -> No
 
 
 @pytest.mark.django_db(transaction=True)
-def test_users_of_djangos_connection_do_not_interleave() -> None:
+def test_django_database_isolates_transactions() -> None:
     async def test() -> None:
         async with django_database() as database:
             async with failing_transaction(database) as opened:
@@ -512,7 +510,7 @@ def test_users_of_djangos_connection_do_not_interleave() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_wherever_a_transaction_on_djangos_connection_is_cancelled_the_next_statement_is_on_its_own() -> None:
+def test_django_database_cancelled_transaction_is_atomic() -> None:
     async def test() -> None:
         async with django_database() as database:
             for turns in range(30):
@@ -530,7 +528,7 @@ def test_wherever_a_transaction_on_djangos_connection_is_cancelled_the_next_stat
 
 
 @pytest.mark.django_db
-def test_a_transaction_within_that_of_a_test_is_a_savepoint_of_it() -> None:
+def test_django_database_transaction_in_an_atomic_block_is_a_savepoint() -> None:
     Lease.objects.create(name="before")
     async_to_sync(add_in_transaction)(DjangoDatabase(), "a", "b")
     with pytest.raises(IntegrityError):

@@ -33,10 +33,10 @@ from ags.api.access_log import AccessLogEntry
 from ags.api.application import StaffRequest
 from ags.api.client_ip import client_ip
 from ags.api.errors import ApiError
-from ags.api.etags import answer
-from ags.api.middleware import answer as answer_request
+from ags.api.middleware import handle_api_request
 from ags.api.request import body, device, headers, parameters
 from ags.api.request.gateway_request import GatewayRequest
+from ags.api.responses import conditional_response
 from ags.api.views.oauth import _credentials
 from ags.asgi import application
 from ags.server.connection import Connection
@@ -228,7 +228,7 @@ JWS: Shapes = {
 def read_content_type(text: str) -> None:
     """Have the whole application answer, for the framework reads this header, too."""
     meta = environ(CONTENT_TYPE=text, HTTP_HOST="localhost", PATH_INFO="/oauth/introspect", body=b"{}")
-    assert async_to_sync(answer_request)(GatewayRequest(meta, b"{}")).status_code == 415
+    assert async_to_sync(handle_api_request)(GatewayRequest(meta, b"{}")).status_code == 415
 
 
 def read_form(text: str) -> Any:
@@ -249,7 +249,7 @@ def read_addresses(text: str) -> Any:
 
 
 def read_etags(text: str) -> Any:
-    return answer({"HTTP_IF_NONE_MATCH": text}, b"{}", '"e"')
+    return conditional_response({"HTTP_IF_NONE_MATCH": text}, b"{}", '"e"')
 
 
 class Reader(Connection):
@@ -257,7 +257,9 @@ class Reader(Connection):
 
     def __init__(self) -> None:
         super().__init__(
-            SimpleNamespace(application=application, buffered=0, extensions=dict, make_room=lambda _: True)
+            SimpleNamespace(
+                application=application, buffered=0, extensions=dict, free_buffer_space=lambda _: True
+            )
         )
         self.parser = HttpRequestParser(self)
         self.transport = SimpleNamespace(pause_reading=lambda: None)
@@ -302,20 +304,23 @@ HTTP: Shapes = {
     "X-Forwarded-For: digits": (repeated("1"), read_addresses),
     "If-None-Match": (repeated('W/"a",'), read_etags),
     "If-None-Match: no end": (repeated('"a'), read_etags),
-    "x-correlation-id": (repeated("a."), in_meta(headers.correlation_id, "HTTP_X_CORRELATION_ID")),
+    "x-correlation-id": (repeated("a."), in_meta(headers.read_correlation_id, "HTTP_X_CORRELATION_ID")),
     "nv-tenant-id": (
         repeated("a"),
-        refuses(in_meta(headers.tenant_id, "HTTP_NV_TENANT_ID", entry=entry), ApiError),
+        refuses(in_meta(headers.read_tenant_id, "HTTP_NV_TENANT_ID", entry=entry), ApiError),
     ),
     "x-auth-service-id": (
         repeated("a "),
-        refuses(in_meta(headers.service_name, "HTTP_X_AUTH_SERVICE_ID", entry=entry), ApiError),
+        refuses(in_meta(headers.read_service_name, "HTTP_X_AUTH_SERVICE_ID", entry=entry), ApiError),
     ),
     "Authorization: spaces": (
         repeated(" ", "Bearer"),
-        refuses(in_meta(headers.bearer, "HTTP_AUTHORIZATION"), TokenRejected),
+        refuses(in_meta(headers.read_bearer_token, "HTTP_AUTHORIZATION"), TokenRejected),
     ),
-    "Authorization: a token": (repeated("a", "Bearer "), in_meta(headers.bearer, "HTTP_AUTHORIZATION")),
+    "Authorization: a token": (
+        repeated("a", "Bearer "),
+        in_meta(headers.read_bearer_token, "HTTP_AUTHORIZATION"),
+    ),
     "Authorization: Basic": (repeated("%c3%a4a", ":"), read_basic),
     "Authorization: Basic, of colons": (repeated(":%"), read_basic),
     "User-Token": (repeated("a.1"), _TOKEN_PATTERN.fullmatch),
@@ -348,7 +353,7 @@ def nested(size: int) -> dict[str, Any]:
 
 
 BODIES: Shapes = {
-    "parameters": (many_parameters, parameters.read),
+    "parameters": (many_parameters, parameters.read_parameters),
     "device information": (nested, device.read_device),
 }
 

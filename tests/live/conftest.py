@@ -1,4 +1,4 @@
-"""The servers of these tests, and an operator of each test's own."""
+"""Shared servers, and a new operator for each test."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(autouse=True)
 def threads_are_not_traced() -> Iterator[None]:
-    """Leave the threads of these tests out of coverage: the servers are other processes.
+    """Disable coverage in the threads of these tests.
 
-    Where many threads begin to be traced at once, CPython refuses one now and then.
+    CPython sometimes fails to trace a thread when many start at the same time.
     """
     trace = threading.gettrace()
     threading.settrace(None)  # type: ignore[arg-type]
@@ -30,18 +30,15 @@ def threads_are_not_traced() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def servers(django_db_setup: None, django_db_blocker: object) -> Iterator[dict[str, ServerProcess]]:
-    """The servers that are up, shared by all tests of this folder that run in this process.
-
-    For a whole session, because the tests of other folders may run in between.
-    """
+    """The running servers, shared by all tests of this folder in this process."""
     running: dict[str, ServerProcess] = {}
     yield running
     for server in running.values():
         server.stop()
 
 
-def started(servers: dict[str, ServerProcess], name: str, **changes: str) -> ServerProcess:
-    """Return the server of that name. The first test that needs it starts it."""
+def get_server(servers: dict[str, ServerProcess], name: str, **changes: str) -> ServerProcess:
+    """Return the server of that name; start it if necessary."""
     if name not in servers:
         servers[name] = ServerProcess(**changes).__enter__()
     return servers[name]
@@ -49,44 +46,46 @@ def started(servers: dict[str, ServerProcess], name: str, **changes: str) -> Ser
 
 @pytest.fixture
 def server(transactional_db: None, servers: dict[str, ServerProcess]) -> ServerProcess:
-    """A live server on the database of the tests."""
-    return started(servers, "one", AGS_TRUSTED_PROXIES="1")
+    """A server on the database of the tests."""
+    return get_server(servers, "one", AGS_TRUSTED_PROXIES="1")
 
 
 @pytest.fixture
 def two_servers(
     server: ServerProcess, servers: dict[str, ServerProcess]
 ) -> tuple[ServerProcess, ServerProcess]:
-    """Two live servers on the database of the tests."""
-    return server, started(servers, "other", AGS_TRUSTED_PROXIES="1")
+    """Two servers on the database of the tests."""
+    return server, get_server(servers, "other", AGS_TRUSTED_PROXIES="1")
 
 
 @pytest.fixture
 def two_with_dummy(
     transactional_db: None, servers: dict[str, ServerProcess]
 ) -> tuple[ServerProcess, ServerProcess]:
-    """Two live servers whose tenants may also offer the dummy, which a production server refuses."""
+    """Two servers with the dummy provider, which needs DEBUG."""
     providers = "providers.operator_token,providers.dummy"
     changes = {"AGS_TRUSTED_PROXIES": "1", "AGS_PROVIDERS": providers, "DEBUG": "on"}
-    return started(servers, "one with dummy", **changes), started(servers, "other with dummy", **changes)
+    return get_server(servers, "one with dummy", **changes), get_server(
+        servers, "other with dummy", **changes
+    )
 
 
 @pytest.fixture
 def nagra(transactional_db: None) -> HeadEnd:
-    """The operator of the test, under a name that no test used before: the servers outlive a test."""
+    """A new operator with a unique tenant ID, because the servers are shared by several tests."""
     return operator(f"nagra-{next(_numbers)}", bytes(range(1, 33)))
 
 
-def at(server: ServerProcess, head_end: HeadEnd) -> HeadEnd:
-    """The same head-end, talking to that server."""
+def use_server(server: ServerProcess, head_end: HeadEnd) -> HeadEnd:
+    """Return a copy of the head-end that uses this server."""
     return replace(head_end, client=server)  # type: ignore[type-var]
 
 
-def warm(server: ServerProcess, head_end: HeadEnd) -> HeadEnd:
-    """The same head-end, talking to that server, which has seen its tenant."""
-    here = at(server, head_end)
+def wait_until_served(server: ServerProcess, head_end: HeadEnd) -> HeadEnd:
+    """Wait until the server serves the tenant; return a head-end that uses this server."""
+    here = use_server(server, head_end)
     wait_until(
         lambda: here.present(here.token()).status_code == 200,
-        f"{SERVICE} does not come up on {server.url}",
+        f"{SERVICE} is not served by {server.url}",
     )
     return here

@@ -1,4 +1,4 @@
-"""The settings of the next version."""
+"""Settings with the migrations of a fictitious next version."""
 
 from ags.settings import *  # noqa: F403
 

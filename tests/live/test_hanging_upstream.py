@@ -1,4 +1,4 @@
-"""An upstream that hangs: its callers hear so in time, and nobody else notices. For speed, see bench/."""
+"""A hanging upstream: its callers get an error in time, and other requests are not affected."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from providers.upstream.bulkhead import MAX_CALLS_PER_UPSTREAM
 from tenants.models import Service
 from tests.conftest import HeadEnd
-from tests.live.conftest import at, started, warm
+from tests.live.conftest import get_server, use_server, wait_until_served
 from tests.live.server import ServerProcess
 from tests.upstream.authority import authority
 from tests.upstream.https import HTTPSServer, Reply, as_json
@@ -32,12 +32,12 @@ def upstream() -> Iterator[HTTPSServer]:
 
 
 @pytest.fixture
-def asking(transactional_db: None, servers: dict[str, ServerProcess]) -> ServerProcess:
-    """A server of one process, with a provider that asks upstreams."""
-    return started(servers, "asking", AGS_PROVIDERS=PROVIDERS, AGS_LOG_LEVEL="INFO")
+def upstream_server(transactional_db: None, servers: dict[str, ServerProcess]) -> ServerProcess:
+    """A server with a provider that uses upstreams."""
+    return get_server(servers, "upstream_server", AGS_PROVIDERS=PROVIDERS, AGS_LOG_LEVEL="INFO")
 
 
-def service(head_end: HeadEnd, upstream: HTTPSServer, deadline: float) -> None:
+def add_service(head_end: HeadEnd, upstream: HTTPSServer, deadline: float) -> None:
     Service(
         tenant_id=head_end.tenant_id,
         name=HANGING,
@@ -59,46 +59,50 @@ def present(head_end: HeadEnd) -> Any:
     return head_end.post(body, x_auth_service_id=HANGING)
 
 
-def test_while_callers_wait_for_it_every_other_request_is_answered(
-    asking: ServerProcess, nagra: HeadEnd, upstream: HTTPSServer
+def test_other_requests_do_not_wait_for_a_hanging_upstream(
+    upstream_server: ServerProcess, nagra: HeadEnd, upstream: HTTPSServer
 ) -> None:
-    """The upstream answers only after the others were: had they waited for it, nobody would be done."""
+
+    # The upstream responds only after the other requests are done, so they cannot have waited for it.
     others_are_done = threading.Event()
-    answer = as_json({"active": True, "sub": "account-1", "token_type": "Bearer"})
-    upstream.replies["/introspect"] = Reply(200, answer.body, answer.headers, wait=others_are_done)
-    service(nagra, upstream, deadline=10)
-    here = warm(asking, nagra)
+    response = as_json({"active": True, "sub": "account-1", "token_type": "Bearer"})
+    upstream.replies["/introspect"] = Reply(200, response.body, response.headers, wait=others_are_done)
+    add_service(nagra, upstream, deadline=10)
+    here = wait_until_served(upstream_server, nagra)
     with ThreadPoolExecutor(CALLERS) as callers:
-        waiting = [callers.submit(present, at(asking, nagra)) for _ in range(CALLERS)]
+        waiting = [callers.submit(present, use_server(upstream_server, nagra)) for _ in range(CALLERS)]
         try:
-            wait_until(lambda: len(upstream.asked) == MAX_CALLS_PER_UPSTREAM, "as many wait as may")
             wait_until(
-                lambda: sum(one.done() for one in waiting) == CALLERS - MAX_CALLS_PER_UPSTREAM,
-                "the rest hear at once, while the first still wait",
+                lambda: len(upstream.asked) == MAX_CALLS_PER_UPSTREAM,
+                "the maximum number of calls is not reached",
+            )
+            wait_until(
+                lambda: sum(call.done() for call in waiting) == CALLERS - MAX_CALLS_PER_UPSTREAM,
+                "calls over the maximum wait",
             )
             for _ in range(3):
                 assert here.present(here.token()).status_code == 200
-            refused = [one.result() for one in waiting if one.done()]
-            assert len(refused) == CALLERS - MAX_CALLS_PER_UPSTREAM, "those that wait still do"
+            rejected = [call.result() for call in waiting if call.done()]
+            assert len(rejected) == CALLERS - MAX_CALLS_PER_UPSTREAM, "a waiting call has ended"
         finally:
             others_are_done.set()
-        answered = [one.result(PATIENCE) for one in waiting]
-    assert {one.status_code for one in refused} == {503}
-    assert {one.headers["Retry-After"] for one in refused} == {"1"}
-    assert sorted(one.status_code for one in answered) == [200] * MAX_CALLS_PER_UPSTREAM + [503] * len(
-        refused
+        results = [call.result(PATIENCE) for call in waiting]
+    assert {call.status_code for call in rejected} == {503}
+    assert {call.headers["Retry-After"] for call in rejected} == {"1"}
+    assert sorted(call.status_code for call in results) == [200] * MAX_CALLS_PER_UPSTREAM + [503] * len(
+        rejected
     )
     assert len(upstream.asked) == MAX_CALLS_PER_UPSTREAM
 
 
-def test_a_caller_hears_that_it_hangs_and_the_log_says_why(
-    asking: ServerProcess, nagra: HeadEnd, upstream: HTTPSServer
+def test_timeout_of_an_upstream_is_503_and_logged(
+    upstream_server: ServerProcess, nagra: HeadEnd, upstream: HTTPSServer
 ) -> None:
     upstream.replies["/introspect"] = Reply(200, b"", wait=threading.Event())
-    service(nagra, upstream, deadline=0.3)
-    here = warm(asking, nagra)
-    answer = present(here)
-    assert (answer.status_code, answer.json()["reason"]) == (503, "unavailable")
-    assert answer.headers["Retry-After"] == "1"
+    add_service(nagra, upstream, deadline=0.3)
+    here = wait_until_served(upstream_server, nagra)
+    response = present(here)
+    assert (response.status_code, response.json()["reason"]) == (503, "unavailable")
+    assert response.headers["Retry-After"] == "1"
     assert here.present(here.token()).status_code == 200
-    assert '"reason": "upstream_slow"' in asking.log
+    assert '"reason": "upstream_slow"' in upstream_server.log

@@ -1,4 +1,4 @@
-"""`manage.py migrate` beside a live server, while another transaction holds the locks of pg_dump."""
+"""`manage.py migrate` on a busy server, while another transaction holds the locks of pg_dump."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 
 from tests.conftest import HeadEnd
-from tests.live.conftest import warm
+from tests.live.conftest import wait_until_served
 from tests.live.server import ServerProcess, database_url, environment
 from tests.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.postgresql
 
 NEXT_VERSION = {"DJANGO_SETTINGS_MODULE": "tests.live.next_version_settings"}
-HOLDER = "held by pg_dump (pid "
-HELD = f"a lock on ags_sessions_sessiontoken, {HOLDER}"
+LOCK_HOLDER = "held by pg_dump (pid "
+LOCK_REPORT = f"a lock on ags_sessions_sessiontoken, {LOCK_HOLDER}"
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def next_version(transactional_db: None) -> Iterator[None]:
 
 
 class Migrate:
-    """`manage.py migrate` of the next version, as a process."""
+    """A process of `manage.py migrate` of the next version."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         self._errors = folder / f"{time.monotonic_ns()}.txt"
@@ -57,34 +57,34 @@ class Migrate:
 
     @property
     def errors(self) -> str:
-        """What it has written to standard error so far."""
+        """The standard error output so far."""
         return self._errors.read_text()
 
-    def waits(self, times: int, sentence: str = HOLDER) -> Callable[[], bool]:
-        """Return what tells whether it has said that so often. It must not have ended."""
+    def reports(self, times: int, sentence: str = LOCK_HOLDER) -> Callable[[], bool]:
+        """Return a function that checks if the output contains a text `times` times."""
 
-        def said() -> bool:
+        def has_reported() -> bool:
             assert self.process.poll() is None, self.errors
             return self.errors.count(sentence) >= times
 
-        return said
+        return has_reported
 
-    def attempts_twice(self) -> None:
-        """Return when another attempt has begun and ended."""
+    def wait_for_attempt(self) -> None:
+        """Wait until another attempt has started and failed."""
         times = self.errors.count("Not applied: ") + 2
-        wait_until(self.waits(times, "Not applied: "), "it does not retry")
+        wait_until(self.reports(times, "Not applied: "), "it does not retry")
 
 
 @pytest.fixture
 def start(next_version: None, tmp_path: Path) -> Iterator[Callable[..., Migrate]]:
-    """Start migrations."""
+    """A function that starts a migration process; all are killed at the end."""
     started: list[Migrate] = []
 
-    def one(*arguments: str) -> Migrate:
+    def start_migration(*arguments: str) -> Migrate:
         started.append(Migrate(tmp_path, *arguments))
         return started[-1]
 
-    yield one
+    yield start_migration
     for migrate in started:
         migrate.process.kill()
         migrate.process.wait(PATIENCE)
@@ -92,24 +92,24 @@ def start(next_version: None, tmp_path: Path) -> Iterator[Callable[..., Migrate]
 
 @contextmanager
 def dump() -> Iterator[None]:
-    """Hold the locks that pg_dump takes, in a transaction such as it has."""
-    with psycopg.connect(database_url(), application_name="pg_dump") as its:
-        its.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        its.read_only = True
-        names = its.execute("SELECT format('%I', tablename) FROM pg_tables WHERE schemaname = 'public'")
-        its.execute(f"LOCK TABLE {', '.join(name for (name,) in names.fetchall())} IN ACCESS SHARE MODE")
+    """Hold the locks of pg_dump in a transaction like that of pg_dump."""
+    with psycopg.connect(database_url(), application_name="pg_dump") as pg:
+        pg.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        pg.read_only = True
+        names = pg.execute("SELECT format('%I', tablename) FROM pg_tables WHERE schemaname = 'public'")
+        pg.execute(f"LOCK TABLE {', '.join(name for (name,) in names.fetchall())} IN ACCESS SHARE MODE")
         yield
 
 
 @contextmanager
 def load(server: ServerProcess, head_end: HeadEnd) -> Iterator[list[int]]:
-    """Present tokens from four threads all the while; yield the statuses of the answers so far."""
+    """Send requests continuously from four threads; yield the list of the statuses."""
     statuses: list[int] = []
     end = threading.Event()
 
     def present() -> None:
         here = replace(head_end, client=server.client())
-        while not end.wait(0.05):  # the processors are left to migrate
+        while not end.wait(0.05):  # leave the CPU to the migration
             statuses.append(here.present(here.token()).status_code)
 
     with ThreadPoolExecutor(4) as pool:
@@ -122,25 +122,22 @@ def load(server: ServerProcess, head_end: HeadEnd) -> Iterator[list[int]]:
             thread.result(PATIENCE)
 
 
-def more(statuses: list[int], number: int = 40) -> None:
-    """Wait until so many more requests are answered."""
+def wait_for_responses(statuses: list[int], number: int = 40) -> None:
+    """Wait for more responses."""
     enough = len(statuses) + number
-    wait_until(lambda: len(statuses) >= enough, "requests are not answered")
+    wait_until(lambda: len(statuses) >= enough, "no responses")
 
 
-def undisturbed(statuses: list[int], happens: Callable[[], None]) -> bool:
-    """Whether all requests are answered with 200 while that happens.
-
-    Where the machine stands still for longer than a request may wait, they are not: then look again.
-    """
+def is_undisturbed(statuses: list[int], action: Callable[[], None]) -> bool:
+    """Return True if all responses during an action are 200. On a machine that stalls, retry."""
     first = len(statuses)
-    happens()
-    more(statuses)
+    action()
+    wait_for_responses(statuses)
     return set(statuses[first:]) == {200}
 
 
-def indexes() -> list[bool]:
-    """Whether the index of the next version is valid, if there is one."""
+def index_validity() -> list[bool]:
+    """Return if the index of the next version is valid; an empty list if there is none."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT indisvalid FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid"
@@ -149,22 +146,22 @@ def indexes() -> list[bool]:
         return [valid for (valid,) in cursor.fetchall()]
 
 
-def test_all_requests_are_answered_while_a_migration_waits_for_a_dump(
+def test_migration_that_waits_for_a_lock_does_not_disturb_requests(
     server: ServerProcess, nagra: HeadEnd, start: Callable[..., Migrate]
 ) -> None:
-    here = warm(server, nagra)
+    here = wait_until_served(server, nagra)
     with load(server, here) as statuses:
         with dump():
-            patient = start("x001")
-            impatient = start("x001", "--lock-retries", "1")
-            wait_until(lambda: undisturbed(statuses, patient.attempts_twice), "attempts refuse requests")
-            wait_until(patient.waits(2, HELD), "it does not say for whom it waits")
-            assert impatient.process.wait(PATIENCE) == 1
-        assert patient.process.wait(PATIENCE) == 0, patient.errors
-        wait_until(lambda: undisturbed(statuses, lambda: None), "requests are refused")
+            unlimited = start("x001")
+            limited = start("x001", "--lock-retries", "1")
+            wait_until(lambda: is_undisturbed(statuses, unlimited.wait_for_attempt), "attempts cause errors")
+            wait_until(unlimited.reports(2, LOCK_REPORT), "the holder of the lock is not reported")
+            assert limited.process.wait(PATIENCE) == 1
+        assert unlimited.process.wait(PATIENCE) == 0, unlimited.errors
+        wait_until(lambda: is_undisturbed(statuses, lambda: None), "requests fail")
     assert set(statuses) <= {200, 503}
 
-    retry, end = impatient.errors.splitlines()
+    retry, end = limited.errors.splitlines()
     assert retry.startswith("Not applied: a lock")
     assert retry.endswith("Retry 1 of 1 in 1 s.")
     assert end.startswith("CommandError: Not applied: a lock")
@@ -174,22 +171,22 @@ def test_all_requests_are_answered_while_a_migration_waits_for_a_dump(
 
 
 @pytest.mark.full
-def test_an_index_is_built_beside_a_dump_and_once_more_where_that_was_interrupted(
+def test_interrupted_index_is_built_again(
     server: ServerProcess, nagra: HeadEnd, start: Callable[..., Migrate]
 ) -> None:
     MigrationRecorder(connection).record_applied("ags_sessions", "x001_column")
-    here = warm(server, nagra)
+    here = wait_until_served(server, nagra)
     with load(server, here) as statuses:
         with dump():
             interrupted = start()
-            wait_until(interrupted.waits(1), "it does not say for whom it waits")
+            wait_until(interrupted.reports(1), "the holder of the lock is not reported")
             interrupted.process.send_signal(signal.SIGINT)
             interrupted.process.wait(PATIENCE)
-            assert indexes() == [False]
+            assert index_validity() == [False]
             again = start()
-            wait_until(again.waits(1), "it does not say for whom it waits")
-            wait_until(lambda: undisturbed(statuses, lambda: None), "its wait refuses requests")
+            wait_until(again.reports(1), "the holder of the lock is not reported")
+            wait_until(lambda: is_undisturbed(statuses, lambda: None), "waiting causes errors")
         assert again.process.wait(PATIENCE) == 0, again.errors
     assert set(statuses) <= {200, 503}
     assert "Dropped the index of_next_version, which an interrupted migration left invalid." in again.errors
-    assert indexes() == [True]
+    assert index_validity() == [True]

@@ -1,4 +1,4 @@
-"""Schemathesis against the live server: what it is sent and answers is what `openapi.json` says."""
+"""Schemathesis: the server behaves as `openapi.json` describes."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ import pytest
 
 from ags.api.views.docs import OPENAPI_FILE
 from tests.conftest import SERVICE, TRIAL, ClientApp, HeadEnd, add_trial
-from tests.live.conftest import warm
+from tests.live.conftest import wait_until_served
 from tests.live.server import ServerProcess
 from tests.waiting import PATIENCE
 
 LIMIT = 9 * PATIENCE
-"""Seconds for all calls together."""
+"""Timeout for all calls, in seconds."""
 
 pytestmark = [pytest.mark.once, pytest.mark.timeout(10 * PATIENCE)]
 
-MET = {
+REQUIRED_STATUSES = {
     "/ags/getSessionToken": (200, 400, 403, 415),
     "/ags/signOn": (400, 415),
     "/ags/subsequentSignOn": (201, 400, 401, 403, 415),
     "/ags/servicediscovery": (200, 400, 404),
 }
-"""The statuses that calls meet: they go all the way, and are refused on the steps of it.
+"""Statuses that must occur, so that the calls cover all steps of a request.
 
-What only one of all calls meets is left out: the calls vary with the name of the tenant.
+Rare statuses are omitted: the calls depend on the tenant ID.
 """
 
 CONFIGURATION = """
@@ -39,8 +39,8 @@ request-timeout = {patience}
 generation = {{ max-examples = {examples}, deterministic = true, database = "none" }}
 continue-on-failure = true
 
-# The schema cannot know whom the server knows. Most calls hold what the test has set up, so that they come as
-# far as a session token; the others hold whatever the schema allows.
+# The schema does not contain the tenants and tokens of the server. Most calls use those of this test, so that
+# they get a session token; the others use arbitrary values of the schema.
 [dictionaries]
 tenant.values = [{tenant}]
 service.values = [{service}]
@@ -59,15 +59,14 @@ user.values = [{users}]
 
 [[operations]]
 include-operation-id = ["getSessionToken", "signOnWithSessionToken", "introspect", "revoke"]
-# Which parameters are mandatory, and that there are no others, is told by discovery for each service; that
-# a member of a form is given once, and one of two members of a body, no schema can say. So a body that it
-# allows may be refused with 400. Everywhere else that is a failure.
+# A valid body may be rejected with 400: the parameters are declared by discovery for each service, and the
+# schema cannot express that form fields must not be repeated. For other operations, this is a failure.
 checks.positive_data_acceptance.expected-statuses = ["200", "201", "400", "401", "403"]
-# A value that is too long may be part of a body that is too large.
+# A value that is too long may make the body too large.
 checks.negative_data_rejection.expected-statuses = ["400", "401", "403", "405", "413", "415"]
 
-# The same, at the service that signs on directly. Of what the schema allows, hardly anything names just one
-# parameter and just one device: tests/api/test_openapi.py holds the good answers of signOn to the schema.
+# The same for the service with direct sign-on. Valid bodies with exactly one parameter and one device are
+# rare: tests/api/test_openapi.py checks successful responses of signOn.
 [[operations]]
 include-operation-id = ["signOn", "subsequentSignOn"]
 checks.positive_data_acceptance.expected-statuses = ["201", "300", "400", "401", "403"]
@@ -82,27 +81,27 @@ checks.negative_data_rejection.expected-statuses = ["400", "401", "403", "405", 
 
 
 @pytest.mark.parametrize("examples", [50, pytest.param(200, marks=pytest.mark.full)])
-def test_it_answers_as_openapi_says_to_what_that_allows_and_to_what_it_forbids(
+def test_server_conforms_to_openapi(
     two_with_dummy: tuple[ServerProcess, ServerProcess], nagra: HeadEnd, tmp_path: Path, examples: int
 ) -> None:
     server, _ = two_with_dummy
     add_trial(nagra.tenant_id)
-    app = ClientApp(warm(server, nagra))
+    app = ClientApp(wait_until_served(server, nagra))
     users = [token for _ in range(20) for token in app.choices()]
     configuration, calls = tmp_path / "schemathesis.toml", tmp_path / "calls.har"
     # A JSON string is a TOML string.
     known = {"tenant": nagra.tenant_id, "service": SERVICE, "trial": TRIAL, "token": nagra.token()}
     configuration.write_text(
         CONFIGURATION.format(
-            **{name: json.dumps(its) for name, its in known.items()},
+            **{name: json.dumps(value) for name, value in known.items()},
             users=json.dumps(users)[1:-1],
             patience=PATIENCE,
             examples=examples,
         )
     )
-    program = [Path(sys.executable).with_name("schemathesis"), f"--config-file={configuration}"]
+    command = [Path(sys.executable).with_name("schemathesis"), f"--config-file={configuration}"]
     done = subprocess.run(
-        [*program, "run", OPENAPI_FILE, f"--url={server.url}", f"--report-har-path={calls}"],
+        [*command, "run", OPENAPI_FILE, f"--url={server.url}", f"--report-har-path={calls}"],
         cwd=tmp_path,
         env={"PATH": os.environ["PATH"]},
         capture_output=True,
@@ -111,11 +110,14 @@ def test_it_answers_as_openapi_says_to_what_that_allows_and_to_what_it_forbids(
         timeout=LIMIT,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    answers = Counter(
+    responses = Counter(
         (urlsplit(call["request"]["url"]).path, call["response"]["status"])
         for call in json.loads(calls.read_text())["log"]["entries"]
     )
     missing = [
-        (path, status) for path, statuses in MET.items() for status in statuses if not answers[path, status]
+        (path, status)
+        for path, statuses in REQUIRED_STATUSES.items()
+        for status in statuses
+        if not responses[path, status]
     ]
-    assert not missing, f"{missing} of {answers}"
+    assert not missing, f"{missing} of {responses}"

@@ -1,4 +1,4 @@
-"""The second port of a server: /metrics is there, and nowhere else."""
+"""The operations port, the only one with /metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.waiting import PATIENCE
 pytestmark = pytest.mark.once
 
 
-def test_metrics_are_told_on_the_operations_port_alone(transactional_db: None, port: int) -> None:
+def test_metrics_are_only_on_the_operations_port(transactional_db: None, port: int) -> None:
     with ServerProcess(AGS_OPERATIONS_BIND=f"127.0.0.1:{port}") as server:
         operations = Client(port)
         assert operations.get("/metrics").status_code == 200
@@ -24,28 +24,28 @@ def test_metrics_are_told_on_the_operations_port_alone(transactional_db: None, p
         operations.close()
 
 
-def test_a_socket_in_the_file_system_does_not_take_the_host_header_for_its_port(
+def test_unix_socket_does_not_use_the_port_of_the_host_header(
     transactional_db: None, tmp_path: Path, port: int
 ) -> None:
     path = str(tmp_path / "ags.sock")
     server = ServerProcess(AGS_BIND=f"unix:{path}", AGS_OPERATIONS_BIND=f"127.0.0.1:{port}")
     server.port = port
-    with server, socket.socket(socket.AF_UNIX) as wire:
-        wire.settimeout(PATIENCE)
-        wire.connect(path)
-        wire.sendall(b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: close\r\n\r\n" % port)
-        assert wire.recv(65536).startswith(b"HTTP/1.1 404 ")
+    with server, socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(PATIENCE)
+        sock.connect(path)
+        sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: close\r\n\r\n" % port)
+        assert sock.recv(65536).startswith(b"HTTP/1.1 404 ")
 
 
-def test_without_one_there_are_no_metrics(server: ServerProcess) -> None:
+def test_no_metrics_without_an_operations_port(server: ServerProcess) -> None:
     assert server.get("/metrics").status_code == 404
 
 
-def test_an_operations_port_that_is_none_is_said_so() -> None:
+def test_invalid_operations_bind() -> None:
     done = manage("check", AGS_OPERATIONS_BIND="9100")
     assert "AGS_OPERATIONS_BIND: '9100' is not HOST:PORT." in done.stderr
 
 
-def test_an_operations_port_is_not_that_of_the_api_not_even_at_another_address() -> None:
+def test_operations_port_must_differ_from_the_api_port() -> None:
     done = manage("check", AGS_BIND="127.0.0.2:9100", AGS_OPERATIONS_BIND="127.0.0.1:9100")
-    assert "AGS_OPERATIONS_BIND: it must have a port of its own." in done.stderr
+    assert "AGS_OPERATIONS_BIND: the port must differ from that of AGS_BIND." in done.stderr

@@ -1,4 +1,4 @@
-"""AGS on servers that are not its own: the ASGI application on uvicorn, and Django's `runserver`."""
+"""AGS on other servers: the ASGI application on uvicorn, and Django's `runserver`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from contextlib import closing
 
 from ags.sessions.models import SessionToken
 from tests.conftest import ClientApp, HeadEnd
-from tests.live.conftest import at, warm
-from tests.live.server import Answer, Client, ServerProcess, exchange
+from tests.live.conftest import use_server, wait_until_served
+from tests.live.server import Client, Response, ServerProcess, exchange
 from tests.waiting import PATIENCE, wait_until
 
 
 class Uvicorn(ServerProcess):
-    """The ASGI application on uvicorn. It leaves it to AGS which proxies are trusted."""
+    """The ASGI application on uvicorn. Only AGS interprets the headers of proxies."""
 
     def command(self) -> list[str]:
         options = ["--port", str(self.port), "--log-level", "warning", "--no-proxy-headers"]
@@ -25,25 +25,25 @@ class Uvicorn(ServerProcess):
 
 
 class RunServer(ServerProcess):
-    """Django's server for development."""
+    """Django's development server."""
 
     def command(self) -> list[str]:
         return [sys.executable, "manage.py", "runserver", "--noreload", f"127.0.0.1:{self.port}"]
 
 
 def posting(head_end: HeadEnd, *lines: str) -> bytes:
-    """The head of a request for a session token, the last of its connection, with these lines."""
+    """Return the head of a getSessionToken request with `Connection: close` and additional lines."""
     headers = {"Content-Type": "application/json", "Connection": "close", **head_end.headers()}
-    given = [*(f"{name}: {value}" for name, value in headers.items()), *lines]
-    return "\r\n".join(["POST /ags/getSessionToken HTTP/1.1", *given, "", ""]).encode()
+    head = [*(f"{name}: {value}" for name, value in headers.items()), *lines]
+    return "\r\n".join(["POST /ags/getSessionToken HTTP/1.1", *head, "", ""]).encode()
 
 
-def reason(answer: Answer) -> tuple[int, str]:
-    return answer.status_code, answer.json()["reason"]
+def status_and_reason(response: Response) -> tuple[int, str]:
+    return response.status_code, response.json()["reason"]
 
 
-def check_pages_of_staff(server: ServerProcess) -> None:
-    """Check the page of the login, and a file that it names."""
+def check_staff_pages(server: ServerProcess) -> None:
+    """Check the login page and a stylesheet of it."""
     with closing(Client(server.port)) as browser:
         page = browser.get("/admin/login/", headers={"X-Forwarded-Proto": "https"})
         assert page.status_code == 200
@@ -54,9 +54,9 @@ def check_pages_of_staff(server: ServerProcess) -> None:
     assert file.content
 
 
-def test_the_asgi_application_runs_on_uvicorn(transactional_db: None, nagra: HeadEnd) -> None:
+def test_uvicorn(transactional_db: None, nagra: HeadEnd) -> None:
     with Uvicorn(AGS_LOG_LEVEL="INFO", AGS_TRUSTED_PROXIES="1") as server:
-        head_end = warm(server, nagra)
+        head_end = wait_until_served(server, nagra)
         stored = SessionToken.objects.for_tenant(nagra.tenant_id).count
         before = stored()
         assert head_end.present(nagra.token()).status_code == 200
@@ -64,34 +64,34 @@ def test_the_asgi_application_runs_on_uvicorn(transactional_db: None, nagra: Hea
         body = json.dumps({"parameters": [{"name": "OperatorAuthToken", "value": nagra.token()}]}).encode()
         chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:50], body[50:]))
         local, chunked = "Host: localhost", "Transfer-Encoding: chunked"
-        (granted,) = exchange(server.port, posting(nagra, local, chunked) + chunks + b"0\r\n\r\n", piece=100)
-        assert granted.status_code == 200
+        (issued,) = exchange(server.port, posting(nagra, local, chunked) + chunks + b"0\r\n\r\n", piece=100)
+        assert issued.status_code == 200
         assert stored() == before + 2
 
-        # Everything that is sent is read before the answer: else its connection might be reset.
+        # All data is read before the response; otherwise the connection might be reset.
         (announced,) = exchange(server.port, posting(nagra, local, "Content-Length: 65537"))
         (counted,) = exchange(server.port, posting(nagra, local, chunked) + b"10001\r\n" + b" " * 65537)
-        assert reason(announced) == reason(counted) == (413, "body_too_large")
-        (homeless,) = exchange(server.port, posting(nagra, "Content-Length: 0"))
-        assert reason(homeless) == (400, "request_malformed")
-        check_pages_of_staff(server)
+        assert status_and_reason(announced) == status_and_reason(counted) == (413, "body_too_large")
+        (without_host,) = exchange(server.port, posting(nagra, "Content-Length: 0"))
+        assert status_and_reason(without_host) == (400, "request_malformed")
+        check_staff_pages(server)
 
-        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as wire:
-            wire.sendall(posting(nagra, local, f"Content-Length: {len(body)}") + body[:50])
-        wait_until(lambda: "body_unreadable" in server.log, "the end of the connection is not noticed")
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as sock:
+            sock.sendall(posting(nagra, local, f"Content-Length: {len(body)}") + body[:50])
+        wait_until(lambda: "body_unreadable" in server.log, "the disconnect is not logged")
         assert head_end.present(nagra.token()).status_code == 200
         assert stored() == before + 3
 
         server.terminate()
-        assert server.wait() == -signal.SIGTERM  # uvicorn ends as the signal would have ended it
+        assert server.wait() == -signal.SIGTERM  # uvicorn re-raises the signal
         assert "Traceback" not in server.log
 
 
-def test_runserver_serves_the_api_and_pages_of_staff(transactional_db: None, nagra: HeadEnd) -> None:
+def test_runserver(transactional_db: None, nagra: HeadEnd) -> None:
     with RunServer(DEBUG="on") as server:
-        warm(server, nagra)
-        app = ClientApp(at(server, nagra))
+        wait_until_served(server, nagra)
+        app = ClientApp(use_server(server, nagra))
         assert app.sign_on().status_code == 201
         assert app.refresh().status_code == 200
-        check_pages_of_staff(server)
+        check_staff_pages(server)
         assert "Traceback" not in server.log

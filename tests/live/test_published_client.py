@@ -1,4 +1,4 @@
-"""What published client apps do, replayed over HTTP: they know these names and types, and no others."""
+"""The requests of published client apps, which depend on these names and types."""
 
 from __future__ import annotations
 
@@ -13,74 +13,75 @@ import pytest
 
 from ags.sessions.models import Account, Device
 from tests.conftest import SERVICE, TRIAL, HeadEnd, add_trial
-from tests.live.conftest import warm
+from tests.live.conftest import wait_until_served
 from tests.live.server import ServerProcess
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.once
 
 
-class SignOnAfresh(Exception):
-    """What the app raises within itself when it has to show the sign-on page."""
+class SignOnRequired(Exception):
+    """The app must show the sign-on page."""
 
 
 @dataclass
 class PublishedClient:
-    """Written after the behaviour of published apps, without anything of the gate's own code."""
+    """Simulates published apps, without any code of AGS."""
 
     address: tuple[str, int]
     tenant: str
     service: str = SERVICE
-    kept: dict[str, Any] = field(default_factory=dict)
-    """What it writes to the storage of the device."""
+    storage: dict[str, Any] = field(default_factory=dict)
+    """The persistent storage of the device."""
 
     def _post(self, path: str, headers: dict[str, str], body: str | None) -> tuple[int, Any]:
-        wire = http.client.HTTPConnection(*self.address, timeout=PATIENCE)
+        connection = http.client.HTTPConnection(*self.address, timeout=PATIENCE)
         try:
-            wire.request("POST", path, body, headers)
-            answer = wire.getresponse()
-            return answer.status, json.loads(answer.read())
+            connection.request("POST", path, body, headers)
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
         finally:
-            wire.close()
+            connection.close()
 
     def sign_on(self, session_token: str) -> None:
-        """Sign on as the device that it is, or as a new one; keep what the next start needs."""
-        status, told = self._sign_on("/ags/signOnWithSessionToken", "sessionToken", session_token)
-        assert status == 201, told
-        self._keep(told)
+        """Sign on as a known or a new device; store the result."""
+        status, body = self._sign_on("/ags/signOnWithSessionToken", "sessionToken", session_token)
+        assert status == 201, body
+        self._store(body)
 
-    def log_in(self, typed: str, picks: str) -> list[str]:
-        """Send what the subscriber types. Where several accounts are his, he picks one by what it is called.
+    def sign_on_directly(self, user_input: str, account_name: str) -> list[str]:
+        """Send the subscriber's input. If there are several accounts, choose `account_name`.
 
-        Return what he had to pick from.
+        Return the names of the accounts.
         """
-        status, told = self._sign_on("/ags/signOn", self._wanted(), typed)
+        status, body = self._sign_on("/ags/signOn", self._mandatory_parameter(), user_input)
         shown = []
         if status == 300:
-            tokens = {one["accountInformation"]: one["userAccountToken"] for one in told["accounts"]}
+            tokens = {a["accountInformation"]: a["userAccountToken"] for a in body["accounts"]}
             shown = list(tokens)
-            # It sends what was typed once more, and no device.
-            body = {"parameters": [{"name": self._wanted().lower(), "value": typed}], "version": "3.1"}
-            headers = {**self._headers(), "User-Token": tokens[picks]}
-            status, told = self._afresh_if_unknown(
-                *self._post("/ags/subsequentSignOn", headers, json.dumps(body))
+            # Sends the input again, but no device.
+            parameter = {"name": self._mandatory_parameter().lower(), "value": user_input}
+            choice = {"parameters": [parameter], "version": "3.1"}
+            headers = {**self._headers(), "User-Token": tokens[account_name]}
+            status, body = self._check_device(
+                *self._post("/ags/subsequentSignOn", headers, json.dumps(choice))
             )
-        assert status == 201, told
-        self._keep(told)
+        assert status == 201, body
+        self._store(body)
         return shown
 
-    def _wanted(self) -> str:
-        """Ask discovery for the one field that must be on the sign-on page."""
-        wire = http.client.HTTPConnection(*self.address, timeout=PATIENCE)
+    def _mandatory_parameter(self) -> str:
+        """Return the name of the mandatory parameter, from discovery."""
+        connection = http.client.HTTPConnection(*self.address, timeout=PATIENCE)
         try:
-            wire.request("GET", "/ags/servicediscovery", headers={"nv-tenant-id": self.tenant})
-            services = json.loads(wire.getresponse().read())["availableServices"]
+            connection.request("GET", "/ags/servicediscovery", headers={"nv-tenant-id": self.tenant})
+            services = json.loads(connection.getresponse().read())["availableServices"]
         finally:
-            wire.close()
-        (service,) = [one for one in services if one["authServiceName"] == self.service]
-        (endpoint,) = [one for one in service["endpoints"] if one["name"] == "SIGNON"]
-        (wanted,) = [one for one in endpoint["parameterProperties"] if one["mandatory"]]
-        name: str = wanted["name"]
+            connection.close()
+        (service,) = [s for s in services if s["authServiceName"] == self.service]
+        (endpoint,) = [e for e in service["endpoints"] if e["name"] == "SIGNON"]
+        (parameter,) = [p for p in endpoint["parameterProperties"] if p["mandatory"]]
+        name: str = parameter["name"]
         return name
 
     def _headers(self) -> dict[str, str]:
@@ -93,8 +94,8 @@ class PublishedClient:
 
     def _sign_on(self, path: str, name: str, value: str) -> tuple[int, Any]:
         body: dict[str, Any] = {"parameters": [{"name": name, "value": value}], "version": "3.1"}
-        if "clientId" in self.kept:
-            body["clientId"] = self.kept["clientId"]
+        if "clientId" in self.storage:
+            body["clientId"] = self.storage["clientId"]
         else:
             body["deviceInformation"] = {
                 "deviceType": "Android",
@@ -105,60 +106,58 @@ class PublishedClient:
                 },
                 "securePlayer": {"name": "Connect", "DRMs": ["Widevine"]},
             }
-        return self._afresh_if_unknown(*self._post(path, self._headers(), json.dumps(body)))
+        return self._check_device(*self._post(path, self._headers(), json.dumps(body)))
 
-    def _afresh_if_unknown(self, status: int, told: Any) -> tuple[int, Any]:
-        """Forget the clientId of a device that is deleted or unknown."""
-        if status == 403 and told["code"] == 20003:
-            del self.kept["clientId"]
-            raise SignOnAfresh
-        return status, told
+    def _check_device(self, status: int, body: Any) -> tuple[int, Any]:
+        """If the device is deleted or unknown, remove the clientId and raise SignOnRequired."""
+        if status == 403 and body["code"] == 20003:
+            del self.storage["clientId"]
+            raise SignOnRequired
+        return status, body
 
     def refresh(self) -> None:
-        """Stay signed on: no body, no content type, and the tenant under its older name."""
-        headers = {"Authorization": f"Bearer {self.kept['refresh_token']}", "tenantId": self.tenant}
-        status, told = self._post("/ias/v3/token/actions/refresh", headers, None)
-        status, told = self._afresh_if_unknown(status, told)
+        """Refresh without a body and Content-Type, and with the legacy header tenantId."""
+        headers = {"Authorization": f"Bearer {self.storage['refresh_token']}", "tenantId": self.tenant}
+        status, body = self._post("/ias/v3/token/actions/refresh", headers, None)
+        status, body = self._check_device(status, body)
         if status == 401:
-            raise SignOnAfresh
-        assert status == 200, told
-        self._keep(told)
+            raise SignOnRequired
+        assert status == 200, body
+        self._store(body)
 
     def sign_out(self) -> int:
-        """Send the access token as it is, without a scheme."""
+        """Send the access token without a scheme."""
         headers = {
-            "Authorization": self.kept["access_token"],
+            "Authorization": self.storage["access_token"],
             "nv-tenant-id": self.tenant,
             "x-auth-service-id": self.service,
         }
         return self._post("/ags/signOut", headers, None)[0]
 
-    def end(self) -> int:
-        """Read when the access token ends, as a browser does: decoded, never verified."""
-        payload = self.kept["access_token"].split(".")[1]
+    def access_token_expiry(self) -> int:
+        """Return the expiry of the access token, decoded without verification."""
+        payload = self.storage["access_token"].split(".")[1]
         end = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["exp"]
         assert type(end) is int
-        assert end < 10**11, "in seconds, not in milliseconds"
+        assert end < 10**11, "not in seconds"
         return end
 
-    def _keep(self, told: dict[str, Any]) -> None:
+    def _store(self, body: dict[str, Any]) -> None:
         for name in ("expires_in", "refresh_expires_in"):
-            assert type(told[name]) is int
-        assert told["token_type"].lower() == "bearer"
-        self.kept |= {
-            "clientId": told["client_id"],
-            "accountId": told["accountId"],
-            "access_token": told["access_token"],
-            "refresh_token": told["refresh_token"],
-            "refresh_at": told["expires_in"] - 60,
-            "forget_at": told["refresh_expires_in"],
+            assert type(body[name]) is int
+        assert body["token_type"].lower() == "bearer"
+        self.storage |= {
+            "clientId": body["client_id"],
+            "accountId": body["accountId"],
+            "access_token": body["access_token"],
+            "refresh_token": body["refresh_token"],
+            "refresh_at": body["expires_in"] - 60,
+            "forget_at": body["refresh_expires_in"],
         }
 
 
-def test_a_published_client_signs_on_stays_signed_on_and_signs_on_afresh(
-    server: ServerProcess, nagra: HeadEnd
-) -> None:
-    head_end = warm(server, nagra)
+def test_sign_on_refresh_sign_out_and_deleted_device(server: ServerProcess, nagra: HeadEnd) -> None:
+    head_end = wait_until_served(server, nagra)
     client = PublishedClient(("127.0.0.1", server.port), nagra.tenant_id)
 
     def qr_code() -> str:
@@ -166,43 +165,43 @@ def test_a_published_client_signs_on_stays_signed_on_and_signs_on_afresh(
         return token
 
     # The first sign-on of the device
-    before_it = int(time.time())
+    started_at = int(time.time())
     client.sign_on(qr_code())
-    assert before_it + 3600 <= client.end() <= int(time.time()) + 3600
-    first = dict(client.kept)
+    assert started_at + 3600 <= client.access_token_expiry() <= int(time.time()) + 3600
+    first = dict(client.storage)
     assert first["accountId"] == "subscriber 7"
     assert (first["refresh_at"], first["forget_at"]) == (3540, 172_800)
 
-    # The next days
+    # Refreshes
     for _ in range(3):
-        before, before_it = dict(client.kept), int(time.time())
+        before, started_at = dict(client.storage), int(time.time())
         client.refresh()
-        assert client.kept["clientId"] == first["clientId"]
-        assert client.kept["access_token"] != before["access_token"]
-        assert client.kept["refresh_token"] != before["refresh_token"]
-        assert before_it + 3600 <= client.end() <= int(time.time()) + 3600
+        assert client.storage["clientId"] == first["clientId"]
+        assert client.storage["access_token"] != before["access_token"]
+        assert client.storage["refresh_token"] != before["refresh_token"]
+        assert started_at + 3600 <= client.access_token_expiry() <= int(time.time()) + 3600
 
-    # Signed out, and on again as the same device
+    # Sign-out, and sign-on as the same device
     assert client.sign_out() == 200
-    with pytest.raises(SignOnAfresh):
+    with pytest.raises(SignOnRequired):
         client.refresh()
     client.sign_on(qr_code())
-    assert client.kept["clientId"] == first["clientId"]
+    assert client.storage["clientId"] == first["clientId"]
 
-    # The device is deleted: the app meets it at its next refresh, forgets its clientId, and signs on afresh.
+    # The device is deleted: the next refresh fails, and the app signs on as a new device.
     device = Device.objects.for_tenant(nagra.tenant_id).get()
     device.status = "deleted"
     device.save()
-    with pytest.raises(SignOnAfresh):
+    with pytest.raises(SignOnRequired):
         client.refresh()
-    assert "clientId" not in client.kept
+    assert "clientId" not in client.storage
     client.sign_on(qr_code())
-    assert client.kept["clientId"] != first["clientId"]
+    assert client.storage["clientId"] != first["clientId"]
 
-    # Deleted while the app slept: it meets it at the sign-on, and the same QR code is still good.
+    # The device is deleted before a sign-on: the sign-on fails, and the same QR code can be used again.
     Device.objects.for_tenant(nagra.tenant_id).update(status="deleted")
     shown = qr_code()
-    with pytest.raises(SignOnAfresh):
+    with pytest.raises(SignOnRequired):
         client.sign_on(shown)
     client.sign_on(shown)
     client.refresh()
@@ -213,33 +212,33 @@ def test_a_published_client_signs_on_stays_signed_on_and_signs_on_afresh(
     assert {device.information["playoutDeviceClass"] for device in devices} == {"Android Mobile"}
 
 
-def test_a_published_client_that_is_typed_into_lets_its_subscriber_pick_an_account(
+def test_direct_sign_on_with_a_choice_of_accounts(
     two_with_dummy: tuple[ServerProcess, ServerProcess], nagra: HeadEnd
 ) -> None:
     add_trial(nagra.tenant_id)
     server, another = two_with_dummy
-    for one in two_with_dummy:
-        warm(one, nagra)
+    for each in two_with_dummy:
+        wait_until_served(each, nagra)
     client = PublishedClient(("127.0.0.1", server.port), nagra.tenant_id, TRIAL)
 
-    # One account: no page to pick from
-    assert client.log_in("home", picks="") == []
-    first = client.kept["clientId"]
+    # One account: no choice
+    assert client.sign_on_directly("home", account_name="") == []
+    first = client.storage["clientId"]
     client.refresh()
     assert client.sign_out() == 200
 
-    # Several: nothing is signed on before he has picked, and the device is the one that it was.
+    # Several accounts: the sign-on follows the choice, with the same device.
     both, shown = "home,holiday flat", ["Account home", "Account holiday flat"]
-    assert client.log_in(both, picks="Account home") == shown
-    assert (client.kept["clientId"], client.kept["accountId"]) == (first, "home")
+    assert client.sign_on_directly(both, account_name="Account home") == shown
+    assert (client.storage["clientId"], client.storage["accountId"]) == (first, "home")
 
-    # The other account does not know this device: the app forgets its clientId, and signs on afresh.
+    # The device does not belong to the other account: the app signs on as a new device.
     client.address = ("127.0.0.1", another.port)
-    with pytest.raises(SignOnAfresh):
-        client.log_in(both, picks="Account holiday flat")
-    assert "clientId" not in client.kept
-    assert client.log_in(both, picks="Account holiday flat") == shown
-    assert client.kept["accountId"] == "holiday flat"
+    with pytest.raises(SignOnRequired):
+        client.sign_on_directly(both, account_name="Account holiday flat")
+    assert "clientId" not in client.storage
+    assert client.sign_on_directly(both, account_name="Account holiday flat") == shown
+    assert client.storage["accountId"] == "holiday flat"
     client.refresh()
     assert client.sign_out() == 200
     devices = Device.objects.for_tenant(nagra.tenant_id).order_by("pk")

@@ -12,9 +12,9 @@ from django.db.models.functions import Now
 from ags.sessions.models import Lease, SessionToken
 from tenants.models import Service
 from tests.conftest import HeadEnd
-from tests.live.conftest import warm
+from tests.live.conftest import wait_until_served
 from tests.live.server import ServerProcess, manage
-from tests.live.test_two_servers import Servers, hammering
+from tests.live.test_two_servers import Servers, continuous_requests
 from tests.sessions.test_purge import deleted
 from tests.waiting import wait_until
 
@@ -67,22 +67,22 @@ def test_one_of_two_concurrent_purges_fails(nagra: HeadEnd) -> None:
 
 def test_a_purge_does_not_disturb_requests(two_servers: Servers, nagra: HeadEnd) -> None:
     for server in two_servers:
-        warm(server, nagra)
+        wait_until_served(server, nagra)
     add_expired_rows(nagra, 1_000)
-    with hammering(two_servers, nagra) as noted:
+    with continuous_requests(two_servers, nagra) as log:
         purge = manage("purge", "--batch", "100")
     assert (purge.returncode, purge.stdout) == (0, deleted(1000))
     assert count_expired(nagra) == 0
-    assert {(status, reason) for _, _, status, reason in noted.answers} == {(200, None)}
+    assert {(status, reason) for _, _, status, reason in log.responses} == {(200, None)}
     kept = SessionToken.objects.for_tenant(nagra.tenant_id).count()
-    assert kept == len(noted.answers) + len(two_servers)
+    assert kept == len(log.responses) + len(two_servers)
 
 
 def test_a_purge_keeps_rows_with_a_jti(server: ServerProcess, nagra: HeadEnd) -> None:
     service = Service.objects.for_tenant(nagra.tenant_id).get()
     service.settings["session_token_ttl"] = 1
     service.save()
-    here = warm(server, nagra)
+    here = wait_until_served(server, nagra)
     token = nagra.token(jti="once")
     assert here.present(token).status_code == 200
     row = SessionToken.objects.for_tenant(nagra.tenant_id).filter(jti="once", expires_at__lt=Now())

@@ -1,4 +1,4 @@
-"""Races of client apps through two server processes: one wins, and nobody is harmed."""
+"""Races of client apps on two servers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ags.sessions.models import Account, Device, SecurityEvent, SessionToken
 from ags.sessions.services.refresh import MAX_USED
 from tenants.models import Tenant
 from tests.conftest import ClientApp, HeadEnd, platform
-from tests.live.conftest import warm
+from tests.live.conftest import wait_until_served
 from tests.live.server import ServerProcess
 from tests.waiting import PATIENCE, wait_until
 
@@ -27,20 +27,20 @@ T = TypeVar("T")
 
 
 @pytest.fixture(autouse=True)
-def _no_trouble_in_the_logs(two_servers: Servers) -> Iterator[None]:
-    before = [troubles(server) for server in two_servers]
-    deadlocks = deadlocks_so_far()
+def _check_for_errors_and_deadlocks(two_servers: Servers) -> Iterator[None]:
+    before = [count_errors(server) for server in two_servers]
+    deadlocks = count_deadlocks()
     yield
-    assert [troubles(server) for server in two_servers] == before
-    assert deadlocks_so_far() == deadlocks
+    assert [count_errors(server) for server in two_servers] == before
+    assert count_deadlocks() == deadlocks
 
 
-def troubles(server: ServerProcess) -> int:
-    """Return how many errors the server has logged, but for a database that a test put back."""
+def count_errors(server: ServerProcess) -> int:
+    """Return the number of logged errors, except those of a database that a test has reset."""
     return server.log.count('"ERROR"') - server.log.count('"database_behind"')
 
 
-def deadlocks_so_far() -> int:
+def count_deadlocks() -> int:
     with connection.cursor() as cursor:
         cursor.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
         (number,) = cursor.fetchone()
@@ -48,11 +48,11 @@ def deadlocks_so_far() -> int:
 
 
 LONGEST_GRACE = 60
-"""Seconds. Within it even a slow machine has all clients answered that refresh at once."""
+"""Seconds: long enough for simultaneous refreshes of all clients on a slow machine."""
 
 
-def change(head_end: HeadEnd, **fields: Any) -> None:
-    """Change the tenant, before the servers have seen it."""
+def change_tenant(head_end: HeadEnd, **fields: Any) -> None:
+    """Change the tenant before the servers read it."""
     tenant = Tenant.objects.get(pk=head_end.tenant_id)
     for name, value in fields.items():
         setattr(tenant, name, value)
@@ -62,33 +62,33 @@ def change(head_end: HeadEnd, **fields: Any) -> None:
 def race(
     servers: Servers, head_end: HeadEnd, clients: int, rounds: list[T], run: Callable[[ClientApp, T], Any]
 ) -> Any:
-    """Let so many clients, half of them at each server, do the same in each round, all at once.
+    """Run the same action in all clients simultaneously, once per round; half of the clients use each server.
 
-    Return what each round brought: the answers of all clients.
+    Return the responses of all clients for each round.
     """
     ready = threading.Barrier(clients)
 
-    def go(server: ServerProcess) -> list[Any]:
+    def run_rounds(server: ServerProcess) -> list[Any]:
         app = ClientApp(replace(head_end, client=server.client()))  # type: ignore[arg-type]
-        answers = []
-        for one in rounds:
+        responses = []
+        for item in rounds:
             ready.wait(PATIENCE)
-            answers.append(run(app, one))
-        return answers
+            responses.append(run(app, item))
+        return responses
 
     with ThreadPoolExecutor(clients) as pool:
-        seen = list(pool.map(go, servers * (clients // 2)))
+        seen = list(pool.map(run_rounds, servers * (clients // 2)))
     return list(zip(*seen, strict=True))
 
 
-def warm_both(servers: Servers, head_end: HeadEnd) -> HeadEnd:
-    """Let both servers see the tenant; return the head-end at the first."""
-    first, _ = (warm(server, head_end) for server in servers)
+def wait_until_served_by_both(servers: Servers, head_end: HeadEnd) -> HeadEnd:
+    """Wait until both servers serve the tenant; return the head-end for the first server."""
+    first, _ = (wait_until_served(server, head_end) for server in servers)
     return first
 
 
-def statuses(answers: Any) -> Counter[int]:
-    return Counter(answer.status_code for answer in answers)
+def statuses(responses: Any) -> Counter[int]:
+    return Counter(response.status_code for response in responses)
 
 
 def devices(head_end: HeadEnd) -> list[Device]:
@@ -100,17 +100,15 @@ def devices(head_end: HeadEnd) -> list[Device]:
 
 @pytest.mark.timeout(5 * PATIENCE)
 @pytest.mark.parametrize("times", [20, pytest.param(200, marks=pytest.mark.full)])
-def test_of_64_clients_that_redeem_one_token_one_is_signed_on_each_time(
-    two_servers: Servers, nagra: HeadEnd, times: int
-) -> None:
-    here = warm_both(two_servers, nagra)
+def test_64_clients_redeem_the_same_token(two_servers: Servers, nagra: HeadEnd, times: int) -> None:
+    here = wait_until_served_by_both(two_servers, nagra)
     app = ClientApp(here)
     tokens = [app.session_token(f"account-{number % 20}") for number in range(times)]
     rounds = race(two_servers, nagra, 64, tokens, lambda app, token: app.redeem(token))
     assert len(rounds) == times
-    for answers in rounds:
-        assert statuses(answers) == {201: 1, 401: 63}
-        assert {answer.json()["reason"] for answer in answers if answer.status_code == 401} == {
+    for responses in rounds:
+        assert statuses(responses) == {201: 1, 401: 63}
+        assert {response.json()["reason"] for response in responses if response.status_code == 401} == {
             "not_authenticated"
         }
     assert len(devices(nagra)) == times
@@ -120,50 +118,46 @@ def test_of_64_clients_that_redeem_one_token_one_is_signed_on_each_time(
     assert Counter(events.values_list("kind", "times")) == {("session_token_reused", 63): times}
 
 
-def test_of_16_clients_that_come_back_with_one_token_one_is_signed_on(
-    two_servers: Servers, nagra: HeadEnd
-) -> None:
-    here = warm_both(two_servers, nagra)
+def test_16_clients_of_a_known_device_redeem_the_same_token(two_servers: Servers, nagra: HeadEnd) -> None:
+    here = wait_until_served_by_both(two_servers, nagra)
     app = ClientApp(here)
     app.sign_on()
     tokens = [app.session_token() for _ in range(20)]
     client_id = app.tokens["client_id"]
     rounds = race(two_servers, nagra, 16, tokens, lambda app, token: app.redeem(token, clientId=client_id))
-    for answers in rounds:
-        assert statuses(answers) == {201: 1, 401: 15}
+    for responses in rounds:
+        assert statuses(responses) == {201: 1, 401: 15}
     (device,) = devices(nagra)
-    (winner,) = [answer for answer in rounds[-1] if answer.status_code == 201]
+    (winner,) = [response for response in rounds[-1] if response.status_code == 201]
     assert app.refresh(winner.json()["refresh_token"]).status_code == 200
     assert device.ended_at is None
 
 
-def test_of_sign_ons_of_one_device_with_tokens_of_their_own_the_last_one_lives(
-    two_servers: Servers, nagra: HeadEnd
-) -> None:
-    """Nothing is refused and nobody waits for nobody in a circle; one sign-on is left."""
-    here = warm_both(two_servers, nagra)
+def test_concurrent_sign_ons_of_one_device_leave_one_sign_on(two_servers: Servers, nagra: HeadEnd) -> None:
+    """No errors and no deadlocks; one sign-on is left."""
+    here = wait_until_served_by_both(two_servers, nagra)
     app = ClientApp(here)
     client_id = app.sign_on().json()["client_id"]
     tokens = [[app.session_token() for _ in range(8)] for _ in range(20)]
 
-    def take(app: ClientApp, mine: list[str]) -> Any:
-        return app.redeem(mine.pop(), clientId=client_id)
+    def redeem_next(app: ClientApp, own_tokens: list[str]) -> Any:
+        return app.redeem(own_tokens.pop(), clientId=client_id)
 
-    for answers in race(two_servers, nagra, 8, tokens, take):
-        assert statuses(answers) == {201: 8}
-    last = [app.refresh(answer.json()["refresh_token"]).status_code for answer in answers]
+    for responses in race(two_servers, nagra, 8, tokens, redeem_next):
+        assert statuses(responses) == {201: 8}
+    last = [app.refresh(response.json()["refresh_token"]).status_code for response in responses]
     assert Counter(last) == {200: 1, 401: 7}
     assert not SecurityEvent.objects.for_tenant(nagra.tenant_id).exists()
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["new accounts", "known accounts"])
-@pytest.mark.parametrize("free", [1, 3])
-def test_of_first_sign_ons_that_race_for_the_last_places_of_a_limit_as_many_win(
-    two_servers: Servers, nagra: HeadEnd, free: int, known: bool
+@pytest.mark.parametrize("limit", [1, 3])
+def test_concurrent_first_sign_ons_respect_the_device_limit(
+    two_servers: Servers, nagra: HeadEnd, limit: int, known: bool
 ) -> None:
-    """Also where the account is new, so that nobody finds a row to wait for."""
-    change(nagra, device_limit=free)
-    here = warm_both(two_servers, nagra)
+    """New accounts have no row that could be locked."""
+    change_tenant(nagra, device_limit=limit)
+    here = wait_until_served_by_both(two_servers, nagra)
     app = ClientApp(here)
     clients = 8
     accounts = [f"account-{number}" for number in range(15)]
@@ -178,73 +172,79 @@ def test_of_first_sign_ons_that_race_for_the_last_places_of_a_limit_as_many_win(
         accounts,
         lambda app, account: (token := tokens[account].pop(), app.redeem(token)),
     )
-    for answers in rounds:
-        assert statuses(answer for _, answer in answers) == {201: free, 403: clients - free}
-        assert {answer.json().get("code") for _, answer in answers} == {None, 20007}
-    assert len(devices(nagra)) == free * len(accounts)
-    change(nagra, device_limit=None)
-    losers = [token for answers in rounds for token, answer in answers if answer.status_code == 403]
-    wait_until(lambda: app.redeem(losers[0]).status_code == 201, "its token was spent by the refusal")
+    for responses in rounds:
+        assert statuses(response for _, response in responses) == {201: limit, 403: clients - limit}
+        assert {response.json().get("code") for _, response in responses} == {None, 20007}
+    assert len(devices(nagra)) == limit * len(accounts)
+    change_tenant(nagra, device_limit=None)
+    losers = [token for responses in rounds for token, response in responses if response.status_code == 403]
+    wait_until(lambda: app.redeem(losers[0]).status_code == 201, "the error has used up the token")
     assert statuses(app.redeem(token) for token in losers[1:]) == {201: len(losers) - 1}
 
 
 # Refreshing
 
 
-def test_16_clients_that_refresh_with_one_token_are_one_family_and_all_go_on(
-    two_servers: Servers, nagra: HeadEnd
-) -> None:
-    change(nagra, refresh_grace=LONGEST_GRACE)
-    here = warm_both(two_servers, nagra)
+def test_16_clients_refresh_with_the_same_token(two_servers: Servers, nagra: HeadEnd) -> None:
+    change_tenant(nagra, refresh_grace=LONGEST_GRACE)
+    here = wait_until_served_by_both(two_servers, nagra)
     app = ClientApp(here)
     app.sign_on()
     current = [app.tokens["refresh_token"]]
-    turn = threading.Barrier(16)
+    barrier = threading.Barrier(16)
     generations = 12
     assert generations <= MAX_USED
 
     def refresh(app: ClientApp, _: int) -> Any:
-        answer = app.refresh(current[0])
-        if turn.wait(PATIENCE) == 0 and answer.status_code == 200:
-            current[0] = answer.json()["refresh_token"]
-        turn.wait(PATIENCE)
-        return answer
+        response = app.refresh(current[0])
+        if barrier.wait(PATIENCE) == 0 and response.status_code == 200:
+            current[0] = response.json()["refresh_token"]
+        barrier.wait(PATIENCE)
+        return response
 
-    for number, answers in enumerate(race(two_servers, nagra, 16, list(range(generations)), refresh), 1):
-        assert statuses(answers) == {200: 16}, f"round {number}"
-        assert len({answer.json()["refresh_token"] for answer in answers}) == 1, "one successor for all"
-        assert len({answer.json()["access_token"] for answer in answers}) == 16
+    for number, responses in enumerate(race(two_servers, nagra, 16, list(range(generations)), refresh), 1):
+        assert statuses(responses) == {200: 16}, f"round {number}"
+        assert len({response.json()["refresh_token"] for response in responses}) == 1, (
+            "clients get different refresh tokens"
+        )
+        assert len({response.json()["access_token"] for response in responses}) == 16
     (device,) = devices(nagra)
     assert (device.generation, device.ended_at) == (generations, None)
     assert not SecurityEvent.objects.for_tenant(nagra.tenant_id).exists()
     resource_server = replace(platform(nagra.tenant_id), client=here.client)
-    wait_until(lambda: resource_server.introspect("x").status_code == 200, "the resource server is not known")
-    assert all(resource_server.sees(answer.json()["access_token"]) for answer in answers), "all are signed on"
+    wait_until(
+        lambda: resource_server.introspect("x").status_code == 200, "the resource server cannot authenticate"
+    )
+    assert all(resource_server.sees(response.json()["access_token"]) for response in responses), (
+        "an access token is invalid"
+    )
 
 
-def test_clients_that_each_go_on_by_themselves_stay_signed_on(two_servers: Servers, nagra: HeadEnd) -> None:
-    """Four threads of one app refresh five times, each with what it was given last."""
-    change(nagra, refresh_grace=LONGEST_GRACE)
-    here = warm_both(two_servers, nagra)
+def test_clients_that_refresh_independently_stay_signed_on(two_servers: Servers, nagra: HeadEnd) -> None:
+    """Four threads of one app refresh, each with its local latest token."""
+    change_tenant(nagra, refresh_grace=LONGEST_GRACE)
+    here = wait_until_served_by_both(two_servers, nagra)
     app = ClientApp(here)
     app.sign_on()
     first = app.tokens["refresh_token"]
-    own = threading.local()
+    local = threading.local()
 
     def refresh(app: ClientApp, _: int) -> Any:
-        answer = app.refresh(getattr(own, "token", first))
-        own.token = answer.json().get("refresh_token", "")
-        return answer
+        response = app.refresh(getattr(local, "token", first))
+        local.token = response.json().get("refresh_token", "")
+        return response
 
-    for answers in race(two_servers, nagra, 4, list(range(4)), refresh):
-        assert statuses(answers) == {200: 4}
+    for responses in race(two_servers, nagra, 4, list(range(4)), refresh):
+        assert statuses(responses) == {200: 4}
     assert devices(nagra)[0].ended_at is None
 
 
-def test_copies_that_find_the_database_behind_at_once_all_go_on(two_servers: Servers, nagra: HeadEnd) -> None:
-    """Four clients have a token that the database has lost, four have a newer one."""
-    change(nagra, refresh_grace=60)
-    here = warm_both(two_servers, nagra)
+def test_concurrent_refreshes_with_tokens_newer_than_the_database(
+    two_servers: Servers, nagra: HeadEnd
+) -> None:
+    """Half of the clients have a token that the database has lost, the others have a newer one."""
+    change_tenant(nagra, refresh_grace=60)
+    here = wait_until_served_by_both(two_servers, nagra)
     rounds = []
     for _ in range(20):
         app = ClientApp(here)
@@ -254,19 +254,21 @@ def test_copies_that_find_the_database_behind_at_once_all_go_on(two_servers: Ser
         tokens = [app.refresh().json()["refresh_token"] for _ in range(3)]
         device.update(**row)
         rounds.append([tokens[0], tokens[2]] * 4)
-    for answers in race(two_servers, nagra, 8, rounds, lambda app, mine: app.refresh(mine.pop())):
-        assert statuses(answers) == {200: 8}
-    assert {(one.generation, one.ended_at) for one in devices(nagra)} == {(4, None)}
+    for responses in race(
+        two_servers, nagra, 8, rounds, lambda app, own_tokens: app.refresh(own_tokens.pop())
+    ):
+        assert statuses(responses) == {200: 8}
+    assert {(device.generation, device.ended_at) for device in devices(nagra)} == {(4, None)}
     assert not SecurityEvent.objects.for_tenant(nagra.tenant_id).exists()
     assert any('"database_behind"' in server.log for server in two_servers)
 
 
 @pytest.mark.parametrize("grace", [0, LONGEST_GRACE])
-def test_after_the_grace_a_race_with_a_used_token_ends_the_family_once(
+def test_concurrent_reuse_after_the_grace_period_ends_the_sign_on_once(
     two_servers: Servers, nagra: HeadEnd, grace: int
 ) -> None:
-    change(nagra, refresh_grace=grace)
-    here = warm_both(two_servers, nagra)
+    change_tenant(nagra, refresh_grace=grace)
+    here = wait_until_served_by_both(two_servers, nagra)
     app = ClientApp(here)
     app.sign_on()
     stolen = app.tokens["refresh_token"]
@@ -276,9 +278,9 @@ def test_after_the_grace_a_race_with_a_used_token_ends_the_family_once(
         (device,) = devices(nagra)
         device.used = [[generation, at - grace] for generation, at in device.used]
         device.save()
-    (answers,) = race(two_servers, nagra, 16, [stolen], lambda app, token: app.refresh(token))
-    assert statuses(answers) == {401: 16}
-    assert app.refresh().status_code == 401, "the honest one is signed out, too: he signs on afresh"
+    (responses,) = race(two_servers, nagra, 16, [stolen], lambda app, token: app.refresh(token))
+    assert statuses(responses) == {401: 16}
+    assert app.refresh().status_code == 401, "the subscriber must sign on again, too"
     (device,) = devices(nagra)
     assert device.end_reason == "refresh_token_reused"
     (event,) = SecurityEvent.objects.for_tenant(nagra.tenant_id)
@@ -287,8 +289,8 @@ def test_after_the_grace_a_race_with_a_used_token_ends_the_family_once(
     assert app.sign_on(clientId=app.tokens["client_id"]).status_code == 201
 
 
-def test_a_sign_out_that_races_with_refreshes_wins(two_servers: Servers, nagra: HeadEnd) -> None:
-    here = warm_both(two_servers, nagra)
+def test_sign_out_wins_against_concurrent_refreshes(two_servers: Servers, nagra: HeadEnd) -> None:
+    here = wait_until_served_by_both(two_servers, nagra)
     apps = []
     for _ in range(25):
         app = ClientApp(here)
@@ -296,16 +298,18 @@ def test_a_sign_out_that_races_with_refreshes_wins(two_servers: Servers, nagra: 
         apps.append(app.tokens)
 
     roles = iter(range(10**6))
-    own = threading.local()
+    local = threading.local()
 
     def run(app: ClientApp, tokens: dict[str, Any]) -> Any:
-        if not hasattr(own, "signs_out"):
-            own.signs_out = next(roles) % 4 == 0
-        return app.sign_out(tokens["access_token"]) if own.signs_out else app.refresh(tokens["refresh_token"])
+        if not hasattr(local, "signs_out"):
+            local.signs_out = next(roles) % 4 == 0
+        return (
+            app.sign_out(tokens["access_token"]) if local.signs_out else app.refresh(tokens["refresh_token"])
+        )
 
-    for tokens, answers in zip(apps, race(two_servers, nagra, 8, apps, run), strict=True):
-        assert set(statuses(answers)) <= {200, 401}
-        refreshed = [one.json()["refresh_token"] for one in answers if "refresh_token" in one.json()]
+    for tokens, responses in zip(apps, race(two_servers, nagra, 8, apps, run), strict=True):
+        assert set(statuses(responses)) <= {200, 401}
+        refreshed = [r.json()["refresh_token"] for r in responses if "refresh_token" in r.json()]
         for token in (tokens["refresh_token"], *refreshed):
             assert ClientApp(here).refresh(token).status_code == 401
     assert {device.end_reason for device in devices(nagra)} == {"signed_out"}

@@ -1,8 +1,8 @@
-"""Request smuggling: bytes on which two servers have disagreed about where a request ends.
+"""Request smuggling: data for which HTTP parsers disagree about the end of a request.
 
-Each attack is an outer request, a hidden one, and a last one that closes the connection. A lenient parser
-finds the hidden request in a body or in a header, or takes it for one where it is none. RFC 9112 is the
-reference: `Attack.reading` has the answers that it gives to these bytes.
+Each attack consists of an outer request, a hidden request, and a last one that closes the connection. A
+lenient parser executes the hidden request although it is part of a body or a header. `Attack.reading` is the
+interpretation of RFC 9112.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.live.server import Answer, ServerProcess, exchange, is_uuid
+from tests.live.server import Response, ServerProcess, exchange, is_uuid
 
 pytestmark = pytest.mark.once
 
 OUTER, HIDDEN, LAST = "outer", "smuggled", "last"
-"""Correlation ids of the three requests."""
+"""Correlation IDs of the three requests."""
 
-REFUSAL = "refusal"
-"""In place of a correlation id: an answer with a new one, to bytes that are no request."""
+ERROR = "error"
+"""In place of a correlation ID: an error with a new correlation ID, for data that is not a request."""
 
 Reading = tuple[str, ...]
 
 REQUEST: Reading = (OUTER, HIDDEN, LAST)
-"""The hidden request is a request of its own."""
+"""The hidden request is a separate request."""
 
 BODY: Reading = (OUTER, LAST)
-"""The hidden request is part of the outer one."""
+"""The hidden request is part of the outer request."""
 
 END: Reading = (OUTER,)
-"""The connection ends with the outer request, wherever that ends."""
+"""The connection is closed after the outer request."""
 
-FAULTY: Reading = (REFUSAL,)
-"""The end of the outer request is unknown, or it is no request, or not all of it is there."""
+INVALID: Reading = (ERROR,)
+"""The outer request is invalid, incomplete, or its end is ambiguous."""
 
 
 class Attack(NamedTuple):
@@ -59,7 +59,7 @@ GOODBYE = get(LAST, b"Connection: close")
 GET = b"GET /healthz HTTP/1.1"
 POST = b"POST /ags/getSessionToken HTTP/1.1"
 CHUNKED = b"Transfer-Encoding: chunked"
-# The tenant does not exist: a body is read, parsed and refused.
+# The tenant does not exist: the body is parsed, then the response is an error.
 FIELDS = [
     b"Host: localhost",
     b"x-correlation-id: outer",
@@ -80,7 +80,7 @@ def length(of: bytes) -> bytes:
     return b"Content-Length: %d" % len(of)
 
 
-# `<n>`: the length of the hidden request. BODY where the field counts, REQUEST where it is another field.
+# `<n>`: the length of the hidden request. BODY if the field is valid, REQUEST if it is another field.
 LENGTHS: dict[bytes, Reading] = {
     b"Content-Length: <n>": BODY,
     b"content-length:<n>": BODY,
@@ -95,47 +95,47 @@ LENGTHS: dict[bytes, Reading] = {
     b"Content-Length: <n>\0": BODY,
     b"Content-Length: <n>\r\nContent_Length: 0": BODY,
     b"Content-Length: 0": REQUEST,
-    b"Content-Length: -0": FAULTY,
-    b"Content-Length: +<n>": FAULTY,
-    b"Content-Length: -<n>": FAULTY,
-    b"Content-Length: 0x<n>": FAULTY,
-    b"Content-Length: <n>.0": FAULTY,
-    b"Content-Length: <n>e0": FAULTY,
-    b"Content-Length: 0_<n>": FAULTY,
-    b'Content-Length: "<n>"': FAULTY,
-    b"Content-Length: <n>;": FAULTY,
-    b"Content-Length: <n> <n>": FAULTY,
-    b"Content-Length: 0, <n>": FAULTY,
-    b"Content-Length: <n>, 0": FAULTY,
-    b"Content-Length: 0\r\nContent-Length: <n>": FAULTY,
-    b"Content-Length: <n>\r\ncontent-length: 0": FAULTY,
-    b"Content-Length: 0\r\n <n>": FAULTY,
-    b"Content-Length: <n>\r0": FAULTY,
-    b"Content-Length: 0\0<n>": FAULTY,
-    b"Content-Length: <n>\x0b": FAULTY,
-    b"Content-Length: \x0c<n>": FAULTY,
-    b"Content-Length: <n>\x85": FAULTY,
-    b"Content-Length: \xa0<n>": FAULTY,
-    b"Content-Length: \xb2": FAULTY,
-    b"Content-Length: \xd9\xa1": FAULTY,
-    b"Content-Length: abc": FAULTY,
-    b"Content-Length:": FAULTY,
-    b"Content-Length: %d" % (2**32 + len(SMUGGLED)): FAULTY,
-    b"Content-Length: %d" % (2**63 + len(SMUGGLED)): FAULTY,
-    b"Content-Length: %d" % (2**64 + len(SMUGGLED)): FAULTY,
-    b"Content-Length : <n>": FAULTY,
-    b"Content-Length\t: <n>": FAULTY,
-    b"Content-Length\x0b: <n>": FAULTY,
-    b"Content-Length\xa0: <n>": FAULTY,
-    b"Content-Length\0: <n>": FAULTY,
-    b"\x0cContent-Length: <n>": FAULTY,
-    b"Content Length: <n>": FAULTY,
-    b"(Content-Length): <n>": FAULTY,
-    b":Content-Length: <n>": FAULTY,
-    b"Content-Length\r\n: <n>": FAULTY,
-    b"Content-Length <n>": FAULTY,
-    # A line feed alone may end a line or not: only a refusal is right for both.
-    b"X: y\nContent-Length: <n>": FAULTY,
+    b"Content-Length: -0": INVALID,
+    b"Content-Length: +<n>": INVALID,
+    b"Content-Length: -<n>": INVALID,
+    b"Content-Length: 0x<n>": INVALID,
+    b"Content-Length: <n>.0": INVALID,
+    b"Content-Length: <n>e0": INVALID,
+    b"Content-Length: 0_<n>": INVALID,
+    b'Content-Length: "<n>"': INVALID,
+    b"Content-Length: <n>;": INVALID,
+    b"Content-Length: <n> <n>": INVALID,
+    b"Content-Length: 0, <n>": INVALID,
+    b"Content-Length: <n>, 0": INVALID,
+    b"Content-Length: 0\r\nContent-Length: <n>": INVALID,
+    b"Content-Length: <n>\r\ncontent-length: 0": INVALID,
+    b"Content-Length: 0\r\n <n>": INVALID,
+    b"Content-Length: <n>\r0": INVALID,
+    b"Content-Length: 0\0<n>": INVALID,
+    b"Content-Length: <n>\x0b": INVALID,
+    b"Content-Length: \x0c<n>": INVALID,
+    b"Content-Length: <n>\x85": INVALID,
+    b"Content-Length: \xa0<n>": INVALID,
+    b"Content-Length: \xb2": INVALID,
+    b"Content-Length: \xd9\xa1": INVALID,
+    b"Content-Length: abc": INVALID,
+    b"Content-Length:": INVALID,
+    b"Content-Length: %d" % (2**32 + len(SMUGGLED)): INVALID,
+    b"Content-Length: %d" % (2**63 + len(SMUGGLED)): INVALID,
+    b"Content-Length: %d" % (2**64 + len(SMUGGLED)): INVALID,
+    b"Content-Length : <n>": INVALID,
+    b"Content-Length\t: <n>": INVALID,
+    b"Content-Length\x0b: <n>": INVALID,
+    b"Content-Length\xa0: <n>": INVALID,
+    b"Content-Length\0: <n>": INVALID,
+    b"\x0cContent-Length: <n>": INVALID,
+    b"Content Length: <n>": INVALID,
+    b"(Content-Length): <n>": INVALID,
+    b":Content-Length: <n>": INVALID,
+    b"Content-Length\r\n: <n>": INVALID,
+    b"Content-Length <n>": INVALID,
+    # A bare line feed may end a line or not: the request must be rejected.
+    b"X: y\nContent-Length: <n>": INVALID,
     b"X: y\rContent-Length: <n>": REQUEST,
     b"X: y\r\n Content-Length: <n>": REQUEST,
     b"X: y\r\n\tContent-Length: <n>": REQUEST,
@@ -145,7 +145,7 @@ LENGTHS: dict[bytes, Reading] = {
     b"Content--Length: <n>": REQUEST,
 }
 
-# BODY where the coding counts, REQUEST where it is another field, and a length or none counts.
+# BODY if the coding is valid, REQUEST if it is another field.
 CODINGS: dict[bytes, Reading] = {
     b"Transfer-Encoding: chunked": BODY,
     b"transfer-encoding:CHUNKED": BODY,
@@ -160,33 +160,33 @@ CODINGS: dict[bytes, Reading] = {
     b"Transfer-Encoding:\r\n\tchunked": BODY,
     b"Transfer-Encoding: gzip\r\n , chunked": BODY,
     b"Transfer-Encoding: chunked\0": BODY,
-    b"Transfer-Encoding: chunked, chunked": FAULTY,
-    b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked": FAULTY,
-    b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity": FAULTY,
-    b"Transfer-Encoding: chunked, gzip": FAULTY,
-    b"Transfer-Encoding: chunked\r\n , identity": FAULTY,
-    b"Transfer-Encoding: identity": FAULTY,
-    b"Transfer-Encoding:": FAULTY,
-    b"Transfer-Encoding: xchunked": FAULTY,
-    b"Transfer-Encoding: chunkedx": FAULTY,
-    b"Transfer-Encoding: x chunked": FAULTY,
-    b"Transfer-Encoding: chunked;q=1": FAULTY,
-    b'Transfer-Encoding: "chunked"': FAULTY,
-    b"Transfer-Encoding: chun\r\n ked": FAULTY,
-    b"Transfer-Encoding: chunked\rX: y": FAULTY,
-    b"Transfer-Encoding: chun\0ked": FAULTY,
-    b"Transfer-Encoding: chunked\x0b": FAULTY,
-    b"Transfer-Encoding: \x0cchunked": FAULTY,
-    b"Transfer-Encoding: chunked\x85": FAULTY,
-    b"Transfer-Encoding: \xa0chunked": FAULTY,
-    b"Transfer-Encoding : chunked": FAULTY,
-    b"Transfer-Encoding\t: chunked": FAULTY,
-    b"Transfer-Encoding\x0b: chunked": FAULTY,
-    b"Transfer-Encoding\0: chunked": FAULTY,
-    b"\xa0Transfer-Encoding: chunked": FAULTY,
-    b"Transfer Encoding: chunked": FAULTY,
-    b"Transfer-Encoding\r\n: chunked": FAULTY,
-    b"X: y\nTransfer-Encoding: chunked": FAULTY,
+    b"Transfer-Encoding: chunked, chunked": INVALID,
+    b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked": INVALID,
+    b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity": INVALID,
+    b"Transfer-Encoding: chunked, gzip": INVALID,
+    b"Transfer-Encoding: chunked\r\n , identity": INVALID,
+    b"Transfer-Encoding: identity": INVALID,
+    b"Transfer-Encoding:": INVALID,
+    b"Transfer-Encoding: xchunked": INVALID,
+    b"Transfer-Encoding: chunkedx": INVALID,
+    b"Transfer-Encoding: x chunked": INVALID,
+    b"Transfer-Encoding: chunked;q=1": INVALID,
+    b'Transfer-Encoding: "chunked"': INVALID,
+    b"Transfer-Encoding: chun\r\n ked": INVALID,
+    b"Transfer-Encoding: chunked\rX: y": INVALID,
+    b"Transfer-Encoding: chun\0ked": INVALID,
+    b"Transfer-Encoding: chunked\x0b": INVALID,
+    b"Transfer-Encoding: \x0cchunked": INVALID,
+    b"Transfer-Encoding: chunked\x85": INVALID,
+    b"Transfer-Encoding: \xa0chunked": INVALID,
+    b"Transfer-Encoding : chunked": INVALID,
+    b"Transfer-Encoding\t: chunked": INVALID,
+    b"Transfer-Encoding\x0b: chunked": INVALID,
+    b"Transfer-Encoding\0: chunked": INVALID,
+    b"\xa0Transfer-Encoding: chunked": INVALID,
+    b"Transfer Encoding: chunked": INVALID,
+    b"Transfer-Encoding\r\n: chunked": INVALID,
+    b"X: y\nTransfer-Encoding: chunked": INVALID,
     b"X: y\rTransfer-Encoding: chunked": REQUEST,
     b"X: y\r\n Transfer-Encoding: chunked": REQUEST,
     b"X: y\0Transfer-Encoding: chunked": REQUEST,
@@ -195,7 +195,7 @@ CODINGS: dict[bytes, Reading] = {
     b"TE: chunked": REQUEST,
 }
 
-# What follows a head with `Transfer-Encoding: chunked`; `<hidden>`: the hidden request, `<size>`: its length.
+# The body after `Transfer-Encoding: chunked`; `<hidden>`: the hidden request, `<size>`: its length.
 CHUNKS: dict[bytes, Reading] = {
     b"<size>\r\n<hidden>\r\n0\r\n\r\n": BODY,
     b"0000<size>\r\n<hidden>\r\n00\r\n\r\n": BODY,
@@ -211,47 +211,47 @@ CHUNKS: dict[bytes, Reading] = {
     b"0\r\nContent-Length: <n>\r\n\r\n<hidden>": REQUEST,
     b"0\r\nTransfer-Encoding: chunked\r\n\r\n<hidden>": REQUEST,
     b"0\r\nHost: elsewhere\r\n\r\n<hidden>": REQUEST,
-    b"0\r\nX: y\r\n <hidden>": FAULTY,
-    b"0\r\n<hidden>": FAULTY,
-    b"0\r\nX : y\r\n\r\n<hidden>": FAULTY,
-    b"0\r\nX: y\n\r\n<hidden>": FAULTY,
-    b"0\r\n X: y\r\n\r\n<hidden>": FAULTY,
-    b"0\r\n: y\r\n\r\n<hidden>": FAULTY,
-    b" 0\r\n\r\n<hidden>": FAULTY,
-    b"0 \r\n\r\n<hidden>": FAULTY,
-    b"0\t\r\n\r\n<hidden>": FAULTY,
-    b"+0\r\n\r\n<hidden>": FAULTY,
-    b"-0\r\n\r\n<hidden>": FAULTY,
-    b"0x0\r\n\r\n<hidden>": FAULTY,
-    b"0_0\r\n\r\n<hidden>": FAULTY,
-    b"0.0\r\n\r\n<hidden>": FAULTY,
-    b"0,\r\n\r\n<hidden>": FAULTY,
-    b"\xb2\r\n\r\n<hidden>": FAULTY,
-    b"\r\n0\r\n\r\n<hidden>": FAULTY,
-    b"0\0\r\n\r\n<hidden>": FAULTY,
-    b"0\x0b\r\n\r\n<hidden>": FAULTY,
-    b"0\n\r\n<hidden>": FAULTY,
-    b"0\n\n<hidden>": FAULTY,
-    b"0\r\r\n\r\n<hidden>": FAULTY,
-    b"0\r\n\n<hidden>": FAULTY,
-    b"0\r\n\r<hidden>": FAULTY,
-    b"0\rX\r\n\r\n<hidden>": FAULTY,
-    b"100000000\r\n\r\n<hidden>": FAULTY,
-    b"8000000000000000\r\n\r\n<hidden>": FAULTY,
-    b"10000000000000000\r\n\r\n<hidden>": FAULTY,
-    b"ffffffffffffffff\r\n\r\n<hidden>": FAULTY,
-    b"1" * 400 + b"\r\n\r\n<hidden>": FAULTY,
-    b"2;\nxx\r\n<size>\r\n0\r\n\r\n<hidden>": FAULTY,
-    b"0;a\n\r\n\r\n<hidden>": FAULTY,
-    b"0;a\rb\r\n\r\n<hidden>": FAULTY,
-    b"0;a\0b\r\n\r\n<hidden>": FAULTY,
-    b"2\r\n{}0\r\n\r\n<hidden>": FAULTY,
-    b"2\r\n{}\n0\r\n\r\n<hidden>": FAULTY,
-    b"2\r\n{}\r0\r\n\r\n<hidden>": FAULTY,
-    b"2\r\n{}xx0\r\n\r\n<hidden>": FAULTY,
-    b"2\r\n{}\r\n\r\n0\r\n\r\n<hidden>": FAULTY,
-    b"1\r\n{}\r\n0\r\n\r\n<hidden>": FAULTY,
-    b"<size>\r\n<hidden>\r\n": FAULTY,
+    b"0\r\nX: y\r\n <hidden>": INVALID,
+    b"0\r\n<hidden>": INVALID,
+    b"0\r\nX : y\r\n\r\n<hidden>": INVALID,
+    b"0\r\nX: y\n\r\n<hidden>": INVALID,
+    b"0\r\n X: y\r\n\r\n<hidden>": INVALID,
+    b"0\r\n: y\r\n\r\n<hidden>": INVALID,
+    b" 0\r\n\r\n<hidden>": INVALID,
+    b"0 \r\n\r\n<hidden>": INVALID,
+    b"0\t\r\n\r\n<hidden>": INVALID,
+    b"+0\r\n\r\n<hidden>": INVALID,
+    b"-0\r\n\r\n<hidden>": INVALID,
+    b"0x0\r\n\r\n<hidden>": INVALID,
+    b"0_0\r\n\r\n<hidden>": INVALID,
+    b"0.0\r\n\r\n<hidden>": INVALID,
+    b"0,\r\n\r\n<hidden>": INVALID,
+    b"\xb2\r\n\r\n<hidden>": INVALID,
+    b"\r\n0\r\n\r\n<hidden>": INVALID,
+    b"0\0\r\n\r\n<hidden>": INVALID,
+    b"0\x0b\r\n\r\n<hidden>": INVALID,
+    b"0\n\r\n<hidden>": INVALID,
+    b"0\n\n<hidden>": INVALID,
+    b"0\r\r\n\r\n<hidden>": INVALID,
+    b"0\r\n\n<hidden>": INVALID,
+    b"0\r\n\r<hidden>": INVALID,
+    b"0\rX\r\n\r\n<hidden>": INVALID,
+    b"100000000\r\n\r\n<hidden>": INVALID,
+    b"8000000000000000\r\n\r\n<hidden>": INVALID,
+    b"10000000000000000\r\n\r\n<hidden>": INVALID,
+    b"ffffffffffffffff\r\n\r\n<hidden>": INVALID,
+    b"1" * 400 + b"\r\n\r\n<hidden>": INVALID,
+    b"2;\nxx\r\n<size>\r\n0\r\n\r\n<hidden>": INVALID,
+    b"0;a\n\r\n\r\n<hidden>": INVALID,
+    b"0;a\rb\r\n\r\n<hidden>": INVALID,
+    b"0;a\0b\r\n\r\n<hidden>": INVALID,
+    b"2\r\n{}0\r\n\r\n<hidden>": INVALID,
+    b"2\r\n{}\n0\r\n\r\n<hidden>": INVALID,
+    b"2\r\n{}\r0\r\n\r\n<hidden>": INVALID,
+    b"2\r\n{}xx0\r\n\r\n<hidden>": INVALID,
+    b"2\r\n{}\r\n\r\n0\r\n\r\n<hidden>": INVALID,
+    b"1\r\n{}\r\n0\r\n\r\n<hidden>": INVALID,
+    b"<size>\r\n<hidden>\r\n": INVALID,
 }
 
 # The first line. The hidden request follows the head.
@@ -262,11 +262,11 @@ STARTS: dict[bytes, Reading] = {
     b"\n" + GET: REQUEST,
     b" " + GET: REQUEST,
     GET + b" ": REQUEST,
-    GET + b"\n": FAULTY,
+    GET + b"\n": INVALID,
     GET + b"\nX: y": REQUEST,
-    GET + b"\rX: y": FAULTY,
+    GET + b"\rX: y": INVALID,
     GET + b"\r\n X: y": REQUEST,
-    GET + b"\0": FAULTY,
+    GET + b"\0": INVALID,
     b"GET  /healthz  HTTP/1.1": REQUEST,
     b"GET\t/healthz\tHTTP/1.1": REQUEST,
     b"GET\x0b/healthz\x0cHTTP/1.1": REQUEST,
@@ -278,18 +278,18 @@ STARTS: dict[bytes, Reading] = {
     b"FOO /healthz HTTP/1.1": REQUEST,
     b"GET /healthz HTTP/1.2": REQUEST,
     b"GET /healthz HTTP/1.0": END,
-    b"GET /healthz HTTP/0.9": FAULTY,
-    b"GET /healthz HTTP/1.10": FAULTY,
-    b"GET /healthz HTTP/01.1": FAULTY,
-    b"GET /healthz HTTP/1": FAULTY,
-    b"GET /healthz http/1.1": FAULTY,
-    b"GET /healthz HTTP/2.0": FAULTY,
-    b"GET /healthz": FAULTY,
-    b"GET /healthz HTTP/1.1 HTTP/1.1": FAULTY,
-    b"GET /\0 HTTP/1.1": FAULTY,
-    b"G(T /healthz HTTP/1.1": FAULTY,
-    b"HTTP/1.1 200 OK": FAULTY,
-    b"PRI * HTTP/2.0\r\n\r\nSM\r\n": FAULTY,
+    b"GET /healthz HTTP/0.9": INVALID,
+    b"GET /healthz HTTP/1.10": INVALID,
+    b"GET /healthz HTTP/01.1": INVALID,
+    b"GET /healthz HTTP/1": INVALID,
+    b"GET /healthz http/1.1": INVALID,
+    b"GET /healthz HTTP/2.0": INVALID,
+    b"GET /healthz": INVALID,
+    b"GET /healthz HTTP/1.1 HTTP/1.1": INVALID,
+    b"GET /\0 HTTP/1.1": INVALID,
+    b"G(T /healthz HTTP/1.1": INVALID,
+    b"HTTP/1.1 200 OK": INVALID,
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n": INVALID,
 }
 
 # A line in the head of a request without a body. The hidden request follows the head.
@@ -301,21 +301,21 @@ LINES: dict[bytes, Reading] = {
     b"Connection: keep-alive\r\nConnection: close": END,
     b"Connection: keep-alive": REQUEST,
     b"Proxy-Connection: close": REQUEST,
-    b"Connection : close": FAULTY,
+    b"Connection : close": INVALID,
     b"Connection: Upgrade\r\nUpgrade: websocket": REQUEST,
     b"Connection: Upgrade\r\nUpgrade: TLS/1.2": REQUEST,
     b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__": REQUEST,
     b"Expect: 100-continue": REQUEST,
-    b"Expect : 100-continue": FAULTY,
-    b"Host: localhost": FAULTY,
-    b"Host: elsewhere.example": FAULTY,
-    b"X: y\r\n\0": FAULTY,
-    b": y": FAULTY,
-    b":": FAULTY,
-    b"X": FAULTY,
-    b"X\x7f: y": FAULTY,
-    b"X\xc2\xad: y": FAULTY,
-    b"X@: y": FAULTY,
+    b"Expect : 100-continue": INVALID,
+    b"Host: localhost": INVALID,
+    b"Host: elsewhere.example": INVALID,
+    b"X: y\r\n\0": INVALID,
+    b": y": INVALID,
+    b":": INVALID,
+    b"X": INVALID,
+    b"X\x7f: y": INVALID,
+    b"X\xc2\xad: y": INVALID,
+    b"X@: y": INVALID,
     b"X: y\x01z": REQUEST,
     b"X: \xff": REQUEST,
     b"X!#$%&'*+.^_`|~: y": REQUEST,
@@ -324,7 +324,7 @@ LINES: dict[bytes, Reading] = {
     b"X: y\0x-correlation-id: smuggled": REQUEST,
 }
 
-# A line beside the right length of the hidden request.
+# A header line in addition to the correct Content-Length.
 BESIDE_LENGTH: dict[bytes, Reading] = {
     b"Connection: Content-Length": BODY,
     b"Connection: keep-alive, Content-Length": BODY,
@@ -342,7 +342,7 @@ BESIDE_LENGTH: dict[bytes, Reading] = {
 
 
 def attacks() -> Iterator[Attack]:
-    """Yield all attacks. Where RFC 9112 leaves a choice, `reading` is what the more lenient one yields."""
+    """Yield all attacks. If RFC 9112 allows several interpretations, `reading` is the more lenient one."""
     n, size = b"%d" % len(SMUGGLED), b"%x" % len(SMUGGLED)
     for line, reading in LENGTHS.items():
         sent = outer(POST, line.replace(b"<n>", n)) + SMUGGLED
@@ -361,22 +361,22 @@ def attacks() -> Iterator[Attack]:
     yield from method_attacks()
     yield from version_attacks()
     yield from host_attacks()
-    yield from length_too_small_or_large()
+    yield from wrong_length_attacks()
 
 
 def coding_attacks(line: bytes, reading: Reading) -> Iterator[Attack]:
-    """The coding alone, and with a length by which the hidden request is in the body, or is not."""
+    """Yield the coding without and with Content-Length, which includes the hidden request or not."""
     counts = reading == BODY
     ignored = reading == REQUEST
-    # Where both count, the length does not, and the connection must end (RFC 9112, section 6.1).
+    # If both are valid, the length is ignored, and the connection must be closed (RFC 9112, section 6.1).
     both = END if counts else reading
     name = f"coding {line!r}"
-    alone = REQUEST if counts else (OUTER, REFUSAL) if ignored else reading
+    alone = REQUEST if counts else (OUTER, ERROR) if ignored else reading
     yield Attack(name, outer(POST, line) + BEHIND_CHUNKS, alone)
     sent = outer(POST, length(BEHIND_CHUNKS), line) + BEHIND_CHUNKS
     yield Attack(f"{name} after the length of all", sent, BODY if ignored else both)
     sent = outer(POST, line, length(SIZE)) + IN_CHUNK
-    after_size = (OUTER, HIDDEN, REFUSAL)
+    after_size = (OUTER, HIDDEN, ERROR)
     yield Attack(f"{name} before the length of a size", sent, after_size if ignored else both)
 
 
@@ -402,28 +402,28 @@ def version_attacks() -> Iterator[Attack]:
 
 
 def host_attacks() -> Iterator[Attack]:
-    """One is demanded; whether it is allowed is no question of the framing."""
+    """Host is required; its value does not affect framing."""
     fields = FIELDS[1:]
     for line in (b"X: y", b"Host:", b"Host: elsewhere", b"Host: a, b", b"Host: localhost/x", b"Host: a@b"):
         sent = outer(GET, line, length(SMUGGLED), fields=fields) + SMUGGLED
-        yield Attack(f"host {line!r}", sent, FAULTY if line in {b"X: y", b"Host:"} else BODY)
+        yield Attack(f"host {line!r}", sent, INVALID if line in {b"X: y", b"Host:"} else BODY)
 
 
-def length_too_small_or_large() -> Iterator[Attack]:
-    for given, body, reading in (
+def wrong_length_attacks() -> Iterator[Attack]:
+    for size_, body, reading in (
         (1, b"X" + SMUGGLED, REQUEST),
-        (len(SMUGGLED) - 2, SMUGGLED, BODY),  # an empty line before a request is no part of it
-        (len(SMUGGLED) - 5, SMUGGLED, (OUTER, REFUSAL)),
-        (len(SMUGGLED) + 2, SMUGGLED, BODY),  # T is a method
-        (len(SMUGGLED + GOODBYE) + 1, SMUGGLED, FAULTY),
+        (len(SMUGGLED) - 2, SMUGGLED, BODY),  # an empty line before a request is ignored
+        (len(SMUGGLED) - 5, SMUGGLED, (OUTER, ERROR)),
+        (len(SMUGGLED) + 2, SMUGGLED, BODY),  # T is a valid method
+        (len(SMUGGLED + GOODBYE) + 1, SMUGGLED, INVALID),
     ):
-        sent = outer(POST, b"Content-Length: %d" % given) + body
-        yield Attack(f"length {given} of {len(body)}", sent, reading)
+        sent = outer(POST, b"Content-Length: %d" % size_) + body
+        yield Attack(f"length {size_} of {len(body)}", sent, reading)
 
 
 ATTACKS = [Attack(name, sent + GOODBYE, reading) for name, sent, reading in attacks()]
 
-SERVED = [
+VALID_REQUESTS = [
     "length b'Content-Length: <n>'",
     "length b'content-length:<n>'",
     "length b'CONTENT-LENGTH: \\t <n> \\t'",
@@ -435,16 +435,16 @@ SERVED = [
     "start b'GET /healthz HTTP/1.1'",
     "start b'\\r\\nGET /healthz HTTP/1.1'",
     "line b'Connection: close'",
-    # Clients offer these by default, and go on in HTTP/1.1.
+    # Clients send these by default and continue with HTTP/1.1.
     "line b'Connection: Upgrade\\r\\nUpgrade: websocket'",
     "line b'Connection: Upgrade, HTTP2-Settings\\r\\nUpgrade: h2c\\r\\nHTTP2-Settings: AAMAAABkAAQAAP__'",
     "beside a length b'Expect: 100-continue'",
     "b'HEAD /healthz HTTP/1.1' with a body",
     "b'DELETE /healthz HTTP/1.1' with a body",
 ]
-"""What is no attack: refusing everything does not pass."""
+"""Valid requests, which must not be rejected."""
 
-REFUSED = {
+PARSER_REASONS = {
     "request_malformed",
     "body_too_large",
     "uri_too_long",
@@ -452,79 +452,79 @@ REFUSED = {
     "expectation_failed",
     "not_implemented",
 }
-"""The reasons for which the server refuses bytes. What the API refuses has been read as a request."""
+"""Reasons of the HTTP parser; errors of the API mean that the request was parsed."""
 
 
-def is_refusal(answer: Answer) -> bool:
-    """True if it refuses bytes that are no request, in the documented JSON."""
-    if answer.headers["Content-Type"] != "application/json" or answer.status_code < 400:
+def is_parser_error(response: Response) -> bool:
+    """Return True for an error of the HTTP parser in the documented format."""
+    if response.headers["Content-Type"] != "application/json" or response.status_code < 400:
         return False
-    body = answer.json()
+    body = response.json()
     return (
         set(body) == {"code", "reason", "message", "correlationId"}
-        and body["reason"] in REFUSED
-        and body["correlationId"] == answer.headers["x-correlation-id"]
+        and body["reason"] in PARSER_REASONS
+        and body["correlationId"] == response.headers["x-correlation-id"]
     )
 
 
-def explain(attack: Attack, answers: list[Answer]) -> str | None:
-    """Return what is wrong with these answers, or None.
+def find_error(attack: Attack, responses: list[Response]) -> str | None:
+    """Return an error message if the responses are wrong, otherwise None.
 
-    Right are the first answers of the reading, or all; a refusal may stand in the place of the last.
+    The responses must be a prefix of the reading, or all of it; the last may be an error instead.
     """
-    ids = [answer.headers["x-correlation-id"] for answer in answers]
-    closes = [answer.headers["Connection"] == "close" for answer in answers]
-    if any(answer.status_code == 500 for answer in answers):
-        return "a crash"
-    if not answers or closes != [False] * (len(answers) - 1) + [True]:
-        return "the last answer, and only that, must end the connection"
-    if len(answers) > len(attack.reading) or tuple(ids[:-1]) != attack.reading[: len(ids) - 1]:
-        return "the requests are others"
-    # That of a request whose head could be read, but not its body, may be known.
-    expected = OUTER if len(answers) == 1 else attack.reading[len(answers) - 1]
-    refused = is_refusal(answers[-1]) and (ids[-1] == expected or is_uuid(ids[-1]))
-    if not refused and ids[-1] != attack.reading[len(answers) - 1]:
-        return "the last request is another"
-    if attack.name in SERVED and tuple(ids) != attack.reading:
-        return "a good request is not served"
+    ids = [response.headers["x-correlation-id"] for response in responses]
+    closes = [response.headers["Connection"] == "close" for response in responses]
+    if any(response.status_code == 500 for response in responses):
+        return "status 500"
+    if not responses or closes != [False] * (len(responses) - 1) + [True]:
+        return "only the last response must close the connection"
+    if len(responses) > len(attack.reading) or tuple(ids[:-1]) != attack.reading[: len(ids) - 1]:
+        return "other requests were parsed"
+    # The correlation ID is known if the head is valid but the body is not.
+    expected = OUTER if len(responses) == 1 else attack.reading[len(responses) - 1]
+    is_error = is_parser_error(responses[-1]) and (ids[-1] == expected or is_uuid(ids[-1]))
+    if not is_error and ids[-1] != attack.reading[len(responses) - 1]:
+        return "another last request was parsed"
+    if attack.name in VALID_REQUESTS and tuple(ids) != attack.reading:
+        return "a valid request is rejected"
     return None
 
 
-def answers_to(server: ServerProcess, attack: Attack, piece: int | None) -> list[Answer] | None:
-    """Return the final answers; None if the client was too slow to get them, which only pieces are."""
-    # Nothing more comes: a request that is not all there ends here. The others end before.
-    incomplete = attack.reading[-1] == REFUSAL
+def send_attack(server: ServerProcess, attack: Attack, piece: int | None) -> list[Response] | None:
+    """Return the final responses. None if sending in pieces was too slow to receive them."""
+    # Signal the end of the data if the request is incomplete.
+    incomplete = attack.reading[-1] == ERROR
     heads = int(attack.sent.startswith(b"HEAD "))
     try:
-        answers = exchange(server.port, attack.sent, half_close=incomplete, heads=heads, piece=piece)
+        responses = exchange(server.port, attack.sent, half_close=incomplete, heads=heads, piece=piece)
     except OSError as error:
         if piece is None or isinstance(error, TimeoutError):
             raise
         return None
-    return [answer for answer in answers if answer.status_code >= 200]  # without 100 Continue
+    return [response for response in responses if response.status_code >= 200]  # without 100 Continue
 
 
 @pytest.mark.parametrize("piece", [None, 11])
 def test_no_request_is_smuggled(server: ServerProcess, piece: int | None) -> None:
-    assert {attack.name for attack in ATTACKS} > set(SERVED)
+    assert {attack.name for attack in ATTACKS} > set(VALID_REQUESTS)
     assert len({attack.sent for attack in ATTACKS}) == len(ATTACKS)
     logged = len(server.log)
     with ThreadPoolExecutor(4) as pool:
-        received = list(pool.map(lambda attack: answers_to(server, attack, piece), ATTACKS))
+        received = list(pool.map(lambda attack: send_attack(server, attack, piece), ATTACKS))
     wrong = [
-        f"{attack.name}: {why}: {attack.reading} expected, not "
-        + ", ".join(f"{one.status_code} {one.headers['x-correlation-id']}" for one in answers)
-        for attack, answers in zip(ATTACKS, received, strict=True)
-        if answers is not None and (why := explain(attack, answers))
+        f"{attack.name}: {message}: {attack.reading} expected, not "
+        + ", ".join(f"{r.status_code} {r.headers['x-correlation-id']}" for r in responses)
+        for attack, responses in zip(ATTACKS, received, strict=True)
+        if responses is not None and (message := find_error(attack, responses))
     ]
     assert not wrong, "\n".join(wrong)
     assert '"ERROR"' not in server.log[logged:], server.log
 
 
-def test_a_trailer_is_no_header(server: ServerProcess) -> None:
+def test_trailers_are_ignored(server: ServerProcess) -> None:
     fields = [b"Host: localhost", b"Content-Type: application/json"]
     trailer = b"nv-tenant-id: nobody\r\nx-auth-service-id: Login\r\nx-correlation-id: smuggled\r\n"
     sent = outer(POST, CHUNKED, b"Connection: close", fields=fields) + b"2\r\n{}\r\n0\r\n" + trailer + b"\r\n"
-    (answer,) = exchange(server.port, sent)
-    assert (answer.status_code, answer.json()["reason"]) == (400, "header_missing")
-    assert is_uuid(answer.headers["x-correlation-id"])
+    (response,) = exchange(server.port, sent)
+    assert (response.status_code, response.json()["reason"]) == (400, "header_missing")
+    assert is_uuid(response.headers["x-correlation-id"])

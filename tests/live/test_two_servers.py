@@ -1,4 +1,4 @@
-"""Two server processes on one database: what is withdrawn ends at once, a jti counts once."""
+"""Two servers on one database: revocation is immediate, and a jti can be used only once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from django.db import connection, transaction
 from ags.sessions.models import SessionToken
 from tenants.models import Key, Service, Tenant
 from tests.conftest import SERVICE, HeadEnd, add_key, operator
-from tests.live.conftest import at, warm
+from tests.live.conftest import use_server, wait_until_served
 from tests.live.server import ServerProcess
 from tests.waiting import PATIENCE, wait_until
 
@@ -29,40 +29,40 @@ Servers = tuple[ServerProcess, ServerProcess]
 
 
 @dataclass
-class Noted:
-    """What was answered: where, to a request sent when, with which status and reason."""
+class ResponseLog:
+    """Responses: server, time of the request, status and reason."""
 
-    answers: list[tuple[ServerProcess, float, int, str | None]] = field(default_factory=list)
+    responses: list[tuple[ServerProcess, float, int, str | None]] = field(default_factory=list)
 
-    def of(self, server: ServerProcess, *, after: float) -> Counter[tuple[int, str | None]]:
-        """The answers of that server to what was sent after that moment."""
+    def count(self, server: ServerProcess, *, after: float) -> Counter[tuple[int, str | None]]:
+        """Count the responses of a server to requests sent after that time."""
         return Counter(
             (status, reason)
-            for where, sent, status, reason in self.answers.copy()
-            if where is server and sent > after
+            for seen_server, sent, status, reason in self.responses.copy()
+            if seen_server is server and sent > after
         )
 
 
 @contextmanager
-def hammering(servers: Servers, head_end: HeadEnd) -> Iterator[Noted]:
-    """Present good tokens to both servers, from three threads each, all the while."""
-    noted = Noted()
-    enough = threading.Event()
+def continuous_requests(servers: Servers, head_end: HeadEnd) -> Iterator[ResponseLog]:
+    """Send valid tokens to both servers continuously, from three threads each."""
+    log = ResponseLog()
+    stop = threading.Event()
 
     def present(server: ServerProcess) -> None:
         here = replace(head_end, client=server.client())
-        while not enough.is_set():
+        while not stop.is_set():
             token = here.token()
             sent = time.monotonic()
-            answer = here.present(token)
-            noted.answers.append((server, sent, answer.status_code, answer.json().get("reason")))
+            response = here.present(token)
+            log.responses.append((server, sent, response.status_code, response.json().get("reason")))
 
     with ThreadPoolExecutor(6) as pool:
         running = [pool.submit(present, server) for server in servers for _ in range(3)]
         try:
-            yield noted
+            yield log
         finally:
-            enough.set()
+            stop.set()
         for thread in running:
             thread.result(PATIENCE)
 
@@ -85,14 +85,14 @@ def disable_tenant(head_end: HeadEnd) -> None:
     tenant.save()
 
 
-def demand_jti(head_end: HeadEnd) -> None:
+def require_jti(head_end: HeadEnd) -> None:
     service = Service.objects.for_tenant(head_end.tenant_id).get()
     service.settings["replay"] = "required"
     service.save()
 
 
-def by_hand(statement: str) -> Callable[[HeadEnd], None]:
-    """A change past all our code, which does not count the tenant's version up."""
+def run_sql(statement: str) -> Callable[[HeadEnd], None]:
+    """Return a change with SQL, which does not increment the version of the tenant."""
 
     def change(head_end: HeadEnd) -> None:
         with connection.cursor() as cursor:
@@ -102,132 +102,137 @@ def by_hand(statement: str) -> Callable[[HeadEnd], None]:
     return change
 
 
-# The change, and what is answered from then on.
-WITHDRAWN = {
+# The change, and the response after it.
+REVOCATIONS = {
     "a key is revoked": (revoke_key, (401, "not_authenticated")),
     "a service is disabled": (disable_service, (403, "service_not_available")),
     "a tenant is disabled": (disable_tenant, (403, "service_not_available")),
-    # Nothing is disabled: only the version tells the statement that the tokens were judged by the old rule.
-    "a rule is tightened": (demand_jti, (401, "claim_missing")),
-    "a key is revoked by hand": (
-        by_hand("UPDATE tenants_key SET state = 'revoked' WHERE tenant_id = %s"),
+    # Nothing is disabled: the statement only detects that the version has changed.
+    "a rule is tightened": (require_jti, (401, "claim_missing")),
+    "a key is revoked with SQL": (
+        run_sql("UPDATE tenants_key SET state = 'revoked' WHERE tenant_id = %s"),
         (401, "not_authenticated"),
     ),
-    "a service is disabled by hand": (
-        by_hand("UPDATE tenants_service SET enabled = false WHERE tenant_id = %s"),
+    "a service is disabled with SQL": (
+        run_sql("UPDATE tenants_service SET enabled = false WHERE tenant_id = %s"),
         (403, "service_not_available"),
     ),
-    "a tenant is disabled by hand": (
-        by_hand("UPDATE tenants_tenant SET enabled = false WHERE id = %s"),
+    "a tenant is disabled with SQL": (
+        run_sql("UPDATE tenants_tenant SET enabled = false WHERE id = %s"),
         (403, "service_not_available"),
     ),
 }
 
 
-@pytest.mark.parametrize(("withdraw", "answered"), WITHDRAWN.values(), ids=WITHDRAWN)
-def test_what_is_withdrawn_issues_nothing_from_its_commit_on(
+@pytest.mark.parametrize(("revoke", "expected"), REVOCATIONS.values(), ids=REVOCATIONS)
+def test_revocation_is_effective_from_its_commit(
     two_servers: Servers,
     nagra: HeadEnd,
-    withdraw: Callable[[HeadEnd], None],
-    answered: tuple[int, str],
+    revoke: Callable[[HeadEnd], None],
+    expected: tuple[int, str],
 ) -> None:
     for server in two_servers:
-        warm(server, nagra)
-    with hammering(two_servers, nagra) as noted:
+        wait_until_served(server, nagra)
+    with continuous_requests(two_servers, nagra) as log:
         for server in two_servers:
-            wait_until(lambda server=server: noted.of(server, after=0)[200, None] > 10, "nothing runs")
+            wait_until(lambda server=server: log.count(server, after=0)[200, None] > 10, "no response")
         with transaction.atomic():
-            withdraw(nagra)
+            revoke(nagra)
         committed = time.monotonic()
         with connection.cursor() as cursor:
             cursor.execute("SELECT clock_timestamp()")
-            (moment,) = cursor.fetchone()
-        # First the statement alone refuses, then a snapshot that is newer than the commit, too.
-        have_answered(two_servers, noted, after=committed)
-        have_answered(two_servers, noted, after=have_looked_again(two_servers))
+            (committed_at,) = cursor.fetchone()
+        # First only the statement rejects, later also the new snapshot.
+        wait_for_responses(two_servers, log, after=committed)
+        wait_for_responses(two_servers, log, after=wait_for_new_snapshots(two_servers))
     for server in two_servers:
-        assert set(noted.of(server, after=committed)) == {answered}
-    assert not SessionToken.objects.for_tenant(nagra.tenant_id).filter(created_at__gt=moment).exists()
-    granted = sum(noted.of(server, after=0)[200, None] for server in two_servers)
+        assert set(log.count(server, after=committed)) == {expected}
+    assert not SessionToken.objects.for_tenant(nagra.tenant_id).filter(created_at__gt=committed_at).exists()
+    successful = sum(log.count(server, after=0)[200, None] for server in two_servers)
     issued = SessionToken.objects.for_tenant(nagra.tenant_id).count()
-    assert issued == granted + len(two_servers), "a row for each token granted, those of warming up included"
+    assert issued == successful + len(two_servers), (
+        "a token was issued without a row, or a row without a token"
+    )
 
 
-def have_answered(servers: Servers, noted: Noted, *, after: float) -> None:
-    """Wait until each server has answered some of what was sent after that moment."""
+def wait_for_responses(servers: Servers, log: ResponseLog, *, after: float) -> None:
+    """Wait until each server has responded to several requests sent after that time."""
     for server in servers:
         wait_until(
-            lambda server=server: noted.of(server, after=after).total() > 10, f"{server.url} does not answer"
+            lambda server=server: log.count(server, after=after).total() > 10,
+            f"{server.url} does not respond",
         )
 
 
-_newcomers = itertools.count(1)
+_numbers = itertools.count(1)
 
 
-def have_looked_again(servers: Servers) -> float:
-    """Wait until each server has asked the database for its tenants; return a moment after that."""
-    newcomer = operator(f"newcomer-{next(_newcomers)}", bytes(range(32)))
-    works_on_each(servers, lambda server: at(server, newcomer).discover().status_code == 200)
+def wait_for_new_snapshots(servers: Servers) -> float:
+    """Wait until each server has read its tenants again; return a time after that."""
+    new_operator = operator(f"newcomer-{next(_numbers)}", bytes(range(32)))
+    wait_for_each(servers, lambda server: use_server(server, new_operator).discover().status_code == 200)
     return time.monotonic()
 
 
-def works_on_each(servers: Servers, works: Callable[[ServerProcess], bool]) -> None:
-    """Wait until it works on each server, and check that it goes on to work."""
+def wait_for_each(servers: Servers, condition: Callable[[ServerProcess], bool]) -> None:
+    """Wait until the condition is true for each server, and check that it remains true."""
     for server in servers:
-        wait_until(lambda server=server: works(server), f"it does not work on {server.url}")
-        assert all(works(server) for _ in range(5)), f"it works on {server.url} now and then"
+        wait_until(lambda server=server: condition(server), f"the condition is false for {server.url}")
+        assert all(condition(server) for _ in range(5)), f"the condition is not always true for {server.url}"
 
 
-def test_a_new_key_works_on_each(two_servers: Servers, nagra: HeadEnd) -> None:
+def test_new_key_works_on_each_server(two_servers: Servers, nagra: HeadEnd) -> None:
     for server in two_servers:
-        warm(server, nagra)
+        wait_until_served(server, nagra)
     newer = replace(nagra, kid="newer", secret=bytes(range(50, 82)))
-    assert at(two_servers[0], newer).present(newer.token()).status_code == 401
+    assert use_server(two_servers[0], newer).present(newer.token()).status_code == 401
     add_key(newer)
-    works_on_each(two_servers, lambda server: at(server, newer).present(newer.token()).status_code == 200)
+    wait_for_each(
+        two_servers, lambda server: use_server(server, newer).present(newer.token()).status_code == 200
+    )
 
 
-def test_a_new_tenant_is_served_by_each(two_servers: Servers, nagra: HeadEnd) -> None:
+def test_new_tenant_is_served_by_each_server(two_servers: Servers, nagra: HeadEnd) -> None:
     for server in two_servers:
-        warm(server, nagra)
+        wait_until_served(server, nagra)
     sunrise = operator(f"sunrise-of-{nagra.tenant_id}", bytes(range(101, 133)))
-    works_on_each(
+    wait_for_each(
         two_servers,
         lambda server: (
-            at(server, sunrise).discover().status_code == 200
-            and at(server, sunrise).present(sunrise.token()).status_code == 200
+            use_server(server, sunrise).discover().status_code == 200
+            and use_server(server, sunrise).present(sunrise.token()).status_code == 200
         ),
     )
 
 
-def names(answer: Any) -> list[str]:
-    return [service["authServiceName"] for service in answer.json().get("availableServices", [])]
+def names(response: Any) -> list[str]:
+    return [service["authServiceName"] for service in response.json().get("availableServices", [])]
 
 
-def test_a_new_service_and_one_enabled_again_are_discovered_on_each(
-    two_servers: Servers, nagra: HeadEnd
-) -> None:
+def test_new_and_enabled_services_are_discovered_on_each_server(two_servers: Servers, nagra: HeadEnd) -> None:
     disable_service(nagra)
-    works_on_each(two_servers, lambda server: at(server, nagra).discover().status_code == 404)
+    wait_for_each(two_servers, lambda server: use_server(server, nagra).discover().status_code == 404)
     service = Service.objects.for_tenant(nagra.tenant_id).get()
     service.enabled = True
     service.save()
-    works_on_each(two_servers, lambda server: names(at(server, nagra).discover()) == [SERVICE])
+    wait_for_each(two_servers, lambda server: names(use_server(server, nagra).discover()) == [SERVICE])
     Service(
         tenant_id=nagra.tenant_id, name="Another", strategy="operator_token", display_name="A", enabled=True
     ).save()
-    works_on_each(two_servers, lambda server: names(at(server, nagra).discover()) == ["Another", SERVICE])
-    works_on_each(
+    wait_for_each(
+        two_servers, lambda server: names(use_server(server, nagra).discover()) == ["Another", SERVICE]
+    )
+    wait_for_each(
         two_servers,
         lambda server: (
-            at(server, nagra).present(nagra.token(), x_auth_service_id="Another").status_code == 200
+            use_server(server, nagra).present(nagra.token(), x_auth_service_id="Another").status_code == 200
         ),
     )
 
 
 def test_32_clients_with_one_jti_get_exactly_one_token(two_servers: Servers, nagra: HeadEnd) -> None:
     for server in two_servers:
-        warm(server, nagra)
+        wait_until_served(server, nagra)
     rounds = [nagra.token(jti=str(uuid.uuid4())) for _ in range(20)]
     ready = threading.Barrier(32)
 
@@ -236,21 +241,19 @@ def test_32_clients_with_one_jti_get_exactly_one_token(two_servers: Servers, nag
         seen = []
         for token in rounds:
             ready.wait(PATIENCE)
-            answer = here.present(token)
-            seen.append((answer.status_code, answer.json().get("reason")))
+            response = here.present(token)
+            seen.append((response.status_code, response.json().get("reason")))
         return seen
 
     with ThreadPoolExecutor(32) as pool:
-        answers = list(pool.map(present_all, two_servers * 16))
-    for one_round in zip(*answers, strict=True):
+        responses = list(pool.map(present_all, two_servers * 16))
+    for one_round in zip(*responses, strict=True):
         assert Counter(one_round) == {(200, None): 1, (401, "replayed"): 31}
     kept = SessionToken.objects.for_tenant(nagra.tenant_id).filter(jti__isnull=False)
     assert kept.count() == kept.values("jti").distinct().count() == len(rounds)
 
 
-def test_a_jti_spent_on_one_service_is_spent_on_another_that_allows_more_skew(
-    two_servers: Servers, nagra: HeadEnd
-) -> None:
+def test_jti_cannot_be_reused_at_a_service_with_more_clock_skew(two_servers: Servers, nagra: HeadEnd) -> None:
     strict = Service.objects.for_tenant(nagra.tenant_id).get()
     strict.settings["clock_skew"] = 0
     strict.save()
@@ -262,16 +265,18 @@ def test_a_jti_spent_on_one_service_is_spent_on_another_that_allows_more_skew(
         enabled=True,
         settings={"clock_skew": 300},
     ).save()
-    first, second = (warm(server, nagra) for server in two_servers)
-    for life in (1, 2, 4, 8, 16, 32):  # seconds, of which the first may be too few for a slow machine
+    first, second = (wait_until_served(server, nagra) for server in two_servers)
+    for life in (1, 2, 4, 8, 16, 32):  # seconds; the first may be too short for a slow machine
         token = nagra.token(jti=f"once, for {life} seconds", exp=time.time() + life)
-        answer = first.present(token)
-        if answer.status_code == 200:
+        response = first.present(token)
+        if response.status_code == 200:
             break
-        assert answer.json()["reason"] == "token_expired"
-    assert answer.status_code == 200
+        assert response.json()["reason"] == "token_expired"
+    assert response.status_code == 200
     wait_until(lambda: first.present(token).json()["reason"] == "token_expired", "the token does not expire")
     again = second.present(token, x_auth_service_id="Lenient")
     assert (again.status_code, again.json()["reason"]) == (401, "replayed")
     fresh = nagra.token(jti="another", exp=time.time() - 1)
-    assert second.present(fresh, x_auth_service_id="Lenient").status_code == 200, "it does allow more skew"
+    assert second.present(fresh, x_auth_service_id="Lenient").status_code == 200, (
+        "it does not allow more skew"
+    )

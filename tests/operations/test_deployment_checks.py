@@ -16,7 +16,7 @@ import pytest
 from django.core.checks import Tags, run_checks
 from django.db import connection
 
-from tests.api.test_refusals import database_away
+from tests.api.test_error_responses import database_unavailable
 from tests.waiting import PATIENCE
 
 
@@ -109,7 +109,7 @@ def test_a_postgresql_that_can_lose_commits_is_a_warning(db: None) -> None:
 
 
 def test_an_unavailable_database_causes_no_durability_warning(db: None) -> None:
-    with database_away():
+    with database_unavailable():
         assert "operations.W003" not in ids(Tags.security)
 
 

@@ -18,9 +18,9 @@ from django.test import Client, RequestFactory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ags.server.arbiter import Log
-from ags.server.logs import JSONLines, ReadableLines
-from tests.operations.test_environment import GOOD, ROOT
+from ags.server.arbiter import Logger
+from ags.server.logs import JSONFormatter, TextFormatter
+from tests.operations.test_env import ROOT, VALID
 
 REQUESTS = """
 from django.test import Client
@@ -31,7 +31,7 @@ Client().get("/ags/servicediscovery", headers={"x-correlation-id": "call-2", "ho
 
 def command(**environment: str) -> tuple[list[str], dict[str, str]]:
     words = [sys.executable, "manage.py", "shell", "--no-imports", "--command", REQUESTS]
-    return words, {"PATH": os.environ["PATH"], **GOOD, **environment}
+    return words, {"PATH": os.environ["PATH"], **VALID, **environment}
 
 
 def run_with_pipe(**environment: str) -> list[str]:
@@ -103,7 +103,7 @@ def record(message: str, **extra: object) -> logging.LogRecord:
 
 @pytest.mark.parametrize("text", ["a\nb", 'a"b', "a\u2028b", "a\x00b", "ä\ud800"])
 def test_no_value_can_inject_or_break_a_line(text: str, tmp_path: Path) -> None:
-    line = JSONLines().format(record(text, tenant=text))
+    line = JSONFormatter().format(record(text, tenant=text))
     assert "\n" not in line
     written = json.loads(line)
     assert (written["message"], written["tenant"]) == (text, text)
@@ -118,22 +118,22 @@ CREATED = st.floats(0, 2**32) | WHOLE_SECONDS | WHOLE_SECONDS.map(lambda seconds
 @settings(max_examples=500, derandomize=True, database=None, deadline=None)
 @given(CREATED)
 def test_the_time_equals_isoformat(created: float) -> None:
-    line = json.loads(JSONLines().format(record("x", created=created)))
+    line = json.loads(JSONFormatter().format(record("x", created=created)))
     assert line["time"] == datetime.fromtimestamp(created, UTC).isoformat(timespec="milliseconds")
 
 
 def test_extra_fields_do_not_replace_standard_fields() -> None:
-    line = JSONLines().format(record("x", time=1, level=2, logger=3, tenant="nagra"))
+    line = JSONFormatter().format(record("x", time=1, level=2, logger=3, tenant="nagra"))
     assert line.endswith('"level": "ERROR", "logger": "ags.x", "message": "x", "tenant": "nagra"}')
 
 
 def test_a_readable_line_contains_extra_fields() -> None:
-    line = ReadableLines().format(record("event", tenant="nagra", service=None, number=0))
+    line = TextFormatter().format(record("event", tenant="nagra", service=None, number=0))
     assert line.endswith("ERROR   event tenant=nagra number=0")
 
 
 MARKER = "marker-0815"
-FORMATTERS = pytest.mark.parametrize("formatter", [JSONLines(), ReadableLines()])
+FORMATTERS = pytest.mark.parametrize("formatter", [JSONFormatter(), TextFormatter()])
 
 
 def crashed(how: str) -> BaseException:
@@ -171,7 +171,7 @@ def test_an_object_is_logged_as_its_type(formatter: logging.Formatter) -> None:
 def test_an_exception_of_the_arbiter_is_logged_without_its_message(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    log = Log(gunicorn.config.Config())
+    log = Logger(gunicorn.config.Config())
     try:
         raise ValueError("mark" + "er-0815")
     except ValueError:

@@ -17,7 +17,7 @@ from django.core.exceptions import ValidationError
 from openapi_schema_validator import OAS30Validator
 
 from ags.api.views.docs import OPENAPI_FILE
-from ags.server.logs import JSONLines
+from ags.server.logs import JSONFormatter
 from providers.contract import (
     CheckResult,
     Choice,
@@ -81,7 +81,7 @@ EACH_GARBAGE = pytest.mark.parametrize("garbage", GARBAGE, ids=range(len(GARBAGE
 def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
     """Return the log at the level DEBUG, as JSON lines."""
     caplog.set_level(logging.DEBUG)
-    return lambda: "\n".join(JSONLines().format(record) for record in caplog.records)
+    return lambda: "\n".join(JSONFormatter().format(record) for record in caplog.records)
 
 
 # Declarations

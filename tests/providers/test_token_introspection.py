@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 import pytest
 from django.core.exceptions import ValidationError
 
-from ags.server.logs import JSONLines
+from ags.server.logs import JSONFormatter
 from providers.contract import (
     CheckResult,
     FailureReason,
@@ -511,6 +511,6 @@ def test_neither_token_nor_secret_is_logged_or_returned(
         assert answer.status_code == status, answer.content
         assert "marker4711" not in answer.content.decode()
     assert len(server.asked) == len(replies)
-    lines = [JSONLines().format(record) for record in caplog.records]
+    lines = [JSONFormatter().format(record) for record in caplog.records]
     assert len(lines) >= len(replies)
     assert not [line for line in lines if "marker4711" in line]

@@ -1,4 +1,4 @@
-"""What a connection holds, and that it holds nothing any more once it has ended, however it ends."""
+"""Client connections: request limits, and release of buffers when a connection ends."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ RESET = struct.pack("ii", 1, 0)
 
 
 class Process:
-    """A process that echoes bodies, and has room for so many bytes of them."""
+    """A fake worker and application: echoes bodies and buffers at max_buffered `max_buffered` bytes."""
 
     def __init__(self) -> None:
         self.buffered = 0
-        self.most = 1 << 20
+        self.max_buffered = 1 << 20
         self.is_stopping, self.date = False, b""
         self.connections: set[Connection] = set()
         self.remove = self.connections.remove
@@ -38,9 +38,9 @@ class Process:
     def extensions(self) -> dict[str, Any]:
         return {}
 
-    def make_room(self, reader: Connection) -> bool:
+    def free_buffer_space(self, reader: Connection) -> bool:
         assert reader in self.connections
-        return self.buffered <= self.most
+        return self.buffered <= self.max_buffered
 
     @property
     def application(self) -> Any:
@@ -50,18 +50,18 @@ class Process:
         return 2000
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        refusal = scope["extensions"].get("ags.refusal", {"status": 200})
+        error = scope["extensions"].get("ags.refusal", {"status": 200})
         body = (await receive())["body"]
         self.bodies.append(body)
         headers = [(b"content-length", b"%d" % len(body))]
         if scope["path"] == "/last":
             headers.append((b"connection", b"close"))
-        await send({"type": "http.response.start", "status": refusal["status"], "headers": headers})
+        await send({"type": "http.response.start", "status": error["status"], "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
 
-async def talk(process: Process, *parts: bytes, end: str) -> bytes:
-    """Send these, end the connection so, and return what came back; the server has closed it then."""
+async def communicate(process: Process, *parts: bytes, end: str) -> bytes:
+    """Send data, end the connection as `end` says, and return the response after the server has closed it."""
     process.loop = asyncio.get_running_loop()
     server = await process.loop.create_server(lambda: Connection(process), "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
@@ -95,20 +95,20 @@ def statuses(received: bytes) -> list[int]:
 def process() -> Iterator[Process]:
     process = Process()
     yield process
-    assert process.buffered == 0, "a body that nobody has counts"
+    assert process.buffered == 0, "a released body is still counted"
 
 
 ENDS = ["half-close", "reset", "close"]
-BEGINNINGS = {
+INPUTS = {
     "a part of a body": [BODY],
     "chunks": [CHUNKS],
-    "a part of a body after an offer": [UPGRADE],
+    "a part of a body after an upgrade request": [UPGRADE],
     "a request, and a part of a body": [GET + BODY],
     "a last request, and a part of a body": [LAST + BODY],
     "a response that is the last, and a part of a body": [GET.replace(b"/ ", b"/last ") + BODY],
-    "a refusal, and a part of a body": [b"nothing\r\n\r\n" + BODY],
+    "an invalid request, and a part of a body": [b"nothing\r\n\r\n" + BODY],
     "a body that is too large": [BODY.replace(b"1000", b"9999"), b"x" * 2000],
-    "bodies one after the other": [(BODY + b"x" * 100) * 3 + BODY],
+    "several bodies": [(BODY + b"x" * 100) * 3 + BODY],
     "a whole body, then a part of one": [BODY, b"x" * 100 + BODY],
     "more requests than may wait": [GET * (PIPELINE_LIMIT + 10) + BODY],
     "empty lines": [b"\r\n" * 10],
@@ -117,48 +117,51 @@ BEGINNINGS = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-@pytest.mark.parametrize("parts", BEGINNINGS.values(), ids=BEGINNINGS)
-def test_nothing_is_held_after_the_end(process: Process, parts: list[bytes], end: str) -> None:
-    uvloop.run(talk(process, *parts, end=end))
+@pytest.mark.parametrize("parts", INPUTS.values(), ids=INPUTS)
+def test_closed_connection_releases_its_buffers(process: Process, parts: list[bytes], end: str) -> None:
+    uvloop.run(communicate(process, *parts, end=end))
 
 
-def test_a_request_that_breaks_off_is_refused_after_those_before_it(process: Process) -> None:
-    received = uvloop.run(talk(process, GET + BODY, end="half-close"))
+def test_incomplete_request_is_rejected_after_earlier_responses(process: Process) -> None:
+    received = uvloop.run(communicate(process, GET + BODY, end="half-close"))
     assert statuses(received) == [200, 400]
 
 
-def test_more_requests_than_may_wait_end_the_connection(process: Process) -> None:
-    received = uvloop.run(talk(process, GET * (PIPELINE_LIMIT + 10), end="stay"))
+def test_pipeline_limit_closes_the_connection(process: Process) -> None:
+    received = uvloop.run(communicate(process, GET * (PIPELINE_LIMIT + 10), end="stay"))
     assert statuses(received) == [200] * PIPELINE_LIMIT
 
 
-def test_without_room_a_body_is_refused(process: Process) -> None:
-    process.most = 100
-    assert statuses(uvloop.run(talk(process, BODY, end="stay"))) == [503]
+def test_body_over_the_buffer_limit_is_503(process: Process) -> None:
+    process.max_buffered = 100
+    assert statuses(uvloop.run(communicate(process, BODY, end="stay"))) == [503]
 
 
 @pytest.mark.parametrize("data", [b"\r\n", b"a"])
-def test_what_never_becomes_a_request_is_bounded(process: Process, data: bytes) -> None:
-    received = uvloop.run(talk(process, data * HEAD_LIMIT, data * HEAD_LIMIT, end="stay"))
+def test_endless_head_is_rejected(process: Process, data: bytes) -> None:
+    received = uvloop.run(communicate(process, data * HEAD_LIMIT, data * HEAD_LIMIT, end="stay"))
     assert statuses(received) in ([431], [400])
 
 
-def test_trailers_without_end_are_bounded(process: Process) -> None:
+def test_endless_trailers_are_rejected(process: Process) -> None:
     start = CHUNKS + b"\r\n0\r\n"
-    received = uvloop.run(talk(process, start, b"X: y\r\n" * HEAD_LIMIT, end="stay"))
+    received = uvloop.run(communicate(process, start, b"X: y\r\n" * HEAD_LIMIT, end="stay"))
     assert statuses(received) == [431]
 
 
-SINGLE = [b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked", b"Expect: x\r\nExpect: 100-continue"]
+REPEATED_HEADERS = [
+    b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked",
+    b"Expect: x\r\nExpect: 100-continue",
+]
 
 
-@pytest.mark.parametrize("lines", SINGLE)
-def test_a_header_that_decides_about_the_body_comes_once(process: Process, lines: bytes) -> None:
+@pytest.mark.parametrize("lines", REPEATED_HEADERS)
+def test_repeated_framing_headers_are_400(process: Process, lines: bytes) -> None:
     request = b"POST / HTTP/1.1\r\nHost: a\r\n" + lines + b"\r\n\r\n0\r\n\r\n"
-    assert statuses(uvloop.run(talk(process, request, end="stay"))) == [400]
+    assert statuses(uvloop.run(communicate(process, request, end="stay"))) == [400]
 
 
-def test_a_body_after_an_offer_to_upgrade_is_read(process: Process) -> None:
-    received = uvloop.run(talk(process, UPGRADE, b"y" * 100 + LAST, end="stay"))
+def test_body_of_an_upgrade_request_is_read(process: Process) -> None:
+    received = uvloop.run(communicate(process, UPGRADE, b"y" * 100 + LAST, end="stay"))
     assert statuses(received) == [200, 200]
     assert process.bodies == [b"x" * 900 + b"y" * 100, b""]

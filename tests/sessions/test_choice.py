@@ -27,7 +27,15 @@ from providers.contract import Choice, FailureReason, VerificationFailed
 from tenants import snapshot as tenants_snapshot
 from tenants.models import Key, KeyState, Service, SigningKey, Tenant
 from tenants.snapshot import snapshot
-from tests.api.test_refusals import BODIES, ID, NOT_AVAILABLE, UNAVAILABLE, database_away, refusal, whole
+from tests.api.test_error_responses import (
+    BODIES,
+    ID,
+    NOT_AVAILABLE,
+    UNAVAILABLE,
+    database_unavailable,
+    error_response,
+    full_response,
+)
 from tests.conftest import SERVICE, TRIAL, ClientApp, HeadEnd, add_trial, operator
 from tests.sessions.database_clock import database_now
 from tests.sessions.test_redeem import (
@@ -45,7 +53,7 @@ from tests.sessions.test_redeem import (
 
 pytestmark = pytest.mark.usefixtures("trial")
 
-CANCELLED = refusal(403, 20001, "account_cancelled", "The account is cancelled.")
+CANCELLED = error_response(403, 20001, "account_cancelled", "The account is cancelled.")
 
 
 def choose(app: ClientApp, user_token: str | None, body: Any = None, **headers: str | None) -> Any:
@@ -178,7 +186,7 @@ def test_an_invalid_body_is_rejected(app: ClientApp, body: Any, expected: dict[s
     token, _ = app.choices()
     answer = choose(app, token, body if isinstance(body, bytes) else json.dumps(body))
     assert answer.status_code == 400
-    assert whole(answer) == expected
+    assert full_response(answer) == expected
     assert is_open()
 
 
@@ -209,8 +217,8 @@ def test_the_database_is_not_read_before_headers_and_body_are_valid(
 
 
 def test_the_error_names_the_missing_header(app: ClientApp) -> None:
-    missing = refusal(400, 40001, "header_missing", "The header User-Token is missing.")
-    assert whole(choose(app, None)) == missing
+    missing = error_response(400, 40001, "header_missing", "The header User-Token is missing.")
+    assert full_response(choose(app, None)) == missing
 
 
 # Invalid tokens
@@ -312,7 +320,7 @@ def test_every_invalid_token_gets_the_same_response_and_its_reason_is_logged(
     before = len(devices())
     caplog.clear()
     caplog.set_level("INFO")
-    assert whole(choose(app, token)) == NOT_ACCEPTED
+    assert full_response(choose(app, token)) == NOT_ACCEPTED
     assert [vars(line)["reason"] for line in caplog.records if line.name == "ags.request"] == [reason]
     assert len(devices()) == before
     used = {"user_account_token_reused"} if reason == "token_spent" else set()
@@ -324,7 +332,7 @@ def test_a_user_account_token_is_not_accepted_as_another_token(app: ClientApp) -
     for presented in (token, token[:26]):
         body = {"parameters": [{"name": "sessionToken", "value": presented}], "deviceInformation": {}}
         answer = app.call("/ags/signOnWithSessionToken", body, x_auth_service_id=TRIAL, x_correlation_id=ID)
-        assert whole(answer) == NOT_ACCEPTED
+        assert full_response(answer) == NOT_ACCEPTED
     for bearer in (token, token[:26]):
         assert app.refresh(bearer).status_code == app.sign_out(bearer).status_code == 401
     assert is_open()
@@ -338,7 +346,7 @@ def test_a_choice_expires_by_the_databases_clock(app: ClientApp) -> None:
     token = app.choices()[0]
     change(AccountChoice, expires_at=datetime.now(UTC) - timedelta(seconds=1))
     with time_machine.travel(datetime.now(UTC) - timedelta(hours=5), tick=True):
-        assert whole(choose(app, token)) == NOT_ACCEPTED
+        assert full_response(choose(app, token)) == NOT_ACCEPTED
 
 
 def test_repeated_choices_are_counted_in_one_security_event(app: ClientApp) -> None:
@@ -346,7 +354,7 @@ def test_repeated_choices_are_counted_in_one_security_event(app: ClientApp) -> N
     first = choose(app, tokens[0]).json()
     assert events() == []
     for token in (tokens[0], tokens[1], tokens[0]):
-        assert whole(choose(app, token)) == NOT_ACCEPTED
+        assert full_response(choose(app, token)) == NOT_ACCEPTED
     (event,), (row,) = SecurityEvent.objects.for_tenant("nagra"), stored()
     assert (event.kind, event.subject) == ("user_account_token_reused", str(row.pk))
     assert (event.account_id, event.times, event.correlation_id) == ("Kühn 7", 3, ID)
@@ -440,7 +448,7 @@ def test_a_403_leaves_the_choice_open(
     undo = reject(app)
     before = [(device.sign_on, device.signed_on_at) for device in devices()]
     for _ in range(2):
-        assert whole(choose(app, tokens[0])) == expected
+        assert full_response(choose(app, tokens[0])) == expected
     assert [(device.sign_on, device.signed_on_at) for device in devices()] == before
     assert is_open()
     undo()
@@ -454,19 +462,19 @@ def test_a_403_leaves_the_choice_open(
 def test_after_a_rejected_account_another_can_be_chosen(app: ClientApp) -> None:
     Account(tenant_id="nagra", account_id="a-1", status=AccountStatus.SUSPENDED).save()
     tokens = app.choices("a-1,a-2")
-    assert whole(choose(app, tokens[0])) == SUSPENDED
+    assert full_response(choose(app, tokens[0])) == SUSPENDED
     assert choose(app, tokens[1]).json()["accountId"] == "a-2"
 
 
 def test_a_device_of_another_account_of_the_choice_is_unknown(app: ClientApp) -> None:
     client_id = app.prove("a-2").json()["client_id"]
     tokens = app.choices("a-1,a-2", clientId=client_id)
-    assert whole(choose(app, tokens[0])) == UNKNOWN
+    assert full_response(choose(app, tokens[0])) == UNKNOWN
     assert choose(app, tokens[1]).status_code == 201
 
 
 def test_a_service_without_the_endpoint_is_not_available(app: ClientApp) -> None:
-    assert whole(choose(app, "a" * 26 + ".0", x_auth_service_id=SERVICE)) == NOT_AVAILABLE
+    assert full_response(choose(app, "a" * 26 + ".0", x_auth_service_id=SERVICE)) == NOT_AVAILABLE
 
 
 # Choices of services with keys
@@ -496,7 +504,7 @@ def test_a_choice_is_invalid_when_its_key_is_revoked(
     assert devices()[0].key == Key.objects.for_tenant("nagra").get()
     token = create_choice_with_key()
     revoke_key()
-    assert whole(choose(app, token)) == NOT_ACCEPTED
+    assert full_response(choose(app, token)) == NOT_ACCEPTED
     reasons = [vars(line)["reason"] for line in caplog.records if line.name == "ags.request"]
     assert reasons[-1] == "key_not_in_force"
 
@@ -563,7 +571,7 @@ def test_constant_configuration_changes_are_a_503_and_leave_the_choice_open(app:
         return execute(sql, *rest)
 
     with connection.execute_wrapper(changing):
-        assert whole(choose(app, token)) == UNAVAILABLE
+        assert full_response(choose(app, token)) == UNAVAILABLE
     assert choose(app, token).status_code == 201
 
 
@@ -573,7 +581,7 @@ def test_without_a_signing_key_the_choice_stays_open(app: ClientApp) -> None:
     key.state = KeyState.REVOKED
     key.save()
     snapshot.invalidate("nagra")
-    assert whole(choose(app, token)) == UNAVAILABLE
+    assert full_response(choose(app, token)) == UNAVAILABLE
     assert is_open()
 
 
@@ -595,7 +603,7 @@ def test_a_database_error_leaves_the_choice_open(app: ClientApp, fails: str) -> 
         return execute(sql, *rest)
 
     with connection.execute_wrapper(failing):
-        assert whole(choose(app, token)) == UNAVAILABLE
+        assert full_response(choose(app, token)) == UNAVAILABLE
     assert is_open()
     assert devices() == []
     assert choose(app, token).status_code == 201
@@ -603,6 +611,6 @@ def test_a_database_error_leaves_the_choice_open(app: ClientApp, fails: str) -> 
 
 def test_an_unavailable_database_is_a_503(app: ClientApp) -> None:
     token, _ = app.choices()
-    with database_away():
-        assert whole(choose(app, token)) == UNAVAILABLE
+    with database_unavailable():
+        assert full_response(choose(app, token)) == UNAVAILABLE
     assert choose(app, token).status_code == 201

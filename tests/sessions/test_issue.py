@@ -18,7 +18,7 @@ from django.db.models.functions import Now
 from django.db.utils import InterfaceError, OperationalError
 from django.test.utils import CaptureQueriesContext
 
-from ags.database.django_connections import READ_ONLY
+from ags.database.django_connections import READ_ONLY_QUERY
 from ags.sessions.models import SessionToken
 from ags.sessions.services import issue as issuing
 from ags.sessions.services.issue import CLOCK_MARGIN, _token_row
@@ -27,7 +27,7 @@ from providers.claims import MAX_CLOCK_SKEW
 from providers.contract import FailureReason, Identity, VerificationFailed
 from tenants import snapshot as tenants_snapshot
 from tenants.models import Key, KeyState, Service, Tenant
-from tests.api.test_refusals import ID, NOT_AUTHENTICATED, NOT_AVAILABLE, whole
+from tests.api.test_error_responses import ID, NOT_AUTHENTICATED, NOT_AVAILABLE, full_response
 from tests.conftest import SERVICE, HeadEnd, add_key
 from tests.sessions.database_clock import database_now
 from tests.waiting import PATIENCE, wait_until
@@ -44,7 +44,7 @@ def stored(tenant_id: str = "nagra") -> list[SessionToken]:
 
 def verbs(captured: CaptureQueriesContext) -> list[str]:
     """Return the verbs of the statements, without the check for a read-only PostgreSQL."""
-    return [query["sql"].split()[0] for query in captured if query["sql"] != READ_ONLY]
+    return [query["sql"].split()[0] for query in captured if query["sql"] != READ_ONLY_QUERY]
 
 
 # SQL statements
@@ -192,7 +192,7 @@ def test_revoked_or_disabled_configuration_issues_nothing_immediately(
     disable()
     before = len(stored())
     for _ in range(2):
-        assert whole(nagra.present(nagra.token(**claims), x_correlation_id=ID)) == answer
+        assert full_response(nagra.present(nagra.token(**claims), x_correlation_id=ID)) == answer
     assert len(stored()) == before
 
 
@@ -220,7 +220,7 @@ def test_a_key_expires_by_the_databases_clock(nagra: HeadEnd, stays_stale: None)
     """By the clock of this process, the key is valid for another half hour."""
     Key.objects.for_tenant("nagra").update(not_after=datetime.now(UTC) - timedelta(minutes=30))
     with time_machine.travel(datetime.now(UTC) - timedelta(hours=1), tick=True):
-        assert whole(nagra.present(nagra.token(), x_correlation_id=ID)) == NOT_AUTHENTICATED
+        assert full_response(nagra.present(nagra.token(), x_correlation_id=ID)) == NOT_AUTHENTICATED
     assert stored() == []
 
 

@@ -28,23 +28,32 @@ from ags.sessions.services.revoke import revoke_issued
 from tenants import snapshot as tenants_snapshot
 from tenants.models import Key, KeyState, Service, SigningKey, Tenant
 from tenants.snapshot import snapshot
-from tests.api.test_refusals import ID, NOT_AVAILABLE, UNAVAILABLE, database_away, refusal, whole
+from tests.api.test_error_responses import (
+    ID,
+    NOT_AVAILABLE,
+    UNAVAILABLE,
+    database_unavailable,
+    error_response,
+    full_response,
+)
 from tests.conftest import SERVICE, ClientApp, HeadEnd, operator
 from tests.sessions.database_clock import database_now
 
-NOT_ACCEPTED = refusal(
-    401, 40100, "not_authenticated", "What was presented proves nothing, or nothing any more."
+NOT_ACCEPTED = error_response(401, 40100, "not_authenticated", "The credentials are invalid or have expired.")
+CANCELLED = error_response(403, 20001, "account_cancelled", "The account is cancelled.")
+SUSPENDED = error_response(403, 20002, "account_suspended", "The account is suspended.")
+UNKNOWN = error_response(
+    403, 20003, "device_unknown", "The device is unknown or has been deleted. Sign on again."
 )
-CANCELLED = refusal(403, 20001, "account_cancelled", "The account is cancelled.")
-SUSPENDED = refusal(403, 20002, "account_suspended", "The account is suspended.")
-UNKNOWN = refusal(403, 20003, "device_unknown", "The device is deleted or unknown: sign on afresh.")
-DISABLED = refusal(403, 20004, "device_disabled", "The device is disabled.")
-LIMIT = refusal(403, 20007, "device_limit_reached", "The account has as many devices as it may have.")
-MALFORMED = refusal(
+DISABLED = error_response(403, 20004, "device_disabled", "The device is disabled.")
+LIMIT = error_response(
+    403, 20007, "device_limit_reached", "The account has reached its maximum number of devices."
+)
+MALFORMED = error_response(
     400,
     40011,
     "sign_on_malformed",
-    "The body must have either clientId (a string) or deviceInformation (an object).",
+    "The body must contain either clientId (a string) or deviceInformation (an object).",
 )
 
 TRANSACTION = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")
@@ -223,12 +232,12 @@ def test_exactly_one_of_device_information_and_client_id_is_required(
     token = app.session_token()
     body = {"parameters": [{"name": "sessionToken", "value": token}], **members}
     answer = app.call("/ags/signOnWithSessionToken", body, x_correlation_id=ID)
-    assert whole(answer) == MALFORMED
+    assert full_response(answer) == MALFORMED
     assert app.redeem(token).status_code == 201, "the token is not redeemed"
 
 
 def test_a_client_id_of_the_maximum_length_is_looked_up(app: ClientApp) -> None:
-    assert whole(redeem(app, app.session_token(), clientId="x" * 128)) == UNKNOWN
+    assert full_response(redeem(app, app.session_token(), clientId="x" * 128)) == UNKNOWN
 
 
 PARAMETERS: dict[str, tuple[Any, str]] = {
@@ -359,7 +368,7 @@ def test_every_invalid_token_gets_the_same_response_and_its_reason_is_logged(
     before = len(devices())
     caplog.clear()
     caplog.set_level("INFO")
-    assert whole(redeem(app, token, **members)) == NOT_ACCEPTED
+    assert full_response(redeem(app, token, **members)) == NOT_ACCEPTED
     assert [vars(line)["reason"] for line in caplog.records if line.name == "ags.request"] == [reason]
     assert len(devices()) == before
 
@@ -370,7 +379,7 @@ def test_a_token_expires_by_the_databases_clock(app: ClientApp) -> None:
     token = app.session_token()
     SessionToken.objects.for_tenant("nagra").update(expires_at=datetime.now(UTC) - timedelta(seconds=1))
     with time_machine.travel(datetime.now(UTC) - timedelta(hours=5), tick=True):
-        assert whole(redeem(app, token)) == NOT_ACCEPTED
+        assert full_response(redeem(app, token)) == NOT_ACCEPTED
 
 
 def test_repeated_redemptions_are_counted_in_one_security_event(app: ClientApp) -> None:
@@ -378,8 +387,8 @@ def test_repeated_redemptions_are_counted_in_one_security_event(app: ClientApp) 
     first = redeem(app, token).json()
     assert events() == []
     for _ in range(3):
-        assert whole(redeem(app, token)) == NOT_ACCEPTED
-    assert whole(redeem(app, token, clientId=first["client_id"])) == NOT_ACCEPTED
+        assert full_response(redeem(app, token)) == NOT_ACCEPTED
+    assert full_response(redeem(app, token, clientId=first["client_id"])) == NOT_ACCEPTED
     (event,) = SecurityEvent.objects.for_tenant("nagra")
     row = SessionToken.objects.for_tenant("nagra").get()
     assert (event.kind, event.subject, event.account_id) == ("session_token_reused", str(row.pk), "Kühn 7")
@@ -479,7 +488,7 @@ def test_a_403_does_not_redeem_the_token(
     members = {"clientId": known} if later else {}
     before = [(device.sign_on, device.signed_on_at) for device in devices()]
     for _ in range(2):
-        assert whole(redeem(app, token, **members)) == expected
+        assert full_response(redeem(app, token, **members)) == expected
     assert [(device.sign_on, device.signed_on_at) for device in devices()] == before
     assert SessionToken.objects.for_tenant("nagra").filter(redeemed_at=None).count() == 1
     undo()
@@ -546,7 +555,7 @@ def test_a_device_of_another_account_or_tenant_is_unknown(app: ClientApp, sunris
     app.sign_on()
     token = app.session_token()
     for client_id in (of_another_account, of_another_tenant, "nothing", "' OR 1=1 --"):
-        assert whole(redeem(app, token, clientId=client_id)) == UNKNOWN
+        assert full_response(redeem(app, token, clientId=client_id)) == UNKNOWN
     assert redeem(app, token, clientId=app.tokens["client_id"]).status_code == 201
 
 
@@ -605,7 +614,7 @@ def test_constant_configuration_changes_are_a_503_and_redeem_nothing(app: Client
         return execute(sql, *rest)
 
     with connection.execute_wrapper(changing):
-        assert whole(redeem(app, token, **members)) == UNAVAILABLE
+        assert full_response(redeem(app, token, **members)) == UNAVAILABLE
     assert app.redeem(token, **members).status_code == 201
 
 
@@ -625,7 +634,7 @@ def test_an_account_that_is_suspended_between_two_statements_is_rejected(
         return execute(sql, *rest)
 
     with connection.execute_wrapper(suspending):
-        assert whole(redeem(app, token, **members)) == SUSPENDED
+        assert full_response(redeem(app, token, **members)) == SUSPENDED
     change(Account, status=AccountStatus.ACTIVE)
     assert redeem(app, token, **members).status_code == 201
 
@@ -635,7 +644,7 @@ def test_without_a_signing_key_nothing_is_redeemed(nagra: HeadEnd, app: ClientAp
     key = SigningKey.objects.for_tenant("nagra").get()
     key.state = KeyState.REVOKED
     key.save()
-    assert whole(redeem(app, token)) == UNAVAILABLE
+    assert full_response(redeem(app, token)) == UNAVAILABLE
     SigningKey.generate(Tenant.objects.get(pk="nagra"), state="active").save()
     snapshot.invalidate("nagra")
     assert app.redeem(token).status_code == 201
@@ -648,7 +657,7 @@ def test_without_a_decryptable_signing_key_nothing_is_redeemed(
     sealed = SigningKey.unscoped.get().sealed_secret
     change(SigningKey, sealed_secret=b"\x01" + bytes(60))
     snapshot.invalidate("nagra")
-    assert whole(redeem(app, token)) == UNAVAILABLE
+    assert full_response(redeem(app, token)) == UNAVAILABLE
     assert "signing key cannot be decrypted" in caplog.messages
     change(SigningKey, sealed_secret=sealed)
     snapshot.invalidate("nagra")
@@ -677,7 +686,7 @@ def test_a_database_error_redeems_nothing(app: ClientApp, fails: str, later: boo
         return execute(sql, *rest)
 
     with connection.execute_wrapper(failing):
-        assert whole(redeem(app, token, **members)) == UNAVAILABLE
+        assert full_response(redeem(app, token, **members)) == UNAVAILABLE
     assert [device.sign_on for device in devices()] == [device.sign_on for device in before]
     assert app.refresh().status_code == 200, "the earlier sign-on is not changed"
     assert redeem(app, token, **members).status_code == 201
@@ -685,8 +694,8 @@ def test_a_database_error_redeems_nothing(app: ClientApp, fails: str, later: boo
 
 def test_an_unavailable_database_is_a_503(app: ClientApp) -> None:
     token = app.session_token()
-    with database_away():
-        assert whole(redeem(app, token)) == UNAVAILABLE
+    with database_unavailable():
+        assert full_response(redeem(app, token)) == UNAVAILABLE
     assert app.redeem(token).status_code == 201
 
 

@@ -29,7 +29,15 @@ from tenants import snapshot as tenants_snapshot
 from tenants.models import KeyState, Service, SigningKey, Tenant
 from tenants.secrets.encryption import derive_keys, fingerprint
 from tenants.snapshot import snapshot
-from tests.api.test_refusals import ID, NOT_AVAILABLE, TOO_LARGE, UNAVAILABLE, missing, refusal, whole
+from tests.api.test_error_responses import (
+    ID,
+    NOT_AVAILABLE,
+    TOO_LARGE,
+    UNAVAILABLE,
+    error_response,
+    full_response,
+    missing,
+)
 from tests.conftest import ClientApp, HeadEnd, platform
 from tests.sessions.database_clock import database_now
 from tests.sessions.test_redeem import (
@@ -130,13 +138,13 @@ def test_the_lifetime_of_a_refresh_token_follows_the_current_settings(signed_on:
     body = signed_on.refresh().json()
     assert (body["refresh_expires_in"], body["expires_in"]) == (300, 60)
     age_sign_on(301)
-    assert whole(signed_on.refresh(x_correlation_id=ID)) == NOT_ACCEPTED
+    assert full_response(signed_on.refresh(x_correlation_id=ID)) == NOT_ACCEPTED
 
 
 def test_a_refresh_token_expires_at_its_exp(signed_on: ClientApp) -> None:
     payload = claims(signed_on.tokens["refresh_token"])
     past = sign_refresh_claims(payload | {"exp": int(time.time()) - 1})
-    assert whole(signed_on.refresh(past, x_correlation_id=ID)) == NOT_ACCEPTED
+    assert full_response(signed_on.refresh(past, x_correlation_id=ID)) == NOT_ACCEPTED
     assert signed_on.refresh(sign_refresh_claims(payload)).status_code == 200, "only exp was invalid"
     assert events() == []
 
@@ -193,7 +201,7 @@ def test_an_invalid_body_is_rejected_and_uses_nothing_up(
     bearer = f"Bearer {signed_on.tokens['refresh_token']}"
     answer = signed_on.call(PATH, body, content_type=content_type, authorization=bearer, x_correlation_id=ID)
     if status == 413:
-        assert whole(answer) == TOO_LARGE
+        assert full_response(answer) == TOO_LARGE
     else:
         assert (answer.status_code, answer.json()["reason"]) == (400, "body_malformed")
     assert device().generation == 0
@@ -208,19 +216,30 @@ HEADERS: dict[str, tuple[dict[str, str | None], Any]] = {
     "neither": ({"nv_tenant_id": None}, missing("nv-tenant-id")),
     "both, and they differ": (
         {"tenantId": "sunrise"},
-        refusal(400, 40002, "header_invalid", "The header tenantId is not of the documented form."),
+        error_response(
+            400, 40002, "header_invalid", "The header tenantId does not have the documented format."
+        ),
     ),
     "tenantId twice": (
         {"tenantId": "nagra,nagra"},
-        refusal(400, 40003, "header_repeated", "The header tenantId is sent twice, or holds a comma."),
+        error_response(
+            400, 40003, "header_repeated", "The header tenantId occurs more than once or contains a comma."
+        ),
     ),
     "tenantId of another form": (
         {"nv_tenant_id": None, "tenantId": "na gra"},
-        refusal(400, 40002, "header_invalid", "The header nv-tenant-id is not of the documented form."),
+        error_response(
+            400, 40002, "header_invalid", "The header nv-tenant-id does not have the documented format."
+        ),
     ),
     "two tokens": (
         {"authorization": "Bearer {token},Bearer {token}"},
-        refusal(400, 40003, "header_repeated", "The header Authorization is sent twice, or holds a comma."),
+        error_response(
+            400,
+            40003,
+            "header_repeated",
+            "The header Authorization occurs more than once or contains a comma.",
+        ),
     ),
     "no token": ({"authorization": None}, NOT_ACCEPTED),
     "a token without its scheme": ({"authorization": "{token}"}, NOT_ACCEPTED),
@@ -240,13 +259,13 @@ def test_the_headers_are_validated(
     if expected == 200:
         assert answer.status_code == 200
     else:
-        assert whole(answer) == expected
+        assert full_response(answer) == expected
         assert device().generation == 0
 
 
 def test_the_header_tenant_id_is_accepted_by_refresh_only(signed_on: ClientApp) -> None:
     answer = signed_on.sign_out(nv_tenant_id=None, tenantId="nagra", x_correlation_id=ID)
-    assert whole(answer) == missing("nv-tenant-id")
+    assert full_response(answer) == missing("nv-tenant-id")
 
 
 def test_the_database_is_not_read_before_headers_and_body_are_valid(app: ClientApp) -> None:
@@ -294,11 +313,11 @@ def test_after_the_grace_period_reuse_ends_the_sign_on(signed_on: ClientApp, gra
         age_sign_on(grace // 2)
         assert signed_on.refresh(first["refresh_token"]).status_code == 200
         age_sign_on(grace // 2 + 1)
-    assert whole(signed_on.refresh(first["refresh_token"], x_correlation_id=ID)) == NOT_ACCEPTED
+    assert full_response(signed_on.refresh(first["refresh_token"], x_correlation_id=ID)) == NOT_ACCEPTED
     row = device()
     assert (row.ended_at is not None, row.end_reason) == (True, "refresh_token_reused")
     for used in (first, second, second):
-        assert whole(signed_on.refresh(used["refresh_token"], x_correlation_id=ID)) == NOT_ACCEPTED
+        assert full_response(signed_on.refresh(used["refresh_token"], x_correlation_id=ID)) == NOT_ACCEPTED
         assert signed_on.sign_out(used["access_token"]).status_code == 401
     event = SecurityEvent.objects.for_tenant("nagra").get()
     assert (event.kind, event.subject, event.account_id, event.times, event.correlation_id) == (
@@ -317,10 +336,10 @@ def test_reuse_of_an_expired_token_ends_the_sign_on(signed_on: ClientApp) -> Non
     stolen = claims(signed_on.tokens["refresh_token"])
     thief = signed_on.refresh().json()["refresh_token"]
     past = sign_refresh_claims(stolen | {"exp": int(time.time()) - 1})
-    assert whole(signed_on.refresh(past, x_correlation_id=ID)) == NOT_ACCEPTED
+    assert full_response(signed_on.refresh(past, x_correlation_id=ID)) == NOT_ACCEPTED
     assert events() == [], "within the grace period it is only expired"
     age_sign_on(11)
-    assert whole(signed_on.refresh(past, x_correlation_id=ID)) == NOT_ACCEPTED
+    assert full_response(signed_on.refresh(past, x_correlation_id=ID)) == NOT_ACCEPTED
     assert device().end_reason == "refresh_token_reused"
     assert events() == [("refresh_token_reused", "account-1", 1)]
     assert signed_on.refresh(thief).status_code == 401
@@ -372,7 +391,7 @@ def test_a_refresh_that_would_overflow_the_history_is_a_429_and_changes_nothing(
     assert answer.json() == {
         "code": 42901,
         "reason": "too_many_refreshes",
-        "message": "Too many refreshes in a short time. Retry after the seconds in the Retry-After header.",
+        "message": "Too many refreshes in a short time. Retry-After contains the seconds to wait.",
         "correlationId": ID,
     }
     wait = int(answer.headers["Retry-After"])
@@ -397,10 +416,10 @@ def test_reuse_of_any_token_of_the_history_ends_the_sign_on(
     if rejected:
         assert signed_on.refresh().status_code == 429
     age_sign_on(61)
-    assert whole(signed_on.refresh(used[reused], x_correlation_id=ID)) == NOT_ACCEPTED
+    assert full_response(signed_on.refresh(used[reused], x_correlation_id=ID)) == NOT_ACCEPTED
     assert device().end_reason == "refresh_token_reused"
     assert events() == [("refresh_token_reused", "account-1", 1)]
-    assert whole(signed_on.refresh(x_correlation_id=ID)) == NOT_ACCEPTED
+    assert full_response(signed_on.refresh(x_correlation_id=ID)) == NOT_ACCEPTED
 
 
 def test_a_used_token_leaves_the_history_after_its_grace_period(signed_on: ClientApp) -> None:
@@ -421,7 +440,7 @@ def test_each_used_token_has_its_own_grace_period(
         signed_on.refresh()
         age_sign_on(31)
     assert [generation for generation, _ in device().used] == [0, 1]
-    assert whole(signed_on.refresh(first, x_correlation_id=ID)) == NOT_ACCEPTED
+    assert full_response(signed_on.refresh(first, x_correlation_id=ID)) == NOT_ACCEPTED
     assert events() == [("refresh_token_reused", "account-1", 1)]
     assert lines() == [], "the database is not behind"
 
@@ -512,7 +531,9 @@ def test_reuse_is_detected_after_a_restore(restored: RestoredSignOn, generation:
     restored.refresh(2)
     restored.refresh(5)
     age_sign_on(61)
-    assert whole(restored.app.refresh(restored.tokens[generation], x_correlation_id=ID)) == NOT_ACCEPTED
+    assert (
+        full_response(restored.app.refresh(restored.tokens[generation], x_correlation_id=ID)) == NOT_ACCEPTED
+    )
     assert device().end_reason == "refresh_token_reused"
     assert events() == [("refresh_token_reused", "account-1", 1)]
 
@@ -526,7 +547,7 @@ def test_a_restore_does_not_extend_the_grace_period(signed_on: ClientApp) -> Non
         signed_on.refresh()
     Device.unscoped.update(**row)
     assert signed_on.refresh().status_code == 200
-    assert whole(signed_on.refresh(first, x_correlation_id=ID)) == NOT_ACCEPTED
+    assert full_response(signed_on.refresh(first, x_correlation_id=ID)) == NOT_ACCEPTED
     assert events() == [("refresh_token_reused", "account-1", 1)]
 
 
@@ -534,8 +555,8 @@ def test_a_newer_token_is_valid_until_its_own_expiration(restored: RestoredSignO
     payload = claims(restored.tokens[5])
     restored.restore(refresh_expires_at=datetime.now(UTC) - timedelta(hours=1))
     past = sign_refresh_claims(payload | {"exp": int(time.time()) - 1})
-    assert whole(restored.app.refresh(past, x_correlation_id=ID)) == NOT_ACCEPTED
-    assert whole(restored.app.refresh(restored.tokens[0], x_correlation_id=ID)) == NOT_ACCEPTED
+    assert full_response(restored.app.refresh(past, x_correlation_id=ID)) == NOT_ACCEPTED
+    assert full_response(restored.app.refresh(restored.tokens[0], x_correlation_id=ID)) == NOT_ACCEPTED
     assert device().generation == 0
     body = restored.refresh(5).json()
     assert 172_000 < body["refresh_expires_in"] <= 172_800
@@ -576,7 +597,7 @@ def test_a_newer_token_of_an_invalid_sign_on_is_rejected_and_changes_nothing(
 ) -> None:
     invalidate(restored)
     rows = list(Device.unscoped.values())
-    assert whole(restored.app.refresh(restored.tokens[5], x_correlation_id=ID)) == expected
+    assert full_response(restored.app.refresh(restored.tokens[5], x_correlation_id=ID)) == expected
     assert list(Device.unscoped.values()) == rows
     assert (events(), lines()) == ([], [])
 
@@ -651,7 +672,7 @@ def test_a_403_lasts_until_its_cause_is_removed(
     age_sign_on(60)
     reject()
     for token in (signed_on.tokens["refresh_token"], used):
-        assert whole(signed_on.refresh(token, x_correlation_id=ID)) == expected
+        assert full_response(signed_on.refresh(token, x_correlation_id=ID)) == expected
     assert events() == [], "use of a rejected token is not a sign of theft"
     undo()
     snapshot.invalidate("nagra")
@@ -696,7 +717,7 @@ def test_constant_configuration_changes_are_a_503_and_use_nothing_up(
         return execute(sql, *rest)
 
     with connection.execute_wrapper(changing):
-        assert whole(signed_on.refresh(x_correlation_id=ID)) == UNAVAILABLE
+        assert full_response(signed_on.refresh(x_correlation_id=ID)) == UNAVAILABLE
     assert device().generation == 0
     assert signed_on.refresh().status_code == 200
 
@@ -706,7 +727,7 @@ def test_without_a_signing_key_nothing_is_used_up(signed_on: ClientApp) -> None:
     key.state = KeyState.REVOKED
     key.save()
     snapshot.invalidate("nagra")
-    assert whole(signed_on.refresh(x_correlation_id=ID)) == UNAVAILABLE
+    assert full_response(signed_on.refresh(x_correlation_id=ID)) == UNAVAILABLE
     assert device().generation == 0
 
 
@@ -717,7 +738,7 @@ def test_a_database_error_uses_nothing_up(signed_on: ClientApp) -> None:
         return execute(sql, *rest)
 
     with connection.execute_wrapper(failing):
-        assert whole(signed_on.refresh(x_correlation_id=ID)) == UNAVAILABLE
+        assert full_response(signed_on.refresh(x_correlation_id=ID)) == UNAVAILABLE
     assert signed_on.refresh().status_code == 200
 
 
@@ -878,9 +899,9 @@ def test_a_forged_or_confused_token_is_rejected_everywhere(
     resource_server = platform("nagra")
     token = make(signed_on, signed_on.tokens["access_token"], signed_on.tokens["refresh_token"])
     if "refresh" in endpoints:
-        assert whole(signed_on.refresh(token, x_correlation_id=ID)) == NOT_ACCEPTED
+        assert full_response(signed_on.refresh(token, x_correlation_id=ID)) == NOT_ACCEPTED
     if "sign-out" in endpoints:
-        assert whole(signed_on.sign_out(token, x_correlation_id=ID)) == NOT_ACCEPTED
+        assert full_response(signed_on.sign_out(token, x_correlation_id=ID)) == NOT_ACCEPTED
     if "introspection" in endpoints:
         answer = resource_server.introspect(token, hint="refresh_token")
         assert (answer.status_code, answer.json()) == (200, {"active": False})
@@ -896,8 +917,12 @@ def test_a_token_of_another_tenant_is_rejected_everywhere(signed_on: ClientApp, 
     snapshot.invalidate("sunrise")
     theirs.sign_on()
     resource_server = platform("nagra")
-    assert whole(signed_on.refresh(theirs.tokens["refresh_token"], x_correlation_id=ID)) == NOT_ACCEPTED
-    assert whole(signed_on.sign_out(theirs.tokens["access_token"], x_correlation_id=ID)) == NOT_ACCEPTED
+    assert (
+        full_response(signed_on.refresh(theirs.tokens["refresh_token"], x_correlation_id=ID)) == NOT_ACCEPTED
+    )
+    assert (
+        full_response(signed_on.sign_out(theirs.tokens["access_token"], x_correlation_id=ID)) == NOT_ACCEPTED
+    )
     for token in (theirs.tokens["access_token"], theirs.tokens["refresh_token"]):
         assert resource_server.introspect(token, hint="refresh_token").json() == {"active": False}
         assert resource_server.revoke(token).status_code == 200
@@ -923,7 +948,7 @@ def test_a_platform_with_the_shared_secret_cannot_sign_refresh_tokens(app: Clien
             payload, secret, "HS256", {"kid": jwt.get_unverified_header(app.tokens["refresh_token"])["kid"]}
         ),
     ):
-        assert whole(app.refresh(forged, x_correlation_id=ID)) == NOT_ACCEPTED
+        assert full_response(app.refresh(forged, x_correlation_id=ID)) == NOT_ACCEPTED
     assert app.refresh().status_code == 200
 
 

@@ -19,7 +19,7 @@ from ags.sessions.services.revoke import end_sign_on, revoke_issued
 from tenants import rotation
 from tenants import snapshot as tenants_snapshot
 from tenants.models import Key, Service, SigningKey, Tenant
-from tests.api.test_refusals import ID, NOT_AVAILABLE, whole
+from tests.api.test_error_responses import ID, NOT_AVAILABLE, full_response
 from tests.conftest import ClientApp, HeadEnd, Platform, add_key, operator, platform
 from tests.sessions.database_clock import wait_for_clock_tick
 from tests.sessions.test_redeem import NOT_ACCEPTED, change, events, redeem, verbs
@@ -179,8 +179,8 @@ def test_the_time_of_the_proof_decides_if_a_sign_on_is_revoked(
     target.app.refresh()
     revoke(target)
     wait_for_clock_tick()
-    assert whole(target.app.refresh(x_correlation_id=ID)) == NOT_ACCEPTED
-    assert whole(target.app.sign_out(x_correlation_id=ID)) == NOT_ACCEPTED
+    assert full_response(target.app.refresh(x_correlation_id=ID)) == NOT_ACCEPTED
+    assert full_response(target.app.sign_out(x_correlation_id=ID)) == NOT_ACCEPTED
     target.obtain()
     assert target.app.refresh().status_code == 200
 
@@ -223,10 +223,10 @@ def test_a_revoked_key_leaves_sign_ons_valid_until_everything_it_issued_is_revok
     row = Key.objects.for_tenant("nagra").get(kid="nagra-key-1")
     row.state = "revoked"
     row.save()
-    assert whole(redeem(target.app, target.session_token)) == NOT_ACCEPTED
+    assert full_response(redeem(target.app, target.session_token)) == NOT_ACCEPTED
     assert target.app.refresh().status_code == 200
     revoke_issued(row)
-    assert whole(target.app.refresh(x_correlation_id=ID)) == NOT_ACCEPTED
+    assert full_response(target.app.refresh(x_correlation_id=ID)) == NOT_ACCEPTED
     assert set(clients["another key"].check_all().values()) == {True}
 
 
@@ -270,8 +270,8 @@ def test_signing_out_ends_the_sign_on(app: ClientApp, form: str) -> None:
     assert answer.headers["Cache-Control"] == "no-store"
     row = Device.objects.for_tenant("nagra").get()
     assert (row.ended_at is not None, row.end_reason, row.status) == (True, "signed_out", "enabled")
-    assert whole(app.refresh(x_correlation_id=ID)) == NOT_ACCEPTED
-    assert whole(app.sign_out(x_correlation_id=ID)) == NOT_ACCEPTED, "twice"
+    assert full_response(app.refresh(x_correlation_id=ID)) == NOT_ACCEPTED
+    assert full_response(app.sign_out(x_correlation_id=ID)) == NOT_ACCEPTED, "twice"
     assert not platform("nagra").sees(app.tokens["access_token"])
     assert Device.objects.for_tenant("nagra").get().ended_at == row.ended_at
     assert events() == []
@@ -295,7 +295,7 @@ def test_an_expired_access_token_cannot_sign_out(app: ClientApp) -> None:
     app.sign_on()
     payload = claims(app.tokens["access_token"])
     expired = sign_with_tenant_key(payload | {"exp": int(time.time())})
-    assert whole(app.sign_out(expired, x_correlation_id=ID)) == NOT_ACCEPTED
+    assert full_response(app.sign_out(expired, x_correlation_id=ID)) == NOT_ACCEPTED
     assert app.sign_out(sign_with_tenant_key(payload)).status_code == 200, "only exp was invalid"
 
 
@@ -312,14 +312,14 @@ def test_an_expired_access_token_cannot_sign_out(app: ClientApp) -> None:
 def test_signing_out_requires_a_token(app: ClientApp, headers: dict[str, str | None]) -> None:
     access = app.sign_on().json()["access_token"]
     filled = {name: value and value.replace("{}", access) for name, value in headers.items()}
-    assert whole(app.sign_out(**{"x_correlation_id": ID, **filled})) == NOT_ACCEPTED
+    assert full_response(app.sign_out(**{"x_correlation_id": ID, **filled})) == NOT_ACCEPTED
     assert app.refresh().status_code == 200
 
 
 def test_signing_out_requires_a_service_of_the_tenant(app: ClientApp) -> None:
     app.sign_on()
     answer = app.sign_out(x_auth_service_id="unknown", x_correlation_id=ID)
-    assert whole(answer) == NOT_AVAILABLE
+    assert full_response(answer) == NOT_AVAILABLE
     assert app.sign_out(x_auth_service_id=None).status_code == 400
     assert app.refresh().status_code == 200
 

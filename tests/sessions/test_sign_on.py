@@ -24,7 +24,14 @@ from providers.operator_token.strategy import OperatorToken
 from tenants import snapshot as tenants_snapshot
 from tenants.models import KeyState, Service, SigningKey, Tenant
 from tenants.snapshot import snapshot
-from tests.api.test_refusals import ID, NOT_AVAILABLE, UNAVAILABLE, database_away, refusal, whole
+from tests.api.test_error_responses import (
+    ID,
+    NOT_AVAILABLE,
+    UNAVAILABLE,
+    database_unavailable,
+    error_response,
+    full_response,
+)
 from tests.conftest import SERVICE, TRIAL, ClientApp, HeadEnd
 from tests.sessions.test_issue import DISABLING
 from tests.sessions.test_redeem import (
@@ -42,8 +49,11 @@ from tests.sessions.test_redeem import (
 )
 from tests.waiting import PATIENCE
 
-AMBIGUOUS = refusal(
-    403, 40303, "account_ambiguous", "The proof names several accounts, and nobody can choose one here."
+AMBIGUOUS = error_response(
+    403,
+    40303,
+    "account_ambiguous",
+    "The credentials match more than one account; this endpoint cannot choose between them.",
 )
 
 
@@ -179,7 +189,7 @@ def test_exactly_one_of_device_information_and_client_id_is_required(
 ) -> None:
     body = {"parameters": [{"name": "Account", "value": "account-1"}], **members}
     answer = app.call("/ags/signOn", body, x_auth_service_id=TRIAL, x_correlation_id=ID)
-    assert whole(answer) == MALFORMED
+    assert full_response(answer) == MALFORMED
     assert verify_calls == []
 
 
@@ -238,7 +248,7 @@ def test_the_database_is_not_read_before_headers_and_body_are_valid(
 
 def test_an_invalid_proof_is_a_401_and_stores_nothing(app: ClientApp, trial: Service) -> None:
     for account in ("nobody", "", "a-1,nobody", ",", "a-1,", "a-1,a-1", ",".join(map(str, range(51)))):
-        assert whole(prove(app, account)) == NOT_ACCEPTED, account
+        assert full_response(prove(app, account)) == NOT_ACCEPTED, account
     assert (stored(), devices()) == ([], [])
     assert not AccountChoice.unscoped.exists()
     assert not Account.unscoped.exists()
@@ -248,18 +258,18 @@ def test_an_unavailable_upstream_is_a_503_with_retry_after(
     app: ClientApp, trial: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    assert whole(prove(app, "away")) == UNAVAILABLE
+    assert full_response(prove(app, "away")) == UNAVAILABLE
     assert UNAVAILABLE["Retry-After"] == "1"
     assert [vars(line)["reason"] for line in caplog.records if line.name == "ags.request"] == [
         "upstream_away"
     ]
     body = {"parameters": [{"name": "Account", "value": "away"}]}
-    assert whole(app.head_end.post(body, x_auth_service_id=TRIAL, x_correlation_id=ID)) == UNAVAILABLE
+    assert full_response(app.head_end.post(body, x_auth_service_id=TRIAL, x_correlation_id=ID)) == UNAVAILABLE
     assert stored() == []
 
 
 def test_a_service_without_the_endpoint_is_not_available(app: ClientApp) -> None:
-    assert whole(present(app, app.head_end.token())) == NOT_AVAILABLE
+    assert full_response(present(app, app.head_end.token())) == NOT_AVAILABLE
     assert stored() == []
 
 
@@ -267,9 +277,9 @@ def test_several_accounts_are_rejected_if_none_can_be_chosen(
     app: ClientApp, trial: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body = {"parameters": [{"name": "Account", "value": "a-1,a-2"}]}
-    assert whole(app.head_end.post(body, x_auth_service_id=TRIAL, x_correlation_id=ID)) == AMBIGUOUS
+    assert full_response(app.head_end.post(body, x_auth_service_id=TRIAL, x_correlation_id=ID)) == AMBIGUOUS
     monkeypatch.setattr(Dummy, "endpoints", (Endpoint.SIGNON,))
-    assert whole(prove(app, "a-1,a-2")) == AMBIGUOUS
+    assert full_response(prove(app, "a-1,a-2")) == AMBIGUOUS
     assert (stored(), devices()) == ([], [])
     assert not AccountChoice.unscoped.exists()
 
@@ -294,7 +304,7 @@ def test_a_403_does_not_use_up_the_proof(
     before = [(device.sign_on, device.signed_on_at) for device in devices()]
     rows = len(stored())
     for _ in range(2):
-        assert whole(present(app, proof, **members)) == expected
+        assert full_response(present(app, proof, **members)) == expected
     assert [(device.sign_on, device.signed_on_at) for device in devices()] == before
     assert len(stored()) == rows
     undo()
@@ -330,7 +340,7 @@ def test_revoked_or_disabled_configuration_signs_no_device_on_immediately(
     app.head_end.discover()
     disable()
     for _ in range(2):
-        assert whole(present(app, app.head_end.token(jti="once"))) == answer
+        assert full_response(present(app, app.head_end.token(jti="once"))) == answer
     assert (stored(), devices()) == ([], [])
 
 
@@ -338,7 +348,7 @@ def test_a_device_of_another_account_is_unknown(app: ClientApp, trial: Service) 
     other = app.prove("another account").json()["client_id"]
     app.prove("account-1")
     for client_id in (other, "nothing", "x" * 128):
-        assert whole(prove(app, clientId=client_id)) == UNKNOWN
+        assert full_response(prove(app, clientId=client_id)) == UNKNOWN
 
 
 # SQL statements
@@ -400,7 +410,7 @@ def test_constant_configuration_changes_are_a_503_and_store_nothing(
         return execute(sql, *rest)
 
     with connection.execute_wrapper(changing):
-        assert whole(prove(app, accounts)) == UNAVAILABLE
+        assert full_response(prove(app, accounts)) == UNAVAILABLE
     assert len(verify_calls) == 1, "the proof is verified once"
     assert (stored(), devices()) == ([], [])
     assert prove(app, accounts).status_code in (201, 300)
@@ -416,7 +426,7 @@ def test_an_account_that_is_suspended_during_the_sign_on_is_rejected(app: Client
         return execute(sql, *rest)
 
     with connection.execute_wrapper(suspending):
-        assert whole(prove(app)) == SUSPENDED
+        assert full_response(prove(app)) == SUSPENDED
     assert len(stored()) == rows
 
 
@@ -428,7 +438,7 @@ def test_without_a_signing_key_the_proof_is_not_verified(
     key.state = KeyState.REVOKED
     key.save()
     snapshot.invalidate("nagra")
-    assert whole(prove(app, accounts)) == UNAVAILABLE
+    assert full_response(prove(app, accounts)) == UNAVAILABLE
     assert verify_calls == []
     assert stored() == []
 
@@ -456,15 +466,15 @@ def test_a_database_error_does_not_use_up_the_proof(
         return execute(sql, *rest)
 
     with connection.execute_wrapper(failing):
-        assert whole(present(app, proof, **members)) == UNAVAILABLE
+        assert full_response(present(app, proof, **members)) == UNAVAILABLE
     assert (len(stored()), len(devices())) == (rows, 1)
     assert app.refresh().status_code == 200, "the earlier sign-on is not changed"
     assert present(app, proof, **members).status_code == 201
 
 
 def test_an_unavailable_database_is_a_503(app: ClientApp, trial: Service) -> None:
-    with database_away():
-        assert whole(prove(app)) == UNAVAILABLE
+    with database_unavailable():
+        assert full_response(prove(app)) == UNAVAILABLE
     assert prove(app).status_code == 201
 
 

@@ -16,7 +16,7 @@ from django.db import connection, connections
 
 from ags.database import batching, postgresql, threads
 from ags.database.batching import Batcher
-from ags.database.django_connections import LIMITS
+from ags.database.django_connections import TIMEOUTS
 from ags.sessions.models import Account, AccountStatus, Device, SecurityEvent, SessionToken
 from ags.sessions.services import account_choice, redeem, refresh, security_events, sign_on
 from ags.sessions.services.devices import NewDevice
@@ -25,7 +25,7 @@ from providers.contract import Endpoint
 from providers.operator_token.strategy import OperatorToken
 from tenants.models import Service, Tenant
 from tenants.snapshot import snapshot
-from tests.api.test_refusals import ID
+from tests.api.test_error_responses import ID
 from tests.conftest import SERVICE, TRIAL, ClientApp, HeadEnd
 from tests.event_loop import eventually, post, run, serving
 from tests.live.server import database_url
@@ -45,7 +45,7 @@ BATCHERS = {
     REFRESH: refresh._rotations,
 }
 
-NOT_ACCEPTED_MESSAGE = "What was presented proves nothing, or nothing any more."
+NOT_ACCEPTED_MESSAGE = "The credentials are invalid or have expired."
 
 Answers = list[tuple[int, Any]]
 Posted = asyncio.Task[tuple[int, Any]]
@@ -55,8 +55,8 @@ Posted = asyncio.Task[tuple[int, Any]]
 def patient(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Raise the time limits to that of the test."""
     for module in (batching, threads):
-        monkeypatch.setattr(module, "WAIT_LIMIT", PATIENCE)
-    monkeypatch.setattr(postgresql, "ANSWER_LIMIT", PATIENCE)
+        monkeypatch.setattr(module, "QUEUE_TIMEOUT", PATIENCE)
+    monkeypatch.setattr(postgresql, "RESPONSE_TIMEOUT", PATIENCE)
     settings.AGS_DATABASE_POOLER = "transaction"  # no limits in the startup options
 
 
@@ -574,8 +574,8 @@ def test_a_locked_row_fails_only_its_own_request(
     app: ClientApp, other: Other, kind: str, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.AGS_DATABASE_POOLER = "none"
-    monkeypatch.setitem(postgresql.LANE_LIMITS, "lock_timeout", 50)
-    monkeypatch.setitem(LIMITS, "statement_timeout", 1000 * PATIENCE)
+    monkeypatch.setitem(postgresql.LANE_TIMEOUTS, "lock_timeout", 50)
+    monkeypatch.setitem(TIMEOUTS, "statement_timeout", 1000 * PATIENCE)
     app.sign_on("locked")
     requests = [*requests_of(app, kind, ["a", "b", "locked", "d"]).values()]
     table = "ags_sessions_account" if kind == REDEEM else "ags_sessions_device"

@@ -15,7 +15,7 @@ from django.contrib.sessions.models import Session
 from django.db import connection
 from django.test import Client
 
-from tests.api.test_refusals import database_away, reasons
+from tests.api.test_error_responses import database_unavailable, reasons
 from tests.conftest import HeadEnd, person
 
 pytestmark = pytest.mark.once
@@ -77,7 +77,7 @@ def test_an_unknown_filter_leads_to_the_list_without_it(
     answer = admin_client.get(TENANTS, query)
     page = ErrorPage(answer)
     assert (answer.status_code, page.title) == (400, "Bad request")
-    assert page.back == ("Show the page without its query", TENANTS)
+    assert page.back == ("Open the page without its query", TENANTS)
     assert admin_client.get(page.back[1]).status_code == 200
 
 
@@ -105,7 +105,7 @@ def test_a_form_without_its_token_has_expired(admin_client: Client, nagra: HeadE
     page = ErrorPage(answer)
     assert (answer.status_code, page.title) == (403, "The form has expired")
     assert page.sentences.startswith("Nothing was saved.")
-    assert page.back == ("Load the page again", path)
+    assert page.back == ("Reload the page", path)
     assert browser.get(page.back[1]).status_code == 200
 
 
@@ -187,8 +187,8 @@ def test_a_proxy_that_changes_the_address_is_named_as_the_reason(
     form = {"username": "staff", "password": "a long staff password"}
     answer = browser.post(LOGIN, form, headers=headers)
     page = ErrorPage(answer)
-    assert (answer.status_code, page.title) == (403, "The form comes from another address")
-    assert f"from “{origin}”. AGS received it at “{seen}”. Nothing was saved." in page.sentences
+    assert (answer.status_code, page.title) == (403, "The form comes from another origin")
+    assert f"sent from “{origin}” and received at “{seen}”. Nothing was saved." in page.sentences
     for setting in ("Host header", "AGS_ALLOWED_HOSTS", "AGS_TRUSTED_PROXIES", "X-Forwarded-Proto"):
         assert setting in page.sentences
     assert "<b>" not in answer.content.decode()
@@ -205,8 +205,8 @@ def test_a_host_that_is_not_allowed_is_named(admin_client: Client, host: str, sh
     answer = admin_client.get(path, headers={"host": host})
     page = ErrorPage(answer)
     assert (answer.status_code, page.title) == (400, "This host is not allowed")
-    assert f"for the host “{shown}”. AGS_ALLOWED_HOSTS does not list it." in page.sentences
-    assert page.back == ("Load the page again", path)
+    assert f"for the host “{shown}”, which AGS_ALLOWED_HOSTS does not contain." in page.sentences
+    assert page.back == ("Reload the page", path)
     assert "<b>" not in answer.content.decode()
 
 
@@ -279,12 +279,12 @@ def test_a_database_that_is_away_is_a_page_that_does_not_need_it(
     settings.DEBUG = debug
     caplog.set_level(logging.INFO)
     admin_client.raise_request_exception = False
-    with database_away():
+    with database_unavailable():
         answer = admin_client.get("/admin/?a=b")
         lost = admin_client.get("/admin/", headers={"host": "internal"})
     page = ErrorPage(answer)
     assert (answer.status_code, page.title, answer["Retry-After"]) == (503, "AGS is unavailable", "1")
-    assert page.back == ("Load the page again", "/admin/?a=b")
+    assert page.back == ("Reload the page", "/admin/?a=b")
     assert not page.signed_in
     assert ErrorPage(lost).title == "This host is not allowed"
     assert reasons(caplog) == ["database_unavailable", "host_invalid"]
@@ -295,7 +295,7 @@ def test_a_database_that_goes_away_while_the_frame_is_made_leaves_the_page(
 ) -> None:
     browser = Client(enforce_csrf_checks=True)
     browser.cookies = admin_client.cookies
-    with database_away():
+    with database_unavailable():
         answer = browser.post(LOGIN, {"username": "x"})  # refused before anybody asked who sent it
     page = ErrorPage(answer)
     assert (answer.status_code, page.title) == (403, "The form has expired")

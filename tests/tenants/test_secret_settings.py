@@ -17,7 +17,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test import Client
 
-from ags.server.logs import JSONLines, ReadableLines
+from ags.server.logs import JSONFormatter, TextFormatter
 from providers.contract import SecretField, SessionTokenSettings
 from providers.registry import strategies
 from tenants.models import Service, Tenant
@@ -75,7 +75,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
     caplog.set_level(logging.DEBUG)
 
     def lines() -> str:
-        formats: list[logging.Formatter] = [JSONLines(), ReadableLines()]
+        formats: list[logging.Formatter] = [JSONFormatter(), TextFormatter()]
         return "\n".join(formatter.format(record) for record in caplog.records for formatter in formats)
 
     return lines

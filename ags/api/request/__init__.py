@@ -1,1 +1,1 @@
-"""Reading a request: its headers, its body, its parameters, and what they refer to."""
+"""Parsing of requests: headers, body, parameters, and the tenant and service that they name."""

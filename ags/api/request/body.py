@@ -1,4 +1,4 @@
-"""From the bytes of a request to a JSON object, or to the right 4xx."""
+"""Parsing of request bodies: JSON objects and forms."""
 
 from __future__ import annotations
 
@@ -23,63 +23,63 @@ from ags.api.errors import (
 from providers.strict_json import NotStrictJSON, parse
 
 MAX_BYTES = 64 * 1024
-FORM_MEMBERS = 20
+MAX_FORM_FIELDS = 20
 
 CONTENT_TYPE_MAX_LENGTH = 255
-"""Characters of a Content-Type that is read. Python takes quadratic time to find its parameters."""
+"""In characters. Python takes quadratic time to parse the parameters of a Content-Type."""
 
 UTF8 = {"utf-8", "utf8"}
-"""What a charset may be called."""
+"""Accepted spellings of the charset."""
 
 
 def read_object(request: HttpRequest) -> dict[str, Any]:
     """Return the JSON object in the body. Raises ApiError: 400, 413 or 415."""
     raw = _read(request)
-    if not raw:  # the content type of nothing does not matter
+    if not raw:  # without a body, the Content-Type does not matter
         raise ApiError(BODY_MALFORMED, problem="it is missing")
-    _demand(request.META, "application/json", UNSUPPORTED_MEDIA_TYPE)
-    return _object(raw)
+    _check_content_type(request.META, "application/json", UNSUPPORTED_MEDIA_TYPE)
+    return _parse_object(raw)
 
 
 def read_optional_object(request: HttpRequest) -> dict[str, Any]:
-    """Return the JSON object in the body, an empty one where there is no body. Raises ApiError as above."""
+    """Return the JSON object in the body, or {} if there is no body. Raises ApiError: 400, 413 or 415."""
     raw = _read(request)
     if not raw.strip():
         return {}
-    _demand(request.META, "application/json", UNSUPPORTED_MEDIA_TYPE)
-    return _object(raw)
+    _check_content_type(request.META, "application/json", UNSUPPORTED_MEDIA_TYPE)
+    return _parse_object(raw)
 
 
 def require_empty_body(request: HttpRequest) -> None:
-    """Accept no body, an empty one, or an object, of whatever content type. Raises ApiError: 400, 413."""
+    """Accept an empty body or a JSON object, with any Content-Type. Raises ApiError: 400 or 413."""
     raw = _read(request)
     if raw.strip():
-        _object(raw)
+        _parse_object(raw)
 
 
 def read_form(request: HttpRequest) -> dict[str, str]:
-    """Return the members of a form, each given once. Raises ApiError: 400, 413 or 415."""
+    """Return the fields of a form; none may be repeated. Raises ApiError: 400, 413 or 415."""
     raw = _read(request)
     if not raw:
         raise ApiError(FORM_MALFORMED)
-    _demand(request.META, "application/x-www-form-urlencoded", FORM_EXPECTED)
+    _check_content_type(request.META, "application/x-www-form-urlencoded", FORM_EXPECTED)
     try:
         text = raw.decode("ascii")
         pairs = parse_qsl(
-            text, keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=FORM_MEMBERS
+            text, keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=MAX_FORM_FIELDS
         )
     except ValueError:
         raise ApiError(FORM_MALFORMED) from None
-    members = dict(pairs)
-    if len(members) != len(pairs) or any("\0" in word for pair in pairs for word in pair):
+    fields = dict(pairs)
+    if len(fields) != len(pairs) or any("\0" in text for pair in pairs for text in pair):
         raise ApiError(FORM_MALFORMED)
-    return members
+    return fields
 
 
-def media_type(content_type: str) -> tuple[str, str]:
-    """Return media type and charset of a Content-Type, in lower case.
+def parse_content_type(content_type: str) -> tuple[str, str]:
+    """Return the media type and the charset, in lower case; two empty strings if they are not supported.
 
-    The extended parameters of RFC 2231 belong to mail, and are no charset that is known.
+    Extended parameters (RFC 2231), which `Message` would decode, are for mail and not supported.
     """
     if len(content_type) > CONTENT_TYPE_MAX_LENGTH or "*" in content_type:
         return "", ""
@@ -88,17 +88,17 @@ def media_type(content_type: str) -> tuple[str, str]:
     return header.get_content_type(), str(header.get_param("charset", "utf-8")).lower()
 
 
-def content_length(meta: Mapping[str, Any]) -> int:
-    """Return the length of the body as announced. Raises ApiError (400)."""
+def parse_content_length(meta: Mapping[str, Any]) -> int:
+    """Return Content-Length, 0 if it is missing. Raises ApiError (400)."""
     length: str = meta.get("CONTENT_LENGTH") or "0"
     if not length.isdecimal():
         raise ApiError(REQUEST_MALFORMED)
-    # Python converts no number of thousands of digits.
+    # Python raises ValueError for integers of thousands of digits.
     digits = length.lstrip("0")
     return int(digits or "0") if len(digits) < 20 else sys.maxsize
 
 
-def _object(raw: bytes) -> dict[str, Any]:
+def _parse_object(raw: bytes) -> dict[str, Any]:
     try:
         value = parse(raw)
     except NotStrictJSON as problem:
@@ -108,18 +108,17 @@ def _object(raw: bytes) -> dict[str, Any]:
     return value
 
 
-def _demand(meta: dict[str, Any], wanted: str, otherwise: Error) -> None:
-    given = meta.get("CONTENT_TYPE", "")
-    if given != wanted:  # which is what nearly everybody sends
-        found, charset = media_type(given)
-        if found != wanted or charset not in UTF8:
-            raise ApiError(otherwise)
+def _check_content_type(meta: dict[str, Any], expected: str, error: Error) -> None:
+    content_type = meta.get("CONTENT_TYPE", "")
+    if content_type != expected:  # parse only unusual spellings
+        media_type, charset = parse_content_type(content_type)
+        if media_type != expected or charset not in UTF8:
+            raise ApiError(error)
     if meta.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
-        raise ApiError(otherwise)
+        raise ApiError(error)
 
 
 def _read(request: HttpRequest) -> bytes:
-    length = content_length(request.META)
-    if length > MAX_BYTES:
+    if parse_content_length(request.META) > MAX_BYTES:
         raise ApiError(BODY_TOO_LARGE)
     return request.body

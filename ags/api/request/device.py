@@ -1,4 +1,4 @@
-"""Which device signs on: `deviceInformation` at its first sign-on, `clientId` at later ones."""
+"""The device of a sign-on: `deviceInformation` at its first sign-on, `clientId` later."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ CLIENT_ID_MAX_LENGTH = 128
 
 
 class DeviceSerializer(serializers.Serializer[Any]):
-    """The device, in the body of a sign-on: exactly one of the two."""
+    """The device in the body of a sign-on; contains exactly one of the two fields."""
 
     deviceInformation = serializers.DictField(
-        required=False, help_text="At the first sign-on of the device; kept whole."
+        required=False, help_text="Sent at the first sign-on of the device; stored unchanged."
     )
     clientId = serializers.CharField(
         required=False,
         max_length=CLIENT_ID_MAX_LENGTH,
-        help_text="At later ones: the client_id of the first.",
+        help_text="Sent at later sign-ons: the client_id of the first response.",
     )
 
 
 def read_device(body: Mapping[str, Any]) -> NewDevice | KnownDevice:
-    """Return the device that the body names. Raises ApiError (400)."""
+    """Return the device that the body identifies. Raises ApiError (400)."""
     match {name: body[name] for name in ("deviceInformation", "clientId") if name in body}:
         case {"deviceInformation": dict() as information, **others} if not others:
             return NewDevice(information)

@@ -1,4 +1,4 @@
-"""A request to the API, of which the server has read everything."""
+"""The request class of the API."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from django.utils.functional import cached_property
 
 
 class GatewayRequest(HttpRequest):
-    """Django's request without what the API does not use: encodings, uploads, and a stream.
+    """A Django request without encodings, uploads and streaming, which the API does not use.
 
-    `body` is the whole body. Like Django's own WSGIRequest, this does not call `HttpRequest.__init__`, which
-    prepares what the properties below make when they are used.
+    `body` is the complete body. Like Django's WSGIRequest, this class does not call `HttpRequest.__init__`,
+    which creates the objects that the cached properties create on demand.
     """
 
     resolver_match = None
@@ -25,7 +25,7 @@ class GatewayRequest(HttpRequest):
     def __init__(self, meta: dict[str, Any], body: bytes) -> None:
         self.META = meta
         self.method = meta["REQUEST_METHOD"]
-        # As Django decodes it: a path that is not UTF-8 has no address.
+        # Decoded as Django does; a path that is not UTF-8 matches no URL pattern.
         self.path = self.path_info = meta["PATH_INFO"].encode("latin-1").decode(errors="replace")
         self.body = body
 
@@ -36,12 +36,12 @@ class GatewayRequest(HttpRequest):
 
     @cached_property
     def GET(self) -> Any:  # type: ignore[override] # noqa: N802 - Django's name
-        """The query."""
+        """The query parameters."""
         return QueryDict(self.META["QUERY_STRING"])
 
     @cached_property
     def COOKIES(self) -> Any:  # type: ignore[override] # noqa: N802 - Django's name
-        """The cookies, which no view of the API reads."""
+        """The cookies; no view of the API reads them."""
         return parse_cookie(self.META.get("HTTP_COOKIE", ""))
 
     @cached_property

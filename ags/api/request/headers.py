@@ -1,4 +1,4 @@
-"""The headers of the contract: correlation id, tenant, service, and what is presented in a header."""
+"""Parsing of request headers: correlation ID, tenant, service and tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ags.sessions.exceptions import RejectReason, TokenRejected
 from tenants.models import SERVICE_NAME, TENANT_ID
 
 _CORRELATION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_SINGLE = {
+_UNREPEATABLE = {
     "HTTP_X_CORRELATION_ID": "x-correlation-id",
     "HTTP_NV_TENANT_ID": "nv-tenant-id",
     "HTTP_X_AUTH_SERVICE_ID": "x-auth-service-id",
@@ -26,30 +26,33 @@ _SINGLE = {
 }
 
 
-def correlation_id(meta: Mapping[str, Any]) -> str:
-    """Return the caller's correlation id if it is of the documented form, otherwise a new one."""
-    given = meta.get("HTTP_X_CORRELATION_ID", "")
-    return given if _CORRELATION_ID.fullmatch(given) else str(uuid.uuid4())
+def read_correlation_id(meta: Mapping[str, Any]) -> str:
+    """Return the caller's correlation ID if it has the documented format, otherwise a new one."""
+    value = meta.get("HTTP_X_CORRELATION_ID", "")
+    return value if _CORRELATION_ID.fullmatch(value) else str(uuid.uuid4())
 
 
-def refuse_repeated(meta: Mapping[str, Any]) -> None:
-    """Refuse a header that arrived twice: the server joins the two by a comma, which no valid value holds."""
-    for variable, name in _SINGLE.items():
+def reject_repeated_headers(meta: Mapping[str, Any]) -> None:
+    """Raise ApiError (400) if a header was sent twice.
+
+    The server joins repeated headers with a comma, which no valid value contains.
+    """
+    for variable, name in _UNREPEATABLE.items():
         if "," in meta.get(variable, ""):
             raise ApiError(HEADER_REPEATED, name=name)
 
 
-def tenant_id(meta: Mapping[str, Any], entry: AccessLogEntry, *, older_name: bool = False) -> str:
-    """Return the tenant that the request names, or the deployment's default. Raises ApiError.
+def read_tenant_id(meta: Mapping[str, Any], entry: AccessLogEntry, *, allow_legacy_name: bool = False) -> str:
+    """Return the tenant that the request names, or the deployment's default. Raises ApiError (400).
 
-    `older_name`: the header may be called `tenantId` as well.
+    `allow_legacy_name`: also accept the header `tenantId`.
     """
     value: str = meta.get("HTTP_NV_TENANT_ID", "")
-    if older_name:
-        older: str = meta.get("HTTP_TENANTID", "")
-        if value and older and value != older:
+    if allow_legacy_name:
+        legacy: str = meta.get("HTTP_TENANTID", "")
+        if value and legacy and value != legacy:
             raise ApiError(HEADER_INVALID, name="tenantId")
-        value = value or older
+        value = value or legacy
     value = value or settings.AGS_DEFAULT_TENANT
     if not value:
         raise ApiError(HEADER_MISSING, name="nv-tenant-id")
@@ -59,8 +62,8 @@ def tenant_id(meta: Mapping[str, Any], entry: AccessLogEntry, *, older_name: boo
     return value
 
 
-def service_name(meta: Mapping[str, Any], entry: AccessLogEntry) -> str:
-    """Return the service that the request names. Raises ApiError."""
+def read_service_name(meta: Mapping[str, Any], entry: AccessLogEntry) -> str:
+    """Return the service that the request names. Raises ApiError (400)."""
     value: str = meta.get("HTTP_X_AUTH_SERVICE_ID", "")
     if not value:
         raise ApiError(HEADER_MISSING, name="x-auth-service-id")
@@ -70,8 +73,8 @@ def service_name(meta: Mapping[str, Any], entry: AccessLogEntry) -> str:
     return value
 
 
-def bearer(meta: Mapping[str, Any], *, scheme_optional: bool = False) -> str:
-    """Return the token in Authorization (RFC 6750, section 2.1). Raises `TokenRejected` if there is none."""
+def read_bearer_token(meta: Mapping[str, Any], *, scheme_optional: bool = False) -> str:
+    """Return the token in Authorization (RFC 6750, section 2.1). Raises `TokenRejected` if it is missing."""
     scheme, _, token = meta.get("HTTP_AUTHORIZATION", "").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return str(token.strip())
@@ -80,8 +83,8 @@ def bearer(meta: Mapping[str, Any], *, scheme_optional: bool = False) -> str:
     raise TokenRejected(RejectReason.TOKEN_MISSING)
 
 
-def user_token(meta: Mapping[str, Any]) -> str:
-    """Return the user account token in User-Token, of whatever form. Raises ApiError."""
+def read_user_token(meta: Mapping[str, Any]) -> str:
+    """Return the user account token in User-Token, in any format. Raises ApiError (400)."""
     token: str = meta.get("HTTP_USER_TOKEN", "")
     if not token:
         raise ApiError(HEADER_MISSING, name="User-Token")

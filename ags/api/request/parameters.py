@@ -1,4 +1,4 @@
-"""The member `parameters`: its shape, and then its names and values as the service declares them."""
+"""Parsing and validation of the member `parameters` of a body."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from providers.contract import PARAMETER_MAX_LENGTH, ParameterSchema
 NAME_MAX_LENGTH = 128
 
 
-def read(body: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the pairs of name and value, checked as far as can be without knowing the service.
+def read_parameters(body: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the pairs of name and value, after the checks that do not depend on the service.
 
     Raises ApiError (400).
     """
     members = body.get("parameters")
     if not isinstance(members, list):
         raise ApiError(PARAMETERS_MALFORMED)
-    given: list[tuple[str, str]] = []
+    pairs: list[tuple[str, str]] = []
     seen: set[str] = set()
     for member in members:
         name = member.get("name") if isinstance(member, dict) else None
@@ -40,23 +40,23 @@ def read(body: Mapping[str, Any]) -> list[tuple[str, str]]:
         if not isinstance(value, str) or len(value) > PARAMETER_MAX_LENGTH:
             raise ApiError(PARAMETER_INVALID, parameter=name)
         seen.add(name.lower())
-        given.append((name, value))
-    return given
+        pairs.append((name, value))
+    return pairs
 
 
-def check(schema: ParameterSchema, given: Iterable[tuple[str, str]]) -> Mapping[str, str]:
-    """Return the parameters under their declared names, checked as declared. Raises ApiError (400)."""
-    named = {}
-    for name, value in given:
+def validate_parameters(schema: ParameterSchema, pairs: Iterable[tuple[str, str]]) -> Mapping[str, str]:
+    """Return the validated parameters under their declared names. Raises ApiError (400)."""
+    values = {}
+    for name, value in pairs:
         declared = schema.names.get(name.lower())
         if declared is None:
             raise ApiError(PARAMETER_UNKNOWN, parameter=name)
-        named[declared] = value
+        values[declared] = value
     for declared in schema.required:
-        if declared not in named:
+        if declared not in values:
             raise ApiError(PARAMETER_MISSING, parameter=declared)
     try:
-        return schema.validate(named)
-    except ValidationError as problem:
-        at_fault = next(iter(problem.detail), None) if isinstance(problem.detail, dict) else None
-        raise ApiError(PARAMETER_INVALID, parameter=at_fault) from None
+        return schema.validate(values)
+    except ValidationError as error:
+        invalid = next(iter(error.detail), None) if isinstance(error.detail, dict) else None
+        raise ApiError(PARAMETER_INVALID, parameter=invalid) from None

@@ -1,4 +1,4 @@
-"""The base of the API's views."""
+"""The base class of the API views."""
 
 from __future__ import annotations
 
@@ -9,23 +9,21 @@ from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.views import APIView
 
 from ags.api.errors import exception_handler
-from ags.api.response import Response
+from ags.api.responses import Response
 
 __all__ = ["GatewayView", "Response"]
 
 
 class GatewayView(APIView):
-    """Answers the methods in `http_method_names`, each with a coroutine.
+    """An asynchronous API view: the methods in `http_method_names` are coroutines.
 
-    DRF's steps before and after a request are left out: there is one format, so nothing is negotiated; views
-    parse strictly by themselves; callers authenticate by what they present to a view
-    (docs/decisions/0018-what-a-request-costs.md).
+    It omits DRF's content negotiation, parsing and authentication: the API has one format, and views parse
+    strictly and authenticate callers themselves (docs/decisions/0018-what-a-request-costs.md).
     """
 
     async def dispatch(  # type: ignore[override] # the middleware awaits it
         self, request: HttpRequest, *_: Any, **__: Any
     ) -> HttpResponse:
-        """Call the coroutine for the method of the request."""
         name = str(request.method).lower()
         try:
             if name not in self.http_method_names or not hasattr(self, name):

@@ -1,4 +1,4 @@
-"""`GET /ags/servicediscovery`: which services a tenant offers, and what each wants to know."""
+"""`GET /ags/servicediscovery`: the services of a tenant and their parameters."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from rest_framework import serializers
 
 from ags.api.access_log import get_log_entry
 from ags.api.errors import NO_SERVICES, ApiError
-from ags.api.etags import answer, etag_of
-from ags.api.openapi import CORRELATION_ID, TENANT_ID, refusals
+from ags.api.openapi import CORRELATION_ID, TENANT_ID, error_responses
 from ags.api.request import headers
 from ags.api.request.resolve import get_tenant
-from ags.api.views import sign_on_with_session_token
+from ags.api.responses import compute_etag, conditional_response
 from ags.api.views.base import GatewayView
+from ags.api.views.sign_on import SESSION_TOKEN_SCHEMA
 from providers.contract import Endpoint, ParameterSchema
 from tenants.tenant_snapshot import ServiceSnapshot, TenantSnapshot
 
@@ -26,17 +26,17 @@ from tenants.tenant_snapshot import ServiceSnapshot, TenantSnapshot
 
 
 class ParameterPropertySerializer(serializers.Serializer[Any]):
-    """A parameter that an endpoint of the service wants."""
+    """A parameter of an endpoint."""
 
     name = serializers.CharField()
     mandatory = serializers.BooleanField()
-    isPassword = serializers.BooleanField(help_text="Hide what is typed.")
+    isPassword = serializers.BooleanField(help_text="Hide the input.")
     description = serializers.CharField()
     maxLength = serializers.IntegerField(help_text="In characters.")
 
 
 class EndpointSerializer(serializers.Serializer[Any]):
-    """A call that the service answers."""
+    """An endpoint of the service."""
 
     name = serializers.ChoiceField(choices=[endpoint.name for endpoint in Endpoint])
     path = serializers.CharField(help_text="Relative to /ags.")
@@ -44,16 +44,16 @@ class EndpointSerializer(serializers.Serializer[Any]):
 
 
 class DisplayAttributesSerializer(serializers.Serializer[Any]):
-    """What a person sees."""
+    """What a client app shows to the subscriber."""
 
     name = serializers.CharField()
-    logo = serializers.CharField(help_text="An https address, or empty.")
+    logo = serializers.CharField(help_text="An https URL, or empty.")
 
 
 class ServiceSerializer(serializers.Serializer[Any]):
-    """A service."""
+    """An authentication service."""
 
-    authServiceName = serializers.CharField(help_text="To be sent as x-auth-service-id.")
+    authServiceName = serializers.CharField(help_text="Send it as x-auth-service-id.")
     displayAttributes = DisplayAttributesSerializer()
     endpoints = EndpointSerializer(many=True)
 
@@ -75,53 +75,53 @@ class ServiceDiscovery(GatewayView):
         parameters=[TENANT_ID, CORRELATION_ID],
         responses={
             200: DiscoverySerializer,
-            304: OpenApiResponse(description="Not changed since the ETag in If-None-Match."),
-            **refusals(400, 404, 503),
+            304: OpenApiResponse(description="The ETag in If-None-Match is current."),
+            **error_responses(400, 404, 503),
         },
     )
     async def get(self, request: HttpRequest) -> HttpResponse:
-        """List what is enabled, in the order of the names. No credential is needed."""
-        tenant = await get_tenant(headers.tenant_id(request.META, get_log_entry(request)))
+        """List the enabled services, sorted by name. No credentials are needed."""
+        tenant = await get_tenant(headers.read_tenant_id(request.META, get_log_entry(request)))
         if tenant is None or not tenant.services:
-            raise ApiError(NO_SERVICES, why="tenant_not_available" if tenant is None else None)
-        body, etag = _document(tenant)
-        return answer(
+            raise ApiError(NO_SERVICES, log_reason="tenant_not_available" if tenant is None else None)
+        body, etag = _get_body(tenant)
+        return conditional_response(
             request.META, body, etag, **{"Cache-Control": "no-cache", "Vary": "nv-tenant-id, origin"}
         )
 
 
-# Written once for each view of a tenant, and gone with it.
-_documents: WeakKeyDictionary[TenantSnapshot, tuple[bytes, str]] = WeakKeyDictionary()
+_bodies: WeakKeyDictionary[TenantSnapshot, tuple[bytes, str]] = WeakKeyDictionary()
 
 
-def _document(tenant: TenantSnapshot) -> tuple[bytes, str]:
-    found = _documents.get(tenant)
-    if found is None:
-        services = [_service(service) for service in tenant.services.values()]
+def _get_body(tenant: TenantSnapshot) -> tuple[bytes, str]:
+    """Return body and ETag, cached as long as the snapshot of the tenant."""
+    cached = _bodies.get(tenant)
+    if cached is None:
+        services = [_service_json(service) for service in tenant.services.values()]
         body = json.dumps({"availableServices": services}, ensure_ascii=False).encode()
-        found = _documents[tenant] = (body, etag_of(body))
-    return found
+        cached = _bodies[tenant] = (body, compute_etag(body))
+    return cached
 
 
-def _service(service: ServiceSnapshot) -> dict[str, Any]:
-    declared = {
-        Endpoint.SIGNON: _properties(service.strategy.parameter_schema),
+def _service_json(service: ServiceSnapshot) -> dict[str, Any]:
+    properties = {
+        Endpoint.SIGNON: _parameter_properties(service.strategy.parameter_schema),
         Endpoint.SUBSEQUENT_SIGNON: [],
-        Endpoint.GET_SESSION_TOKEN: _properties(service.strategy.parameter_schema),
-        Endpoint.SIGNON_WITH_SESSION_TOKEN: _properties(sign_on_with_session_token.SCHEMA),
+        Endpoint.GET_SESSION_TOKEN: _parameter_properties(service.strategy.parameter_schema),
+        Endpoint.SIGNON_WITH_SESSION_TOKEN: _parameter_properties(SESSION_TOKEN_SCHEMA),
         Endpoint.SIGNOUT: [],
     }
     return {
         "authServiceName": service.name,
         "displayAttributes": {"name": service.display_name, "logo": service.logo},
         "endpoints": [
-            {"name": endpoint.name, "path": endpoint.value, "parameterProperties": declared[endpoint]}
+            {"name": endpoint.name, "path": endpoint.value, "parameterProperties": properties[endpoint]}
             for endpoint in service.strategy.endpoints
         ],
     }
 
 
-def _properties(schema: ParameterSchema) -> list[dict[str, Any]]:
+def _parameter_properties(schema: ParameterSchema) -> list[dict[str, Any]]:
     return [
         {
             "name": name,

@@ -1,5 +1,8 @@
-"""`GET /openapi.json`, as committed, and the reference at `/docs/` that shows it."""
+"""`GET /openapi.json`, and the API reference at `/docs/`."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -8,6 +11,10 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from drf_spectacular.utils import extend_schema
 from drf_spectacular.views import SpectacularSwaggerView
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.parsers import BaseParser
+from rest_framework.renderers import BaseRenderer
+from rest_framework.request import Request
 
 from ags.api.views.base import GatewayView
 
@@ -15,37 +22,45 @@ OPENAPI_FILE: Path = settings.BASE_DIR / "openapi.json"
 
 
 @cache
-def _openapi() -> bytes:
+def _read_openapi_file() -> bytes:
     return OPENAPI_FILE.read_bytes()
 
 
 class OpenAPI(GatewayView):
-    """The description of this API, for machines."""
-
     http_method_names = ["get", "head"]
 
     @extend_schema(exclude=True)
     async def get(self, request: HttpRequest) -> HttpResponse:
-        """Return the committed file."""
         return HttpResponse(
-            _openapi(), content_type="application/json", headers={"Cache-Control": "no-cache"}
+            _read_openapi_file(), content_type="application/json", headers={"Cache-Control": "no-cache"}
         )
 
 
-class Reference(SpectacularSwaggerView):
-    """The same for people."""
+class IgnoreClientContentNegotiation(BaseContentNegotiation):
+    """Selects the only parser and renderer and ignores the Accept header (an example of DRF's docs)."""
 
+    def select_parser(self, request: Request, parsers: Iterable[BaseParser]) -> BaseParser:
+        return next(iter(parsers))
+
+    def select_renderer(
+        self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None
+    ) -> tuple[BaseRenderer, str]:
+        renderer = next(iter(renderers))
+        return renderer, renderer.media_type
+
+
+class APIReference(SpectacularSwaggerView):
+    content_negotiation_class = IgnoreClientContentNegotiation
     http_method_names = ["get", "head"]
     url = "/openapi.json"
 
 
-class ToPage(GatewayView):
-    """Leads a person who typed the address without its last slash."""
+class RedirectToPage(GatewayView):
+    """Redirects a URL without trailing slash to the page named `page`."""
 
     http_method_names = ["get", "head"]
     page = ""
 
     @extend_schema(exclude=True)
     async def get(self, request: HttpRequest) -> HttpResponse:
-        """Redirect."""
         return HttpResponseRedirect(reverse(self.page))

@@ -1,4 +1,4 @@
-"""`GET /.well-known/jwks.json`: the keys by which services verify access tokens without asking AGS."""
+"""`GET /.well-known/jwks.json`: the public keys for verifying access tokens."""
 
 from __future__ import annotations
 
@@ -11,42 +11,45 @@ from rest_framework import serializers
 
 from ags.api.access_log import get_log_entry
 from ags.api.errors import NO_KEY_SET, ApiError
-from ags.api.etags import answer, etag_of
-from ags.api.openapi import CORRELATION_ID, refusals
+from ags.api.openapi import CORRELATION_ID, error_responses
 from ags.api.request.resolve import get_tenant
+from ags.api.responses import compute_etag, conditional_response
 from ags.api.views.base import GatewayView
 
 MAX_AGE = 300
-"""Seconds for which a verifier may keep the set; a new key is published for longer before it signs."""
+"""Seconds for which clients may cache the JWK set. A new key is published for longer before it signs."""
 
-KEY_SET = inline_serializer("KeySet", {"keys": serializers.ListField(child=serializers.DictField())})
+JWKS_SERIALIZER = inline_serializer("KeySet", {"keys": serializers.ListField(child=serializers.DictField())})
 
 
-class KeySet(GatewayView):
-    """The public halves of a tenant's signing keys (RFC 7517)."""
+class JWKS(GatewayView):
+    """The JWK set of a tenant (RFC 7517)."""
 
     http_method_names = ["get", "head"]
 
     @extend_schema(
         operation_id="keySet",
-        summary="The key set of a tenant",
+        summary="Get the JWK set of a tenant",
         parameters=[
             OpenApiParameter("tenant", str, description="The tenant ID.", required=True),
             CORRELATION_ID,
         ],
-        responses={200: KEY_SET, **refusals(400, 404, 503)},
+        responses={200: JWKS_SERIALIZER, **error_responses(400, 404, 503)},
     )
     async def get(self, request: HttpRequest) -> HttpResponse:
-        """List those that sign, that will, and whose last token has not expired; never a shared secret."""
+        """List the public keys, from before their first signature until the last token expires.
+
+        Shared secrets are never listed.
+        """
         tenant_id = request.GET.get("tenant") or settings.AGS_DEFAULT_TENANT
         tenant = await get_tenant(tenant_id)
         if tenant is None:
             raise ApiError(NO_KEY_SET)
         get_log_entry(request).tenant = tenant.id
         body = json.dumps({"keys": [dict(key) for key in tenant.jwks]}).encode()
-        return answer(
+        return conditional_response(
             request.META,
             body,
-            etag_of(body),
+            compute_etag(body),
             **{"Cache-Control": f"public, max-age={MAX_AGE}", "Vary": "origin"},
         )

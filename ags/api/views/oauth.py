@@ -1,4 +1,4 @@
-"""The standard doors for resource servers: introspection (RFC 7662) and revocation (RFC 7009)."""
+"""Token introspection (RFC 7662) and revocation (RFC 7009), for resource servers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ags.api.errors import (
     FORM_MALFORMED,
     ApiError,
 )
-from ags.api.openapi import CORRELATION_ID, refusals
+from ags.api.openapi import CORRELATION_ID, error_responses
 from ags.api.request.body import read_form
 from ags.api.request.resolve import get_tenant
 from ags.api.views.base import GatewayView, Response
@@ -32,68 +32,70 @@ from tenants.tenant_snapshot import TenantSnapshot
 
 
 class TokenRequestSerializer(serializers.Serializer[Any]):
-    """What a resource server posts, as a form."""
+    """The form of a resource server."""
 
     token = serializers.CharField(min_length=1, help_text="An access token or a refresh token.")
     token_type_hint = serializers.CharField(
         required=False,
-        help_text="To introspect a refresh token: refresh_token. Not needed to revoke one.",
+        help_text="refresh_token to introspect a refresh token. Not needed for revocation.",
     )
     client_id = serializers.CharField(
-        required=False, help_text="Where HTTP Basic is not used; beside it, the same client ID."
+        required=False, help_text="Required without HTTP Basic; with it, must be the same client ID."
     )
-    client_secret = serializers.CharField(required=False, help_text="Where HTTP Basic is not used.")
+    client_secret = serializers.CharField(
+        required=False, help_text="Required without HTTP Basic; not allowed with it."
+    )
 
 
 ACTIVE = inline_serializer(
     "Introspection",
     {
-        "active": serializers.BooleanField(help_text="All else is told of an active token only."),
+        "active": serializers.BooleanField(help_text="The other members are present only if true."),
         "token_type": serializers.CharField(required=False),
         "client_id": serializers.CharField(required=False, help_text="The device."),
         "sub": serializers.CharField(required=False, help_text="The account."),
     },
 )
 
-TOLD = ("typ", "ver", "sid", "jti", "iat", "exp", "fixed_exp", "iss", "aud")
-"""Claims that are told as they are signed; whose token it is, is told from the database."""
+INTROSPECTION_CLAIMS = ("typ", "ver", "sid", "jti", "iat", "exp", "fixed_exp", "iss", "aud")
+"""Claims copied from the token. Account and device come from the database."""
 
 Reader = Callable[[TenantSnapshot, str], AccessToken | RefreshToken]
 
-READERS: tuple[Reader, ...] = (read_access_token, read_refresh_token)
+TOKEN_READERS: tuple[Reader, ...] = (read_access_token, read_refresh_token)
 
 FORM = {"application/x-www-form-urlencoded": TokenRequestSerializer}
 
 
 class Introspect(GatewayView):
-    """Whether a token is active, and what it says."""
-
     http_method_names = ["post"]
 
     @extend_schema(
         operation_id="introspect",
-        summary="Ask whether a token is active (RFC 7662)",
+        summary="Introspect a token (RFC 7662)",
         parameters=[CORRELATION_ID],
         request=FORM,
-        responses={200: ACTIVE, **refusals(400, 401, 413, 415, 503)},
+        responses={200: ACTIVE, **error_responses(400, 401, 413, 415, 503)},
         auth=[{"resourceServer": []}, {}],  # or in the form
     )
     async def post(self, request: HttpRequest) -> Response:
-        """Answer for tokens of the resource server's own tenant; any other is not active.
+        """Return the state of a token. Tokens of other tenants are not active.
 
-        A refresh token is active only with the hint refresh_token: services accept any active token as an
-        access token.
+        A refresh token is active only with the hint refresh_token, because services accept any active token
+        as an access token.
         """
-        tenant, form = await _authenticated(request)
-        asks_for_any = form.get("token_type_hint") == "refresh_token"
-        token = _read(tenant, form["token"], READERS if asks_for_any else READERS[:1])
-        whose = None if token is None else await introspect(tenant.id, token)
-        if token is None or whose is None:
+        tenant, form = await _authenticate(request)
+        accepts_refresh_token = form.get("token_type_hint") == "refresh_token"
+        token = _read_token(
+            tenant, form["token"], TOKEN_READERS if accepts_refresh_token else TOKEN_READERS[:1]
+        )
+        owner = None if token is None else await introspect(tenant.id, token)
+        if token is None or owner is None:
             return Response({"active": False})
-        account_id, client_id = whose
+        account_id, client_id = owner
         return Response(
             {
-                **{name: token.claims[name] for name in TOLD if name in token.claims},
+                **{name: token.claims[name] for name in INTROSPECTION_CLAIMS if name in token.claims},
                 "tenantId": tenant.id,
                 "accountId": account_id,
                 "userId": account_id,
@@ -107,8 +109,6 @@ class Introspect(GatewayView):
 
 
 class Revoke(GatewayView):
-    """Makes a token worthless."""
-
     http_method_names = ["post"]
 
     @extend_schema(
@@ -116,16 +116,16 @@ class Revoke(GatewayView):
         summary="Revoke a token (RFC 7009)",
         parameters=[CORRELATION_ID],
         request=FORM,
-        responses={200: inline_serializer("Revoked", {}), **refusals(400, 401, 413, 415, 503)},
+        responses={200: inline_serializer("Revoked", {}), **error_responses(400, 401, 413, 415, 503)},
         auth=[{"resourceServer": []}, {}],  # or in the form
     )
     async def post(self, request: HttpRequest) -> Response:
-        """Revoke an access token by itself, or with a refresh token the sign-on that it keeps alive.
+        """Revoke an access token, or the whole sign-on of a refresh token.
 
-        200 also where there is nothing to revoke, as the standard wants it.
+        The response is 200 even if there is nothing to revoke (RFC 7009, section 2.2).
         """
-        tenant, form = await _authenticated(request)
-        match _read(tenant, form["token"], READERS):
+        tenant, form = await _authenticate(request)
+        match _read_token(tenant, form["token"], TOKEN_READERS):
             case AccessToken() as token:
                 await revoke_access_token(tenant.id, token)
             case RefreshToken() as token:
@@ -133,7 +133,9 @@ class Revoke(GatewayView):
         return Response({})
 
 
-def _read(tenant: TenantSnapshot, token: str, readers: Iterable[Reader]) -> AccessToken | RefreshToken | None:
+def _read_token(
+    tenant: TenantSnapshot, token: str, readers: Iterable[Reader]
+) -> AccessToken | RefreshToken | None:
     for read in readers:
         try:
             return read(tenant, token)
@@ -142,17 +144,17 @@ def _read(tenant: TenantSnapshot, token: str, readers: Iterable[Reader]) -> Acce
     return None
 
 
-async def _authenticated(request: HttpRequest) -> tuple[TenantSnapshot, Mapping[str, str]]:
-    """Return the tenant of the resource server that asks, and the form. Raises ApiError."""
+async def _authenticate(request: HttpRequest) -> tuple[TenantSnapshot, Mapping[str, str]]:
+    """Authenticate the resource server; return its tenant and the form. Raises ApiError."""
     form = read_form(request)
     if not form.get("token"):
         raise ApiError(FORM_MALFORMED)
     client_id, secret = _credentials(request.META, form)
     tenant = await get_tenant(client_id.partition(SEPARATOR)[0])
-    known = tenant.resource_servers.get(client_id) if tenant is not None else None
-    # Compared in any case, so that time does not tell who is known.
-    same = hmac.compare_digest(known or bytes(32), hash_client_secret(secret))
-    if tenant is None or known is None or not same:
+    secret_hash = tenant.resource_servers.get(client_id) if tenant is not None else None
+    # Always compared, so that the response time does not reveal whether the client ID exists.
+    is_equal = hmac.compare_digest(secret_hash or bytes(32), hash_client_secret(secret))
+    if tenant is None or secret_hash is None or not is_equal:
         raise ApiError(CLIENT_NOT_AUTHENTICATED)
     get_log_entry(request).tenant = tenant.id
     return tenant, form
@@ -161,28 +163,28 @@ async def _authenticated(request: HttpRequest) -> tuple[TenantSnapshot, Mapping[
 def _credentials(meta: Mapping[str, Any], form: Mapping[str, str]) -> tuple[str, str]:
     """Return client ID and secret, from HTTP Basic or from the form. Raises ApiError.
 
-    RFC 6749, section 2.3: a client uses one method in a request. Naming itself in the form is none.
+    A client must use only one method (RFC 6749, section 2.3). A client_id in the form is not a method.
     """
     header: str = meta.get("HTTP_AUTHORIZATION", "")
-    named, secret = form.get("client_id", ""), form.get("client_secret", "")
+    form_client_id, secret = form.get("client_id", ""), form.get("client_secret", "")
     if not header:
-        return named, secret
+        return form_client_id, secret
     if secret:
         raise ApiError(CLIENT_AUTHENTICATION_REPEATED)
-    client_id, secret = _basic(header)
-    if named and named != client_id:
+    client_id, secret = _parse_basic(header)
+    if form_client_id and form_client_id != client_id:
         raise ApiError(CLIENT_NOT_AUTHENTICATED)
     return client_id, secret
 
 
-def _basic(header: str) -> tuple[str, str]:
+def _parse_basic(header: str) -> tuple[str, str]:
     scheme, _, encoded = header.partition(" ")
     if scheme.lower() != "basic":
         raise ApiError(CLIENT_NOT_AUTHENTICATED)
     try:
         text = base64.b64decode(encoded.strip(), validate=True).decode("utf-8")
-    except ValueError:  # no base64, not even ASCII, or no UTF-8 in it
+    except ValueError:  # not Base64, or not UTF-8
         raise ApiError(CLIENT_NOT_AUTHENTICATED) from None
     client_id, _, secret = text.partition(":")
-    # RFC 6749, section 2.3.1: both are form-encoded before they are put together.
+    # Both are form-encoded before they are joined (RFC 6749, section 2.3.1).
     return unquote(client_id), unquote(secret)

@@ -1,4 +1,4 @@
-"""`POST /ias/v3/token/actions/refresh`: a refresh token in, new access and refresh tokens out."""
+"""`POST /ias/v3/token/actions/refresh`: exchange a refresh token for new tokens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema
 
 from ags.api.access_log import get_log_entry
-from ags.api.openapi import AUTHORIZATION, CORRELATION_ID, TENANT_ID, TokenResponseSerializer, refusals
+from ags.api.openapi import AUTHORIZATION, CORRELATION_ID, TENANT_ID, TokenResponseSerializer, error_responses
 from ags.api.request import headers
 from ags.api.request.body import require_empty_body
 from ags.api.request.resolve import get_tenant_or_403, retry_once_if_stale
@@ -18,7 +18,7 @@ from ags.sessions.tokens.jwt import read_refresh_token, require_signing_key, tok
 
 
 class Refresh(GatewayView):
-    """Called by the client app, for as long as the sign-on lasts."""
+    """Called by the client app."""
 
     http_method_names = ["post"]
 
@@ -28,14 +28,14 @@ class Refresh(GatewayView):
         parameters=[TENANT_ID, AUTHORIZATION, CORRELATION_ID],
         request=None,
         auth=[{"refreshToken": []}],
-        responses={200: TokenResponseSerializer, **refusals(400, 401, 403, 413, 429, 503)},
+        responses={200: TokenResponseSerializer, **error_responses(400, 401, 403, 413, 429, 503)},
     )
     async def post(self, request: HttpRequest) -> Response:
-        """Stay signed on. Both tokens are replaced; the one that was sent is good for a moment longer."""
+        """Replace both tokens. The refresh token of the request stays valid for a short grace period."""
         entry = get_log_entry(request)
-        tenant_id = headers.tenant_id(request.META, entry, older_name=True)
+        tenant_id = headers.read_tenant_id(request.META, entry, allow_legacy_name=True)
         require_empty_body(request)
-        token = headers.bearer(request.META)
+        token = headers.read_bearer_token(request.META)
 
         async def rotate() -> dict[str, Any]:
             tenant = await get_tenant_or_403(tenant_id)

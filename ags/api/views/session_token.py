@@ -1,4 +1,4 @@
-"""`POST /ags/getSessionToken`: proof of an account in, a session token out."""
+"""`POST /ags/getSessionToken`: exchange credentials of an account for a session token."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 
 from ags.api.access_log import get_log_entry
-from ags.api.openapi import CORRELATION_ID, SERVICE_ID, TENANT_ID, ParameterSerializer, refusals
-from ags.api.request import headers, parameters
+from ags.api.openapi import CORRELATION_ID, SERVICE_ID, TENANT_ID, ParameterSerializer, error_responses
+from ags.api.request import headers
 from ags.api.request.body import read_object
+from ags.api.request.parameters import read_parameters, validate_parameters
 from ags.api.request.resolve import VerificationCache, get_service_or_403, retry_once_if_stale
 from ags.api.views.base import GatewayView, Response
 from ags.sessions.services.issue import issue
@@ -19,13 +20,13 @@ from providers.contract import Choice, Endpoint, FailureReason, VerificationFail
 
 
 class SessionTokenRequestSerializer(serializers.Serializer[Any]):
-    """What the head-end posts."""
+    """The request of the operator's head-end."""
 
     parameters = ParameterSerializer(many=True)
 
 
 class SessionTokenSerializer(serializers.Serializer[Any]):
-    """What it is given."""
+    """A session token."""
 
     sessionToken = serializers.RegexField("^[a-z0-9]{26}$")  # noqa: N815 - the name on the wire
 
@@ -40,25 +41,25 @@ class GetSessionToken(GatewayView):
         summary="Get a session token for a subscriber's account",
         parameters=[TENANT_ID, SERVICE_ID, CORRELATION_ID],
         request=SessionTokenRequestSerializer,
-        responses={200: SessionTokenSerializer, **refusals(400, 401, 403, 413, 415, 503)},
+        responses={200: SessionTokenSerializer, **error_responses(400, 401, 403, 413, 415, 503)},
     )
     async def post(self, request: HttpRequest) -> Response:
         """Exchange the parameters that discovery declares for an opaque session token.
 
-        The token can be redeemed once, within the lifetime that the service sets.
+        The token can be redeemed once, within the lifetime set by the service.
         """
         entry = get_log_entry(request)
-        tenant_id = headers.tenant_id(request.META, entry)
-        service_name = headers.service_name(request.META, entry)
-        given = parameters.read(read_object(request))
+        tenant_id = headers.read_tenant_id(request.META, entry)
+        service_name = headers.read_service_name(request.META, entry)
+        pairs = read_parameters(read_object(request))
         cache = VerificationCache()
 
-        async def get_token() -> str:
+        async def issue_token() -> str:
             tenant, service = await get_service_or_403(tenant_id, service_name, Endpoint.GET_SESSION_TOKEN)
-            checked = parameters.check(service.strategy.parameter_schema, given)
-            identity = await cache.verify(tenant, service, checked)
+            parameters = validate_parameters(service.strategy.parameter_schema, pairs)
+            identity = await cache.verify(tenant, service, parameters)
             if isinstance(identity, Choice):
                 raise VerificationFailed(FailureReason.ACCOUNT_AMBIGUOUS)
             return await issue(tenant, service, identity, entry.correlation_id)
 
-        return Response({"sessionToken": await retry_once_if_stale(get_token)})
+        return Response({"sessionToken": await retry_once_if_stale(issue_token)})

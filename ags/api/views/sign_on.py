@@ -1,4 +1,4 @@
-"""`POST /ags/signOn`: proof of an account in, access and refresh tokens out; or a choice of several."""
+"""`POST /ags/signOn`, `/ags/subsequentSignOn` and `/ags/signOnWithSessionToken`."""
 
 from __future__ import annotations
 
@@ -13,26 +13,36 @@ from ags.api.openapi import (
     CORRELATION_ID,
     SERVICE_ID,
     TENANT_ID,
+    USER_TOKEN,
     ParameterSerializer,
     TokenResponseSerializer,
-    refusals,
+    error_responses,
 )
-from ags.api.request import headers, parameters
-from ags.api.request.body import read_object
+from ags.api.request import headers
+from ags.api.request.body import read_object, read_optional_object
 from ags.api.request.device import DeviceSerializer, read_device
+from ags.api.request.parameters import read_parameters, validate_parameters
 from ags.api.request.resolve import VerificationCache, get_service_or_403, retry_once_if_stale
 from ags.api.views.base import GatewayView, Response
-from ags.sessions.services.account_choice import create_choice
+from ags.sessions.services.account_choice import create_choice, redeem_choice
+from ags.sessions.services.redeem import redeem
 from ags.sessions.services.sign_on import sign_on
 from ags.sessions.tokens.jwt import require_signing_key, token_response
-from providers.contract import Choice, Endpoint, FailureReason, VerificationFailed
+from providers.contract import (
+    Choice,
+    Endpoint,
+    FailureReason,
+    Parameter,
+    ParameterSchema,
+    VerificationFailed,
+)
 
 # The names on the wire are camelCase.
 # ruff: noqa: N815
 
 
 class SignOnSerializer(DeviceSerializer):
-    """What the client app posts: what proves the account, and which device it is on."""
+    """The subscriber's credentials, and the device."""
 
     parameters = ParameterSerializer(many=True)
 
@@ -40,14 +50,12 @@ class SignOnSerializer(DeviceSerializer):
 class AccountSerializer(serializers.Serializer[Any]):
     """One of several accounts."""
 
-    accountInformation = serializers.CharField(help_text="What the subscriber knows it by.")
-    userAccountToken = serializers.CharField(
-        help_text="To be sent as User-Token to subsequentSignOn. Opaque."
-    )
+    accountInformation = serializers.CharField(help_text="A name of the account for the subscriber.")
+    userAccountToken = serializers.CharField(help_text="Send it as User-Token to subsequentSignOn. Opaque.")
 
 
 class AccountsSerializer(serializers.Serializer[Any]):
-    """What the subscriber chooses from, within ten minutes."""
+    """The accounts of the subscriber, who must choose one within ten minutes."""
 
     accounts = AccountSerializer(many=True)
 
@@ -65,42 +73,130 @@ class SignOn(GatewayView):
         responses={
             201: TokenResponseSerializer,
             300: AccountsSerializer,
-            **refusals(400, 401, 403, 413, 415, 503),
+            **error_responses(400, 401, 403, 413, 415, 503),
         },
     )
     async def post(self, request: HttpRequest) -> Response:
-        """Sign a device on by the parameters that discovery declares.
+        """Sign on a device with the parameters that discovery declares.
 
-        Where they prove several accounts, nothing is signed on yet: choose one with subsequentSignOn.
+        If the credentials match several accounts, the response is 300 and the device is not signed on: choose
+        an account with subsequentSignOn.
         """
         entry = get_log_entry(request)
-        tenant_id = headers.tenant_id(request.META, entry)
-        service_name = headers.service_name(request.META, entry)
+        tenant_id = headers.read_tenant_id(request.META, entry)
+        service_name = headers.read_service_name(request.META, entry)
         body = read_object(request)
-        given = parameters.read(body)
+        pairs = read_parameters(body)
         device = read_device(body)
         cache = VerificationCache()
 
         async def verify_and_sign_on() -> Response:
             tenant, service = await get_service_or_403(tenant_id, service_name, Endpoint.SIGNON)
-            checked = parameters.check(service.strategy.parameter_schema, given)
+            parameters = validate_parameters(service.strategy.parameter_schema, pairs)
             require_signing_key(tenant)
-            proven = await cache.verify(tenant, service, checked)
-            if not isinstance(proven, Choice):
-                signed_on = await sign_on(tenant, service, proven, device, entry.correlation_id)
+            identity = await cache.verify(tenant, service, parameters)
+            if not isinstance(identity, Choice):
+                signed_on = await sign_on(tenant, service, identity, device, entry.correlation_id)
                 return Response(token_response(tenant, signed_on), status=201)
             if Endpoint.SUBSEQUENT_SIGNON not in service.strategy.endpoints:
                 raise VerificationFailed(FailureReason.ACCOUNT_AMBIGUOUS)
-            tokens = await create_choice(tenant, service, proven, device, entry.correlation_id)
-            return Response(_to_choose_from(proven, tokens), status=300)
+            tokens = await create_choice(tenant, service, identity, device, entry.correlation_id)
+            return Response(_accounts_json(identity, tokens), status=300)
 
         return await retry_once_if_stale(verify_and_sign_on)
 
 
-def _to_choose_from(choice: Choice, tokens: list[str]) -> dict[str, Any]:
+def _accounts_json(choice: Choice, tokens: list[str]) -> dict[str, Any]:
     return {
         "accounts": [
             {"accountInformation": account.information, "userAccountToken": token}
             for account, token in zip(choice.accounts, tokens, strict=True)
         ]
     }
+
+
+class SubsequentSignOnSerializer(serializers.Serializer[Any]):
+    """An optional body: the User-Token header identifies the account and the device."""
+
+    parameters = ParameterSerializer(many=True, required=False, help_text="Ignored.")
+
+
+class SubsequentSignOn(GatewayView):
+    """Called by the client app."""
+
+    http_method_names = ["post"]
+
+    @extend_schema(
+        operation_id="subsequentSignOn",
+        summary="Choose one of several accounts, and sign on to it",
+        parameters=[TENANT_ID, SERVICE_ID, USER_TOKEN, CORRELATION_ID],
+        request=SubsequentSignOnSerializer,
+        responses={201: TokenResponseSerializer, **error_responses(400, 401, 403, 413, 415, 503)},
+    )
+    async def post(self, request: HttpRequest) -> Response:
+        """Sign on the device of the signOn request. Only a successful response uses the choice up."""
+        entry = get_log_entry(request)
+        tenant_id = headers.read_tenant_id(request.META, entry)
+        service_name = headers.read_service_name(request.META, entry)
+        token = headers.read_user_token(request.META)
+        body = read_optional_object(request)
+        if "parameters" in body:
+            read_parameters(body)
+
+        async def redeem_and_sign_on() -> dict[str, Any]:
+            tenant, service = await get_service_or_403(tenant_id, service_name, Endpoint.SUBSEQUENT_SIGNON)
+            require_signing_key(tenant)
+            signed_on = await redeem_choice(tenant, service, token, entry.correlation_id)
+            return token_response(tenant, signed_on)
+
+        return Response(await retry_once_if_stale(redeem_and_sign_on), status=201)
+
+
+class SessionTokenParameters(serializers.Serializer[Any]):
+    """The parameters of signOnWithSessionToken, the same for every service."""
+
+    sessionToken = Parameter(
+        description="The session token that the operator has shown, as a QR code for example.", max_length=128
+    )
+
+
+SESSION_TOKEN_SCHEMA = ParameterSchema(SessionTokenParameters)
+
+
+class SessionTokenSignOnSerializer(DeviceSerializer):
+    """A session token, and the device."""
+
+    parameters = ParameterSerializer(many=True)
+
+
+class SignOnWithSessionToken(GatewayView):
+    """Called by the client app."""
+
+    http_method_names = ["post"]
+
+    @extend_schema(
+        operation_id="signOnWithSessionToken",
+        summary="Redeem a session token for access and refresh tokens",
+        parameters=[TENANT_ID, SERVICE_ID, CORRELATION_ID],
+        request=SessionTokenSignOnSerializer,
+        responses={201: TokenResponseSerializer, **error_responses(400, 401, 403, 413, 415, 503)},
+    )
+    async def post(self, request: HttpRequest) -> Response:
+        """Sign on a device. Only a successful response uses the session token up."""
+        entry = get_log_entry(request)
+        tenant_id = headers.read_tenant_id(request.META, entry)
+        service_name = headers.read_service_name(request.META, entry)
+        body = read_object(request)
+        parameters = validate_parameters(SESSION_TOKEN_SCHEMA, read_parameters(body))
+        device = read_device(body)
+
+        async def redeem_and_sign_on() -> dict[str, Any]:
+            tenant, service = await get_service_or_403(
+                tenant_id, service_name, Endpoint.SIGNON_WITH_SESSION_TOKEN
+            )
+            require_signing_key(tenant)
+            token = parameters["sessionToken"]
+            signed_on = await redeem(tenant, service, token, device, entry.correlation_id)
+            return token_response(tenant, signed_on)
+
+        return Response(await retry_once_if_stale(redeem_and_sign_on), status=201)

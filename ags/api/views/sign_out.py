@@ -1,4 +1,4 @@
-"""`POST /ags/signOut`: ends a sign-on."""
+"""`POST /ags/signOut`: end a sign-on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema, inline_serializer
 
 from ags.api.access_log import get_log_entry
-from ags.api.openapi import AUTHORIZATION, CORRELATION_ID, SERVICE_ID, TENANT_ID, refusals
+from ags.api.openapi import AUTHORIZATION, CORRELATION_ID, SERVICE_ID, TENANT_ID, error_responses
 from ags.api.request import headers
 from ags.api.request.resolve import get_service_or_403
 from ags.api.views.base import GatewayView, Response
@@ -27,14 +27,14 @@ class SignOut(GatewayView):
         parameters=[TENANT_ID, SERVICE_ID, AUTHORIZATION, CORRELATION_ID],
         request=None,
         auth=[{"accessToken": []}],
-        responses={200: inline_serializer("SignedOut", {}), **refusals(400, 401, 403, 503)},
+        responses={200: inline_serializer("SignedOut", {}), **error_responses(400, 401, 403, 503)},
     )
     async def post(self, request: HttpRequest) -> Response:
-        """End the sign-on of the access token: neither it nor its refresh token is good any more."""
+        """End the sign-on of the access token. Its access and refresh tokens become invalid."""
         entry = get_log_entry(request)
-        tenant_id = headers.tenant_id(request.META, entry)
-        service_name = headers.service_name(request.META, entry)
-        token = headers.bearer(request.META, scheme_optional=True)
+        tenant_id = headers.read_tenant_id(request.META, entry)
+        service_name = headers.read_service_name(request.META, entry)
+        token = headers.read_bearer_token(request.META, scheme_optional=True)
         tenant, _ = await get_service_or_403(tenant_id, service_name, Endpoint.SIGNOUT)
         if not await sign_out(tenant.id, read_access_token(tenant, token)):
             raise TokenRejected(InvalidReason.SIGN_ON_ENDED)

@@ -1,4 +1,4 @@
-"""Django's database engine for PostgreSQL, whose statements end in time in a process that serves requests."""
+"""Django's PostgreSQL engine with timeouts for every statement of a serving process."""
 
 from __future__ import annotations
 
@@ -9,52 +9,51 @@ import psycopg
 from django.db.backends.postgresql import base
 from psycopg.pq import TransactionStatus
 
-from ags.database.django_connections import ANSWER_LIMIT, is_lost, with_limits
+from ags.database.django_connections import RESPONSE_TIMEOUT, is_connection_lost, with_timeouts
 
-PAUSE = 1.0
-"""Seconds in which a PostgreSQL that was stuck is not asked: else threads wait for it in turn."""
+OPEN_SECONDS = 1.0
+"""Seconds for which the circuit breaker stays open, so that threads do not wait one after another."""
 
 
-class _Pause:
-    """Shared by all threads: once one has found PostgreSQL stuck, the others do not wait for it."""
+class _CircuitBreaker:
+    """Shared by all threads: after a timeout in one of them, the statements of all fail immediately."""
 
     def __init__(self) -> None:
-        self._ends = 0.0
+        self._open_until = 0.0
 
-    def begin(self) -> None:
-        self._ends = time.monotonic() + PAUSE
+    def open(self) -> None:
+        self._open_until = time.monotonic() + OPEN_SECONDS
 
-    def end(self) -> None:
-        self._ends = 0.0
+    def close(self) -> None:
+        self._open_until = 0.0
 
-    def refuse(self) -> None:
-        if time.monotonic() < self._ends:
-            raise psycopg.OperationalError("PostgreSQL was stuck a moment ago")
+    def raise_if_open(self) -> None:
+        if time.monotonic() < self._open_until:
+            raise psycopg.OperationalError("PostgreSQL did not respond to a recent statement")
 
 
-pause = _Pause()
-"""That of this process."""
+circuit_breaker = _CircuitBreaker()
 
 
 class BoundedConnection(psycopg.Connection[Any]):
-    """Waits for an answer for at most `ANSWER_LIMIT`, and closes itself where it is of no use any more."""
+    """Waits at most RESPONSE_TIMEOUT for a response; closes itself after a timeout or if it is lost."""
 
-    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = ANSWER_LIMIT) -> Any:
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = RESPONSE_TIMEOUT) -> Any:
         """Run an operation of the connection. Raises psycopg's errors."""
-        pause.refuse()
+        circuit_breaker.raise_if_open()
         try:
             return super().wait(gen, interval, timeout)
         except psycopg.Error as error:
-            if self.info.transaction_status == TransactionStatus.ACTIVE:  # no answer came, not even an error
-                pause.begin()
+            if self.info.transaction_status == TransactionStatus.ACTIVE:  # no response, not even an error
+                circuit_breaker.open()
                 self.close()
-            elif is_lost(error.sqlstate):
+            elif is_connection_lost(error.sqlstate):
                 self.close()
             raise
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """Django's own, but for the connections of a process that serves requests."""
+    """Uses BoundedConnection in a serving process."""
 
     is_serving = False
 
@@ -62,15 +61,15 @@ class DatabaseWrapper(base.DatabaseWrapper):
         """Connect to PostgreSQL. Raises psycopg's errors."""
         if not self.is_serving:
             return super().get_new_connection(conn_params)
-        pause.refuse()
+        circuit_breaker.raise_if_open()
         try:
-            self.isolation_level = psycopg.IsolationLevel.READ_COMMITTED  # as the base does
-            return BoundedConnection.connect(**with_limits(conn_params))
+            self.isolation_level = psycopg.IsolationLevel.READ_COMMITTED  # as the base class does
+            return BoundedConnection.connect(**with_timeouts(conn_params))
         except psycopg.errors.ConnectionTimeout:
-            pause.begin()
+            circuit_breaker.open()
             raise
 
 
-def bound_all_statements() -> None:
-    """Give every statement of this process an end: a stuck database is a 503 within two seconds."""
+def limit_all_statements() -> None:
+    """Enable the timeouts for this process, so that a hanging database is a 503 within two seconds."""
     DatabaseWrapper.is_serving = True

@@ -1,4 +1,4 @@
-"""The migrations of `ags_sessions` as the next version might have them: those of this one, and two more."""
+"""Migrations of a fictitious next version: the current ones of `ags_sessions`, and two more."""
 
 from ags.sessions import migrations
 

@@ -1,4 +1,4 @@
-"""Takes a lock that stops all requests."""
+"""Takes a lock that blocks all requests."""
 
 from pkgutil import iter_modules
 

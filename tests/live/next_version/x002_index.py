@@ -1,4 +1,4 @@
-"""Stops no request, and leaves an invalid index where it is interrupted."""
+"""Blocks no requests; leaves an invalid index if interrupted."""
 
 from django.db import migrations
 

@@ -16,7 +16,7 @@ from django.utils.module_loading import import_string
 from gunicorn.app.base import BaseApplication
 
 from ags.operations.checks import check_limits
-from ags.server.arbiter import Arbiter, Log
+from ags.server.arbiter import Arbiter, Logger
 from ags.server.worker import Worker
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - gunicorn creates a file with a random name in it
@@ -76,7 +76,7 @@ def _gunicorn_settings() -> dict[str, Any]:
         "bind": [address for address in (settings.AGS_BIND, settings.AGS_OPERATIONS_BIND) if address],
         "workers": settings.AGS_WORKERS,
         "worker_class": Worker,
-        "logger_class": Log,
+        "logger_class": Logger,
         "graceful_timeout": 20,
         "loglevel": "error",
         "control_socket_disable": True,

@@ -1,4 +1,4 @@
-"""Every bad input has one answer, and the tests look at all of it: status, headers, body."""
+"""Error responses of the API: status, headers and body."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from tests.providers.test_operator_token import SEED_SAMPLE
 ID = "call-4711"
 
 
-def whole(answer: Any) -> dict[str, Any]:
-    """All that a caller can see of an answer."""
-    return {"status": answer.status_code, **dict(answer.headers), "body": answer.content}
+def full_response(response: Any) -> dict[str, Any]:
+    """Return status, headers and body of a response."""
+    return {"status": response.status_code, **dict(response.headers), "body": response.content}
 
 
-def refusal(
+def error_response(
     status: int, code: int, reason: str, message: str, parameter: str | None = None, **headers: str
 ) -> dict[str, Any]:
-    """All that a caller should see of a refusal."""
+    """Return the expected status, headers and body of an error."""
     body: dict[str, Any] = {"code": code, "reason": reason, "message": message}
     if parameter is not None:
         body["parameter"] = parameter
@@ -48,7 +48,7 @@ def refusal(
 
 
 def body_malformed(problem: str) -> dict[str, Any]:
-    return refusal(400, 40005, "body_malformed", f"The body is not a strict JSON object: {problem}.")
+    return error_response(400, 40005, "body_malformed", f"The body is not a strict JSON object: {problem}.")
 
 
 NOT_JSON = body_malformed("it is not well-formed JSON")
@@ -57,7 +57,7 @@ TOO_DEEP = body_malformed("it is nested deeper than 32 levels")
 NOT_UTF_8 = body_malformed("it is not UTF-8")
 TWICE = body_malformed("it has a duplicate member")
 UNSTORABLE = body_malformed("it contains NUL or a lone surrogate")
-SHAPE = refusal(
+SHAPE = error_response(
     400,
     40006,
     "parameters_malformed",
@@ -68,10 +68,10 @@ INVALID = "The value of the parameter is not a string of the declared length."
 
 
 def invalid(parameter: str = NAME) -> dict[str, Any]:
-    return refusal(400, 40010, "parameter_invalid", INVALID, parameter)
+    return error_response(400, 40010, "parameter_invalid", INVALID, parameter)
 
 
-def one(name: Any, value: Any) -> dict[str, Any]:
+def single_parameter(name: Any, value: Any) -> dict[str, Any]:
     return {"parameters": [{"name": name, "value": value}]}
 
 
@@ -107,62 +107,66 @@ BODIES = {
     "a parameter that is a string": ({"parameters": ["x"]}, SHAPE),
     "a parameter that is null": ({"parameters": [None]}, SHAPE),
     "a parameter without a name": ({"parameters": [{"value": "x"}]}, SHAPE),
-    "a name that is a number": (one(1, "x"), SHAPE),
-    "a name that is empty": (one("", "x"), SHAPE),
-    "a name of 129 characters": (one("n" * 129, "x"), SHAPE),
+    "a name that is a number": (single_parameter(1, "x"), SHAPE),
+    "a name that is empty": (single_parameter("", "x"), SHAPE),
+    "a name of 129 characters": (single_parameter("n" * 129, "x"), SHAPE),
     "a parameter without a value": ({"parameters": [{"name": NAME}]}, invalid()),
-    "a value that is null": (one(NAME, None), invalid()),
-    "a value that is a number": (one(NAME, 1), invalid()),
-    "a value that is true": (one(NAME, True), invalid()),
-    "a value that is an array": (one(NAME, ["x"]), invalid()),
-    "a value that is an object": (one(NAME, {}), invalid()),
-    "a value of 8,193 characters": (one(NAME, "x" * 8193), invalid()),
+    "a value that is null": (single_parameter(NAME, None), invalid()),
+    "a value that is a number": (single_parameter(NAME, 1), invalid()),
+    "a value that is true": (single_parameter(NAME, True), invalid()),
+    "a value that is an array": (single_parameter(NAME, ["x"]), invalid()),
+    "a value that is an object": (single_parameter(NAME, {}), invalid()),
+    "a value of 8,193 characters": (single_parameter(NAME, "x" * 8193), invalid()),
     "the same parameter twice": (
         {"parameters": [{"name": NAME, "value": "x"}, {"name": NAME, "value": "y"}]},
-        refusal(400, 40008, "parameter_repeated", "The parameter is given twice.", NAME),
+        error_response(400, 40008, "parameter_repeated", "The parameter occurs more than once.", NAME),
     ),
     "the same parameter in two spellings": (
         {"parameters": [{"name": NAME, "value": "x"}, {"name": NAME.lower(), "value": "y"}]},
-        refusal(400, 40008, "parameter_repeated", "The parameter is given twice.", NAME.lower()),
+        error_response(
+            400, 40008, "parameter_repeated", "The parameter occurs more than once.", NAME.lower()
+        ),
     ),
     "an unknown parameter": (
-        one("Username", "x"),
-        refusal(
-            400, 40007, "parameter_unknown", "The service declares no parameter of this name.", "Username"
+        single_parameter("Username", "x"),
+        error_response(
+            400,
+            40007,
+            "parameter_unknown",
+            "The service does not declare a parameter with this name.",
+            "Username",
         ),
     ),
     "a parameter missing": (
         {"parameters": []},
-        refusal(400, 40009, "parameter_missing", "A mandatory parameter is missing.", NAME),
+        error_response(400, 40009, "parameter_missing", "A mandatory parameter is missing.", NAME),
     ),
 }
 
 
 @pytest.mark.once
 @pytest.mark.parametrize(("body", "expected"), BODIES.values(), ids=BODIES)
-def test_a_body_that_is_not_what_discovery_declares(
-    nagra: HeadEnd, body: Any, expected: dict[str, Any]
-) -> None:
-    assert whole(nagra.post(body, x_correlation_id=ID)) == expected
+def test_invalid_body(nagra: HeadEnd, body: Any, expected: dict[str, Any]) -> None:
+    assert full_response(nagra.post(body, x_correlation_id=ID)) == expected
 
 
-def test_a_value_of_the_full_length_is_read(nagra: HeadEnd) -> None:
-    assert nagra.post(one(NAME, "x" * 8192)).status_code == 401
+def test_value_of_the_maximum_length_is_accepted(nagra: HeadEnd) -> None:
+    assert nagra.post(single_parameter(NAME, "x" * 8192)).status_code == 401
 
 
-def test_names_are_matched_without_regard_to_case_and_unknown_members_are_ignored(nagra: HeadEnd) -> None:
+def test_names_are_case_insensitive_and_unknown_members_are_ignored(nagra: HeadEnd) -> None:
     parameter = {"name": "OPERATORauthTOKEN", "value": nagra.token(), "type": "jwt"}
-    answer = nagra.post({"version": 3, "parameters": [parameter], "deviceInformation": {"a": [1]}})
-    assert answer.status_code == 200
+    response = nagra.post({"version": 3, "parameters": [parameter], "deviceInformation": {"a": [1]}})
+    assert response.status_code == 200
 
 
-TOO_LARGE = refusal(
+TOO_LARGE = error_response(
     413,
     41300,
     "body_too_large",
-    "The body is larger than 64 KiB, or a form of staff than 2.5 MiB or 1,000 fields.",
+    "The body exceeds 64 KiB, or a form of the admin exceeds 2.5 MiB or 1,000 fields.",
 )
-UNSUPPORTED = refusal(
+UNSUPPORTED = error_response(
     415,
     41500,
     "unsupported_media_type",
@@ -171,13 +175,13 @@ UNSUPPORTED = refusal(
 
 
 @pytest.mark.parametrize("size", [64 * 1024 + 1, 2_700_000])
-def test_a_body_that_is_too_large(nagra: HeadEnd, size: int) -> None:
+def test_large_body(nagra: HeadEnd, size: int) -> None:
     raw = b'{"parameters": "' + b"x" * size + b'"}'
-    assert whole(nagra.post(raw, x_correlation_id=ID)) == TOO_LARGE
+    assert full_response(nagra.post(raw, x_correlation_id=ID)) == TOO_LARGE
 
 
-def test_a_body_of_64_kib_is_read(nagra: HeadEnd) -> None:
-    text = json.dumps(one(NAME, nagra.token()))
+def test_body_of_64_kib_is_accepted(nagra: HeadEnd) -> None:
+    text = json.dumps(single_parameter(NAME, nagra.token()))
     assert nagra.post(text + " " * (64 * 1024 - len(text))).status_code == 200
 
 
@@ -199,43 +203,47 @@ def test_a_body_of_64_kib_is_read(nagra: HeadEnd) -> None:
         "",
     ],
 )
-def test_a_body_of_another_type(nagra: HeadEnd, content_type: str) -> None:
-    raw = json.dumps(one(NAME, nagra.token())).encode()
-    answer = nagra.post(raw, content_type=content_type, x_correlation_id=ID)
-    assert whole(answer) == UNSUPPORTED
+def test_body_of_another_type(nagra: HeadEnd, content_type: str) -> None:
+    raw = json.dumps(single_parameter(NAME, nagra.token())).encode()
+    response = nagra.post(raw, content_type=content_type, x_correlation_id=ID)
+    assert full_response(response) == UNSUPPORTED
 
 
 @pytest.mark.parametrize("path", ["/ags/getSessionToken", "/ags/signOn", "/ags/signOnWithSessionToken"])
 @pytest.mark.parametrize("content_type", ["", "application/x-www-form-urlencoded"])
-def test_a_missing_body_is_missing_whatever_its_type(nagra: HeadEnd, path: str, content_type: str) -> None:
+def test_missing_body_with_another_content_type(nagra: HeadEnd, path: str, content_type: str) -> None:
     headers = nagra.headers(x_correlation_id=ID)
-    assert whole(nagra.client.generic("POST", path, b"", content_type, headers=headers)) == MISSING
+    assert full_response(nagra.client.generic("POST", path, b"", content_type, headers=headers)) == MISSING
 
 
 @pytest.mark.parametrize(
     "content_type",
     ["application/json; charset=utf-8", 'Application/JSON;charset="UTF-8"', "application/json"],
 )
-def test_json_in_utf_8_however_it_is_said(nagra: HeadEnd, content_type: str) -> None:
-    assert nagra.post(one(NAME, nagra.token()), content_type=content_type).status_code == 200
+def test_spellings_of_the_content_type(nagra: HeadEnd, content_type: str) -> None:
+    assert nagra.post(single_parameter(NAME, nagra.token()), content_type=content_type).status_code == 200
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "GZIP", "identity, gzip"])
-def test_a_compressed_body(nagra: HeadEnd, coding: str) -> None:
-    answer = nagra.post(one(NAME, nagra.token()), content_encoding=coding, x_correlation_id=ID)
-    assert whole(answer) == UNSUPPORTED
+def test_compressed_body(nagra: HeadEnd, coding: str) -> None:
+    response = nagra.post(single_parameter(NAME, nagra.token()), content_encoding=coding, x_correlation_id=ID)
+    assert full_response(response) == UNSUPPORTED
 
 
 def missing(name: str) -> dict[str, Any]:
-    return refusal(400, 40001, "header_missing", f"The header {name} is missing.")
+    return error_response(400, 40001, "header_missing", f"The header {name} is missing.")
 
 
 def malformed(name: str) -> dict[str, Any]:
-    return refusal(400, 40002, "header_invalid", f"The header {name} is not of the documented form.")
+    return error_response(
+        400, 40002, "header_invalid", f"The header {name} does not have the documented format."
+    )
 
 
 def repeated(name: str) -> dict[str, Any]:
-    return refusal(400, 40003, "header_repeated", f"The header {name} is sent twice, or holds a comma.")
+    return error_response(
+        400, 40003, "header_repeated", f"The header {name} occurs more than once or contains a comma."
+    )
 
 
 HEADERS = {
@@ -258,67 +266,67 @@ HEADERS = {
 
 @pytest.mark.once
 @pytest.mark.parametrize(("headers", "expected"), HEADERS.values(), ids=HEADERS)
-def test_a_header_that_is_missing_malformed_or_repeated(
+def test_missing_malformed_or_repeated_header(
     nagra: HeadEnd, headers: dict[str, str | None], expected: dict[str, Any]
 ) -> None:
-    answer = nagra.present(nagra.token(), x_correlation_id=ID, **headers)
-    assert whole(answer) == expected
+    response = nagra.present(nagra.token(), x_correlation_id=ID, **headers)
+    assert full_response(response) == expected
 
 
-def test_a_correlation_id_that_is_sent_twice_is_refused_under_a_new_one(nagra: HeadEnd) -> None:
-    answer = nagra.present(nagra.token(), x_correlation_id="a,b")
-    assert answer.status_code == 400
-    assert answer.json()["reason"] == "header_repeated"
-    assert answer.json()["correlationId"] == answer.headers["x-correlation-id"] != "a,b"
+def test_repeated_correlation_id_is_rejected_and_replaced(nagra: HeadEnd) -> None:
+    response = nagra.present(nagra.token(), x_correlation_id="a,b")
+    assert response.status_code == 400
+    assert response.json()["reason"] == "header_repeated"
+    assert response.json()["correlationId"] == response.headers["x-correlation-id"] != "a,b"
 
 
-@pytest.mark.parametrize("given", ["a", "A-Z_a.z:0-9", "x" * 128])
-def test_a_correlation_id_of_the_documented_form_is_echoed(nagra: HeadEnd, given: str) -> None:
-    for answer in (nagra.discover(x_correlation_id=given), nagra.present("x", x_correlation_id=given)):
-        assert answer.headers["x-correlation-id"] == given
+@pytest.mark.parametrize("value", ["a", "A-Z_a.z:0-9", "x" * 128])
+def test_valid_correlation_id_is_returned(nagra: HeadEnd, value: str) -> None:
+    for response in (nagra.discover(x_correlation_id=value), nagra.present("x", x_correlation_id=value)):
+        assert response.headers["x-correlation-id"] == value
 
 
-@pytest.mark.parametrize("given", ["", "x" * 129, "a b", "a\u00e4", "<script>", "a\tb", None])
-def test_another_correlation_id_is_replaced(nagra: HeadEnd, given: str | None) -> None:
-    first, second = (nagra.discover(x_correlation_id=given).headers["x-correlation-id"] for _ in range(2))
+@pytest.mark.parametrize("value", ["", "x" * 129, "a b", "a\u00e4", "<script>", "a\tb", None])
+def test_invalid_correlation_id_is_replaced(nagra: HeadEnd, value: str | None) -> None:
+    first, second = (nagra.discover(x_correlation_id=value).headers["x-correlation-id"] for _ in range(2))
     assert len(first) == 36
     assert first != second
 
 
-def test_the_default_tenant_stands_in_for_a_missing_header(nagra: HeadEnd, settings: Any) -> None:
+def test_default_tenant_replaces_a_missing_header(nagra: HeadEnd, settings: Any) -> None:
     settings.AGS_DEFAULT_TENANT = "nagra"
     assert nagra.present(nagra.token(), nv_tenant_id=None).status_code == 200
     assert nagra.discover(nv_tenant_id=None).status_code == 200
     assert nagra.present(nagra.token(), nv_tenant_id="sunrise").status_code == 403
 
 
-NOT_AUTHENTICATED = refusal(
-    401, 40100, "not_authenticated", "What was presented proves nothing, or nothing any more."
+NOT_AUTHENTICATED = error_response(
+    401, 40100, "not_authenticated", "The credentials are invalid or have expired."
 )
 
 
 @pytest.fixture
-def unproven(nagra: HeadEnd, sunrise: HeadEnd) -> dict[str, tuple[str, str]]:
-    """Tokens that prove nothing, each with the reason that the log should hold."""
+def invalid_tokens(nagra: HeadEnd, sunrise: HeadEnd) -> dict[str, tuple[str, str]]:
+    """Invalid tokens, each with the expected reason in the log."""
 
-    def of(kid: str, **fields: Any) -> str:
+    def make_token(kid: str, **fields: Any) -> str:
         head_end = HeadEnd("nagra", kid, bytes(range(7, 39)))
         if fields:
             add_key(head_end, **fields)
         return head_end.token()
 
-    good = nagra.token()
-    head, payload, signature = good.split(".")
+    valid = nagra.token()
+    head, payload, signature = valid.split(".")
     from datetime import UTC, datetime, timedelta
 
     now, hour = datetime.now(UTC), timedelta(hours=1)
     add_key(HeadEnd("nagra", "70646948-d6fb-4ce8-a433-52a14ee2fa0a", bytes(range(9, 41))))
     return {
-        "an unknown kid": (of("nobody"), "key_unknown"),
-        "a staged key": (of("staged", state="staged"), "key_not_in_force"),
-        "a revoked key": (of("revoked", state="revoked"), "key_not_in_force"),
-        "a key whose time is over": (of("late", not_after=now - hour), "key_not_in_force"),
-        "a key whose time is to come": (of("early", not_before=now + hour), "key_not_in_force"),
+        "an unknown kid": (make_token("nobody"), "key_unknown"),
+        "a staged key": (make_token("staged", state="staged"), "key_not_in_force"),
+        "a revoked key": (make_token("revoked", state="revoked"), "key_not_in_force"),
+        "a key whose time is over": (make_token("late", not_after=now - hour), "key_not_in_force"),
+        "a key whose time is to come": (make_token("early", not_before=now + hour), "key_not_in_force"),
         "a bad signature": (f"{head}.{payload}.{'A' * 43}", "signature_invalid"),
         "another payload": (f"{head}.e30.{signature}", "signature_invalid"),
         "another algorithm": (
@@ -339,28 +347,28 @@ def reasons(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [vars(line)["reason"] for line in caplog.records if line.name == "ags.request"]
 
 
-def test_before_a_signature_is_proven_every_401_is_the_same_to_the_byte_and_the_log_tells_them_apart(
-    nagra: HeadEnd, unproven: dict[str, tuple[str, str]], caplog: pytest.LogCaptureFixture
+def test_invalid_tokens_have_one_uniform_response_and_different_reasons_in_the_log(
+    nagra: HeadEnd, invalid_tokens: dict[str, tuple[str, str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    for name, (token, reason) in unproven.items():
+    for name, (token, reason) in invalid_tokens.items():
         caplog.clear()
-        assert whole(nagra.present(token, x_correlation_id=ID)) == NOT_AUTHENTICATED, name
+        assert full_response(nagra.present(token, x_correlation_id=ID)) == NOT_AUTHENTICATED, name
         assert reasons(caplog) == [reason], name
 
 
-PROVEN = {
+AUTHENTICATED = {
     "type": (
         {"typ": "DevAuthN"},
         40101,
         "type_mismatch",
-        "The token is of another type: look at the claim typ.",
+        "The token has another type. Check the claim typ.",
     ),
     "audience": (
         {"aud": "other"},
         40102,
         "audience_mismatch",
-        "The token is meant for another audience: look at the claim aud.",
+        "The token is for another audience. Check the claim aud.",
     ),
     "missing": (
         {"OpfAccountId": None},
@@ -373,26 +381,26 @@ PROVEN = {
         {"nbf": int(time.time()) + 9000},
         40105,
         "token_not_yet_valid",
-        "The token is not valid yet: look at the claim nbf.",
+        "The token is not valid yet. Check the claim nbf.",
     ),
     "form": (
         {"OpfAccountId": "a\nb"},
         40106,
         "claim_invalid",
-        "The token has a claim of the wrong form: OpfAccountId.",
+        "The claim OpfAccountId of the token has an invalid value.",
     ),
 }
 
 
-@pytest.mark.parametrize(("claims", "code", "reason", "message"), PROVEN.values(), ids=PROVEN)
-def test_once_a_signature_is_proven_the_precise_reason_is_told(
+@pytest.mark.parametrize(("claims", "code", "reason", "message"), AUTHENTICATED.values(), ids=AUTHENTICATED)
+def test_signed_but_invalid_tokens_have_a_precise_reason(
     nagra: HeadEnd, claims: dict[str, Any], code: int, reason: str, message: str
 ) -> None:
-    answer = nagra.present(nagra.token(**claims), x_correlation_id=ID)
-    assert whole(answer) == refusal(401, code, reason, message)
+    response = nagra.present(nagra.token(**claims), x_correlation_id=ID)
+    assert full_response(response) == error_response(401, code, reason, message)
 
 
-def test_a_signed_payload_that_is_no_strict_json(nagra: HeadEnd) -> None:
+def test_signed_payload_that_is_not_strict_json(nagra: HeadEnd) -> None:
     import jwt
 
     for payload in (
@@ -403,75 +411,77 @@ def test_a_signed_payload_that_is_no_strict_json(nagra: HeadEnd) -> None:
         b"[" * 990,
     ):
         token = jwt.api_jws.encode(payload, nagra.secret, "HS256", {"kid": nagra.kid})
-        assert whole(nagra.present(token, x_correlation_id=ID)) == refusal(
+        assert full_response(nagra.present(token, x_correlation_id=ID)) == error_response(
             401, 40109, "payload_malformed", "The payload of the token is not a strict JSON object."
         )
 
 
-def test_a_second_use_of_a_jti(nagra: HeadEnd) -> None:
+def test_second_use_of_a_jti(nagra: HeadEnd) -> None:
     token = nagra.token(jti="once")
     assert nagra.present(token).status_code == 200
     again = nagra.present(token, x_correlation_id=ID)
-    assert whole(again) == refusal(401, 40107, "replayed", "The token has been used before.")
+    assert full_response(again) == error_response(401, 40107, "replayed", "The token has already been used.")
 
 
-def test_a_lifetime_that_is_too_long(nagra: HeadEnd) -> None:
+def test_lifetime_that_is_too_long(nagra: HeadEnd) -> None:
     service = Service.objects.for_tenant("nagra").get()
     service.settings["max_lifetime"] = 60
     service.save()
-    assert whole(nagra.present(nagra.token(), x_correlation_id=ID)) == refusal(
+    assert full_response(nagra.present(nagra.token(), x_correlation_id=ID)) == error_response(
         401, 40108, "lifetime_too_long", "The token expires later than the service allows."
     )
 
 
-MISMATCH = refusal(403, 40301, "tenant_mismatch", "The token is for another tenant.")
+MISMATCH = error_response(403, 40301, "tenant_mismatch", "The token is for another tenant.")
 
 
-def test_a_proven_token_for_another_tenant(nagra: HeadEnd, sunrise: HeadEnd) -> None:
-    """Header and key agree, the claim does not; header and claim agree, the key is another's."""
+def test_signed_token_for_another_tenant(nagra: HeadEnd, sunrise: HeadEnd) -> None:
+    """First the claim differs from header and key; then the key differs from header and claim."""
     token = nagra.token(OpfTenantId="sunrise")
-    assert whole(nagra.present(token, x_correlation_id=ID)) == MISMATCH
-    assert whole(nagra.present(token, x_correlation_id=ID, nv_tenant_id="sunrise")) == NOT_AUTHENTICATED
+    assert full_response(nagra.present(token, x_correlation_id=ID)) == MISMATCH
+    assert (
+        full_response(nagra.present(token, x_correlation_id=ID, nv_tenant_id="sunrise")) == NOT_AUTHENTICATED
+    )
 
 
-NOT_AVAILABLE = refusal(403, 40300, "service_not_available", "The tenant does not offer this service.")
+NOT_AVAILABLE = error_response(403, 40300, "service_not_available", "The tenant does not offer this service.")
 
 
-def test_what_a_tenant_does_not_offer_is_one_uniform_403(
+def test_unavailable_services_have_one_uniform_response(
     nagra: HeadEnd, sunrise: HeadEnd, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from providers.registry import strategies
     from tenants.snapshot import snapshot
 
-    def refused(reason: str, **headers: str) -> None:
+    def check(reason: str, **headers: str) -> None:
         snapshot.invalidate("nagra")
         caplog.clear()
-        answer = nagra.present(nagra.token(), x_correlation_id=ID, **headers)
-        assert whole(answer) == NOT_AVAILABLE
+        response = nagra.present(nagra.token(), x_correlation_id=ID, **headers)
+        assert full_response(response) == NOT_AVAILABLE
         assert reasons(caplog) == [reason]
 
     caplog.set_level(logging.INFO)
     Service(
         tenant_id="sunrise", name="Theirs", strategy="operator_token", display_name="x", enabled=True
     ).save()
-    refused("tenant_not_available", nv_tenant_id="nobody")
-    refused("service_not_available", x_auth_service_id="Nothing")
-    refused("service_not_available", x_auth_service_id=SERVICE.upper())
-    refused("service_not_available", x_auth_service_id="Theirs")
+    check("tenant_not_available", nv_tenant_id="nobody")
+    check("service_not_available", x_auth_service_id="Nothing")
+    check("service_not_available", x_auth_service_id=SERVICE.upper())
+    check("service_not_available", x_auth_service_id="Theirs")
     with monkeypatch.context() as patch:
         patch.setattr(strategies()["operator_token"], "endpoints", ())
-        refused("endpoint_not_offered")
+        check("endpoint_not_offered")
     service = Service.objects.for_tenant("nagra").get()
     service.enabled = False
     service.save()
-    refused("service_not_available")
+    check("service_not_available")
     tenant = Tenant.objects.get(pk="nagra")
     tenant.enabled = False
     tenant.save()
-    refused("tenant_not_available")
+    check("tenant_not_available")
 
 
-NOT_FOUND = refusal(404, 40400, "not_found", "There is nothing at this address.")
+NOT_FOUND = error_response(404, 40400, "not_found", "There is no resource at this URL.")
 ALLOWED = {
     "/ags/servicediscovery": "GET, HEAD",
     "/ags/getSessionToken": "POST",
@@ -491,34 +501,34 @@ ALLOWED = {
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "BREW", "get"]
 
 
-def ask(browser: Client, method: str, path: str) -> Any:
-    """Send a request of any method; a file that comes back is read to its end, which closes it."""
-    answer: Any = browser.generic(method, path, headers={"x-correlation-id": ID})
-    if answer.streaming:
-        b"".join(answer.streaming_content)
-    return answer
+def send(browser: Client, method: str, path: str) -> Any:
+    """Send a request with any method. A file in the response is read to its end, which closes it."""
+    response: Any = browser.generic(method, path, headers={"x-correlation-id": ID})
+    if response.streaming:
+        b"".join(response.streaming_content)
+    return response
 
 
 @pytest.mark.once
 @pytest.mark.parametrize("path", ALLOWED)
 @pytest.mark.parametrize("method", METHODS)
-def test_a_method_that_an_address_does_not_answer(db: None, client: Client, path: str, method: str) -> None:
+def test_unsupported_method(db: None, client: Client, path: str, method: str) -> None:
     allowed = ALLOWED[path]
-    answer = ask(client, method, path)
-    # Django takes "get" for GET; what matters is that nothing else slips through.
+    response = send(client, method, path)
+    # Django treats "get" as GET.
     if method.upper() in allowed.split(", "):
-        assert answer.status_code != 405
-        assert answer.status_code < 500
+        assert response.status_code != 405
+        assert response.status_code < 500
         return
-    expected = refusal(
-        405, 40500, "method_not_allowed", "The address does not answer this method.", Allow=allowed
+    expected = error_response(
+        405, 40500, "method_not_allowed", "This URL does not support the method.", Allow=allowed
     )
     if method == "HEAD":
         expected["body"] = b""
-    seen = whole(answer)
-    if path == "/docs/":  # has headers of a page beside those of a refusal
-        seen = {name: seen[name] for name in expected}
-    assert seen == expected
+    actual = full_response(response)
+    if path == "/docs/":  # also has headers of a page
+        actual = {name: actual[name] for name in expected}
+    assert actual == expected
 
 
 @pytest.mark.once
@@ -546,14 +556,12 @@ def test_a_method_that_an_address_does_not_answer(db: None, client: Client, path
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "TRACE"])
 @pytest.mark.parametrize("debug", [False, True])
-def test_an_address_where_there_is_nothing(
-    db: None, client: Client, settings: Any, path: str, method: str, debug: bool
-) -> None:
+def test_unknown_url(db: None, client: Client, settings: Any, path: str, method: str, debug: bool) -> None:
     settings.DEBUG = debug
-    assert whole(ask(client, method, path)) == NOT_FOUND
+    assert full_response(send(client, method, path)) == NOT_FOUND
 
 
-HOST = refusal(400, 40004, "host_invalid", "The Host header names no host of this service.")
+HOST = error_response(400, 40004, "host_invalid", "The Host header does not name a host of this service.")
 
 
 @pytest.mark.once
@@ -569,72 +577,74 @@ HOST = refusal(400, 40004, "host_invalid", "The Host header names no host of thi
         ("GET", "/nothing"),
     ],
 )
-def test_a_host_that_is_not_ours(db: None, client: Client, host: str, method: str, path: str) -> None:
-    answer = client.generic(method, path, headers={"host": host, "x-correlation-id": ID})
-    assert whole(answer) == HOST
+def test_invalid_host(db: None, client: Client, host: str, method: str, path: str) -> None:
+    response = client.generic(method, path, headers={"host": host, "x-correlation-id": ID})
+    assert full_response(response) == HOST
 
 
 @pytest.mark.parametrize("path", ["/docs/", "/static/x"])
-def test_a_host_that_is_not_ours_at_the_reference_of_the_api(db: None, client: Client, path: str) -> None:
-    assert whole(client.get(path, headers={"host": "evil.example", "x-correlation-id": ID})) == HOST
+def test_invalid_host_of_staff_pages(db: None, client: Client, path: str) -> None:
+    assert full_response(client.get(path, headers={"host": "evil.example", "x-correlation-id": ID})) == HOST
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-def test_probes_are_answered_whatever_host_they_ask(db: None, client: Client, path: str) -> None:
+def test_probes_accept_any_host(db: None, client: Client, path: str) -> None:
     assert client.get(path, headers={"host": "10.1.2.3:8000"}).status_code == 200
 
 
-def test_a_crash_is_answered_in_json_and_logged_without_its_message(
+def test_unexpected_exception_is_logged_without_its_message(
     nagra: HeadEnd, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from providers.registry import strategies
 
-    def broken(*_: Any) -> None:
+    def crash(*_: Any) -> None:
         raise ValueError("secret-marker-0815")
 
-    monkeypatch.setattr(strategies()["operator_token"], "verify", broken)
+    monkeypatch.setattr(strategies()["operator_token"], "verify", crash)
     caplog.set_level(logging.DEBUG)
-    answer = nagra.present(nagra.token(), x_correlation_id=ID)
-    assert whole(answer) == refusal(500, 50000, "internal_error", "Something went wrong on our side.")
-    (crash,) = [line for line in caplog.records if line.message == "crash"]
-    assert vars(crash)["exception"] == "ValueError"
-    assert "in broken" in vars(crash)["traceback"]
-    assert vars(crash)["correlation_id"] == ID
+    response = nagra.present(nagra.token(), x_correlation_id=ID)
+    assert full_response(response) == error_response(
+        500, 50000, "internal_error", "An internal error occurred."
+    )
+    (line,) = [line for line in caplog.records if line.message == "crash"]
+    assert vars(line)["exception"] == "ValueError"
+    assert "in crash" in vars(line)["traceback"]
+    assert vars(line)["correlation_id"] == ID
     logged = "".join(str(vars(line)) for line in caplog.records)
-    # The traceback shows the line of the test that raises; what was raised, it does not.
+    # The traceback contains the source line of this test, but not the message of the exception.
     assert "marker-0815" not in logged.replace('raise ValueError("secret-marker-0815")', "")
     assert reasons(caplog) == ["ValueError"]
 
 
 @contextmanager
-def database_away() -> Iterator[None]:
-    """Let every statement fail as it does when nobody listens: Django's own hook, not a double."""
+def database_unavailable() -> Iterator[None]:
+    """Make every statement fail as without a database server."""
 
-    def away(*_: Any) -> None:
+    def fail(*_: Any) -> None:
         raise OperationalError("connection to server failed: marker-4711")
 
-    with connection.execute_wrapper(away):
+    with connection.execute_wrapper(fail):
         yield
 
 
-UNAVAILABLE = refusal(
-    503, 50300, "unavailable", "The service is away for a moment. Try again.", Retry_After="1"
+UNAVAILABLE = error_response(
+    503, 50300, "unavailable", "The service is temporarily unavailable. Retry later.", Retry_After="1"
 )
 
 
-def test_a_database_that_is_away_is_a_503(nagra: HeadEnd) -> None:
-    with database_away():
-        assert whole(nagra.present(nagra.token(), x_correlation_id=ID)) == UNAVAILABLE
-        assert whole(nagra.discover(x_correlation_id=ID)) == UNAVAILABLE
-        assert whole(nagra.client.get("/readyz", headers={"x-correlation-id": ID})) == UNAVAILABLE
+def test_unavailable_database_is_503(nagra: HeadEnd) -> None:
+    with database_unavailable():
+        assert full_response(nagra.present(nagra.token(), x_correlation_id=ID)) == UNAVAILABLE
+        assert full_response(nagra.discover(x_correlation_id=ID)) == UNAVAILABLE
+        assert full_response(nagra.client.get("/readyz", headers={"x-correlation-id": ID})) == UNAVAILABLE
         assert nagra.client.get("/healthz").status_code == 200
 
 
-def test_a_database_that_goes_away_between_snapshot_and_insert_is_a_503(nagra: HeadEnd) -> None:
+def test_database_that_fails_after_the_snapshot_is_503(nagra: HeadEnd) -> None:
     nagra.discover()
-    with database_away():
-        assert nagra.discover().status_code == 200, "warm: no statement"
-        assert whole(nagra.present(nagra.token(), x_correlation_id=ID)) == UNAVAILABLE
+    with database_unavailable():
+        assert nagra.discover().status_code == 200, "a fresh snapshot needs no statement"
+        assert full_response(nagra.present(nagra.token(), x_correlation_id=ID)) == UNAVAILABLE
 
 
 @pytest.mark.postgresql
@@ -643,17 +653,15 @@ def test_a_database_that_goes_away_between_snapshot_and_insert_is_a_503(nagra: H
     ["SET TRANSACTION READ ONLY", "ALTER TABLE ags_sessions_sessiontoken RENAME TO not_migrated"],
     ids=["a standby", "not migrated"],
 )
-def test_a_database_that_answers_but_cannot_be_worked_with_is_a_503(nagra: HeadEnd, trouble: str) -> None:
+def test_database_that_is_not_ready_is_503(nagra: HeadEnd, trouble: str) -> None:
     nagra.discover()
     with connection.cursor() as cursor:
         cursor.execute(trouble)
-    assert whole(nagra.present(nagra.token(), x_correlation_id=ID)) == UNAVAILABLE
+    assert full_response(nagra.present(nagra.token(), x_correlation_id=ID)) == UNAVAILABLE
 
 
-def test_a_configuration_that_will_not_stand_still_is_a_503(
-    nagra: HeadEnd, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Somebody changes the tenant before each of the two attempts."""
+def test_tenant_that_changes_twice_is_503(nagra: HeadEnd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tenant changes before each of the two attempts."""
     from django.db.models import F
 
     def changing(execute: Any, sql: str, *rest: Any) -> Any:
@@ -662,19 +670,19 @@ def test_a_configuration_that_will_not_stand_still_is_a_503(
         return execute(sql, *rest)
 
     with connection.execute_wrapper(changing):
-        assert whole(nagra.present(nagra.token(), x_correlation_id=ID)) == UNAVAILABLE
+        assert full_response(nagra.present(nagra.token(), x_correlation_id=ID)) == UNAVAILABLE
 
 
-def test_a_key_that_cannot_be_decrypted_is_a_401_and_an_error_in_the_log(
+def test_key_that_cannot_be_decrypted_is_401_and_logged(
     nagra: HeadEnd, caplog: pytest.LogCaptureFixture
 ) -> None:
     Key.unscoped.update(sealed_secret=b"\x01" + bytes(60))
-    assert whole(nagra.present(nagra.token(), x_correlation_id=ID)) == NOT_AUTHENTICATED
+    assert full_response(nagra.present(nagra.token(), x_correlation_id=ID)) == NOT_AUTHENTICATED
     assert "key cannot be decrypted" in caplog.messages
     assert vars(next(line for line in caplog.records if "decrypted" in line.message))["kid"] == nagra.kid
 
 
-# The pages of staff
+# Staff pages
 
 
 STAFF_PATHS = [
@@ -706,32 +714,30 @@ STAFF_PATHS = [
 @pytest.mark.once
 @pytest.mark.parametrize("path", STAFF_PATHS)
 @pytest.mark.parametrize("debug", [False, True])
-def test_whoever_asks_for_a_page_of_staff_in_whatever_way_is_refused_in_one_shape(
-    admin_client: Client, settings: Any, path: str, debug: bool
-) -> None:
+def test_errors_of_staff_pages(admin_client: Client, settings: Any, path: str, debug: bool) -> None:
     settings.DEBUG = debug
     without_csrf_token = Client(enforce_csrf_checks=True)
     without_csrf_token.cookies = admin_client.cookies
     for browser in (Client(), admin_client, person("auditor"), without_csrf_token):
         for method in METHODS:
-            answer = ask(browser, method, path)
-            if answer.status_code < 400:
+            response = send(browser, method, path)
+            if response.status_code < 400:
                 continue
             is_page = path.startswith("/admin")
             content_type = "text/html; charset=utf-8" if is_page else "application/json"
-            assert answer.headers["Content-Type"] == content_type
-            assert answer.headers["Cache-Control"] == "no-store"
-            assert ("Allow" in answer.headers) == (answer.status_code == 405)
+            assert response.headers["Content-Type"] == content_type
+            assert response.headers["Cache-Control"] == "no-store"
+            assert ("Allow" in response.headers) == (response.status_code == 405)
             if method == "HEAD":
-                assert answer.content == b""
+                assert response.content == b""
             elif is_page:
-                assert answer.headers["X-Frame-Options"] == "DENY"
-                assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
-                assert f">{ID}</code>" in answer.content.decode()
+                assert response.headers["X-Frame-Options"] == "DENY"
+                assert "default-src 'self'" in response.headers["Content-Security-Policy"]
+                assert f">{ID}</code>" in response.content.decode()
             else:
-                told = answer.json()
-                assert list(told) == ["code", "reason", "message", "correlationId"]
-                assert (told["code"] // 100, told["correlationId"]) == (answer.status_code, ID)
+                body = response.json()
+                assert list(body) == ["code", "reason", "message", "correlationId"]
+                assert (body["code"] // 100, body["correlationId"]) == (response.status_code, ID)
 
 
 @pytest.mark.parametrize(
@@ -740,10 +746,10 @@ def test_whoever_asks_for_a_page_of_staff_in_whatever_way_is_refused_in_one_shap
         ("{name}={key}", 200),
         ('{name}="{key}"', 200),
         ('other="\\"x"; {name}={key}; another=\\', 200),
-        ('{name}="\\{octal}{rest}"', 302),  # it is left out: nobody is signed on
+        ('{name}="\\{octal}{rest}"', 302),  # the cookie is removed: not logged in
     ],
 )
-def test_a_cookie_with_a_backslash_is_left_out_on_the_pages_of_staff(
+def test_staff_pages_ignore_cookies_with_a_backslash(
     admin_client: Client, settings: Any, cookies: str, status: int
 ) -> None:
     key = admin_client.cookies[settings.SESSION_COOKIE_NAME].value
@@ -752,11 +758,15 @@ def test_a_cookie_with_a_backslash_is_left_out_on_the_pages_of_staff(
     assert Client().get("/admin/", headers={"cookie": header}).status_code == status
 
 
-def test_a_range_that_a_file_does_not_have_is_refused_in_json(client: Client) -> None:
+def test_unsatisfiable_range(client: Client) -> None:
     headers = {"range": "bytes=99999999-", "x-correlation-id": ID}
-    answer = client.get("/static/admin/css/base.css", headers=headers)
-    size = answer.headers["Content-Range"]
+    response = client.get("/static/admin/css/base.css", headers=headers)
+    size = response.headers["Content-Range"]
     assert size.startswith("bytes */")
-    assert whole(answer) == refusal(
-        416, 41600, "range_not_satisfiable", "The file has no such range of bytes.", Content_Range=size
+    assert full_response(response) == error_response(
+        416,
+        41600,
+        "range_not_satisfiable",
+        "The file does not contain the requested range of bytes.",
+        Content_Range=size,
     )

@@ -1,4 +1,4 @@
-"""Settings in environment variables, and errors for invalid values."""
+"""Environment variables: documentation, valid and invalid values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.settings import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = (ROOT / ".env.example").read_text()
-GOOD = {
+VALID = {
     "SECRET_KEY": ENVIRONMENT["SECRET_KEY"],
     "AGS_ENCRYPTION_KEYS": ENVIRONMENT["AGS_ENCRYPTION_KEYS"],
     "DATABASE_URL": "postgres://ags:pa55word@127.0.0.1:1/ags",
@@ -28,7 +28,7 @@ GOOD = {
 
 
 def manage(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run manage.py with exactly these environment variables."""
+    """Run manage.py with only these environment variables."""
     return subprocess.run(
         [sys.executable, str(ROOT / "manage.py"), *words],
         env={"PATH": os.environ["PATH"], **environment},
@@ -49,23 +49,23 @@ def code() -> list[Path]:
 
 
 def variables_in_the_code() -> set[str]:
-    """The first argument of each call that reads the environment."""
-    variables = set()
+    """Return the first argument of each call that reads the environment."""
+    found = set()
     for node in (node for path in code() for node in ast.walk(ast.parse(path.read_text()))):
         match node:
             case ast.Call(
                 func=ast.Attribute(value=ast.Name(id="env")) | ast.Name(id="env_str" | "env_list"),
                 args=[ast.Constant(value=str(variable)), *_],
             ):
-                variables.add(variable)
-    return variables
+                found.add(variable)
+    return found
 
 
-def test_the_example_has_exactly_the_variables_of_the_code() -> None:
+def test_example_contains_exactly_the_variables_of_the_code() -> None:
     assert variables_in_the_example() == variables_in_the_code()
 
 
-def test_the_example_explains_every_variable() -> None:
+def test_example_documents_every_variable() -> None:
     blocks = EXAMPLE.split("\n\n")
     assert all(block.startswith("#") for block in blocks)
     assert sum(len(re.findall(r"^[A-Z_]+=", block, re.MULTILINE)) for block in blocks[1:]) == len(blocks) - 1
@@ -73,56 +73,56 @@ def test_the_example_explains_every_variable() -> None:
 
 READS = {
     "ags/env.py": {"name", 'f"{name}_FILE"', ""},  # all names, to find unknown ones
-    "ags/asgi.py": {'"DJANGO_SETTINGS_MODULE"'},  # sets it
+    "ags/asgi.py": {'"DJANGO_SETTINGS_MODULE"'},  # sets the default
     "tenants/management/commands/rotate_signing_key.py": {"variable"},  # named by an option
-    "tenants/config_file/secret_refs.py": {"reference.value"},  # named in a configuration file
+    "tenants/config_file/secret_refs.py": {"reference.value"},  # a secret reference
 }
-"""The files that read the environment, and the expressions that they read."""
+"""The files that read the environment directly, and what they read."""
 
 
-def test_only_env_reads_the_environment() -> None:
+def test_only_env_py_reads_the_environment() -> None:
     reads = {}
     for path in code():
         text = path.read_text()
         assert "from os import" not in text, path
-        if expressions := re.findall(r"\bos\.(?:environ|getenv)\b[.\w]*(?:[(\[]([^,)\]]+))?", text):
-            reads[str(path.relative_to(ROOT))] = set(expressions)
+        if found := re.findall(r"\bos\.(?:environ|getenv)\b[.\w]*(?:[(\[]([^,)\]]+))?", text):
+            reads[str(path.relative_to(ROOT))] = set(found)
     assert reads == READS
 
 
-def example(**filled: str) -> dict[str, str]:
-    values = dict(line.split("=", 1) for line in EXAMPLE.splitlines() if re.match(r"[A-Z_]+=", line))
-    return values | filled
+def example(**values: str) -> dict[str, str]:
+    defaults = dict(line.split("=", 1) for line in EXAMPLE.splitlines() if re.match(r"[A-Z_]+=", line))
+    return defaults | values
 
 
-def test_the_example_with_secrets_passes_the_deployment_checks() -> None:
-    filled = example(SECRET_KEY=GOOD["SECRET_KEY"], AGS_ENCRYPTION_KEYS=GOOD["AGS_ENCRYPTION_KEYS"])
-    done = manage("check", "--deploy", "--fail-level", "WARNING", **filled)
+def test_example_with_secrets_passes_the_deployment_checks() -> None:
+    values = example(SECRET_KEY=VALID["SECRET_KEY"], AGS_ENCRYPTION_KEYS=VALID["AGS_ENCRYPTION_KEYS"])
+    done = manage("check", "--deploy", "--fail-level", "WARNING", **values)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
-def test_the_example_with_a_database_passes_the_deployment_checks(nagra: object) -> None:
+def test_example_with_a_database_passes_the_deployment_checks(nagra: object) -> None:
     from tests.live.server import database_url
 
-    filled = example(
-        SECRET_KEY=GOOD["SECRET_KEY"],
-        AGS_ENCRYPTION_KEYS=GOOD["AGS_ENCRYPTION_KEYS"],
+    values = example(
+        SECRET_KEY=VALID["SECRET_KEY"],
+        AGS_ENCRYPTION_KEYS=VALID["AGS_ENCRYPTION_KEYS"],
         DATABASE_URL=database_url(),
     )
-    done = manage("check", "--deploy", "--database", "default", "--fail-level", "WARNING", **filled)
+    done = manage("check", "--deploy", "--database", "default", "--fail-level", "WARNING", **values)
     assert (done.returncode, done.stderr) == (0, ""), connection.vendor
 
 
-def test_settings_for_demonstrations_are_warnings(tmp_path: Path) -> None:
-    sqlite = {**GOOD, "DATABASE_URL": f"sqlite:///{tmp_path / 'x.sqlite3'}"}
+def test_settings_for_demonstrations_are_warned_about(tmp_path: Path) -> None:
+    sqlite = {**VALID, "DATABASE_URL": f"sqlite:///{tmp_path / 'x.sqlite3'}"}
     done = manage("check", "--deploy", **sqlite)
     assert {"operations.W001", "operations.W002"} <= set(re.findall(r"operations\.W\d+", done.stderr))
 
 
 SAMPLE_SECRET = "a-secret-that-must-not-be-repeated"
-WRONG = {
+INVALID = {
     "SECRET_KEY missing": ("SECRET_KEY", ""),
     "SECRET_KEY short": ("SECRET_KEY", SAMPLE_SECRET),
     "SECRET_KEY of one letter": ("SECRET_KEY", "a" * 60),
@@ -130,8 +130,8 @@ WRONG = {
     "AGS_ENCRYPTION_KEYS no base64": ("AGS_ENCRYPTION_KEYS", SAMPLE_SECRET),
     "AGS_ENCRYPTION_KEYS short": ("AGS_ENCRYPTION_KEYS", "YWJj"),
     "AGS_ENCRYPTION_KEYS of zeros": ("AGS_ENCRYPTION_KEYS", "A" * 43 + "="),
-    "AGS_ENCRYPTION_KEYS second is bad": ("AGS_ENCRYPTION_KEYS", f"{GOOD['AGS_ENCRYPTION_KEYS']},x"),
-    "AGS_ENCRYPTION_KEYS twice": ("AGS_ENCRYPTION_KEYS", ",".join([GOOD["AGS_ENCRYPTION_KEYS"]] * 2)),
+    "AGS_ENCRYPTION_KEYS second is bad": ("AGS_ENCRYPTION_KEYS", f"{VALID['AGS_ENCRYPTION_KEYS']},x"),
+    "AGS_ENCRYPTION_KEYS twice": ("AGS_ENCRYPTION_KEYS", ",".join([VALID["AGS_ENCRYPTION_KEYS"]] * 2)),
     "AGS_ENCRYPTION_KEYS only a comma": ("AGS_ENCRYPTION_KEYS", ","),
     "DATABASE_URL missing": ("DATABASE_URL", ""),
     "DATABASE_URL of another kind": ("DATABASE_URL", f"mysql://a:{SAMPLE_SECRET}@b/c"),
@@ -146,7 +146,7 @@ WRONG = {
     "AGS_DATABASE_POOLER": ("AGS_DATABASE_POOLER", "session"),
     "AGS_PROVIDERS no module": ("AGS_PROVIDERS", "providers.nothing"),
     "AGS_PROVIDERS no module inside a package": ("AGS_PROVIDERS", "no.such.app"),
-    "AGS_PROVIDERS no module around a class": ("AGS_PROVIDERS", "providers.nothing.apps.Config"),
+    "AGS_PROVIDERS no module of a class": ("AGS_PROVIDERS", "providers.nothing.apps.Config"),
     "AGS_PROVIDERS not a path": ("AGS_PROVIDERS", "../x"),
     "AGS_PROVIDERS twice": ("AGS_PROVIDERS", "providers.operator_token,providers.operator_token"),
     "AGS_PROVIDERS only a comma": ("AGS_PROVIDERS", ","),
@@ -155,7 +155,7 @@ WRONG = {
     "AGS_BIND without a port": ("AGS_BIND", "127.0.0.1"),
     "AGS_BIND with a port too high": ("AGS_BIND", "127.0.0.1:99999"),
     "AGS_BIND only a port": ("AGS_BIND", ":8000"),
-    "AGS_BIND an address of the web": ("AGS_BIND", "http://127.0.0.1:8000"),
+    "AGS_BIND a URL": ("AGS_BIND", "http://127.0.0.1:8000"),
     "AGS_WORKERS none": ("AGS_WORKERS", "0"),
     "AGS_WORKERS many": ("AGS_WORKERS", "100000"),
     "AGS_WORKERS no number": ("AGS_WORKERS", "two"),
@@ -164,55 +164,58 @@ WRONG = {
     "AGS_TRUSTED_PROXIES negative": ("AGS_TRUSTED_PROXIES", "-1"),
     "AGS_LOG_LEVEL": ("AGS_LOG_LEVEL", "LOUD"),
     "AGS_TRUSTED_PROXIES no number": ("AGS_TRUSTED_PROXIES", "one"),
-    "AGS_ALLOWED_HOSTS everybody": ("AGS_ALLOWED_HOSTS", "*"),
+    "AGS_ALLOWED_HOSTS wildcard": ("AGS_ALLOWED_HOSTS", "*"),
     "AGS_ALLOWED_HOSTS with a port": ("AGS_ALLOWED_HOSTS", "ags.example:443"),
-    "AGS_ALLOWED_HOSTS an address": ("AGS_ALLOWED_HOSTS", "https://ags.example/"),
+    "AGS_ALLOWED_HOSTS a URL": ("AGS_ALLOWED_HOSTS", "https://ags.example/"),
     "AGS_ALLOWED_HOSTS with a blank": ("AGS_ALLOWED_HOSTS", "ags.example other.example"),
     "AGS_ALLOWED_HOSTS only a comma": ("AGS_ALLOWED_HOSTS", ","),
     "DEBUG": ("DEBUG", "perhaps"),
 }
 
 
-def test_several_hosts_of_a_database_have_a_port_each(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_database_url_with_several_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(
         "DATABASE_URL", "postgres://ags:x@one:5432,two:5433/ags?target_session_attrs=read-write"
     )
-    settings = env.database()
-    assert (settings["HOST"], settings["PORT"]) == ("one,two", "5432,5433")
-    assert settings["OPTIONS"]["target_session_attrs"] == "read-write"
+    found = env.env_database()
+    assert (found["HOST"], found["PORT"]) == ("one,two", "5432,5433")
+    assert found["OPTIONS"]["target_session_attrs"] == "read-write"
     monkeypatch.setenv("DATABASE_URL", "postgres://ags:x@one,two:5432,5433/ags")
     with pytest.raises(ImproperlyConfigured):
-        env.database()
+        env.env_database()
 
 
-def test_behind_a_pooler_no_state_is_kept_on_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DATABASE_URL", GOOD["DATABASE_URL"])
-    assert env.database()["OPTIONS"]["prepare_threshold"] == 5
-    settings = env.database(pooled=True)
-    assert settings["OPTIONS"]["prepare_threshold"] is None
-    assert settings["DISABLE_SERVER_SIDE_CURSORS"] is True
+def test_pooled_database_uses_no_connection_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", VALID["DATABASE_URL"])
+    assert env.env_database()["OPTIONS"]["prepare_threshold"] == 5
+    found = env.env_database(pooled=True)
+    assert found["OPTIONS"]["prepare_threshold"] is None
+    assert found["DISABLE_SERVER_SIDE_CURSORS"] is True
 
 
 @pytest.mark.parametrize(
-    ("url", "flaw"),
+    ("url", "message"),
     [
-        (f"{GOOD['DATABASE_URL']}?options=-c%20work_mem=1MB", "DATABASE_URL: behind a pooler .* options"),
-        (f"{GOOD['DATABASE_URL']}?assume_role=x", "DATABASE_URL: behind a pooler .* assume_role"),
-        ("sqlite:////x", "AGS_DATABASE_POOLER: there is no pooler for SQLite"),
+        (
+            f"{VALID['DATABASE_URL']}?options=-c%20work_mem=1MB",
+            "DATABASE_URL: options does not work behind a pooler",
+        ),
+        (f"{VALID['DATABASE_URL']}?assume_role=x", "DATABASE_URL: assume_role does not work behind a pooler"),
+        ("sqlite:////x", "AGS_DATABASE_POOLER: SQLite does not support a pooler"),
     ],
 )
-def test_connection_state_is_rejected_behind_a_pooler(
-    monkeypatch: pytest.MonkeyPatch, url: str, flaw: str
+def test_options_that_need_connection_state_are_rejected_behind_a_pooler(
+    monkeypatch: pytest.MonkeyPatch, url: str, message: str
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", url)
-    env.database()
-    with pytest.raises(ImproperlyConfigured, match=flaw):
-        env.database(pooled=True)
+    env.env_database()
+    with pytest.raises(ImproperlyConfigured, match=message):
+        env.env_database(pooled=True)
 
 
-@pytest.mark.parametrize(("name", "value"), WRONG.values(), ids=WRONG)
-def test_an_invalid_value_stops_startup_with_one_line(name: str, value: str) -> None:
-    done = manage("serve", **(GOOD | {name: value}))
+@pytest.mark.parametrize(("name", "value"), INVALID.values(), ids=INVALID)
+def test_invalid_value_prevents_start_up_with_one_line(name: str, value: str) -> None:
+    done = manage("serve", **(VALID | {name: value}))
     assert done.returncode == 1
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
@@ -221,8 +224,8 @@ def test_an_invalid_value_stops_startup_with_one_line(name: str, value: str) -> 
 
 
 @pytest.mark.parametrize("command", ["check", "migrate", "purge"])
-def test_an_invalid_value_stops_each_command(command: str) -> None:
-    done = manage(command, **(GOOD | {"AGS_WORKERS": "many"}))
+def test_invalid_value_prevents_commands(command: str) -> None:
+    done = manage(command, **(VALID | {"AGS_WORKERS": "many"}))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("AGS cannot start: AGS_WORKERS: ")
 
@@ -235,36 +238,34 @@ def test_an_invalid_value_stops_each_command(command: str) -> None:
         (["only", "Only"], "only"),
     ],
 )
-def test_ags_admin_has_three_values(
-    monkeypatch: pytest.MonkeyPatch, spellings: list[str], value: str
-) -> None:
+def test_values_of_ags_admin(monkeypatch: pytest.MonkeyPatch, spellings: list[str], value: str) -> None:
     for spelling in spellings:
         monkeypatch.setenv("AGS_ADMIN", spelling)
         assert runpy.run_path(str(ROOT / "ags/settings.py"))["AGS_ADMIN"] == value, spelling
 
 
 @pytest.mark.parametrize("value", ["maybe", "on,only", "only off", "2"])
-def test_the_error_for_another_value_lists_the_three(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_invalid_ags_admin_lists_the_values(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("AGS_ADMIN", value)
-    with pytest.raises(ImproperlyConfigured, match=f"^AGS_ADMIN: '{value}' is none of on, off, only[.]$"):
+    with pytest.raises(ImproperlyConfigured, match=f"^AGS_ADMIN: '{value}' is not one of on, off, only[.]$"):
         runpy.run_path(str(ROOT / "ags/settings.py"))
 
 
-def test_a_byte_order_mark_is_stripped_from_a_value(tmp_path: Path) -> None:
+def test_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "secret"
-    path.write_text(f"\ufeff{GOOD['DATABASE_URL']}\r\n\r\n")
-    changed = {name: f"\ufeff{value}\n" for name, value in GOOD.items() if name != "DATABASE_URL"}
+    path.write_text(f"\ufeff{VALID['DATABASE_URL']}\r\n\r\n")
+    changed = {name: f"\ufeff{value}\n" for name, value in VALID.items() if name != "DATABASE_URL"}
     assert manage("check", **changed, DATABASE_URL_FILE=str(path)).returncode == 0
 
 
 @pytest.mark.parametrize("name", ["SECRET_KEY", "AGS_ENCRYPTION_KEYS", "DATABASE_URL"])
-def test_each_secret_can_be_a_file(name: str, tmp_path: Path) -> None:
+def test_secret_from_a_file(name: str, tmp_path: Path) -> None:
     path = tmp_path / "secret"
-    path.write_text(GOOD[name] + "\n")
-    others = {other: value for other, value in GOOD.items() if other != name}
+    path.write_text(VALID[name] + "\n")
+    others = {other: value for other, value in VALID.items() if other != name}
     assert manage("check", **others, **{f"{name}_FILE": str(path)}).returncode == 0
 
-    both = manage("check", **GOOD, **{f"{name}_FILE": str(path)})
+    both = manage("check", **VALID, **{f"{name}_FILE": str(path)})
     assert both.stderr == f"AGS cannot start: {name}: set {name} or {name}_FILE, not both.\n"
 
     gone = manage("check", **others, **{f"{name}_FILE": str(tmp_path / "gone")})
@@ -282,10 +283,10 @@ def test_each_secret_can_be_a_file(name: str, tmp_path: Path) -> None:
     )
 
 
-def test_a_secret_that_is_not_text_is_not_printed(tmp_path: Path) -> None:
+def test_undecodable_secret_is_not_printed(tmp_path: Path) -> None:
     path = tmp_path / "secret"
     path.write_bytes(SAMPLE_SECRET.encode() + b"\xff")
-    others = {name: value for name, value in GOOD.items() if name != "SECRET_KEY"}
+    others = {name: value for name, value in VALID.items() if name != "SECRET_KEY"}
     done = manage("check", **others, SECRET_KEY_FILE=str(path))
     assert (done.returncode, done.stderr) == (
         1,
@@ -293,13 +294,13 @@ def test_a_secret_that_is_not_text_is_not_printed(tmp_path: Path) -> None:
     )
 
 
-def test_empty_means_unset() -> None:
-    optional = dict.fromkeys(variables_in_the_example() - GOOD.keys(), "")
-    done = manage("check", "--deploy", **GOOD, **optional)
+def test_empty_variable_is_unset() -> None:
+    optional = dict.fromkeys(variables_in_the_example() - VALID.keys(), "")
+    done = manage("check", "--deploy", **VALID, **optional)
     assert (done.returncode, set(re.findall(r"operations\.W\d+", done.stderr))) == (0, {"operations.W002"})
 
 
-GOOD_VALUES: list[dict[str, str]] = [
+VALID_VALUES: list[dict[str, str]] = [
     {
         "AGS_PROVIDERS": "providers.operator_token.apps.OperatorTokenConfig",
         "AGS_ALLOWED_HOSTS": " ags.example , [::1] , .example ",
@@ -315,31 +316,31 @@ GOOD_VALUES: list[dict[str, str]] = [
 ]
 
 
-@pytest.mark.parametrize("values", GOOD_VALUES)
-def test_valid_values_are_accepted(values: dict[str, str]) -> None:
-    done = manage("check", **(GOOD | values))
+@pytest.mark.parametrize("values", VALID_VALUES)
+def test_valid_values(values: dict[str, str]) -> None:
+    done = manage("check", **(VALID | values))
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("command", ["apply examples/demo.yaml", "export", "reseal", "purge"])
-def test_an_unavailable_database_is_a_one_line_error(command: str) -> None:
-    done = manage(*command.split(), **GOOD)
+def test_unavailable_database_is_one_line(command: str) -> None:
+    done = manage(*command.split(), **VALID)
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("Database error: connection ")
     assert "pa55word" not in line
 
 
-def test_an_unmigrated_database_is_a_one_line_error(tmp_path: Path) -> None:
-    done = manage("export", **GOOD | {"DATABASE_URL": f"sqlite:///{tmp_path / 'x.sqlite3'}"})
+def test_unmigrated_database_is_one_line(tmp_path: Path) -> None:
+    done = manage("export", **VALID | {"DATABASE_URL": f"sqlite:///{tmp_path / 'x.sqlite3'}"})
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "Database error: no such table: tenants_tenant\n"
 
 
-def warned_of(command: str, tmp_path: Path, **variables: str) -> dict[str, str]:
-    """Return the variables that the command warns of, with their hints. It must not print values."""
+def get_unknown_variables(command: str, tmp_path: Path, **variables: str) -> dict[str, str]:
+    """Return the unknown variables that the command reports, with hints. It must not print their values."""
     database = {"DATABASE_URL": f"sqlite:///{tmp_path / 'x.sqlite3'}"}
-    done = manage(*command.split(), **{**GOOD, **database, **variables})
+    done = manage(*command.split(), **{**VALID, **database, **variables})
     output = done.stdout + done.stderr
     assert done.returncode == 0, output
     assert SAMPLE_SECRET not in output
@@ -351,22 +352,22 @@ def warned_of(command: str, tmp_path: Path, **variables: str) -> dict[str, str]:
 IF_SECRET = "If it is a secret for `apply`, begin its name with AGS_SECRET_."
 UNKNOWN = {
     "AGS_TRUSTED_PROXY": f"Did you mean AGS_TRUSTED_PROXIES? {IF_SECRET}",
-    "AGS_BIND_FILE": f"Did you mean AGS_BIND? {IF_SECRET}",  # only secrets can be in files
+    "AGS_BIND_FILE": f"Did you mean AGS_BIND? {IF_SECRET}",  # only secrets have _FILE variants
     "AGS_NAGRA_PASSWORD": IF_SECRET,
 }
 
 
 @pytest.mark.parametrize("command", ["check", "migrate --plan"])
-def test_an_unknown_variable_is_a_warning_with_a_suggestion(tmp_path: Path, command: str) -> None:
-    assert warned_of(command, tmp_path, **dict.fromkeys(UNKNOWN, SAMPLE_SECRET)) == UNKNOWN
+def test_unknown_variable_is_reported_with_a_suggestion(tmp_path: Path, command: str) -> None:
+    assert get_unknown_variables(command, tmp_path, **dict.fromkeys(UNKNOWN, SAMPLE_SECRET)) == UNKNOWN
 
 
-def test_a_removed_variable_is_a_warning_with_its_successor(
+def test_removed_variable_is_reported_with_its_replacement(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(env.REMOVED, "AGS_STRATEGIES", "AGS_PROVIDERS")
     monkeypatch.setenv("AGS_STRATEGIES", SAMPLE_SECRET)
-    (message,) = (check for check in run_checks() if check.id == "operations.W005")
+    (message,) = (found for found in run_checks() if found.id == "operations.W005")
     assert message.hint == "Set AGS_PROVIDERS instead."
     assert message.msg == "AGS_STRATEGIES is set, but AGS has no such setting."
 
@@ -376,19 +377,19 @@ def test_removed_variables_are_not_settings() -> None:
     assert variables_in_the_example() >= {name.removesuffix("_FILE") for name in env.REMOVED.values()}
 
 
-def test_settings_and_foreign_variables_cause_no_warning(tmp_path: Path) -> None:
-    ours = example(SECRET_KEY=GOOD["SECRET_KEY"], DATABASE_URL=f"sqlite:///{tmp_path / 'x.sqlite3'}")
+def test_known_and_foreign_variables_are_not_reported(tmp_path: Path) -> None:
+    settings = example(SECRET_KEY=VALID["SECRET_KEY"], DATABASE_URL=f"sqlite:///{tmp_path / 'x.sqlite3'}")
     keys = tmp_path / "keys"
-    keys.write_text(GOOD["AGS_ENCRYPTION_KEYS"])
-    ours |= {"AGS_ENCRYPTION_KEYS": "", "AGS_ENCRYPTION_KEYS_FILE": str(keys)}
+    keys.write_text(VALID["AGS_ENCRYPTION_KEYS"])
+    settings |= {"AGS_ENCRYPTION_KEYS": "", "AGS_ENCRYPTION_KEYS_FILE": str(keys)}
     secrets = {"AGS_SECRET__NAGRA__KEY": "x", "AGS_SECRET_OF_NAGRA": "x"}
     tests = {"AGS_TEST_CHROMIUM": "x"}
-    of_kubernetes = {
+    kubernetes = {
         f"AGS_{name}": "x"
         for name in (
             *("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "DB_SERVICE_HOST"),
             *("PORT", "PORT_8000_TCP", "PORT_8000_TCP_PROTO", "PORT_8000_TCP_PORT", "PORT_8000_TCP_ADDR"),
         )
     }
-    done = manage("check", **ours, **secrets, **tests, **of_kubernetes)
+    done = manage("check", **settings, **secrets, **tests, **kubernetes)
     assert (done.returncode, done.stderr) == (0, "")

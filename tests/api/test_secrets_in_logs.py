@@ -1,4 +1,4 @@
-"""Markers are pushed through every path; they turn up in no line of the log and in no answer."""
+"""Sends a marker in every input: it must not occur in the log or in a response."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from ags.server.logs import JSONLines, ReadableLines
+from ags.server.logs import JSONFormatter, TextFormatter
 from ags.sessions.models import Account, AccountChoice, Device, SecurityEvent, SessionToken
 from ags.sessions.services.devices import NewDevice, Proof
 from ags.sessions.tokens.jwt import SignOn, read_access_token, read_refresh_token
@@ -17,7 +17,7 @@ from providers.dummy.strategy import Dummy
 from providers.registry import strategies
 from tenants.models import Service
 from tenants.snapshot import snapshot
-from tests.api.test_refusals import database_away
+from tests.api.test_error_responses import database_unavailable
 from tests.conftest import SERVICE, TRIAL, ClientApp, HeadEnd, platform
 
 MARKER = "marker0815"
@@ -28,17 +28,17 @@ def logged(caplog: pytest.LogCaptureFixture) -> Any:
     caplog.set_level(logging.DEBUG)
 
     def lines() -> str:
-        forms: list[logging.Formatter] = [JSONLines(), ReadableLines()]
-        return "\n".join(form.format(record) for record in caplog.records for form in forms)
+        formatters: list[logging.Formatter] = [JSONFormatter(), TextFormatter()]
+        return "\n".join(formatter.format(record) for record in caplog.records for formatter in formatters)
 
     return lines
 
 
-def test_no_parameter_token_account_or_jti_is_logged_or_answered(
+def test_getting_a_session_token_reveals_no_secrets(
     nagra: HeadEnd, logged: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = nagra.token(OpfAccountId=f"account-{MARKER}", jti=f"jti-{MARKER}")
-    answers = [
+    responses = [
         nagra.present(good, authorization=f"Bearer {MARKER}", cookie=f"a={MARKER}"),
         nagra.present(good),
         nagra.present(nagra.token(OpfAccountId=f"{MARKER}\n")),
@@ -55,22 +55,33 @@ def test_no_parameter_token_account_or_jti_is_logged_or_answered(
         nagra.client.put(f"/ags/getSessionToken?{MARKER}"),
         nagra.client.get(f"/ags/servicediscovery?token={MARKER}", headers={"host": f"{MARKER}.example"}),
     ]
-    with database_away():
-        answers.append(nagra.present(nagra.token(OpfAccountId=MARKER)))
+    with database_unavailable():
+        responses.append(nagra.present(nagra.token(OpfAccountId=MARKER)))
 
-    def broken(*_: Any) -> None:
+    def crash(*_: Any) -> None:
         raise RuntimeError(good)
 
-    monkeypatch.setattr(strategies()["operator_token"], "verify", broken)
-    answers.append(nagra.present(good))
-    assert {answer.status_code for answer in answers} >= {200, 400, 401, 403, 404, 405, 413, 415, 500, 503}
+    monkeypatch.setattr(strategies()["operator_token"], "verify", crash)
+    responses.append(nagra.present(good))
+    assert {response.status_code for response in responses} >= {
+        200,
+        400,
+        401,
+        403,
+        404,
+        405,
+        413,
+        415,
+        500,
+        503,
+    }
     assert MARKER not in logged()
     assert good not in logged()
-    for answer in answers:
-        assert MARKER not in answer.content.decode() + str(dict(answer.headers))
+    for response in responses:
+        assert MARKER not in response.content.decode() + str(dict(response.headers))
 
 
-def test_the_session_token_and_the_secret_are_in_no_line_and_in_no_row(nagra: HeadEnd, logged: Any) -> None:
+def test_session_token_and_secret_are_neither_logged_nor_stored(nagra: HeadEnd, logged: Any) -> None:
     token = nagra.present(nagra.token()).json()["sessionToken"]
     assert token not in logged()
     assert repr(nagra.secret) not in logged()
@@ -80,20 +91,20 @@ def test_the_session_token_and_the_secret_are_in_no_line_and_in_no_row(nagra: He
 
 
 @pytest.mark.django_db(transaction=True)
-def test_no_token_secret_or_account_of_a_client_app_is_logged_or_told_to_whoever_is_refused(
+def test_requests_with_tokens_reveal_no_secrets(
     nagra: HeadEnd, logged: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every path of the client's half, with every outcome; what may be told is in the bundle alone."""
+    """Every URL of client apps and resource servers, with every outcome."""
     app, server = ClientApp(nagra), platform("nagra")
     account = f"account-{MARKER}"
     secrets = [MARKER, server.secret, server.basic]
 
     def signed_on(**members: Any) -> dict[str, Any]:
         secrets.append(app.session_token(account))
-        given: dict[str, Any] = app.redeem(secrets[-1], **members).json()
-        secrets.extend(given[name].rpartition(".")[2] for name in ("access_token", "refresh_token"))
-        app.tokens = given
-        return given
+        response: dict[str, Any] = app.redeem(secrets[-1], **members).json()
+        secrets.extend(response[name].rpartition(".")[2] for name in ("access_token", "refresh_token"))
+        app.tokens = response
+        return response
 
     first = signed_on(deviceInformation={MARKER: [MARKER]}, other=MARKER)
     spent = secrets[3]
@@ -103,7 +114,7 @@ def test_no_token_secret_or_account_of_a_client_app_is_logged_or_told_to_whoever
         app.refresh().json()[name].rpartition(".")[2] for name in ("access_token", "refresh_token")
     )
     secrets.extend(server.introspect(app.tokens[name]).json()["jti"] for name in ("access_token",))
-    refused = [
+    rejected = [
         app.redeem(spent),
         app.redeem(MARKER),
         app.redeem(app.session_token(account), clientId=MARKER),
@@ -132,9 +143,9 @@ def test_no_token_secret_or_account_of_a_client_app_is_logged_or_told_to_whoever
         nagra.client.get(f"/.well-known/jwks.json?tenant={MARKER}", headers={"origin": f"https://{MARKER}"}),
         nagra.client.get(f"/oauth/introspect?token={MARKER}"),
     ]
-    answered = [server.introspect(MARKER), server.revoke(MARKER), server.revoke(first["access_token"])]
-    with database_away():
-        refused += [
+    successful = [server.introspect(MARKER), server.revoke(MARKER), server.revoke(first["access_token"])]
+    with database_unavailable():
+        rejected += [
             app.redeem(spent),
             app.refresh(),
             app.sign_out(),
@@ -142,33 +153,33 @@ def test_no_token_secret_or_account_of_a_client_app_is_logged_or_told_to_whoever
             server.revoke(app.tokens["access_token"]),
         ]
 
-    def broken(*_: Any) -> None:
+    def crash(*_: Any) -> None:
         raise RuntimeError(f"{MARKER} {spent} {account}")
 
-    with connection.execute_wrapper(broken):
-        refused += [app.redeem(spent), app.refresh(), app.sign_out(), server.revoke(first["refresh_token"])]
+    with connection.execute_wrapper(crash):
+        rejected += [app.redeem(spent), app.refresh(), app.sign_out(), server.revoke(first["refresh_token"])]
     Device.unscoped.update(used=[])
-    refused.append(app.refresh(used))  # stolen, by all that is known
+    rejected.append(app.refresh(used))  # looks stolen
     Account.unscoped.update(status="suspended")
-    refused += [app.refresh(), app.redeem(app.session_token(account))]
-    assert {answer.status_code for answer in refused} >= {400, 401, 403, 404, 405, 413, 415, 500, 503}
-    assert {answer.status_code for answer in answered} == {200}
+    rejected += [app.refresh(), app.redeem(app.session_token(account))]
+    assert {response.status_code for response in rejected} >= {400, 401, 403, 404, 405, 413, 415, 500, 503}
+    assert {response.status_code for response in successful} == {200}
     assert [row.kind for row in SecurityEvent.unscoped.order_by("pk")] == [
         "session_token_reused",
         "refresh_token_reused",
     ]
     for secret in secrets:
         assert secret not in logged()
-        for answer in refused + answered:
-            assert secret not in answer.content.decode() + str(dict(answer.headers))
-    assert min(answer.status_code for answer in refused) >= 400
+        for response in rejected + successful:
+            assert secret not in response.content.decode() + str(dict(response.headers))
+    assert min(response.status_code for response in rejected) >= 400
 
 
 @pytest.mark.django_db(transaction=True)
-def test_no_parameter_user_token_or_account_of_a_sign_on_is_logged_or_told_to_whoever_is_refused(
+def test_sign_on_with_a_choice_reveals_no_secrets(
     nagra: HeadEnd, trial: Service, logged: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The accounts to choose from are told once, in the 300; nothing of them anywhere else."""
+    """Only the 300 response contains the accounts."""
     app = ClientApp(nagra)
     accounts = f"a-{MARKER},b-{MARKER}"
     secrets = [MARKER]
@@ -182,20 +193,20 @@ def test_no_parameter_user_token_or_account_of_a_sign_on_is_logged_or_told_to_wh
     body = {"parameters": [{"name": MARKER, "value": MARKER}], MARKER: MARKER}
     assert app.choose(used, body).status_code == 201
     secrets.extend(app.tokens[name].rpartition(".")[2] for name in ("access_token", "refresh_token"))
-    left, _ = choices(clientId=app.tokens["client_id"])
+    unused, _ = choices(clientId=app.tokens["client_id"])
     unknown, _ = choices(clientId=MARKER)
-    refused = [
+    rejected = [
         app.choose(used),
         app.choose(other),
         app.choose(unknown),
         app.choose(MARKER),
         app.choose(f"{MARKER},{MARKER}"),
-        app.choose(left, MARKER, content_type=f"text/{MARKER}"),
-        app.choose(left, MARKER),
-        app.choose(left, {"parameters": [{"name": "x", "value": [MARKER]}]}),
-        app.choose(left, x_auth_service_id=MARKER * 20),
-        app.choose(left, x_auth_service_id=SERVICE),
-        app.redeem(left),
+        app.choose(unused, MARKER, content_type=f"text/{MARKER}"),
+        app.choose(unused, MARKER),
+        app.choose(unused, {"parameters": [{"name": "x", "value": [MARKER]}]}),
+        app.choose(unused, x_auth_service_id=MARKER * 20),
+        app.choose(unused, x_auth_service_id=SERVICE),
+        app.redeem(unused),
         app.prove(f"{MARKER},{MARKER}"),
         app.prove(MARKER * 30),
         app.prove(MARKER, clientId=[MARKER]),
@@ -206,29 +217,29 @@ def test_no_parameter_user_token_or_account_of_a_sign_on_is_logged_or_told_to_wh
         nagra.post({"parameters": [{"name": "Account", "value": accounts}]}, x_auth_service_id=TRIAL),
         nagra.client.get(f"/ags/signOn?{MARKER}"),
     ]
-    with database_away():
-        refused += [app.prove(f"a-{MARKER}"), app.prove(accounts), app.choose(left)]
+    with database_unavailable():
+        rejected += [app.prove(f"a-{MARKER}"), app.prove(accounts), app.choose(unused)]
 
-    def broken(*_: Any) -> None:
-        raise RuntimeError(f"{MARKER} {left} {accounts}")
+    def crash(*_: Any) -> None:
+        raise RuntimeError(f"{MARKER} {unused} {accounts}")
 
-    with connection.execute_wrapper(broken):
-        refused += [app.prove(f"a-{MARKER}"), app.prove(accounts), app.choose(left)]
+    with connection.execute_wrapper(crash):
+        rejected += [app.prove(f"a-{MARKER}"), app.prove(accounts), app.choose(unused)]
     Account.unscoped.update(status="suspended")
-    refused += [app.choose(left), app.prove(f"a-{MARKER}")]
-    monkeypatch.setattr(Dummy, "verify", broken)
-    refused.append(app.prove(accounts))
-    assert {answer.status_code for answer in refused} >= {400, 401, 403, 405, 415, 500, 503}
-    assert min(answer.status_code for answer in refused) >= 400
+    rejected += [app.choose(unused), app.prove(f"a-{MARKER}")]
+    monkeypatch.setattr(Dummy, "verify", crash)
+    rejected.append(app.prove(accounts))
+    assert {response.status_code for response in rejected} >= {400, 401, 403, 405, 415, 500, 503}
+    assert min(response.status_code for response in rejected) >= 400
     assert [row.kind for row in SecurityEvent.unscoped.all()] == ["user_account_token_reused"]
     for secret in secrets:
         assert secret not in logged()
-        for answer in refused:
-            assert secret not in answer.content.decode() + str(dict(answer.headers))
+        for response in rejected:
+            assert secret not in response.content.decode() + str(dict(response.headers))
 
 
-def test_no_secret_is_printed_with_what_holds_it(nagra: HeadEnd) -> None:
-    """A crash report, a debugger or a careless log line prints values as they describe themselves."""
+def test_repr_contains_no_secrets(nagra: HeadEnd) -> None:
+    """Crash reports, debuggers and log lines may contain the repr of an object."""
     app = ClientApp(nagra)
     app.sign_on(f"account-{MARKER}", deviceInformation={MARKER: 1})
     tenant = snapshot.get_tenant("nagra")
@@ -244,13 +255,11 @@ def test_no_secret_is_printed_with_what_holds_it(nagra: HeadEnd) -> None:
     assert "PrivateKey" not in repr(tenant.signer)
 
 
-def test_each_request_leaves_one_line_that_says_who_what_and_why(
-    nagra: HeadEnd, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_access_log_has_one_line_per_request(nagra: HeadEnd, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     nagra.present(nagra.token(exp=1), x_correlation_id="call-1")
     (record,) = [record for record in caplog.records if record.name == "ags.request"]
-    line = json.loads(JSONLines().format(record))
+    line = json.loads(JSONFormatter().format(record))
     assert line.pop("duration_ms") >= 0
     assert line.pop("time").endswith("+00:00")
     assert line == {

@@ -1,4 +1,4 @@
-"""A resource server that has the address of a key set, and PyJWT's own client, and nothing else."""
+"""Rotation of signing keys, seen by a resource server that uses PyJWT's client."""
 
 from __future__ import annotations
 
@@ -14,74 +14,72 @@ from jwt import PyJWKClient
 from tenants import rotation
 from tenants.models import SigningKey
 from tenants.models.signing_key import PUBLICATION_LEAD_TIME
-from tests.api.test_key_set import kid_of, let_pass
+from tests.api.test_jwks import kid_of, shift_timestamps
 from tests.conftest import ClientApp, HeadEnd
-from tests.live.conftest import at, warm
+from tests.live.conftest import use_server, wait_until_served
 from tests.live.server import ServerProcess, manage
 from tests.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.once
 
 
-def key_set_of(server: ServerProcess, tenant_id: str, **options: Any) -> PyJWKClient:
+def make_jwks_client(server: ServerProcess, tenant_id: str, **options: Any) -> PyJWKClient:
     return PyJWKClient(f"{server.url}/.well-known/jwks.json?tenant={tenant_id}", timeout=PATIENCE, **options)
 
 
-def test_access_tokens_verify_before_during_and_after_a_rotation(
-    server: ServerProcess, nagra: HeadEnd
-) -> None:
+def test_access_tokens_verify_throughout_a_rotation(server: ServerProcess, nagra: HeadEnd) -> None:
     tenant = nagra.tenant_id
-    app = ClientApp(warm(server, nagra))
-    # One asks each time. One has asked before the new key signed, and does not ask again.
-    asking = key_set_of(server, tenant, cache_jwk_set=False)
+    app = ClientApp(wait_until_served(server, nagra))
+    # One client fetches the JWK set each time; the other caches it before the new key signs.
+    uncached = make_jwks_client(server, tenant, cache_jwk_set=False)
 
-    def verified(token: str, client: PyJWKClient = asking) -> str:
+    def verify(token: str, client: PyJWKClient = uncached) -> str:
         key = client.get_signing_key_from_jwt(token)
-        said = jwt.decode(token, key, algorithms=["ES256"], audience=tenant, issuer="ags")
-        account: str = said["accountId"]
+        payload = jwt.decode(token, key, algorithms=["ES256"], audience=tenant, issuer="ags")
+        account: str = payload["accountId"]
         return account
 
-    def kid_at_work() -> str:
+    def get_current_kid() -> str:
         assert app.refresh().status_code == 200
         return kid_of(app.tokens["access_token"])
 
-    def published() -> set[str]:
-        return {key.key_id for key in asking.get_signing_keys()}
+    def get_published_kids() -> set[str]:
+        return {key.key_id for key in uncached.get_signing_keys()}
 
     app.sign_on()
     before = app.tokens["access_token"]
     old = kid_of(before)
-    assert verified(before) == "account-1"
+    assert verify(before) == "account-1"
 
     _, new = rotation.perform_next_step(tenant)
-    wait_until(lambda: published() == {old, new.kid}, "the new key is not published")
-    remembering = key_set_of(server, tenant, lifespan=3600)
-    assert verified(before, remembering) == "account-1"
-    assert kid_at_work() == old
+    wait_until(lambda: get_published_kids() == {old, new.kid}, "the new key is not published")
+    cached = make_jwks_client(server, tenant, lifespan=3600)
+    assert verify(before, cached) == "account-1"
+    assert get_current_kid() == old
 
-    let_pass(PUBLICATION_LEAD_TIME)
+    shift_timestamps(PUBLICATION_LEAD_TIME)
     rotation.perform_next_step(tenant)
-    wait_until(lambda: kid_at_work() == new.kid, "the new key does not sign")
+    wait_until(lambda: get_current_kid() == new.kid, "the new key does not sign")
     during = app.tokens["access_token"]
-    for client in (asking, remembering):
-        assert [verified(token, client) for token in (before, during)] == ["account-1"] * 2
+    for client in (uncached, cached):
+        assert [verify(token, client) for token in (before, during)] == ["account-1"] * 2
 
-    let_pass(timedelta(hours=2))
+    shift_timestamps(timedelta(hours=2))
     rotation.perform_next_step(tenant)
-    wait_until(lambda: published() == {new.kid}, "the old key is not withdrawn")
-    kid_at_work()
+    wait_until(lambda: get_published_kids() == {new.kid}, "the old key is not withdrawn")
+    get_current_kid()
     after = app.tokens["access_token"]
-    for client in (asking, remembering):
-        assert [verified(token, client) for token in (during, after)] == ["account-1"] * 2
+    for client in (uncached, cached):
+        assert [verify(token, client) for token in (during, after)] == ["account-1"] * 2
     with pytest.raises(jwt.PyJWKClientError, match="Unable to find a signing key"):
-        verified(before)
+        verify(before)
 
 
-def test_a_key_that_is_revoked_in_an_emergency_is_replaced(server: ServerProcess, nagra: HeadEnd) -> None:
-    app = ClientApp(warm(server, nagra))
+def test_revoked_key_is_replaced(server: ServerProcess, nagra: HeadEnd) -> None:
+    app = ClientApp(wait_until_served(server, nagra))
     app.sign_on()
     before = app.tokens["access_token"]
-    verifier = key_set_of(server, nagra.tenant_id, cooldown_duration=0)
+    verifier = make_jwks_client(server, nagra.tenant_id, cooldown_duration=0)
     assert verifier.get_signing_key_from_jwt(before).key_id == kid_of(before)
     rotation.revoke(SigningKey.objects.for_tenant(nagra.tenant_id).get())
     wait_until(
@@ -95,27 +93,33 @@ def test_a_key_that_is_revoked_in_an_emergency_is_replaced(server: ServerProcess
 
 
 @pytest.mark.postgresql
-def test_two_servers_never_sign_with_a_key_that_is_not_published(
+def test_servers_sign_only_with_published_keys(
     two_servers: tuple[ServerProcess, ServerProcess], nagra: HeadEnd
 ) -> None:
-    """Whichever of them signs, the key set of the other has the key, through two rotations."""
+    """The JWK set of one server always contains the keys with which the other signs."""
     tenant = nagra.tenant_id
-    apps = [ClientApp(warm(server, nagra)) for server in two_servers]
+    apps = [ClientApp(wait_until_served(server, nagra)) for server in two_servers]
     steps: list[Callable[[], Any]] = [lambda: rotation.perform_next_step(tenant)] * 6
     for step in steps:
-        let_pass(timedelta(hours=2))
+        shift_timestamps(timedelta(hours=2))
         step()
-        for app in apps:  # of its own for each step: a sign-on is not refreshed without end in the grace
+        for (
+            app
+        ) in apps:  # a new sign-on for each step: the refreshes of one within the grace period are limited
             app.sign_on()
         for _ in range(10):
             for app, other in zip(apps, reversed(two_servers), strict=True):
                 assert app.refresh().status_code == 200
-                keys = at(other, nagra).client.get(f"/.well-known/jwks.json?tenant={tenant}").json()["keys"]
+                keys = (
+                    use_server(other, nagra)
+                    .client.get(f"/.well-known/jwks.json?tenant={tenant}")
+                    .json()["keys"]
+                )
                 assert kid_of(app.tokens["access_token"]) in {key["kid"] for key in keys}
 
 
 @pytest.mark.postgresql
-def test_the_exit_status_of_the_command(nagra: HeadEnd) -> None:
+def test_exit_status_of_rotate_signing_key(nagra: HeadEnd) -> None:
     def rotate(tenant: str) -> subprocess.CompletedProcess[str]:
         return manage("rotate_signing_key", tenant)
 
