@@ -47,6 +47,8 @@ def test_every_command_and_file_that_is_named_exists(page: Path) -> None:
         assert target in targets, f"make {target}"
     for command in re.findall(r"manage\.py ([a-z_]+)", text):
         assert command in get_commands(), f"manage.py {command}"
+    if page.parent.name == "decisions":  # a page is not edited after the decision, and files move
+        return
     for named in re.findall(
         r"`((?:ags|providers|tenants|tests|docker|examples|docs|requirements)/[\w./-]+)`", text
     ):
