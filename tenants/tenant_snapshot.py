@@ -101,14 +101,7 @@ def load_tenant(tenant_id: str) -> TenantSnapshot | None:
         version=tenant.version,
         services=MappingProxyType({service.name: service for service in services}),
         keys=ring,
-        rules=TokenRules(
-            issuer=tenant.issuer,
-            audience=tenant.audience or tenant.id,
-            access_token_ttl=tenant.access_token_ttl,
-            refresh_token_ttl=tenant.refresh_token_ttl,
-            sign_on_ttl=tenant.sign_on_ttl,
-            refresh_grace=tenant.refresh_grace,
-        ),
+        rules=_token_rules(tenant),
         signer=next((signers[key.kid] for key in signing_keys if key.state == KeyState.ACTIVE), None),
         verification_keys=KeyRing(
             tenant.id,
@@ -120,6 +113,17 @@ def load_tenant(tenant_id: str) -> TenantSnapshot | None:
         resource_servers=MappingProxyType(
             {server.client_id: bytes(server.secret_hash) for server in servers}
         ),
+    )
+
+
+def _token_rules(tenant: Tenant) -> TokenRules:
+    return TokenRules(
+        issuer=tenant.issuer,
+        audience=tenant.audience or tenant.id,
+        access_token_ttl=tenant.access_token_ttl,
+        refresh_token_ttl=tenant.refresh_token_ttl,
+        sign_on_ttl=tenant.sign_on_ttl,
+        refresh_grace=tenant.refresh_grace,
     )
 
 

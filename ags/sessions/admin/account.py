@@ -11,7 +11,6 @@ from django.urls import reverse
 from unfold.decorators import display
 from unfold.enums import ActionVariant
 
-from ags.sessions.admin.device import DeviceAdmin
 from ags.sessions.admin.forms import AccountCreationForm, AccountSearchForm
 from ags.sessions.admin.search_only import SearchOnlyAdmin, format_time
 from ags.sessions.models import Account, AccountStatus, Device
@@ -130,7 +129,7 @@ class AccountAdmin(SearchOnlyAdmin):
         """Show the newest devices below the account."""
         account = context.get("original")
         if account is not None:
-            device_admin: DeviceAdmin = self.admin_site.get_model_admin(Device)
+            device_admin: Any = self.admin_site.get_model_admin(Device)
             if device_admin.has_view_permission(request):
                 devices = device_admin.get_queryset(request)
                 context |= device_admin.table_context(
