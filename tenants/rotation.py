@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from tenants.models import KeyState, SigningKey, Tenant
 from tenants.models.signing_key import RETIREMENT_MARGIN
+from tenants.times import format_utc
 
 
 class RotationTooEarly(Exception):
@@ -51,17 +52,17 @@ def perform_next_step(tenant_id: str, *, secret: bytes | None = None) -> Rotatio
     if staged is not None:
         if staged.may_sign_at() > now:
             raise RotationTooEarly(
-                f"verifiers may not have fetched {staged.kid} before {_format_time(staged.may_sign_at())}"
+                f"verifiers may not have fetched {staged.kid} before {format_utc(staged.may_sign_at())}"
             )
         _activate(tenant, staged, now)
         return RotationStep("signs from now on", staged)
     if retiring is not None and retiring.needed_until is not None:
         raise RotationTooEarly(
-            f"tokens signed by {retiring.kid} are valid until {_format_time(retiring.needed_until)}"
+            f"tokens signed by {retiring.kid} are valid until {format_utc(retiring.needed_until)}"
         )
     new = SigningKey.generate(tenant, secret=secret)
     new.save()
-    return RotationStep(f"published; it can sign from {_format_time(new.may_sign_at())} on", new)
+    return RotationStep(f"published; it can sign from {format_utc(new.may_sign_at())} on", new)
 
 
 @transaction.atomic
@@ -104,7 +105,3 @@ def _activate(tenant: Tenant, staged: SigningKey, now: datetime) -> None:
 def _set_state(key: SigningKey, state: str) -> None:
     key.state = state
     key.save(update_fields=["state", "needed_until"])
-
-
-def _format_time(time: datetime) -> str:
-    return f"{time:%Y-%m-%d %H:%M:%S} UTC"

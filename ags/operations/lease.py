@@ -15,6 +15,7 @@ from django.db import Error, models
 from django.db.models.functions import Now
 
 from ags.sessions.models import Lease
+from tenants.times import format_utc
 
 LIFETIME = timedelta(minutes=1)
 """How long the lease of a crashed process blocks others."""
@@ -63,7 +64,7 @@ class LeaseHolder:
 
     def _not_available(self) -> LeaseNotAvailable:
         row = Lease.objects.get(name=self._name)
-        return LeaseNotAvailable(f"{row.holder}, since {row.acquired_at:%Y-%m-%d %H:%M:%S} UTC")
+        return LeaseNotAvailable(f"{row.holder}, since {format_utc(row.acquired_at)}")
 
 
 @contextmanager

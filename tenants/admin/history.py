@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from tenants.secrets.settings import is_placeholder
+from tenants.times import format_utc
 
 MAX_CHANGES = 100
 """Changes that the page shows, the newest; the table keeps all."""
@@ -81,7 +82,7 @@ def _format(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, datetime):
-        return f"{value:%Y-%m-%d %H:%M:%S} UTC"
+        return format_utc(value)
     if isinstance(value, list):
         return ", ".join(map(str, value)) or EMPTY
     return str(value)

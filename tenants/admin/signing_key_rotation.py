@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -13,6 +12,7 @@ from tenants import rotation
 from tenants.admin.key_secret import KeySecretAdmin
 from tenants.admin.transitions import Transition, TransitionAdmin
 from tenants.models import Algorithm, KeyState, SigningKey, Tenant
+from tenants.times import format_utc
 
 MAX_KEYS_LISTED = 20
 
@@ -50,15 +50,11 @@ def _describe(key: SigningKey) -> str:
     name = f"{key.kid} ({key.algorithm})"
     match key.state:
         case KeyState.STAGED:
-            return f"{name} is published and can sign from {_format(key.may_sign_at())}."
+            return f"{name} is published and can sign from {format_utc(key.may_sign_at())}."
         case KeyState.RETIRING if key.needed_until is not None:
-            return f"{name} has signed tokens that are valid until {_format(key.needed_until)}."
+            return f"{name} has signed tokens that are valid until {format_utc(key.needed_until)}."
         case _:
             return f"{name} is {key.state}: it signs."
-
-
-def _format(time: datetime) -> str:
-    return f"{time:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def rotate_transition(tenant_id: str) -> Transition:

@@ -15,6 +15,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.text import capfirst
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
@@ -97,9 +98,9 @@ class TransitionAdmin(BoundedAdmin):
         """Return the buttons for a row in its state."""
         row = self.get_object_or_404(request, object_id)
         prefix = f"{self.opts.app_label}_{self.opts.model_name}_"
-        offered = {prefix + one.name for one in self.transitions if self.is_offered(one, row)}
+        offered = {prefix + item.name for item in self.transitions if self.is_offered(item, row)}
         actions: list[Any] = super().get_actions_detail(request, object_id)
-        return [one for one in actions if one.action_name in offered]
+        return [item for item in actions if item.action_name in offered]
 
     def is_offered(self, transition: Transition, row: Any) -> bool:
         """Return whether the row has a button for it. The page of one without a button still answers."""
@@ -196,25 +197,21 @@ class EnabledAdmin(TransitionAdmin):
 
 
 def enable_transition(what: str, *consequences: str) -> Transition:
-    return Transition(
-        name="enable",
-        label="Enable",
-        title=f"Enable {what}?",
-        consequences=consequences,
-        done=f"{what[0].upper()}{what[1:]} is enabled.",
-        sources={False},
-        target=True,
-        variant=ActionVariant.SUCCESS,
-    )
+    return _enabled_transition("enable", what, consequences, target=True)
 
 
 def disable_transition(what: str, *consequences: str) -> Transition:
+    return _enabled_transition("disable", what, consequences, target=False)
+
+
+def _enabled_transition(verb: str, what: str, consequences: tuple[str, ...], *, target: bool) -> Transition:
     return Transition(
-        name="disable",
-        label="Disable",
-        title=f"Disable {what}?",
+        name=verb,
+        label=verb.capitalize(),
+        title=f"{verb.capitalize()} {what}?",
         consequences=consequences,
-        done=f"{what[0].upper()}{what[1:]} is disabled.",
-        sources={True},
-        target=False,
+        done=f"{capfirst(what)} is {verb}d.",
+        sources={not target},
+        target=target,
+        variant=ActionVariant.SUCCESS if target else ActionVariant.DANGER,
     )

@@ -15,6 +15,7 @@ from providers.registry import strategies
 from providers.upstream import Document
 from tenants.models import DocumentHealth, Service
 from tenants.services.settings import clean_settings
+from tenants.times import format_utc
 
 RETENTION = timedelta(days=7)
 """How long the health of a document that is no longer fetched is kept."""
@@ -72,14 +73,11 @@ def get_document_statuses(service: Service) -> list[DocumentStatus]:
 def _format_health(row: DocumentHealth | None) -> str:
     if row is None:
         return "Not fetched yet: no request has needed it."
-    fetched = f"Last fetched at {_format_time(row.good_at)}." if row.good_at else "Never fetched."
+    fetched = f"Last fetched at {format_utc(row.good_at)}." if row.good_at else "Never fetched."
     if row.trouble:
-        return f"The latest attempt, at {_format_time(row.failed_at)}, failed: {row.trouble}. {fetched}"
+        failed = format_utc(row.failed_at) if row.failed_at else "an unknown time"
+        return f"The latest attempt, at {failed}, failed: {row.trouble}. {fetched}"
     return fetched
-
-
-def _format_time(time: datetime | None) -> str:
-    return "never" if time is None else f"{time:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def stale_documents() -> Any:

@@ -17,12 +17,8 @@ from ags.sessions.sql import validity
 
 def with_session_token_state(rows: QuerySet[SessionToken]) -> QuerySet[Any]:
     """Annotate `state`: live, expired, redeemed, revoked, or the reason why the token is invalid."""
-    invalid_reason = RawSQL(
-        f"(SELECT {validity.SESSION_TOKEN_INVALID_REASON} FROM ags_sessions_sessiontoken st"
-        f" CROSS JOIN {validity.SESSION_TOKEN_JOINS}"
-        " WHERE st.id = ags_sessions_sessiontoken.id AND t.id = st.tenant_id)",
-        (),
-        CharField(),
+    invalid_reason = _invalid_reason(
+        rows, "st", validity.SESSION_TOKEN_INVALID_REASON, validity.SESSION_TOKEN_JOINS
     )
     return rows.annotate(invalid_reason=invalid_reason).annotate(
         state=Case(
@@ -38,13 +34,7 @@ def with_session_token_state(rows: QuerySet[SessionToken]) -> QuerySet[Any]:
 
 def with_device_state(rows: QuerySet[Device]) -> QuerySet[Any]:
     """Annotate `state`, of the sign-on: live, expired, or the reason why it is invalid."""
-    invalid_reason = RawSQL(
-        f"(SELECT {validity.SIGN_ON_INVALID_REASON} FROM ags_sessions_device d"
-        f" CROSS JOIN {validity.SIGN_ON_JOINS}"
-        " WHERE d.id = ags_sessions_device.id AND t.id = d.tenant_id)",
-        (),
-        CharField(),
-    )
+    invalid_reason = _invalid_reason(rows, "d", validity.SIGN_ON_INVALID_REASON, validity.SIGN_ON_JOINS)
     return rows.annotate(invalid_reason=invalid_reason).annotate(
         state=Case(
             When(invalid_reason__isnull=False, then=F("invalid_reason")),
@@ -52,4 +42,15 @@ def with_device_state(rows: QuerySet[Device]) -> QuerySet[Any]:
             default=Value("live"),
             output_field=CharField(),
         )
+    )
+
+
+def _invalid_reason(rows: QuerySet[Any], alias: str, reason: str, joins: str) -> RawSQL:
+    """Return the expression of `validity`, for each row of the queryset."""
+    table = rows.model._meta.db_table
+    return RawSQL(
+        f"(SELECT {reason} FROM {table} {alias} CROSS JOIN {joins}"
+        f" WHERE {alias}.id = {table}.id AND t.id = {alias}.tenant_id)",
+        (),
+        CharField(),
     )

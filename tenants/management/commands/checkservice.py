@@ -31,8 +31,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, tenant: str | None, service: str | None, **options: Any) -> None:
         failed = 0
-        one = [_get_service(tenant, service)] if tenant and service else None
-        for row in one or _get_enabled_services(tenant):
+        named = [_get_service(tenant, service)] if tenant and service else None
+        for row in named or _get_enabled_services(tenant):
             if not service:
                 self.stdout.write(f"{row.tenant_id}, {row.name}:")
             for result in check_service(row):
