@@ -26,7 +26,10 @@ def compute_etag(body: bytes) -> str:
 
 
 def conditional_response(meta: Mapping[str, Any], body: bytes, etag: str, **headers: str) -> HttpResponse:
-    """Return the JSON in `body`, or 304 if If-None-Match contains its ETag (RFC 9110, section 13.1.2)."""
+    """Return the JSON in `body`, or 304 if If-None-Match contains its ETag (RFC 9110, section 13.1.2).
+
+    Django's `get_conditional_response` would also answer 412, without the body that errors of the API have.
+    """
     if_none_match = meta.get("HTTP_IF_NONE_MATCH")
     etags = parse_etags(if_none_match) if if_none_match else []
     headers = {"ETag": etag, **headers}

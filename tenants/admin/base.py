@@ -161,6 +161,7 @@ class ConfigurationAdmin(BoundedAdmin):
     """Base of the pages of tenants and of what belongs to their configuration."""
 
     list_before_template = "tenants/admin/tenant_heading.html"
+    change_form_before_template = "tenants/admin/form_version.html"
 
     @display(description="Tenant")
     def tenant_link(self, row: Any) -> SafeString:
@@ -178,11 +179,11 @@ class ConfigurationAdmin(BoundedAdmin):
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
-        """Show or save the form. If the model refuses a valid form, the row has changed since."""
+        """Show or save the form. If the model refuses a valid form, the row has just changed."""
         try:
             response: HttpResponse = super().changeform_view(request, object_id, form_url, extra_context)
         except ValidationError as error:
-            messages.error(request, "Not saved: it has changed since. " + " ".join(error.messages))
+            messages.error(request, "Not saved. " + " ".join(error.messages))
             return redirect(request.get_full_path())
         return response
 

@@ -1,4 +1,8 @@
-"""The changes of a tenant, service or key: user, time, and each field before and after."""
+"""The changes of a tenant, service or key: user, time, and each field before and after.
+
+`SimpleHistoryAdmin` is not used: its form of an old version is open to staff of other tenants, and saves
+that version, so that it undoes a revocation.
+"""
 
 from __future__ import annotations
 

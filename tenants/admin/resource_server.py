@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
 from tenants.admin.base import ConfigurationAdmin, LabelledValue
-from tenants.admin.forms import NewResourceServerForm, WhitespaceStrippingModelForm, restricted_to
+from tenants.admin.forms import NewResourceServerForm, VersionedModelForm, restricted_to
 from tenants.admin.transitions import EnabledAdmin, disable_transition, enable_transition
 from tenants.models import ResourceServer, tenants_for_user
 
@@ -41,7 +41,7 @@ class ResourceServerAdmin(ConfigurationAdmin, EnabledAdmin):
         kwargs["form"] = (
             restricted_to(NewResourceServerForm, tenants_for_user(request.user))
             if obj is None
-            else WhitespaceStrippingModelForm
+            else VersionedModelForm
         )
         return super().get_form(request, obj, change, **kwargs)
 

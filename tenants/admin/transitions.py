@@ -107,9 +107,12 @@ class TransitionAdmin(BoundedAdmin):
         return transition.sources is None or getattr(row, self.state_field) in transition.sources
 
     def set_state(self, request: HttpRequest, row: Any, transition: Transition) -> None:
-        """Save the new state, and no other field. Raises ValidationError."""
-        setattr(row, self.state_field, transition.target)
-        row.save(update_fields=[self.state_field])
+        """Save the new state, and no other field. Raises ValidationError, but not for a revocation."""
+        if transition.is_dangerous:
+            row.save_restriction(**{self.state_field: transition.target})
+        else:
+            setattr(row, self.state_field, transition.target)
+            row.save(update_fields=[self.state_field])
 
     def transition_view(self, request: HttpRequest, object_id: str, transition: Transition) -> HttpResponse:
         """Show the page that asks for confirmation; on POST execute the transition and go back to the row."""

@@ -67,7 +67,7 @@ def _apply_service(entry: Entry, tenant: Tenant, folder: Path, changes: list[str
     redacted = service.settings
     if "settings" in fields:
         fields["settings"] = _resolve_settings(entry, service, secrets, folder)
-        redacted = service.with_placeholders(fields["settings"])
+        redacted = service.stored_settings().redact(fields["settings"])
         if redacted == service.settings:
             del fields["settings"]
     label = f"service {tenant.pk}/{entry.name}"
@@ -85,15 +85,15 @@ def _resolve_settings(
         for name, value in in_file.items()
         if name in secrets
     }
-    strategy = strategies().get(service.strategy)
-    if strategy is None or service.with_placeholders(settings) == service.settings:
+    current = service.stored_settings()
+    if current.redact(settings) == service.settings:
         # Unchanged settings are not validated, so that a disabled service can keep settings that have become
         # invalid.
         return settings
     # Fill in the defaults, as they are stored: otherwise every run would find a difference.
     enabled = entry.fields.get("enabled", service.enabled)
     with _entry_error_location(entry):
-        return service.clean_settings(strategy, settings, enabled=enabled)
+        return current.clean(settings, enabled=enabled)
 
 
 def _resolve_secret_setting(value: Any, path: str, stored: Any, folder: Path) -> Any:

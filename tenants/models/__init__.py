@@ -1,6 +1,10 @@
 """The stored configuration: tenants, services, keys, signing keys and resource servers."""
 
-from tenants.models.configuration import ConfigurationModel
+from tenants.models.configuration import (
+    ConfigurationModel,
+    describe_last_change,
+    get_last_change,
+)
 from tenants.models.document_health import DocumentHealth
 from tenants.models.key import IN_FORCE, Key, KeyState
 from tenants.models.resource_server import ResourceServer
@@ -22,5 +26,7 @@ __all__ = [
     "Service",
     "SigningKey",
     "Tenant",
+    "describe_last_change",
+    "get_last_change",
     "tenants_for_user",
 ]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any, Self
 
+from django.core.exceptions import ValidationError
 from django.db import models, transaction
 
-_NOT_LOADED = object()
+from tenants.times import format_utc
 
 if TYPE_CHECKING:
     from tenants.models.tenant import Tenant
@@ -17,8 +18,6 @@ class ConfigurationModel(models.Model):
     """Base class that validates every save and increments `Tenant.version` with every change."""
 
     _loaded_values: dict[str, Any] = {}
-    changed_fields: frozenset[str] = frozenset()
-    """During a save: the names of the fields that have changed since the row was loaded."""
 
     class Meta:
         abstract = True
@@ -26,8 +25,8 @@ class ConfigurationModel(models.Model):
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Validate, save, and increment the version of the tenant. Raises ValidationError.
 
-        Fields that have not changed since the row was loaded keep their current database value, so a form
-        that was opened before a revocation does not undo it.
+        A save is refused if a field that it writes was changed since the row was loaded: a form that was
+        opened before a revocation does not undo it.
         """
         self._save(*args, validate=True, **kwargs)
 
@@ -53,11 +52,14 @@ class ConfigurationModel(models.Model):
         # Lock the tenant: concurrent changes cannot invalidate what is validated here.
         tenant.select_for_update(no_key=True).first()
         update_fields = kwargs.get("update_fields")
-        unwritten: set[str] = set()
-        if update_fields is not None:
-            unwritten = {field.name for field in self._meta.concrete_fields} - set(update_fields)
+        unwritten = {
+            field.name
+            for field in self._meta.concrete_fields
+            # `version` is incremented below.
+            if field.name == "version" or (update_fields is not None and field.name not in update_fields)
+        }
         if not self._state.adding:
-            self._merge_concurrent(unwritten)
+            self._load_unwritten_fields(unwritten, check_others=validate)
         if validate:
             self.full_clean(exclude=unwritten)
         self._prepare_fields(unwritten)
@@ -71,18 +73,19 @@ class ConfigurationModel(models.Model):
         `unwritten`: the names of the fields that this save does not write.
         """
 
-    def _merge_concurrent(self, unwritten: set[str]) -> Self:
-        """Set every field that is not changed here to its current database value; return the stored row."""
+    def _load_unwritten_fields(self, unwritten: set[str], *, check_others: bool) -> None:
+        """Set the fields to their current database values, so that the row is validated as it will be.
+
+        Raises ValidationError if `check_others` and another field was changed since the row was loaded.
+        """
         stored = type(self)._base_manager.get(pk=self.pk)
-        changed = set()
         for field in self._meta.concrete_fields:
-            loaded = self._loaded_values.get(field.attname, _NOT_LOADED)
-            if field.name in unwritten or getattr(self, field.attname) == loaded:
-                setattr(self, field.attname, getattr(stored, field.attname))
-            else:
-                changed.add(field.name)
-        self.changed_fields = frozenset(changed)
-        return stored
+            value = getattr(stored, field.attname)
+            if field.name in unwritten:
+                setattr(self, field.attname, value)
+                self._loaded_values[field.attname] = value
+            elif check_others and value != self._loaded_values.get(field.attname, value):
+                raise ValidationError(describe_last_change(self))
 
     def original_value(self, name: str) -> Any:
         """Return the value that the field had when the row was loaded, or None if it was not loaded."""
@@ -109,3 +112,15 @@ class ConfigurationModel(models.Model):
         tenant: Any = self._meta.get_field("tenant").related_model
         queryset: models.QuerySet[Tenant] = tenant.objects.filter(pk=self.tenant_id)  # type: ignore[attr-defined]
         return queryset
+
+
+def get_last_change(row: Any) -> Any:
+    """Return the last entry of the history of the row, or None. Its primary key is the version of the row."""
+    return row.history.select_related("history_user").first()
+
+
+def describe_last_change(row: Any) -> str:
+    """Return who changed the row last and when, for staff whose change of the same row is refused."""
+    last = get_last_change(row)
+    change = f" by {last.history_user or 'a command'} at {format_utc(last.history_date)}" if last else ""
+    return f"Changed{change}: reload the page, and make your change again."

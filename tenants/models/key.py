@@ -67,11 +67,7 @@ class Key(TenantScoped, ConfigurationModel):
             raise ValidationError(
                 "Tenant, kid, algorithm and secret cannot be changed: create a new key to rotate."
             )
-        reactivated = self.state != KeyState.REVOKED or (
-            # Revoked concurrently: the author of this change has not seen that the key is revoked.
-            "state" not in self.changed_fields and self.original_value("state") != KeyState.REVOKED
-        )
-        if stored.state == KeyState.REVOKED and reactivated:
+        if stored.state == KeyState.REVOKED and self.state != KeyState.REVOKED:
             raise ValidationError({"state": "A revoked key cannot be reactivated: create a new one."})
 
     def immutable_values(self) -> tuple[str, str, str, bytes]:

@@ -1,8 +1,9 @@
-"""Validation of service settings with the form of the strategy."""
+"""Settings of services: as the form of the strategy validates them, and as they are stored."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -10,38 +11,152 @@ from django import forms
 from django.core.exceptions import ValidationError
 
 from providers.contract import Strategy
+from providers.registry import strategies
+from tenants.secrets.settings import (
+    NOTHING_STORED,
+    UNDECRYPTABLE,
+    changed_destinations,
+    is_placeholder,
+    new_placeholder,
+    select_secrets,
+)
 
 
-def clean_settings(
-    strategy: Strategy, stored: Any, *, unread: Collection[str] = ()
-) -> tuple[dict[str, Any], Mapping[str, Any]]:
-    """Return the settings to store (JSON, defaults filled in) and the cleaned settings for `verify`.
+class InvalidSettings(ValidationError):
+    """The settings of a service are invalid. Each message begins with the name of a setting."""
 
-    `unread`: the names of secrets that cannot be decrypted, and so are not validated.
-    Raises ValidationError, whose `settings` messages begin with the name of the setting.
-    """
-    if not isinstance(stored, dict):
-        raise ValidationError({"settings": "Settings must be an object."})
-    fields = strategy.Settings.base_fields
-    if unknown := sorted(stored.keys() - fields.keys()):
-        raise ValidationError({"settings": f"{unknown[0]}: {strategy.slug} has no such setting."})
-    form = _form(strategy, stored)
-    errors = {name: messages for name, messages in form.errors.items() if name not in unread}
-    if errors:
-        raise ValidationError(
+    def __init__(self, errors: Mapping[str, list[str]]) -> None:
+        """`errors`: the messages by the name of the setting."""
+        self.errors = errors
+        super().__init__(
             {"settings": [f"{name}: {message}" for name, messages in errors.items() for message in messages]}
         )
-    values = form.cleaned_data | {name: stored[name] for name in unread}
-    return {name: values[name] for name in fields}, MappingProxyType(form.cleaned_data)
 
 
-def clean_valid_settings(strategy: Strategy, stored: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the cleaned values of the valid settings. Leaves out the invalid ones."""
-    form = _form(strategy, stored)
+def clean_settings(strategy: Strategy, stored: Any) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """Return the settings to store (JSON, defaults filled in) and the cleaned settings for `verify`.
+
+    Raises ValidationError.
+    """
+    form = _validate(strategy, stored)
+    if form.errors:
+        raise InvalidSettings(_messages(form))
+    return {name: form.cleaned_data[name] for name in form.fields}, MappingProxyType(form.cleaned_data)
+
+
+def _validate(strategy: Strategy, values: Any) -> forms.Form:
+    """Return the form of the strategy, validated. Raises ValidationError for what is no setting."""
+    if not isinstance(values, dict):
+        raise ValidationError({"settings": "Settings must be an object."})
+    fields = strategy.Settings.base_fields
+    if unknown := sorted(values.keys() - fields.keys()):
+        raise InvalidSettings({unknown[0]: [f"{strategy.slug} has no such setting."]})
+    form = strategy.Settings({name: field.initial for name, field in fields.items()} | values)
     form.full_clean()
-    return form.cleaned_data
+    return form
 
 
-def _form(strategy: Strategy, stored: Mapping[str, Any]) -> forms.Form:
-    defaults = {name: field.initial for name, field in strategy.Settings.base_fields.items()}
-    return strategy.Settings(defaults | dict(stored))
+def _messages(form: forms.Form) -> dict[str, list[str]]:
+    return {name: [str(message) for message in messages] for name, messages in form.errors.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSettings:
+    """The stored settings of a service, and what becomes of them if others are saved in their place.
+
+    `values`: the settings with a placeholder for each secret. `secrets`: the secrets in plain text by setting
+    name; None if they cannot be decrypted. Values to save contain a placeholder to keep a secret.
+    """
+
+    slug: str
+    values: Any
+    secrets: Mapping[str, str] | None = field(repr=False)
+
+    @property
+    def placeholders(self) -> dict[str, Any]:
+        """The stored placeholders; a setting that became a secret after it was stored has its plain text."""
+        return self._secrets_of(self.values)
+
+    def in_plain_text(self, values: Any, *, lenient: bool = False) -> Any:
+        """Return `values` with each placeholder replaced by its secret.
+
+        Raises ValidationError if a secret is missing or cannot be decrypted; if `lenient`, keeps the
+        placeholder instead.
+        """
+        secrets = self.secrets or {}
+        kept = [name for name, value in self._secrets_of(values).items() if is_placeholder(value)]
+        missing = [name for name in kept if name not in secrets]
+        if missing and not lenient:
+            reason = UNDECRYPTABLE if self.secrets is None else NOTHING_STORED
+            raise InvalidSettings({name: [reason] for name in missing})
+        plain = {name: secrets[name] for name in kept if name not in missing}
+        return values | plain if plain else values
+
+    def clean(self, values: Any, *, enabled: bool) -> dict[str, Any]:
+        """Return `values` with defaults filled in, validated by the form of the strategy.
+
+        Placeholders are kept; those of a disabled service may be of secrets that cannot be decrypted.
+        Raises ValidationError; also if a stored secret would be sent to a new destination, or if the provider
+        is not installed.
+        """
+        strategy = strategies().get(self.slug)
+        if strategy is None:
+            raise ValidationError({"strategy": f"The strategy {self.slug!r} is not installed."})
+        secrets = self._secrets_of(values)
+        kept = {name: value for name, value in secrets.items() if is_placeholder(value)}
+        plain = self.in_plain_text(values, lenient=not enabled and kept == secrets)
+        form = _validate(strategy, plain)
+        errors = {
+            # A placeholder that cannot be replaced is not validated: it is no secret.
+            name: messages
+            for name, messages in _messages(form).items()
+            if not (name in kept and plain[name] == kept[name])
+        }
+        for name, messages in self._check_destinations(strategy, secrets, kept, form.cleaned_data).items():
+            errors.setdefault(name, messages)
+        if errors:
+            raise InvalidSettings(errors)
+        return {name: kept.get(name, form.cleaned_data.get(name)) for name in form.fields}
+
+    def _check_destinations(
+        self,
+        strategy: Strategy,
+        secrets: Mapping[str, Any],
+        kept: Collection[str],
+        cleaned: Mapping[str, Any],
+    ) -> dict[str, list[str]]:
+        """Return the messages for secrets that must be entered again for the `cleaned` settings."""
+        before = self.placeholders
+        # A setting that became a secret after it was stored has no placeholder.
+        unchanged = [name for name, value in secrets.items() if name in kept or value == before.get(name)]
+        errors = {name: [NOTHING_STORED] for name in unchanged if name not in before}
+        if stored := [name for name in unchanged if name in before]:
+            old = _validate(strategy, self.in_plain_text(self.values, lenient=True)).cleaned_data
+            errors |= {
+                name: [reason]
+                for name, reason in changed_destinations(strategy, stored, old, cleaned).items()
+            }
+        return errors
+
+    def redact(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Return `values` with the stored placeholder in place of each placeholder or unchanged secret."""
+        entered, secrets = self._secrets_of(values), self.secrets or {}
+        return values | {
+            name: placeholder
+            for name, placeholder in self.placeholders.items()
+            if name in entered and (is_placeholder(entered[name]) or entered[name] == secrets.get(name))
+        }
+
+    def replace(self, values: dict[str, Any]) -> StoredSettings:
+        """Return the settings as they are stored after `values`, which are valid, have been saved."""
+        values = self.redact(values)
+        secrets = self._secrets_of(values)
+        entered = {name: value for name, value in secrets.items() if not is_placeholder(value)}
+        if self.secrets is None and secrets and not entered:
+            return StoredSettings(self.slug, values, None)
+        kept = {name: secret for name, secret in (self.secrets or {}).items() if name in secrets}
+        placeholders = {name: new_placeholder() for name in entered}
+        return StoredSettings(self.slug, values | placeholders, kept | entered)
+
+    def _secrets_of(self, values: Any) -> dict[str, Any]:
+        return select_secrets(strategies().get(self.slug), values)

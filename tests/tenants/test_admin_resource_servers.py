@@ -13,6 +13,7 @@ from django.test import Client
 from tenants.models import ResourceServer
 from tenants.snapshot import snapshot
 from tests.conftest import ClientApp, HeadEnd, person
+from tests.tenants.change_form import submit_change
 
 LIST = "/admin/tenants/resourceserver/"
 NEW = {"tenant": "nagra", "name": "Entitlements"}
@@ -80,7 +81,7 @@ def test_credentials_are_shown_once_and_work_until_it_is_disabled(
 
 def test_its_name_changes_and_nothing_else_does(admin_client: Client, server: ResourceServer) -> None:
     sent = {"name": "Renamed", "tenant": "sunrise", "client_id": "x", "secret_hash": "x", "enabled": ""}
-    assert admin_client.post(f"{LIST}{server.pk}/change/", sent).status_code == 302
+    assert submit_change(admin_client, f"{LIST}{server.pk}/change/", sent).status_code == 302
     changed = ResourceServer.objects.for_tenant("nagra").get()
     assert (changed.name, changed.client_id, changed.enabled) == ("Renamed", server.client_id, True)
     assert bytes(changed.secret_hash) == bytes(server.secret_hash)

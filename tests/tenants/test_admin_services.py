@@ -11,6 +11,7 @@ from providers.registry import strategies
 from tenants.models import Service
 from tenants.snapshot import snapshot
 from tests.conftest import SERVICE, HeadEnd, person
+from tests.tenants.change_form import submit_change
 
 LIST = "/admin/tenants/service/"
 STEP_TWO = LIST + "add/?tenant=nagra&strategy=operator_token"
@@ -142,7 +143,8 @@ def test_the_stored_settings_are_shown_and_changed_and_the_rest_stays_fixed(
     assert admin_client.get(address).context["adminform"].form["settings-clock_skew"].value() == 77
 
     forged = GOOD | {"name": SERVICE, "tenant": "sunrise", "strategy": "dummy", "settings": "{}"}
-    sent = admin_client.post(address, forged, query_params={"tenant": "sunrise", "strategy": "dummy"})
+    query = {"tenant": "sunrise", "strategy": "dummy"}
+    sent = submit_change(admin_client, address, forged, query_params=query)
     assert sent.status_code == 302
     service.refresh_from_db()
     assert (service.tenant_id, service.strategy) == ("nagra", "operator_token")
@@ -238,7 +240,7 @@ def test_enabling_demands_valid_settings(admin_client: Client, nagra: HeadEnd) -
     fields = {
         name: value for name, value in told.context["adminform"].form.initial.items() if value is not None
     }
-    page = admin_client.post(address + "change/", fields | {"enabled": "on"})
+    page = submit_change(admin_client, address + "change/", fields | {"enabled": "on"})
     assert list(page.context["adminform"].form.errors) == ["settings-session_token_ttl"]
     assert not Service.unscoped.get().enabled
 
@@ -252,7 +254,7 @@ def test_its_form_neither_enables_nor_disables(admin_client: Client, nagra: Head
         assert 'name="enabled"' not in page
         assert f'href="{address}{act}/"' in page
         before = Service.unscoped.get().enabled
-        assert admin_client.post(address + "change/", sent | box).status_code == 302
+        assert submit_change(admin_client, address + "change/", sent | box).status_code == 302
         assert Service.unscoped.get().enabled == before
         admin_client.post(f"{address}{act}/")
         assert Service.unscoped.get().enabled != before
@@ -281,11 +283,11 @@ class TestAServiceWhoseProviderIsNotInstalled:
 
     def test_is_changed_only_while_it_is_disabled(self, admin_client: Client, address: str) -> None:
         fields = {"name": SERVICE, "display_name": "Changed"}
-        page = admin_client.post(address + "change/", fields)
+        page = submit_change(admin_client, address + "change/", fields)
         assert "disable it before you change it" in _text(page)
         admin_client.post(address + "disable/")
         before = Service.unscoped.get().settings
-        assert admin_client.post(address + "change/", fields).status_code == 302
+        assert submit_change(admin_client, address + "change/", fields).status_code == 302
         after = Service.unscoped.get()
         assert (after.enabled, after.display_name, after.settings) == (False, "Changed", before)
         assert "Not done." in _text(admin_client.post(address + "enable/", follow=True))

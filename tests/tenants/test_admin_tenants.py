@@ -9,6 +9,7 @@ from django.test import Client
 from tenants.models import Key, Service, Tenant
 from tenants.snapshot import snapshot
 from tests.conftest import HeadEnd, person
+from tests.tenants.change_form import submit_change
 
 LIST = "/admin/tenants/tenant/"
 RULES = {
@@ -42,7 +43,9 @@ def test_a_tenant_is_added_and_its_id_never_changes(admin_client: Client) -> Non
     page = _text(admin_client.get(LIST + "nova/change/"))
     assert 'name="id"' not in page
     assert 'name="name"' in page
-    admin_client.post(LIST + "nova/change/", {"id": "other", "name": "Nova Two", "enabled": "", **RULES})
+    submit_change(
+        admin_client, LIST + "nova/change/", {"id": "other", "name": "Nova Two", "enabled": "", **RULES}
+    )
     assert list(Tenant.objects.values_list("id", "name", "enabled")) == [("nova", "Nova Two", True)]
 
 
@@ -70,7 +73,7 @@ CHANGED: dict[str, tuple[str, Any]] = {
 
 def test_the_rules_for_client_apps_are_changed_here(admin_client: Client, nagra: HeadEnd) -> None:
     sent = {"name": "Nagra", **{name: text for name, (text, _) in CHANGED.items()}}
-    assert admin_client.post(LIST + "nagra/change/", sent).status_code == 302
+    assert submit_change(admin_client, LIST + "nagra/change/", sent).status_code == 302
     tenant = Tenant.objects.get()
     for name, (_, value) in CHANGED.items():
         assert getattr(tenant, name) == value
@@ -106,7 +109,7 @@ def test_the_rules_for_client_apps_are_changed_here(admin_client: Client, nagra:
 def test_a_rule_that_makes_no_sense_is_refused_at_its_field(
     admin_client: Client, nagra: HeadEnd, name: str, text: str
 ) -> None:
-    page = admin_client.post(LIST + "nagra/change/", {"name": "Other", **RULES, name: text})
+    page = submit_change(admin_client, LIST + "nagra/change/", {"name": "Other", **RULES, name: text})
     assert list(page.context["adminform"].form.errors) == [name]
     assert Tenant.objects.get().name == "Nagra"
 
@@ -190,7 +193,7 @@ def test_an_act_needs_the_token_against_forged_requests(nagra: HeadEnd, staff: U
 
 
 def test_the_history_says_who_changed_what_and_when(admin_client: Client, nagra: HeadEnd) -> None:
-    admin_client.post(LIST + "nagra/change/", {"name": "Nagra Renamed", **RULES})
+    submit_change(admin_client, LIST + "nagra/change/", {"name": "Nagra Renamed", **RULES})
     service = Service.unscoped.get()
     fields = {
         "name": service.name,
@@ -200,7 +203,7 @@ def test_the_history_says_who_changed_what_and_when(admin_client: Client, nagra:
         "settings-clock_skew": "30",
         "settings-replay": "if_present",
     }
-    changed = admin_client.post(f"/admin/tenants/service/{service.pk}/change/", fields)
+    changed = submit_change(admin_client, f"/admin/tenants/service/{service.pk}/change/", fields)
     assert changed.status_code == 302
 
     change, creation = admin_client.get(LIST + "nagra/history/").context["changes"]

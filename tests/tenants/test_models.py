@@ -218,14 +218,27 @@ def test_every_state_change_is_allowed_except_from_revoked(
         assert Key.unscoped.get(pk=key.pk).state == after
 
 
-def test_a_form_that_was_loaded_before_a_revocation_does_not_undo_it(nagra: HeadEnd) -> None:
+def test_a_row_that_was_loaded_before_a_change_cannot_undo_it(nagra: HeadEnd) -> None:
     loaded_before = key_of(nagra)
     key = key_of(nagra)
     key.state = KeyState.REVOKED
     key.save()
     loaded_before.not_after = NOON
-    with pytest.raises(ValidationError, match="A revoked key cannot be reactivated"):
+    with pytest.raises(ValidationError, match="Changed by a command at "):
         loaded_before.save()
+    loaded_before.save(update_fields=["not_after"])
+    assert (key_of(nagra).state, key_of(nagra).not_after) == (KeyState.REVOKED, NOON)
+    loaded_before.not_after = None
+    loaded_before.save()
+
+
+def test_two_changes_of_the_same_field_are_not_merged(nagra: HeadEnd) -> None:
+    loaded_before = Tenant.objects.get(pk="nagra")
+    Tenant.objects.get(pk="nagra").save_restriction(name="First")
+    loaded_before.name = "Second"
+    with pytest.raises(ValidationError, match="Changed by a command at "):
+        loaded_before.save(update_fields=["name"])
+    assert Tenant.objects.get(pk="nagra").name == "First"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from ags.sessions.models import Account
 from tenants.models import Key, ResourceServer, Service, Tenant
 from tenants.whitespace import strip_whitespace
 from tests.conftest import ClientApp, HeadEnd
+from tests.tenants.change_form import submit_change
 from tests.tenants.test_admin_keys import MARKER, NEW
 from tests.tenants.test_admin_tenants import RULES
 from tests.tenants.test_field_cases import apply
@@ -52,7 +53,7 @@ def test_the_service_form_strips_settings_and_secrets(admin_client: Client, nagr
     assert service.settings_with_secrets()["address"] == "https://idp.example/"
     assert service.settings_with_secrets()["secret"] == SECRET
     page = f"/admin/tenants/service/{service.pk}/change/"
-    empty = admin_client.post(page, sent | {"settings-secret": padded("")})
+    empty = submit_change(admin_client, page, sent | {"settings-secret": padded("")})
     assert empty.status_code == 302, "an empty field keeps the secret"
     assert Service.unscoped.get(name="Box").settings == service.settings
 
@@ -60,7 +61,7 @@ def test_the_service_form_strips_settings_and_secrets(admin_client: Client, nagr
 def test_the_tenant_key_and_resource_server_forms_strip_values(admin_client: Client, nagra: HeadEnd) -> None:
     tenant = {"name": "New\xa0Nagra", **RULES, "issuer": "tv", "allowed_origins": "https://tv.example"}
     sent = padded(tenant) | {"allowed_origins": padded(padded("https://tv.example"))}
-    assert admin_client.post("/admin/tenants/tenant/nagra/change/", sent).status_code == 302
+    assert submit_change(admin_client, "/admin/tenants/tenant/nagra/change/", sent).status_code == 302
     changed = Tenant.objects.get(pk="nagra")
     assert (changed.name, changed.issuer) == ("New\xa0Nagra", "tv")
     assert changed.allowed_origins == ["https://tv.example"]
@@ -70,7 +71,7 @@ def test_the_tenant_key_and_resource_server_forms_strip_values(admin_client: Cli
     servers = "/admin/tenants/resourceserver/"
     admin_client.post(servers + "add/", {"tenant": "nagra", "name": padded("One")})
     server = ResourceServer.unscoped.get(name="One")
-    admin_client.post(f"{servers}{server.pk}/change/", {"name": padded("Two")})
+    submit_change(admin_client, f"{servers}{server.pk}/change/", {"name": padded("Two")})
     assert ResourceServer.unscoped.get().name == "Two"
 
 

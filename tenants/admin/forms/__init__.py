@@ -11,7 +11,7 @@ from tenants.admin.forms.tenant_field import (
     TenantScopedModelForm,
     restricted_to,
 )
-from tenants.admin.forms.whitespace import WhitespaceStrippingModelForm
+from tenants.admin.forms.version import VersionedModelForm
 
 __all__ = [
     "GENERATE",
@@ -23,7 +23,7 @@ __all__ = [
     "TenantForm",
     "TenantScopedForm",
     "TenantScopedModelForm",
-    "WhitespaceStrippingModelForm",
+    "VersionedModelForm",
     "declared_settings",
     "restricted_to",
     "service_form",

@@ -10,6 +10,7 @@ from django.core.exceptions import ValidationError
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminRadioSelectWidget, UnfoldAdminSelectWidget
 
 from tenants.admin.forms.tenant_field import TenantChoiceField, TenantScopedModelForm
+from tenants.admin.forms.version import VersionedModelForm
 from tenants.admin.forms.whitespace import WhitespaceStrippingModelForm
 from tenants.models import IN_FORCE, Key, KeyState
 from tenants.secrets import key_material
@@ -35,7 +36,7 @@ class KeyForm(WhitespaceStrippingModelForm):
                 self.fields[name].help_text = help_text
 
 
-class KeyChangeForm(KeyForm):
+class KeyChangeForm(VersionedModelForm, KeyForm):
     class Meta:
         model = Key
         fields = ("state", "not_before", "not_after")

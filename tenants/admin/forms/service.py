@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from django import forms
@@ -11,11 +10,12 @@ from unfold.widgets import UnfoldAdminRadioSelectWidget
 
 from providers.contract import Strategy
 from providers.registry import strategies
-from tenants.admin.forms.settings import PREFIX, removal_name, setting_fields, setting_name
+from tenants.admin.forms.settings import removal_name, setting_fields, setting_name
 from tenants.admin.forms.tenant_field import TenantChoiceField, TenantScopedForm
-from tenants.admin.forms.whitespace import WhitespaceStrippingModelForm
+from tenants.admin.forms.version import VersionedModelForm
 from tenants.models import Service
-from tenants.secrets.settings import is_placeholder, secret_names, select_secrets
+from tenants.secrets.settings import secret_names
+from tenants.services.settings import InvalidSettings
 
 
 class ServiceStrategyForm(TenantScopedForm):
@@ -44,7 +44,7 @@ def service_form(service: Service) -> type[ServiceForm]:
     return type("ServiceForm", (ServiceForm,), attributes)
 
 
-class ServiceForm(WhitespaceStrippingModelForm):
+class ServiceForm(VersionedModelForm):
     """A service and its settings, which the form of the strategy validates."""
 
     strategy: Strategy | None = None
@@ -84,49 +84,31 @@ class ServiceForm(WhitespaceStrippingModelForm):
                     None, "The provider of this service is not installed: disable it before you change it."
                 )
             return self.cleaned_data
-        kept = self._kept_secrets(self.strategy)
-        data: Any = copy.copy(self.data)
-        decrypted = self._decrypt(kept)
-        for name, text in decrypted.items():
-            data[setting_name(name)] = text
-        form = self.strategy.Settings(data, prefix=PREFIX)
-        for name, messages in form.errors.items():
-            field = setting_name(name) if name in form.fields else None
-            # An error about a placeholder is no error of the secret.
-            if field not in self.errors and not is_placeholder(decrypted.get(name)):
-                self.add_error(field, messages)
-        for name, reason in self.instance.secrets_to_reenter(self.strategy, kept, form.cleaned_data).items():
-            if setting_name(name) not in self.errors:
-                self.add_error(setting_name(name), reason)
+        values = self._settings_to_save(self.strategy)
+        try:
+            settings = self.instance.stored_settings().clean(values, enabled=self.enabled)
+        except InvalidSettings as problem:
+            for name, messages in problem.errors.items():
+                field = setting_name(name) if name in values else None
+                if field not in self.errors:
+                    self.add_error(field, messages)
         if not self.errors:
-            entered = {name: form.cleaned_data[name] for name in form.fields if name not in kept}
-            self.instance.settings = entered | kept
+            self.instance.settings = settings
         return self.cleaned_data
 
-    def _kept_secrets(self, strategy: Strategy) -> dict[str, Any]:
-        """Return the placeholders of the secrets that are neither replaced nor removed."""
-        kept = {}
-        for name, placeholder in select_secrets(strategy, self.instance.settings).items():
-            entered = self.cleaned_data.get(setting_name(name))
+    def _settings_to_save(self, strategy: Strategy) -> dict[str, Any]:
+        """Return the settings that were entered, and the placeholders of secrets that are kept."""
+        stored = self.instance.stored_settings().placeholders
+        values = {}
+        for name in strategy.Settings.base_fields:
+            field = setting_name(name)
+            # What is not valid by itself is validated again, with the other settings.
+            entered = self.cleaned_data.get(field, self[field].data)
             removed = self.cleaned_data.get(removal_name(name))
             if entered and removed:
-                self.add_error(setting_name(name), "Enter another secret or remove it, not both.")
-            if not entered and not removed:
-                kept[name] = placeholder
-        return kept
-
-    def _decrypt(self, kept: dict[str, Any]) -> dict[str, Any]:
-        entered = any(self.cleaned_data.get(setting_name(name)) for name in secret_names(self.strategy))
-        # A disabled service may be saved even if its secrets cannot be decrypted.
-        lenient = not entered and not self.enabled
-        try:
-            decrypted: dict[str, Any] = self.instance.with_secrets(kept, lenient=lenient)
-        except ValidationError as error:
-            for message in error.message_dict["settings"]:
-                name, _, reason = message.partition(": ")
-                self.add_error(setting_name(name), reason)
-            return kept
-        return decrypted
+                self.add_error(field, "Enter another secret or remove it, not both.")
+            values[name] = entered if entered or removed or name not in stored else stored[name]
+        return values
 
     def _post_clean(self) -> None:
         # The model validates the whole row, and its errors name fields that this form does not have.

@@ -7,7 +7,7 @@ from typing import Any
 from django import forms
 from unfold.widgets import UnfoldAdminTextareaWidget
 
-from tenants.admin.forms.whitespace import WhitespaceStrippingModelForm
+from tenants.admin.forms.version import VersionedModelForm
 from tenants.models import Tenant
 from tenants.models.tenant import MAX_ORIGINS, ORIGIN_MAX_LENGTH
 from tenants.whitespace import strip_whitespace
@@ -25,7 +25,7 @@ class LinesField(forms.CharField):
         return "\n".join(value) if isinstance(value, list) else value
 
 
-class TenantForm(WhitespaceStrippingModelForm):
+class TenantForm(VersionedModelForm):
     allowed_origins = LinesField(
         required=False,
         max_length=MAX_ORIGINS * (ORIGIN_MAX_LENGTH + len("\r\n")),
