@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from django.db import connection, transaction
 from django.test import Client
 
 from tenants.models import Key, ResourceServer, Service, Tenant
 from tenants.revocation import revoke_issued
 from tests.conftest import HeadEnd, person
 from tests.tenants.change_form import form_version
+from tests.waiting import wait_until
 
 CHANGES: dict[str, tuple[Any, dict[str, str]]] = {
     "tenant": (Tenant.objects, {"name": "From the form"}),
@@ -47,8 +50,8 @@ class Form:
     def row(self) -> Any:
         return self.rows.get()
 
-    def submit(self, **changes: Any) -> Any:
-        return self.client.post(self.address, {**self.fields, **self.changes, **changes})
+    def submit(self, *, follow: bool = False, **changes: Any) -> Any:
+        return self.client.post(self.address, {**self.fields, **self.changes, **changes}, follow=follow)
 
     def is_saved(self) -> bool:
         return all(getattr(self.row, name) == value for name, value in self.changes.items())
@@ -119,3 +122,36 @@ def test_a_form_without_the_version_of_the_row_is_refused(
     assert page.status_code == 200
     assert "reload the page" in page.content.decode()
     assert not form.is_saved()
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_of_two_forms_that_are_saved_at_the_same_time_one_is_refused(admin_client: Client) -> None:
+    """Both have been validated, and wait for the lock of the tenant, before either is saved."""
+    forms = [Form(admin_client, "tenant") for _ in range(2)]
+
+    def save(number: int) -> Any:
+        try:
+            return forms[number].submit(name=f"From form {number}", follow=True)
+        finally:
+            connection.close()
+
+    def both_wait() -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_stat_clear_snapshot()")
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            )
+            return bool(cursor.fetchone()[0] == len(forms))
+
+    with ThreadPoolExecutor() as pool:
+        with transaction.atomic():
+            Tenant.objects.select_for_update().get()
+            pages = [pool.submit(save, number) for number in range(2)]
+            wait_until(both_wait, "the forms do not wait for the tenant")
+        texts = [page.result().content.decode() for page in pages]
+    refused = ["Not saved. Changed by admin at " in text for text in texts]
+    assert sorted(refused) == [False, True]
+    assert forms[0].row.name == f"From form {refused.index(False)}"
+    assert [row.name for row in forms[0].row.history.all()] == [forms[0].row.name, "Nagra"]
