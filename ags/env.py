@@ -234,7 +234,7 @@ def env_database(*, pooled: bool = False) -> dict[str, Any]:
     """Return Django's database settings for DATABASE_URL.
 
     With `pooled`, each transaction may run on another connection, so no state of a connection is used
-    (docs/running.md, "Behind a pooler").
+    (docs/running/database.md, "Behind a pooler").
     """
     url = env_str("DATABASE_URL")
     try:

@@ -19,7 +19,7 @@ SERVED_PATHS = {
 }
 """Values of AGS_ADMIN with which a process does not serve everything."""
 
-POOLER_HINT = "Set AGS_DATABASE_POOLER=transaction (docs/running.md, Behind a pooler)."
+POOLER_HINT = "Set AGS_DATABASE_POOLER=transaction (docs/running/database.md, Behind a pooler)."
 
 
 @register()
@@ -108,7 +108,7 @@ def check_limits(**kwargs: Any) -> list[CheckMessage]:
     return [
         Warning(
             f"The role of DATABASE_URL {problem}",
-            hint="ALTER ROLE … SET (docs/running.md, Behind a pooler).",
+            hint="ALTER ROLE … SET (docs/running/database.md, Behind a pooler).",
             id="operations.W004",
         )
         for problem in problems
@@ -146,7 +146,8 @@ def check_admin(**kwargs: Any) -> list[CheckMessage]:
         Info(
             f"AGS_ADMIN is {settings.AGS_ADMIN}: processes with this environment serve "
             f"{SERVED_PATHS[settings.AGS_ADMIN]}.",
-            hint="Run others that serve the rest (docs/running.md, The admin in a process of its own).",
+            hint="Run others that serve the rest "
+            "(docs/running/install.md, The admin in a process of its own).",
             id="operations.I001",
         )
     ]

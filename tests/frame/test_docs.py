@@ -12,6 +12,7 @@ from ags.api.errors import REGISTRY
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+BINARY = {".pyc", ".png", ".svg", ".woff2"}
 
 
 def _heading_to_anchor(heading: str) -> str:
@@ -66,6 +67,31 @@ def test_every_variable_that_is_named_is_in_the_example_environment() -> None:
         others = ("AGS_TEST_", "AGS_SECRET_")
         of_deployments = {name.removesuffix("_FILE") for name in named if not name.startswith(others)}
         assert of_deployments - known == set(), page.name
+
+
+def test_the_page_of_settings_lists_the_variables_of_the_example_environment() -> None:
+    known = re.findall(r"^([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `([A-Z_]+)` \|", (ROOT / "docs/running/settings.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(known)
+
+
+def test_every_page_that_a_message_or_comment_names_exists() -> None:
+    """Such as docs/running/database.md, or with a heading: docs/running/database.md, Behind a pooler."""
+    code = (
+        file for folder in ("ags", "tenants", "providers", "docker") for file in ROOT.glob(f"{folder}/**/*")
+    )
+    files = [file for file in (*code, ROOT / ".env.example", ROOT / "Makefile") if file.suffix not in BINARY]
+    named = {
+        match
+        for file in files
+        if file.is_file()
+        for match in re.findall(r'(docs/[\w/-]+\.md)(?:, "?([A-Z][\w ]+))?', file.read_text(encoding="utf-8"))
+    }
+    assert ("docs/running/database.md", "Behind a pooler") in named
+    for page, heading in named:
+        assert (ROOT / page).is_file(), page
+        if heading:
+            assert re.search(rf"^#+ {heading}$", (ROOT / page).read_text(), re.MULTILINE), (page, heading)
 
 
 def test_the_table_of_errors_is_the_registry() -> None:

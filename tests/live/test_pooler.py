@@ -31,7 +31,7 @@ POOL = 6
 
 @dataclass(frozen=True)
 class Pooler:
-    """A PgBouncer with the roles of docs/running.md: `owner` owns the tables, `serving` is for the server."""
+    """A PgBouncer with the roles of docs/running/database.md: `owner` owns the tables, `serving` serves."""
 
     owner: str
     serving: str
