@@ -4,19 +4,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
-# Faster than pip, whose configuration of a machine it does not read: where it fails, pip installs.
+# Faster than pip. It does not read pip's configuration of the machine: if it fails, pip installs.
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes
 MANAGE := $(BIN)/python manage.py
-# What needs settings but no deployment (lint, the OpenAPI file) runs with those of the tests.
+# Commands that need settings but no deployment (lint, the OpenAPI file) use those of the tests.
 TEST_MANAGE := DJANGO_SETTINGS_MODULE=tests.settings $(MANAGE)
 OPENAPI := spectacular --format openapi-json --validate --fail-on-warn
 OIDC := tests/upstream/oidc_provider
 PEER := bench/systems/oidc_provider
 CODE := ags tenants providers examples manage.py
-# Requirements of single providers. Where the machine does not allow one, `make test` says what did not run.
+# Requirements of single providers. If one cannot be installed, `make test` names the tests that did not run.
 OPTIONAL := ldap radius
 OPTIONAL_STAMPS := $(OPTIONAL:%=$(VENV)/%.stamp)
-# Debian packages: the servers and the proxy that the tests use, what python-ldap is built with, and a browser.
+# Debian packages: the servers and the proxy of the tests, the build requirements of python-ldap, and a browser.
 PACKAGES := slapd freeradius pgbouncer haproxy gcc python3-dev libldap-dev libsasl2-dev \
   $(if $(AGS_TEST_CHROMIUM)$(shell command -v chromium),,chromium)
 
@@ -28,15 +28,15 @@ help: ## List the commands
 
 install: $(VENV)/runtime.stamp ## Make .venv and install what AGS needs to run
 
-demo: install ## Show the whole way once: server, session token, QR code, sign-on, refresh, sign-out
+demo: install ## Show each step once: server, session token, QR code, sign-on, refresh, sign-out
 	@$(BIN)/python examples/demo.py
 
-run: install ## The same set-up, kept running, with the admin
+run: install ## Run the server of the demo, with the admin, until it is interrupted
 	@$(BIN)/python examples/demo.py --keep-serving
 
-prepare: $(VENV)/dev.stamp $(OPTIONAL_STAMPS) $(OIDC)/node_modules/.package-lock.json ## Install what the commands below need
+prepare: $(VENV)/dev.stamp $(OPTIONAL_STAMPS) $(OIDC)/node_modules/.package-lock.json ## Install the development requirements
 
-check: prepare ## Before a commit: form, lint, types, layers, and the tests of what has changed
+check: prepare ## Before a commit: check formatting, lint, types and layers; test what has changed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(CODE)
@@ -46,16 +46,16 @@ check: prepare ## Before a commit: form, lint, types, layers, and the tests of w
 test: prepare ## Run the tests, on SQLite and on PostgreSQL
 	@$(BIN)/python -m tests $(ARGS)
 
-coverage: prepare ## Run all tests on PostgreSQL, and measure which code they execute
+coverage: prepare ## Run all tests on PostgreSQL, and measure coverage
 	@$(BIN)/python -m tests --coverage $(ARGS)
 
-test-full: prepare ## Run all tests on both, also those that take long, and measure coverage
+test-full: prepare ## Run all tests on both databases, including the slow ones, and measure coverage
 	@$(BIN)/python -m tests --full $(ARGS)
 
-faults: prepare ## Bring faults about under load, and print what was seen of each
+faults: prepare ## Cause faults under load, and print the effects of each
 	@$(BIN)/python -m tests.faults $(ARGS)
 
-lint: prepare ## Check form, types, layers, dependencies, migrations, OpenAPI, documents, containers
+lint: prepare ## Check formatting, types, layers, dependencies, migrations, OpenAPI, documents, containers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(CODE)
@@ -69,13 +69,13 @@ lint: prepare ## Check form, types, layers, dependencies, migrations, OpenAPI, d
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml
 
-bench: $(VENV)/bench.stamp $(VENV)/glewlwyd.stamp $(PEER)/node_modules/.package-lock.json ## Compare AGS with its asynchronous floor, a release and its peers, on this machine
+bench: $(VENV)/bench.stamp $(VENV)/glewlwyd.stamp $(PEER)/node_modules/.package-lock.json ## Compare AGS with a minimal server, a release and other systems, on this machine
 	@$(BIN)/python -m bench $(ARGS)
 
 bench-check: $(VENV)/dev.stamp ## Check that no request needs more function calls, SQL statements or bytes
 	@PYTHONHASHSEED=0 $(BIN)/python -m bench.check $(ARGS)
 
-fix: $(VENV)/dev.stamp ## Correct what the linters can correct
+fix: $(VENV)/dev.stamp ## Apply the automatic corrections of the linters
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -93,13 +93,13 @@ openapi: $(VENV)/dev.stamp ## Write openapi.json, and the table of errors in doc
 migrate: install ## Migrate the database of DATABASE_URL
 	$(MANAGE) migrate
 
-serve: install ## Run the production server; everything comes from the environment
+serve: install ## Run the production server with the settings in the environment
 	@exec $(MANAGE) serve
 
-bench-growth: $(VENV)/dev.stamp ## Measure whether it stays as fast with many rows, tenants and keys
+bench-growth: $(VENV)/dev.stamp ## Measure the speed with many rows, tenants and keys
 	@$(BIN)/python -m bench.growth $(ARGS)
 
-bench-machines: $(VENV)/dev.stamp ## Measure what more processes give, and what an issue costs in PostgreSQL
+bench-machines: $(VENV)/dev.stamp ## Measure the speed with more processes, and the cost of a session token in PostgreSQL
 	@$(BIN)/python -m bench.machines $(ARGS)
 
 $(VENV)/bin/python:
@@ -119,17 +119,17 @@ $(VENV)/bench.stamp: requirements/bench.txt $(VENV)/dev.stamp
 	$(PIP) -r requirements/bench.txt
 	@touch $@
 
-# The authorization server of some tests, and that of the benchmark, for node. Without npm what needs them is left
-# out, and says so.
+# The authorization server of some tests, and that of the benchmark, for node. Without npm, what needs them is
+# skipped and named.
 $(OIDC)/node_modules/.package-lock.json $(PEER)/node_modules/.package-lock.json: \
   %/node_modules/.package-lock.json: %/package-lock.json
 	@! command -v npm >/dev/null || npm ci --prefix $* --silent --no-audit --no-fund || true
 
-# The rest may fail. Then there is no stamp, what is missing is named, and the next run tries again.
+# The following may fail. Then there is no stamp, a message names what is missing, and the next run tries again.
 $(VENV)/packages.stamp: | $(VENV)/bin/python
 	@tests/packages.sh $(PACKAGES) && touch $@ || echo "Tests that need these packages do not run."
 
-# A server that `make bench` compares with. Debian is to set up no database: the benchmark brings its own.
+# A server that `make bench` compares with. Debian must not set up a database: the benchmark has its own.
 $(VENV)/glewlwyd.stamp: | $(VENV)/bin/python
 	@{ command -v glewlwyd >/dev/null || \
 	  { echo glewlwyd glewlwyd/config_type select No configuration | debconf-set-selections && \
@@ -139,5 +139,5 @@ $(OPTIONAL_STAMPS): $(VENV)/%.stamp: requirements/%.txt $(VENV)/dev.stamp | $(VE
 	@$(PIP) -r $< && touch $@ || \
 	  echo "The provider $* lacks what $< names, so its tests do not run."
 
-# One pip at a time in an environment, also with `make --jobs`.
+# Only one pip at a time may change an environment, also with `make --jobs`.
 $(VENV)/radius.stamp: | $(VENV)/ldap.stamp
