@@ -21,7 +21,7 @@ PACKAGES := slapd freeradius pgbouncer haproxy gcc python3-dev libldap-dev libsa
   $(if $(AGS_TEST_CHROMIUM)$(shell command -v chromium),,chromium)
 
 .DEFAULT_GOAL := help
-.PHONY: help install prepare demo run check lint test coverage test-full faults bench bench-check bench-growth bench-machines fix lock openapi migrate serve
+.PHONY: help install prepare demo run check lint test coverage test-full faults bench bench-check bench-growth bench-machines fix lock audit openapi migrate serve
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -68,6 +68,7 @@ lint: prepare ## Check formatting, types, layers, dependencies, migrations, Open
 	$(BIN)/mkdocs build --strict --site-dir $(VENV)/site
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 bench: $(VENV)/bench.stamp $(VENV)/glewlwyd.stamp $(PEER)/node_modules/.package-lock.json ## Compare AGS with a minimal server, a release and other systems, on this machine
 	@$(BIN)/python -m bench $(ARGS)
@@ -80,11 +81,16 @@ fix: $(VENV)/dev.stamp ## Apply the automatic corrections of the linters
 	$(BIN)/ruff format .
 
 lock: $(VENV)/dev.stamp ## Compile requirements/*.in to *.txt, with hashes
-	for name in runtime uv dev bench $(OPTIONAL); do \
+	for name in runtime uv dev bench audit $(OPTIONAL); do \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	    --no-strip-extras --no-emit-index-url --no-emit-find-links --no-header \
 	    requirements/$$name.in --output-file requirements/$$name.txt || exit 1; \
 	done
+
+audit: $(VENV)/dev.stamp ## Look up the locked packages in the advisories of OSV; needs the network
+	@$(BIN)/python .ci/audit.py --reachable
+	@$(MAKE) --no-print-directory $(VENV)/audit.stamp
+	@$(BIN)/python .ci/audit.py
 
 openapi: $(VENV)/dev.stamp ## Write openapi.json, and the table of errors in docs/api.md
 	$(TEST_MANAGE) $(OPENAPI) --file openapi.json
@@ -117,6 +123,10 @@ $(VENV)/dev.stamp: requirements/dev.txt requirements/uv.txt $(VENV)/runtime.stam
 
 $(VENV)/bench.stamp: requirements/bench.txt $(VENV)/dev.stamp
 	$(PIP) -r requirements/bench.txt
+	@touch $@
+
+$(VENV)/audit.stamp: requirements/audit.txt $(VENV)/dev.stamp
+	$(PIP) -r requirements/audit.txt
 	@touch $@
 
 # The authorization server of some tests, and that of the benchmark, for node. Without npm, what needs them is
