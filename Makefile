@@ -21,7 +21,7 @@ PACKAGES := slapd freeradius pgbouncer haproxy gcc python3-dev libldap-dev libsa
   $(if $(AGS_TEST_CHROMIUM)$(shell command -v chromium),,chromium)
 
 .DEFAULT_GOAL := help
-.PHONY: help install prepare demo run check lint test coverage test-full faults bench bench-check bench-growth bench-machines fix lock audit openapi migrate serve
+.PHONY: help install prepare demo run check lint test coverage test-full faults bench bench-check bench-growth bench-machines fix lock audit openapi docs migrate serve
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -95,6 +95,11 @@ audit: $(VENV)/dev.stamp ## Look up the locked packages in the advisories of OSV
 openapi: $(VENV)/dev.stamp ## Write openapi.json, and the table of errors in docs/api.md
 	$(TEST_MANAGE) $(OPENAPI) --file openapi.json
 	$(TEST_MANAGE) shell --no-imports --command "from docs.errors import PAGE, page; PAGE.write_text(page())"
+
+docs: $(VENV)/dev.stamp ## Write the generated pages: the table of errors, the glossary, the path of a request
+	$(TEST_MANAGE) shell --no-imports --command "from docs import errors, glossary; \
+	  errors.PAGE.write_text(errors.page()); glossary.PAGE.write_text(glossary.page())"
+	$(BIN)/python -m bench.request_path --write
 
 migrate: install ## Migrate the database of DATABASE_URL
 	$(MANAGE) migrate

@@ -1,4 +1,4 @@
-"""The table of errors in docs/api.md, from the registry in the code; `make openapi` writes it there."""
+"""The table of errors in docs/api.md, from the registry in the code; `make docs` writes it."""
 
 from pathlib import Path
 
@@ -18,14 +18,14 @@ def table() -> str:
 
 
 class _Named(dict[str, str]):
-    """What fills a message is not known here: it is shown as a word in italics."""
+    """The values of a message are unknown here: their names are shown in italics."""
 
     def __missing__(self, name: str) -> str:
         return f"*{name}*"
 
 
 def page() -> str:
-    """Return the page with the table as it should be."""
+    """Return the page with the present table."""
     text = PAGE.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     return f"{before}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}"

@@ -11,7 +11,7 @@ from providers.version_1 import load_strategy
 
 
 class ProviderConfig(AppConfig):
-    """The base class of the app configurations of providers.
+    """A provider: a Django app with one strategy. Base class of the app configurations of providers.
 
     `strategy` is the dotted path of the strategy class. `contract` is the version of the contract that the
     provider is made for (`providers.contract.VERSION`). `requires` maps the modules that the provider needs

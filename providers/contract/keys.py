@@ -11,7 +11,7 @@ from providers.contract.results import FailureReason
 
 @dataclass(frozen=True, slots=True)
 class TrustedKey:
-    """A key that the tenant signs with.
+    """A key with which a tenant signs tokens, and a strategy verifies them.
 
     `not_before` and `not_after` are seconds since the epoch. `material` is the bytes of a shared secret, a
     public key of `cryptography`, or None if the stored secret cannot be decrypted.

@@ -132,7 +132,7 @@ _HOST = RegexValidator(
 
 
 class SessionTokenSettings(forms.Form):
-    """The settings of every service that offers `GET_SESSION_TOKEN`."""
+    """The settings, entered by staff, of every service that offers `GET_SESSION_TOKEN`."""
 
     session_token_ttl = forms.IntegerField(
         label="Session token lifetime",
@@ -144,7 +144,7 @@ class SessionTokenSettings(forms.Form):
 
 
 class UpstreamSettings(forms.Form):
-    """The settings of every service that sends requests to a server of the operator."""
+    """The settings, entered by staff, of every service that sends requests to a server of the operator."""
 
     deadline = forms.FloatField(
         min_value=0.1,

@@ -25,7 +25,10 @@ _T = TypeVar("_T")
 
 
 class Bulkhead:
-    """A limited number of slots, and the threads that make the calls. An upstream is named `host:port`."""
+    """Limits the concurrent calls to upstreams, in total and to each, and makes them in its own threads.
+
+    An upstream is named `host:port`.
+    """
 
     def __init__(self) -> None:
         self._taken: Counter[str] = Counter()

@@ -68,7 +68,10 @@ class Health:
 
 
 class Document(Generic[_T]):
-    """A document, parsed by `parse`. Shared by all threads."""
+    """A document of an upstream, such as a key set. AGS fetches it in the background and keeps it.
+
+    Parsed by `parse`. Shared by all threads.
+    """
 
     def __init__(self, source: Source, parse: Callable[[bytes], _T]) -> None:
         self.source = source

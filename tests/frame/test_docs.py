@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from ags.api.errors import REGISTRY
+from tests.live.server import empty_database
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -32,10 +35,46 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             assert anchor in map(_heading_to_anchor, headings), f"{page.name} links to {target}"
 
 
-def test_every_decision_is_listed() -> None:
-    index, *decisions = sorted(ROOT.glob("docs/decisions/*.md"), key=lambda page: page.name != "README.md")
-    listed = re.findall(r"^- \[.+\]\((.+)\)$", index.read_text(), re.MULTILINE)
-    assert listed == sorted(page.name for page in decisions)
+def _linked_pages(page: Path) -> set[Path]:
+    targets = re.findall(r"\]\(([^)\s#]+)", page.read_text())
+    return {(page.parent / target).resolve() for target in targets if not target.startswith("http")}
+
+
+INDEX = ROOT / "docs" / "index.md"
+DECISIONS = sorted(ROOT.glob("docs/decisions/[0-9]*.md"))
+
+
+def test_the_index_links_to_every_page() -> None:
+    assert {*PAGES} - {*DECISIONS, INDEX} - _linked_pages(INDEX) == set()
+
+
+def test_every_provider_has_a_page_that_the_index_links_to() -> None:
+    folders = {app.parent.name for app in ROOT.glob("providers/*/apps.py")}
+    assert {"operator_token", "ldap", "radius"} <= folders
+    linked = {page.stem for page in _linked_pages(INDEX) if page.parent.name == "providers"}
+    assert linked == folders
+
+
+STATUS = r"(?:accepted|(?:accepted, superseded in part by|superseded by) \[\d{4}\]\(.+\))"
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.name)
+def test_each_decision_has_a_date_and_a_status(page: Path) -> None:
+    title, _, status_line, blank, *_ = page.read_text().splitlines()
+    assert title.startswith("# ")
+    assert re.fullmatch(rf"Date: \d{{4}}-\d\d-\d\d\. Status: {STATUS}\.", status_line)
+    assert not blank
+
+
+def test_the_list_of_decisions_has_the_title_date_and_status_of_each() -> None:
+    rows = re.findall(
+        r"^\| \[(.+?)\]\((\d.+?)\) \| (.+?) \| (.+) \|$",
+        (ROOT / "docs/decisions/README.md").read_text(),
+        re.MULTILINE,
+    )
+    assert [
+        (f"# {title}", name, f"Date: {date}. Status: {status}.") for title, name, date, status in rows
+    ] == [(lines[0], page.name, lines[2]) for page in DECISIONS for lines in [page.read_text().splitlines()]]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -100,6 +139,31 @@ def test_the_table_of_errors_is_the_registry() -> None:
     assert page() == PAGE.read_text(encoding="utf-8"), "run make openapi"
     for error in REGISTRY:
         assert f"| {error.status.value} | {error.code} | `{error.reason}` |" in page()
+
+
+def test_the_glossary_is_that_of_the_code() -> None:
+    from docs.glossary import PAGE, page
+
+    assert page() == PAGE.read_text(encoding="utf-8"), "run make docs"
+    for term in (
+        "tenant",
+        "provider",
+        "strategy",
+        "service",
+        "key",
+        "parameter",
+        "identity",
+        "session token",
+    ):
+        assert f"\n| {term} | " in page()
+
+
+@pytest.mark.postgresql
+def test_the_path_of_a_request_is_that_of_the_code(db: None) -> None:
+    with empty_database("request_path") as url:
+        command = [sys.executable, "-m", "bench.request_path", "--database", url]
+        page = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    assert page == (ROOT / "docs" / "request-path.md").read_text(encoding="utf-8"), "run make docs"
 
 
 REASONS = {error.reason: error.status.value for error in REGISTRY}

@@ -35,7 +35,10 @@ REFRESH_TYP = "RefreshAuthN"
 
 @dataclass(frozen=True, slots=True)
 class SignOn:
-    """The content of the tokens of a sign-on. Times are in seconds since the epoch."""
+    """A device that is signed on, until it signs out, the sign-on is revoked, or it reaches its fixed end.
+
+    This is the content of its tokens. Times are in seconds since the epoch.
+    """
 
     account_id: str = field(repr=False)
     client_id: str
@@ -47,7 +50,10 @@ class SignOn:
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """An access token with a valid signature, not expired. The database decides if it is still valid."""
+    """A JWT with which a client app calls the resource servers of the operator.
+
+    Its signature is valid, and it has not expired. The database decides if it is still valid.
+    """
 
     sign_on: str
     jti: str
@@ -56,7 +62,10 @@ class AccessToken:
 
 @dataclass(frozen=True, slots=True)
 class RefreshToken:
-    """A refresh token with a valid signature. It may have expired."""
+    """A JWT with which a client app gets new tokens from AGS. Each refresh replaces it.
+
+    Its signature is valid. It may have expired.
+    """
 
     sign_on: str
     generation: int
