@@ -79,6 +79,32 @@ def test_the_demo_shows_the_whole_way_and_ends_well(demo: subprocess.CompletedPr
     assert '"reason":"not_authenticated"' in demo.stdout, "and who is signed out stays so"
 
 
+def without_values(output: str) -> list[str]:
+    """Replace what differs from run to run: ports, IDs, session tokens and times."""
+    values = r"(?<=127\.0\.0\.1:)\d+|[0-9a-f]{32}|\b[0-9a-f-]{36}\b|\b[a-z2-7]{26}\b|\b\d{10}\b"
+    return re.sub(values, "*", output).splitlines()
+
+
+def test_the_readme_shows_what_the_demo_prints(demo: subprocess.CompletedProcess[str]) -> None:
+    (console,) = re.findall(r"^```console\n\$ make demo\n(.+?)^```$", readme(), re.MULTILINE | re.DOTALL)
+    printed = iter(without_values(demo.stdout))
+    for line in without_values(console):
+        if line != "…":  # left out
+            beginning, cut, _ = line.partition("…") if line.endswith("…") else (line, "", "")
+            assert any(of_demo == line or (cut and of_demo.startswith(beginning)) for of_demo in printed), (
+                line
+            )
+
+
+def test_the_readme_has_at_most_40_lines_of_console_output() -> None:
+    blocks = re.findall(r"^```console\n(.+?)^```$", readme(), re.MULTILINE | re.DOTALL)
+    assert 0 < sum(len(block.splitlines()) for block in blocks) <= 40
+
+
+def readme() -> str:
+    return (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def test_its_secrets_are_kept_and_readable_by_their_owner_only(
     folder: Path, demo: subprocess.CompletedProcess[str], shell: dict[str, str], port: int
 ) -> None:
