@@ -4,8 +4,6 @@ from django.apps import AppConfig
 
 
 class TenantsConfig(AppConfig):
-    """The configuration: tenants, their services and their keys."""
-
     name = "tenants"
     default_auto_field = "django.db.models.BigAutoField"
 

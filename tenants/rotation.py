@@ -24,8 +24,6 @@ class RotationTooEarly(Exception):
 
 
 class RotationStep(NamedTuple):
-    """A completed step: a message for staff, and the key that has changed."""
-
     message: str
     key: SigningKey
 

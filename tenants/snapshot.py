@@ -125,7 +125,6 @@ class Snapshot:
             self._versions_read_at = started_at
 
     def _load(self, tenant_id: str, load: Future[TenantSnapshot | None]) -> None:
-        """Load the tenant, and complete the future for which other threads wait."""
         try:
             tenant = load_tenant(tenant_id)
             if tenant is None:

@@ -51,8 +51,6 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg] # not generic at ru
 
 
 class BoundedList(ChangeList):
-    """A page of rows, counted once."""
-
     result_list: Any
 
     def get_results(self, request: HttpRequest) -> None:
@@ -69,7 +67,6 @@ def bounded_count(rows: QuerySet[Any]) -> int:
 
 
 def format_count(count: int) -> str:
-    """Return the result of `bounded_count` as text."""
     return f"more than {MAX_COUNT}" if count > MAX_COUNT else str(count or "none")
 
 
@@ -97,7 +94,6 @@ class BoundedAdmin(ModelAdmin):
     """The lookup that filters rows by their tenant; None if they have none."""
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Return the rows of the tenants that the user is assigned to."""
         rows: QuerySet[Any] = super().get_queryset(request)
         if self.tenant_lookup is not None and not request.user.has_perm("tenants.all_tenants"):
             rows = rows.filter(**{self.tenant_lookup: tenants_for_user(request.user)})
@@ -129,7 +125,6 @@ class BoundedAdmin(ModelAdmin):
         raise Http404
 
     def get_object_or_404(self, request: HttpRequest, object_id: str) -> Any:
-        """Return the row, if the user may see it. Raises Http404."""
         row = self.get_object(request, unquote(object_id))
         if row is None:
             raise Http404
@@ -158,8 +153,6 @@ class BoundedAdmin(ModelAdmin):
 
 
 class ConfigurationAdmin(BoundedAdmin):
-    """Base of the pages of tenants and of what belongs to their configuration."""
-
     list_before_template = "tenants/admin/tenant_heading.html"
     change_form_before_template = "tenants/admin/form_version.html"
 
@@ -197,7 +190,6 @@ class ConfigurationAdmin(BoundedAdmin):
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Show the list, with a heading if it is filtered by a tenant."""
         context = {**(extra_context or {}), "tenant_id": request.GET.get("tenant__id__exact")}
         response: HttpResponse = super().changelist_view(request, context)
         return response

@@ -26,8 +26,6 @@ CHANGED = "set to another"
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One field before and after."""
-
     label: str
     before: str
     after: str

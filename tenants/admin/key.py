@@ -52,8 +52,6 @@ def _format_names(names: list[str]) -> str:
 
 @admin.register(Key)
 class KeyAdmin(KeySecretAdmin, RevokeIssuedAdmin):
-    """A secret with which a tenant signs."""
-
     list_display = ("kid", "tenant_link", "algorithm", "state_label", "not_before", "not_after", "created_at")
     search_fields = ("tenant__id__exact", "kid__startswith")
     search_help_text = "A tenant ID, the start of a key ID, or both."

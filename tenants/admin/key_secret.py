@@ -15,8 +15,6 @@ STATE_COLORS = {"staged": "info", "active": "success", "retiring": "warning", "r
 
 
 class KeySecretAdmin(ConfigurationAdmin):
-    """Base of the pages on which the secret of a key is generated."""
-
     def show_key_secret(self, request: HttpRequest, key: Key | SigningKey, title: str) -> HttpResponse:
         """Show the secret of a key that was generated just now. It is in this response only."""
         values = [

@@ -18,8 +18,6 @@ NAME = "resource server {row.name} of {row.tenant_id}"
 
 @admin.register(ResourceServer)
 class ResourceServerAdmin(ConfigurationAdmin, EnabledAdmin):
-    """A server of the operator that introspects access tokens."""
-
     list_display = ("client_id", "name", "tenant_link", "status_label")
     search_fields = ("tenant__id__exact", "client_id__startswith")
     search_help_text = "A tenant ID, or the start of a client ID."

@@ -45,8 +45,6 @@ NAME = "service {row} of {row.tenant_id}"
 
 @admin.register(Service)
 class ServiceAdmin(ConfigurationAdmin, EnabledAdmin, RevokeIssuedAdmin):
-    """A strategy that one tenant offers."""
-
     list_display = ("name", "tenant_link", "strategy_label", "status_label", "display_name")
     search_fields = ("tenant__id__exact", "name__istartswith")
     search_help_text = "A tenant ID, the start of a service's name, or both."
@@ -170,7 +168,6 @@ class ServiceAdmin(ConfigurationAdmin, EnabledAdmin, RevokeIssuedAdmin):
     # Checking
 
     def show_check_results(self, request: HttpRequest, service: Service, _: Transition) -> HttpResponse:
-        """Check the service against its upstream, and show the results."""
         context = {
             **self.admin_site.each_context(request),
             "title": f"Configuration of service {service} of {service.tenant_id}",

@@ -45,8 +45,6 @@ def _describe_revocation(key: SigningKey) -> list[str]:
 
 @admin.register(SigningKey)
 class SigningKeyAdmin(SigningKeyRotationAdmin):
-    """A key with which AGS signs the access tokens of a tenant."""
-
     list_display = ("kid", "tenant_link", "algorithm", "state_label", "published_at", "needed_until")
     search_fields = ("tenant__id__exact", "kid__startswith")
     search_help_text = "A tenant ID, the start of a key ID, or both."
@@ -86,7 +84,6 @@ class SigningKeyAdmin(SigningKeyRotationAdmin):
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Return False: no field can be edited."""
         return False
 
     @display(description="State", label=STATE_COLORS)

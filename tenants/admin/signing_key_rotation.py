@@ -18,8 +18,6 @@ MAX_KEYS_LISTED = 20
 
 
 class SigningKeyRotationAdmin(KeySecretAdmin, TransitionAdmin):
-    """Base of the pages with that button."""
-
     def has_rotate_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Return whether the user may change signing keys: to rotate and to revoke are the only changes."""
         return bool(request.user.has_perm("tenants.change_signingkey"))

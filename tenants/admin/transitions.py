@@ -68,8 +68,6 @@ class Transition:
         return self.variant is ActionVariant.DANGER
 
     def as_action(self) -> Any:
-        """Return the method of the page that answers the URL."""
-
         def view(page: TransitionAdmin, request: HttpRequest, object_id: str) -> HttpResponse:
             return page.transition_view(request, object_id, self)
 
@@ -95,7 +93,6 @@ class TransitionAdmin(BoundedAdmin):
         cls.actions_detail = tuple(transition.name for transition in cls.transitions)
 
     def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
-        """Return the buttons for a row in its state."""
         row = self.get_object_or_404(request, object_id)
         prefix = f"{self.opts.app_label}_{self.opts.model_name}_"
         offered = {prefix + item.name for item in self.transitions if self.is_offered(item, row)}
@@ -115,7 +112,6 @@ class TransitionAdmin(BoundedAdmin):
             row.save(update_fields=[self.state_field])
 
     def transition_view(self, request: HttpRequest, object_id: str, transition: Transition) -> HttpResponse:
-        """Show the page that asks for confirmation; on POST execute the transition and go back to the row."""
         row: Model = self.get_object_or_404(request, object_id)
         page = reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_change", args=[quote(row.pk)])
         if request.method == "POST":
@@ -153,7 +149,6 @@ class TransitionAdmin(BoundedAdmin):
 
 
 def revocation_impact(row: Model, revokes_issued: bool) -> list[str]:
-    """Return what stops, by the receivers of `collect_revocation_impact`."""
     responses: list[tuple[Any, Any]] = collect_revocation_impact.send(
         sender=type(row), row=row, revokes_issued=revokes_issued
     )
@@ -161,8 +156,6 @@ def revocation_impact(row: Model, revokes_issued: bool) -> list[str]:
 
 
 class RevokeIssuedAdmin(TransitionAdmin):
-    """Base of pages of rows that issue session tokens and sign-ons."""
-
     def perform_revoke_issued(self, request: HttpRequest, row: Any, transition: Transition) -> None:
         revoke_issued(row)
 
@@ -190,8 +183,6 @@ def revoke_issued_transition(what: str, *consequences: str, **fields: Any) -> Tr
 
 
 class EnabledAdmin(TransitionAdmin):
-    """Base of pages of rows that are enabled or disabled."""
-
     state_field = "enabled"
 
     @display(description="Status", label={"enabled": "success", "disabled": "danger"})

@@ -101,7 +101,6 @@ class ConfigurationModel(models.Model):
 
     @transaction.atomic
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
-        """Delete the row and increment the version of the tenant."""
         tenant = self._tenant_queryset()
         tenant.select_for_update(no_key=True).first()
         deleted = super().delete(*args, **kwargs)

@@ -18,8 +18,6 @@ _KEY_ID = RegexValidator(rf"\A{KID.pattern}\Z", "1 to 128 letters, digits, '.', 
 
 
 class KeyState(models.TextChoices):
-    """The states of a key, in the order of its life cycle."""
-
     STAGED = "staged", "Staged: not accepted yet"
     ACTIVE = "active", "Active: accepted"
     RETIRING = "retiring", "Retiring: still accepted, to be revoked"
@@ -53,7 +51,6 @@ class Key(TenantScoped, ConfigurationModel):
         return self.kid
 
     def clean(self) -> None:
-        """Check that dates are in order, the key is unchanged and a revoked key stays revoked."""
         in_order = not (self.not_before and self.not_after) or self.not_before < self.not_after
         # Other errors must not prevent a revocation.
         if not in_order and self.state != KeyState.REVOKED:

@@ -62,7 +62,6 @@ class SigningKey(TenantScoped, ConfigurationModel):
         return self.kid
 
     def clean(self) -> None:
-        """Check that a retiring key has an end, the key is unchanged and a revoked key stays revoked."""
         if self.state == KeyState.RETIRING and self.needed_until is None:
             raise ValidationError({"needed_until": "A retiring key needs an end time."})
         if self._state.adding:

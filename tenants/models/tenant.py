@@ -61,8 +61,6 @@ def _seconds(default: int, least: int, most: int, help_text: str) -> models.Posi
 
 
 class Algorithm(models.TextChoices):
-    """The signing algorithm of access tokens."""
-
     ES256 = "ES256", "ES256: verified with the published JWKS"
     HS256 = "HS256", "HS256: verified with a secret that AGS shares with the platform"
 
@@ -150,7 +148,6 @@ class Assignment(TenantScoped):
 
 
 def tenants_for_user(user: Any) -> models.QuerySet[Tenant]:
-    """Return the tenants that this staff user may work with."""
     if user.has_perm("tenants.all_tenants"):
         return Tenant.objects.all()
     return Tenant.objects.filter(assignments__user=user)

@@ -79,5 +79,4 @@ def validate(secret: bytes, algorithm: str) -> None:
 
 
 def generate(algorithm: str) -> bytes:
-    """Return a random secret of the minimum length for the algorithm."""
     return secrets.token_bytes(HMAC_BYTES[algorithm])

@@ -26,7 +26,6 @@ class InvalidSettings(ValidationError):
     """The settings of a service are invalid. Each message begins with the name of a setting."""
 
     def __init__(self, errors: Mapping[str, list[str]]) -> None:
-        """`errors`: the messages by the name of the setting."""
         self.errors = errors
         super().__init__(
             {"settings": [f"{name}: {message}" for name, messages in errors.items() for message in messages]}
@@ -45,7 +44,6 @@ def clean_settings(strategy: Strategy, stored: Any) -> tuple[dict[str, Any], Map
 
 
 def _validate(strategy: Strategy, values: Any) -> forms.Form:
-    """Return the form of the strategy, validated. Raises ValidationError for what is no setting."""
     if not isinstance(values, dict):
         raise ValidationError({"settings": "Settings must be an object."})
     fields = strategy.Settings.base_fields
@@ -125,7 +123,6 @@ class StoredSettings:
         kept: Collection[str],
         cleaned: Mapping[str, Any],
     ) -> dict[str, list[str]]:
-        """Return the messages for secrets that must be entered again for the `cleaned` settings."""
         before = self.placeholders
         # A setting that became a secret after it was stored has no placeholder.
         unchanged = [name for name, value in secrets.items() if name in kept or value == before.get(name)]

@@ -44,15 +44,12 @@ def record_fetches(documents: Iterable[Document[Any]]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class DocumentStatus:
-    """The health of a document, for display to staff."""
-
     name: str
     address: str
     message: str
 
 
 def get_document_statuses(service: Service) -> list[DocumentStatus]:
-    """Return the health of the documents that this service depends on."""
     strategy = strategies().get(service.strategy)
     if strategy is None:
         return []
@@ -81,6 +78,5 @@ def _format_health(row: DocumentHealth | None) -> str:
 
 
 def stale_documents() -> Any:
-    """Return a queryset of the documents that are no longer fetched."""
     before = timezone.now() - RETENTION
     return DocumentHealth.unscoped.exclude(good_at__gt=before).exclude(failed_at__gt=before)

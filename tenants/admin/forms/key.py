@@ -43,8 +43,6 @@ class KeyChangeForm(VersionedModelForm, KeyForm):
 
 
 class NewKeyForm(TenantScopedModelForm, KeyForm):
-    """A key with a secret that is generated or entered."""
-
     tenant = TenantChoiceField(Key, "The tenant that signs with it. It cannot be changed later.")
     source = forms.ChoiceField(
         choices=[
@@ -93,7 +91,6 @@ class NewKeyForm(TenantScopedModelForm, KeyForm):
         return str(uuid4())
 
     def clean(self) -> dict[str, Any]:
-        """Generate or decode the secret, and set it."""
         super().clean()
         generate = self.cleaned_data.get("source") == GENERATE
         if generate and self.cleaned_data.get("secret"):

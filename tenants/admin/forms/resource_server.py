@@ -7,8 +7,6 @@ from tenants.models import ResourceServer
 
 
 class NewResourceServerForm(TenantScopedModelForm):
-    """A resource server. Its credentials are generated."""
-
     tenant = TenantChoiceField(
         ResourceServer, "The tenant whose tokens it introspects. It cannot be changed later."
     )

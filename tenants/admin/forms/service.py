@@ -19,8 +19,6 @@ from tenants.services.settings import InvalidSettings
 
 
 class ServiceStrategyForm(TenantScopedForm):
-    """The first step of adding a service."""
-
     tenant = TenantChoiceField(Service, "The tenant that offers it. It cannot be changed later.")
     strategy = forms.ChoiceField(
         choices=lambda: [(strategy.slug, strategy.label) for strategy in strategies().values()],
@@ -75,7 +73,6 @@ class ServiceForm(VersionedModelForm):
         return name
 
     def clean(self) -> dict[str, Any]:
-        """Validate the settings with the form of the strategy, and set them."""
         super().clean()
         self.enabled = self.cleaned_data.get("enabled", self.instance.enabled)
         if self.strategy is None:

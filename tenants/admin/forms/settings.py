@@ -39,7 +39,6 @@ def setting_name(name: str) -> str:
 
 
 def removal_name(name: str) -> str:
-    """Return the name of the checkbox that removes a secret."""
     # No setting has a hyphen in its name.
     return f"{setting_name(name)}-remove"
 
@@ -68,7 +67,6 @@ def setting_fields(service: Service, strategy: Strategy) -> dict[str, forms.Fiel
 
 
 def setting_display(name: str, field: forms.Field) -> Callable[[Service], Any]:
-    """Return the display function of a setting on a read-only page."""
     choices: Any = getattr(field, "choices", ())
 
     def display(service: Service) -> Any:

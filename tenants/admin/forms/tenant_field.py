@@ -38,8 +38,6 @@ class TenantSearch(AutocompleteSelect):
 
 
 class TenantScopedForm(WhitespaceStrippingForm, forms.Form):
-    """A form with a field `tenant`."""
-
     def __init__(self, tenants: QuerySet[Tenant], *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         _tenant_field(self).queryset = tenants
