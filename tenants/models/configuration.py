@@ -85,7 +85,7 @@ class ConfigurationModel(models.Model):
                 setattr(self, field.attname, value)
                 self._loaded_values[field.attname] = value
             elif check_others and value != self._loaded_values.get(field.attname, value):
-                raise ValidationError(describe_last_change(self))
+                raise ValidationError(f"{describe_last_change(self)} Reload it, and make your change again.")
 
     def original_value(self, name: str) -> Any:
         """Return the value that the field had when the row was loaded, or None if it was not loaded."""
@@ -119,7 +119,7 @@ def get_last_change(row: Any) -> Any:
 
 
 def describe_last_change(row: Any) -> str:
-    """Return who changed the row last and when, for staff whose change of the same row is refused."""
+    """Return who changed the row last, and when."""
     last = get_last_change(row)
     change = f" by {last.history_user or 'a command'} at {format_utc(last.history_date)}" if last else ""
-    return f"Changed{change}: reload the page, and make your change again."
+    return f"Changed{change}."

@@ -81,7 +81,7 @@ def test_a_second_form_is_refused_and_says_who_saved_the_first(admin_client: Cli
     page = second.submit(name="From the second form")
     assert page.status_code == 200
     text = page.content.decode()
-    assert re.search(r"Changed by \w[\w ]* at [0-9-]{10} [0-9:]{8} UTC: reload the page", text)
+    assert re.search(r"Changed by \w[\w ]* at [0-9-]{10} [0-9:]{8} UTC\.", text)
     assert first.is_saved()
     again = second.submit(version=page.context["adminform"].form["version"].value())
     assert again.status_code == 200, "the form that is shown again keeps the version that it was opened at"
@@ -120,7 +120,7 @@ def test_a_form_without_the_version_of_the_row_is_refused(
     form = Form(admin_client, model)
     page = form.submit(version=version)
     assert page.status_code == 200
-    assert "reload the page" in page.content.decode()
+    assert "Reload the form" in page.content.decode()
     assert not form.is_saved()
 
 

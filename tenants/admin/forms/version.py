@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
+from django.utils.html import format_html
 
 from tenants.admin.forms.whitespace import WhitespaceStrippingModelForm
 from tenants.models import describe_last_change, get_last_change
@@ -27,5 +28,7 @@ class VersionedModelForm(WhitespaceStrippingModelForm):
         """Check the version, unless the form adds a row."""
         super().clean()
         if self.cleaned_data.get("version", "") != self.initial["version"]:
-            self.add_error(None, describe_last_change(self.instance))
+            # A browser's reload would submit this form again.
+            reload = '{} <a class="underline" href="">Reload the form</a>, and make your change again.'
+            self.add_error(None, format_html(reload, describe_last_change(self.instance)))
         return self.cleaned_data
