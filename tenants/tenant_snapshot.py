@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -36,7 +36,7 @@ class ServiceSnapshot:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenRules:
-    """The claims and the lifetimes (in seconds) of the tokens of a tenant."""
+    """The claims and the lifetimes (in seconds) of the tokens: the fields of a tenant with the same names."""
 
     issuer: str
     audience: str
@@ -117,14 +117,8 @@ def load_tenant(tenant_id: str) -> TenantSnapshot | None:
 
 
 def _token_rules(tenant: Tenant) -> TokenRules:
-    return TokenRules(
-        issuer=tenant.issuer,
-        audience=tenant.audience or tenant.id,
-        access_token_ttl=tenant.access_token_ttl,
-        refresh_token_ttl=tenant.refresh_token_ttl,
-        sign_on_ttl=tenant.sign_on_ttl,
-        refresh_grace=tenant.refresh_grace,
-    )
+    rules = {rule.name: getattr(tenant, rule.name) for rule in fields(TokenRules)}
+    return TokenRules(**rules | {"audience": tenant.audience or tenant.id})
 
 
 def load_key_ring(tenant_id: str) -> KeyRing:

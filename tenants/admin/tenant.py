@@ -22,6 +22,7 @@ from tenants.admin.transitions import (
     revoke_issued_transition,
 )
 from tenants.models import Algorithm, SigningKey, Tenant
+from tenants.models.fields import editable_fields
 
 RELATED_LISTS = {
     "service": "Services",
@@ -29,18 +30,6 @@ RELATED_LISTS = {
     "signingkey": "Signing keys",
     "resourceserver": "Resource servers",
 }
-
-SIGN_ON_FIELDS = (
-    "device_limit",
-    "access_token_ttl",
-    "refresh_token_ttl",
-    "sign_on_ttl",
-    "refresh_grace",
-    "signing_algorithm",
-    "issuer",
-    "audience",
-    "allowed_origins",
-)
 
 
 @admin.register(Tenant)
@@ -73,9 +62,10 @@ class TenantAdmin(EnabledAdmin, RevokeIssuedAdmin, SigningKeyRotationAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Tenant | None = None) -> list[Any]:
         row_fields = ("enabled",) if obj is None else ("status_label", "related_links")
+        rules = [name for name in editable_fields(Tenant) if name not in ("name", "enabled")]
         return [
             (None, {"fields": ("id", "name", *row_fields)}),
-            ("Sign-ons and tokens", {"fields": SIGN_ON_FIELDS}),
+            ("Sign-ons and tokens", {"fields": rules}),
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Tenant | None = None) -> tuple[str, ...]:

@@ -6,12 +6,14 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 import yaml
 
 from providers.registry import strategies
 from tenants.models import Key, Service, Tenant
+from tenants.models.fields import editable_fields
 from tenants.secrets.settings import is_placeholder, select_secrets
 
 
@@ -40,6 +42,7 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 
 _Dumper.add_representer(str, _represent_text)
+_Dumper.add_representer(datetime, lambda dumper, time: _represent_text(dumper, time.isoformat()))
 
 
 def _dump_tenant(tenant: Tenant) -> Mapping[str, Any]:
@@ -47,31 +50,14 @@ def _dump_tenant(tenant: Tenant) -> Mapping[str, Any]:
     keys = sorted(Key.objects.for_tenant(tenant), key=lambda key: key.kid)
     return {
         "id": tenant.pk,
-        **_fields(tenant, _TENANT_FIELDS),
+        **_fields(tenant),
         "services": [_dump_service(service) for service in services],
         "keys": [_dump_key(key) for key in keys],
     }
 
 
-_TENANT_FIELDS = (
-    "name",
-    "enabled",
-    "device_limit",
-    "access_token_ttl",
-    "refresh_token_ttl",
-    "sign_on_ttl",
-    "refresh_grace",
-    "signing_algorithm",
-    "issuer",
-    "audience",
-    "allowed_origins",
-)
-_SERVICE_FIELDS = ("name", "strategy", "display_name", "logo", "enabled")
-_KEY_FIELDS = ("kid", "algorithm", "state")
-
-
-def _fields(row: Tenant | Service | Key, names: Iterable[str]) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in names}
+def _fields(row: Tenant | Service | Key) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in editable_fields(type(row))}
 
 
 def _dump_service(service: Service) -> Mapping[str, Any]:
@@ -79,7 +65,7 @@ def _dump_service(service: Service) -> Mapping[str, Any]:
     settings = json.loads(json.dumps(service.settings, sort_keys=True))
     if isinstance(settings, dict):
         settings |= _secret_references(service)
-    return {**_fields(service, _SERVICE_FIELDS), "settings": settings}
+    return {**_fields(service), "settings": settings}
 
 
 def _secret_references(service: Service) -> dict[str, Any]:
@@ -96,10 +82,8 @@ def _secret_references(service: Service) -> dict[str, Any]:
 
 
 def _dump_key(key: Key) -> Mapping[str, Any]:
-    dates = {"not_before": key.not_before, "not_after": key.not_after}
     return {
-        **_fields(key, _KEY_FIELDS),
-        **{name: date.isoformat() for name, date in dates.items() if date is not None},
+        **{name: value for name, value in _fields(key).items() if value is not None},
         "secret": {"env": _variable_name(key.tenant_id, key.kid), "encoding": "base64"},
     }
 
