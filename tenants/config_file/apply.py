@@ -15,8 +15,8 @@ from django.db import transaction
 
 from providers.jose import HMAC_BYTES
 from providers.registry import strategies
-from tenants.config_file.schema import Entry, KeyEntry, TenantEntry
-from tenants.config_file.secret_refs import SecretReference, error_location, parse_reference, resolve
+from tenants.config_file.schema import Entry, parse_reference
+from tenants.config_file.secret_refs import SecretReference, VariableNotSet, error_location, resolve
 from tenants.config_file.yaml_loader import ConfigurationError
 from tenants.models import Key, Service, Tenant
 from tenants.secrets import key_material
@@ -25,7 +25,7 @@ from tenants.secrets.settings import is_placeholder, secret_names
 from tenants.whitespace import strip_values, strip_whitespace
 
 
-def apply(tenants: list[TenantEntry], folder: Path, *, dry_run: bool = False) -> list[str]:
+def apply(tenants: list[Entry], folder: Path, *, dry_run: bool = False) -> list[str]:
     """Apply the entries of a file, and return a line for each change.
 
     Paths of secret files are relative to `folder`. Rows and fields that are not in the file are not changed.
@@ -46,7 +46,7 @@ def apply(tenants: list[TenantEntry], folder: Path, *, dry_run: bool = False) ->
     return changes
 
 
-def _apply_tenant(entry: TenantEntry, changes: list[str]) -> Tenant:
+def _apply_tenant(entry: Entry, changes: list[str]) -> Tenant:
     tenant = Tenant.objects.filter(pk=entry.name).first() or Tenant(pk=entry.name)
     _save_changes(tenant, entry, entry.fields, f"tenant {entry.name}", changes)
     return tenant
@@ -100,19 +100,17 @@ def _resolve_secret_setting(value: Any, path: str, stored: Any, folder: Path) ->
     """Return the secret in plain text, or `stored` if the environment variable is not set."""
     if value is None or isinstance(value, str):
         return value
-    reference = parse_reference(value, path)
-    secret = resolve(reference, folder)
-    if secret is None:
-        if not stored:
-            raise ConfigurationError(f"{path}.env", f"the variable {reference.value} is not set")
-        return stored
     try:
-        return secret.decode()
+        return resolve(parse_reference(value, path), path, folder).decode()
+    except VariableNotSet:
+        if not stored:
+            raise
+        return stored
     except UnicodeDecodeError:
         raise ConfigurationError(path, "the decoded value is not UTF-8 text") from None
 
 
-def _apply_key(entry: KeyEntry, tenant: Tenant, folder: Path, changes: list[str]) -> None:
+def _apply_key(entry: Entry, tenant: Tenant, folder: Path, changes: list[str]) -> None:
     fields = dict(entry.fields)
     algorithm = fields.pop("algorithm", None)
     key = Key.objects.for_tenant(tenant).filter(kid=entry.name).first()
@@ -122,12 +120,8 @@ def _apply_key(entry: KeyEntry, tenant: Tenant, folder: Path, changes: list[str]
             raise ConfigurationError(f"{entry.path}.algorithm", f"must be one of {', '.join(HMAC_BYTES)}")
         if entry.secret is None:
             raise ConfigurationError(f"{entry.path}.secret", "missing")
-        secret = resolve(entry.secret, folder)
-        if secret is None:
-            raise ConfigurationError(
-                f"{entry.secret.path}.env", f"the variable {entry.secret.value} is not set"
-            )
-        with error_location(entry.secret.path):
+        secret = resolve(entry.secret, f"{entry.path}.secret", folder)
+        with error_location(f"{entry.path}.secret"):
             key.set_secret(secret)
     else:
         if algorithm not in (None, key.algorithm):
@@ -135,30 +129,30 @@ def _apply_key(entry: KeyEntry, tenant: Tenant, folder: Path, changes: list[str]
                 f"{entry.path}.algorithm", f"cannot be changed: this key uses {key.algorithm}"
             )
         if entry.secret is not None:
-            _check_secret_unchanged(key, entry.secret, folder)
+            _check_secret_unchanged(key, entry.secret, f"{entry.path}.secret", folder)
     _save_changes(key, entry, fields, f"key {tenant.pk}/{entry.name}", changes)
 
 
-def _check_secret_unchanged(key: Key, reference: SecretReference, folder: Path) -> None:
+def _check_secret_unchanged(key: Key, reference: SecretReference, path: str, folder: Path) -> None:
     """Reject a different secret for an existing key. Ignores an environment variable that is not set."""
-    secret = resolve(reference, folder)
-    if secret is None:
-        return
     try:
+        secret = resolve(reference, path, folder)
         stored = key.secret()
+    except VariableNotSet:
+        return
     except DecryptionFailed:
-        raise ConfigurationError(reference.path, "the stored secret cannot be decrypted") from None
+        raise ConfigurationError(path, "the stored secret cannot be decrypted") from None
     if (
         key_material.has_surrounding_whitespace(stored)
         and strip_whitespace(stored.decode()).encode() == secret
     ):
         raise ConfigurationError(
-            reference.path,
+            path,
             "the stored secret begins or ends with white space: give it in base64, "
             "or create a new key (docs/upgrading.md)",
         )
     if secret != stored:
-        raise ConfigurationError(reference.path, "differs from the stored secret: create a new key to rotate")
+        raise ConfigurationError(path, "differs from the stored secret: create a new key to rotate")
 
 
 def _save_changes(

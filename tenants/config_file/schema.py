@@ -1,172 +1,157 @@
-"""The schema of a configuration file: its entries, their members and the types of these."""
+"""The schema of a configuration file, derived from the models: its entries and the types of their members."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Annotated, Any, get_args
 
-from tenants.config_file.secret_refs import SecretReference, parse_reference
+from django.db import models
+from pydantic import AfterValidator, FailFast, TypeAdapter, ValidationError, create_model
+
+from tenants.config_file.secret_refs import Encoding, SecretReference, StrictModel
 from tenants.config_file.yaml_loader import ConfigurationError, join_path, parse_yaml
+from tenants.models import Key, Service, Tenant
+from tenants.models.fields import editable_fields
 from tenants.whitespace import strip_whitespace
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A tenant, service or key. `path`: its location in the file. `fields`: its members except for `name`."""
+    """A tenant, service or key. `path`: its location in the file. `fields`: its members, without its name.
+
+    `secret` is the secret of a key, if the file has one. `services` and `keys` are those of a tenant.
+    """
 
     path: str
     name: str
     fields: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class KeyEntry(Entry):
-    """A key, and the reference to its secret, if the file has one."""
-
     secret: SecretReference | None = None
+    services: Sequence[Entry] = ()
+    keys: Sequence[Entry] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class TenantEntry(Entry):
-    """A tenant with its services and keys."""
-
-    services: tuple[Entry, ...] = ()
-    keys: tuple[KeyEntry, ...] = ()
-
-
-def parse_tenants(raw: bytes) -> list[TenantEntry]:
+def parse_tenants(raw: bytes) -> list[Entry]:
     """Parse a configuration file and check the types of its members. Raises ConfigurationError."""
-    document = _mapping(parse_yaml(raw), "")
-    _check_names(document, {"tenants"}, "")
-    if "tenants" not in document:
-        raise ConfigurationError("tenants", "missing")
-    return _parse_entries(document["tenants"], "tenants", "id", _parse_tenant)
+    return _entries(_validate(_FILE.model_validate, parse_yaml(raw)).tenants, "tenants", "id")
 
 
-def _parse_tenant(path: str, name: str, members: dict[str, Any]) -> TenantEntry:
-    services = _parse_entries(members.pop("services", []), f"{path}.services", "name", _parse_service)
-    keys = _parse_entries(members.pop("keys", []), f"{path}.keys", "kid", _parse_key)
-    fields = _parse_fields(members, path, _TENANT_TYPES, other_names={"id", "services", "keys"})
-    return TenantEntry(path, name, fields, tuple(services), tuple(keys))
+def parse_reference(value: Any, path: str) -> SecretReference:
+    """Parse a reference such as `{env: NAME}`. Raises ConfigurationError."""
+    reference: SecretReference = _validate(_REFERENCE.validate_python, value, path)
+    return reference
 
 
-def _parse_service(path: str, name: str, members: dict[str, Any]) -> Entry:
-    types: _Types = {
-        "strategy": _text,
-        "display_name": _text,
-        "logo": _text,
-        "enabled": _boolean,
-        "settings": _mapping,
-    }
-    return Entry(path, name, _parse_fields(members, path, types, other_names={"name"}))
-
-
-def _parse_key(path: str, name: str, members: dict[str, Any]) -> KeyEntry:
-    secret = parse_reference(members.pop("secret"), f"{path}.secret") if "secret" in members else None
-    types: _Types = {"algorithm": _text, "state": _text, "not_before": _datetime, "not_after": _datetime}
-    fields = _parse_fields(members, path, types, other_names={"kid", "secret"})
-    return KeyEntry(path, name, fields, secret)
-
-
-_E = TypeVar("_E", bound=Entry)
-_Types = dict[str, Callable[[Any, str], Any]]
-
-
-def _parse_entries(
-    value: Any, path: str, name_member: str, parse_entry: Callable[[str, str, dict[str, Any]], _E]
-) -> list[_E]:
-    """Parse a list of mappings. `name_member` is the member that identifies an entry."""
-    entries: dict[str, _E] = {}
-    for index, member in enumerate(_list(value, path)):
-        entry_path = f"{path}[{index}]"
-        name_path = f"{entry_path}.{name_member}"
-        members = dict(_mapping(member, entry_path))
-        if name_member not in members:
-            raise ConfigurationError(name_path, "missing")
-        name = _text(members.pop(name_member), name_path)
+def _entries(members: Sequence[StrictModel], path: str, name_member: str) -> list[Entry]:
+    """Return the members of a list. `name_member` is the member that identifies an entry."""
+    entries: dict[str, Entry] = {}
+    for index, member in enumerate(members):
+        location = f"{path}[{index}]"
+        fields = {name: value for name, value in member if name in member.model_fields_set}
+        name = fields.pop(name_member)
         if name in entries:
-            raise ConfigurationError(name_path, f"duplicate of {entries[name].path}.{name_member}")
-        entries[name] = parse_entry(entry_path, name, members)
+            raise ConfigurationError(
+                f"{location}.{name_member}", f"duplicate of {entries[name].path}.{name_member}"
+            )
+        entries[name] = Entry(
+            location,
+            name,
+            secret=fields.pop("secret", None),
+            services=_entries(fields.pop("services", ()), f"{location}.services", "name"),
+            keys=_entries(fields.pop("keys", ()), f"{location}.keys", "kid"),
+            fields=fields,
+        )
     return list(entries.values())
 
 
-def _parse_fields(members: dict[str, Any], path: str, types: _Types, other_names: set[str]) -> dict[str, Any]:
-    """Convert the members by `types`. `other_names` are allowed too, and listed in the error message."""
-    _check_names(members, types.keys() | other_names, path)
-    return {name: types[name](value, join_path(path, name)) for name, value in members.items()}
-
-
-def _check_names(members: Mapping[str, Any], names: set[str], path: str) -> None:
-    if unknown := sorted(members.keys() - names):
-        raise ConfigurationError(
-            join_path(path, unknown[0]), f"unknown member; must be one of {', '.join(sorted(names))}"
-        )
-
-
-def _mapping(value: Any, path: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ConfigurationError(path or "file", "must be a mapping")
-    return value
-
-
-def _text(value: Any, path: str) -> str:
-    if not isinstance(value, str):
-        raise ConfigurationError(path, "must be a string; quote it if YAML reads it as another type")
-    return strip_whitespace(value)
-
-
-def _boolean(value: Any, path: str) -> bool:
-    if not isinstance(value, bool):
-        raise ConfigurationError(path, "must be true or false")
-    return value
-
-
-def _datetime(value: Any, path: str) -> datetime | None:
-    if value is None:
-        return None
+def _parse_time(text: str) -> datetime:
+    # The type datetime of pydantic also accepts numbers, as seconds since the epoch.
     try:
-        parsed = datetime.fromisoformat(_text(value, path))
-        if parsed.tzinfo is None:
+        time = datetime.fromisoformat(text)
+        if time.tzinfo is None:
             raise ValueError
-        return parsed.astimezone(UTC)
+        return time.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise ConfigurationError(
-            path, "must be an ISO 8601 date and time with a UTC offset, e.g. 2026-01-31T08:00:00Z, or null"
+        raise ValueError(
+            "must be an ISO 8601 date and time with a UTC offset, e.g. 2026-01-31T08:00:00Z, or null"
         ) from None
 
 
-def _integer(value: Any, path: str) -> int:
-    if type(value) is not int:
-        raise ConfigurationError(path, "must be an integer")
-    return value
-
-
-def _integer_or_none(value: Any, path: str) -> int | None:
-    return None if value is None else _integer(value, path)
-
-
-def _list(value: Any, path: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise ConfigurationError(path, "must be a list")
-    return value
-
-
-def _text_list(value: Any, path: str) -> list[str]:
-    return [_text(member, f"{path}[{index}]") for index, member in enumerate(_list(value, path))]
-
-
-_TENANT_TYPES: _Types = {
-    "name": _text,
-    "enabled": _boolean,
-    "device_limit": _integer_or_none,
-    "access_token_ttl": _integer,
-    "refresh_token_ttl": _integer,
-    "sign_on_ttl": _integer,
-    "refresh_grace": _integer,
-    "signing_algorithm": _text,
-    "issuer": _text,
-    "audience": _text,
-    "allowed_origins": _text_list,
+_Text = Annotated[str, AfterValidator(strip_whitespace)]
+_TYPES: dict[type[models.Field[Any, Any]], Any] = {
+    models.BooleanField: bool,
+    models.CharField: _Text,
+    models.DateTimeField: Annotated[_Text, AfterValidator(_parse_time)],
+    models.IntegerField: int,
 }
+_JSON_TYPES: dict[Any, Any] = {dict: dict[str, Any], list: list[_Text]}
+"""The types of JSON fields by their defaults."""
+
+
+def _type_of(field: models.Field[Any, Any]) -> Any:
+    if isinstance(field, models.JSONField):
+        return _JSON_TYPES[field.default]
+    type_ = next(type_ for django_field, type_ in _TYPES.items() if isinstance(field, django_field))
+    return type_ | None if field.null else type_
+
+
+def _schema(model: type[models.Model], **others: Any) -> Any:
+    """Return a schema of the editable fields of the model, all of them optional, and `others`."""
+    fields = {name: (_type_of(field), None) for name, field in editable_fields(model).items()}
+    return create_model(model.__name__, __base__=StrictModel, **fields | others)
+
+
+def _list_of(schema: Any) -> Any:
+    return Annotated[list[schema], FailFast()]
+
+
+_SERVICE = _schema(Service, name=(_Text, ...))
+_KEY = _schema(Key, kid=(_Text, ...), secret=(SecretReference, None))
+_TENANT = _schema(Tenant, id=(_Text, ...), services=(_list_of(_SERVICE), ()), keys=(_list_of(_KEY), ()))
+_FILE = create_model("File", __base__=StrictModel, tenants=(_list_of(_TENANT), ...))
+_REFERENCE: TypeAdapter[Any] = TypeAdapter(SecretReference, config=StrictModel.model_config)
+_SCHEMAS = {"tenants": _TENANT, "services": _SERVICE, "keys": _KEY}
+
+_MESSAGES = {
+    "bool_type": "must be true or false",
+    "dict_type": "must be a mapping",
+    "int_type": "must be an integer",
+    "list_type": "must be a list",
+    "literal_error": f"must be one of {', '.join(get_args(Encoding))}",
+    "missing": "missing",
+    "model_type": "must be a mapping",
+    "string_pattern_mismatch": "must be the name of an environment variable: capital letters, digits and _",
+    "string_too_short": "must be a path",
+    "string_type": "must be a string; quote it if YAML reads it as another type",
+}
+
+
+def _validate(validator: Callable[[Any], Any], value: Any, path: str = "") -> Any:
+    """Raise ConfigurationError for the first error, with a message that contains no value."""
+    try:
+        return validator(value)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+    for part in problem["loc"]:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif not part.startswith("{"):  # the form of a reference, which is no member
+            path = join_path(path, part)
+    if problem["type"] == "extra_forbidden":
+        message = _explain_unknown_member(problem["loc"])
+    else:
+        message = _MESSAGES.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+    # Not in the `except` block: the error of pydantic contains the input.
+    raise ConfigurationError(path or "file", message)
+
+
+def _explain_unknown_member(location: tuple[int | str, ...]) -> str:
+    match location:
+        case (*_, str(), _):
+            return "is allowed with env and file only"
+        case (*_, str(members), int(), _):
+            schema = _SCHEMAS[members]
+        case _:
+            schema = _FILE
+    return f"unknown member; must be one of {', '.join(sorted(schema.model_fields))}"

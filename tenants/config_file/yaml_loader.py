@@ -3,6 +3,9 @@
 It uses the core schema of YAML 1.2, so that `off`, `no`, `1:30` and dates are strings. YAML features beyond
 JSON (anchors, tags, merge keys, keys that are not strings) are rejected: a configuration does not need them,
 and a few lines of anchors can expand to gigabytes.
+
+ruamel.yaml would save nothing: with YAML 1.2, it also reads `2026-01-01` as a date, `1_000` as a number,
+and accepts anchors, tags and keys of any type.
 """
 
 from __future__ import annotations

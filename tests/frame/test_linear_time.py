@@ -476,6 +476,17 @@ ENTERED: Shapes = {
 
 YAML: Shapes = {
     "entries": (many("- id: t#\n", "tenants:\n", "", ""), read_file),
+    "entries of a tenant": (
+        many("{kid: k#, secret: {text: a}}", "tenants: [{id: a, keys: [", "]}]"),
+        read_file,
+    ),
+    "entries with errors": (many("- {id: t#, x: 1}\n", "tenants:\n", "", ""), refuse_file),
+    "unknown members": (many("x#: 1", "tenants: [{id: a, ", "}]"), refuse_file),
+    "members of another type": (repeated("1,", "tenants: [{id: a, allowed_origins: [", "1]}]"), refuse_file),
+    "members of a secret": (
+        many("x#: 1", "tenants: [{id: a, keys: [{kid: k, secret: {", "}}]}]"),
+        refuse_file,
+    ),
     "names": (many("n#: 1\n", "", "", ""), refuse_file),
     "a long name": (repeated("a", "? ", "\n: [1, 2]\n"), refuse_file),
     "a list in a line": (repeated("1,", "[", "1]"), refuse_file),

@@ -75,7 +75,7 @@ READS = {
     "ags/env.py": {"name", 'f"{name}_FILE"', ""},  # all names, to find unknown ones
     "ags/asgi.py": {'"DJANGO_SETTINGS_MODULE"'},  # sets the default
     "tenants/management/commands/rotate_signing_key.py": {"variable"},  # named by an option
-    "tenants/config_file/secret_refs.py": {"reference.value"},  # a secret reference
+    "tenants/config_file/secret_refs.py": {"name"},  # a secret reference
 }
 """The files that read the environment directly, and what they read."""
 

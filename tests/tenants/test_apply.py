@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from tenants.config_file.schema import parse_tenants
 from tenants.config_file.secret_refs import SECRET_FILE_MAX_LENGTH
 from tenants.config_file.yaml_loader import MAX_BYTES
 from tenants.models import Key, Service, Tenant
@@ -100,9 +102,9 @@ class TestApply:
             keys=[key(state="retiring", not_after="2030-01-01T00:00:00+01:00")],
         )
         assert apply(changed) == [
-            "~ tenant nagra: enabled on -> off, name Nagra -> Nagra AG",
+            "~ tenant nagra: name Nagra -> Nagra AG, enabled on -> off",
             "~ service nagra/Customer Auth Service: enabled on -> off, settings.session_token_ttl 300 -> 30",
-            "~ key nagra/key-1: not_after none -> 2029-12-31T23:00:00+00:00, state active -> retiring",
+            "~ key nagra/key-1: state active -> retiring, not_after none -> 2029-12-31T23:00:00+00:00",
         ]
         assert apply(changed) == ["nothing to do"]
 
@@ -292,6 +294,28 @@ ERRORS: dict[str, tuple[Any, str]] = {
     "a member of a database row": (tenant(version=5), "tenants[0].version: unknown member"),
     "a name that is null": ({"tenants": [{"id": "a", "name": None}]}, "tenants[0].name: must be a string"),
     "enabled that is a string": (tenant(enabled="off"), "tenants[0].enabled: must be true or false"),
+    "a limit that is a boolean": (tenant(device_limit=True), "tenants[0].device_limit: must be an integer"),
+    "a limit that is a string": (tenant(device_limit="3"), "tenants[0].device_limit: must be an integer"),
+    "a lifetime that is no integer": (
+        tenant(access_token_ttl=60.0),
+        "tenants[0].access_token_ttl: must be an integer",
+    ),
+    "a lifetime that is null": (
+        {"tenants": [{"id": "a", "refresh_grace": None}]},
+        "tenants[0].refresh_grace: must be an integer",
+    ),
+    "an origin that is a number": (
+        tenant(allowed_origins=["https://tv.example", 1, 2]),
+        "tenants[0].allowed_origins[1]: must be a string",
+    ),
+    "origins that are a string": (
+        tenant(allowed_origins="https://tv.example"),
+        "tenants[0].allowed_origins: must be a list",
+    ),
+    "the first of several errors": (
+        {"tenants": [{"id": "a", "services": [{}, 1], "keys": 1}, 1]},
+        f"{SERVICE_0}.name: missing",
+    ),
     "a duplicate tenant": (
         {"tenants": [{"id": "a", "name": "x"}, {"id": "a", "name": "x"}]},
         "tenants[1].id: duplicate of tenants[0].id",
@@ -321,6 +345,14 @@ ERRORS: dict[str, tuple[Any, str]] = {
     "a date without a UTC offset": (
         tenant(keys=[key(not_before="2030-01-01T00:00:00")]),
         f"{KEY_0}.not_before: must be an ISO 8601 date and time with a UTC offset",
+    ),
+    "a date that is a number": (
+        tenant(keys=[key(not_after=1893456000)]),
+        f"{KEY_0}.not_after: must be a string",
+    ),
+    "a date that is a number in quotes": (
+        tenant(keys=[key(not_after="1893456000")]),
+        f"{KEY_0}.not_after: must be an ISO 8601 date and time",
     ),
     "an invalid date": (
         tenant(keys=[key(not_after="soon")]),
@@ -366,7 +398,19 @@ ERRORS: dict[str, tuple[Any, str]] = {
     ),
     # Secrets
     "no secret": (tenant(keys=[{"kid": "a"}]), f"{KEY_0}.secret: missing"),
+    "a secret that is null": ({"tenants": [{"id": "a", "keys": [{"kid": "a", "secret": None}]}]}, ONE_OF),
     "a secret that is not a reference": (at_secret(SECRET), ONE_OF),
+    "a list of secrets": (at_secret([SECRET]), ONE_OF),
+    "an unknown member of a reference": (at_secret({"env": "NOT_SET", SECRET: SECRET}), ONE_OF),
+    "a source that is null": (at_secret({"text": None}), f"{KEY_0}.secret.text: must be a string"),
+    "a line after the name of a variable": (
+        at_secret({"env": "NOT_SET\n"}),
+        f"{KEY_0}.secret.env: must be the name of an environment variable",
+    ),
+    "a long name of a variable": (
+        at_secret({"env": "A" * 256}),
+        f"{KEY_0}.secret.env: must be the name of an environment variable",
+    ),
     "an empty reference": (at_secret({}), ONE_OF),
     "two sources": (at_secret({"text": SECRET, "base64": SECRET}), ONE_OF),
     "an unknown source": (at_secret({SECRET: "x"}), ONE_OF),
@@ -447,6 +491,52 @@ def test_an_error_is_one_line_with_its_location_and_changes_nothing(
     assert SECRET not in message
     assert rows() == []
     assert raised.value.returncode == 1
+    for error in chain(raised.value):
+        assert SECRET not in repr(error) + "".join(traceback.format_exception_only(error))
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield the error and what it was raised from, also if its traceback suppresses that."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+SECRET_SETTING_ERRORS: dict[str, tuple[Any, str]] = {
+    "a list": ([SECRET], "secret: must be one of {env: NAME}, {file: PATH}"),
+    "an unknown source": ({SECRET: "x"}, "secret: must be one of {env: NAME}, {file: PATH}"),
+    "two sources": ({"text": SECRET, "base64": SECRET}, "secret: must be one of {env: NAME}, {file: PATH}"),
+    "another type": ({"text": [SECRET]}, "secret.text: must be a string"),
+    "an encoding of text": (
+        {"text": SECRET, "encoding": "text"},
+        "secret.encoding: is allowed with env and file only",
+    ),
+    "a secret in place of a variable": ({"env": SECRET}, "secret.env: must be the name of an environment"),
+    "a variable that is not set": ({"env": "NOT_SET"}, "secret.env: the variable NOT_SET is not set"),
+    "invalid base64": ({"base64": SECRET}, "secret: The secret is not valid base64."),
+    "no text": ({"base64": "/w=="}, "secret: the decoded value is not UTF-8 text"),
+}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("value", "expected"), SECRET_SETTING_ERRORS.values(), ids=SECRET_SETTING_ERRORS)
+def test_an_error_in_a_secret_setting_has_its_location(
+    apply: Callable[..., list[str]], value: Any, expected: str
+) -> None:
+    settings = {"address": "https://x.example/", "authentication": "basic", "user": "ags", "secret": value}
+    with pytest.raises(CommandError) as raised:
+        apply(tenant(services=[service(strategy="operator_login", settings=settings)]))
+    assert str(raised.value).startswith(f"{SERVICE_0}.settings.{expected}"), raised.value
+    for error in chain(raised.value):
+        assert SECRET not in repr(error) + "".join(traceback.format_exception_only(error))
+    assert rows() == []
+
+
+def test_the_entries_of_a_file_do_not_show_the_secrets_of_keys() -> None:
+    for name, (reference, _) in SECRETS.items():
+        (entry,) = parse_tenants(yaml.safe_dump(at_secret(reference)).encode())
+        assert SECRET not in repr(entry), name
+        assert BASE64 not in repr(entry), name
 
 
 @pytest.mark.django_db
