@@ -1,4 +1,8 @@
-"""Readers of environment variables; each raises ImproperlyConfigured for an invalid value."""
+"""Readers of environment variables; each raises ImproperlyConfigured for an invalid value.
+
+django-environ reads DATABASE_URL only: it would take any unknown word for false, `1_000` for an integer, and
+NAME_FILE even if NAME is set. Django's validators translate their messages, for which they need the settings.
+"""
 
 from __future__ import annotations
 
@@ -37,10 +41,7 @@ _KUBERNETES_SUFFIX = re.compile(
 )
 """Suffixes of the variables that Kubernetes sets for services, here those whose names begin with ags."""
 
-_TRUE = {"1", "true", "yes", "on"}
-_FALSE = {"0", "false", "no", "off"}
-
-ON_OFF = MappingProxyType(dict.fromkeys(_TRUE, "on") | dict.fromkeys(_FALSE, "off"))
+ON_OFF = MappingProxyType({"1": "on", "true": "on", "yes": "on", "0": "off", "false": "off", "no": "off"})
 """Synonyms of on and off, for `env_choice`."""
 
 
@@ -81,10 +82,7 @@ def is_set(name: str) -> bool:
 
 
 def env_bool(name: str, default: bool) -> bool:
-    value = env_str(name, "on" if default else "off").lower()
-    if value not in _TRUE | _FALSE:
-        raise ImproperlyConfigured(f"{name}: {value!r} is neither on nor off.")
-    return value in _TRUE
+    return env_choice(name, "on" if default else "off", ("on", "off"), ON_OFF) == "on"
 
 
 def available_cpus() -> list[int]:
@@ -124,7 +122,10 @@ def env_choice(
 
 def env_match(name: str, default: str, pattern: str, description: str) -> str:
     """Return a variable that must match `pattern`. `description` is a noun phrase for the error message."""
-    value = env_str(name, default)
+    return _match(name, env_str(name, default), pattern, description)
+
+
+def _match(name: str, value: str, pattern: str, description: str) -> str:
     if not re.fullmatch(pattern, value):
         raise ImproperlyConfigured(f"{name}: {value!r} is not {description}.")
     return value
@@ -132,24 +133,20 @@ def env_match(name: str, default: str, pattern: str, description: str) -> str:
 
 def env_hosts(name: str, default: str) -> list[str]:
     """Return a list of host names for ALLOWED_HOSTS."""
-    hosts = env_list(name, default)
-    for host in hosts:
-        # Other values (with a scheme, a port or a path) would never match a request, and "*" would match all.
-        if not re.fullmatch(r"\.?[A-Za-z0-9_-]++(\.[A-Za-z0-9_-]++)*+|\[[0-9A-Fa-f:.]++\]", host):
-            raise ImproperlyConfigured(f"{name}: {host!r} is not a host name.")
-    return hosts
+    # Other values (with a scheme, a port or a path) would never match a request, and "*" would match all.
+    pattern = r"\.?[A-Za-z0-9_-]++(\.[A-Za-z0-9_-]++)*+|\[[0-9A-Fa-f:.]++\]"
+    return [_match(name, host, pattern, "a host name") for host in env_list(name, default)]
 
 
 def env_networks(name: str) -> list[IPv4Network | IPv6Network]:
     """Return a list of networks in CIDR notation; it may be empty."""
     networks = []
-    for word in (word.strip() for word in env_str(name, "").split(",")):
+    for word in env_list(name, ""):
         try:
-            networks += [ip_network(word)] if word else []
+            networks.append(ip_network(word))
         except ValueError:
-            raise ImproperlyConfigured(
-                f"{name}: {word!r} is not a network in CIDR notation, e.g. 10.1.0.0/16."
-            ) from None
+            description = "a network in CIDR notation, e.g. 10.1.0.0/16"
+            raise ImproperlyConfigured(f"{name}: {word!r} is not {description}.") from None
     return networks
 
 
@@ -192,8 +189,7 @@ def env_second_bind(name: str, first: str) -> str:
 
 
 def _check_address(name: str, value: str, expected: str) -> str:
-    if not re.fullmatch(r"([A-Za-z0-9._-]++|\[[0-9A-Fa-f:.]++\]):[0-9]{1,5}", value):
-        raise ImproperlyConfigured(f"{name}: {value!r} is not {expected}.")
+    _match(name, value, r"([A-Za-z0-9._-]++|\[[0-9A-Fa-f:.]++\]):[0-9]{1,5}", expected)
     if not 1 <= int(value.rpartition(":")[2]) <= 65535:
         raise ImproperlyConfigured(f"{name}: the port must be a number from 1 to 65535.")
     return value
@@ -223,9 +219,9 @@ def env_encryption_keys() -> tuple[bytes, ...]:
 
 
 def env_list(name: str, default: str | None = None) -> list[str]:
-    """Return a comma-separated variable as a list with at least one item."""
+    """Return the items of a comma-separated variable. If the default is "", there may be none."""
     items = [item.strip() for item in env_str(name, default).split(",") if item.strip()]
-    if not items:
+    if not items and default != "":
         raise ImproperlyConfigured(f"{name}: the list is empty.")
     return items
 

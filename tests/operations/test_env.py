@@ -169,6 +169,7 @@ INVALID = {
     "AGS_ALLOWED_HOSTS a URL": ("AGS_ALLOWED_HOSTS", "https://ags.example/"),
     "AGS_ALLOWED_HOSTS with a blank": ("AGS_ALLOWED_HOSTS", "ags.example other.example"),
     "AGS_ALLOWED_HOSTS only a comma": ("AGS_ALLOWED_HOSTS", ","),
+    "AGS_PRIVATE_UPSTREAMS with bits of a host": ("AGS_PRIVATE_UPSTREAMS", "10.1.0.0/16, 10.2.0.1/16"),
     "DEBUG": ("DEBUG", "perhaps"),
 }
 
@@ -304,12 +305,14 @@ VALID_VALUES: list[dict[str, str]] = [
     {
         "AGS_PROVIDERS": "providers.operator_token.apps.OperatorTokenConfig",
         "AGS_ALLOWED_HOSTS": " ags.example , [::1] , .example ",
+        "AGS_PRIVATE_UPSTREAMS": " 10.1.0.0/16 ,, fd00::/8 ",
         "AGS_BIND": "[::1]:8000",
         "DATABASE_URL": "postgresql://ags:@/ags?host=/run/postgresql",
         "DEBUG": "Off",
         "AGS_LOG_LEVEL": "warning",
     },
     {
+        "AGS_PRIVATE_UPSTREAMS": ",",
         "AGS_BIND": "unix:/run/ags/ags.sock",
         "DATABASE_URL": "postgres://ags:%40%2F%3A%25@127.0.0.1:1/ags",
     },
