@@ -14,7 +14,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from jwt.algorithms import get_default_algorithms
+from jwt.algorithms import ECAlgorithm, get_default_algorithms
 
 from providers.contract import PARAMETER_MAX_LENGTH, FailureReason, KeyRing, TrustedKey, VerificationFailed
 from providers.strict_json import NotStrictJSON, parse
@@ -114,6 +114,11 @@ def decode_base64url(part: str) -> bytes:
         raise ValueError("not canonical base64url")
     # Strict mode rejects characters outside the alphabet, such as the spaces of `_TO_BASE64`.
     return a2b_base64(part.encode("ascii").translate(_TO_BASE64) + _PADDING[remainder], strict_mode=True)
+
+
+def public_jwk(key: EllipticCurvePublicKey, kid: str) -> dict[str, Any]:
+    """Return the JWK of a key that verifies ES256 signatures (RFC 7517; RFC 7518, section 6.2.1)."""
+    return {**ECAlgorithm.to_jwk(key, as_dict=True), "use": "sig", "alg": "ES256", "kid": kid}
 
 
 def _is_same_type(typ: Any, media_type: str) -> bool:

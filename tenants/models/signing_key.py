@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import secrets
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,6 +19,7 @@ from django.db import models
 from django.utils import timezone
 from simple_history.models import HistoricalRecords
 
+from providers.jose import public_jwk
 from tenants.models.configuration import ConfigurationModel
 from tenants.models.key import KeyState
 from tenants.models.tenant import Algorithm, Tenant
@@ -91,7 +91,7 @@ class SigningKey(TenantScoped, ConfigurationModel):
         else:
             private = ec.generate_private_key(ec.SECP256R1())
             secret = private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-            key.public_jwk = _public_jwk(private.public_key(), key.kid)
+            key.public_jwk = public_jwk(private.public_key(), key.kid)
         key.sealed_secret = encryption.encrypt(secret, key._row_id())
         return key
 
@@ -115,20 +115,3 @@ class SigningKey(TenantScoped, ConfigurationModel):
 
     def _row_id(self) -> tuple[str, str, str]:
         return ("signing key", self.tenant_id, self.kid)
-
-
-def _public_jwk(public_key: ec.EllipticCurvePublicKey, kid: str) -> dict[str, str]:
-    numbers = public_key.public_numbers()
-    return {
-        "kty": "EC",
-        "crv": "P-256",
-        "use": "sig",
-        "alg": "ES256",
-        "kid": kid,
-        "x": _coordinate(numbers.x),
-        "y": _coordinate(numbers.y),
-    }
-
-
-def _coordinate(number: int) -> str:
-    return base64.urlsafe_b64encode(number.to_bytes(32, "big")).rstrip(b"=").decode("ascii")
