@@ -10,7 +10,7 @@ MANAGE := $(BIN)/python manage.py
 # Commands that need settings but no deployment (lint, the OpenAPI file) use those of the tests.
 TEST_MANAGE := DJANGO_SETTINGS_MODULE=tests.settings $(MANAGE)
 OPENAPI := spectacular --format openapi-json --validate --fail-on-warn
-OIDC := tests/upstream/oidc_provider
+OIDC := tests/support/upstream/oidc_provider
 PEER := bench/systems/oidc_provider
 CODE := ags tenants providers examples manage.py
 # Requirements of single providers. If one cannot be installed, `make test` names the tests that did not run.

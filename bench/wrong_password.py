@@ -34,10 +34,10 @@ def main() -> int:
 
 
 def _asked(servers: ExitStack) -> list[tuple[str, dict[str, Any]]]:
-    from tests.upstream.authority import authority
-    from tests.upstream.freeradius import freeradius
-    from tests.upstream.https import HTTPSServer, as_json
-    from tests.upstream.slapd import person, slapd
+    from tests.support.upstream.authority import authority
+    from tests.support.upstream.freeradius import freeradius
+    from tests.support.upstream.https import HTTPSServer, as_json
+    from tests.support.upstream.slapd import person, slapd
 
     directory = servers.enter_context(slapd(person("anna", employeeNumber="A-1")))
     radius = servers.enter_context(freeradius('anna Cleartext-Password := "right"\n'))

@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests import FULL, NEEDS_POSTGRESQL, NOT_HERE, RUN_ONCE
+from tests.support.markers import FULL, NEEDS_POSTGRESQL, NOT_HERE, RUN_ONCE
 
 MEASURED = ("providers", "ags/api", "ags/sessions")
 """The packages that decide who gets a session token."""

@@ -12,9 +12,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests import FULL
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support.markers import FULL
+from tests.support.paths import ROOT
 
 
 def git(*words: str) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 from ags.api.request.body import MAX_BYTES
 from ags.asgi import application
 from ags.database.engine.base import DatabaseWrapper
-from tests.event_loop import make_scope
+from tests.support.event_loop import make_scope
 
 ID = b"call-4711"
 SECRET_TEXT = "mark" + "er-0815"  # not a literal: tracebacks contain source lines

@@ -14,8 +14,10 @@ from django.urls import URLPattern
 from ags.urls import urlpatterns
 from tenants.models import Service, Tenant
 from tenants.snapshot import snapshot
-from tests.api.test_error_responses import ID, UNAVAILABLE, database_unavailable, full_response
-from tests.conftest import ClientApp, HeadEnd, platform
+from tests.support.clients import ClientApp, HeadEnd
+from tests.support.database import database_unavailable
+from tests.support.operators import create_platform
+from tests.support.responses import CORRELATION_ID, UNAVAILABLE, full_response
 
 pytestmark = pytest.mark.once
 
@@ -74,7 +76,7 @@ def preflight(
         "origin": origin,
         "access-control-request-method": method,
         "access-control-request-headers": ",".join(sorted(request_headers)),
-        "x-correlation-id": ID,
+        "x-correlation-id": CORRELATION_ID,
     }
     return Client(raise_request_exception=False).options(path, headers=headers)
 
@@ -104,7 +106,7 @@ def test_preflight_succeeds_for_an_allowed_origin(sites: HeadEnd, path: str, ori
     assert set(response.headers["Access-Control-Allow-Headers"].split(", ")) == set(REQUEST_HEADERS)
     assert 0 < int(response.headers["Access-Control-Max-Age"]) <= 600
     assert response.headers["Vary"] == "origin"
-    assert response.headers["x-correlation-id"] == ID
+    assert response.headers["x-correlation-id"] == CORRELATION_ID
     assert response.headers["Cache-Control"] == "no-store"
     assert "Access-Control-Allow-Credentials" not in response.headers
 
@@ -129,7 +131,7 @@ def test_staff_pages_have_no_cors_headers(sites: HeadEnd) -> None:
         assert cors_headers(Client().get(path, headers={"origin": ORIGIN})) == {}
 
 
-def test_preflight_with_a_fresh_snapshot_needs_no_statement(sites: HeadEnd, stays_stale: None) -> None:
+def test_preflight_with_a_fresh_snapshot_needs_no_statement(sites: HeadEnd, stale_snapshots: None) -> None:
     preflight("/ags/signOut", ORIGIN)
     with CaptureQueriesContext(connection) as captured:
         for origin in (ORIGIN, *OTHER_ORIGINS):
@@ -167,24 +169,26 @@ def responses(app: ClientApp, origin: str) -> dict[str, Any]:
     app.sign_on()
     session_token = app.session_token()
     body = {"parameters": [{"name": "sessionToken", "value": session_token}], "deviceInformation": {}}
-    accounts = app.prove("account-1,account-2", origin=origin)
+    accounts = app.sign_on_directly("account-1,account-2", origin=origin)
     keys = f"/.well-known/jwks.json?tenant={nagra.tenant_id}"
     return {
         "200 discovery": nagra.discover(origin=origin),
         "200 session token": nagra.present(nagra.token(), origin=origin),
         "201 sign-on": app.call("/ags/signOnWithSessionToken", body, origin=origin),
         "401 spent": app.call("/ags/signOnWithSessionToken", body, origin=origin),
-        "201 direct sign-on": app.prove("account-1", origin=origin),
+        "201 direct sign-on": app.sign_on_directly("account-1", origin=origin),
         "300 accounts": accounts,
-        "201 choice": app.choose(accounts.json()["accounts"][0]["userAccountToken"], origin=origin),
-        "401 second choice": app.choose(accounts.json()["accounts"][1]["userAccountToken"], origin=origin),
-        "503 upstream": app.prove("away", origin=origin),
+        "201 choice": app.choose_account(accounts.json()["accounts"][0]["userAccountToken"], origin=origin),
+        "401 second choice": app.choose_account(
+            accounts.json()["accounts"][1]["userAccountToken"], origin=origin
+        ),
+        "503 upstream": app.sign_on_directly("away", origin=origin),
         "200 refresh": app.refresh(origin=origin),
         "200 sign-out": app.sign_out(origin=origin),
         "401 sign-out": app.sign_out(origin=origin),
         "200 key set": nagra.client.get(keys, headers={"origin": origin}),
-        "200 introspection": platform(nagra.tenant_id).introspect("x", origin=origin),
-        "200 revocation": platform(nagra.tenant_id).revoke("x", origin=origin),
+        "200 introspection": create_platform(nagra.tenant_id).introspect("x", origin=origin),
+        "200 revocation": create_platform(nagra.tenant_id).revoke("x", origin=origin),
         "401 invalid token": nagra.present("x", origin=origin),
         "400 no service": nagra.present("x", x_auth_service_id=None, origin=origin),
         "400 no body": app.call("/ags/signOnWithSessionToken", {}, origin=origin),
@@ -212,7 +216,7 @@ def test_error_without_a_tenant_has_no_cors_headers(sites: HeadEnd) -> None:
         sites.discover(nv_tenant_id=None, origin=ORIGIN),
         sites.discover(nv_tenant_id="nobody", origin=ORIGIN),
         sites.client.get("/.well-known/jwks.json?tenant=nobody", headers={"origin": ORIGIN}),
-        platform("nagra").introspect("x", authorization="Basic x", origin=ORIGIN),
+        create_platform("nagra").introspect("x", authorization="Basic x", origin=ORIGIN),
         sites.client.get("/nothing", headers={"origin": ORIGIN}),
     ):
         assert response.status_code >= 400

@@ -8,7 +8,7 @@ import pytest
 
 from tenants.models import Service, Tenant
 from tenants.snapshot import snapshot
-from tests.conftest import SERVICE, HeadEnd
+from tests.support.clients import SERVICE, HeadEnd
 
 
 def add_service(name: str, **fields: Any) -> Service:

@@ -5,153 +5,43 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connection
+from django.db import connection
 from django.test import Client
 
 from tenants.models import Key, Service, Tenant
-from tests.conftest import SERVICE, HeadEnd, add_key, person
-from tests.providers.test_operator_token import SEED_SAMPLE
-
-ID = "call-4711"
-
-
-def full_response(response: Any) -> dict[str, Any]:
-    """Return status, headers and body of a response."""
-    return {"status": response.status_code, **dict(response.headers), "body": response.content}
-
-
-def error_response(
-    status: int, code: int, reason: str, message: str, parameter: str | None = None, **headers: str
-) -> dict[str, Any]:
-    """Return the expected status, headers and body of an error."""
-    body: dict[str, Any] = {"code": code, "reason": reason, "message": message}
-    if parameter is not None:
-        body["parameter"] = parameter
-    raw = json.dumps(body | {"correlationId": ID}, separators=(",", ":")).encode()
-    if status == 401:
-        headers["WWW-Authenticate"] = 'Bearer realm="ags"'
-    return {
-        "status": status,
-        "Content-Type": "application/json",
-        "Content-Length": str(len(raw)),
-        "Cache-Control": "no-store",
-        "X-Content-Type-Options": "nosniff",
-        "x-correlation-id": ID,
-        "body": raw,
-        **{name.replace("_", "-"): value for name, value in headers.items()},
-    }
-
-
-def body_malformed(problem: str) -> dict[str, Any]:
-    return error_response(400, 40005, "body_malformed", f"The body is not a strict JSON object: {problem}.")
-
-
-NOT_JSON = body_malformed("it is not well-formed JSON")
-NOT_AN_OBJECT = body_malformed("it is another JSON value")
-TOO_DEEP = body_malformed("it is nested deeper than 32 levels")
-NOT_UTF_8 = body_malformed("it is not UTF-8")
-TWICE = body_malformed("it has a duplicate member")
-UNSTORABLE = body_malformed("it contains NUL or a lone surrogate")
-SHAPE = error_response(
-    400,
-    40006,
-    "parameters_malformed",
-    'The member parameters must be an array of {"name": string, "value": string}.',
+from tests.support.clients import SERVICE, HeadEnd
+from tests.support.database import database_unavailable
+from tests.support.operators import add_key
+from tests.support.responses import (
+    BODY_MISSING,
+    BODY_TOO_LARGE,
+    CORRELATION_ID,
+    INVALID_BODIES,
+    NOT_AUTHENTICATED,
+    PARAMETER,
+    SERVICE_NOT_AVAILABLE,
+    UNAVAILABLE,
+    error_response,
+    full_response,
+    header_missing,
+    reasons,
+    single_parameter,
 )
-NAME = "OperatorAuthToken"
-INVALID = "The value of the parameter is not a string of the declared length."
-
-
-def invalid(parameter: str = NAME) -> dict[str, Any]:
-    return error_response(400, 40010, "parameter_invalid", INVALID, parameter)
-
-
-def single_parameter(name: Any, value: Any) -> dict[str, Any]:
-    return {"parameters": [{"name": name, "value": value}]}
-
-
-MISSING = body_malformed("it is missing")
-BODIES = {
-    "nothing": (b"", MISSING),
-    "nothing but a space": (b" ", NOT_JSON),
-    "an array": (b"[]", NOT_AN_OBJECT),
-    "a string": (b'"x"', NOT_AN_OBJECT),
-    "a number": (b"1", NOT_AN_OBJECT),
-    "null": (b"null", NOT_AN_OBJECT),
-    "not JSON": (b"{", NOT_JSON),
-    "a form": (b"a=b", NOT_JSON),
-    "990 open brackets": (b"[" * 990, TOO_DEEP),
-    "40,000 open brackets": (b"[" * 40_000, TOO_DEEP),
-    "33 levels": (b'{"a":' * 33 + b"1" + b"}" * 33, TOO_DEEP),
-    "NaN": (b'{"a": NaN}', body_malformed("NaN and Infinity are not JSON")),
-    "Infinity": (b'{"a": -Infinity}', body_malformed("NaN and Infinity are not JSON")),
-    "1e400": (b'{"a": 1e400}', body_malformed("a number is too large")),
-    "an integer of 5,000 digits": (b'{"a": ' + b"1" * 5000 + b"}", NOT_JSON),
-    "parameters twice": (b'{"parameters": [], "parameters": []}', TWICE),
-    "a member twice, inside": (b'{"parameters": [{"name": "a", "name": "b", "value": ""}]}', TWICE),
-    "UTF-16": ('{"parameters": []}'.encode("utf-16"), NOT_UTF_8),
-    "Latin-1": ('{"ä": 1}'.encode("latin-1"), NOT_UTF_8),
-    "an encoded surrogate": (b'{"a": "\xed\xa0\x80"}', NOT_UTF_8),
-    "a byte order mark": ('\ufeff{"parameters": []}'.encode(), NOT_JSON),
-    "an escaped NUL": (rb'{"a": "\u0000"}', UNSTORABLE),
-    "half a surrogate pair": (rb'{"a": "\ud800"}', UNSTORABLE),
-    "a NUL": (b'{"a": "\0"}', NOT_JSON),
-    "no parameters": ({}, SHAPE),
-    "parameters null": ({"parameters": None}, SHAPE),
-    "parameters an object": ({"parameters": {NAME: "x"}}, SHAPE),
-    "a parameter that is a string": ({"parameters": ["x"]}, SHAPE),
-    "a parameter that is null": ({"parameters": [None]}, SHAPE),
-    "a parameter without a name": ({"parameters": [{"value": "x"}]}, SHAPE),
-    "a name that is a number": (single_parameter(1, "x"), SHAPE),
-    "a name that is empty": (single_parameter("", "x"), SHAPE),
-    "a name of 129 characters": (single_parameter("n" * 129, "x"), SHAPE),
-    "a parameter without a value": ({"parameters": [{"name": NAME}]}, invalid()),
-    "a value that is null": (single_parameter(NAME, None), invalid()),
-    "a value that is a number": (single_parameter(NAME, 1), invalid()),
-    "a value that is true": (single_parameter(NAME, True), invalid()),
-    "a value that is an array": (single_parameter(NAME, ["x"]), invalid()),
-    "a value that is an object": (single_parameter(NAME, {}), invalid()),
-    "a value of 8,193 characters": (single_parameter(NAME, "x" * 8193), invalid()),
-    "the same parameter twice": (
-        {"parameters": [{"name": NAME, "value": "x"}, {"name": NAME, "value": "y"}]},
-        error_response(400, 40008, "parameter_repeated", "The parameter occurs more than once.", NAME),
-    ),
-    "the same parameter in two spellings": (
-        {"parameters": [{"name": NAME, "value": "x"}, {"name": NAME.lower(), "value": "y"}]},
-        error_response(
-            400, 40008, "parameter_repeated", "The parameter occurs more than once.", NAME.lower()
-        ),
-    ),
-    "an unknown parameter": (
-        single_parameter("Username", "x"),
-        error_response(
-            400,
-            40007,
-            "parameter_unknown",
-            "The service does not declare a parameter with this name.",
-            "Username",
-        ),
-    ),
-    "a parameter missing": (
-        {"parameters": []},
-        error_response(400, 40009, "parameter_missing", "A mandatory parameter is missing.", NAME),
-    ),
-}
+from tests.support.staff import person
+from tests.support.tokens import SEED_SAMPLE
 
 
 @pytest.mark.once
-@pytest.mark.parametrize(("body", "expected"), BODIES.values(), ids=BODIES)
+@pytest.mark.parametrize(("body", "expected"), INVALID_BODIES.values(), ids=INVALID_BODIES)
 def test_invalid_body(nagra: HeadEnd, body: Any, expected: dict[str, Any]) -> None:
-    assert full_response(nagra.post(body, x_correlation_id=ID)) == expected
+    assert full_response(nagra.post(body, x_correlation_id=CORRELATION_ID)) == expected
 
 
 def test_value_of_the_maximum_length_is_accepted(nagra: HeadEnd) -> None:
-    assert nagra.post(single_parameter(NAME, "x" * 8192)).status_code == 401
+    assert nagra.post(single_parameter(PARAMETER, "x" * 8192)).status_code == 401
 
 
 def test_names_are_case_insensitive_and_unknown_members_are_ignored(nagra: HeadEnd) -> None:
@@ -160,12 +50,6 @@ def test_names_are_case_insensitive_and_unknown_members_are_ignored(nagra: HeadE
     assert response.status_code == 200
 
 
-TOO_LARGE = error_response(
-    413,
-    41300,
-    "body_too_large",
-    "The body exceeds 64 KiB, or a form of the admin exceeds 2.5 MiB or 1,000 fields.",
-)
 UNSUPPORTED = error_response(
     415,
     41500,
@@ -177,11 +61,11 @@ UNSUPPORTED = error_response(
 @pytest.mark.parametrize("size", [64 * 1024 + 1, 2_700_000])
 def test_large_body(nagra: HeadEnd, size: int) -> None:
     raw = b'{"parameters": "' + b"x" * size + b'"}'
-    assert full_response(nagra.post(raw, x_correlation_id=ID)) == TOO_LARGE
+    assert full_response(nagra.post(raw, x_correlation_id=CORRELATION_ID)) == BODY_TOO_LARGE
 
 
 def test_body_of_64_kib_is_accepted(nagra: HeadEnd) -> None:
-    text = json.dumps(single_parameter(NAME, nagra.token()))
+    text = json.dumps(single_parameter(PARAMETER, nagra.token()))
     assert nagra.post(text + " " * (64 * 1024 - len(text))).status_code == 200
 
 
@@ -204,16 +88,18 @@ def test_body_of_64_kib_is_accepted(nagra: HeadEnd) -> None:
     ],
 )
 def test_body_of_another_type(nagra: HeadEnd, content_type: str) -> None:
-    raw = json.dumps(single_parameter(NAME, nagra.token())).encode()
-    response = nagra.post(raw, content_type=content_type, x_correlation_id=ID)
+    raw = json.dumps(single_parameter(PARAMETER, nagra.token())).encode()
+    response = nagra.post(raw, content_type=content_type, x_correlation_id=CORRELATION_ID)
     assert full_response(response) == UNSUPPORTED
 
 
 @pytest.mark.parametrize("path", ["/ags/getSessionToken", "/ags/signOn", "/ags/signOnWithSessionToken"])
 @pytest.mark.parametrize("content_type", ["", "application/x-www-form-urlencoded"])
 def test_missing_body_with_another_content_type(nagra: HeadEnd, path: str, content_type: str) -> None:
-    headers = nagra.headers(x_correlation_id=ID)
-    assert full_response(nagra.client.generic("POST", path, b"", content_type, headers=headers)) == MISSING
+    headers = nagra.headers(x_correlation_id=CORRELATION_ID)
+    assert (
+        full_response(nagra.client.generic("POST", path, b"", content_type, headers=headers)) == BODY_MISSING
+    )
 
 
 @pytest.mark.parametrize(
@@ -221,17 +107,17 @@ def test_missing_body_with_another_content_type(nagra: HeadEnd, path: str, conte
     ["application/json; charset=utf-8", 'Application/JSON;charset="UTF-8"', "application/json"],
 )
 def test_spellings_of_the_content_type(nagra: HeadEnd, content_type: str) -> None:
-    assert nagra.post(single_parameter(NAME, nagra.token()), content_type=content_type).status_code == 200
+    assert (
+        nagra.post(single_parameter(PARAMETER, nagra.token()), content_type=content_type).status_code == 200
+    )
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "GZIP", "identity, gzip"])
 def test_compressed_body(nagra: HeadEnd, coding: str) -> None:
-    response = nagra.post(single_parameter(NAME, nagra.token()), content_encoding=coding, x_correlation_id=ID)
+    response = nagra.post(
+        single_parameter(PARAMETER, nagra.token()), content_encoding=coding, x_correlation_id=CORRELATION_ID
+    )
     assert full_response(response) == UNSUPPORTED
-
-
-def missing(name: str) -> dict[str, Any]:
-    return error_response(400, 40001, "header_missing", f"The header {name} is missing.")
 
 
 def malformed(name: str) -> dict[str, Any]:
@@ -247,15 +133,15 @@ def repeated(name: str) -> dict[str, Any]:
 
 
 HEADERS = {
-    "no tenant": ({"nv_tenant_id": None}, missing("nv-tenant-id")),
-    "an empty tenant": ({"nv_tenant_id": ""}, missing("nv-tenant-id")),
+    "no tenant": ({"nv_tenant_id": None}, header_missing("nv-tenant-id")),
+    "an empty tenant": ({"nv_tenant_id": ""}, header_missing("nv-tenant-id")),
     "a tenant with a space": ({"nv_tenant_id": "na gra"}, malformed("nv-tenant-id")),
     "a tenant with an umlaut": ({"nv_tenant_id": "n\u00e4gra"}, malformed("nv-tenant-id")),
     "a tenant of 65 characters": ({"nv_tenant_id": "n" * 65}, malformed("nv-tenant-id")),
     "two tenants": ({"nv_tenant_id": "nagra,sunrise"}, repeated("nv-tenant-id")),
     "the tenant twice": ({"nv_tenant_id": "nagra,nagra"}, repeated("nv-tenant-id")),
-    "no service": ({"x_auth_service_id": None}, missing("x-auth-service-id")),
-    "an empty service": ({"x_auth_service_id": ""}, missing("x-auth-service-id")),
+    "no service": ({"x_auth_service_id": None}, header_missing("x-auth-service-id")),
+    "an empty service": ({"x_auth_service_id": ""}, header_missing("x-auth-service-id")),
     "a service of 129 characters": ({"x_auth_service_id": "s" * 129}, malformed("x-auth-service-id")),
     "a service with an umlaut": ({"x_auth_service_id": "Dienst \u00fc"}, malformed("x-auth-service-id")),
     "a service with a NUL": ({"x_auth_service_id": "S\0"}, malformed("x-auth-service-id")),
@@ -269,7 +155,7 @@ HEADERS = {
 def test_missing_malformed_or_repeated_header(
     nagra: HeadEnd, headers: dict[str, str | None], expected: dict[str, Any]
 ) -> None:
-    response = nagra.present(nagra.token(), x_correlation_id=ID, **headers)
+    response = nagra.present(nagra.token(), x_correlation_id=CORRELATION_ID, **headers)
     assert full_response(response) == expected
 
 
@@ -298,11 +184,6 @@ def test_default_tenant_replaces_a_missing_header(nagra: HeadEnd, settings: Any)
     assert nagra.present(nagra.token(), nv_tenant_id=None).status_code == 200
     assert nagra.discover(nv_tenant_id=None).status_code == 200
     assert nagra.present(nagra.token(), nv_tenant_id="sunrise").status_code == 403
-
-
-NOT_AUTHENTICATED = error_response(
-    401, 40100, "not_authenticated", "The credentials are invalid or have expired."
-)
 
 
 @pytest.fixture
@@ -343,17 +224,13 @@ def invalid_tokens(nagra: HeadEnd, sunrise: HeadEnd) -> dict[str, tuple[str, str
     }
 
 
-def reasons(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [vars(line)["reason"] for line in caplog.records if line.name == "ags.request"]
-
-
 def test_invalid_tokens_have_one_uniform_response_and_different_reasons_in_the_log(
     nagra: HeadEnd, invalid_tokens: dict[str, tuple[str, str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     for name, (token, reason) in invalid_tokens.items():
         caplog.clear()
-        assert full_response(nagra.present(token, x_correlation_id=ID)) == NOT_AUTHENTICATED, name
+        assert full_response(nagra.present(token, x_correlation_id=CORRELATION_ID)) == NOT_AUTHENTICATED, name
         assert reasons(caplog) == [reason], name
 
 
@@ -396,7 +273,7 @@ AUTHENTICATED = {
 def test_signed_but_invalid_tokens_have_a_precise_reason(
     nagra: HeadEnd, claims: dict[str, Any], code: int, reason: str, message: str
 ) -> None:
-    response = nagra.present(nagra.token(**claims), x_correlation_id=ID)
+    response = nagra.present(nagra.token(**claims), x_correlation_id=CORRELATION_ID)
     assert full_response(response) == error_response(401, code, reason, message)
 
 
@@ -411,7 +288,7 @@ def test_signed_payload_that_is_not_strict_json(nagra: HeadEnd) -> None:
         b"[" * 990,
     ):
         token = jwt.api_jws.encode(payload, nagra.secret, "HS256", {"kid": nagra.kid})
-        assert full_response(nagra.present(token, x_correlation_id=ID)) == error_response(
+        assert full_response(nagra.present(token, x_correlation_id=CORRELATION_ID)) == error_response(
             401, 40109, "payload_malformed", "The payload of the token is not a strict JSON object."
         )
 
@@ -419,7 +296,7 @@ def test_signed_payload_that_is_not_strict_json(nagra: HeadEnd) -> None:
 def test_second_use_of_a_jti(nagra: HeadEnd) -> None:
     token = nagra.token(jti="once")
     assert nagra.present(token).status_code == 200
-    again = nagra.present(token, x_correlation_id=ID)
+    again = nagra.present(token, x_correlation_id=CORRELATION_ID)
     assert full_response(again) == error_response(401, 40107, "replayed", "The token has already been used.")
 
 
@@ -427,7 +304,7 @@ def test_lifetime_that_is_too_long(nagra: HeadEnd) -> None:
     service = Service.objects.for_tenant("nagra").get()
     service.settings["max_lifetime"] = 60
     service.save()
-    assert full_response(nagra.present(nagra.token(), x_correlation_id=ID)) == error_response(
+    assert full_response(nagra.present(nagra.token(), x_correlation_id=CORRELATION_ID)) == error_response(
         401, 40108, "lifetime_too_long", "The token expires later than the service allows."
     )
 
@@ -438,13 +315,11 @@ MISMATCH = error_response(403, 40301, "tenant_mismatch", "The token is for anoth
 def test_signed_token_for_another_tenant(nagra: HeadEnd, sunrise: HeadEnd) -> None:
     """First the claim differs from header and key; then the key differs from header and claim."""
     token = nagra.token(OpfTenantId="sunrise")
-    assert full_response(nagra.present(token, x_correlation_id=ID)) == MISMATCH
+    assert full_response(nagra.present(token, x_correlation_id=CORRELATION_ID)) == MISMATCH
     assert (
-        full_response(nagra.present(token, x_correlation_id=ID, nv_tenant_id="sunrise")) == NOT_AUTHENTICATED
+        full_response(nagra.present(token, x_correlation_id=CORRELATION_ID, nv_tenant_id="sunrise"))
+        == NOT_AUTHENTICATED
     )
-
-
-NOT_AVAILABLE = error_response(403, 40300, "service_not_available", "The tenant does not offer this service.")
 
 
 def test_unavailable_services_have_one_uniform_response(
@@ -456,8 +331,8 @@ def test_unavailable_services_have_one_uniform_response(
     def check(reason: str, **headers: str) -> None:
         snapshot.invalidate("nagra")
         caplog.clear()
-        response = nagra.present(nagra.token(), x_correlation_id=ID, **headers)
-        assert full_response(response) == NOT_AVAILABLE
+        response = nagra.present(nagra.token(), x_correlation_id=CORRELATION_ID, **headers)
+        assert full_response(response) == SERVICE_NOT_AVAILABLE
         assert reasons(caplog) == [reason]
 
     caplog.set_level(logging.INFO)
@@ -503,7 +378,7 @@ METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 
 def send(browser: Client, method: str, path: str) -> Any:
     """Send a request with any method. A file in the response is read to its end, which closes it."""
-    response: Any = browser.generic(method, path, headers={"x-correlation-id": ID})
+    response: Any = browser.generic(method, path, headers={"x-correlation-id": CORRELATION_ID})
     if response.streaming:
         b"".join(response.streaming_content)
     return response
@@ -578,13 +453,16 @@ HOST = error_response(400, 40004, "host_invalid", "The Host header does not name
     ],
 )
 def test_invalid_host(db: None, client: Client, host: str, method: str, path: str) -> None:
-    response = client.generic(method, path, headers={"host": host, "x-correlation-id": ID})
+    response = client.generic(method, path, headers={"host": host, "x-correlation-id": CORRELATION_ID})
     assert full_response(response) == HOST
 
 
 @pytest.mark.parametrize("path", ["/docs/", "/static/x"])
 def test_invalid_host_of_staff_pages(db: None, client: Client, path: str) -> None:
-    assert full_response(client.get(path, headers={"host": "evil.example", "x-correlation-id": ID})) == HOST
+    assert (
+        full_response(client.get(path, headers={"host": "evil.example", "x-correlation-id": CORRELATION_ID}))
+        == HOST
+    )
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
@@ -602,41 +480,28 @@ def test_unexpected_exception_is_logged_without_its_message(
 
     monkeypatch.setattr(strategies()["operator_token"], "verify", crash)
     caplog.set_level(logging.DEBUG)
-    response = nagra.present(nagra.token(), x_correlation_id=ID)
+    response = nagra.present(nagra.token(), x_correlation_id=CORRELATION_ID)
     assert full_response(response) == error_response(
         500, 50000, "internal_error", "An internal error occurred."
     )
     (line,) = [line for line in caplog.records if line.message == "crash"]
     assert vars(line)["exception"] == "ValueError"
     assert "in crash" in vars(line)["traceback"]
-    assert vars(line)["correlation_id"] == ID
+    assert vars(line)["correlation_id"] == CORRELATION_ID
     logged = "".join(str(vars(line)) for line in caplog.records)
     # The traceback contains the source line of this test, but not the message of the exception.
     assert "marker-0815" not in logged.replace('raise ValueError("secret-marker-0815")', "")
     assert reasons(caplog) == ["ValueError"]
 
 
-@contextmanager
-def database_unavailable() -> Iterator[None]:
-    """Make every statement fail as without a database server."""
-
-    def fail(*_: Any) -> None:
-        raise OperationalError("connection to server failed: marker-4711")
-
-    with connection.execute_wrapper(fail):
-        yield
-
-
-UNAVAILABLE = error_response(
-    503, 50300, "unavailable", "The service is temporarily unavailable. Retry later.", Retry_After="1"
-)
-
-
 def test_unavailable_database_is_503(nagra: HeadEnd) -> None:
     with database_unavailable():
-        assert full_response(nagra.present(nagra.token(), x_correlation_id=ID)) == UNAVAILABLE
-        assert full_response(nagra.discover(x_correlation_id=ID)) == UNAVAILABLE
-        assert full_response(nagra.client.get("/readyz", headers={"x-correlation-id": ID})) == UNAVAILABLE
+        assert full_response(nagra.present(nagra.token(), x_correlation_id=CORRELATION_ID)) == UNAVAILABLE
+        assert full_response(nagra.discover(x_correlation_id=CORRELATION_ID)) == UNAVAILABLE
+        assert (
+            full_response(nagra.client.get("/readyz", headers={"x-correlation-id": CORRELATION_ID}))
+            == UNAVAILABLE
+        )
         assert nagra.client.get("/healthz").status_code == 200
 
 
@@ -644,7 +509,7 @@ def test_database_that_fails_after_the_snapshot_is_503(nagra: HeadEnd) -> None:
     nagra.discover()
     with database_unavailable():
         assert nagra.discover().status_code == 200, "a fresh snapshot needs no statement"
-        assert full_response(nagra.present(nagra.token(), x_correlation_id=ID)) == UNAVAILABLE
+        assert full_response(nagra.present(nagra.token(), x_correlation_id=CORRELATION_ID)) == UNAVAILABLE
 
 
 @pytest.mark.postgresql
@@ -657,7 +522,7 @@ def test_database_that_is_not_ready_is_503(nagra: HeadEnd, trouble: str) -> None
     nagra.discover()
     with connection.cursor() as cursor:
         cursor.execute(trouble)
-    assert full_response(nagra.present(nagra.token(), x_correlation_id=ID)) == UNAVAILABLE
+    assert full_response(nagra.present(nagra.token(), x_correlation_id=CORRELATION_ID)) == UNAVAILABLE
 
 
 def test_tenant_that_changes_twice_is_503(nagra: HeadEnd, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -670,14 +535,14 @@ def test_tenant_that_changes_twice_is_503(nagra: HeadEnd, monkeypatch: pytest.Mo
         return execute(sql, *rest)
 
     with connection.execute_wrapper(changing):
-        assert full_response(nagra.present(nagra.token(), x_correlation_id=ID)) == UNAVAILABLE
+        assert full_response(nagra.present(nagra.token(), x_correlation_id=CORRELATION_ID)) == UNAVAILABLE
 
 
 def test_key_that_cannot_be_decrypted_is_401_and_logged(
     nagra: HeadEnd, caplog: pytest.LogCaptureFixture
 ) -> None:
     Key.unscoped.update(sealed_secret=b"\x01" + bytes(60))
-    assert full_response(nagra.present(nagra.token(), x_correlation_id=ID)) == NOT_AUTHENTICATED
+    assert full_response(nagra.present(nagra.token(), x_correlation_id=CORRELATION_ID)) == NOT_AUTHENTICATED
     assert "key cannot be decrypted" in caplog.messages
     assert vars(next(line for line in caplog.records if "decrypted" in line.message))["kid"] == nagra.kid
 
@@ -733,11 +598,11 @@ def test_errors_of_staff_pages(admin_client: Client, settings: Any, path: str, d
             elif is_page:
                 assert response.headers["X-Frame-Options"] == "DENY"
                 assert "default-src 'self'" in response.headers["Content-Security-Policy"]
-                assert f">{ID}</code>" in response.content.decode()
+                assert f">{CORRELATION_ID}</code>" in response.content.decode()
             else:
                 body = response.json()
                 assert list(body) == ["code", "reason", "message", "correlationId"]
-                assert (body["code"] // 100, body["correlationId"]) == (response.status_code, ID)
+                assert (body["code"] // 100, body["correlationId"]) == (response.status_code, CORRELATION_ID)
 
 
 @pytest.mark.parametrize(
@@ -759,7 +624,7 @@ def test_staff_pages_ignore_cookies_with_a_backslash(
 
 
 def test_unsatisfiable_range(client: Client) -> None:
-    headers = {"range": "bytes=99999999-", "x-correlation-id": ID}
+    headers = {"range": "bytes=99999999-", "x-correlation-id": CORRELATION_ID}
     response = client.get("/static/admin/css/base.css", headers=headers)
     size = response.headers["Content-Range"]
     assert size.startswith("bytes */")

@@ -12,7 +12,6 @@ import pytest
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from django.db.models import F
 from django.test import Client
 
 from tenants import rotation
@@ -20,16 +19,17 @@ from tenants.models import KeyState, SigningKey, Tenant
 from tenants.models.signing_key import PUBLICATION_LEAD_TIME, RETIREMENT_MARGIN
 from tenants.rotation import RotationTooEarly
 from tenants.snapshot import snapshot
-from tests.api.test_error_responses import (
-    ID,
+from tests.support.clients import ClientApp, HeadEnd
+from tests.support.database import database_unavailable
+from tests.support.operators import create_platform
+from tests.support.responses import (
+    CORRELATION_ID,
+    NOT_AUTHENTICATED,
     UNAVAILABLE,
-    database_unavailable,
     error_response,
     full_response,
 )
-from tests.conftest import ClientApp, HeadEnd, platform
-from tests.sessions.test_redeem import NOT_ACCEPTED
-from tests.sessions.test_refresh import claims
+from tests.support.sign_ons import decode_claims, get_kid, shift_signing_keys
 
 PATH = "/.well-known/jwks.json"
 NO_KEY_SET = error_response(404, 40402, "no_key_set", "There is no such tenant.")
@@ -38,7 +38,7 @@ NO_KEY_SET = error_response(404, 40402, "no_key_set", "There is no such tenant."
 def fetch(tenant: str = "nagra", **headers: str) -> Any:
     """Request the JWK set, after the server has read the tenant again."""
     snapshot.invalidate("nagra")
-    all_headers = {"x-correlation-id": ID} | {
+    all_headers = {"x-correlation-id": CORRELATION_ID} | {
         name.replace("_", "-"): value for name, value in headers.items()
     }
     return Client().get(PATH, {"tenant": tenant}, headers=all_headers)
@@ -57,15 +57,6 @@ def verify(token: str, keys: Any = None, tenant: str = "nagra") -> dict[str, Any
 
 def key(state: str) -> SigningKey:
     return SigningKey.objects.for_tenant("nagra").get(state=state)
-
-
-def kid_of(token: str) -> str:
-    return str(jwt.get_unverified_header(token)["kid"])
-
-
-def shift_timestamps(time: timedelta) -> None:
-    """Shift the timestamps of the keys instead of waiting."""
-    SigningKey.unscoped.update(published_at=F("published_at") - time, needed_until=F("needed_until") - time)
 
 
 # The JWK set
@@ -111,7 +102,7 @@ def test_unknown_tenant_is_404(nagra: HeadEnd, tenant: str) -> None:
 
 
 def test_missing_tenant_is_404_without_a_default_tenant(nagra: HeadEnd, settings: Any) -> None:
-    assert full_response(Client().get(PATH, headers={"x-correlation-id": ID})) == NO_KEY_SET
+    assert full_response(Client().get(PATH, headers={"x-correlation-id": CORRELATION_ID})) == NO_KEY_SET
     settings.AGS_DEFAULT_TENANT = "nagra"
     assert Client().get(PATH).content == fetch().content
 
@@ -126,7 +117,7 @@ def test_disabled_tenant_is_404(nagra: HeadEnd) -> None:
 def test_unavailable_database_is_503(nagra: HeadEnd) -> None:
     with database_unavailable():
         assert (
-            full_response(Client().get(f"{PATH}?tenant=nagra", headers={"x-correlation-id": ID}))
+            full_response(Client().get(f"{PATH}?tenant=nagra", headers={"x-correlation-id": CORRELATION_ID}))
             == UNAVAILABLE
         )
 
@@ -151,13 +142,13 @@ def test_shared_secret_is_never_published(app: ClientApp) -> None:
     old = key("active").kid
     new = stage_shared_secret()
     assert kids() == [old]
-    shift_timestamps(PUBLICATION_LEAD_TIME)
+    shift_signing_keys(PUBLICATION_LEAD_TIME)
     rotation.perform_next_step("nagra")
     snapshot.invalidate("nagra")
     app.sign_on()
-    assert kid_of(app.tokens["access_token"]) == new.kid
+    assert get_kid(app.tokens["access_token"]) == new.kid
     assert kids() == [old]
-    shift_timestamps(timedelta(days=1))
+    shift_signing_keys(timedelta(days=1))
     rotation.perform_next_step("nagra")
     assert fetch().json() == {"keys": []}
     tenant = Tenant.objects.get(pk="nagra")
@@ -165,7 +156,7 @@ def test_shared_secret_is_never_published(app: ClientApp) -> None:
     tenant.save()
     _, third = rotation.perform_next_step("nagra")
     assert kids() == [third.kid]
-    shift_timestamps(PUBLICATION_LEAD_TIME)
+    shift_signing_keys(PUBLICATION_LEAD_TIME)
     rotation.perform_next_step("nagra")
     assert new.kid not in str(fetch().json())
 
@@ -177,43 +168,43 @@ def test_rotation_step_by_step(app: ClientApp) -> None:
     """A token verifies with every JWK set that is published while the token is valid."""
     app.sign_on()
     old, before = key("active").kid, app.tokens["access_token"]
-    assert kid_of(before) == old
+    assert get_kid(before) == old
 
     output, new = rotation.perform_next_step("nagra")
     assert output.startswith("published; it can sign from ")
     assert (new.state, key("active").kid, kids()) == (KeyState.STAGED, old, [new.kid, old])
     published = fetch().json()
     app.refresh()
-    assert kid_of(app.tokens["access_token"]) == old, "the new key signs too early"
+    assert get_kid(app.tokens["access_token"]) == old, "the new key signs too early"
     with pytest.raises(RotationTooEarly, match=f"verifiers may not have fetched {new.kid} before"):
         rotation.perform_next_step("nagra")
-    shift_timestamps(PUBLICATION_LEAD_TIME - timedelta(seconds=5))
+    shift_signing_keys(PUBLICATION_LEAD_TIME - timedelta(seconds=5))
     with pytest.raises(RotationTooEarly):
         rotation.perform_next_step("nagra")
-    shift_timestamps(timedelta(seconds=5))
+    shift_signing_keys(timedelta(seconds=5))
 
     assert rotation.perform_next_step("nagra") == ("signs from now on", new)
     snapshot.invalidate("nagra")
     app.refresh()
     during = app.tokens["access_token"]
-    assert kid_of(during) == new.kid
+    assert get_kid(during) == new.kid
     assert (key("active").kid, key("retiring").kid, set(kids())) == (new.kid, old, {new.kid, old})
     for keys in (published, fetch().json()):
         assert verify(before, keys)["accountId"] == verify(during, keys)["accountId"] == "account-1"
     with pytest.raises(RotationTooEarly, match=f"tokens signed by {old} are valid until"):
         rotation.perform_next_step("nagra")
-    shift_timestamps(timedelta(seconds=3600 + RETIREMENT_MARGIN.seconds - 5))
+    shift_signing_keys(timedelta(seconds=3600 + RETIREMENT_MARGIN.seconds - 5))
     with pytest.raises(RotationTooEarly):
         rotation.perform_next_step("nagra")
     assert app.head_end.tenant_id == "nagra"
-    assert platform("nagra").sees(before), "AGS accepts it for as long"
-    shift_timestamps(timedelta(seconds=5))
+    assert create_platform("nagra").is_active(before), "AGS accepts it for as long"
+    shift_signing_keys(timedelta(seconds=5))
 
     output, withdrawn = rotation.perform_next_step("nagra")
     assert (output, withdrawn.kid) == ("revoked; every token that it signed has expired", old)
     assert kids() == [new.kid]
     assert verify(during)["deviceId"] == app.tokens["client_id"]
-    assert full_response(app.sign_out(before, x_correlation_id=ID)) == NOT_ACCEPTED
+    assert full_response(app.sign_out(before, x_correlation_id=CORRELATION_ID)) == NOT_AUTHENTICATED
     assert app.refresh().status_code == 200
     assert rotation.perform_next_step("nagra")[0].startswith("published"), "and so on"
 
@@ -221,9 +212,9 @@ def test_rotation_step_by_step(app: ClientApp) -> None:
 def test_several_rotations(nagra: HeadEnd) -> None:
     for _ in range(2):
         rotation.perform_next_step("nagra")
-        shift_timestamps(PUBLICATION_LEAD_TIME)
+        shift_signing_keys(PUBLICATION_LEAD_TIME)
         rotation.perform_next_step("nagra")
-        shift_timestamps(timedelta(hours=2))
+        shift_signing_keys(timedelta(hours=2))
         rotation.perform_next_step("nagra")
     states = SigningKey.objects.for_tenant("nagra").order_by("pk").values_list("state", flat=True)
     assert list(states) == ["revoked", "revoked", "active"]
@@ -232,7 +223,7 @@ def test_several_rotations(nagra: HeadEnd) -> None:
 def test_rotation_does_not_affect_another_tenant(nagra: HeadEnd, sunrise: HeadEnd) -> None:
     before = kids("sunrise")
     rotation.perform_next_step("nagra")
-    shift_timestamps(PUBLICATION_LEAD_TIME)
+    shift_signing_keys(PUBLICATION_LEAD_TIME)
     rotation.perform_next_step("nagra")
     assert kids("sunrise") == before
 
@@ -240,11 +231,11 @@ def test_rotation_does_not_affect_another_tenant(nagra: HeadEnd, sunrise: HeadEn
 def test_revoked_key_is_replaced_immediately(app: ClientApp) -> None:
     app.sign_on()
     old, before = key("active"), app.tokens["access_token"]
-    resource_server = platform("nagra")
+    resource_server = create_platform("nagra")
     rotation.revoke(old)
     snapshot.invalidate("nagra")
-    assert full_response(app.sign_out(before, x_correlation_id=ID)) == NOT_ACCEPTED
-    assert not resource_server.sees(before)
+    assert full_response(app.sign_out(before, x_correlation_id=CORRELATION_ID)) == NOT_AUTHENTICATED
+    assert not resource_server.is_active(before)
     assert kids() == [key("active").kid] != [old.kid]
     with pytest.raises(KeyError):
         verify(before)
@@ -270,7 +261,7 @@ def test_revoked_retiring_key_is_removed(app: ClientApp) -> None:
     app.sign_on()
     before = app.tokens["access_token"]
     rotation.perform_next_step("nagra")
-    shift_timestamps(PUBLICATION_LEAD_TIME)
+    shift_signing_keys(PUBLICATION_LEAD_TIME)
     rotation.perform_next_step("nagra")
     active = key("active").kid
     rotation.revoke(key("retiring"))
@@ -296,11 +287,11 @@ def test_command_performs_one_step_at_a_time(nagra: HeadEnd) -> None:
         CommandError, match=rf"^Too early: verifiers may not have fetched {new.kid} before .* UTC\.$"
     ):
         run("nagra")
-    shift_timestamps(PUBLICATION_LEAD_TIME)
+    shift_signing_keys(PUBLICATION_LEAD_TIME)
     assert run("nagra") == f"{new.kid}: signs from now on\n"
     with pytest.raises(CommandError, match=rf"^Too early: tokens signed by {old} are valid until .* UTC\.$"):
         run("nagra")
-    shift_timestamps(timedelta(hours=2))
+    shift_signing_keys(timedelta(hours=2))
     assert run("nagra") == f"{old}: revoked; every token that it signed has expired\n"
 
 
@@ -313,7 +304,7 @@ def test_command_shows_a_generated_secret_once(nagra: HeadEnd) -> None:
     assert output.splitlines()[1:] == [
         f"secret in base64, shown only once: {base64.b64encode(secret).decode()}"
     ]
-    shift_timestamps(PUBLICATION_LEAD_TIME)
+    shift_signing_keys(PUBLICATION_LEAD_TIME)
     assert run("nagra") == f"{key('active').kid}: signs from now on\n"
 
 
@@ -327,12 +318,12 @@ def test_command_accepts_a_secret_from_the_environment(
     monkeypatch.setenv("PLATFORM_SECRET", base64.b64encode(secret).decode())
     output = run("nagra", "--secret-env", "PLATFORM_SECRET")
     assert len(output.splitlines()) == 1, "the secret is not shown"
-    shift_timestamps(PUBLICATION_LEAD_TIME)
+    shift_signing_keys(PUBLICATION_LEAD_TIME)
     run("nagra")
     snapshot.invalidate("nagra")
     app.sign_on()
     token = app.tokens["access_token"]
-    assert jwt.decode(token, secret, ["HS256"], audience="nagra") == claims(token)
+    assert jwt.decode(token, secret, ["HS256"], audience="nagra") == decode_claims(token)
     assert app.sign_out().status_code == 200
 
 

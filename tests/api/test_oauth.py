@@ -18,17 +18,18 @@ from django.test.utils import CaptureQueriesContext
 from ags.sessions.models import Device
 from tenants.models import ResourceServer, SigningKey, Tenant
 from tenants.snapshot import snapshot
-from tests.api.test_error_responses import (
-    ID,
-    TOO_LARGE,
+from tests.support.clients import ClientApp, HeadEnd, Platform
+from tests.support.database import database_unavailable, get_verbs
+from tests.support.operators import create_platform
+from tests.support.responses import (
+    BODY_TOO_LARGE,
+    CORRELATION_ID,
+    NOT_AUTHENTICATED,
     UNAVAILABLE,
-    database_unavailable,
     error_response,
     full_response,
 )
-from tests.conftest import ClientApp, HeadEnd, Platform, platform
-from tests.sessions.test_redeem import NOT_ACCEPTED, verbs
-from tests.sessions.test_refresh import age_sign_on, claims, sign_refresh_claims
+from tests.support.sign_ons import age_sign_on, decode_claims, sign_refresh_claims
 
 PATHS = ("/oauth/introspect", "/oauth/revoke")
 
@@ -40,7 +41,7 @@ def oauth_error(
     assert re.fullmatch(r"[ !#-\[\]-~]+", message)
     expected = error_response(status, code, reason, message, **headers)
     oauth = {"error": error, "error_description": message}
-    body = {"code": code, "reason": reason, "message": message, **oauth, "correlationId": ID}
+    body = {"code": code, "reason": reason, "message": message, **oauth, "correlationId": CORRELATION_ID}
     raw = json.dumps(body, separators=(",", ":")).encode()
     return {**expected, **headers, "body": raw, "Content-Length": str(len(raw))}
 
@@ -70,7 +71,7 @@ INVALID_CLIENT = oauth_error(
 @pytest.fixture
 def server(nagra: HeadEnd) -> Platform:
     """A resource server of nagra."""
-    return platform("nagra")
+    return create_platform("nagra")
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ def test_inactive_token_has_no_other_members(
 
 def test_expired_refresh_token_is_inactive(server: Platform, tokens: dict[str, Any]) -> None:
     age_sign_on(172_790)
-    assert server.sees(tokens["refresh_token"])
+    assert server.is_active(tokens["refresh_token"])
     age_sign_on(20)
     assert server.introspect(tokens["refresh_token"], hint="refresh_token").json() == {"active": False}
 
@@ -141,14 +142,14 @@ def test_refresh_token_is_active_only_with_its_hint(
 def test_revocation_ignores_the_hint(server: Platform, tokens: dict[str, Any], hint: str) -> None:
     form = {"token": tokens["refresh_token"], "token_type_hint": hint}
     assert server.post("/oauth/revoke", form).status_code == 200
-    assert not server.sees(tokens["access_token"])
+    assert not server.is_active(tokens["access_token"])
 
 
 @pytest.mark.parametrize(("age", "active"), [(-3600, True), (1, False)])
 def test_refresh_token_newer_than_the_database_is_active_until_it_expires(
     server: Platform, tokens: dict[str, Any], age: int, active: bool
 ) -> None:
-    payload = claims(tokens["refresh_token"])
+    payload = decode_claims(tokens["refresh_token"])
     newer = {"jti": payload["jti"].replace(".0", ".3"), "exp": int(time.time()) - age}
     age_sign_on(180_000)
 
@@ -161,16 +162,18 @@ def test_refresh_token_newer_than_the_database_is_active_until_it_expires(
 
 
 def test_introspection_needs_one_statement(
-    server: Platform, tokens: dict[str, Any], stays_stale: None
+    server: Platform, tokens: dict[str, Any], stale_snapshots: None
 ) -> None:
     server.introspect("x")
     for token, expected in ((tokens["access_token"], 1), (tokens["refresh_token"], 1), ("garbage", 0)):
         with CaptureQueriesContext(connection) as captured:
             assert server.introspect(token, hint="refresh_token").status_code == 200
-        assert verbs(captured) == ["SELECT"] * expected
+        assert get_verbs(captured) == ["SELECT"] * expected
 
 
-def test_revocation_needs_one_statement(server: Platform, tokens: dict[str, Any], stays_stale: None) -> None:
+def test_revocation_needs_one_statement(
+    server: Platform, tokens: dict[str, Any], stale_snapshots: None
+) -> None:
     server.introspect("x")
     for token, expected in (
         (tokens["access_token"], ["INSERT"]),
@@ -179,7 +182,7 @@ def test_revocation_needs_one_statement(server: Platform, tokens: dict[str, Any]
     ):
         with CaptureQueriesContext(connection) as captured:
             assert server.revoke(token).status_code == 200
-        assert verbs(captured) == expected
+        assert get_verbs(captured) == expected
 
 
 # Revocation
@@ -192,9 +195,12 @@ def test_revoking_an_access_token_keeps_the_sign_on(
         response = server.revoke(tokens["access_token"])
         assert (response.status_code, response.json()) == (200, {})
     assert server.introspect(tokens["access_token"]).json() == {"active": False}
-    assert full_response(app.sign_out(tokens["access_token"], x_correlation_id=ID)) == NOT_ACCEPTED
+    assert (
+        full_response(app.sign_out(tokens["access_token"], x_correlation_id=CORRELATION_ID))
+        == NOT_AUTHENTICATED
+    )
     assert app.refresh().status_code == 200
-    assert server.sees(app.tokens["access_token"])
+    assert server.is_active(app.tokens["access_token"])
 
 
 def test_revoking_a_refresh_token_ends_the_sign_on(
@@ -205,7 +211,7 @@ def test_revoking_a_refresh_token_ends_the_sign_on(
         assert (response.status_code, response.json()) == (200, {})
     for token in ("access_token", "refresh_token"):
         assert server.introspect(tokens[token], hint="refresh_token").json() == {"active": False}
-    assert full_response(app.refresh(x_correlation_id=ID)) == NOT_ACCEPTED
+    assert full_response(app.refresh(x_correlation_id=CORRELATION_ID)) == NOT_AUTHENTICATED
     assert Device.objects.for_tenant("nagra").get().end_reason == "revoked"
 
 
@@ -277,10 +283,10 @@ def test_invalid_credentials_have_one_uniform_response(
     for name, (header, members) in wrong_credentials(server).items():
         for token in (tokens["access_token"], "unknown"):
             response = server.post(
-                path, {"token": token, **members}, authorization=header, x_correlation_id=ID
+                path, {"token": token, **members}, authorization=header, x_correlation_id=CORRELATION_ID
             )
             assert full_response(response) == INVALID_CLIENT, name
-    assert server.sees(tokens["access_token"]), "the token was revoked"
+    assert server.is_active(tokens["access_token"]), "the token was revoked"
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -289,11 +295,13 @@ def test_two_authentication_methods_are_rejected(server: Platform, path: str) ->
     wrong = basic(f"{server.client_id}:wrong")
     for header in (server.basic, wrong, basic("nobody~x:y"), "Basic !", "Bearer x"):
         for members in (good, good | {"client_secret": "wrong"}, {"client_secret": "x"}):
-            response = server.post(path, {"token": "x", **members}, authorization=header, x_correlation_id=ID)
+            response = server.post(
+                path, {"token": "x", **members}, authorization=header, x_correlation_id=CORRELATION_ID
+            )
             assert full_response(response) == TWO_METHODS
 
 
-def test_invalid_client_needs_no_statement(server: Platform, stays_stale: None) -> None:
+def test_invalid_client_needs_no_statement(server: Platform, stale_snapshots: None) -> None:
     server.introspect("x")
     with CaptureQueriesContext(connection) as captured:
         for header, members in wrong_credentials(server).values():
@@ -304,17 +312,17 @@ def test_invalid_client_needs_no_statement(server: Platform, stays_stale: None) 
 def test_disabled_resource_server_or_tenant_is_rejected(server: Platform, tokens: dict[str, Any]) -> None:
     row = ResourceServer.objects.for_tenant("nagra").get()
     for row_of, other in ((row, row.tenant), (row.tenant, row)):
-        assert server.sees(tokens["access_token"])
+        assert server.is_active(tokens["access_token"])
         row_of.enabled = False
         row_of.save()
         snapshot.invalidate("nagra")
         for path in PATHS:
-            response = server.post(path, {"token": tokens["access_token"]}, x_correlation_id=ID)
+            response = server.post(path, {"token": tokens["access_token"]}, x_correlation_id=CORRELATION_ID)
             assert full_response(response) == INVALID_CLIENT
         row_of.enabled = other.enabled = True
         row_of.save()
         snapshot.invalidate("nagra")
-    assert server.sees(tokens["access_token"])
+    assert server.is_active(tokens["access_token"])
 
 
 def test_only_a_hash_of_the_secret_is_stored(server: Platform) -> None:
@@ -327,19 +335,19 @@ def test_only_a_hash_of_the_secret_is_stored(server: Platform) -> None:
 def test_token_of_another_tenant_looks_unknown(
     server: Platform, tokens: dict[str, Any], sunrise: HeadEnd
 ) -> None:
-    sunrise_server = platform("sunrise")
+    sunrise_server = create_platform("sunrise")
     for token in (tokens["access_token"], tokens["refresh_token"]):
         assert full_response(
-            sunrise_server.introspect(token, hint="refresh_token", x_correlation_id=ID)
-        ) == full_response(sunrise_server.introspect("unknown", x_correlation_id=ID))
-        assert full_response(sunrise_server.revoke(token, x_correlation_id=ID)) == full_response(
-            sunrise_server.revoke("unknown", x_correlation_id=ID)
+            sunrise_server.introspect(token, hint="refresh_token", x_correlation_id=CORRELATION_ID)
+        ) == full_response(sunrise_server.introspect("unknown", x_correlation_id=CORRELATION_ID))
+        assert full_response(sunrise_server.revoke(token, x_correlation_id=CORRELATION_ID)) == full_response(
+            sunrise_server.revoke("unknown", x_correlation_id=CORRELATION_ID)
         )
         for name in ("nv_tenant_id", "tenantId"):
             assert not sunrise_server.introspect(token, hint="refresh_token", **{name: "nagra"}).json()[
                 "active"
             ]
-        assert server.sees(token)
+        assert server.is_active(token)
 
 
 # Invalid forms
@@ -373,7 +381,7 @@ FORMS: dict[str, tuple[bytes | str, dict[str, str], dict[str, Any]]] = {
         FORM_EXPECTED,
     ),
     "compressed": ("token=a", {"content_encoding": "gzip"}, FORM_EXPECTED),
-    "too large": ("token=" + "a" * 70_000, {}, TOO_LARGE),
+    "too large": ("token=" + "a" * 70_000, {}, BODY_TOO_LARGE),
 }
 
 
@@ -382,7 +390,7 @@ FORMS: dict[str, tuple[bytes | str, dict[str, str], dict[str, Any]]] = {
 def test_invalid_form(
     server: Platform, path: str, form: bytes | str, headers: dict[str, str], expected: dict[str, Any]
 ) -> None:
-    assert full_response(server.post(path, form, x_correlation_id=ID, **headers)) == expected
+    assert full_response(server.post(path, form, x_correlation_id=CORRELATION_ID, **headers)) == expected
 
 
 @pytest.mark.parametrize(
@@ -401,27 +409,29 @@ def test_form_with_20_fields_is_read(server: Platform, tokens: dict[str, Any]) -
 
 @pytest.mark.parametrize("path", PATHS)
 def test_token_in_the_url_is_ignored(server: Platform, tokens: dict[str, Any], path: str) -> None:
-    response = server.post(f"{path}?token={tokens['access_token']}", "a=b", x_correlation_id=ID)
+    response = server.post(f"{path}?token={tokens['access_token']}", "a=b", x_correlation_id=CORRELATION_ID)
     assert full_response(response) == MALFORMED
     assert server.client.get(f"{path}?token=x").status_code == 405
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_unavailable_database_is_503(
-    server: Platform, tokens: dict[str, Any], path: str, stays_stale: None
+    server: Platform, tokens: dict[str, Any], path: str, stale_snapshots: None
 ) -> None:
     server.introspect("x")
     with database_unavailable():
-        response = server.post(path, {"token": tokens["access_token"]}, x_correlation_id=ID)
+        response = server.post(path, {"token": tokens["access_token"]}, x_correlation_id=CORRELATION_ID)
         assert full_response(response) == UNAVAILABLE
-    assert server.sees(tokens["access_token"])
+    assert server.is_active(tokens["access_token"])
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("header", ["Basic \u00e9", "Basic ===", "Basic /w==", "Basic", "Bearer x"])
 def test_malformed_credentials_are_rejected(server: Platform, path: str, header: str) -> None:
     assert (
-        full_response(server.post(path, {"token": "x"}, x_correlation_id=ID, authorization=header))
+        full_response(
+            server.post(path, {"token": "x"}, x_correlation_id=CORRELATION_ID, authorization=header)
+        )
         == INVALID_CLIENT
     )
 
@@ -434,7 +444,7 @@ def test_owner_of_a_token_comes_from_the_database(nagra: HeadEnd, app: ClientApp
     secret = bytes(range(200, 232))
     key = SigningKey.generate(tenant, state="active", secret=secret)
     key.save()
-    resource_server = platform("nagra")
+    resource_server = create_platform("nagra")
     app.sign_on()
     payload = jwt.decode(app.tokens["access_token"], options={"verify_signature": False})
     forged = {**payload, "accountId": "victim", "deviceId": "other", "scope": "admin", "active": False}
@@ -445,4 +455,4 @@ def test_owner_of_a_token_comes_from_the_database(nagra: HeadEnd, app: ClientApp
     assert "scope" not in response
     Device.objects.for_tenant("nagra").update(fixed_expires_at=datetime(2020, 1, 1, tzinfo=UTC))
     without_end = jwt.encode({**payload, "exp": 253402214400}, secret, "HS256", {"kid": key.kid})
-    assert not resource_server.sees(without_end), "no token outlives its sign-on"
+    assert not resource_server.is_active(without_end), "no token outlives its sign-on"

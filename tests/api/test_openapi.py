@@ -17,7 +17,7 @@ from openapi_spec_validator import validate
 from ags.api.views.docs import OPENAPI_FILE
 from ags.urls import urlpatterns
 from tenants.models import Service
-from tests.conftest import ClientApp
+from tests.support.clients import ClientApp
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +75,10 @@ def test_operations_describe_headers_and_errors(document: dict[str, Any]) -> Non
 def test_sign_on_responses_match_their_schemas(
     document: dict[str, Any], app: ClientApp, trial: Service
 ) -> None:
-    several = app.prove("account-1,account-2")
+    several = app.sign_on_directly("account-1,account-2")
     responses = {
-        "/ags/signOn": [app.prove("account-1"), several],
-        "/ags/subsequentSignOn": [app.choose(several.json()["accounts"][0]["userAccountToken"])],
+        "/ags/signOn": [app.sign_on_directly("account-1"), several],
+        "/ags/subsequentSignOn": [app.choose_account(several.json()["accounts"][0]["userAccountToken"])],
         "/ags/signOnWithSessionToken": [app.sign_on()],
     }
     statuses = []

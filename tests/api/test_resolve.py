@@ -25,9 +25,10 @@ from tenants import snapshot as snapshot_module
 from tenants.models import Key, Service, Tenant
 from tenants.snapshot import VERSIONS_MAX_AGE, Snapshot
 from tenants.tenant_snapshot import TenantSnapshot
-from tests.conftest import SERVICE, TRIAL, HeadEnd, add_key, add_trial
-from tests.event_loop import post, run, serving
-from tests.waiting import PATIENCE
+from tests.support.clients import SERVICE, TRIAL, HeadEnd
+from tests.support.event_loop import open_application, post_json, run_in_event_loop
+from tests.support.operators import add_key, add_trial_service
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -140,13 +141,13 @@ def test_event_loop_never_reads_an_expired_snapshot(
             seen.add(tenant_id)
 
     async def test() -> None:
-        async with serving():
+        async with open_application():
             await statements.watch()
             await asyncio.gather(*[request() for _ in range(CONCURRENT_REQUESTS)])
 
     monkeypatch.setattr(snapshot_module, "time", clock)
     monkeypatch.setattr(resolve, "snapshot", snapshot)
-    run(test())
+    run_in_event_loop(test())
     assert seen == {"nagra", "sunrise", "nobody"}
     # Waiting requests share one read of the versions. After it, one check finds them fresh.
     assert statements.versions() >= TIMES // (CONCURRENT_REQUESTS + 1)
@@ -157,7 +158,7 @@ def test_concurrent_requests_share_a_read_of_an_old_snapshot(
     nagra: HeadEnd, statements: Statements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test() -> None:
-        async with serving():
+        async with open_application():
             await statements.watch()
             before = await get_tenant("nagra")
             clock.pass_time(2 * VERSIONS_MAX_AGE)
@@ -175,12 +176,12 @@ def test_concurrent_requests_share_a_read_of_an_old_snapshot(
             assert len(statements.executed) == len(set(statements.executed))
 
     monkeypatch.setattr(snapshot_module, "time", clock := Clock())
-    run(test())
+    run_in_event_loop(test())
 
 
 def test_concurrent_requests_get_separate_copies_of_an_error(nagra: HeadEnd, statements: Statements) -> None:
     async def test() -> None:
-        async with serving():
+        async with open_application():
             await statements.watch()
             statements.error = OperationalError("unavailable")
             statements.may_continue.clear()
@@ -197,7 +198,7 @@ def test_concurrent_requests_get_separate_copies_of_an_error(nagra: HeadEnd, sta
             assert tenant is not None
             assert tenant.id == "nagra"
 
-    run(test())
+    run_in_event_loop(test())
 
 
 # Changes during a request
@@ -261,7 +262,7 @@ class Verifications:
 )
 def test_changed_tenant_is_read_again_and_verified_again_if_necessary(
     nagra: HeadEnd,
-    stays_stale: None,
+    stale_snapshots: None,
     monkeypatch: pytest.MonkeyPatch,
     changes: list[Callable[[], None]],
     response: int | str,
@@ -269,23 +270,23 @@ def test_changed_tenant_is_read_again_and_verified_again_if_necessary(
 ) -> None:
     async def post_request() -> tuple[int, Any]:
         body = {"parameters": [{"name": "Account", "value": "account-1"}]}
-        return await post("/ags/getSessionToken", body, nagra.headers(x_auth_service_id=TRIAL))
+        return await post_json("/ags/getSessionToken", body, nagra.headers(x_auth_service_id=TRIAL))
 
     async def test() -> None:
-        async with serving():
+        async with open_application():
             assert (await post_request())[0] == 200
             counted = Verifications(monkeypatch, Dummy, *changes)
             status, body = await post_request()
             assert body.get("reason", status) == response
             assert counted.number == verifications
 
-    add_trial("nagra")
-    run(test())
+    add_trial_service("nagra")
+    run_in_event_loop(test())
     assert SessionToken.objects.for_tenant("nagra").count() == 1 + (response == 200)
 
 
 def test_key_revoked_during_a_request_issues_nothing(
-    nagra: HeadEnd, stays_stale: None, monkeypatch: pytest.MonkeyPatch
+    nagra: HeadEnd, stale_snapshots: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     new = HeadEnd("nagra", "nagra-key-2", bytes(range(60, 100)))
 
@@ -297,11 +298,11 @@ def test_key_revoked_during_a_request_issues_nothing(
 
     async def post_request(head_end: HeadEnd) -> int:
         body = {"parameters": [{"name": "OperatorAuthToken", "value": head_end.token()}]}
-        status, _ = await post("/ags/getSessionToken", body, head_end.headers())
+        status, _ = await post_json("/ags/getSessionToken", body, head_end.headers())
         return status
 
     async def test() -> None:
-        async with serving():
+        async with open_application():
             await post_request(nagra)
             during_rotation = Verifications(monkeypatch, OperatorToken, rotate)
             assert await post_request(nagra) == 200
@@ -309,6 +310,6 @@ def test_key_revoked_during_a_request_issues_nothing(
             Verifications(monkeypatch, OperatorToken, revoke_key)
             assert [await post_request(nagra), await post_request(new)] == [401, 200]
 
-    run(test())
+    run_in_event_loop(test())
     keys = SessionToken.objects.for_tenant("nagra").values_list("key__kid", flat=True).order_by("pk")
     assert list(keys) == [nagra.kid, nagra.kid, new.kid]

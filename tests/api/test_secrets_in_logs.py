@@ -17,8 +17,9 @@ from providers.dummy.strategy import Dummy
 from providers.registry import strategies
 from tenants.models import Service
 from tenants.snapshot import snapshot
-from tests.api.test_error_responses import database_unavailable
-from tests.conftest import SERVICE, TRIAL, ClientApp, HeadEnd, platform
+from tests.support.clients import SERVICE, TRIAL, ClientApp, HeadEnd
+from tests.support.database import database_unavailable
+from tests.support.operators import create_platform
 
 MARKER = "marker0815"
 
@@ -95,7 +96,7 @@ def test_requests_with_tokens_reveal_no_secrets(
     nagra: HeadEnd, logged: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every URL of client apps and resource servers, with every outcome."""
-    app, server = ClientApp(nagra), platform("nagra")
+    app, server = ClientApp(nagra), create_platform("nagra")
     account = f"account-{MARKER}"
     secrets = [MARKER, server.secret, server.basic]
 
@@ -185,50 +186,58 @@ def test_sign_on_with_a_choice_reveals_no_secrets(
     secrets = [MARKER]
 
     def choices(**members: Any) -> list[str]:
-        tokens = app.choices(accounts, **members)
+        tokens = app.request_choices(accounts, **members)
         secrets.append(tokens[0].partition(".")[0])
         return tokens
 
     used, other = choices(deviceInformation={MARKER: [MARKER]}, other=MARKER)
     body = {"parameters": [{"name": MARKER, "value": MARKER}], MARKER: MARKER}
-    assert app.choose(used, body).status_code == 201
+    assert app.choose_account(used, body).status_code == 201
     secrets.extend(app.tokens[name].rpartition(".")[2] for name in ("access_token", "refresh_token"))
     unused, _ = choices(clientId=app.tokens["client_id"])
     unknown, _ = choices(clientId=MARKER)
     rejected = [
-        app.choose(used),
-        app.choose(other),
-        app.choose(unknown),
-        app.choose(MARKER),
-        app.choose(f"{MARKER},{MARKER}"),
-        app.choose(unused, MARKER, content_type=f"text/{MARKER}"),
-        app.choose(unused, MARKER),
-        app.choose(unused, {"parameters": [{"name": "x", "value": [MARKER]}]}),
-        app.choose(unused, x_auth_service_id=MARKER * 20),
-        app.choose(unused, x_auth_service_id=SERVICE),
+        app.choose_account(used),
+        app.choose_account(other),
+        app.choose_account(unknown),
+        app.choose_account(MARKER),
+        app.choose_account(f"{MARKER},{MARKER}"),
+        app.choose_account(unused, MARKER, content_type=f"text/{MARKER}"),
+        app.choose_account(unused, MARKER),
+        app.choose_account(unused, {"parameters": [{"name": "x", "value": [MARKER]}]}),
+        app.choose_account(unused, x_auth_service_id=MARKER * 20),
+        app.choose_account(unused, x_auth_service_id=SERVICE),
         app.redeem(unused),
-        app.prove(f"{MARKER},{MARKER}"),
-        app.prove(MARKER * 30),
-        app.prove(MARKER, clientId=[MARKER]),
-        app.prove(MARKER, deviceInformation=MARKER),
-        app.prove(f"{MARKER},nobody"),
-        app.prove(f"{MARKER},away"),
-        app.prove(f"a-{MARKER}", clientId=MARKER),
+        app.sign_on_directly(f"{MARKER},{MARKER}"),
+        app.sign_on_directly(MARKER * 30),
+        app.sign_on_directly(MARKER, clientId=[MARKER]),
+        app.sign_on_directly(MARKER, deviceInformation=MARKER),
+        app.sign_on_directly(f"{MARKER},nobody"),
+        app.sign_on_directly(f"{MARKER},away"),
+        app.sign_on_directly(f"a-{MARKER}", clientId=MARKER),
         nagra.post({"parameters": [{"name": "Account", "value": accounts}]}, x_auth_service_id=TRIAL),
         nagra.client.get(f"/ags/signOn?{MARKER}"),
     ]
     with database_unavailable():
-        rejected += [app.prove(f"a-{MARKER}"), app.prove(accounts), app.choose(unused)]
+        rejected += [
+            app.sign_on_directly(f"a-{MARKER}"),
+            app.sign_on_directly(accounts),
+            app.choose_account(unused),
+        ]
 
     def crash(*_: Any) -> None:
         raise RuntimeError(f"{MARKER} {unused} {accounts}")
 
     with connection.execute_wrapper(crash):
-        rejected += [app.prove(f"a-{MARKER}"), app.prove(accounts), app.choose(unused)]
+        rejected += [
+            app.sign_on_directly(f"a-{MARKER}"),
+            app.sign_on_directly(accounts),
+            app.choose_account(unused),
+        ]
     Account.unscoped.update(status="suspended")
-    rejected += [app.choose(unused), app.prove(f"a-{MARKER}")]
+    rejected += [app.choose_account(unused), app.sign_on_directly(f"a-{MARKER}")]
     monkeypatch.setattr(Dummy, "verify", crash)
-    rejected.append(app.prove(accounts))
+    rejected.append(app.sign_on_directly(accounts))
     assert {response.status_code for response in rejected} >= {400, 401, 403, 405, 415, 500, 503}
     assert min(response.status_code for response in rejected) >= 400
     assert [row.kind for row in SecurityEvent.unscoped.all()] == ["user_account_token_reused"]

@@ -13,7 +13,8 @@ from ags.sessions.models import Account, Device, SecurityEvent, SessionToken
 from ags.urls import urlpatterns
 from tenants.models import Service
 from tenants.snapshot import snapshot
-from tests.conftest import SERVICE, TRIAL, ClientApp, HeadEnd, Platform, add_key, add_trial, platform
+from tests.support.clients import SERVICE, TRIAL, ClientApp, HeadEnd, Platform
+from tests.support.operators import add_key, add_trial_service, create_platform
 
 SECRET_SERVICE = "Only nagra has this"
 
@@ -40,9 +41,9 @@ def both_operators(nagra: HeadEnd, sunrise: HeadEnd) -> Operators:
         display_name=SECRET_SERVICE,
         enabled=True,
     ).save()
-    add_trial("nagra")
+    add_trial_service("nagra")
     nagra_app, sunrise_app = ClientApp(nagra), ClientApp(sunrise)
-    platforms = platform("nagra"), platform("sunrise")
+    platforms = create_platform("nagra"), create_platform("sunrise")
     for app in (nagra_app, sunrise_app):
         assert app.sign_on().status_code == 201
     return Operators(nagra, sunrise, nagra_app, sunrise_app, *platforms)
@@ -106,25 +107,30 @@ def sign_on_directly(both_operators: Operators) -> None:
     body = {"parameters": [{"name": "Account", "value": "account-1"}], "deviceInformation": {}}
     elsewhere = both_operators.sunrise_app.call("/ags/signOn", body, x_auth_service_id=TRIAL)
     assert (elsewhere.status_code, elsewhere.json()["reason"]) == (403, "service_not_available")
-    add_trial("sunrise")
-    assert both_operators.sunrise_app.prove("account-1", clientId=client_id).json()["code"] == 20003
-    assert both_operators.sunrise_app.prove("account-1").status_code == 201
+    add_trial_service("sunrise")
+    assert (
+        both_operators.sunrise_app.sign_on_directly("account-1", clientId=client_id).json()["code"] == 20003
+    )
+    assert both_operators.sunrise_app.sign_on_directly("account-1").status_code == 201
     assert Device.objects.for_tenant("nagra").values().get() == before
 
 
 def choose(both_operators: Operators) -> None:
     """Sunrise cannot redeem a choice of nagra."""
-    add_trial("sunrise")
-    nagra_tokens, sunrise_tokens = both_operators.nagra_app.choices(), both_operators.sunrise_app.choices()
+    add_trial_service("sunrise")
+    nagra_tokens, sunrise_tokens = (
+        both_operators.nagra_app.request_choices(),
+        both_operators.sunrise_app.request_choices(),
+    )
     for token in nagra_tokens:
-        assert both_operators.sunrise_app.choose(token).status_code == 401
-        assert both_operators.nagra_app.choose(token, x_auth_service_id=SERVICE).status_code == 403
-    assert both_operators.nagra_app.choose(sunrise_tokens[0]).status_code == 401
+        assert both_operators.sunrise_app.choose_account(token).status_code == 401
+        assert both_operators.nagra_app.choose_account(token, x_auth_service_id=SERVICE).status_code == 403
+    assert both_operators.nagra_app.choose_account(sunrise_tokens[0]).status_code == 401
     client_id = Device.objects.for_tenant("nagra").get().client_id
-    remembered = both_operators.sunrise_app.choices(clientId=client_id)
-    assert both_operators.sunrise_app.choose(remembered[0]).json()["code"] == 20003
-    assert both_operators.sunrise_app.choose(sunrise_tokens[0]).status_code == 201
-    assert both_operators.nagra_app.choose(nagra_tokens[0]).status_code == 201
+    remembered = both_operators.sunrise_app.request_choices(clientId=client_id)
+    assert both_operators.sunrise_app.choose_account(remembered[0]).json()["code"] == 20003
+    assert both_operators.sunrise_app.choose_account(sunrise_tokens[0]).status_code == 201
+    assert both_operators.nagra_app.choose_account(nagra_tokens[0]).status_code == 201
     assert not SecurityEvent.unscoped.exists()
 
 
@@ -166,7 +172,7 @@ def introspect(both_operators: Operators) -> None:
         both_operators.nagra_app.tokens["refresh_token"],
     ):
         assert both_operators.sunrise_platform.introspect(token, hint="refresh_token").content == unknown
-        assert both_operators.nagra_platform.sees(token)
+        assert both_operators.nagra_platform.is_active(token)
     renamed = replace(both_operators.sunrise_platform, client_id=both_operators.nagra_platform.client_id)
     moved = replace(
         both_operators.sunrise_platform,
@@ -183,7 +189,7 @@ def revoke(both_operators: Operators) -> None:
         both_operators.nagra_app.tokens["refresh_token"],
     ):
         assert both_operators.sunrise_platform.revoke(token).status_code == 200
-        assert both_operators.nagra_platform.sees(token)
+        assert both_operators.nagra_platform.is_active(token)
     assert both_operators.nagra_app.refresh().status_code == 200
 
 

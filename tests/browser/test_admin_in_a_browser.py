@@ -9,8 +9,8 @@ from playwright.sync_api import Error, Page, expect
 
 from ags.sessions.models import SessionToken
 from tenants.models import Key, KeyState, ResourceServer, Service, Tenant
-from tests.browser.chromium import path_of_chromium, visit
-from tests.conftest import ClientApp, HeadEnd
+from tests.support.browser import find_chromium, visit
+from tests.support.clients import ClientApp, HeadEnd
 
 pytestmark = [pytest.mark.once, pytest.mark.django_db(transaction=True)]
 
@@ -235,4 +235,4 @@ def test_without_a_browser_these_tests_fail_and_say_why(monkeypatch: pytest.Monk
     monkeypatch.setenv("PATH", "/nonexistent")
     monkeypatch.delenv("AGS_TEST_CHROMIUM", raising=False)
     with pytest.raises(pytest.fail.Exception, match="No browser: install chromium"):
-        path_of_chromium()
+        find_chromium()

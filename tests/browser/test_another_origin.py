@@ -11,9 +11,9 @@ import pytest
 from playwright.sync_api import Page
 
 from tenants.models import Tenant
-from tests.browser.chromium import visit
-from tests.conftest import SERVICE, ClientApp, HeadEnd
-from tests.waiting import PATIENCE
+from tests.support.browser import visit
+from tests.support.clients import SERVICE, ClientApp, HeadEnd
+from tests.support.waiting import PATIENCE
 
 pytestmark = [pytest.mark.once, pytest.mark.django_db(transaction=True)]
 

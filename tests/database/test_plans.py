@@ -6,8 +6,8 @@ import psycopg
 import pytest
 
 from ags.database import READS, fetch_all, fetch_one, postgresql
-from tests.event_loop import run, serving
-from tests.live.server import database_url
+from tests.support.database import database_url
+from tests.support.event_loop import open_application, run_in_event_loop
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.postgresql]
 
@@ -26,7 +26,7 @@ def test_plan_for_an_empty_table_is_discarded(monkeypatch: pytest.MonkeyPatch) -
         return (await fetch_one(statement, {}, READS) or [0])[0]
 
     async def test(pg: psycopg.Connection) -> None:
-        async with serving():
+        async with open_application():
             for _ in range(EXECUTIONS_UNTIL_CACHED):
                 assert await count_rows_read() == 0
             pg.execute("INSERT INTO grown SELECT generate_series(1, %s)", [ROWS])
@@ -37,6 +37,6 @@ def test_plan_for_an_empty_table_is_discarded(monkeypatch: pytest.MonkeyPatch) -
         pg.execute("CREATE TABLE grown (id bigint PRIMARY KEY)")
         try:
             pg.execute("VACUUM grown")  # updates the statistics
-            run(test(pg))
+            run_in_event_loop(test(pg))
         finally:
             pg.execute("DROP TABLE grown")

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import select
 import socket
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
 import pytest
-from django.db import (
-    DataError,
-    Error,
-    IntegrityError,
-    OperationalError,
-    ProgrammingError,
-    connection,
-    connections,
-)
+from django.db import DataError, IntegrityError, OperationalError, ProgrammingError, connections
 from django.test import override_settings
 
 from ags.database import INSERTS, READS, UPDATES, get_database, run_with_orm
@@ -30,167 +21,22 @@ from ags.database.postgresql import Lane, Outage
 from ags.operations import metrics
 from tenants import snapshot
 from tenants.models import Tenant
-from tests import event_loop
-from tests.conftest import HeadEnd
-from tests.event_loop import eventually
-from tests.live.server import database_url
-from tests.waiting import PATIENCE, wait_until
+from tests.support.clients import HeadEnd
+from tests.support.event_loop import open_application, post_json, run_in_event_loop, wait_until_async
+from tests.support.postgresql import (
+    LOCK,
+    PID,
+    TAKE_LOCK,
+    WRITE,
+    Observer,
+    Proxy,
+    fetch_error,
+    fetch_value,
+    run_with_lane,
+)
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.usefixtures("django_db_setup", "options")]
-
-NAME = "test_postgresql"
-PID = "SELECT pg_backend_pid()"
-LOCK = 4711
-TAKE_LOCK = f"SELECT 'taken' FROM pg_advisory_xact_lock({LOCK})"
-
-Test = Callable[[Lane], Coroutine[Any, Any, None]]
-
-
-def run(test: Test) -> None:
-    """Run a test with a lane."""
-
-    async def run_and_close() -> None:
-        database = Lane(Outage())
-        try:
-            await test(database)
-        finally:
-            await database.close()
-            await database.outage.close()
-
-    event_loop.run(run_and_close())
-
-
-async def fetch_one(database: Lane, statement: str, **params: Any) -> Any:
-    ((value,),) = await database.fetch_all(statement, params)
-    return value
-
-
-async def fetch_error(database: Lane, statement: str = PID) -> Error:
-    """Return the error of a statement."""
-    with pytest.raises(Error) as raised:
-        await database.fetch_all(statement, {})
-    return raised.value
-
-
-@pytest.fixture
-def options(django_db_setup: None, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The options of the database; a test may change them."""
-    options = {**connection.settings_dict["OPTIONS"], "application_name": NAME}
-    monkeypatch.setitem(connection.settings_dict, "OPTIONS", options)
-    return options
-
-
-class Other:
-    """Another connection to the database, which observes those of the test."""
-
-    def __init__(self, pg: psycopg.Connection[Any]) -> None:
-        self.pg = pg
-
-    def execute(self, statement: str) -> list[Any]:
-        done = self.pg.execute(statement)  # type: ignore[call-overload]
-        return [row[0] for row in done.fetchall()] if done.description else []
-
-    def pids(self, condition: str = "true") -> list[int]:
-        """Return the PIDs of the backends of the test."""
-        return self.execute(
-            "SELECT pid FROM pg_stat_activity"
-            f" WHERE datname = current_database() AND application_name = '{NAME}' AND {condition}"
-        )
-
-    def hold_lock(self) -> None:
-        self.execute(f"SELECT pg_advisory_lock({LOCK})")
-
-    def release_lock(self) -> None:
-        self.execute(f"SELECT pg_advisory_unlock({LOCK})")
-
-    def is_waiting(self) -> bool:
-        """Return True if a statement waits for the lock."""
-        return bool(self.pids("wait_event_type = 'Lock'"))
-
-    async def start_waiting(self, database: Lane, statement: str = TAKE_LOCK) -> asyncio.Task[Any]:
-        """Start a statement; return its task when it waits for the lock."""
-        task = asyncio.create_task(database.fetch_all(statement, {}))
-        await eventually(self.is_waiting, "no statement waits for the lock")
-        return task
-
-
-@pytest.fixture
-def other(options: dict[str, Any]) -> Iterator[Other]:
-    """Another connection. Terminates the backends of the test at its end."""
-    with psycopg.connect(database_url(), autocommit=True) as pg:
-        other = Other(pg)
-        yield other
-        for pid in other.pids():
-            other.execute(f"SELECT pg_terminate_backend({pid}, {PATIENCE * 1000:.0f})")
-
-
-@pytest.fixture
-def no_timeouts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Disable the timeouts."""
-    monkeypatch.setattr(module, "RESPONSE_TIMEOUT", PATIENCE)
-    with override_settings(AGS_DATABASE_POOLER="transaction"):  # no timeouts of PostgreSQL
-        yield
-
-
-class Proxy:
-    """A proxy before PostgreSQL that can refuse, abort and freeze connections."""
-
-    def __init__(self) -> None:
-        self.refuses = False
-        self.may_forward = asyncio.Event()
-        self.may_forward.set()
-        self.accepted = 0
-        self.open: set[asyncio.StreamWriter] = set()
-        self.most_open = 0
-        self.received = b""
-
-    async def __aenter__(self) -> Proxy:
-        db_settings = connection.settings_dict
-        host = db_settings["OPTIONS"].pop("host", None) or db_settings["HOST"] or "127.0.0.1"
-        port = int(db_settings["OPTIONS"].pop("port", None) or db_settings["PORT"] or 5432)
-        self._upstream = (
-            (asyncio.open_unix_connection, (f"{host}/.s.PGSQL.{port}",))
-            if host.startswith("/")
-            else (asyncio.open_connection, (host, port))
-        )
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        db_settings["OPTIONS"] |= {"host": "127.0.0.1", "port": self._server.sockets[0].getsockname()[1]}
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        self.abort_connections()
-        await eventually(lambda: not self.open, "the proxy does not stop")
-
-    def abort_connections(self) -> None:
-        """Abort all connections."""
-        self.may_forward.set()
-        for writer in self.open:
-            writer.transport.abort()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.accepted += 1
-        if self.refuses:
-            writer.transport.abort()
-            return
-        self.open.add(writer)
-        self.most_open = max(self.most_open, len(self.open))
-        try:
-            connect, address = self._upstream
-            from_server, to_server = await connect(*address)
-            await asyncio.gather(self._send(reader, to_server), self._send(from_server, writer))
-        finally:
-            self.open.discard(writer)
-
-    async def _send(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
-            while data := await reader.read(65536):
-                if writer not in self.open:
-                    self.received += data
-                await self.may_forward.wait()
-                writer.write(data)
-                await writer.drain()
-        writer.close()
 
 
 # Statements
@@ -204,20 +50,20 @@ def test_statements_return_their_own_rows_with_json_as_text() -> None:
         assert list(rows) == [('{"b": [1, 2]}', '{"a":  1}', b"\x00\xff", 7, None)]
         assert await database.fetch_all("SELECT 1 WHERE false", {}) == []
         numbers = range(100)
-        counted = [fetch_one(database, "SELECT %(n)s::integer", n=number) for number in numbers]
+        counted = [fetch_value(database, "SELECT %(n)s::integer", n=number) for number in numbers]
         assert await asyncio.gather(*counted) == list(numbers)
 
-    run(test)
+    run_with_lane(test)
 
 
-def test_statement_is_committed_when_it_returns(other: Other) -> None:
+def test_statement_is_committed_when_it_returns(other: Observer) -> None:
     async def test(database: Lane) -> None:
-        await fetch_one(database, "INSERT INTO committed VALUES (1) RETURNING id")
+        await fetch_value(database, "INSERT INTO committed VALUES (1) RETURNING id")
         assert other.execute("SELECT id FROM committed") == [1]
 
     other.execute("CREATE TABLE committed (id integer PRIMARY KEY)")
     try:
-        run(test)
+        run_with_lane(test)
     finally:
         other.execute("DROP TABLE committed")
 
@@ -229,48 +75,50 @@ PREPARED = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE 'SE
 def test_statements_are_prepared_but_not_behind_a_pooler(options: dict[str, Any], is_prepared: bool) -> None:
     async def test(database: Lane) -> None:
         for number in range(3):
-            assert await fetch_one(database, "SELECT %(n)s::int AS prepared", n=number) == number
-        assert await fetch_one(database, PREPARED) == int(is_prepared)
+            assert await fetch_value(database, "SELECT %(n)s::int AS prepared", n=number) == number
+        assert await fetch_value(database, PREPARED) == int(is_prepared)
 
     if is_prepared:
-        run(test)
+        run_with_lane(test)
     else:
         options["prepare_threshold"] = None
         with override_settings(AGS_DATABASE_POOLER="transaction"):
-            run(test)
+            run_with_lane(test)
 
 
-def test_statements_use_the_assumed_role(options: dict[str, Any], other: Other) -> None:
+def test_statements_use_the_assumed_role(options: dict[str, Any], other: Observer) -> None:
     async def test(database: Lane) -> None:
-        assert await fetch_one(database, "SELECT current_user") == "pg_monitor"
-        other.execute(f"SELECT pg_terminate_backend({await fetch_one(database, PID)})")
-        await eventually(lambda: not other.pids(), "the backend does not end")
-        await eventually(lambda: not database._connection.is_usable, "the end of the backend is not seen")  # type: ignore[union-attr]
-        assert await fetch_one(database, "SELECT current_user") == "pg_monitor"
+        assert await fetch_value(database, "SELECT current_user") == "pg_monitor"
+        other.execute(f"SELECT pg_terminate_backend({await fetch_value(database, PID)})")
+        await wait_until_async(lambda: not other.pids(), "the backend does not end")
+        await wait_until_async(
+            lambda: not database._connection.is_usable, "the end of the backend is not seen"
+        )  # type: ignore[union-attr]
+        assert await fetch_value(database, "SELECT current_user") == "pg_monitor"
 
     options["assume_role"] = "pg_monitor"
-    run(test)
+    run_with_lane(test)
 
 
 def test_failed_connection_attempt_leaves_no_connection_open(
-    options: dict[str, Any], other: Other, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any], other: Observer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test(database: Lane) -> None:
         async with Proxy() as proxy:
             assert "no such role" in str(await fetch_error(database))
-            await eventually(lambda: proxy.accepted > 5, "no reconnection")
+            await wait_until_async(lambda: proxy.accepted > 5, "no reconnection")
             assert proxy.most_open <= 2, "failed connections stay open"
 
     monkeypatch.setattr(module, "PROBE_INTERVAL", 0.01)
     options["assume_role"] = "no such role"
-    run(test)
+    run_with_lane(test)
 
 
 # Errors
 
 
 def test_statement_error_is_a_django_error_and_keeps_the_connection(
-    other: Other, monkeypatch: pytest.MonkeyPatch
+    other: Observer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     statements = {
         "SELECT 1 / 0": (DataError, "22012"),
@@ -282,43 +130,42 @@ def test_statement_error_is_a_django_error_and_keeps_the_connection(
     }
 
     async def test(database: Lane) -> None:
-        pid = await fetch_one(database, PID)
+        pid = await fetch_value(database, PID)
         for statement, (kind, sqlstate) in statements.items():
             error = await fetch_error(database, statement)
             assert (type(error), error.__cause__.sqlstate) == (kind, sqlstate)  # type: ignore[union-attr]
             assert not database.outage.is_active
-            assert await fetch_one(database, PID) == pid
+            assert await fetch_value(database, PID) == pid
 
     monkeypatch.setitem(TIMEOUTS, "statement_timeout", 500)
-    run(test)
+    run_with_lane(test)
 
 
 def test_failover_error_replaces_the_connection() -> None:
     async def test(database: Lane) -> None:
         for sqlstate in [*CONNECTION_LOST_SQLSTATES - {"25006"}, "08006"]:
-            pid = await fetch_one(database, PID)
+            pid = await fetch_value(database, PID)
             error = await fetch_error(
                 database, f"DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{sqlstate}'; END $$"
             )
             assert error.__cause__.sqlstate == sqlstate  # type: ignore[union-attr]
-            assert await fetch_one(database, PID) != pid
+            assert await fetch_value(database, PID) != pid
 
-    run(test)
+    run_with_lane(test)
 
 
 SET_READ_ONLY = "SELECT set_config('default_transaction_read_only', 'on', false)"
-WRITE = "SELECT lo_unlink(lo_create(0))"
 
 
 def test_statement_is_retried_if_its_connection_has_become_read_only() -> None:
     async def test(database: Lane) -> None:
-        pid = await fetch_one(database, PID)
-        await fetch_one(database, SET_READ_ONLY)
-        assert await fetch_one(database, WRITE) == 1
+        pid = await fetch_value(database, PID)
+        await fetch_value(database, SET_READ_ONLY)
+        assert await fetch_value(database, WRITE) == 1
         assert not database.outage.is_active
-        assert await fetch_one(database, PID) != pid
+        assert await fetch_value(database, PID) != pid
 
-    run(test)
+    run_with_lane(test)
 
 
 def test_read_only_database_is_an_outage(options: dict[str, Any]) -> None:
@@ -330,10 +177,10 @@ def test_read_only_database_is_an_outage(options: dict[str, Any]) -> None:
         assert database.outage.is_active
         assert type(await fetch_error(database, WRITE)) is OperationalError
         options["options"] = before
-        await eventually(lambda: not database.outage.is_active, "the outage does not end")
-        assert await fetch_one(database, WRITE) == 1
+        await wait_until_async(lambda: not database.outage.is_active, "the outage does not end")
+        assert await fetch_value(database, WRITE) == 1
 
-    run(test)
+    run_with_lane(test)
 
 
 def test_connection_for_reads_is_checked_for_an_old_primary(
@@ -341,33 +188,35 @@ def test_connection_for_reads_is_checked_for_an_old_primary(
 ) -> None:
     async def test(_: Lane) -> None:
         database = Lane(Outage(), only_reads=True)
-        pid = await fetch_one(database, PID)
-        await fetch_one(database, SET_READ_ONLY)
-        assert await fetch_one(database, PID) == pid
+        pid = await fetch_value(database, PID)
+        await fetch_value(database, SET_READ_ONLY)
+        assert await fetch_value(database, PID) == pid
         monkeypatch.setattr(module, "CHECK_INTERVAL", 0.0)
-        assert await fetch_one(database, PID) != pid
+        assert await fetch_value(database, PID) != pid
         await database.close()
 
     monkeypatch.setattr(module, "CHECK_INTERVAL", 3600.0)
-    run(test)
+    run_with_lane(test)
 
 
-def test_terminated_idle_backend_is_replaced_without_an_error(other: Other) -> None:
+def test_terminated_idle_backend_is_replaced_without_an_error(other: Observer) -> None:
     async def test(database: Lane) -> None:
-        pid = await fetch_one(database, PID)
+        pid = await fetch_value(database, PID)
         other.execute(f"SELECT pg_terminate_backend({pid})")
-        await eventually(lambda: not other.pids(), "the backend does not end")
-        await eventually(lambda: not database._connection.is_usable, "the end of the backend is not seen")  # type: ignore[union-attr]
-        assert await fetch_one(database, PID) != pid
+        await wait_until_async(lambda: not other.pids(), "the backend does not end")
+        await wait_until_async(
+            lambda: not database._connection.is_usable, "the end of the backend is not seen"
+        )  # type: ignore[union-attr]
+        assert await fetch_value(database, PID) != pid
 
-    run(test)
+    run_with_lane(test)
 
 
-def test_terminated_backend_fails_only_its_statement(other: Other, no_timeouts: None) -> None:
+def test_terminated_backend_fails_only_its_statement(other: Observer, no_timeouts: None) -> None:
     async def test(database: Lane) -> None:
         other.hold_lock()
         task = await other.start_waiting(database)
-        waiting = [asyncio.create_task(fetch_one(database, "SELECT %(n)s::integer", n=n)) for n in range(9)]
+        waiting = [asyncio.create_task(fetch_value(database, "SELECT %(n)s::integer", n=n)) for n in range(9)]
         (pid,) = other.pids()
         other.execute(f"SELECT pg_terminate_backend({pid})")
         with pytest.raises(OperationalError):
@@ -375,11 +224,11 @@ def test_terminated_backend_fails_only_its_statement(other: Other, no_timeouts: 
         assert await asyncio.gather(*waiting) == list(range(9))
         assert pid not in other.pids()
 
-    run(test)
+    run_with_lane(test)
 
 
 def test_aborted_connection_does_not_affect_the_reused_file_descriptor(
-    other: Other, no_timeouts: None
+    other: Observer, no_timeouts: None
 ) -> None:
     """libpq closes the socket, and the next socket of the process reuses its file descriptor."""
 
@@ -403,25 +252,25 @@ def test_aborted_connection_does_not_affect_the_reused_file_descriptor(
                 assert await reader_a.readline() == b"and back\n"
                 assert not database.outage.is_active
                 if number in {sock.fileno() for sock in pair}:
-                    assert await fetch_one(database, "SELECT 7") == 7
+                    assert await fetch_value(database, "SELECT 7") == 7
                 writer_b.close()
                 writer_a.close()
             other.release_lock()
 
-    run(test)
+    run_with_lane(test)
 
 
 # Cancellation
 
 
-def test_started_statement_is_completed_after_cancellation(other: Other, no_timeouts: None) -> None:
+def test_started_statement_is_completed_after_cancellation(other: Observer, no_timeouts: None) -> None:
     take_lock = f"SELECT 'taken' FROM pg_advisory_lock({LOCK})"
 
     async def test(database: Lane) -> None:
-        pid = await fetch_one(database, PID)
+        pid = await fetch_value(database, PID)
         other.hold_lock()
         started = await other.start_waiting(database, take_lock)
-        waiting, next_task = (asyncio.create_task(fetch_one(database, text)) for text in (take_lock, PID))
+        waiting, next_task = (asyncio.create_task(fetch_value(database, text)) for text in (take_lock, PID))
         await asyncio.sleep(0)
         started.cancel()
         waiting.cancel()
@@ -430,21 +279,23 @@ def test_started_statement_is_completed_after_cancellation(other: Other, no_time
         other.release_lock()
         assert await next_task == pid, "on the same connection"
         assert other.execute(f"SELECT pid FROM pg_locks WHERE objid = {LOCK} AND granted") == [pid]
-        assert await fetch_one(database, f"SELECT pg_advisory_unlock({LOCK})")
-        assert not await fetch_one(database, f"SELECT pg_advisory_unlock({LOCK})"), (
+        assert await fetch_value(database, f"SELECT pg_advisory_unlock({LOCK})")
+        assert not await fetch_value(database, f"SELECT pg_advisory_unlock({LOCK})"), (
             "the cancelled statement was executed"
         )
 
-    run(test)
+    run_with_lane(test)
 
 
-def test_statement_after_a_cancelled_one_returns_its_own_rows(options: dict[str, Any], other: Other) -> None:
+def test_statement_after_a_cancelled_one_returns_its_own_rows(
+    options: dict[str, Any], other: Observer
+) -> None:
     async def cancel_after(turns: int, database: Lane) -> None:
-        task = asyncio.create_task(fetch_one(database, "SELECT 'cancelled'"))
+        task = asyncio.create_task(fetch_value(database, "SELECT 'cancelled'"))
         for _ in range(turns):
             await asyncio.sleep(0.0005)  # one iteration of the loop, which reads sockets
         task.cancel()
-        assert await fetch_one(database, "SELECT %(n)s::integer", n=turns) == turns
+        assert await fetch_value(database, "SELECT %(n)s::integer", n=turns) == turns
 
     async def test(database: Lane) -> None:
         for turns in range(20):
@@ -452,10 +303,10 @@ def test_statement_after_a_cancelled_one_returns_its_own_rows(options: dict[str,
             new = Lane(Outage())  # cancelled while connecting
             await cancel_after(turns, new)
             await new.close()
-        await eventually(lambda: len(other.pids()) == 1, "connections of cancelled requests are kept")
+        await wait_until_async(lambda: len(other.pids()) == 1, "connections of cancelled requests are kept")
 
     options["assume_role"] = "pg_monitor"
-    run(test)
+    run_with_lane(test)
 
 
 # Outages
@@ -477,20 +328,20 @@ def test_during_an_outage_statements_fail_immediately_and_one_task_reconnects(
             assert proxy.accepted < 10, "statements try to connect"
             monkeypatch.setattr(module, "PROBE_INTERVAL", 0.01)
             before = proxy.accepted
-            await eventually(lambda: proxy.accepted > before + 3, "no reconnection")
+            await wait_until_async(lambda: proxy.accepted > before + 3, "no reconnection")
             proxy.refuses = False
-            await eventually(lambda: not database.outage.is_active, "the outage does not end")
+            await wait_until_async(lambda: not database.outage.is_active, "the outage does not end")
             connected = proxy.accepted
-            assert await fetch_one(database, "SELECT 7") == 7
+            assert await fetch_value(database, "SELECT 7") == 7
             assert (proxy.accepted, proxy.most_open) == (connected, 1), "the connection of the probe is used"
 
-    run(test)
+    run_with_lane(test)
 
 
-def test_frozen_postgresql_gets_only_one_statement(other: Other, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frozen_postgresql_gets_only_one_statement(other: Observer, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(database: Lane) -> None:
         async with Proxy() as proxy:
-            assert await fetch_one(database, "SELECT 'before'") == "before"
+            assert await fetch_value(database, "SELECT 'before'") == "before"
             proxy.may_forward.clear()
             with monkeypatch.context() as short:
                 short.setattr(module, "RESPONSE_TIMEOUT", 0.05)
@@ -503,11 +354,11 @@ def test_frozen_postgresql_gets_only_one_statement(other: Other, monkeypatch: py
             assert b"'spared'" not in proxy.received
             assert database.outage.is_active
             proxy.may_forward.set()
-            await eventually(lambda: not database.outage.is_active, "the outage does not end")
-            assert await fetch_one(database, "SELECT 'after'") == "after"
-            await eventually(lambda: len(other.pids()) == 1, "the frozen connection stays open")
+            await wait_until_async(lambda: not database.outage.is_active, "the outage does not end")
+            assert await fetch_value(database, "SELECT 'after'") == "after"
+            await wait_until_async(lambda: len(other.pids()) == 1, "the frozen connection stays open")
 
-    run(test)
+    run_with_lane(test)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -518,7 +369,7 @@ def test_during_an_outage_requests_fail_without_a_connection(
 
     async def status() -> int:
         body = {"parameters": [{"name": "OperatorAuthToken", "value": nagra.token()}]}
-        return (await event_loop.post("/ags/getSessionToken", body, nagra.headers()))[0]
+        return (await post_json("/ags/getSessionToken", body, nagra.headers()))[0]
 
     async def begin_outage(proxy: Proxy, probe_interval: float) -> None:
         monkeypatch.setattr(module, "PROBE_INTERVAL", probe_interval)
@@ -531,25 +382,25 @@ def test_during_an_outage_requests_fail_without_a_connection(
 
     async def test() -> None:
         async with Proxy() as proxy:
-            async with event_loop.serving():
+            async with open_application():
                 await begin_outage(proxy, probe_interval=3600.0)
                 before = proxy.accepted
                 assert {await status() for _ in range(100)} == {503}
                 with pytest.raises(OperationalError):
                     await run_with_orm(metrics.render_metrics)
-                await eventually(lambda: proxy.accepted > before, "no reconnection")
+                await wait_until_async(lambda: proxy.accepted > before, "no reconnection")
                 assert {await status() for _ in range(100)} == {503}
                 assert proxy.accepted == before + 1, "only the probe connects"
             proxy.refuses = False
-            async with event_loop.serving():
+            async with open_application():
                 await begin_outage(proxy, probe_interval=0.01)
                 proxy.refuses = False
-                await eventually(lambda: get_database().is_available, "the outage does not end")
+                await wait_until_async(lambda: get_database().is_available, "the outage does not end")
                 assert await status() == 200
                 assert b"ags_document_good" in await run_with_orm(metrics.render_metrics)
 
     monkeypatch.setattr(snapshot, "VERSIONS_MAX_AGE", 0.0)
-    event_loop.run(test())
+    run_in_event_loop(test())
 
 
 @pytest.mark.django_db(transaction=True)
@@ -565,17 +416,17 @@ def test_outage_leaves_no_additional_connection() -> None:
         await run_with_orm(Tenant.objects.exists)
 
     async def test() -> None:
-        async with Proxy() as proxy, event_loop.serving():
+        async with Proxy() as proxy, open_application():
             await use_each_connection()
             assert len(proxy.open) == 4
             with pytest.raises(OperationalError):
                 await run_with_orm(lose_connection)
             assert not get_database().is_available
-            await eventually(lambda: get_database().is_available, "the outage does not end")
+            await wait_until_async(lambda: get_database().is_available, "the outage does not end")
             await use_each_connection()
-            await eventually(lambda: len(proxy.open) == 4, "connections are left")
+            await wait_until_async(lambda: len(proxy.open) == 4, "connections are left")
 
-    event_loop.run(test())
+    run_in_event_loop(test())
 
 
 # A busy event loop
@@ -620,10 +471,10 @@ BLOCKS = [block_in_a_task, block_while_reading_a_socket]
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_response_that_arrived_while_the_loop_was_busy_is_read(
-    other: Other, no_timeouts: None, block: Any
+    other: Observer, no_timeouts: None, block: Any
 ) -> None:
     async def test(database: Lane) -> None:
-        await fetch_one(database, PID)
+        await fetch_value(database, PID)
 
         def let_it_respond() -> None:
             other.release_lock()
@@ -635,11 +486,11 @@ def test_response_that_arrived_while_the_loop_was_busy_is_read(
         assert await task == [("taken",)]
         assert not database.outage.is_active
 
-    run(test)
+    run_with_lane(test)
 
 
 def test_partial_response_that_arrived_while_the_loop_was_busy_times_out(
-    other: Other, no_timeouts: None
+    other: Observer, no_timeouts: None
 ) -> None:
     statement = f"""
 SELECT repeat('x', 20000), CASE WHEN number % 9 = 0 THEN pg_advisory_xact_lock({LOCK} + number / 18)::text END
@@ -647,7 +498,7 @@ SELECT repeat('x', 20000), CASE WHEN number % 9 = 0 THEN pg_advisory_xact_lock({
 """.replace("%", "%%")
 
     async def test(database: Lane) -> None:
-        await fetch_one(database, PID)
+        await fetch_value(database, PID)
 
         def let_it_respond_partly() -> None:
             other.release_lock()
@@ -661,4 +512,4 @@ SELECT repeat('x', 20000), CASE WHEN number % 9 = 0 THEN pg_advisory_xact_lock({
             await task
         assert database.outage.is_active
 
-    run(test)
+    run_with_lane(test)

@@ -15,9 +15,9 @@ from ags.database import threads as module
 from ags.database.threads import CONFIGURATION, DATABASE, VERIFICATION, QueueTimeout, run_in_thread
 from providers.operator_token.strategy import OperatorToken
 from tenants.models import Tenant
-from tests.conftest import HeadEnd
-from tests.event_loop import eventually, post, run, serving
-from tests.waiting import PATIENCE
+from tests.support.clients import HeadEnd
+from tests.support.event_loop import open_application, post_json, run_in_event_loop, wait_until_async
+from tests.support.waiting import PATIENCE
 
 
 def get_thread_name() -> str:
@@ -34,7 +34,7 @@ async def busy_thread() -> AsyncIterator[threading.Event]:
         return may_finish.wait(PATIENCE)
 
     call = asyncio.create_task(run_in_thread(wait, pool=VERIFICATION))
-    await eventually(started.is_set, "the call does not start")
+    await wait_until_async(started.is_set, "the call does not start")
     try:
         yield may_finish
     finally:
@@ -57,7 +57,7 @@ def test_loop_without_pools_calls_in_the_thread_of_its_caller(nagra: HeadEnd) ->
 
 def test_pools_have_separate_threads() -> None:
     async def test() -> None:
-        async with serving(), busy_thread() as may_finish:
+        async with open_application(), busy_thread() as may_finish:
             request = asyncio.create_task(run_in_thread(get_thread_name, pool=VERIFICATION))
             for pool in (CONFIGURATION, DATABASE):
                 assert await run_in_thread(get_thread_name, pool=pool) == f"{pool}_0"
@@ -65,14 +65,14 @@ def test_pools_have_separate_threads() -> None:
             may_finish.set()
             assert await request == "verification_0"
 
-    run(test())
+    run_in_event_loop(test())
 
 
 def test_expired_call_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
 
     async def test() -> None:
-        async with serving():
+        async with open_application():
             async with busy_thread() as may_finish:
                 late = asyncio.create_task(run_in_thread(calls.append, "late", pool=VERIFICATION))
                 await start_tasks()
@@ -84,14 +84,14 @@ def test_expired_call_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
             await run_in_thread(calls.append, "next", pool=VERIFICATION)
         assert calls == ["next"]
 
-    run(test())
+    run_in_event_loop(test())
 
 
 def test_cancelled_call_is_skipped() -> None:
     calls: list[str] = []
 
     async def test() -> None:
-        async with serving():
+        async with open_application():
             async with busy_thread() as may_finish:
                 cancelled, other = [
                     asyncio.create_task(run_in_thread(calls.append, name, pool=VERIFICATION))
@@ -105,7 +105,7 @@ def test_cancelled_call_is_skipped() -> None:
             assert cancelled.cancelled()
         assert calls == ["other"]
 
-    run(test())
+    run_in_event_loop(test())
 
 
 @pytest.mark.django_db(transaction=True)
@@ -116,8 +116,8 @@ def test_request_that_waits_too_long_for_a_thread_is_503(
     body = {"parameters": [{"name": "OperatorAuthToken", "value": "token"}]}
 
     async def test() -> None:
-        async with serving(), busy_thread() as may_finish:
-            request = asyncio.create_task(post("/ags/getSessionToken", body, nagra.headers()))
+        async with open_application(), busy_thread() as may_finish:
+            request = asyncio.create_task(post_json("/ags/getSessionToken", body, nagra.headers()))
             await start_tasks()
             with monkeypatch.context() as short:
                 short.setattr(module, "QUEUE_TIMEOUT", -1.0)  # every call has expired
@@ -126,7 +126,7 @@ def test_request_that_waits_too_long_for_a_thread_is_503(
             assert (status, response["code"], response["reason"]) == (503, 50300, "unavailable")
 
     with caplog.at_level(logging.INFO, "ags.request"):
-        run(test())
+        run_in_event_loop(test())
     assert [record.__dict__["reason"] for record in caplog.records if record.name == "ags.request"] == [
         "waited_too_long"
     ]

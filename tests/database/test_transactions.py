@@ -18,14 +18,20 @@ from ags.database.django_database import DjangoDatabase
 from ags.database.postgresql import Lane, Outage, PostgreSQL
 from ags.database.threads import QueueTimeout, close_threads, open_threads
 from ags.sessions.models import Lease
-from tests import event_loop
-from tests.database import test_postgresql
-from tests.database.test_postgresql import PID, TAKE_LOCK, WRITE, Other, Proxy, fetch_error, fetch_one, run
-from tests.event_loop import eventually
-from tests.live.server import database_url
-from tests.waiting import PATIENCE
-
-options, other, no_timeouts = test_postgresql.options, test_postgresql.other, test_postgresql.no_timeouts
+from tests.support.database import database_url
+from tests.support.event_loop import run_in_event_loop, wait_until_async
+from tests.support.postgresql import (
+    LOCK,
+    PID,
+    TAKE_LOCK,
+    WRITE,
+    Observer,
+    Proxy,
+    fetch_error,
+    fetch_value,
+    run_with_lane,
+)
+from tests.support.waiting import PATIENCE
 
 NEXT, COMMIT_FAILS, COMMIT_WAITS = 999, -1, 0
 """Numbers of rows: of the next statement; for which the commit fails; for which it waits for the lock."""
@@ -44,7 +50,7 @@ def table(options: dict[str, Any]) -> Iterator[None]:
             f"""
 CREATE FUNCTION at_commit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
   IF NEW.number = {COMMIT_FAILS} THEN RAISE EXCEPTION 'refused' USING ERRCODE = '23514'; END IF;
-  IF NEW.number = {COMMIT_WAITS} THEN PERFORM pg_advisory_xact_lock({test_postgresql.LOCK}); END IF;
+  IF NEW.number = {COMMIT_WAITS} THEN PERFORM pg_advisory_xact_lock({LOCK}); END IF;
   RETURN NULL;
 END $$"""
         )
@@ -86,11 +92,11 @@ async def failing_transaction(database: Lane | DjangoDatabase) -> AsyncIterator[
     pytest.fail("the exception is lost")
 
 
-def committed(other: Other) -> list[int]:
+def committed(other: Observer) -> list[int]:
     return other.execute("SELECT number FROM numbers ORDER BY number")
 
 
-async def check_next_statement_commits(lane: Lane, other: Other) -> None:
+async def check_next_statement_commits(lane: Lane, other: Observer) -> None:
     """Check that the next statement on this lane is committed when it returns."""
     before = committed(other)
     await insert(lane, NEXT)
@@ -102,7 +108,7 @@ async def check_next_statement_commits(lane: Lane, other: Other) -> None:
 
 
 @pytest.mark.postgresql
-def test_transaction_is_committed_at_the_end_of_its_block(table: None, other: Other) -> None:
+def test_transaction_is_committed_at_the_end_of_its_block(table: None, other: Observer) -> None:
     async def test(lane: Lane) -> None:
         async with lane.transaction() as opened:
             await insert(opened, 1, 2)
@@ -111,26 +117,26 @@ def test_transaction_is_committed_at_the_end_of_its_block(table: None, other: Ot
         assert committed(other) == [1, 2]
         await check_next_statement_commits(lane, other)
 
-    run(test)
+    run_with_lane(test)
 
 
 @pytest.mark.postgresql
-def test_exception_rolls_back_and_keeps_the_connection(table: None, other: Other) -> None:
+def test_exception_rolls_back_and_keeps_the_connection(table: None, other: Observer) -> None:
     async def test(lane: Lane) -> None:
-        pid = await fetch_one(lane, PID)
+        pid = await fetch_value(lane, PID)
         async with failing_transaction(lane) as opened:
             await insert(opened, 1)
         assert committed(other) == []
         await check_next_statement_commits(lane, other)
-        assert await fetch_one(lane, PID) == pid
+        assert await fetch_value(lane, PID) == pid
 
-    run(test)
+    run_with_lane(test)
 
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("is_caught", [False, True])
 def test_transaction_with_a_failed_statement_raises_and_is_rolled_back(
-    table: None, other: Other, is_caught: bool
+    table: None, other: Observer, is_caught: bool
 ) -> None:
     async def use(lane: Lane) -> None:
         async with lane.transaction() as opened:
@@ -139,34 +145,34 @@ def test_transaction_with_a_failed_statement_raises_and_is_rolled_back(
                 await insert(opened, 1)
 
     async def test(lane: Lane) -> None:
-        pid = await fetch_one(lane, PID)
+        pid = await fetch_value(lane, PID)
         with pytest.raises(InternalError if is_caught else IntegrityError):
             await use(lane)
         assert committed(other) == []
         await check_next_statement_commits(lane, other)
-        assert await fetch_one(lane, PID) == pid
+        assert await fetch_value(lane, PID) == pid
 
-    run(test)
+    run_with_lane(test)
 
 
 @pytest.mark.postgresql
-def test_failed_commit_raises_and_stores_nothing(table: None, other: Other) -> None:
+def test_failed_commit_raises_and_stores_nothing(table: None, other: Observer) -> None:
     async def test(lane: Lane) -> None:
         with pytest.raises(IntegrityError):
             await insert_in_transaction(lane, 1, COMMIT_FAILS)
         assert committed(other) == []
         await check_next_statement_commits(lane, other)
 
-    run(test)
+    run_with_lane(test)
 
 
 # Cancellation
 
 
 @pytest.mark.postgresql
-def test_cancellation_between_statements_rolls_back(table: None, other: Other) -> None:
+def test_cancellation_between_statements_rolls_back(table: None, other: Observer) -> None:
     async def test(lane: Lane) -> None:
-        pid = await fetch_one(lane, PID)
+        pid = await fetch_value(lane, PID)
         inserted = asyncio.Event()
 
         async def use() -> None:
@@ -181,13 +187,15 @@ def test_cancellation_between_statements_rolls_back(table: None, other: Other) -
         await check_next_statement_commits(lane, other)
         assert task.cancelled()
         assert committed(other) == []
-        assert await fetch_one(lane, PID) == pid
+        assert await fetch_value(lane, PID) == pid
 
-    run(test)
+    run_with_lane(test)
 
 
 @pytest.mark.postgresql
-def test_cancellation_during_a_statement_rolls_back(table: None, other: Other, unlimited_time: None) -> None:
+def test_cancellation_during_a_statement_rolls_back(
+    table: None, other: Observer, unlimited_time: None
+) -> None:
     async def use(lane: Lane) -> None:
         async with lane.transaction() as opened:
             await insert(opened, 1)
@@ -196,22 +204,22 @@ def test_cancellation_during_a_statement_rolls_back(table: None, other: Other, u
     async def test(lane: Lane) -> None:
         other.hold_lock()
         task = asyncio.create_task(use(lane))
-        await eventually(other.is_waiting, "no statement waits for the lock")
+        await wait_until_async(other.is_waiting, "no statement waits for the lock")
         task.cancel()
         await check_next_statement_commits(lane, other)
         assert task.cancelled()
         assert not lane.outage.is_active
         other.release_lock()
-        await eventually(
+        await wait_until_async(
             lambda: len(other.pids()) == 1, "the connection of the cancelled transaction stays open"
         )
         assert committed(other) == []
 
-    run(test)
+    run_with_lane(test)
 
 
 @pytest.mark.postgresql
-def test_cancelled_transaction_is_atomic(table: None, other: Other) -> None:
+def test_cancelled_transaction_is_atomic(table: None, other: Observer) -> None:
     async def cancel_after(turns: int, lane: Lane, first: int) -> None:
         task = asyncio.create_task(insert_in_transaction(lane, first, first + 1))
         for _ in range(turns):
@@ -226,11 +234,11 @@ def test_cancelled_transaction_is_atomic(table: None, other: Other) -> None:
             new = Lane(Outage())  # cancelled while connecting
             await cancel_after(turns, new, 2000 + 2 * turns)
             await new.close()
-        await eventually(lambda: len(other.pids()) == 1, "connections of cancelled requests are kept")
+        await wait_until_async(lambda: len(other.pids()) == 1, "connections of cancelled requests are kept")
         stored = {number for number in committed(other) if number > 0}
         assert {number ^ 1 for number in stored} == stored, "a transaction was stored partly"
 
-    run(test)
+    run_with_lane(test)
 
 
 # Isolation
@@ -238,7 +246,7 @@ def test_cancelled_transaction_is_atomic(table: None, other: Other) -> None:
 
 @pytest.mark.postgresql
 def test_statements_are_not_executed_in_another_transaction(
-    table: None, other: Other, unlimited_time: None
+    table: None, other: Observer, unlimited_time: None
 ) -> None:
     async def test(lane: Lane) -> None:
         async with failing_transaction(lane) as opened:
@@ -253,12 +261,12 @@ def test_statements_are_not_executed_in_another_transaction(
         assert committed(other) == [2, 3, 4]
         assert len(other.pids()) == 1
 
-    run(test)
+    run_with_lane(test)
 
 
 @pytest.mark.postgresql
 def test_queue_timeout(
-    table: None, other: Other, unlimited_time: None, monkeypatch: pytest.MonkeyPatch
+    table: None, other: Observer, unlimited_time: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test(lane: Lane) -> None:
         async with lane.transaction() as opened:
@@ -277,12 +285,12 @@ def test_queue_timeout(
         await insert_in_transaction(lane, 6)
         await check_next_statement_commits(lane, other)
 
-    run(test)
+    run_with_lane(test)
 
 
 @pytest.mark.postgresql
 def test_reads_and_inserts_do_not_wait_for_a_blocked_update(
-    table: None, other: Other, unlimited_time: None
+    table: None, other: Observer, unlimited_time: None
 ) -> None:
     async def test() -> None:
         database = PostgreSQL()
@@ -292,7 +300,7 @@ def test_reads_and_inserts_do_not_wait_for_a_blocked_update(
             update = asyncio.create_task(
                 database.fetch_all("UPDATE numbers SET number = 2 RETURNING number", {}, UPDATES)
             )
-            await eventually(other.is_waiting, "the update does not wait")
+            await wait_until_async(other.is_waiting, "the update does not wait")
             assert await database.fetch_all("SELECT number FROM numbers", {}, READS) == [(1,)]
             statement = "INSERT INTO numbers VALUES (3) RETURNING number"
             assert await database.fetch_all(statement, {}, INSERTS) == [(3,)]
@@ -302,35 +310,35 @@ def test_reads_and_inserts_do_not_wait_for_a_blocked_update(
         assert await update == [(2,)]
         await database.close()
 
-    event_loop.run(test())
+    run_in_event_loop(test())
 
 
 # Lost connections
 
 
-async def begin_on_a_terminated_connection(lane: Lane, other: Other) -> None:
-    pid = await fetch_one(lane, PID)
+async def begin_on_a_terminated_connection(lane: Lane, other: Observer) -> None:
+    pid = await fetch_value(lane, PID)
     # The loop is blocked, so it does not notice this.
     other.execute(f"SELECT pg_terminate_backend({pid}, {PATIENCE * 1000:.0f})")
     await insert_in_transaction(lane, 1)
 
 
-async def terminate_while(waiting: Coroutine[Any, Any, Any], other: Other) -> None:
+async def terminate_while(waiting: Coroutine[Any, Any, Any], other: Observer) -> None:
     """Terminate the backend while the coroutine waits for the lock. Raises its errors."""
     task = asyncio.create_task(waiting)
-    await eventually(other.is_waiting, "nothing waits for the lock")
+    await wait_until_async(other.is_waiting, "nothing waits for the lock")
     (pid,) = other.pids()
     other.execute(f"SELECT pg_terminate_backend({pid})")
     await task
 
 
-async def lose_a_statement(lane: Lane, other: Other) -> None:
+async def lose_a_statement(lane: Lane, other: Observer) -> None:
     async with lane.transaction() as opened:
         await insert(opened, 1)
         await terminate_while(opened.fetch_all(TAKE_LOCK, {}), other)
 
 
-async def lose_a_statement_and_go_on(lane: Lane, other: Other) -> None:
+async def lose_a_statement_and_go_on(lane: Lane, other: Observer) -> None:
     async with lane.transaction() as opened:
         await insert(opened, 1)
         with pytest.raises(OperationalError):
@@ -339,19 +347,19 @@ async def lose_a_statement_and_go_on(lane: Lane, other: Other) -> None:
             await insert(opened, 2)
 
 
-async def lose_the_connection_between_statements(lane: Lane, other: Other) -> None:
+async def lose_the_connection_between_statements(lane: Lane, other: Observer) -> None:
     async with lane.transaction() as opened:
         await insert(opened, 1)
         (pid,) = other.pids()
         other.execute(f"SELECT pg_terminate_backend({pid})")
         connection = lane._connection
         assert connection is not None
-        await eventually(lambda: not connection.is_usable, "the loop does not see it")
+        await wait_until_async(lambda: not connection.is_usable, "the loop does not see it")
         with pytest.raises(OperationalError):
             await insert(opened, 2)
 
 
-async def lose_the_commit(lane: Lane, other: Other) -> None:
+async def lose_the_commit(lane: Lane, other: Observer) -> None:
     await terminate_while(insert_in_transaction(lane, 1, COMMIT_WAITS), other)
 
 
@@ -367,7 +375,10 @@ LOSSES = [
 @pytest.mark.postgresql
 @pytest.mark.parametrize("lose", LOSSES)
 def test_terminated_backend_fails_only_its_transaction(
-    table: None, other: Other, unlimited_time: None, lose: Callable[[Lane, Other], Coroutine[Any, Any, None]]
+    table: None,
+    other: Observer,
+    unlimited_time: None,
+    lose: Callable[[Lane, Observer], Coroutine[Any, Any, None]],
 ) -> None:
     async def test(lane: Lane) -> None:
         other.hold_lock()
@@ -378,13 +389,13 @@ def test_terminated_backend_fails_only_its_transaction(
         await check_next_statement_commits(lane, other)
         await insert_in_transaction(lane, 1)
         assert committed(other) == [1]
-        await eventually(lambda: len(other.pids()) == 1, "more than one connection is kept")
+        await wait_until_async(lambda: len(other.pids()) == 1, "more than one connection is kept")
 
-    run(test)
+    run_with_lane(test)
 
 
 @pytest.mark.postgresql
-def test_close_waits_only_for_the_current_statement(other: Other, unlimited_time: None) -> None:
+def test_close_waits_only_for_the_current_statement(other: Observer, unlimited_time: None) -> None:
     async def test(lane: Lane) -> None:
         other.hold_lock()
         executed = await other.start_waiting(lane)
@@ -396,14 +407,14 @@ def test_close_waits_only_for_the_current_statement(other: Other, unlimited_time
         await closing
         waiting.cancel()
         await asyncio.wait([waiting])
-        await eventually(lambda: not other.pids(), "a connection is open")
+        await wait_until_async(lambda: not other.pids(), "a connection is open")
 
-    run(test)
+    run_with_lane(test)
 
 
 @pytest.mark.postgresql
 def test_transaction_on_a_read_only_connection_begins_an_outage(
-    table: None, options: dict[str, Any], other: Other, monkeypatch: pytest.MonkeyPatch
+    table: None, options: dict[str, Any], other: Observer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def write(lane: Lane) -> Error:
         with pytest.raises(Error) as raised:
@@ -424,14 +435,14 @@ def test_transaction_on_a_read_only_connection_begins_an_outage(
             assert proxy.accepted < 10, "statements try to connect"
             monkeypatch.setattr(module, "PROBE_INTERVAL", 0.01)
             options["options"] = before
-            await eventually(lambda: not lane.outage.is_active, "the outage does not end")
+            await wait_until_async(lambda: not lane.outage.is_active, "the outage does not end")
             connected = proxy.accepted
             async with lane.transaction() as opened:
                 assert await opened.fetch_all(WRITE, {}) == [(1,)]
             await check_next_statement_commits(lane, other)
             assert proxy.accepted == connected, "the connection of the probe is used"
 
-    run(test)
+    run_with_lane(test)
 
 
 # Django's connection
@@ -487,7 +498,7 @@ def test_django_database_commits_and_rolls_back() -> None:
             await add(database, "c")
             assert task.cancelled()
 
-    event_loop.run(test())
+    run_in_event_loop(test())
     assert names() == {"a", "b", "c"}
 
 
@@ -505,7 +516,7 @@ def test_django_database_isolates_transactions() -> None:
                 assert not any(task.done() for task in waiting)
             await asyncio.gather(*waiting)
 
-    event_loop.run(test())
+    run_in_event_loop(test())
     assert names() == {"b", "c", "d"}
 
 
@@ -520,7 +531,7 @@ def test_django_database_cancelled_transaction_is_atomic() -> None:
                 task.cancel()
                 await add(database, f"next {turns}")
 
-    event_loop.run(test())
+    run_in_event_loop(test())
     assert names() >= {f"next {turns}" for turns in range(30)}
     assert {name[2:] for name in names() if name[0] == "a"} == {
         name[2:] for name in names() if name[0] == "b"

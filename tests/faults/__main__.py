@@ -16,8 +16,8 @@ import time
 import traceback
 
 from bench import machine
-from tests import program
 from tests.settings import ENVIRONMENT
+from tests.support.markers import find_program
 
 os.environ |= {**ENVIRONMENT, "DJANGO_SETTINGS_MODULE": "tests.settings"}
 
@@ -77,7 +77,7 @@ def main() -> int:
             print(f"{name:20} {row.what}")
         return 0
 
-    if program("haproxy") is None:
+    if find_program("haproxy") is None:
         parser.error("HAProxy is missing: apt-get install haproxy")
 
     from bench.postgresql import server

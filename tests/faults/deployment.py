@@ -20,11 +20,11 @@ import psycopg
 from ags.sessions.tokens.opaque import hash_token
 from bench import load
 from bench.systems import asking
-from tests import program
 from tests.faults.traffic import Samples, health_probes, open_loop_load, timer, traffic
-from tests.live.server import ServerProcess
-from tests.upstream.process import accepts, reserved_port, running
-from tests.waiting import wait_until
+from tests.support.markers import find_program
+from tests.support.server import ServerProcess
+from tests.support.upstream.process import accepts_connections, reserved_port, run_process
+from tests.support.waiting import wait_until
 
 WORKERS = 2
 """Of each gateway."""
@@ -157,8 +157,8 @@ def _haproxy(ports: list[int], folder: Path) -> Iterator[int]:
         servers = [f"    server gateway{one} 127.0.0.1:{one} check\n" for one in ports]
         file = folder / "haproxy.cfg"
         file.write_text(HAPROXY.format(folder=folder, port=port) + "".join(servers))
-        command = [str(program("haproxy")), "-db", "-f", str(file)]
-        with running(lambda: command, folder / "haproxy.log", lambda: accepts(port)):
+        command = [str(find_program("haproxy")), "-db", "-f", str(file)]
+        with run_process(lambda: command, folder / "haproxy.log", lambda: accepts_connections(port)):
             yield port
 
 

@@ -23,8 +23,8 @@ from bench.systems import ags, asking
 from tests.faults import slow
 from tests.faults.deployment import Deployment, Gateway
 from tests.faults.traffic import Samples, idle_connections, open_loop_load
-from tests.live.server import environment
-from tests.waiting import wait_until
+from tests.support.server import server_environment
+from tests.support.waiting import wait_until
 
 SERVED, SLOWER, HEALTH = 0.999, 2.0, 100.0
 """Of good traffic; times its usual p99; milliseconds."""
@@ -264,7 +264,7 @@ def set_up(database: str, *services: dict[str, object]) -> None:
     its["tenants"][0]["services"] += services
     secret = base64.b64encode(asking.SECRET).decode()
     more = {"DATABASE_URL": database, "BENCH_SECRET": secret, "AGS_LOG_LEVEL": "ERROR"}
-    ags.apply(environment(AGS_PROVIDERS=PROVIDERS, **more), its)
+    ags.apply(server_environment(AGS_PROVIDERS=PROVIDERS, **more), its)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from bench.systems.ags import AGS
 from bench.systems.floor import FLOOR
 from bench.systems.oidc_provider import OIDC_PROVIDER
 from bench.systems.release import RELEASE
-from tests.live.server import empty_database
+from tests.support.database import empty_database
 
 pytestmark = pytest.mark.once
 

@@ -18,10 +18,10 @@ from typing import Any
 import jwt
 import pytest
 
-from tests.upstream.process import end, reserved_port
-from tests.waiting import PATIENCE, wait_until
+from tests.support.paths import ROOT
+from tests.support.upstream.process import reserved_port, stop_process
+from tests.support.waiting import PATIENCE, wait_until
 
-ROOT = Path(__file__).resolve().parents[2]
 DEMO = [sys.executable, str(ROOT / "examples" / "demo.py")]
 
 pytestmark = pytest.mark.timeout(6 * PATIENCE)
@@ -146,7 +146,7 @@ def run_server(
         wait_until(serves, "it does not serve", 2 * PATIENCE)
         yield process, output.read_text()
     finally:
-        end(process)
+        stop_process(process)
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from tests.settings import ENVIRONMENT
-from tests.waiting import PATIENCE, wait_until
+from tests.support.paths import ROOT
+from tests.support.waiting import PATIENCE, wait_until
 
-ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text()
 COMPOSE = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())
 NOBODY = 65534

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ags.api.errors import REGISTRY
-from tests.live.server import empty_database
+from tests.support.database import empty_database
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

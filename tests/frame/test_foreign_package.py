@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.frame.project import ROOT, Newcomer, run
-from tests.waiting import PATIENCE
+from tests.support.paths import ROOT
+from tests.support.project import Shell, run_command
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.timeout(15 * PATIENCE)
 
@@ -24,7 +25,7 @@ SECRET = "a secret of the operator, 34 bytes"
 def written(folder: Path, *options: str) -> Path:
     """A package as startprovider writes it."""
     manage = [sys.executable, "manage.py", "startprovider", "coupon", *options, "--package", str(folder)]
-    run(ROOT, *manage, DJANGO_SETTINGS_MODULE="tests.settings")
+    run_command(ROOT, *manage, DJANGO_SETTINGS_MODULE="tests.settings")
     return folder
 
 
@@ -32,12 +33,12 @@ def installed(source: Path, folder: Path) -> Path:
     """Build a wheel of it and install that, from nothing but what is here. Return where it is then."""
     wheels, site = folder / "wheels", folder / "site"
     alone = ["--no-deps", "--no-index"]
-    run(folder, *PIP, "wheel", *alone, "--no-build-isolation", f"--wheel-dir={wheels}", str(source))
+    run_command(folder, *PIP, "wheel", *alone, "--no-build-isolation", f"--wheel-dir={wheels}", str(source))
     (wheel,) = wheels.iterdir()
     assert wheel.name == "ags_provider_coupon-0.1.0-py3-none-any.whl"
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert packed == {f"coupon/{file}.py" for file in ("__init__", "apps", "strategy")}
-    run(folder, *PIP, "install", *alone, f"--target={site}", str(wheel))
+    run_command(folder, *PIP, "install", *alone, f"--target={site}", str(wheel))
     return site
 
 
@@ -52,13 +53,13 @@ TENANT: dict[str, Any] = {
 def test_it_is_offered_by_one_entry_in_the_environment(tmp_path: Path, port: int) -> None:
     site = installed(written(tmp_path / "source"), tmp_path)
     (tmp_path / "tenant.yaml").write_text(yaml.safe_dump({"tenants": [TENANT]}))
-    newcomer = Newcomer(ROOT, tmp_path, port)
-    newcomer.types(f"export PYTHONPATH={site}")
-    newcomer.types("export AGS_PROVIDERS=providers.operator_token,coupon")
+    shell = Shell(ROOT, tmp_path, port)
+    shell.run(f"export PYTHONPATH={site}")
+    shell.run("export AGS_PROVIDERS=providers.operator_token,coupon")
     for words in ("check", "makemigrations --check", "migrate", f"apply {tmp_path / 'tenant.yaml'}"):
-        newcomer.types(f".venv/bin/python manage.py {words}")
-    with newcomer.serving():
-        (service,) = newcomer.asks("/ags/servicediscovery", "Coupons")["availableServices"]
+        shell.run(f".venv/bin/python manage.py {words}")
+    with shell.run_server():
+        (service,) = shell.request("/ags/servicediscovery", "Coupons")["availableServices"]
         assert service["authServiceName"] == "Coupons"
         assert [endpoint["name"] for endpoint in service["endpoints"]] == [
             "GET_SESSION_TOKEN",
@@ -66,10 +67,10 @@ def test_it_is_offered_by_one_entry_in_the_environment(tmp_path: Path, port: int
             "SIGNOUT",
         ]
         code = hmac.new(SECRET.encode(), b"account-1", hashlib.sha256).hexdigest()
-        assert "sessionToken" in newcomer.asks(
+        assert "sessionToken" in shell.request(
             "/ags/getSessionToken", "Coupons", Account="account-1", Code=code
         )
-        refused = newcomer.asks("/ags/getSessionToken", "Coupons", Account="account-2", Code=code)
+        refused = shell.request("/ags/getSessionToken", "Coupons", Account="account-2", Code=code)
         assert refused["reason"] == "not_authenticated"
 
 
@@ -85,13 +86,13 @@ def test_it_is_held_to_what_every_provider_must_keep(tmp_path: Path, options: li
     its_own = {"PYTHONPATH": str(source), "AGS_PROVIDERS": "coupon"}
     its_own["DATABASE_URL"] = f"sqlite:///{tmp_path / 'x.sqlite3'}"
     pytest_here = [sys.executable, "-m", "pytest", "-n0", "-vv"]
-    said = run(ROOT, *pytest_here, "tests/providers/test_acceptance.py", "-k", "coupon", **its_own)
+    said = run_command(ROOT, *pytest_here, "tests/providers/test_acceptance.py", "-k", "coupon", **its_own)
     assert "::test_declarations_are_complete[coupon] PASSED" in said
     met = "::test_an_unusable_upstream_yields_no_identity[coupon: answers a redirect] PASSED"
     assert (met in said) == ("--upstream" in options)
-    said = run(ROOT, *pytest_here, "-c", "pyproject.toml", str(source / "tests"), **its_own)
+    said = run_command(ROOT, *pytest_here, "-c", "pyproject.toml", str(source / "tests"), **its_own)
     assert "test_coupon.py::" in said
-    run(source, sys.executable, "-m", "ruff", "check", "--no-cache", ".")
+    run_command(source, sys.executable, "-m", "ruff", "check", "--no-cache", ".")
 
 
 def test_the_readme_of_the_package_says_what_to_do(tmp_path: Path) -> None:

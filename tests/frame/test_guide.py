@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.frame.project import ROOT, SERVE, Newcomer, copied_to, python_files, run
-from tests.waiting import PATIENCE
+from tests.support.paths import ROOT
+from tests.support.project import SERVE, Shell, copy_project, hash_python_files, run_command
+from tests.support.waiting import PATIENCE
 
 GUIDE = (ROOT / "docs" / "adding-a-provider.md").read_text()
 BLOCK = re.compile(r"^(?:\*([\w/.]+)\*:\n\n)?```(\w+)\n(.+?)^```$", re.DOTALL | re.MULTILINE)
@@ -29,30 +30,30 @@ COMMANDS = [
 @pytest.mark.full
 @pytest.mark.timeout(15 * PATIENCE)  # mypy reads Django anew
 def test_a_provider_is_written_from_the_guide_alone(tmp_path: Path, port: int) -> None:
-    project = copied_to(tmp_path / "project")
-    newcomer = Newcomer(project, tmp_path, port)
-    before = python_files(project)
+    project = copy_project(tmp_path / "project")
+    shell = Shell(project, tmp_path, port)
+    before = hash_python_files(project)
 
     start, commands = COMMANDS[:2], COMMANDS[2:]
     offering = commands.index("unset DJANGO_SETTINGS_MODULE")
     for command in start:
-        newcomer.types(command)
+        shell.run(command)
     # As it is written, it works.
-    as_written = newcomer.types(commands[offering - 2])
+    as_written = shell.run(commands[offering - 2])
     assert " passed" in as_written
     for path, text in FILES.items():
         assert (project / path).exists() == path.endswith(".py"), f"startprovider begins {path}"
         (project / path).write_text(text)
     for command in commands[:offering]:
-        said = newcomer.types(command)
+        said = shell.run(command)
         assert "pytest" not in command or " passed" in said
     assert {path: (project / path).read_text() for path in FILES} == FILES, "it is formatted already"
 
     serving = commands.index(SERVE)
-    said = [newcomer.types(command) for command in commands[offering:serving]]
+    said = [shell.run(command) for command in commands[offering:serving]]
     assert "System check identified no issues (0 silenced).\n" in said
     assert "No changes detected\n" in said, "no migration is needed"
-    after = python_files(project)
+    after = hash_python_files(project)
     assert {path: digest for path, digest in after.items() if path in before} == before
     assert sorted(after.keys() - before.keys()) == [
         "providers/voucher/__init__.py",
@@ -60,16 +61,16 @@ def test_a_provider_is_written_from_the_guide_alone(tmp_path: Path, port: int) -
         "providers/voucher/strategy.py",
         "tests/providers/test_voucher.py",
     ]
-    with newcomer.serving():
+    with shell.run_server():
         discover, get_session_token, sign_on = commands[serving + 1 :]
-        listed = assert_it_is_discovered(json.loads(newcomer.types(discover)))
-        session_token = json.loads(newcomer.types(get_session_token))["sessionToken"]
-        assert json.loads(newcomer.types(get_session_token))["reason"] == "replayed"
-        assert_the_session_token_signs_on(newcomer, session_token)
+        listed = assert_it_is_discovered(json.loads(shell.run(discover)))
+        session_token = json.loads(shell.run(get_session_token))["sessionToken"]
+        assert json.loads(shell.run(get_session_token))["reason"] == "replayed"
+        assert_the_session_token_signs_on(shell, session_token)
         assert "SIGNON" in listed
-        assert json.loads(newcomer.types(sign_on))["accountId"] == "account-2"
-        assert json.loads(newcomer.types(sign_on))["reason"] == "replayed"
-    run(
+        assert json.loads(shell.run(sign_on))["accountId"] == "account-2"
+        assert json.loads(shell.run(sign_on))["reason"] == "replayed"
+    run_command(
         project, sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", f"--site-dir={tmp_path}/site"
     )
 
@@ -83,8 +84,8 @@ def assert_it_is_discovered(answer: Any) -> list[str]:
     return list(told)
 
 
-def assert_the_session_token_signs_on(newcomer: Newcomer, session_token: str) -> None:
-    shown = newcomer.types(
+def assert_the_session_token_signs_on(shell: Shell, session_token: str) -> None:
+    shown = shell.run(
         f".venv/bin/python examples/client_app.py --url=http://127.0.0.1:8000 --tenant=nagra "
         f"--service=Vouchers --session-token={session_token}"
     )
@@ -96,7 +97,7 @@ def test_what_the_guide_quotes_is_what_startprovider_writes(tmp_path: Path) -> N
     quoted = [text for title, _, text in BLOCKS if title == "providers/line/strategy.py"]
     assert quoted
     manage = [sys.executable, "manage.py", "startprovider", "line", "--upstream", "--package", str(tmp_path)]
-    run(ROOT, *manage, DJANGO_SETTINGS_MODULE="tests.settings")
+    run_command(ROOT, *manage, DJANGO_SETTINGS_MODULE="tests.settings")
     written = (tmp_path / "line" / "strategy.py").read_text()
     assert not [text for text in quoted if text not in written]
 

@@ -1,8 +1,8 @@
 """Whatever reads input that is not trusted does work in proportion to its size.
 
-Each shape is one that a naive reader would look at again and again. It is given in three sizes, each double
-the one before: the second step of the work may be little more than twice the first. What costs the same
-whatever the size is in neither. `tests/work.py` says what work is: a count, and no measurement of time.
+Each shape makes a naive reader read the same input repeatedly. Each is tested in three sizes, each double the
+previous one: the second increase of the work may be little more than twice the first. Constant costs are in
+neither. `tests/support/work.py` defines work: a count, not a measurement of time.
 
 What C does beyond its methods of texts is not counted: `json`, `base64`, OpenSSL and libldap are taken for
 linear. `test_patterns.py` holds our regular expressions to be. Where those of others are not, their input is
@@ -62,8 +62,8 @@ from providers.upstream import Response
 from tenants.config_file.schema import parse_tenants
 from tenants.config_file.yaml_loader import ConfigurationError
 from tenants.secrets import key_material
-from tests import needs
-from tests.work import work_of
+from tests.support.markers import skip_unless_installed
+from tests.support.work import count_work
 
 SMALLEST = 500
 """Characters; the largest input has four times as many, which is within the limits of most readers."""
@@ -511,8 +511,8 @@ SHAPES = {
 }
 INSTALLED_BY = "pip install --require-hashes -r requirements/"
 NEEDS = {
-    "RADIUS": [needs(modules={"pyrad": f"{INSTALLED_BY}radius.txt"})],
-    "LDAP": [needs(modules={"ldap": f"{INSTALLED_BY}ldap.txt"})],
+    "RADIUS": [skip_unless_installed(modules={"pyrad": f"{INSTALLED_BY}radius.txt"})],
+    "LDAP": [skip_unless_installed(modules={"ldap": f"{INSTALLED_BY}ldap.txt"})],
 }
 ALL = [
     pytest.param(*shape, id=f"{where}: {name}", marks=NEEDS.get(where, []))
@@ -524,7 +524,7 @@ ALL = [
 @pytest.mark.parametrize(("build", "read"), ALL)
 def test_work_grows_no_faster_than_the_input(build: Build, read: Call) -> None:
     read(build(SMALLEST))  # what is looked up or made once is no work of the input
-    small, double, fourfold = (work_of(partial(read, build(SMALLEST * times))) for times in (1, 2, 4))
+    small, double, fourfold = (count_work(partial(read, build(SMALLEST * times))) for times in (1, 2, 4))
     assert fourfold - double <= MORE * max(double - small, 0) + SLACK
 
 

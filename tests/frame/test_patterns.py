@@ -13,13 +13,12 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tenants.config_file.yaml_loader import _Loader
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 TREES = [
     ast.parse(file.read_text(), str(file.relative_to(ROOT)))
     for package in ("ags", "tenants", "providers")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import NEEDS_POSTGRESQL, needs
 from tests.__main__ import main
+from tests.support.markers import NEEDS_POSTGRESQL, skip_unless_installed
 
 ON_SQLITE = "'DATABASE_URL' not in os.environ"
 ENDS = {
@@ -58,8 +58,10 @@ def test_what_this_machine_lacks_is_told_and_is_a_failure_where_all_is_demanded(
 
 
 def test_a_test_that_lacks_nothing_runs_and_one_that_does_says_what() -> None:
-    assert needs(programs={"sh": "x"}, modules={"pytest": "x"}).args == (False,)
-    mark = needs(programs={"no-such": "apt-get install it"}, modules={"no_such": "pip install it"})
+    assert skip_unless_installed(programs={"sh": "x"}, modules={"pytest": "x"}).args == (False,)
+    mark = skip_unless_installed(
+        programs={"no-such": "apt-get install it"}, modules={"no_such": "pip install it"}
+    )
     assert mark.args == (True,)
     lacking = "no-such (apt-get install it), no_such (pip install it)"
     assert mark.kwargs["reason"] == f"not on this machine: {lacking}"

@@ -13,8 +13,8 @@ from threading import Thread
 import pytest
 import yaml
 
-from tests.upstream.process import free_port
-from tests.waiting import PATIENCE
+from tests.support.upstream.process import free_port
+from tests.support.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
-from tests.conftest import SERVICE, HeadEnd, operator
-from tests.live.server import ServerProcess
-from tests.waiting import wait_until
+from tests.support.clients import HeadEnd
+from tests.support.live import get_server
+from tests.support.operators import create_operator
+from tests.support.server import ServerProcess
 
 _numbers = itertools.count(1)
 
@@ -35,13 +35,6 @@ def servers(django_db_setup: None, django_db_blocker: object) -> Iterator[dict[s
     yield running
     for server in running.values():
         server.stop()
-
-
-def get_server(servers: dict[str, ServerProcess], name: str, **changes: str) -> ServerProcess:
-    """Return the server of that name; start it if necessary."""
-    if name not in servers:
-        servers[name] = ServerProcess(**changes).__enter__()
-    return servers[name]
 
 
 @pytest.fixture
@@ -73,19 +66,4 @@ def two_with_dummy(
 @pytest.fixture
 def nagra(transactional_db: None) -> HeadEnd:
     """A new operator with a unique tenant ID, because the servers are shared by several tests."""
-    return operator(f"nagra-{next(_numbers)}", bytes(range(1, 33)))
-
-
-def use_server(server: ServerProcess, head_end: HeadEnd) -> HeadEnd:
-    """Return a copy of the head-end that uses this server."""
-    return replace(head_end, client=server)  # type: ignore[type-var]
-
-
-def wait_until_served(server: ServerProcess, head_end: HeadEnd) -> HeadEnd:
-    """Wait until the server serves the tenant; return a head-end that uses this server."""
-    here = use_server(server, head_end)
-    wait_until(
-        lambda: here.present(here.token()).status_code == 200,
-        f"{SERVICE} is not served by {server.url}",
-    )
-    return here
+    return create_operator(f"nagra-{next(_numbers)}", bytes(range(1, 33)))

@@ -12,10 +12,11 @@ import pytest
 
 from ags.sessions.models import SessionToken
 from ags.sessions.tokens.opaque import hash_token
-from tests.conftest import ClientApp, HeadEnd, platform
-from tests.live.conftest import wait_until_served
-from tests.live.server import Client, ServerProcess, exchange
-from tests.waiting import PATIENCE, wait_until
+from tests.support.clients import ClientApp, HeadEnd
+from tests.support.live import wait_until_served
+from tests.support.operators import create_platform
+from tests.support.server import Client, ServerProcess, exchange_bytes
+from tests.support.waiting import PATIENCE, wait_until
 
 CONCURRENCY = 24
 """Concurrent connections."""
@@ -53,7 +54,7 @@ def test_small_response_is_one_packet(server: ServerProcess) -> None:
 
 def test_large_response_is_complete(server: ServerProcess) -> None:
     request = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    (response,) = exchange(server.port, request)
+    (response,) = exchange_bytes(server.port, request)
     assert response.status_code == 200
     assert response.json()["openapi"].startswith("3.")
 
@@ -112,7 +113,7 @@ def test_invalid_requests_do_not_affect_concurrent_requests(server: ServerProces
 @pytest.mark.postgresql
 def test_concurrent_introspections_get_their_own_results(server: ServerProcess, nagra: HeadEnd) -> None:
     head_end = wait_until_served(server, nagra)
-    resource_server = replace(platform(nagra.tenant_id), client=server)  # type: ignore[arg-type]
+    resource_server = replace(create_platform(nagra.tenant_id), client=server)  # type: ignore[arg-type]
     wait_until(
         lambda: resource_server.introspect("none").status_code == 200,
         "the resource server cannot authenticate",

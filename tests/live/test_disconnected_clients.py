@@ -12,10 +12,11 @@ import psycopg
 import pytest
 
 from ags.sessions.models import SessionToken
-from tests.conftest import HeadEnd
-from tests.live.conftest import get_server, wait_until_served
-from tests.live.server import ServerProcess, database_url
-from tests.waiting import PATIENCE, wait_until
+from tests.support.clients import HeadEnd
+from tests.support.database import database_url
+from tests.support.live import get_server, wait_until_served
+from tests.support.server import ServerProcess
+from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.postgresql
 

@@ -17,10 +17,10 @@ import psycopg
 import pytest
 
 from ags.sessions.tokens.opaque import hash_token
-from tests.conftest import HeadEnd
-from tests.live.server import ServerProcess, manage
-from tests.live.test_outage import OPERATOR
-from tests.waiting import PATIENCE, wait_until
+from tests.support.clients import HeadEnd
+from tests.support.live import CREATE_OPERATOR
+from tests.support.server import ServerProcess, run_manage
+from tests.support.waiting import PATIENCE, wait_until
 
 CONCURRENCY = 8
 """Concurrent requests."""
@@ -98,8 +98,8 @@ def cluster() -> Iterator[Cluster]:
     """The two servers, migrated, with one operator."""
     with ExitStack() as held:
         pg = Cluster(held)
-        for command in (("migrate", "-v0"), ("shell", "-v0", "-c", OPERATOR)):
-            done = manage(*command, DATABASE_URL=pg.url)
+        for command in (("migrate", "-v0"), ("shell", "-v0", "-c", CREATE_OPERATOR)):
+            done = run_manage(*command, DATABASE_URL=pg.url)
             assert done.returncode == 0, done.stderr
         yield pg
 

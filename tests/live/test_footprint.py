@@ -15,12 +15,13 @@ import psycopg
 import pytest
 
 from tenants.models import DocumentHealth, Service
-from tests.conftest import ClientApp, HeadEnd
-from tests.live.server import ServerProcess, database_url
-from tests.providers.test_signed_jwt import ISSUER, claims
-from tests.upstream.https import HTTPSServer, as_json
-from tests.upstream.signer import signer
-from tests.waiting import PATIENCE, wait_until
+from tests.support.clients import ClientApp, HeadEnd
+from tests.support.database import database_url
+from tests.support.server import ServerProcess
+from tests.support.tokens import ISSUER, make_claims
+from tests.support.upstream.https import HTTPSServer, as_json
+from tests.support.upstream.signer import signer
+from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.full]
 
@@ -54,7 +55,7 @@ SIGNER = signer("ES256")
 @pytest.fixture
 def upstream() -> Iterator[HTTPSServer]:
     with HTTPSServer() as running:
-        running.otherwise = as_json({"keys": [SIGNER.jwk()]})
+        running.default_reply = as_json({"keys": [SIGNER.jwk()]})
         yield running
 
 
@@ -119,7 +120,7 @@ def test_worker_has_four_database_connections_and_at_most_100_mb(
     server: ServerProcess, nagra: HeadEnd, upstream: HTTPSServer
 ) -> None:
     names = add_services(nagra.tenant_id, upstream)
-    body = {"parameters": [{"name": "Token", "value": SIGNER.token(claims(exp=int(time.time()) + 600))}]}
+    body = {"parameters": [{"name": "Token", "value": SIGNER.token(make_claims(exp=int(time.time()) + 600))}]}
     numbers = iter(range(REQUESTS))
 
     def request() -> None:

@@ -11,12 +11,12 @@ import pytest
 
 from providers.upstream.bulkhead import MAX_CALLS_PER_UPSTREAM
 from tenants.models import Service
-from tests.conftest import HeadEnd
-from tests.live.conftest import get_server, use_server, wait_until_served
-from tests.live.server import ServerProcess
-from tests.upstream.authority import authority
-from tests.upstream.https import HTTPSServer, Reply, as_json
-from tests.waiting import PATIENCE, wait_until
+from tests.support.clients import HeadEnd
+from tests.support.live import get_server, use_server, wait_until_served
+from tests.support.server import ServerProcess
+from tests.support.upstream.authority import authority
+from tests.support.upstream.https import HTTPSServer, Reply, as_json
+from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.once
 
@@ -73,7 +73,7 @@ def test_other_requests_do_not_wait_for_a_hanging_upstream(
         waiting = [callers.submit(present, use_server(upstream_server, nagra)) for _ in range(CALLERS)]
         try:
             wait_until(
-                lambda: len(upstream.asked) == MAX_CALLS_PER_UPSTREAM,
+                lambda: len(upstream.requests) == MAX_CALLS_PER_UPSTREAM,
                 "the maximum number of calls is not reached",
             )
             wait_until(
@@ -92,7 +92,7 @@ def test_other_requests_do_not_wait_for_a_hanging_upstream(
     assert sorted(call.status_code for call in results) == [200] * MAX_CALLS_PER_UPSTREAM + [503] * len(
         rejected
     )
-    assert len(upstream.asked) == MAX_CALLS_PER_UPSTREAM
+    assert len(upstream.requests) == MAX_CALLS_PER_UPSTREAM
 
 
 def test_timeout_of_an_upstream_is_503_and_logged(

@@ -11,17 +11,22 @@ import psutil
 import pytest
 
 from ags.sessions.models import SessionToken
-from tests.conftest import SERVICE, HeadEnd
-from tests.live.conftest import use_server, wait_until_served
-from tests.live.server import Response, ServerProcess, exchange
-from tests.waiting import PATIENCE, wait_until
+from tests.support.clients import HeadEnd
+from tests.support.live import (
+    JSON,
+    TOKEN,
+    token_request_body,
+    token_request_head,
+    use_server,
+    wait_until_served,
+)
+from tests.support.server import Response, ServerProcess, exchange_bytes
+from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.once
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 GOODBYE = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-TOKEN = b"POST /ags/getSessionToken HTTP/1.1\r\nHost: localhost\r\n"
-JSON = b"Content-Type: application/json\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 TWO_CHUNKS = b"1\r\n{\r\n1\r\n}\r\n0\r\n\r\n"
 
@@ -31,16 +36,6 @@ def _check_log_for_errors(server: ServerProcess) -> Iterator[None]:
     errors_before = server.log.count('"ERROR"')
     yield
     assert server.log.count('"ERROR"') == errors_before, server.log
-
-
-def posting(head_end: HeadEnd, *lines: str, service: str = SERVICE) -> bytes:
-    """Return the head of a valid getSessionToken request with additional header lines."""
-    lines_ = [f"nv-tenant-id: {head_end.tenant_id}", f"x-auth-service-id: {service}", *lines]
-    return TOKEN + JSON + "".join(f"{line}\r\n" for line in lines_).encode() + b"\r\n"
-
-
-def body_with(token: str) -> bytes:
-    return json.dumps({"parameters": [{"name": "OperatorAuthToken", "value": token}]}).encode()
 
 
 def in_chunks(body: bytes, size: int) -> bytes:
@@ -153,14 +148,14 @@ NOT_HTTP = {
 def test_invalid_http_is_an_error_and_closes_the_connection(
     server: ServerProcess, sent: bytes, status: int, reason: str
 ) -> None:
-    (response,) = exchange(server.port, sent + GOODBYE)
+    (response,) = exchange_bytes(server.port, sent + GOODBYE)
     check_error(response, status, reason)
     assert closes_connection(response)
 
 
 def test_invalid_request_has_an_access_log_line(transactional_db: None) -> None:
     with ServerProcess(AGS_LOG_LEVEL="INFO") as server:
-        (response,) = exchange(server.port, b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n")
+        (response,) = exchange_bytes(server.port, b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n")
         lines = [json.loads(line) for line in server.log.splitlines()]
     (line,) = (line for line in lines if line.get("correlation_id") == response.headers["x-correlation-id"])
     assert line.pop("time")
@@ -195,17 +190,19 @@ BAD_CHUNKS = {
 def test_invalid_chunks_are_400_and_close_the_connection(
     server: ServerProcess, nagra: HeadEnd, chunks: bytes
 ) -> None:
-    (response,) = exchange(server.port, posting(nagra, "Transfer-Encoding: chunked") + chunks + GOODBYE)
+    (response,) = exchange_bytes(
+        server.port, token_request_head(nagra, "Transfer-Encoding: chunked") + chunks + GOODBYE
+    )
     check_error(response, 400, "request_malformed")
     assert closes_connection(response)
 
 
 def test_incomplete_body_is_400(server: ServerProcess, nagra: HeadEnd) -> None:
     wait_until_served(server, nagra)
-    body = body_with(nagra.token(OpfAccountId="broken-off"))
+    body = token_request_body(nagra.token(OpfAccountId="broken-off"))
     without_last_chunk = b"%x\r\n%s\r\n" % (len(body), body)
     for head, part in (("Content-Length: 1000", body), ("Transfer-Encoding: chunked", without_last_chunk)):
-        (response,) = exchange(server.port, posting(nagra, head) + part, half_close=True)
+        (response,) = exchange_bytes(server.port, token_request_head(nagra, head) + part, half_close=True)
         check_error(response, 400, "request_malformed")
         assert closes_connection(response)
     broken_off = SessionToken.objects.for_tenant(nagra.tenant_id).filter(account_id="broken-off")
@@ -259,9 +256,9 @@ def test_headers_with_underscores_are_ignored(server: ServerProcess, nagra: Head
 
 @pytest.mark.parametrize("name", ["x-correlation-id", "nv-tenant-id", "x-auth-service-id"])
 def test_repeated_header_is_400(server: ServerProcess, nagra: HeadEnd, name: str) -> None:
-    body = body_with(nagra.token())
-    head = posting(nagra, f"{name}: b", f"Content-Length: {len(body)}", "x-correlation-id: a")
-    response, _ = exchange(server.port, head + body + GOODBYE)
+    body = token_request_body(nagra.token())
+    head = token_request_head(nagra, f"{name}: b", f"Content-Length: {len(body)}", "x-correlation-id: a")
+    response, _ = exchange_bytes(server.port, head + body + GOODBYE)
     check_error(response, 400, "header_repeated")
     assert name in response.json()["message"]
 
@@ -269,9 +266,9 @@ def test_repeated_header_is_400(server: ServerProcess, nagra: HeadEnd, name: str
 def test_chunked_body(server: ServerProcess, nagra: HeadEnd) -> None:
     wait_until_served(server, nagra)
     for size in (1, 100, 100_000):
-        chunks = in_chunks(body_with(nagra.token()), size)
-        response, next_answer = exchange(
-            server.port, posting(nagra, "Transfer-Encoding: chunked") + chunks + GOODBYE
+        chunks = in_chunks(token_request_body(nagra.token()), size)
+        response, next_answer = exchange_bytes(
+            server.port, token_request_head(nagra, "Transfer-Encoding: chunked") + chunks + GOODBYE
         )
         assert response.status_code == 200
         assert set(response.json()) == {"sessionToken"}
@@ -280,8 +277,10 @@ def test_chunked_body(server: ServerProcess, nagra: HeadEnd) -> None:
 
 def test_expect_100_continue(server: ServerProcess, nagra: HeadEnd) -> None:
     wait_until_served(server, nagra)
-    body = body_with(nagra.token())
-    head = posting(nagra, "Expect: 100-continue", f"Content-Length: {len(body)}", "Connection: close")
+    body = token_request_body(nagra.token())
+    head = token_request_head(
+        nagra, "Expect: 100-continue", f"Content-Length: {len(body)}", "Connection: close"
+    )
     with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as sock:
         sock.sendall(head)
         assert sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -305,7 +304,7 @@ def test_large_body_is_413_and_closes_the_connection(
 ) -> None:
     # With and without the end of the body: a server that waits for the end would return 400.
     for sent in (body + GOODBYE, body[:-1]):
-        (response,) = exchange(server.port, posting(nagra, head) + sent)
+        (response,) = exchange_bytes(server.port, token_request_head(nagra, head) + sent)
         check_error(response, 413, "body_too_large")
         assert closes_connection(response)
 
@@ -313,27 +312,30 @@ def test_large_body_is_413_and_closes_the_connection(
 def test_large_form_is_413_and_closes_the_connection(server: ServerProcess) -> None:
     head = b"POST /admin/login/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000000\r\n"
     form = b"Content-Type: application/x-www-form-urlencoded\r\n\r\n" + b"x" * 3_000_000
-    (response,) = exchange(server.port, head + form + GOODBYE)
+    (response,) = exchange_bytes(server.port, head + form + GOODBYE)
     assert (response.status_code, response.headers["Content-Type"]) == (413, "text/html; charset=utf-8")
     assert closes_connection(response)
 
 
 def test_connection_is_kept_after_an_error(server: ServerProcess, nagra: HeadEnd) -> None:
     wait_until_served(server, nagra)
-    valid_body = body_with(nagra.token())
+    valid_body = token_request_body(nagra.token())
     requests = [
         (b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}", 404),
         (b"PUT /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}", 405),
         (TOKEN + JSON + b"Content-Length: 2\r\n\r\n{}", 400),
         (TOKEN.replace(b"localhost", b"elsewhere") + JSON + b"Content-Length: 2\r\n\r\n{}", 400),
-        (posting(nagra, "Content-Encoding: gzip", "Content-Length: 2") + b"{}", 415),
-        (posting(nagra, "Content-Length: 2") + b"{]", 400),
-        (posting(nagra, f"Content-Length: {len(valid_body)}", service="No such") + valid_body, 403),
-        (posting(nagra, "Transfer-Encoding: chunked") + TWO_CHUNKS, 400),
-        (posting(nagra, "Content-Length: 90") + body_with("not a token").ljust(90), 401),
-        (posting(nagra, f"Content-Length: {len(valid_body)}") + valid_body, 200),
+        (token_request_head(nagra, "Content-Encoding: gzip", "Content-Length: 2") + b"{}", 415),
+        (token_request_head(nagra, "Content-Length: 2") + b"{]", 400),
+        (
+            token_request_head(nagra, f"Content-Length: {len(valid_body)}", service="No such") + valid_body,
+            403,
+        ),
+        (token_request_head(nagra, "Transfer-Encoding: chunked") + TWO_CHUNKS, 400),
+        (token_request_head(nagra, "Content-Length: 90") + token_request_body("not a token").ljust(90), 401),
+        (token_request_head(nagra, f"Content-Length: {len(valid_body)}") + valid_body, 200),
     ]
-    responses = exchange(server.port, b"".join(sent for sent, _ in requests) + GOODBYE)
+    responses = exchange_bytes(server.port, b"".join(sent for sent, _ in requests) + GOODBYE)
     assert [response.status_code for response in responses] == [*(status for _, status in requests), 200]
 
 
@@ -343,7 +345,7 @@ def test_head_has_content_length_and_no_body(server: ServerProcess, nagra: HeadE
     page = b" /docs/nowhere HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-Proto: https\r\n\r\n"
     health = b" /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     for line in (discovery, health, page, b" /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n"):
-        head, get, _ = exchange(server.port, b"HEAD" + line + b"GET" + line + GOODBYE, heads=1)
+        head, get, _ = exchange_bytes(server.port, b"HEAD" + line + b"GET" + line + GOODBYE, heads=1)
         assert head.status_code == get.status_code
         assert head.headers["Content-Length"] == get.headers["Content-Length"] == str(len(get.content))
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ClientApp, HeadEnd
-from tests.live.server import ServerProcess, manage
+from tests.support.clients import ClientApp, HeadEnd
+from tests.support.server import ServerProcess, run_manage
 
 pytestmark = pytest.mark.once
 
@@ -36,5 +36,5 @@ def test_only_apply_imports_pydantic(transactional_db: None, nagra: HeadEnd, tmp
         for path in ("/openapi.json", "/docs/", "/admin/login/"):
             assert server.client().get(path, headers={"X-Forwarded-Proto": "https"}).status_code == 200
     assert not imports.exists(), imports.read_text()
-    manage("apply", "--help", PYTHONPATH=str(tmp_path))
+    run_manage("apply", "--help", PYTHONPATH=str(tmp_path))
     assert "'apply'" in imports.read_text()

@@ -14,11 +14,11 @@ from jwt import PyJWKClient
 from tenants import rotation
 from tenants.models import SigningKey
 from tenants.models.signing_key import PUBLICATION_LEAD_TIME
-from tests.api.test_jwks import kid_of, shift_timestamps
-from tests.conftest import ClientApp, HeadEnd
-from tests.live.conftest import use_server, wait_until_served
-from tests.live.server import ServerProcess, manage
-from tests.waiting import PATIENCE, wait_until
+from tests.support.clients import ClientApp, HeadEnd
+from tests.support.live import use_server, wait_until_served
+from tests.support.server import ServerProcess, run_manage
+from tests.support.sign_ons import get_kid, shift_signing_keys
+from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.once
 
@@ -41,14 +41,14 @@ def test_access_tokens_verify_throughout_a_rotation(server: ServerProcess, nagra
 
     def get_current_kid() -> str:
         assert app.refresh().status_code == 200
-        return kid_of(app.tokens["access_token"])
+        return get_kid(app.tokens["access_token"])
 
     def get_published_kids() -> set[str]:
         return {key.key_id for key in uncached.get_signing_keys()}
 
     app.sign_on()
     before = app.tokens["access_token"]
-    old = kid_of(before)
+    old = get_kid(before)
     assert verify(before) == "account-1"
 
     _, new = rotation.perform_next_step(tenant)
@@ -57,14 +57,14 @@ def test_access_tokens_verify_throughout_a_rotation(server: ServerProcess, nagra
     assert verify(before, cached) == "account-1"
     assert get_current_kid() == old
 
-    shift_timestamps(PUBLICATION_LEAD_TIME)
+    shift_signing_keys(PUBLICATION_LEAD_TIME)
     rotation.perform_next_step(tenant)
     wait_until(lambda: get_current_kid() == new.kid, "the new key does not sign")
     during = app.tokens["access_token"]
     for client in (uncached, cached):
         assert [verify(token, client) for token in (before, during)] == ["account-1"] * 2
 
-    shift_timestamps(timedelta(hours=2))
+    shift_signing_keys(timedelta(hours=2))
     rotation.perform_next_step(tenant)
     wait_until(lambda: get_published_kids() == {new.kid}, "the old key is not withdrawn")
     get_current_kid()
@@ -80,15 +80,15 @@ def test_revoked_key_is_replaced(server: ServerProcess, nagra: HeadEnd) -> None:
     app.sign_on()
     before = app.tokens["access_token"]
     verifier = make_jwks_client(server, nagra.tenant_id, cooldown_duration=0)
-    assert verifier.get_signing_key_from_jwt(before).key_id == kid_of(before)
+    assert verifier.get_signing_key_from_jwt(before).key_id == get_kid(before)
     rotation.revoke(SigningKey.objects.for_tenant(nagra.tenant_id).get())
     wait_until(
-        lambda: app.refresh().status_code == 200 and kid_of(app.tokens["access_token"]) != kid_of(before),
+        lambda: app.refresh().status_code == 200 and get_kid(app.tokens["access_token"]) != get_kid(before),
         "the new key does not sign",
     )
     assert app.sign_out(before).status_code == 401
     after = app.tokens["access_token"]
-    assert verifier.get_signing_key_from_jwt(after).key_id == kid_of(after)
+    assert verifier.get_signing_key_from_jwt(after).key_id == get_kid(after)
     assert app.sign_out(after).status_code == 200
 
 
@@ -101,7 +101,7 @@ def test_servers_sign_only_with_published_keys(
     apps = [ClientApp(wait_until_served(server, nagra)) for server in two_servers]
     steps: list[Callable[[], Any]] = [lambda: rotation.perform_next_step(tenant)] * 6
     for step in steps:
-        shift_timestamps(timedelta(hours=2))
+        shift_signing_keys(timedelta(hours=2))
         step()
         for (
             app
@@ -115,13 +115,13 @@ def test_servers_sign_only_with_published_keys(
                     .client.get(f"/.well-known/jwks.json?tenant={tenant}")
                     .json()["keys"]
                 )
-                assert kid_of(app.tokens["access_token"]) in {key["kid"] for key in keys}
+                assert get_kid(app.tokens["access_token"]) in {key["kid"] for key in keys}
 
 
 @pytest.mark.postgresql
 def test_exit_status_of_rotate_signing_key(nagra: HeadEnd) -> None:
     def rotate(tenant: str) -> subprocess.CompletedProcess[str]:
-        return manage("rotate_signing_key", tenant)
+        return run_manage("rotate_signing_key", tenant)
 
     first, second, unknown = rotate(nagra.tenant_id), rotate(nagra.tenant_id), rotate("nobody")
     assert (first.returncode, first.stderr) == (0, "")

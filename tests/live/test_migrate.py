@@ -19,10 +19,11 @@ from django.conf import settings
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 
-from tests.conftest import HeadEnd
-from tests.live.conftest import wait_until_served
-from tests.live.server import ServerProcess, database_url, environment
-from tests.waiting import PATIENCE, wait_until
+from tests.support.clients import HeadEnd
+from tests.support.database import database_url
+from tests.support.live import wait_until_served
+from tests.support.server import ServerProcess, server_environment
+from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.postgresql
 
@@ -50,7 +51,7 @@ class Migrate:
             self.process = subprocess.Popen(
                 [sys.executable, "manage.py", "migrate", "ags_sessions", *arguments],
                 cwd=settings.BASE_DIR,
-                env=environment(**NEXT_VERSION),
+                env=server_environment(**NEXT_VERSION),
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
             )

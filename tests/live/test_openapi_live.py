@@ -13,10 +13,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from ags.api.views.docs import OPENAPI_FILE
-from tests.conftest import SERVICE, TRIAL, ClientApp, HeadEnd, add_trial
-from tests.live.conftest import wait_until_served
-from tests.live.server import ServerProcess
-from tests.waiting import PATIENCE
+from tests.support.clients import SERVICE, TRIAL, ClientApp, HeadEnd
+from tests.support.live import wait_until_served
+from tests.support.operators import add_trial_service
+from tests.support.server import ServerProcess
+from tests.support.waiting import PATIENCE
 
 LIMIT = 9 * PATIENCE
 """Timeout for all calls, in seconds."""
@@ -85,9 +86,9 @@ def test_server_conforms_to_openapi(
     two_with_dummy: tuple[ServerProcess, ServerProcess], nagra: HeadEnd, tmp_path: Path, examples: int
 ) -> None:
     server, _ = two_with_dummy
-    add_trial(nagra.tenant_id)
+    add_trial_service(nagra.tenant_id)
     app = ClientApp(wait_until_served(server, nagra))
-    users = [token for _ in range(20) for token in app.choices()]
+    users = [token for _ in range(20) for token in app.request_choices()]
     configuration, calls = tmp_path / "schemathesis.toml", tmp_path / "calls.har"
     # A JSON string is a TOML string.
     known = {"tenant": nagra.tenant_id, "service": SERVICE, "trial": TRIAL, "token": nagra.token()}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.server import Client, ServerProcess, manage
-from tests.waiting import PATIENCE
+from tests.support.server import Client, ServerProcess, run_manage
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.once
 
@@ -42,10 +42,10 @@ def test_no_metrics_without_an_operations_port(server: ServerProcess) -> None:
 
 
 def test_invalid_operations_bind() -> None:
-    done = manage("check", AGS_OPERATIONS_BIND="9100")
+    done = run_manage("check", AGS_OPERATIONS_BIND="9100")
     assert "AGS_OPERATIONS_BIND: '9100' is not HOST:PORT." in done.stderr
 
 
 def test_operations_port_must_differ_from_the_api_port() -> None:
-    done = manage("check", AGS_BIND="127.0.0.2:9100", AGS_OPERATIONS_BIND="127.0.0.1:9100")
+    done = run_manage("check", AGS_BIND="127.0.0.2:9100", AGS_OPERATIONS_BIND="127.0.0.1:9100")
     assert "AGS_OPERATIONS_BIND: the port must differ from that of AGS_BIND." in done.stderr

@@ -10,10 +10,10 @@ import sys
 from contextlib import closing
 
 from ags.sessions.models import SessionToken
-from tests.conftest import ClientApp, HeadEnd
-from tests.live.conftest import use_server, wait_until_served
-from tests.live.server import Client, Response, ServerProcess, exchange
-from tests.waiting import PATIENCE, wait_until
+from tests.support.clients import ClientApp, HeadEnd
+from tests.support.live import use_server, wait_until_served
+from tests.support.server import Client, Response, ServerProcess, exchange_bytes
+from tests.support.waiting import PATIENCE, wait_until
 
 
 class Uvicorn(ServerProcess):
@@ -64,15 +64,17 @@ def test_uvicorn(transactional_db: None, nagra: HeadEnd) -> None:
         body = json.dumps({"parameters": [{"name": "OperatorAuthToken", "value": nagra.token()}]}).encode()
         chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:50], body[50:]))
         local, chunked = "Host: localhost", "Transfer-Encoding: chunked"
-        (issued,) = exchange(server.port, posting(nagra, local, chunked) + chunks + b"0\r\n\r\n", piece=100)
+        (issued,) = exchange_bytes(
+            server.port, posting(nagra, local, chunked) + chunks + b"0\r\n\r\n", piece=100
+        )
         assert issued.status_code == 200
         assert stored() == before + 2
 
         # All data is read before the response; otherwise the connection might be reset.
-        (announced,) = exchange(server.port, posting(nagra, local, "Content-Length: 65537"))
-        (counted,) = exchange(server.port, posting(nagra, local, chunked) + b"10001\r\n" + b" " * 65537)
+        (announced,) = exchange_bytes(server.port, posting(nagra, local, "Content-Length: 65537"))
+        (counted,) = exchange_bytes(server.port, posting(nagra, local, chunked) + b"10001\r\n" + b" " * 65537)
         assert status_and_reason(announced) == status_and_reason(counted) == (413, "body_too_large")
-        (without_host,) = exchange(server.port, posting(nagra, "Content-Length: 0"))
+        (without_host,) = exchange_bytes(server.port, posting(nagra, "Content-Length: 0"))
         assert status_and_reason(without_host) == (400, "request_malformed")
         check_staff_pages(server)
 

@@ -27,13 +27,12 @@ from psycopg.conninfo import conninfo_to_dict
 from ags.database.django_connections import TIMEOUTS
 from ags.sessions.tokens.opaque import hash_token
 from tenants.snapshot import VERSIONS_MAX_AGE
-from tests.conftest import HeadEnd
-from tests.live.server import Response, ServerProcess, manage
-from tests.waiting import PATIENCE, wait_until
+from tests.support.clients import HeadEnd
+from tests.support.live import CREATE_OPERATOR
+from tests.support.server import Response, ServerProcess, run_manage
+from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.postgresql
-
-OPERATOR = "from tests.conftest import operator; operator('nagra', bytes(range(1, 33)))"
 
 
 class PostgreSQL:
@@ -115,8 +114,8 @@ def postgresql() -> Iterator[PostgreSQL]:
     """PostgreSQL, migrated, with one operator."""
     pg = PostgreSQL()
     try:
-        for command in (("migrate", "-v0"), ("shell", "-v0", "-c", OPERATOR)):
-            done = manage(*command, DATABASE_URL=pg.url)
+        for command in (("migrate", "-v0"), ("shell", "-v0", "-c", CREATE_OPERATOR)):
+            done = run_manage(*command, DATABASE_URL=pg.url)
             assert done.returncode == 0, done.stderr
         yield pg
     finally:

@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 import pytest
 
 from tenants.models import Service
-from tests.conftest import SERVICE, HeadEnd, operator
-from tests.live.conftest import wait_until_served
-from tests.live.server import Response, ServerProcess, is_uuid
-from tests.waiting import PATIENCE
+from tests.support.clients import SERVICE, HeadEnd
+from tests.support.live import wait_until_served
+from tests.support.operators import create_operator
+from tests.support.server import Response, ServerProcess, is_uuid
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.once
 
@@ -288,7 +289,7 @@ async def _check_all(port: int, generator: PipelineGenerator, count: int) -> lis
 @pytest.fixture
 def pages(server: ServerProcess, nagra: HeadEnd) -> dict[str, bytes]:
     """The discovery responses of three operators by tenant ID; they differ."""
-    others = [operator(f"{nagra.tenant_id}-{letter}", bytes(range(32))) for letter in "bc"]
+    others = [create_operator(f"{nagra.tenant_id}-{letter}", bytes(range(32))) for letter in "bc"]
     pages_by_tenant = {}
     for head_end in (nagra, *others):
         service = Service.objects.for_tenant(head_end.tenant_id).get()

@@ -15,15 +15,19 @@ from django.test import override_settings
 from psycopg.conninfo import conninfo_to_dict
 
 from ags import env
-from tests import needs
-from tests.conftest import ClientApp, HeadEnd, platform
-from tests.live.conftest import wait_until_served
-from tests.live.server import ServerProcess, database_url, empty_database, manage
-from tests.live.test_purge import add_expired_rows
-from tests.sessions.test_purge import deleted
-from tests.upstream.pgbouncer import pgbouncer
+from tests.support.clients import ClientApp, HeadEnd
+from tests.support.database import database_url, empty_database
+from tests.support.live import wait_until_served
+from tests.support.markers import skip_unless_installed
+from tests.support.operators import create_platform
+from tests.support.purge import add_expired_rows, purge_output
+from tests.support.server import ServerProcess, run_manage
+from tests.support.upstream.pgbouncer import pgbouncer
 
-pytestmark = [pytest.mark.postgresql, needs(programs={"pgbouncer": "apt-get install pgbouncer"})]
+pytestmark = [
+    pytest.mark.postgresql,
+    skip_unless_installed(programs={"pgbouncer": "apt-get install pgbouncer"}),
+]
 
 POOL = 6
 """Connections of PgBouncer to PostgreSQL for each role."""
@@ -141,17 +145,17 @@ def test_server_and_purge_leave_no_connection_state(pooler: Pooler, nagra: HeadE
         before = [client.execute("SHOW statement_timeout").fetchone() for client in idle]
         server = held.enter_context(ServerProcess(**pooler.environment(pooler.serving), AGS_LOG_LEVEL="INFO"))
         app = ClientApp(wait_until_served(server, nagra))
-        resources = platform(nagra.tenant_id)
+        resources = create_platform(nagra.tenant_id)
         resources.client = server  # type: ignore[assignment]
         for _ in range(2 * POOL):
             assert app.sign_on().status_code == 201
-            assert resources.sees(app.tokens["access_token"])
+            assert resources.is_active(app.tokens["access_token"])
             assert app.refresh().status_code == 200
             assert app.sign_out().status_code == 200
         add_expired_rows(nagra, 50)
-        purges = manage("shell", "-v0", "-c", PURGES, **pooler.environment(pooler.owner))
+        purges = run_manage("shell", "-v0", "-c", PURGES, **pooler.environment(pooler.owner))
         assert (purges.returncode, purges.stderr) == (0, "")
-        assert purges.stdout == deleted(50) + 4 * deleted(0)
+        assert purges.stdout == purge_output(50) + 4 * purge_output(0)
         assert [client.execute("SHOW statement_timeout").fetchone() for client in idle] == before
         assert server.get("/readyz").status_code == 200
         assert "no statement_timeout" not in server.log
@@ -194,7 +198,7 @@ def test_system_checks_behind_a_pooler(
 
 
 def test_server_does_not_start_behind_an_undeclared_pooler(pooler: Pooler) -> None:
-    done = manage("serve", DATABASE_URL=pooler.url(pooler.serving), AGS_BIND="127.0.0.1:1")
+    done = run_manage("serve", DATABASE_URL=pooler.url(pooler.serving), AGS_BIND="127.0.0.1:1")
     assert done.returncode == 1
     assert "(operations.E002) A pooler" in done.stderr
     assert "HINT: Set AGS_DATABASE_POOLER=transaction" in done.stderr
@@ -219,7 +223,7 @@ def test_migration_has_no_timeout(pooler: Pooler) -> None:
                 EXECUTE FUNCTION slow()
             """)
         name = str(conninfo_to_dict(url)["dbname"])
-        done = manage("migrate", "-v0", **pooler.environment(pooler.owner, name))
+        done = run_manage("migrate", "-v0", **pooler.environment(pooler.owner, name))
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         with closing(psycopg.connect(url, autocommit=True)) as pg:
             assert pg.execute("SELECT last_value > 9 FROM statements").fetchone() == (True,)

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from ags.sessions.models import Account, Device
-from tests.conftest import SERVICE, TRIAL, HeadEnd, add_trial
-from tests.live.conftest import wait_until_served
-from tests.live.server import ServerProcess
-from tests.waiting import PATIENCE
+from tests.support.clients import SERVICE, TRIAL, HeadEnd
+from tests.support.live import wait_until_served
+from tests.support.operators import add_trial_service
+from tests.support.server import ServerProcess
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.once
 
@@ -215,7 +216,7 @@ def test_sign_on_refresh_sign_out_and_deleted_device(server: ServerProcess, nagr
 def test_direct_sign_on_with_a_choice_of_accounts(
     two_with_dummy: tuple[ServerProcess, ServerProcess], nagra: HeadEnd
 ) -> None:
-    add_trial(nagra.tenant_id)
+    add_trial_service(nagra.tenant_id)
     server, another = two_with_dummy
     for each in two_with_dummy:
         wait_until_served(each, nagra)

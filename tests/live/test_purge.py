@@ -6,36 +6,18 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models.functions import Now
 
 from ags.sessions.models import Lease, SessionToken
 from tenants.models import Service
-from tests.conftest import HeadEnd
-from tests.live.conftest import wait_until_served
-from tests.live.server import ServerProcess, manage
-from tests.live.test_two_servers import Servers, continuous_requests
-from tests.sessions.test_purge import deleted
-from tests.waiting import wait_until
+from tests.support.clients import HeadEnd
+from tests.support.live import Servers, continuous_requests, wait_until_served
+from tests.support.purge import add_expired_rows, purge_output
+from tests.support.server import ServerProcess, run_manage
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.postgresql
-
-
-def add_expired_rows(head_end: HeadEnd, number: int) -> None:
-    """Store session tokens that may be deleted."""
-    service = Service.objects.for_tenant(head_end.tenant_id).get()
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            INSERT INTO ags_sessions_sessiontoken
-                   (tenant_id, service_id, token_hash, account_id, correlation_id,
-                    created_at, expires_at, dead_after)
-            SELECT %s, %s, decode(md5(n::text) || md5(n::text), 'hex'), 'expired', 'expired',
-                   now() - interval '2 hours', now() - interval '1 hour', now() - interval '1 hour'
-              FROM generate_series(1, %s) n
-            """,
-            [head_end.tenant_id, service.pk, number],
-        )
 
 
 def count_expired(head_end: HeadEnd) -> int:
@@ -46,7 +28,7 @@ def test_one_of_two_concurrent_purges_fails(nagra: HeadEnd) -> None:
     add_expired_rows(nagra, 500)
 
     def purge() -> subprocess.CompletedProcess[str]:
-        return manage("purge")
+        return run_manage("purge")
 
     with ThreadPoolExecutor(1) as pool:
         with transaction.atomic():
@@ -60,9 +42,9 @@ def test_one_of_two_concurrent_purges_fails(nagra: HeadEnd) -> None:
             assert not first.done()
         assert (second.returncode, second.stdout) == (1, "")
         assert second.stderr.startswith("CommandError: Another purge is running: process ")
-        assert (first.result().returncode, first.result().stdout) == (0, deleted(500))
+        assert (first.result().returncode, first.result().stdout) == (0, purge_output(500))
     assert count_expired(nagra) == 0
-    assert manage("purge").stdout == deleted(0)
+    assert run_manage("purge").stdout == purge_output(0)
 
 
 def test_a_purge_does_not_disturb_requests(two_servers: Servers, nagra: HeadEnd) -> None:
@@ -70,8 +52,8 @@ def test_a_purge_does_not_disturb_requests(two_servers: Servers, nagra: HeadEnd)
         wait_until_served(server, nagra)
     add_expired_rows(nagra, 1_000)
     with continuous_requests(two_servers, nagra) as log:
-        purge = manage("purge", "--batch", "100")
-    assert (purge.returncode, purge.stdout) == (0, deleted(1000))
+        purge = run_manage("purge", "--batch", "100")
+    assert (purge.returncode, purge.stdout) == (0, purge_output(1000))
     assert count_expired(nagra) == 0
     assert {(status, reason) for _, _, status, reason in log.responses} == {(200, None)}
     kept = SessionToken.objects.for_tenant(nagra.tenant_id).count()
@@ -87,6 +69,6 @@ def test_a_purge_keeps_rows_with_a_jti(server: ServerProcess, nagra: HeadEnd) ->
     assert here.present(token).status_code == 200
     row = SessionToken.objects.for_tenant(nagra.tenant_id).filter(jti="once", expires_at__lt=Now())
     wait_until(row.exists, "the session token does not expire")
-    assert manage("purge").stdout == deleted(1), "the session token of the warm-up, without a jti"
+    assert run_manage("purge").stdout == purge_output(1), "the session token of the warm-up, without a jti"
     again = here.present(token)
     assert (again.status_code, again.json()["reason"]) == (401, "replayed")

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
-from django.db import connection
 
 from ags.sessions.models import Account, Device, SecurityEvent, SessionToken
 from ags.sessions.services.refresh import MAX_USED
-from tenants.models import Tenant
-from tests.conftest import ClientApp, HeadEnd, platform
-from tests.live.conftest import wait_until_served
-from tests.live.server import ServerProcess
-from tests.waiting import PATIENCE, wait_until
+from tests.support.clients import ClientApp, HeadEnd
+from tests.support.live import Servers
+from tests.support.operators import create_platform
+from tests.support.races import (
+    count_deadlocks,
+    count_statuses,
+    get_devices,
+    race,
+    update_tenant,
+    wait_until_served_by_both,
+)
+from tests.support.server import ServerProcess
+from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.postgresql
-
-Servers = tuple[ServerProcess, ServerProcess]
-T = TypeVar("T")
 
 
 @pytest.fixture(autouse=True)
@@ -40,59 +43,8 @@ def count_errors(server: ServerProcess) -> int:
     return server.log.count('"ERROR"') - server.log.count('"database_behind"')
 
 
-def count_deadlocks() -> int:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
-        (number,) = cursor.fetchone()
-    return int(number)
-
-
 LONGEST_GRACE = 60
 """Seconds: long enough for simultaneous refreshes of all clients on a slow machine."""
-
-
-def change_tenant(head_end: HeadEnd, **fields: Any) -> None:
-    """Change the tenant before the servers read it."""
-    tenant = Tenant.objects.get(pk=head_end.tenant_id)
-    for name, value in fields.items():
-        setattr(tenant, name, value)
-    tenant.save()
-
-
-def race(
-    servers: Servers, head_end: HeadEnd, clients: int, rounds: list[T], run: Callable[[ClientApp, T], Any]
-) -> Any:
-    """Run the same action in all clients simultaneously, once per round; half of the clients use each server.
-
-    Return the responses of all clients for each round.
-    """
-    ready = threading.Barrier(clients)
-
-    def run_rounds(server: ServerProcess) -> list[Any]:
-        app = ClientApp(replace(head_end, client=server.client()))  # type: ignore[arg-type]
-        responses = []
-        for item in rounds:
-            ready.wait(PATIENCE)
-            responses.append(run(app, item))
-        return responses
-
-    with ThreadPoolExecutor(clients) as pool:
-        seen = list(pool.map(run_rounds, servers * (clients // 2)))
-    return list(zip(*seen, strict=True))
-
-
-def wait_until_served_by_both(servers: Servers, head_end: HeadEnd) -> HeadEnd:
-    """Wait until both servers serve the tenant; return the head-end for the first server."""
-    first, _ = (wait_until_served(server, head_end) for server in servers)
-    return first
-
-
-def statuses(responses: Any) -> Counter[int]:
-    return Counter(response.status_code for response in responses)
-
-
-def devices(head_end: HeadEnd) -> list[Device]:
-    return list(Device.objects.for_tenant(head_end.tenant_id).order_by("pk"))
 
 
 # Redeeming
@@ -107,11 +59,11 @@ def test_64_clients_redeem_the_same_token(two_servers: Servers, nagra: HeadEnd, 
     rounds = race(two_servers, nagra, 64, tokens, lambda app, token: app.redeem(token))
     assert len(rounds) == times
     for responses in rounds:
-        assert statuses(responses) == {201: 1, 401: 63}
+        assert count_statuses(responses) == {201: 1, 401: 63}
         assert {response.json()["reason"] for response in responses if response.status_code == 401} == {
             "not_authenticated"
         }
-    assert len(devices(nagra)) == times
+    assert len(get_devices(nagra)) == times
     redeemed = SessionToken.objects.for_tenant(nagra.tenant_id).filter(redeemed_at__isnull=False)
     assert redeemed.count() == times
     events = SecurityEvent.objects.for_tenant(nagra.tenant_id)
@@ -126,8 +78,8 @@ def test_16_clients_of_a_known_device_redeem_the_same_token(two_servers: Servers
     client_id = app.tokens["client_id"]
     rounds = race(two_servers, nagra, 16, tokens, lambda app, token: app.redeem(token, clientId=client_id))
     for responses in rounds:
-        assert statuses(responses) == {201: 1, 401: 15}
-    (device,) = devices(nagra)
+        assert count_statuses(responses) == {201: 1, 401: 15}
+    (device,) = get_devices(nagra)
     (winner,) = [response for response in rounds[-1] if response.status_code == 201]
     assert app.refresh(winner.json()["refresh_token"]).status_code == 200
     assert device.ended_at is None
@@ -144,7 +96,7 @@ def test_concurrent_sign_ons_of_one_device_leave_one_sign_on(two_servers: Server
         return app.redeem(own_tokens.pop(), clientId=client_id)
 
     for responses in race(two_servers, nagra, 8, tokens, redeem_next):
-        assert statuses(responses) == {201: 8}
+        assert count_statuses(responses) == {201: 8}
     last = [app.refresh(response.json()["refresh_token"]).status_code for response in responses]
     assert Counter(last) == {200: 1, 401: 7}
     assert not SecurityEvent.objects.for_tenant(nagra.tenant_id).exists()
@@ -156,7 +108,7 @@ def test_concurrent_first_sign_ons_respect_the_device_limit(
     two_servers: Servers, nagra: HeadEnd, limit: int, known: bool
 ) -> None:
     """New accounts have no row that could be locked."""
-    change_tenant(nagra, device_limit=limit)
+    update_tenant(nagra, device_limit=limit)
     here = wait_until_served_by_both(two_servers, nagra)
     app = ClientApp(here)
     clients = 8
@@ -173,20 +125,20 @@ def test_concurrent_first_sign_ons_respect_the_device_limit(
         lambda app, account: (token := tokens[account].pop(), app.redeem(token)),
     )
     for responses in rounds:
-        assert statuses(response for _, response in responses) == {201: limit, 403: clients - limit}
+        assert count_statuses(response for _, response in responses) == {201: limit, 403: clients - limit}
         assert {response.json().get("code") for _, response in responses} == {None, 20007}
-    assert len(devices(nagra)) == limit * len(accounts)
-    change_tenant(nagra, device_limit=None)
+    assert len(get_devices(nagra)) == limit * len(accounts)
+    update_tenant(nagra, device_limit=None)
     losers = [token for responses in rounds for token, response in responses if response.status_code == 403]
     wait_until(lambda: app.redeem(losers[0]).status_code == 201, "the error has used up the token")
-    assert statuses(app.redeem(token) for token in losers[1:]) == {201: len(losers) - 1}
+    assert count_statuses(app.redeem(token) for token in losers[1:]) == {201: len(losers) - 1}
 
 
 # Refreshing
 
 
 def test_16_clients_refresh_with_the_same_token(two_servers: Servers, nagra: HeadEnd) -> None:
-    change_tenant(nagra, refresh_grace=LONGEST_GRACE)
+    update_tenant(nagra, refresh_grace=LONGEST_GRACE)
     here = wait_until_served_by_both(two_servers, nagra)
     app = ClientApp(here)
     app.sign_on()
@@ -203,26 +155,26 @@ def test_16_clients_refresh_with_the_same_token(two_servers: Servers, nagra: Hea
         return response
 
     for number, responses in enumerate(race(two_servers, nagra, 16, list(range(generations)), refresh), 1):
-        assert statuses(responses) == {200: 16}, f"round {number}"
+        assert count_statuses(responses) == {200: 16}, f"round {number}"
         assert len({response.json()["refresh_token"] for response in responses}) == 1, (
             "clients get different refresh tokens"
         )
         assert len({response.json()["access_token"] for response in responses}) == 16
-    (device,) = devices(nagra)
+    (device,) = get_devices(nagra)
     assert (device.generation, device.ended_at) == (generations, None)
     assert not SecurityEvent.objects.for_tenant(nagra.tenant_id).exists()
-    resource_server = replace(platform(nagra.tenant_id), client=here.client)
+    resource_server = replace(create_platform(nagra.tenant_id), client=here.client)
     wait_until(
         lambda: resource_server.introspect("x").status_code == 200, "the resource server cannot authenticate"
     )
-    assert all(resource_server.sees(response.json()["access_token"]) for response in responses), (
+    assert all(resource_server.is_active(response.json()["access_token"]) for response in responses), (
         "an access token is invalid"
     )
 
 
 def test_clients_that_refresh_independently_stay_signed_on(two_servers: Servers, nagra: HeadEnd) -> None:
     """Four threads of one app refresh, each with its local latest token."""
-    change_tenant(nagra, refresh_grace=LONGEST_GRACE)
+    update_tenant(nagra, refresh_grace=LONGEST_GRACE)
     here = wait_until_served_by_both(two_servers, nagra)
     app = ClientApp(here)
     app.sign_on()
@@ -235,15 +187,15 @@ def test_clients_that_refresh_independently_stay_signed_on(two_servers: Servers,
         return response
 
     for responses in race(two_servers, nagra, 4, list(range(4)), refresh):
-        assert statuses(responses) == {200: 4}
-    assert devices(nagra)[0].ended_at is None
+        assert count_statuses(responses) == {200: 4}
+    assert get_devices(nagra)[0].ended_at is None
 
 
 def test_concurrent_refreshes_with_tokens_newer_than_the_database(
     two_servers: Servers, nagra: HeadEnd
 ) -> None:
     """Half of the clients have a token that the database has lost, the others have a newer one."""
-    change_tenant(nagra, refresh_grace=60)
+    update_tenant(nagra, refresh_grace=60)
     here = wait_until_served_by_both(two_servers, nagra)
     rounds = []
     for _ in range(20):
@@ -257,8 +209,8 @@ def test_concurrent_refreshes_with_tokens_newer_than_the_database(
     for responses in race(
         two_servers, nagra, 8, rounds, lambda app, own_tokens: app.refresh(own_tokens.pop())
     ):
-        assert statuses(responses) == {200: 8}
-    assert {(device.generation, device.ended_at) for device in devices(nagra)} == {(4, None)}
+        assert count_statuses(responses) == {200: 8}
+    assert {(device.generation, device.ended_at) for device in get_devices(nagra)} == {(4, None)}
     assert not SecurityEvent.objects.for_tenant(nagra.tenant_id).exists()
     assert any('"database_behind"' in server.log for server in two_servers)
 
@@ -267,7 +219,7 @@ def test_concurrent_refreshes_with_tokens_newer_than_the_database(
 def test_concurrent_reuse_after_the_grace_period_ends_the_sign_on_once(
     two_servers: Servers, nagra: HeadEnd, grace: int
 ) -> None:
-    change_tenant(nagra, refresh_grace=grace)
+    update_tenant(nagra, refresh_grace=grace)
     here = wait_until_served_by_both(two_servers, nagra)
     app = ClientApp(here)
     app.sign_on()
@@ -275,13 +227,13 @@ def test_concurrent_reuse_after_the_grace_period_ends_the_sign_on_once(
     assert app.refresh().status_code == 200
     if grace:
         assert app.refresh(stolen).status_code == 200, "within the grace"
-        (device,) = devices(nagra)
+        (device,) = get_devices(nagra)
         device.used = [[generation, at - grace] for generation, at in device.used]
         device.save()
     (responses,) = race(two_servers, nagra, 16, [stolen], lambda app, token: app.refresh(token))
-    assert statuses(responses) == {401: 16}
+    assert count_statuses(responses) == {401: 16}
     assert app.refresh().status_code == 401, "the subscriber must sign on again, too"
-    (device,) = devices(nagra)
+    (device,) = get_devices(nagra)
     assert device.end_reason == "refresh_token_reused"
     (event,) = SecurityEvent.objects.for_tenant(nagra.tenant_id)
     assert (event.kind, event.subject) == ("refresh_token_reused", device.sign_on)
@@ -308,8 +260,8 @@ def test_sign_out_wins_against_concurrent_refreshes(two_servers: Servers, nagra:
         )
 
     for tokens, responses in zip(apps, race(two_servers, nagra, 8, apps, run), strict=True):
-        assert set(statuses(responses)) <= {200, 401}
+        assert set(count_statuses(responses)) <= {200, 401}
         refreshed = [r.json()["refresh_token"] for r in responses if "refresh_token" in r.json()]
         for token in (tokens["refresh_token"], *refreshed):
             assert ClientApp(here).refresh(token).status_code == 401
-    assert {device.end_reason for device in devices(nagra)} == {"signed_out"}
+    assert {device.end_reason for device in get_devices(nagra)} == {"signed_out"}

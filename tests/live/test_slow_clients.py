@@ -11,10 +11,10 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from ags.server.worker import BUFFER_LIMIT
-from tests.conftest import HeadEnd
-from tests.live.conftest import wait_until_served
-from tests.live.server import Client, ServerProcess
-from tests.waiting import PATIENCE, wait_until
+from tests.support.clients import HeadEnd
+from tests.support.live import wait_until_served
+from tests.support.server import Client, ServerProcess
+from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.once
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.live.server import Response, ServerProcess, exchange, is_uuid
+from tests.support.server import Response, ServerProcess, exchange_bytes, is_uuid
 
 pytestmark = pytest.mark.once
 
@@ -496,7 +496,7 @@ def send_attack(server: ServerProcess, attack: Attack, piece: int | None) -> lis
     incomplete = attack.reading[-1] == ERROR
     heads = int(attack.sent.startswith(b"HEAD "))
     try:
-        responses = exchange(server.port, attack.sent, half_close=incomplete, heads=heads, piece=piece)
+        responses = exchange_bytes(server.port, attack.sent, half_close=incomplete, heads=heads, piece=piece)
     except OSError as error:
         if piece is None or isinstance(error, TimeoutError):
             raise
@@ -525,6 +525,6 @@ def test_trailers_are_ignored(server: ServerProcess) -> None:
     fields = [b"Host: localhost", b"Content-Type: application/json"]
     trailer = b"nv-tenant-id: nobody\r\nx-auth-service-id: Login\r\nx-correlation-id: smuggled\r\n"
     sent = outer(POST, CHUNKED, b"Connection: close", fields=fields) + b"2\r\n{}\r\n0\r\n" + trailer + b"\r\n"
-    (response,) = exchange(server.port, sent)
+    (response,) = exchange_bytes(server.port, sent)
     assert (response.status_code, response.json()["reason"]) == (400, "header_missing")
     assert is_uuid(response.headers["x-correlation-id"])

@@ -24,15 +24,15 @@ from django.db import connection
 
 from ags.server.worker import RESERVED_FILES
 from ags.sessions.models import SessionToken
-from tests.conftest import HeadEnd
-from tests.live.conftest import use_server, wait_until_served
-from tests.live.server import Client, ServerProcess, database_url, empty_database, manage
-from tests.live.test_http_errors import body_with, posting
-from tests.waiting import PATIENCE, wait_until
+from tests.support.clients import HeadEnd
+from tests.support.database import database_url, empty_database
+from tests.support.live import token_request_body, token_request_head, use_server, wait_until_served
+from tests.support.paths import ROOT
+from tests.support.server import Client, ServerProcess, run_manage
+from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.once  # tests/frame/test_demo.py starts a server on SQLite
 
-ROOT = Path(__file__).resolve().parents[2]
 OTHER_KEY = base64.b64encode(bytes(range(32, 64))).decode()
 
 
@@ -54,7 +54,7 @@ def test_unmigrated_database_is_alive_but_not_ready(db: None) -> None:
 @pytest.mark.parametrize(("encoding", "command"), [("LATIN1", "migrate"), ("SQL_ASCII", "serve")])
 def test_database_encoding_must_be_utf8(db: None, encoding: str, command: str) -> None:
     with empty_database(encoding.lower(), f"ENCODING '{encoding}' TEMPLATE template0 LOCALE 'C'") as url:
-        done = manage(command, DATABASE_URL=url, AGS_BIND="127.0.0.1:1")
+        done = run_manage(command, DATABASE_URL=url, AGS_BIND="127.0.0.1:1")
     assert done.returncode == 1
     assert f"(operations.E001) The encoding of the database is {encoding}, not UTF8" in done.stderr
     assert "Traceback" not in done.stderr
@@ -94,14 +94,14 @@ def test_documented_commands_convert_a_database_to_utf8(
         cursor.execute(f"CREATE DATABASE {old} ENCODING '{encoding}' TEMPLATE template0 LOCALE 'C'")
         url = database_url().replace(f"/{db_settings['NAME']}", f"/{old}")
         for arguments in (["migrate", "--skip-checks"], ["apply", str(tenants)]):
-            assert manage(*arguments, DATABASE_URL=url).returncode == 0
+            assert run_manage(*arguments, DATABASE_URL=url).returncode == 0
         for command in commands:
             subprocess.run(command, env=login, check=True, capture_output=True, timeout=PATIENCE)
         url = url.replace(old, new)
-        done = manage("migrate", DATABASE_URL=url)
+        done = run_manage("migrate", DATABASE_URL=url)
         assert (done.returncode, done.stderr) == (0, "")
         assert "No migrations to apply." in done.stdout
-        assert "name: Küche" in manage("export", DATABASE_URL=url).stdout
+        assert "name: Küche" in run_manage("export", DATABASE_URL=url).stdout
 
 
 def test_log_has_one_line_for_start_up_and_one_per_request(transactional_db: None) -> None:
@@ -138,7 +138,7 @@ def test_server_with_only_the_admin(nagra: HeadEnd, port: int) -> None:
 
 
 def test_key_that_cannot_be_decrypted_prevents_start_up(nagra: HeadEnd) -> None:
-    done = manage("serve", AGS_ENCRYPTION_KEYS=OTHER_KEY, AGS_BIND="127.0.0.1:1", AGS_BINDING="x")
+    done = run_manage("serve", AGS_ENCRYPTION_KEYS=OTHER_KEY, AGS_BIND="127.0.0.1:1", AGS_BINDING="x")
     assert done.returncode == 1
     assert done.stderr.count("(operations.W005) AGS_BINDING is set") == 1, "a check ran twice"
     assert f"tenant '{nagra.tenant_id}', key '{nagra.kid}'" in done.stderr
@@ -148,7 +148,7 @@ def test_key_that_cannot_be_decrypted_prevents_start_up(nagra: HeadEnd) -> None:
 
 @pytest.mark.parametrize("name", ["SECRET_KEY", "AGS_ENCRYPTION_KEYS", "DATABASE_URL"])
 def test_missing_secret_prevents_start_up(transactional_db: None, name: str) -> None:
-    done = manage("serve", **{name: ""})
+    done = run_manage("serve", **{name: ""})
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"AGS cannot start: {name}: missing. See .env.example.\n"
 
@@ -170,12 +170,12 @@ def test_sigterm_finishes_current_requests(nagra: HeadEnd) -> None:
                     assert stopped.is_set()
                     return
 
-        body = body_with(nagra.token())
+        body = token_request_body(nagra.token())
         with ThreadPoolExecutor(6) as pool:
             running = [pool.submit(present) for _ in range(6)]
             wait_until(lambda: len(seen) > 60, "no responses")
             with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as sock:
-                sock.sendall(posting(nagra, f"Content-Length: {len(body)}") + body[:20])
+                sock.sendall(token_request_head(nagra, f"Content-Length: {len(body)}") + body[:20])
                 wait_until(
                     lambda: sock.getsockname()[1] in server.connections(), "the connection is not accepted"
                 )

@@ -7,10 +7,9 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,53 +17,13 @@ from django.db import connection, transaction
 
 from ags.sessions.models import SessionToken
 from tenants.models import Key, Service, Tenant
-from tests.conftest import SERVICE, HeadEnd, add_key, operator
-from tests.live.conftest import use_server, wait_until_served
-from tests.live.server import ServerProcess
-from tests.waiting import PATIENCE, wait_until
+from tests.support.clients import SERVICE, HeadEnd
+from tests.support.live import ResponseLog, Servers, continuous_requests, use_server, wait_until_served
+from tests.support.operators import add_key, create_operator
+from tests.support.server import ServerProcess
+from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.postgresql
-
-Servers = tuple[ServerProcess, ServerProcess]
-
-
-@dataclass
-class ResponseLog:
-    """Responses: server, time of the request, status and reason."""
-
-    responses: list[tuple[ServerProcess, float, int, str | None]] = field(default_factory=list)
-
-    def count(self, server: ServerProcess, *, after: float) -> Counter[tuple[int, str | None]]:
-        """Count the responses of a server to requests sent after that time."""
-        return Counter(
-            (status, reason)
-            for seen_server, sent, status, reason in self.responses.copy()
-            if seen_server is server and sent > after
-        )
-
-
-@contextmanager
-def continuous_requests(servers: Servers, head_end: HeadEnd) -> Iterator[ResponseLog]:
-    """Send valid tokens to both servers continuously, from three threads each."""
-    log = ResponseLog()
-    stop = threading.Event()
-
-    def present(server: ServerProcess) -> None:
-        here = replace(head_end, client=server.client())
-        while not stop.is_set():
-            token = here.token()
-            sent = time.monotonic()
-            response = here.present(token)
-            log.responses.append((server, sent, response.status_code, response.json().get("reason")))
-
-    with ThreadPoolExecutor(6) as pool:
-        running = [pool.submit(present, server) for server in servers for _ in range(3)]
-        try:
-            yield log
-        finally:
-            stop.set()
-        for thread in running:
-            thread.result(PATIENCE)
 
 
 def revoke_key(head_end: HeadEnd) -> None:
@@ -169,7 +128,7 @@ _numbers = itertools.count(1)
 
 def wait_for_new_snapshots(servers: Servers) -> float:
     """Wait until each server has read its tenants again; return a time after that."""
-    new_operator = operator(f"newcomer-{next(_numbers)}", bytes(range(32)))
+    new_operator = create_operator(f"newcomer-{next(_numbers)}", bytes(range(32)))
     wait_for_each(servers, lambda server: use_server(server, new_operator).discover().status_code == 200)
     return time.monotonic()
 
@@ -195,7 +154,7 @@ def test_new_key_works_on_each_server(two_servers: Servers, nagra: HeadEnd) -> N
 def test_new_tenant_is_served_by_each_server(two_servers: Servers, nagra: HeadEnd) -> None:
     for server in two_servers:
         wait_until_served(server, nagra)
-    sunrise = operator(f"sunrise-of-{nagra.tenant_id}", bytes(range(101, 133)))
+    sunrise = create_operator(f"sunrise-of-{nagra.tenant_id}", bytes(range(101, 133)))
     wait_for_each(
         two_servers,
         lambda server: (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.live.server import ServerProcess, exchange
+from tests.support.server import ServerProcess, exchange_bytes
 
 pytestmark = pytest.mark.once
 
@@ -53,7 +53,7 @@ def build_request(line: str, *headers: str, body: str = "", host: str = "localho
 def check(server: ServerProcess, raw: bytes, status: int, reason: str | None) -> None:
     """Check the response, and that nothing was logged: the log level of the server is WARNING."""
     logged = len(server.log)
-    (response,) = exchange(server.port, raw)
+    (response,) = exchange_bytes(server.port, raw)
     assert response.status_code == status
     if reason is not None and " " in reason:  # the title of an error page
         assert response.headers["Content-Type"] == "text/html; charset=utf-8"

@@ -16,8 +16,8 @@ import pytest
 from django.core.checks import Tags, run_checks
 from django.db import connection
 
-from tests.api.test_error_responses import database_unavailable
-from tests.waiting import PATIENCE
+from tests.support.database import database_unavailable
+from tests.support.waiting import PATIENCE
 
 
 def messages(tag: str, *, deploy: bool = True) -> list[tuple[str, str]]:

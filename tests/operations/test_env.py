@@ -16,15 +16,10 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 
 from ags import env
-from tests.settings import ENVIRONMENT
+from tests.support.configuration import REQUIRED_VARIABLES
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = (ROOT / ".env.example").read_text()
-VALID = {
-    "SECRET_KEY": ENVIRONMENT["SECRET_KEY"],
-    "AGS_ENCRYPTION_KEYS": ENVIRONMENT["AGS_ENCRYPTION_KEYS"],
-    "DATABASE_URL": "postgres://ags:pa55word@127.0.0.1:1/ags",
-}
 
 
 def manage(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -96,7 +91,10 @@ def example(**values: str) -> dict[str, str]:
 
 
 def test_example_with_secrets_passes_the_deployment_checks() -> None:
-    values = example(SECRET_KEY=VALID["SECRET_KEY"], AGS_ENCRYPTION_KEYS=VALID["AGS_ENCRYPTION_KEYS"])
+    values = example(
+        SECRET_KEY=REQUIRED_VARIABLES["SECRET_KEY"],
+        AGS_ENCRYPTION_KEYS=REQUIRED_VARIABLES["AGS_ENCRYPTION_KEYS"],
+    )
     done = manage("check", "--deploy", "--fail-level", "WARNING", **values)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -104,11 +102,11 @@ def test_example_with_secrets_passes_the_deployment_checks() -> None:
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
 def test_example_with_a_database_passes_the_deployment_checks(nagra: object) -> None:
-    from tests.live.server import database_url
+    from tests.support.database import database_url
 
     values = example(
-        SECRET_KEY=VALID["SECRET_KEY"],
-        AGS_ENCRYPTION_KEYS=VALID["AGS_ENCRYPTION_KEYS"],
+        SECRET_KEY=REQUIRED_VARIABLES["SECRET_KEY"],
+        AGS_ENCRYPTION_KEYS=REQUIRED_VARIABLES["AGS_ENCRYPTION_KEYS"],
         DATABASE_URL=database_url(),
     )
     done = manage("check", "--deploy", "--database", "default", "--fail-level", "WARNING", **values)
@@ -116,7 +114,7 @@ def test_example_with_a_database_passes_the_deployment_checks(nagra: object) -> 
 
 
 def test_settings_for_demonstrations_are_warned_about(tmp_path: Path) -> None:
-    sqlite = {**VALID, "DATABASE_URL": f"sqlite:///{tmp_path / 'x.sqlite3'}"}
+    sqlite = {**REQUIRED_VARIABLES, "DATABASE_URL": f"sqlite:///{tmp_path / 'x.sqlite3'}"}
     done = manage("check", "--deploy", **sqlite)
     assert {"operations.W001", "operations.W002"} <= set(re.findall(r"operations\.W\d+", done.stderr))
 
@@ -130,8 +128,14 @@ INVALID = {
     "AGS_ENCRYPTION_KEYS no base64": ("AGS_ENCRYPTION_KEYS", SAMPLE_SECRET),
     "AGS_ENCRYPTION_KEYS short": ("AGS_ENCRYPTION_KEYS", "YWJj"),
     "AGS_ENCRYPTION_KEYS of zeros": ("AGS_ENCRYPTION_KEYS", "A" * 43 + "="),
-    "AGS_ENCRYPTION_KEYS second is bad": ("AGS_ENCRYPTION_KEYS", f"{VALID['AGS_ENCRYPTION_KEYS']},x"),
-    "AGS_ENCRYPTION_KEYS twice": ("AGS_ENCRYPTION_KEYS", ",".join([VALID["AGS_ENCRYPTION_KEYS"]] * 2)),
+    "AGS_ENCRYPTION_KEYS second is bad": (
+        "AGS_ENCRYPTION_KEYS",
+        f"{REQUIRED_VARIABLES['AGS_ENCRYPTION_KEYS']},x",
+    ),
+    "AGS_ENCRYPTION_KEYS twice": (
+        "AGS_ENCRYPTION_KEYS",
+        ",".join([REQUIRED_VARIABLES["AGS_ENCRYPTION_KEYS"]] * 2),
+    ),
     "AGS_ENCRYPTION_KEYS only a comma": ("AGS_ENCRYPTION_KEYS", ","),
     "DATABASE_URL missing": ("DATABASE_URL", ""),
     "DATABASE_URL of another kind": ("DATABASE_URL", f"mysql://a:{SAMPLE_SECRET}@b/c"),
@@ -187,7 +191,7 @@ def test_database_url_with_several_hosts(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_pooled_database_uses_no_connection_state(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DATABASE_URL", VALID["DATABASE_URL"])
+    monkeypatch.setenv("DATABASE_URL", REQUIRED_VARIABLES["DATABASE_URL"])
     assert env.env_database()["OPTIONS"]["prepare_threshold"] == 5
     found = env.env_database(pooled=True)
     assert found["OPTIONS"]["prepare_threshold"] is None
@@ -198,10 +202,13 @@ def test_pooled_database_uses_no_connection_state(monkeypatch: pytest.MonkeyPatc
     ("url", "message"),
     [
         (
-            f"{VALID['DATABASE_URL']}?options=-c%20work_mem=1MB",
+            f"{REQUIRED_VARIABLES['DATABASE_URL']}?options=-c%20work_mem=1MB",
             "DATABASE_URL: options does not work behind a pooler",
         ),
-        (f"{VALID['DATABASE_URL']}?assume_role=x", "DATABASE_URL: assume_role does not work behind a pooler"),
+        (
+            f"{REQUIRED_VARIABLES['DATABASE_URL']}?assume_role=x",
+            "DATABASE_URL: assume_role does not work behind a pooler",
+        ),
         ("sqlite:////x", "AGS_DATABASE_POOLER: SQLite does not support a pooler"),
     ],
 )
@@ -216,7 +223,7 @@ def test_options_that_need_connection_state_are_rejected_behind_a_pooler(
 
 @pytest.mark.parametrize(("name", "value"), INVALID.values(), ids=INVALID)
 def test_invalid_value_prevents_start_up_with_one_line(name: str, value: str) -> None:
-    done = manage("serve", **(VALID | {name: value}))
+    done = manage("serve", **(REQUIRED_VARIABLES | {name: value}))
     assert done.returncode == 1
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
@@ -226,7 +233,7 @@ def test_invalid_value_prevents_start_up_with_one_line(name: str, value: str) ->
 
 @pytest.mark.parametrize("command", ["check", "migrate", "purge"])
 def test_invalid_value_prevents_commands(command: str) -> None:
-    done = manage(command, **(VALID | {"AGS_WORKERS": "many"}))
+    done = manage(command, **(REQUIRED_VARIABLES | {"AGS_WORKERS": "many"}))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("AGS cannot start: AGS_WORKERS: ")
 
@@ -254,19 +261,21 @@ def test_invalid_ags_admin_lists_the_values(monkeypatch: pytest.MonkeyPatch, val
 
 def test_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "secret"
-    path.write_text(f"\ufeff{VALID['DATABASE_URL']}\r\n\r\n")
-    changed = {name: f"\ufeff{value}\n" for name, value in VALID.items() if name != "DATABASE_URL"}
+    path.write_text(f"\ufeff{REQUIRED_VARIABLES['DATABASE_URL']}\r\n\r\n")
+    changed = {
+        name: f"\ufeff{value}\n" for name, value in REQUIRED_VARIABLES.items() if name != "DATABASE_URL"
+    }
     assert manage("check", **changed, DATABASE_URL_FILE=str(path)).returncode == 0
 
 
 @pytest.mark.parametrize("name", ["SECRET_KEY", "AGS_ENCRYPTION_KEYS", "DATABASE_URL"])
 def test_secret_from_a_file(name: str, tmp_path: Path) -> None:
     path = tmp_path / "secret"
-    path.write_text(VALID[name] + "\n")
-    others = {other: value for other, value in VALID.items() if other != name}
+    path.write_text(REQUIRED_VARIABLES[name] + "\n")
+    others = {other: value for other, value in REQUIRED_VARIABLES.items() if other != name}
     assert manage("check", **others, **{f"{name}_FILE": str(path)}).returncode == 0
 
-    both = manage("check", **VALID, **{f"{name}_FILE": str(path)})
+    both = manage("check", **REQUIRED_VARIABLES, **{f"{name}_FILE": str(path)})
     assert both.stderr == f"AGS cannot start: {name}: set {name} or {name}_FILE, not both.\n"
 
     gone = manage("check", **others, **{f"{name}_FILE": str(tmp_path / "gone")})
@@ -287,7 +296,7 @@ def test_secret_from_a_file(name: str, tmp_path: Path) -> None:
 def test_undecodable_secret_is_not_printed(tmp_path: Path) -> None:
     path = tmp_path / "secret"
     path.write_bytes(SAMPLE_SECRET.encode() + b"\xff")
-    others = {name: value for name, value in VALID.items() if name != "SECRET_KEY"}
+    others = {name: value for name, value in REQUIRED_VARIABLES.items() if name != "SECRET_KEY"}
     done = manage("check", **others, SECRET_KEY_FILE=str(path))
     assert (done.returncode, done.stderr) == (
         1,
@@ -296,8 +305,8 @@ def test_undecodable_secret_is_not_printed(tmp_path: Path) -> None:
 
 
 def test_empty_variable_is_unset() -> None:
-    optional = dict.fromkeys(variables_in_the_example() - VALID.keys(), "")
-    done = manage("check", "--deploy", **VALID, **optional)
+    optional = dict.fromkeys(variables_in_the_example() - REQUIRED_VARIABLES.keys(), "")
+    done = manage("check", "--deploy", **REQUIRED_VARIABLES, **optional)
     assert (done.returncode, set(re.findall(r"operations\.W\d+", done.stderr))) == (0, {"operations.W002"})
 
 
@@ -321,13 +330,13 @@ VALID_VALUES: list[dict[str, str]] = [
 
 @pytest.mark.parametrize("values", VALID_VALUES)
 def test_valid_values(values: dict[str, str]) -> None:
-    done = manage("check", **(VALID | values))
+    done = manage("check", **(REQUIRED_VARIABLES | values))
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("command", ["apply examples/demo.yaml", "export", "reseal", "purge"])
 def test_unavailable_database_is_one_line(command: str) -> None:
-    done = manage(*command.split(), **VALID)
+    done = manage(*command.split(), **REQUIRED_VARIABLES)
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("Database error: connection ")
@@ -335,7 +344,7 @@ def test_unavailable_database_is_one_line(command: str) -> None:
 
 
 def test_unmigrated_database_is_one_line(tmp_path: Path) -> None:
-    done = manage("export", **VALID | {"DATABASE_URL": f"sqlite:///{tmp_path / 'x.sqlite3'}"})
+    done = manage("export", **REQUIRED_VARIABLES | {"DATABASE_URL": f"sqlite:///{tmp_path / 'x.sqlite3'}"})
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "Database error: no such table: tenants_tenant\n"
 
@@ -343,7 +352,7 @@ def test_unmigrated_database_is_one_line(tmp_path: Path) -> None:
 def get_unknown_variables(command: str, tmp_path: Path, **variables: str) -> dict[str, str]:
     """Return the unknown variables that the command reports, with hints. It must not print their values."""
     database = {"DATABASE_URL": f"sqlite:///{tmp_path / 'x.sqlite3'}"}
-    done = manage(*command.split(), **{**VALID, **database, **variables})
+    done = manage(*command.split(), **{**REQUIRED_VARIABLES, **database, **variables})
     output = done.stdout + done.stderr
     assert done.returncode == 0, output
     assert SAMPLE_SECRET not in output
@@ -381,9 +390,11 @@ def test_removed_variables_are_not_settings() -> None:
 
 
 def test_known_and_foreign_variables_are_not_reported(tmp_path: Path) -> None:
-    settings = example(SECRET_KEY=VALID["SECRET_KEY"], DATABASE_URL=f"sqlite:///{tmp_path / 'x.sqlite3'}")
+    settings = example(
+        SECRET_KEY=REQUIRED_VARIABLES["SECRET_KEY"], DATABASE_URL=f"sqlite:///{tmp_path / 'x.sqlite3'}"
+    )
     keys = tmp_path / "keys"
-    keys.write_text(VALID["AGS_ENCRYPTION_KEYS"])
+    keys.write_text(REQUIRED_VARIABLES["AGS_ENCRYPTION_KEYS"])
     settings |= {"AGS_ENCRYPTION_KEYS": "", "AGS_ENCRYPTION_KEYS_FILE": str(keys)}
     secrets = {"AGS_SECRET__NAGRA__KEY": "x", "AGS_SECRET_OF_NAGRA": "x"}
     tests = {"AGS_TEST_CHROMIUM": "x"}

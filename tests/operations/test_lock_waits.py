@@ -12,8 +12,8 @@ from django.core.management import CommandError, call_command, get_commands
 from django.db import IntegrityError, OperationalError, connection, transaction
 
 from ags.operations.lock_waits import LockWaits, describe_holder, drop_invalid_indexes, is_lock_timeout
-from tests.live.server import database_url
-from tests.waiting import wait_until
+from tests.support.database import database_url
+from tests.support.waiting import wait_until
 
 TABLE = "ags_sessions_sessiontoken"
 TIMEOUTS = "SELECT current_setting('statement_timeout'), current_setting('lock_timeout')"

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from ags.server.arbiter import Logger
 from ags.server.logs import JSONFormatter, TextFormatter
-from tests.operations.test_env import ROOT, VALID
+from tests.support.configuration import REQUIRED_VARIABLES
+from tests.support.paths import ROOT
 
 REQUESTS = """
 from django.test import Client
@@ -31,7 +32,7 @@ Client().get("/ags/servicediscovery", headers={"x-correlation-id": "call-2", "ho
 
 def command(**environment: str) -> tuple[list[str], dict[str, str]]:
     words = [sys.executable, "manage.py", "shell", "--no-imports", "--command", REQUESTS]
-    return words, {"PATH": os.environ["PATH"], **VALID, **environment}
+    return words, {"PATH": os.environ["PATH"], **REQUIRED_VARIABLES, **environment}
 
 
 def run_with_pipe(**environment: str) -> list[str]:

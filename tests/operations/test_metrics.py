@@ -20,11 +20,11 @@ from ags.operations import metrics
 from providers.contract import UpstreamUnavailable
 from providers.upstream import Document, Source, document
 from tenants.models import DocumentHealth
-from tests.conftest import HeadEnd
-from tests.event_loop import eventually, run, serving
-from tests.upstream.authority import authority
-from tests.upstream.deadlines import LONG
-from tests.upstream.https import HTTPSServer, Reply
+from tests.support.clients import HeadEnd
+from tests.support.event_loop import open_application, run_in_event_loop, wait_until_async
+from tests.support.upstream.authority import authority
+from tests.support.upstream.deadlines import LONG
+from tests.support.upstream.https import HTTPSServer, Reply
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_an_unavailable_database_does_not_fail_a_fetch(
     assert [record.getMessage() for record in caplog.records] == [
         "health of a document not stored: OperationalError"
     ]
-    assert server.asked
+    assert server.requests
 
 
 @pytest.mark.django_db(transaction=True)
@@ -144,17 +144,17 @@ def test_an_event_loop_stores_results_through_its_own_connection(
         return connection.connection is None
 
     async def test() -> None:
-        async with serving():
+        async with open_application():
             await run_with_orm(lambda: connection.execute_wrappers.append(note))
             with ThreadPoolExecutor(1, "fetching") as pool:
                 assert await asyncio.wrap_future(pool.submit(fetch_without_connection))
-                await eventually(lambda: threads, "the result is not stored")
+                await wait_until_async(lambda: threads, "the result is not stored")
                 server.replies["/keys"] = Reply(500)
                 assert await asyncio.wrap_future(pool.submit(fetch_without_connection))
-                await eventually(lambda: caplog.records, "the error is not logged")
+                await wait_until_async(lambda: caplog.records, "the error is not logged")
             assert set(threads) == {"configuration_0"}
 
-    run(test())
+    run_in_event_loop(test())
     assert DocumentHealth.objects.for_tenant("nagra").get().trouble == ""
     assert [record.getMessage() for record in caplog.records] == [
         "health of a document not stored: OperationalError"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -10,24 +9,12 @@ import pytest
 import time_machine
 
 from providers.upstream import documents
-
-
-class Clock:
-    """A stopped clock, `ahead` seconds after its creation."""
-
-    def __init__(self) -> None:
-        self.ahead = 0.0
-        self._made = time.monotonic()
-
-    def monotonic(self) -> float:
-        return self._made + self.ahead
-
-    time = staticmethod(time.time)
+from tests.support.clock import StoppedClock
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    own = Clock()
+def clock(monkeypatch: pytest.MonkeyPatch) -> StoppedClock:
+    own = StoppedClock()
     monkeypatch.setattr(documents, "time", own)
     return own
 

@@ -36,8 +36,9 @@ from tenants.models import Service
 from tenants.secrets.settings import secret_destinations, secret_names
 from tenants.secrets.settings import select_secrets as secrets_of_service
 from tenants.snapshot import snapshot
-from tests.conftest import HeadEnd
-from tests.providers.examples import (
+from tests.support.clients import HeadEnd
+from tests.support.paths import ROOT
+from tests.support.provider_examples import (
     authenticating_endpoints,
     cleaned,
     has_upstream,
@@ -47,14 +48,20 @@ from tests.providers.examples import (
     settings_at,
     try_verify,
 )
-from tests.upstream.deadlines import HASTY
-from tests.upstream.useless import HTTPS_SERVERS, SERVERS, Server, closed, listening, reached
-from tests.waiting import PATIENCE
+from tests.support.upstream.deadlines import SHORT
+from tests.support.upstream.unusable import (
+    HTTPS_SERVERS,
+    SERVERS,
+    Server,
+    closed_port,
+    has_connection,
+    unread_port,
+)
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.once
 
 OPENAPI = json.loads(Path(OPENAPI_FILE).read_text())
-ROOT = Path(__file__).resolve().parents[2]
 
 EACH_STRATEGY = pytest.mark.parametrize("strategy", strategies().values(), ids=strategies())
 WITH_UPSTREAM = {slug: strategy for slug, strategy in strategies().items() if has_upstream(strategy)}
@@ -160,7 +167,7 @@ class WatchedKeys(Mapping[str, Any]):
 @EACH_STRATEGY
 def test_keys_of_the_tenant_are_read_only_if_uses_keys_is_set(strategy: Strategy) -> None:
     keys = WatchedKeys()
-    with closed() as port, suppress(VerificationFailed, UpstreamUnavailable):
+    with closed_port() as port, suppress(VerificationFailed, UpstreamUnavailable):
         strategy.verify(strategy.example.parameters, cleaned(strategy, port), KeyRing("nagra", keys))
     assert strategy.uses_keys or not keys.was_read
 
@@ -171,7 +178,7 @@ def test_keys_of_the_tenant_are_read_only_if_uses_keys_is_set(strategy: Strategy
 @pytest.fixture
 def offered(nagra: HeadEnd, strategy: Strategy) -> HeadEnd:
     """A tenant with a service of the strategy, whose upstream is unreachable."""
-    with closed() as port:
+    with closed_port() as port:
         create_service(strategy, port)
     return nagra
 
@@ -201,7 +208,7 @@ def post(head_end: HeadEnd, endpoint: Endpoint, parameters: Mapping[str, str]) -
 
 @EACH_STRATEGY
 def test_settings_are_unchanged_after_saving_repeatedly(strategy: Strategy, nagra: HeadEnd) -> None:
-    with closed() as port:
+    with closed_port() as port:
         cleaned_settings = cleaned(strategy, port)
         service = create_service(strategy, port)
         for _ in range(2):
@@ -281,7 +288,7 @@ def test_a_missing_mandatory_parameter_is_named_in_the_error(strategy: Strategy,
 
 @EACH_STRATEGY
 def test_the_example_causes_no_unexpected_exception(strategy: Strategy, logged: Any) -> None:
-    with closed() as port:
+    with closed_port() as port:
         outcome = try_verify(strategy, cleaned(strategy, port))
     assert isinstance(outcome, Identity | Choice | VerificationFailed | UpstreamUnavailable)
     output = f"{outcome!r} {outcome} {logged()}"
@@ -293,7 +300,7 @@ def test_the_example_causes_no_unexpected_exception(strategy: Strategy, logged: 
 def test_garbage_causes_no_unexpected_exception_and_no_query(strategy: Strategy, garbage: str) -> None:
     # No fixture opens the database: a query would fail the test.
     limits = {name: field.max_length or 0 for name, field in strategy.parameter_schema.fields.items()}
-    with closed() as port:
+    with closed_port() as port:
         settings = cleaned(strategy, port)
         everywhere = {name: garbage[:limit] for name, limit in limits.items()}
         alone = [{**strategy.example.parameters, name: text} for name, text in everywhere.items()]
@@ -356,14 +363,14 @@ EACH_UNUSABLE_UPSTREAM = pytest.mark.parametrize(
 @EACH_WITH_UPSTREAM
 def test_the_example_reaches_the_upstream_within_the_deadline(strategy: Strategy) -> None:
     # A slow machine may need more than the first deadline to get there.
-    for deadline in (HASTY, 10 * HASTY, 100 * HASTY):
-        with listening() as sockets:
+    for deadline in (SHORT, 10 * SHORT, 100 * SHORT):
+        with unread_port() as sockets:
             settings = {**cleaned(strategy, sockets[0].getsockname()[1])}
             if "deadline" in settings:
                 settings["deadline"] = deadline
             outcome = call_with_patience(lambda settings=settings: try_verify(strategy, settings))
             assert isinstance(outcome, VerificationFailed | UpstreamUnavailable)
-            if reached(sockets):
+            if has_connection(sockets):
                 return
     pytest.fail("the example does not reach the upstream, so the tests below are void")
 
@@ -394,7 +401,7 @@ def test_check_reports_an_unusable_upstream_without_secrets(
 
 @EACH_WITH_UPSTREAM
 def test_check_fails_if_the_upstream_is_unreachable(strategy: Strategy) -> None:
-    with closed() as port:
+    with closed_port() as port:
         try:
             results = list(strategy.check(cleaned(strategy, port), KeyRing("nagra", {})))
         except UpstreamUnavailable:
@@ -406,7 +413,7 @@ def test_check_fails_if_the_upstream_is_unreachable(strategy: Strategy) -> None:
 
 @EACH_STRATEGY
 def test_prepare_does_not_block(strategy: Strategy) -> None:
-    with listening() as (stream, _):
+    with unread_port() as (stream, _):
         settings = {**cleaned(strategy, stream.getsockname()[1])}
         if "deadline" in settings:
             settings["deadline"] = 10 * PATIENCE
@@ -420,7 +427,7 @@ def test_prepare_does_not_block(strategy: Strategy) -> None:
 def test_an_unreachable_upstream_causes_a_503_with_retry_after(
     strategy: Strategy, nagra: HeadEnd, logged: Any
 ) -> None:
-    with closed() as port:
+    with closed_port() as port:
         create_service(strategy, port)
         for endpoint in authenticating_endpoints(strategy):
             answer = post(nagra, endpoint, strategy.example.parameters)

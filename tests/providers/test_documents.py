@@ -14,11 +14,11 @@ import pytest
 from providers.contract import UpstreamFailure, UpstreamUnavailable
 from providers.upstream import Document, Source, bulkhead, document, documents
 from providers.upstream.documents import fetched
-from tests.providers.conftest import Clock
-from tests.upstream.authority import authority
-from tests.upstream.deadlines import LONG, hasty_if_slow
-from tests.upstream.https import HTTPSServer, Reply
-from tests.waiting import PATIENCE, wait_until
+from tests.support.clock import StoppedClock
+from tests.support.upstream.authority import authority
+from tests.support.upstream.deadlines import LONG, deadline_for
+from tests.support.upstream.https import HTTPSServer, Reply
+from tests.support.waiting import PATIENCE, wait_until
 
 
 def read(body: bytes) -> list[str]:
@@ -54,7 +54,7 @@ def get_failure(call: Callable[[], Any]) -> UpstreamFailure:
 
 def test_a_document_is_fetched_once_and_cached(server: HTTPSServer, keys: Document[list[str]]) -> None:
     assert [keys.current() for _ in range(5)] == [["one"]] * 5
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
     assert keys.health.good_at
     assert keys.health.failure is None
 
@@ -72,27 +72,27 @@ def test_prepare_fetches_the_document_before_its_first_use(
     wait_until(lambda: keys.health.good_at is not None, "it is not fetched")
     keys.prepare()
     assert keys.current() == ["one"]
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 def test_a_document_in_use_is_refreshed_in_the_background(
-    server: HTTPSServer, keys: Document[list[str]], clock: Clock
+    server: HTTPSServer, keys: Document[list[str]], clock: StoppedClock
 ) -> None:
     keys.current()
     released = threading.Event()
     server.replies["/keys"] = Reply(200, b"two", wait=released)
     clock.ahead = documents.REFRESH_AGE - 5
     assert keys.current() == ["one"]
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
     clock.ahead = documents.REFRESH_AGE + 1
     assert keys.current() == ["one"], "requests do not wait for the fetch"
     released.set()
     wait_until(lambda: keys.current() == ["two"], "it is not refreshed")
-    assert len(server.asked) == 2
+    assert len(server.requests) == 2
 
 
 def test_an_expired_copy_is_fetched_again_before_use(
-    server: HTTPSServer, keys: Document[list[str]], clock: Clock
+    server: HTTPSServer, keys: Document[list[str]], clock: StoppedClock
 ) -> None:
     keys.current()
     server.replies["/keys"] = Reply(200, b"two")
@@ -114,31 +114,31 @@ FAILURES = {
 
 @pytest.mark.parametrize("case", FAILURES)
 def test_while_the_upstream_fails_the_last_copy_is_used_until_its_maximum_age(
-    server: HTTPSServer, case: str, clock: Clock
+    server: HTTPSServer, case: str, clock: StoppedClock
 ) -> None:
     keys = document(source(server), read)
     keys.current()
     server.replies["/keys"], expected = FAILURES[case]
-    keys.source = replace(keys.source, deadline=hasty_if_slow(expected))
+    keys.source = replace(keys.source, deadline=deadline_for(expected))
     clock.ahead = documents.MAX_AGE + 1
     assert keys.current() == ["one"]
     wait_until(lambda: keys.health.failure is expected, "the failure is not recorded")
     assert [keys.current() for _ in range(5)] == [["one"]] * 5
-    assert len(server.asked) <= 2, "fetched again within the interval"
+    assert len(server.requests) <= 2, "fetched again within the interval"
     clock.ahead = documents.MAX_STALE_AGE + 1
     assert get_failure(keys.current) is expected
 
 
 @pytest.mark.parametrize("case", FAILURES)
 def test_without_a_copy_the_failure_is_raised_until_the_upstream_recovers(
-    server: HTTPSServer, case: str, clock: Clock
+    server: HTTPSServer, case: str, clock: StoppedClock
 ) -> None:
     server.replies["/keys"], expected = FAILURES[case]
-    keys = document(source(server, deadline=hasty_if_slow(expected)), read)
+    keys = document(source(server, deadline=deadline_for(expected)), read)
     assert get_failure(keys.current) is expected
     wait_until(lambda: keys.health.failure is expected, "the failure is not recorded")
     assert [get_failure(keys.current) for _ in range(5)] == [expected] * 5
-    assert len(server.asked) <= 1, "fetched again within the interval"
+    assert len(server.requests) <= 1, "fetched again within the interval"
     server.replies["/keys"] = Reply(200, b"one")
     keys.source = replace(keys.source, deadline=LONG)
     clock.ahead = documents.MIN_FETCH_INTERVAL + 1
@@ -160,7 +160,7 @@ def test_a_repeated_failure_does_not_accumulate_frames(
 
 
 def test_if_no_thread_can_be_started_the_fetch_is_retried_later(
-    server: HTTPSServer, keys: Document[list[str]], clock: Clock, monkeypatch: pytest.MonkeyPatch
+    server: HTTPSServer, keys: Document[list[str]], clock: StoppedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -174,7 +174,7 @@ def test_if_no_thread_can_be_started_the_fetch_is_retried_later(
 
 
 def test_after_an_overload_the_fetch_is_retried_early(
-    server: HTTPSServer, keys: Document[list[str]], clock: Clock
+    server: HTTPSServer, keys: Document[list[str]], clock: StoppedClock
 ) -> None:
     with ExitStack() as full:
         for _ in range(bulkhead.MAX_CALLS_PER_UPSTREAM):
@@ -187,7 +187,7 @@ def test_after_an_overload_the_fetch_is_retried_early(
 
 
 def test_refresh_fetches_at_most_once_per_interval(
-    server: HTTPSServer, keys: Document[list[str]], clock: Clock
+    server: HTTPSServer, keys: Document[list[str]], clock: StoppedClock
 ) -> None:
     old = keys.current()
     server.replies["/keys"] = Reply(200, b"two")
@@ -196,11 +196,11 @@ def test_refresh_fetches_at_most_once_per_interval(
     assert keys.refresh(old) == ["two"]
     assert keys.refresh(old) == ["two"], "another caller has fetched it"
     assert [keys.refresh(keys.current()) for _ in range(20)] == [["two"]] * 20
-    assert len(server.asked) == 2
+    assert len(server.requests) == 2
 
 
 def test_concurrent_refreshes_cause_one_fetch_and_few_wait(
-    server: HTTPSServer, keys: Document[list[str]], clock: Clock
+    server: HTTPSServer, keys: Document[list[str]], clock: StoppedClock
 ) -> None:
     old = keys.current()
     released = threading.Event()
@@ -216,11 +216,11 @@ def test_concurrent_refreshes_cause_one_fetch_and_few_wait(
     for thread in threads:
         thread.join(PATIENCE)
     assert ["two"] in results
-    assert len(server.asked) == 2
+    assert len(server.requests) == 2
 
 
 def test_refresh_returns_the_old_copy_if_the_upstream_is_unavailable(
-    server: HTTPSServer, keys: Document[list[str]], clock: Clock
+    server: HTTPSServer, keys: Document[list[str]], clock: StoppedClock
 ) -> None:
     old = keys.current()
     server.replies["/keys"] = Reply(503)
@@ -240,7 +240,7 @@ def test_current_waits_at_most_for_the_given_time(server: HTTPSServer, keys: Doc
 
 
 def test_the_signal_is_sent_after_each_fetch(
-    server: HTTPSServer, keys: Document[list[str]], clock: Clock
+    server: HTTPSServer, keys: Document[list[str]], clock: StoppedClock
 ) -> None:
     received: list[Any] = []
 

@@ -8,7 +8,7 @@ import pytest
 
 from providers.contract import FailureReason, Identity, KeyRing, VerificationFailed
 from providers.dummy.strategy import Dummy
-from tests.providers.examples import cleaned
+from tests.support.provider_examples import cleaned
 
 
 def verify(account: str, **settings: Any) -> Any:

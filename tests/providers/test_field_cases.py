@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,12 +13,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ags.sessions.models import SessionToken
 from providers.jose import decode_base64url
 from tenants.models import Service
-from tests.conftest import ClientApp, HeadEnd
-from tests.upstream.authority import Authority, authority
-from tests.upstream.https import HTTPSServer, Reply, as_json
-from tests.upstream.signer import Signer, b64, signer
+from tests.support.clients import ClientApp, HeadEnd
+from tests.support.paths import CASES
+from tests.support.upstream.authority import Authority, authority
+from tests.support.upstream.https import HTTPSServer, Reply, as_json
+from tests.support.upstream.signer import Signer, base64url, signer
 
-CASES = Path(__file__).parent.parent / "cases"
 ISSUER = "https://idp.example"
 RSA = signer("RS256", "k1")
 
@@ -95,10 +94,13 @@ def octets(jwk: dict[str, Any], member: str) -> bytes:
 
 EC, SHORT = signer("ES256", "k1"), short_coordinate()
 NUMBERS = {
-    "n with a leading zero": (RSA, {"n": b64(b"\0" + octets(RSA.jwk(), "n"))}),
-    "e with a leading zero": (RSA, {"e": b64(b"\0" + octets(RSA.jwk(), "e"))}),
-    "a coordinate with a leading zero": (EC, {"x": b64(b"\0" + octets(EC.jwk(), "x"))}),
-    "a coordinate without its leading zero": (SHORT, {"x": b64(octets(SHORT.jwk(), "x").lstrip(b"\0"))}),
+    "n with a leading zero": (RSA, {"n": base64url(b"\0" + octets(RSA.jwk(), "n"))}),
+    "e with a leading zero": (RSA, {"e": base64url(b"\0" + octets(RSA.jwk(), "e"))}),
+    "a coordinate with a leading zero": (EC, {"x": base64url(b"\0" + octets(EC.jwk(), "x"))}),
+    "a coordinate without its leading zero": (
+        SHORT,
+        {"x": base64url(octets(SHORT.jwk(), "x").lstrip(b"\0"))},
+    ),
 }
 
 
@@ -147,7 +149,7 @@ def test_an_intermediate_ca_can_be_trusted_without_its_issuer(
         idp.replies["/keys"] = as_json({"keys": [RSA.jwk()]})
         serve_signed_jwt(idp, ca_certificates=trusted(intermediate))
         assert sign_on(app, Token=RSA.token(claims()))[0] == status
-        assert len(idp.asked) == (status == 201)
+        assert len(idp.requests) == (status == 201)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +210,7 @@ def test_04_unknown_header_members_are_ignored_and_crit_is_rejected(
     serve_signed_jwt(idp)
     expected = (401, "not_authenticated") if "crit" in header else (201, "a1")
     assert sign_on(app, Token=RSA.token(claims(), **header)) == expected
-    assert {asked.path for asked in idp.asked} == {"/keys"}
+    assert {asked.path for asked in idp.requests} == {"/keys"}
 
 
 @pytest.mark.parametrize("header", HEADERS, ids=lambda header: str([*header][3:]))

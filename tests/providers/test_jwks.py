@@ -21,7 +21,7 @@ from providers.contract import (
 )
 from providers.jose import verify_jws
 from providers.jwks import JWKSet, JWKSetReader, PublicKeysField, UnusableKey, parse_static_keys
-from tests.upstream.signer import ABSENT, ALGORITHMS, b64, signer, token
+from tests.support.upstream.signer import ABSENT, ALGORITHMS, base64url, signer, token
 
 ALL = ("RS256", "ES256", "EdDSA")
 RSA, EC, OKP = signer("RS256"), signer("ES256"), signer("EdDSA")
@@ -55,13 +55,13 @@ LOW_ORDER_POINTS = [
 def rsa_times(factor: int) -> dict[str, Any]:
     """Return a key whose modulus has this factor."""
     modulus = RSA.private.public_key().public_numbers().n * factor
-    return RSA.jwk(n=b64(modulus.to_bytes((modulus.bit_length() + 7) // 8)))
+    return RSA.jwk(n=base64url(modulus.to_bytes((modulus.bit_length() + 7) // 8)))
 
 
 def ed25519(text: str, *, sign: bool = False) -> dict[str, Any]:
     raw = bytearray.fromhex(text)
     raw[31] |= sign << 7
-    return OKP.jwk(x=b64(bytes(raw)))
+    return OKP.jwk(x=base64url(bytes(raw)))
 
 
 # key, algorithms of the service, algorithm of the key
@@ -112,7 +112,7 @@ UNUSED = {
     "kid null": (EC.jwk(kid=None), NO_KID),
     "x null": (EC.jwk(x=None), MALFORMED),
     "shared, its secret null": ({"kty": "oct", "k": None, "kid": "k"}, SECRET),
-    "shared": ({"kty": "oct", "k": b64(bytes(32)), "kid": "k", "alg": "HS256"}, SECRET),
+    "shared": ({"kty": "oct", "k": base64url(bytes(32)), "kid": "k", "alg": "HS256"}, SECRET),
     "shared without its secret": ({"kty": "oct", "kid": "k"}, SECRET),
     "for encryption": (RSA.jwk(use="enc"), PURPOSE),
     "use empty": (RSA.jwk(use=""), PURPOSE),
@@ -126,15 +126,18 @@ UNUSED = {
     "alg none": (RSA.jwk(alg="none"), NOT_ALLOWED),
     "alg a list": (RSA.jwk(alg=["RS256"]), NOT_ALLOWED),
     "RSA of 1024 bits": (signer("RS256", bits=1024).jwk(), "with an RSA modulus of fewer than 2048"),
-    "RSA of 2047 bits": (RSA.jwk(n=b64(b"\x7f" + b"\xff" * 255)), "with an RSA modulus of fewer than 2048"),
-    "RSA of 8200 bits": (RSA.jwk(n=b64(b"\xff" * 1025)), MALFORMED),
-    "RSA of a million bits": (RSA.jwk(n=b64(b"\xff" * 131072)), MALFORMED),
+    "RSA of 2047 bits": (
+        RSA.jwk(n=base64url(b"\x7f" + b"\xff" * 255)),
+        "with an RSA modulus of fewer than 2048",
+    ),
+    "RSA of 8200 bits": (RSA.jwk(n=base64url(b"\xff" * 1025)), MALFORMED),
+    "RSA of a million bits": (RSA.jwk(n=base64url(b"\xff" * 131072)), MALFORMED),
     "e of 1": (RSA.jwk(e="AQ"), MALFORMED),
     "e even": (RSA.jwk(e="BA"), MALFORMED),
     "e of zero": (RSA.jwk(e="AA"), MALFORMED),
-    "e of 33 bits": (RSA.jwk(e=b64(b"\x01\x00\x00\x00\x01")), "with an RSA exponent"),
+    "e of 33 bits": (RSA.jwk(e=base64url(b"\x01\x00\x00\x00\x01")), "with an RSA exponent"),
     **{f"n with the factor {factor}": (rsa_times(factor), FACTOR) for factor in (2, 3, 751, 4093)},
-    "n of zeros": (RSA.jwk(n=b64(bytes(256))), MALFORMED),
+    "n of zeros": (RSA.jwk(n=base64url(bytes(256))), MALFORMED),
     "n empty": (RSA.jwk(n=""), MALFORMED),
     "n a number": (RSA.jwk(n=5), MALFORMED),
     "n missing": (RSA.jwk(n=ABSENT), MALFORMED),
@@ -142,12 +145,12 @@ UNUSED = {
     "n padded": (RSA.jwk(n=RSA.jwk()["n"] + "=="), MALFORMED),
     "n in non-ASCII letters": (RSA.jwk(n="\u0430" * 300), MALFORMED),
     "another curve": (signer("ES256", curve=ec.SECP384R1).jwk(), OTHER_KIND),
-    "a point that is not on the curve": (EC.jwk(x=b64(bytes(31) + b"\x05")), MALFORMED),
-    "the point at infinity": (EC.jwk(x=b64(bytes(32)), y=b64(bytes(32))), MALFORMED),
-    "a coordinate of 33 octets": (EC.jwk(x=b64(b"\1" + bytes(32))), MALFORMED),
-    "a coordinate of 48 octets": (EC.jwk(x=b64(b"\1" * 48)), MALFORMED),
+    "a point that is not on the curve": (EC.jwk(x=base64url(bytes(31) + b"\x05")), MALFORMED),
+    "the point at infinity": (EC.jwk(x=base64url(bytes(32)), y=base64url(bytes(32))), MALFORMED),
+    "a coordinate of 33 octets": (EC.jwk(x=base64url(b"\1" + bytes(32))), MALFORMED),
+    "a coordinate of 48 octets": (EC.jwk(x=base64url(b"\1" * 48)), MALFORMED),
     "an empty coordinate": (EC.jwk(x=""), MALFORMED),
-    "a coordinate too short": (EC.jwk(x=b64(bytes(31))), MALFORMED),
+    "a coordinate too short": (EC.jwk(x=base64url(bytes(31))), MALFORMED),
     **{
         f"a point of low order, {text[:4]} and sign {sign}": (ed25519(text, sign=sign), LOW_ORDER)
         for text in LOW_ORDER_POINTS
@@ -155,8 +158,8 @@ UNUSED = {
     },
     "Ed25519 that is not on the curve": (ed25519(f"02{0:062x}"), NO_POINT),
     "Ed25519 that is not in its one encoding": (ed25519(f"f0{'ff' * 30}7f"), NO_POINT),
-    "Ed25519 of 31 bytes": (OKP.jwk(x=b64(bytes(31))), MALFORMED),
-    "Ed448": (OKP.jwk(crv="Ed448", x=b64(bytes(57))), OTHER_KIND),
+    "Ed25519 of 31 bytes": (OKP.jwk(x=base64url(bytes(31))), MALFORMED),
+    "Ed448": (OKP.jwk(crv="Ed448", x=base64url(bytes(57))), OTHER_KIND),
     "X25519": (OKP.jwk(crv="X25519"), OTHER_KIND),
     "kty in lower case": (EC.jwk(kty="ec"), OTHER_KIND),
     "kty a list": (EC.jwk(kty=["EC"]), OTHER_KIND),

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,14 +29,24 @@ from providers.registry import strategies
 from providers.upstream import bulkhead
 from tenants.models import Service
 from tenants.services.settings import clean_settings
-from tests import needs
-from tests.conftest import ClientApp, HeadEnd
-from tests.upstream.authority import Authority, authority, stranger
-from tests.upstream.deadlines import HASTY, LONG
-from tests.upstream.slapd import BASE, PASSWORD, SERVICE_PASSWORD, Slapd, entry, person, settings_at, slapd
-from tests.waiting import wait_until
+from tests.support.clients import ClientApp, HeadEnd
+from tests.support.markers import skip_unless_installed
+from tests.support.paths import CASES
+from tests.support.upstream.authority import Authority, authority, untrusted_authority
+from tests.support.upstream.deadlines import LONG, SHORT
+from tests.support.upstream.slapd import (
+    BASE,
+    PASSWORD,
+    SERVICE_PASSWORD,
+    Slapd,
+    entry,
+    person,
+    settings_at,
+    slapd,
+)
+from tests.support.waiting import wait_until
 
-pytestmark = needs(
+pytestmark = skip_unless_installed(
     programs={"slapd": "apt-get install slapd"},
     modules={"ldap": "pip install --require-hashes -r requirements/ldap.txt"},
 )
@@ -288,7 +297,7 @@ UNAVAILABLE: dict[str, tuple[dict[str, Any], str, UpstreamFailure, str]] = {
         "reached",
     ),
     "has a certificate of another CA": (
-        {"ca_certificates": stranger().certificate},
+        {"ca_certificates": untrusted_authority().certificate},
         "alice",
         UpstreamFailure.CERTIFICATE_UNTRUSTED,
         "certificate",
@@ -320,7 +329,7 @@ def test_no_credentials_are_sent_without_tls() -> None:
 
 @pytest.mark.parametrize("transport", ["ldaps", "starttls"])
 def test_a_certificate_of_another_ca_is_not_trusted(transport: str) -> None:
-    with slapd(ENTRIES, vouched_for_by=stranger()) as directory:
+    with slapd(ENTRIES, issuer=untrusted_authority()) as directory:
         assert (
             get_failure(directory.settings(transport=transport)).failure
             is UpstreamFailure.CERTIFICATE_UNTRUSTED
@@ -330,7 +339,7 @@ def test_a_certificate_of_another_ca_is_not_trusted(transport: str) -> None:
 
 def test_an_intermediate_ca_can_be_trusted_without_its_issuer() -> None:
     lone = Authority(authority())
-    with slapd(ENTRIES, vouched_for_by=lone) as directory:
+    with slapd(ENTRIES, issuer=lone) as directory:
         for transport in ("ldaps", "starttls"):
             trusting = {"transport": transport, "ca_certificates": lone.certificate}
             assert verify("alice", PASSWORD, directory.settings(**trusting)) == Identity("A-1")
@@ -493,7 +502,7 @@ def wait_for_free_slots() -> None:
 @pytest.mark.parametrize("behavior", SILENT.values(), ids=SILENT)
 def test_the_deadline_limits_a_silent_server(behavior: Behave) -> None:
     with fake(behavior) as settings:
-        assert get_failure(settings, deadline=HASTY).failure is UpstreamFailure.TIMEOUT
+        assert get_failure(settings, deadline=SHORT).failure is UpstreamFailure.TIMEOUT
         wait_for_free_slots()  # the call has ended; the server has not
 
 
@@ -507,7 +516,7 @@ def test_data_received_before_tls_is_not_used_after_it() -> None:
         with_tls(lambda secured: None)(wire)
 
     with fake(behavior) as settings:
-        assert get_failure({**settings, "transport": "starttls"}, deadline=HASTY).failure in {
+        assert get_failure({**settings, "transport": "starttls"}, deadline=SHORT).failure in {
             UpstreamFailure.TIMEOUT,
             UpstreamFailure.UNREACHABLE,
             UpstreamFailure.RESPONSE_INVALID,
@@ -625,7 +634,6 @@ def test_sign_on_with_a_choice_of_accounts(directory: Slapd, nagra: HeadEnd) -> 
     assert (chosen.status_code, chosen.json()["accountId"]) == (201, "A-3b")
 
 
-CASES = Path(__file__).parent.parent / "cases"
 EITHER, OF_AD = (CASES / "07-ldap-two-places-for-the-name/filters.txt").read_text().splitlines()
 BY_EITHER: dict[str, tuple[str, str, tuple[int, str]]] = {
     "the name": (EITHER, "frank", (201, "A-18")),

@@ -28,14 +28,14 @@ from providers.oidc_id_token.strategy import OIDCIDToken
 from providers.upstream import documents
 from tenants.models import Service
 from tenants.services.settings import clean_settings
-from tests.conftest import HeadEnd
-from tests.providers.conftest import Clock
-from tests.providers.confusion import ALGORITHMS, CONFUSED, EC, KEY_SET, RSA
-from tests.upstream.authority import stranger
-from tests.upstream.deadlines import HASTY, LONG, hasty_if_slow
-from tests.upstream.https import HTTPSServer, Reply, as_json
-from tests.upstream.signer import ABSENT, changed, signer
-from tests.waiting import wait_until
+from tests.support.clients import HeadEnd
+from tests.support.clock import StoppedClock
+from tests.support.confused_tokens import ALGORITHMS, CONFUSED, EC, KEY_SET, RSA
+from tests.support.upstream.authority import untrusted_authority
+from tests.support.upstream.deadlines import LONG, SHORT, deadline_for
+from tests.support.upstream.https import HTTPSServer, Reply, as_json
+from tests.support.upstream.signer import ABSENT, apply_changes, signer
+from tests.support.waiting import wait_until
 
 RING = KeyRing("nagra", {"k": TrustedKey(7, "k", "HS256", bytes(range(32)))})
 WELL_KNOWN = "/.well-known/openid-configuration"
@@ -48,7 +48,7 @@ def discovery(server: HTTPSServer, **changes: Any) -> Reply:
         "id_token_signing_alg_values_supported": ["none", "HS256"],
         "anything": {"else": []},
     }
-    return as_json(changed(valid, changes))
+    return as_json(apply_changes(valid, changes))
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def claims(server: HTTPSServer, **changes: Any) -> dict[str, Any]:
         "exp": now + 300,
         "nonce": "n",
     }
-    return changed(valid, changes)
+    return apply_changes(valid, changes)
 
 
 def verify(jws: str, settings: Mapping[str, Any], nonce: str | None = "n") -> Identity:
@@ -285,15 +285,15 @@ def test_both_documents_are_fetched_once_for_many_tokens(server: HTTPSServer) ->
     settings = settings_of(server)
     for own in (RSA, EC, RSA):
         assert verify(own.token(claims(server)), settings)
-    assert sorted(asked.path for asked in server.asked) == [WELL_KNOWN, "/keys"]
+    assert sorted(asked.path for asked in server.requests) == [WELL_KNOWN, "/keys"]
 
 
 def test_prepare_fetches_both_documents_before_the_first_token(server: HTTPSServer) -> None:
     settings = settings_of(server)
     OIDCIDToken().prepare(settings, RING)
-    wait_until(lambda: len(server.asked) == 2, "they are not fetched")
+    wait_until(lambda: len(server.requests) == 2, "they are not fetched")
     assert verify(RSA.token(claims(server)), settings)
-    assert len(server.asked) == 2
+    assert len(server.requests) == 2
     assert OIDCIDToken().document_urls(settings, RING) == {
         "discovery document": f"{server.url}{WELL_KNOWN}",
         "JWK Set": f"{server.url}/keys",
@@ -327,7 +327,7 @@ def test_jwks_uri_must_not_be_a_private_address(server: HTTPSServer, settings: A
     assert get_failure(RSA.token(claims(server)), settings_of(server))[0] is UpstreamFailure.ADDRESS_FORBIDDEN
 
 
-def test_keys_are_rotated_and_removed(server: HTTPSServer, clock: Clock) -> None:
+def test_keys_are_rotated_and_removed(server: HTTPSServer, clock: StoppedClock) -> None:
     settings, new = settings_of(server), signer("ES256", "new")
     verify(RSA.token(claims(server)), settings)
     server.replies["/keys"] = as_json({"keys": [new.jwk()]})
@@ -339,7 +339,7 @@ def test_keys_are_rotated_and_removed(server: HTTPSServer, clock: Clock) -> None
     assert get_failure(RSA.token(claims(server)), settings)[0] is FailureReason.KEY_UNKNOWN
 
 
-def test_a_new_jwks_uri_is_used(server: HTTPSServer, clock: Clock) -> None:
+def test_a_new_jwks_uri_is_used(server: HTTPSServer, clock: StoppedClock) -> None:
     settings, new = settings_of(server), signer("ES256", "new")
     verify(RSA.token(claims(server)), settings)
     server.replies["/moved"] = as_json({"keys": [new.jwk()]})
@@ -354,7 +354,7 @@ def test_tenants_do_not_share_documents(server: HTTPSServer) -> None:
     OIDCIDToken().verify(
         {"IdToken": RSA.token(claims(server)), "Nonce": "n"}, settings, KeyRing("sunrise", {})
     )
-    assert len(server.asked) == 4
+    assert len(server.requests) == 4
 
 
 NEVER = threading.Event()
@@ -398,14 +398,14 @@ def test_without_either_document_the_upstream_is_unavailable(
 ) -> None:
     server.replies[WELL_KNOWN] = document(server)
     server.replies["/keys"] = key_set or as_json(KEY_SET)
-    settings = settings_of(server, deadline=hasty_if_slow(failure))
+    settings = settings_of(server, deadline=deadline_for(failure))
     assert get_failure(RSA.token(claims(server)), settings)[0] is failure
     with pytest.raises(UpstreamUnavailable):
         list(OIDCIDToken().check(settings, RING))
 
 
 def test_both_documents_share_one_deadline(server: HTTPSServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock()
+    clock = StoppedClock()
     monkeypatch.setattr(strategy, "time", clock)
 
     def spend_deadline(_: Any) -> Reply:
@@ -417,13 +417,13 @@ def test_both_documents_share_one_deadline(server: HTTPSServer, monkeypatch: pyt
     server.replies["/keys"] = replace(as_json(KEY_SET), wait=NEVER)
     assert get_failure(RSA.token(claims(server)), settings_of(server))[0] is UpstreamFailure.TIMEOUT
     paths = [WELL_KNOWN, "/keys"]
-    wait_until(lambda: [asked.path for asked in server.asked] == paths, "the JWK Set is not fetched")
+    wait_until(lambda: [asked.path for asked in server.requests] == paths, "the JWK Set is not fetched")
 
 
 @pytest.mark.parametrize(("document", "key_set", "failure"), FAILURES.values(), ids=FAILURES)
 def test_while_either_fails_the_last_copies_are_used(
     server: HTTPSServer,
-    clock: Clock,
+    clock: StoppedClock,
     document: Any,
     key_set: Reply | None,
     failure: UpstreamFailure,
@@ -435,7 +435,7 @@ def test_while_either_fails_the_last_copies_are_used(
     if failure is UpstreamFailure.TIMEOUT:
         first = discovery_document(settings, RING.tenant)
         for each in (first, first.current()):
-            each.source = replace(each.source, deadline=HASTY)
+            each.source = replace(each.source, deadline=SHORT)
     clock.ahead = documents.MAX_AGE + 1
     assert verify(RSA.token(claims(server)), settings)
     clock.ahead = documents.MAX_STALE_AGE + 1
@@ -443,7 +443,7 @@ def test_while_either_fails_the_last_copies_are_used(
 
 
 def test_an_untrusted_certificate_is_rejected() -> None:
-    with HTTPSServer(stranger()) as server:
+    with HTTPSServer(untrusted_authority()) as server:
         server.replies[WELL_KNOWN] = discovery(server)
         assert (
             get_failure(RSA.token(claims(server)), settings_of(server))[0]

@@ -13,11 +13,11 @@ from providers.signed_jwt.strategy import SignedJWT
 from providers.upstream import documents
 from tenants.models import Service
 from tenants.services.settings import clean_settings
-from tests.conftest import HeadEnd
-from tests.providers.conftest import Clock
-from tests.upstream.authority import authority
-from tests.upstream.deadlines import LONG, LONGEST
-from tests.upstream.oidc_provider import OidcProvider
+from tests.support.clients import HeadEnd
+from tests.support.clock import StoppedClock
+from tests.support.upstream.authority import authority
+from tests.support.upstream.deadlines import LONG, LONGEST
+from tests.support.upstream.oidc_provider import OidcProvider
 
 RING = KeyRing("nagra", {})
 
@@ -99,7 +99,9 @@ def test_an_id_token_is_rejected_if_access_tokens_are_required(provider: OidcPro
     assert raised.value.reason is FailureReason.MALFORMED
 
 
-def test_rotated_keys_are_used_and_withdrawn_keys_are_not(provider: OidcProvider, clock: Clock) -> None:
+def test_rotated_keys_are_used_and_withdrawn_keys_are_not(
+    provider: OidcProvider, clock: StoppedClock
+) -> None:
     settings = settings_of(provider)
     before = provider.id_token("account-1", nonce="n")
     assert verify(before, settings)

@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,13 +37,13 @@ from providers.contract import (
 from providers.operator_login.strategy import OperatorLogin
 from tenants.models import Service
 from tenants.services.settings import clean_settings
-from tests.conftest import HeadEnd
-from tests.upstream.authority import authority
-from tests.upstream.deadlines import LONG, LONGEST
-from tests.upstream.https import Asked, HTTPSServer, Reply, as_json
-from tests.upstream.process import Lines, end
+from tests.support.clients import HeadEnd
+from tests.support.paths import ROOT
+from tests.support.upstream.authority import authority
+from tests.support.upstream.deadlines import LONG, LONGEST
+from tests.support.upstream.https import HTTPSServer, ReceivedRequest, Reply, as_json
+from tests.support.upstream.process import Lines, stop_process
 
-ROOT = Path(__file__).resolve().parents[2]
 RING = KeyRing("nagra", {})
 MARKER = "marker4711"
 SECRET = f"a secret: {MARKER} ü"
@@ -215,14 +214,14 @@ def test_empty_credentials_are_rejected_without_a_request(
 ) -> None:
     server.replies["/login"] = accounts(ONE)
     assert get_reason(server, username, password) is FailureReason.CREDENTIAL_UNKNOWN
-    assert not server.asked
+    assert not server.requests
 
 
 @pytest.mark.parametrize("text", ["anna", "Änna", ' " \\ }', "a\r\nX: y", "\u202e😀", "x" * 255, "*", "a b "])
 def test_username_and_password_are_forwarded_unchanged(server: HTTPSServer, text: str) -> None:
     server.replies["/login"] = accounts(ONE)
     verify(server, text, text)
-    (request,) = server.asked
+    (request,) = server.requests
     assert (request.method, request.path) == ("POST", "/login")
     assert json.loads(request.body) == {"tenant": "nagra", "username": text, "password": text}
     assert request.headers["content-type"] == "application/json"
@@ -241,7 +240,7 @@ def test_ags_authenticates_to_the_endpoint(
 ) -> None:
     server.replies["/login"] = accounts(ONE)
     verify(server, "anna", "p", **settings)
-    assert server.asked[0].headers.get("authorization") == header
+    assert server.requests[0].headers.get("authorization") == header
 
 
 # As client apps encrypt.
@@ -257,7 +256,7 @@ def encrypted(password: bytes, padding: str, key: rsa.RSAPrivateKey = KEY) -> st
     return base64.b64encode(key.public_key().encrypt(password, PADDED[padding])).decode()
 
 
-def accepts_one_password(request: Asked) -> Reply:
+def accepts_one_password(request: ReceivedRequest) -> Reply:
     """An endpoint that accepts one password for any username."""
     right = json.loads(request.body)["password"] == "ännas password"
     return accounts(ONE) if right else as_json({"reason": "invalid_credentials"}, 401)
@@ -294,7 +293,7 @@ def test_an_encrypted_password_is_forwarded_unchanged_if_the_operator_decrypts(s
     server.replies["/login"] = accounts(ONE)
     sent = encrypted(b"p", "pkcs1v15")
     verify(server, "anna", sent, encryption="pass_on", padding="pkcs1v15", private_key=PEM)
-    assert json.loads(server.asked[0].body)["password"] == sent
+    assert json.loads(server.requests[0].body)["password"] == sent
 
 
 def longer(sent: str) -> str:
@@ -340,7 +339,7 @@ def test_an_undecryptable_password_is_handled_like_a_wrong_password(
     )
     for _ in range(2):
         assert get_reason(server, "anna", sent, **settings) is FailureReason.CREDENTIAL_UNKNOWN
-    wrong, *junk = [json.loads(request.body)["password"] for request in server.asked]
+    wrong, *junk = [json.loads(request.body)["password"] for request in server.requests]
     assert (wrong, len(junk)) == ("wrong", 2)
     for password in junk:
         assert password
@@ -427,7 +426,7 @@ def test_check_logs_in_as_an_unknown_subscriber(
         assert MARKER not in result.message
     assert server.address in results[-1].message
     list(strategy.check(cleaned, RING))
-    names = {json.loads(request.body)["username"] for request in server.asked}
+    names = {json.loads(request.body)["username"] for request in server.requests}
     assert len(names) == 2, "the name is random"
 
 
@@ -455,7 +454,7 @@ def example() -> Iterator[str]:
         try:
             yield lines.next().strip()
         finally:
-            end(process)
+            stop_process(process)
             lines.close()
 
 
@@ -503,7 +502,7 @@ def test_no_secret_in_results_errors_and_logs(server: HTTPSServer, caplog: pytes
             except (VerificationFailed, UpstreamUnavailable) as error:
                 values = f"{error} {error!r} {error.__context__!r} {error.__cause__!r}"
             assert MARKER not in values
-    assert len(server.asked) == 2 * len(replies)
+    assert len(server.requests) == 2 * len(replies)
     assert not [record for record in caplog.records if MARKER in f"{record.getMessage()} {record.__dict__}"]
 
 

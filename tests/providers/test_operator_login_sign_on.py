@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tenants.models import Service
-from tests.conftest import ClientApp, HeadEnd
-from tests.upstream.https import HTTPSServer, Reply, as_json
+from tests.support.clients import ClientApp, HeadEnd
+from tests.support.upstream.https import HTTPSServer, Reply, as_json
 
 ONE = {"accountId": "account-1", "accountInformation": "Home"}
 TWO = {"accountId": "account-2", "accountInformation": "Cabin"}
@@ -56,7 +56,7 @@ def test_the_chosen_account_is_signed_on(endpoint: HTTPSServer, app: ClientApp) 
     chosen = {one["accountInformation"]: one["userAccountToken"] for one in answer.json()["accounts"]}
     answer = app.call("/ags/subsequentSignOn", DEVICE, x_auth_service_id="Login", user_token=chosen["Cabin"])
     assert (answer.status_code, answer.json()["accountId"]) == (201, "account-2")
-    assert len(endpoint.asked) == 1, "the choice needs no second request"
+    assert len(endpoint.requests) == 1, "the choice needs no second request"
 
 
 ERRORS = {

@@ -16,19 +16,14 @@ from providers.contract import FailureReason, Identity, KeyRing, TrustedKey, Ver
 from providers.operator_token.strategy import OperatorToken
 from tenants.services.settings import clean_settings
 from tenants.snapshot import snapshot
-from tests.conftest import HeadEnd
-from tests.providers.confusion import CONFUSED
-from tests.upstream.signer import shared, signer
-from tests.upstream.signer import token as any_token
+from tests.support.clients import HeadEnd
+from tests.support.confused_tokens import CONFUSED
+from tests.support.tokens import SEED_SAMPLE
+from tests.support.upstream.signer import sign_with_secret, signer
+from tests.support.upstream.signer import token as any_token
 
 SECRET = bytes(range(1, 33))
 RING = KeyRing("nagra", {"k": TrustedKey(id=7, kid="k", algorithm="HS256", material=SECRET)})
-SEED_SAMPLE = (
-    "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCIsImtpZCI6IjcwNjQ2OTQ4LWQ2ZmItNGNlOC1hNDMzLTUyYTE0ZWUyZmEwYSJ9."
-    "eyJ0eXAiOiJHZXRTZXNzaW9uVG9rZW5BdXRoTiIsIk9wZkFjY291bnRJZCI6IlNlc3Npb25Ub2tlblNpZ25PbkFjY291bnQtMDAwMSIs"
-    "Ik9wZlRlbmFudElkIjoibmFncmEiLCJleHAiOjE3MzUwODQ4MDAsImF1ZCI6ImFncyJ9."
-    "yMwK-RJLh_nUeJPuoVtrfP8ol-sRuvO4dsy0QmRNzS8"
-)
 
 
 def verify(token: str, ring: KeyRing = RING, **settings: Any) -> Identity:
@@ -205,7 +200,7 @@ OTHERS = bytes(range(101, 133))
 
 
 def token_with_header(header: dict[str, Any], sign: Any = None, **claims: Any) -> str:
-    return any_token({"alg": "HS256", "kid": "k"} | header, GOOD | claims, sign or shared(SECRET))
+    return any_token({"alg": "HS256", "kid": "k"} | header, GOOD | claims, sign or sign_with_secret(SECRET))
 
 
 # Confusion of algorithm, key and purpose.
@@ -220,22 +215,25 @@ MISTAKEN = {
     "RS256": (token_with_header({"alg": "RS256"}, RSA.signature), FailureReason.ALGORITHM_MISMATCH),
     "RS256 declared as HS256": (token_with_header({}, RSA.signature), FailureReason.SIGNATURE_INVALID),
     # The key
-    "the key of another operator": (token_with_header({}, shared(OTHERS)), FailureReason.SIGNATURE_INVALID),
+    "the key of another operator": (
+        token_with_header({}, sign_with_secret(OTHERS)),
+        FailureReason.SIGNATURE_INVALID,
+    ),
     "the key of another operator under its ID": (
-        token_with_header({"kid": "o"}, shared(OTHERS)),
+        token_with_header({"kid": "o"}, sign_with_secret(OTHERS)),
         FailureReason.KEY_UNKNOWN,
     ),
-    "an empty secret": (token_with_header({}, shared(b"")), FailureReason.SIGNATURE_INVALID),
+    "an empty secret": (token_with_header({}, sign_with_secret(b"")), FailureReason.SIGNATURE_INVALID),
     "the secret in base64": (
-        token_with_header({}, shared(b"AQIDBAUGBwgJCgsMDQ4PEA==")),
+        token_with_header({}, sign_with_secret(b"AQIDBAUGBwgJCgsMDQ4PEA==")),
         FailureReason.SIGNATURE_INVALID,
     ),
     "a key in the header": (
-        token_with_header({"jwk": {"kty": "oct", "k": "AAAA"}}, shared(bytes(3))),
+        token_with_header({"jwk": {"kty": "oct", "k": "AAAA"}}, sign_with_secret(bytes(3))),
         FailureReason.SIGNATURE_INVALID,
     ),
     "a URL of keys in the header": (
-        token_with_header({"jku": "https://evil.example/keys"}, shared(OTHERS)),
+        token_with_header({"jku": "https://evil.example/keys"}, sign_with_secret(OTHERS)),
         FailureReason.SIGNATURE_INVALID,
     ),
     "crit": (token_with_header({"crit": ["exp"]}), FailureReason.HEADER_MEMBER_FORBIDDEN),
@@ -243,7 +241,7 @@ MISTAKEN = {
     "an access token of AGS": (token_with_header({}, typ="DevAuthN"), FailureReason.TYPE_MISMATCH),
     "a refresh token of AGS": (token_with_header({}, typ="RefreshAuthN"), FailureReason.TYPE_MISMATCH),
     "an ID token": (
-        any_token({"alg": "HS256", "kid": "k"}, {"sub": "a"}, shared(SECRET)),
+        any_token({"alg": "HS256", "kid": "k"}, {"sub": "a"}, sign_with_secret(SECRET)),
         FailureReason.CLAIM_MISSING,
     ),
     "an access token by its header": (token_with_header({"typ": "at+jwt"}), FailureReason.MALFORMED),

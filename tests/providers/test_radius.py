@@ -29,14 +29,14 @@ from providers.registry import strategies
 from providers.upstream import bulkhead
 from tenants.models import Service
 from tenants.services.settings import clean_settings
-from tests import needs
-from tests.conftest import ClientApp, HeadEnd
-from tests.upstream.deadlines import HASTY, LONG, patiently
-from tests.upstream.freeradius import PASSWORD, SECRET, FreeRADIUS, freeradius, settings_at
-from tests.upstream.useless import closed
-from tests.waiting import PATIENCE, wait_until
+from tests.support.clients import ClientApp, HeadEnd
+from tests.support.markers import skip_unless_installed
+from tests.support.upstream.deadlines import LONG, SHORT, retry_with_longer_deadlines
+from tests.support.upstream.freeradius import PASSWORD, SECRET, FreeRADIUS, freeradius, settings_at
+from tests.support.upstream.unusable import closed_port
+from tests.support.waiting import PATIENCE, wait_until
 
-pytestmark = needs(
+pytestmark = skip_unless_installed(
     programs={"freeradius": "apt-get install freeradius"},
     modules={"pyrad": "pip install --require-hashes -r requirements/radius.txt"},
 )
@@ -163,7 +163,7 @@ def test_unsendable_credentials_are_rejected_without_a_request(username: str, pa
 def test_a_wrong_shared_secret_gets_no_response(server: FreeRADIUS) -> None:
     from providers.radius.exchange import access_request, exchange
 
-    stranger = cleaned(server.settings(shared_secret="another secret, long enough"), HASTY)
+    stranger = cleaned(server.settings(shared_secret="another secret, long enough"), SHORT)
     # Not through the strategy, whose own time limit could expire first.
     with pytest.raises(UpstreamUnavailable, match="no response") as raised:
         exchange(access_request("alice", PASSWORD, stranger), stranger)
@@ -261,7 +261,7 @@ INVALID_RESPONSES: dict[str, Response] = {
 def test_an_invalid_response_is_ignored(respond: Response) -> None:
     with fake(respond) as (settings, _):
         with pytest.raises(UpstreamUnavailable) as raised:
-            patiently(lambda deadline: verify("alice", PASSWORD, settings, deadline))
+            retry_with_longer_deadlines(lambda deadline: verify("alice", PASSWORD, settings, deadline))
         assert raised.value.failure is UpstreamFailure.CERTIFICATE_UNTRUSTED
 
 
@@ -283,7 +283,7 @@ def test_a_challenge_is_a_rejection() -> None:
 def test_a_response_from_another_port_is_ignored() -> None:
     with fake(lambda request: [packet(request)], from_its_port=False) as (settings, requests):
         with pytest.raises(UpstreamUnavailable) as raised:
-            verify("alice", PASSWORD, settings, HASTY)
+            verify("alice", PASSWORD, settings, SHORT)
         assert raised.value.failure is UpstreamFailure.TIMEOUT
     assert requests
 
@@ -300,7 +300,7 @@ def test_arbitrary_attributes_cause_no_exception(attributes: bytes, code: int) -
 def test_retransmissions_are_identical_and_start_with_a_message_authenticator() -> None:
     with fake(lambda request: []) as (settings, requests):
         with pytest.raises(UpstreamUnavailable) as raised:
-            verify("alice", PASSWORD, {**settings, "attempts": 3}, HASTY)
+            verify("alice", PASSWORD, {**settings, "attempts": 3}, SHORT)
         assert raised.value.failure is UpstreamFailure.TIMEOUT
     assert len(requests) == 3
     assert len(set(requests)) == 1
@@ -320,12 +320,12 @@ def test_the_second_attempt_can_succeed() -> None:
 
     with fake(respond) as (settings, _):
         twice = {**settings, "attempts": 2}
-        identity = patiently(lambda deadline: verify("alice", PASSWORD, twice, deadline))
+        identity = retry_with_longer_deadlines(lambda deadline: verify("alice", PASSWORD, twice, deadline))
         assert identity == Identity("alice")
 
 
 def test_an_unreachable_server_and_a_forbidden_address(settings: Any) -> None:
-    with closed() as port:
+    with closed_port() as port:
         gone = settings_at(port)
         with pytest.raises(UpstreamUnavailable) as raised:
             verify("alice", PASSWORD, gone)

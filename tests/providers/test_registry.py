@@ -17,9 +17,10 @@ from providers import apps as provider_apps
 from providers.contract import Endpoint, Parameter, SecretField, SessionTokenSettings, Strategy
 from providers.dummy.strategy import Dummy
 from providers.registry import provider_configs, strategies
-from tests.frame.project import ROOT, copied_to
 from tests.settings import ENVIRONMENT
-from tests.waiting import PATIENCE
+from tests.support.paths import ROOT
+from tests.support.project import copy_project
+from tests.support.waiting import PATIENCE
 
 
 def test_every_folder_of_a_provider_is_in_the_registry() -> None:
@@ -33,7 +34,7 @@ def test_every_folder_of_a_provider_is_in_the_registry() -> None:
 
 @pytest.mark.timeout(4 * PATIENCE)  # it runs pytest
 def test_the_acceptance_suite_tests_a_new_provider_folder(tmp_path: Path) -> None:
-    project = copied_to(tmp_path / "project")
+    project = copy_project(tmp_path / "project")
     parrot = shutil.copytree(project / "providers" / "dummy", project / "providers" / "parrot")
     for file in (parrot / "apps.py", parrot / "strategy.py"):
         file.write_text(file.read_text().replace("providers.dummy", "providers.parrot"))

@@ -27,15 +27,15 @@ from providers.upstream import documents
 from tenants.models import Service
 from tenants.services.settings import clean_settings
 from tenants.snapshot import snapshot
-from tests.conftest import HeadEnd
-from tests.providers.conftest import Clock
-from tests.providers.confusion import ALGORITHMS, CONFUSED, EC, KEY_SET, RSA
-from tests.upstream.deadlines import LONG, hasty_if_slow
-from tests.upstream.https import HTTPSServer, Reply, as_json
-from tests.upstream.signer import ABSENT, changed, shared, signer, token
-from tests.waiting import wait_until
+from tests.support.clients import HeadEnd
+from tests.support.clock import StoppedClock
+from tests.support.confused_tokens import ALGORITHMS, CONFUSED, EC, KEY_SET, RSA
+from tests.support.tokens import ISSUER, make_claims
+from tests.support.upstream.deadlines import LONG, deadline_for
+from tests.support.upstream.https import HTTPSServer, Reply, as_json
+from tests.support.upstream.signer import ABSENT, sign_with_secret, signer, token
+from tests.support.waiting import wait_until
 
-ISSUER = "https://login.operator.example"
 RING = KeyRing("nagra", {"k": TrustedKey(7, "k", "HS256", bytes(range(32)))})
 ENTERED = {
     "keys_from": "entered",
@@ -44,11 +44,6 @@ ENTERED = {
     "issuer": ISSUER,
     "audience": "ags",
 }
-
-
-def claims(**changes: Any) -> dict[str, Any]:
-    valid = {"iss": ISSUER, "aud": "ags", "sub": "account-1", "exp": int(time.time()) + 300}
-    return changed(valid, changes)
 
 
 def verify(jws: str, **settings: Any) -> Identity:
@@ -161,7 +156,7 @@ REJECTED: Any = {
 @pytest.mark.usefixtures("frozen_time")
 @pytest.mark.parametrize(("changes", "settings"), ACCEPTED.values(), ids=ACCEPTED)
 def test_accepts(changes: dict[str, Any], settings: dict[str, Any]) -> None:
-    identity = verify(EC.token(claims(**changes)), **settings)
+    identity = verify(EC.token(make_claims(**changes)), **settings)
     sub = "account-1" if "account_claim" in settings else changes.get("sub", "account-1")
     assert identity.account_id == str(sub)
     assert identity.key_id is None
@@ -172,14 +167,14 @@ def test_accepts(changes: dict[str, Any], settings: dict[str, Any]) -> None:
 def test_rejects(
     changes: dict[str, Any], settings: dict[str, Any], reason: FailureReason, claim: str
 ) -> None:
-    assert get_reason(EC.token(claims(**changes)), **settings) == (reason, claim)
+    assert get_reason(EC.token(make_claims(**changes)), **settings) == (reason, claim)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_accepts_each_algorithm_with_a_key_in_pem_certificate_and_jwk(algorithm: str) -> None:
     own = signer(algorithm)
     pem = {"key_id": algorithm, "algorithms": [algorithm]}
-    jws = own.token(claims())
+    jws = own.token(make_claims())
     assert verify(jws, **pem, public_keys=own.pem).account_id == "account-1"
     assert verify(jws, **pem, public_keys=own.certificate).account_id == "account-1"
     assert verify(jws, algorithms=[algorithm], public_keys=json.dumps(own.jwk())).account_id == "account-1"
@@ -187,9 +182,9 @@ def test_accepts_each_algorithm_with_a_key_in_pem_certificate_and_jwk(algorithm:
 
 def test_a_jti_is_stored_for_the_maximum_clock_skew() -> None:
     expires = int(time.time()) + 50
-    identity = verify(EC.token(claims(jti="j", exp=expires)), clock_skew=0)
+    identity = verify(EC.token(make_claims(jti="j", exp=expires)), clock_skew=0)
     assert (identity.jti, identity.replayable_until) == ("j", expires + 300)
-    assert verify(EC.token(claims(jti="j")), replay="off").jti is None
+    assert verify(EC.token(make_claims(jti="j")), replay="off").jti is None
 
 
 IGNORED = {
@@ -234,17 +229,17 @@ HEADERS_REJECTED: Any = {
 
 @pytest.mark.parametrize(("header", "settings"), HEADERS_ACCEPTED.values(), ids=HEADERS_ACCEPTED)
 def test_accepts_the_header(header: dict[str, Any], settings: dict[str, Any]) -> None:
-    assert verify(EC.token(claims(), **header), **settings).account_id == "account-1"
+    assert verify(EC.token(make_claims(), **header), **settings).account_id == "account-1"
 
 
 @pytest.mark.parametrize(("header", "settings", "reason"), HEADERS_REJECTED.values(), ids=HEADERS_REJECTED)
 def test_rejects_the_header(header: dict[str, Any], settings: dict[str, Any], reason: FailureReason) -> None:
-    assert get_reason(EC.token(claims(), **header), **settings) == (reason, None)
+    assert get_reason(EC.token(make_claims(), **header), **settings) == (reason, None)
 
 
 @pytest.mark.parametrize(("make", "reason"), CONFUSED.values(), ids=CONFUSED)
 def test_confused_algorithms_and_keys_are_rejected(make: Any, reason: FailureReason) -> None:
-    assert get_reason(make(claims()))[0] is reason
+    assert get_reason(make(make_claims()))[0] is reason
 
 
 OPERATOR_TOKEN = {"typ": "GetSessionTokenAuthN", "OpfTenantId": "nagra", "OpfAccountId": "account-1"}
@@ -278,7 +273,7 @@ OTHER_PURPOSE: Any = {
 def test_tokens_for_another_purpose_are_rejected(
     changes: dict[str, Any], header: dict[str, Any], settings: dict[str, Any], reason: FailureReason
 ) -> None:
-    assert get_reason(EC.token(claims(**changes), **header), **settings)[0] is reason
+    assert get_reason(EC.token(make_claims(**changes), **header), **settings)[0] is reason
 
 
 def test_tokens_issued_by_ags_are_rejected_even_if_its_keys_are_trusted(nagra: HeadEnd) -> None:
@@ -376,62 +371,62 @@ def get_failure(jws: str, settings: Mapping[str, Any]) -> FailureReason | Upstre
 def test_the_jwk_set_is_fetched_once_for_many_tokens(server: HTTPSServer) -> None:
     settings = address_settings(server)
     for own in (RSA, EC, signer("EdDSA"), RSA):
-        assert verify_with(own.token(claims()), settings).account_id == "account-1"
-    assert len(server.asked) == 1
+        assert verify_with(own.token(make_claims()), settings).account_id == "account-1"
+    assert len(server.requests) == 1
 
 
 def test_prepare_fetches_the_jwk_set_before_the_first_token(server: HTTPSServer) -> None:
     settings = address_settings(server)
     SignedJWT().prepare(settings, RING)
-    wait_until(lambda: bool(server.asked), "it is not fetched")
-    assert verify_with(EC.token(claims()), settings)
-    assert len(server.asked) == 1
+    wait_until(lambda: bool(server.requests), "it is not fetched")
+    assert verify_with(EC.token(make_claims()), settings)
+    assert len(server.requests) == 1
     assert SignedJWT().document_urls(settings, RING) == {"JWK Set": f"{server.url}/keys"}
 
 
-def test_a_newly_published_key_is_used(server: HTTPSServer, clock: Clock) -> None:
+def test_a_newly_published_key_is_used(server: HTTPSServer, clock: StoppedClock) -> None:
     settings = address_settings(server)
-    verify_with(EC.token(claims()), settings)
+    verify_with(EC.token(make_claims()), settings)
     new = signer("ES256", "new")
     server.replies["/keys"] = as_json({"keys": [EC.jwk(), new.jwk()]})
-    assert get_failure(new.token(claims()), settings) is FailureReason.KEY_UNKNOWN, (
+    assert get_failure(new.token(make_claims()), settings) is FailureReason.KEY_UNKNOWN, (
         "fetched again within the interval"
     )
     clock.ahead = documents.MIN_FETCH_INTERVAL + 1
-    assert verify_with(new.token(claims()), settings).account_id == "account-1"
-    assert len(server.asked) == 2
+    assert verify_with(new.token(make_claims()), settings).account_id == "account-1"
+    assert len(server.requests) == 2
 
 
-def test_a_removed_key_is_rejected_after_the_copy_expires(server: HTTPSServer, clock: Clock) -> None:
+def test_a_removed_key_is_rejected_after_the_copy_expires(server: HTTPSServer, clock: StoppedClock) -> None:
     settings = address_settings(server)
-    verify_with(EC.token(claims()), settings)
+    verify_with(EC.token(make_claims()), settings)
     server.replies["/keys"] = as_json({"keys": [RSA.jwk()]})
-    assert verify_with(EC.token(claims()), settings)
+    assert verify_with(EC.token(make_claims()), settings)
     clock.ahead = documents.MAX_AGE + 1
-    assert get_failure(EC.token(claims()), settings) is FailureReason.KEY_UNKNOWN
+    assert get_failure(EC.token(make_claims()), settings) is FailureReason.KEY_UNKNOWN
 
 
-def test_many_unknown_kids_cause_one_fetch(server: HTTPSServer, clock: Clock) -> None:
+def test_many_unknown_kids_cause_one_fetch(server: HTTPSServer, clock: StoppedClock) -> None:
     settings = address_settings(server)
-    verify_with(EC.token(claims()), settings)
+    verify_with(EC.token(make_claims()), settings)
     clock.ahead = documents.MIN_FETCH_INTERVAL + 1
     for number in range(20):
-        assert get_failure(EC.token(claims(), kid=f"k{number}"), settings) is FailureReason.KEY_UNKNOWN
-    assert len(server.asked) == 2
+        assert get_failure(EC.token(make_claims(), kid=f"k{number}"), settings) is FailureReason.KEY_UNKNOWN
+    assert len(server.requests) == 2
 
 
 def test_services_of_a_tenant_do_not_share_keys(server: HTTPSServer) -> None:
     server.replies["/others"] = as_json({"keys": [signer("ES256", "other").jwk()]})
     others = address_settings(server, key_set_address=f"{server.url}/others")
-    assert verify_with(signer("ES256", "other").token(claims()), others)
+    assert verify_with(signer("ES256", "other").token(make_claims()), others)
     assert (
-        get_failure(signer("ES256", "other").token(claims()), address_settings(server))
+        get_failure(signer("ES256", "other").token(make_claims()), address_settings(server))
         is FailureReason.KEY_UNKNOWN
     )
-    assert get_failure(EC.token(claims()), others) is FailureReason.KEY_UNKNOWN
+    assert get_failure(EC.token(make_claims()), others) is FailureReason.KEY_UNKNOWN
     # The same URL with other algorithms is another document.
     assert (
-        get_failure(RSA.token(claims()), address_settings(server, algorithms=["ES256"]))
+        get_failure(RSA.token(make_claims()), address_settings(server, algorithms=["ES256"]))
         is FailureReason.KEY_UNKNOWN
     )
 
@@ -459,32 +454,32 @@ def test_without_a_jwk_set_the_upstream_is_unavailable(
     server: HTTPSServer, reply: Reply, failure: UpstreamFailure
 ) -> None:
     server.replies["/keys"] = server.replies["/others"] = reply
-    settings = address_settings(server, deadline=hasty_if_slow(failure))
-    assert get_failure(EC.token(claims()), settings) is failure
+    settings = address_settings(server, deadline=deadline_for(failure))
+    assert get_failure(EC.token(make_claims()), settings) is failure
     with pytest.raises(UpstreamUnavailable):
         SignedJWT().check(settings, RING)
 
 
 @pytest.mark.parametrize(("reply", "failure"), FAILURES.values(), ids=FAILURES)
 def test_while_the_upstream_fails_the_last_keys_are_used(
-    server: HTTPSServer, clock: Clock, reply: Reply, failure: UpstreamFailure
+    server: HTTPSServer, clock: StoppedClock, reply: Reply, failure: UpstreamFailure
 ) -> None:
     settings = address_settings(server)
-    verify_with(EC.token(claims()), settings)
+    verify_with(EC.token(make_claims()), settings)
     server.replies["/keys"] = reply
     keys = _document(settings, RING.tenant)
-    keys.source = replace(keys.source, deadline=hasty_if_slow(failure))
+    keys.source = replace(keys.source, deadline=deadline_for(failure))
     clock.ahead = documents.MAX_AGE + 1
-    assert verify_with(EC.token(claims()), settings).account_id == "account-1"
-    assert get_failure(EC.token(claims(), kid="new"), settings) is FailureReason.KEY_UNKNOWN
+    assert verify_with(EC.token(make_claims()), settings).account_id == "account-1"
+    assert get_failure(EC.token(make_claims(), kid="new"), settings) is FailureReason.KEY_UNKNOWN
     clock.ahead = documents.MAX_STALE_AGE + 1
-    assert get_failure(EC.token(claims()), settings) is failure
+    assert get_failure(EC.token(make_claims()), settings) is failure
 
 
 @pytest.mark.parametrize("kid", ["QUJD+/8=", "https://login.example/keys/1", "!~"])
 def test_a_kid_may_contain_any_visible_ascii(server: HTTPSServer, kid: str) -> None:
     server.replies["/keys"] = as_json({"keys": [EC.jwk(kid=kid)]})
-    assert verify_with(EC.token(claims(), kid=kid), address_settings(server)).account_id == "account-1"
+    assert verify_with(EC.token(make_claims(), kid=kid), address_settings(server)).account_id == "account-1"
 
 
 def test_check_lists_the_keys(server: HTTPSServer) -> None:
@@ -523,22 +518,22 @@ def present(head_end: HeadEnd, jws: str) -> Any:
 
 
 def test_a_token_is_exchanged_for_a_session_token_once(offered: HeadEnd) -> None:
-    jws = EC.token(claims(tenant="nagra", jti="once"))
+    jws = EC.token(make_claims(tenant="nagra", jti="once"))
     assert present(offered, jws).status_code == 200
     again = present(offered, jws)
     assert (again.status_code, again.json()["reason"]) == (401, "replayed")
-    assert present(offered, EC.token(claims(tenant="nagra"))).status_code == 200
+    assert present(offered, EC.token(make_claims(tenant="nagra"))).status_code == 200
 
 
 def test_details_are_returned_only_if_the_signature_is_valid(offered: HeadEnd, server: HTTPSServer) -> None:
-    valid = claims(tenant="nagra")
+    valid = make_claims(tenant="nagra")
     unverified = [
         EC.token(valid, kid="unknown"),
         EC.token(valid, alg="RS256"),
         EC.token(valid, typ="at+jwt"),
         EC.token(valid, crit=["exp"]),
         signer("ES256", "x").token(valid, kid="ES256"),
-        token({"alg": "HS256", "kid": "RS256"}, valid, shared(RSA.pem.encode())),
+        token({"alg": "HS256", "kid": "RS256"}, valid, sign_with_secret(RSA.pem.encode())),
         "garbage",
     ]
     answers = [present(offered, jws) for jws in unverified]
@@ -546,20 +541,20 @@ def test_details_are_returned_only_if_the_signature_is_valid(offered: HeadEnd, s
     assert {answer.status_code for answer in answers} == {401}
     assert bodies == [bodies[0]] * len(bodies)
     assert bodies[0]["reason"] == "not_authenticated"
-    other = present(offered, EC.token(claims(tenant="sunrise")))
+    other = present(offered, EC.token(make_claims(tenant="sunrise")))
     assert (other.status_code, other.json()["reason"]) == (403, "tenant_mismatch")
-    issuer = present(offered, EC.token(claims(tenant="nagra", iss="x")))
+    issuer = present(offered, EC.token(make_claims(tenant="nagra", iss="x")))
     assert (issuer.status_code, issuer.json()["reason"]) == (401, "issuer_mismatch")
 
 
 def test_an_unavailable_upstream_causes_a_503(offered: HeadEnd, server: HTTPSServer) -> None:
     server.replies["/keys"] = Reply(500)
-    answer = present(offered, EC.token(claims(tenant="nagra")))
+    answer = present(offered, EC.token(make_claims(tenant="nagra")))
     assert answer.status_code == 503
     assert answer["Retry-After"]
 
 
 def test_another_tenant_cannot_use_the_token(offered: HeadEnd, sunrise: HeadEnd) -> None:
-    jws = EC.token(claims(tenant="nagra"))
+    jws = EC.token(make_claims(tenant="nagra"))
     assert present(sunrise, jws).status_code == 403
     assert present(offered, jws).status_code == 200

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
+
 LONGEST = "abcdefghijklmnopqrstuvwxyz_123"
 
 
@@ -22,9 +23,10 @@ def checkout(tmp_path: Path, settings: Any) -> Path:
     folder = tmp_path / "checkout"
     for part in ("docs/providers", "tests/providers"):
         (folder / part).mkdir(parents=True)
-    for part in ("providers", "tests/upstream"):
-        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-    for part in ("mkdocs.yml", "pyproject.toml", "tests/waiting.py"):
+    for part in ("providers", "tests/support/upstream"):
+        ignored = shutil.ignore_patterns("__pycache__", "node_modules")
+        shutil.copytree(ROOT / part, folder / part, ignore=ignored)
+    for part in ("mkdocs.yml", "pyproject.toml", "tests/support/markers.py", "tests/support/waiting.py"):
         shutil.copy(ROOT / part, folder / part)
     settings.BASE_DIR = folder
     return folder

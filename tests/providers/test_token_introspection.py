@@ -25,11 +25,11 @@ from providers.contract import (
 from providers.token_introspection.strategy import TokenIntrospection
 from tenants.models import Service
 from tenants.services.settings import clean_settings
-from tests.conftest import HeadEnd
-from tests.upstream.authority import authority
-from tests.upstream.deadlines import LONG
-from tests.upstream.https import HTTPSServer, Reply, as_json
-from tests.upstream.oidc_provider import OidcProvider
+from tests.support.clients import HeadEnd
+from tests.support.upstream.authority import authority
+from tests.support.upstream.deadlines import LONG
+from tests.support.upstream.https import HTTPSServer, Reply, as_json
+from tests.support.upstream.oidc_provider import OidcProvider
 
 RING = KeyRing("nagra", {})
 SECRET = "a secret: of + and % marker4711"
@@ -395,14 +395,14 @@ def test_responses_are_not_cached(server: HTTPSServer) -> None:
 def test_a_malformed_token_is_not_introspected(server: HTTPSServer, token: str) -> None:
     server.replies["/i"] = introspection({})
     assert get_reason(token, address=f"{server.url}/i") == (FailureReason.MALFORMED, None)
-    assert not server.asked
+    assert not server.requests
 
 
 @pytest.mark.parametrize("token", ["a&token=b&active=true", "a b+c%20", "a=b;c", '"', "~" * 8192])
 def test_the_token_is_sent_unchanged_in_the_form(server: HTTPSServer, token: str) -> None:
     server.replies["/i"] = introspection({})
     verify(token, address=f"{server.url}/i?of=nagra")
-    (asked,) = server.asked
+    (asked,) = server.requests
     assert (asked.method, asked.path) == ("POST", "/i?of=nagra"), "the token is not in the URL"
     form = parse_qs(asked.body.decode(), keep_blank_values=True, strict_parsing=True)
     assert form == {"token": [token], "token_type_hint": ["access_token"]}
@@ -416,7 +416,7 @@ def test_client_id_and_secret_are_form_encoded(server: HTTPSServer) -> None:
     verify("t", address=f"{server.url}/i", client_id="a:b", client_secret="c: +%")
     settings = {"client_authentication": "client_secret_post", "token_type_hint": ""}
     verify("t", address=f"{server.url}/i", client_id="a:b", client_secret="c: +%", **settings)
-    basic, post = server.asked
+    basic, post = server.requests
     pair = base64.b64decode(basic.headers["authorization"].removeprefix("Basic "))
     assert pair == b"a%3Ab:c%3A+%2B%25"
     assert "authorization" not in post.headers
@@ -444,7 +444,7 @@ def test_check_introspects_an_unknown_token(
     assert [result.passed for result in results] == good * 2
     assert server.address in results[0].message
     assert SECRET not in repr(results)
-    tokens = {parse_qs(asked.body.decode())["token"][0] for asked in server.asked}
+    tokens = {parse_qs(asked.body.decode())["token"][0] for asked in server.requests}
     assert len(tokens) == 2
     assert min(map(len, tokens)) >= 32
 
@@ -510,7 +510,7 @@ def test_neither_token_nor_secret_is_logged_or_returned(
         answer = nagra.post(body, x_auth_service_id="Tokens")
         assert answer.status_code == status, answer.content
         assert "marker4711" not in answer.content.decode()
-    assert len(server.asked) == len(replies)
+    assert len(server.requests) == len(replies)
     lines = [JSONFormatter().format(record) for record in caplog.records]
     assert len(lines) >= len(replies)
     assert not [line for line in lines if "marker4711" in line]

@@ -18,19 +18,19 @@ import pytest
 from providers.contract import UpstreamFailure, UpstreamUnavailable
 from providers.upstream import bulkhead, http, request, resolve_addresses, run
 from providers.upstream.http import LIMIT, host_and_port
-from tests.providers.conftest import Clock
-from tests.upstream.authority import authority, stranger
-from tests.upstream.deadlines import HASTY, LONG, hasty_if_slow, patiently
-from tests.upstream.https import HTTPSServer, Reply, as_json
-from tests.upstream.useless import closed
-from tests.waiting import PATIENCE, wait_until
+from tests.support.clock import StoppedClock
+from tests.support.upstream.authority import authority, untrusted_authority
+from tests.support.upstream.deadlines import LONG, SHORT, deadline_for, retry_with_longer_deadlines
+from tests.support.upstream.https import HTTPSServer, Reply, as_json
+from tests.support.upstream.unusable import closed_port
+from tests.support.waiting import PATIENCE, wait_until
 
 TOO_LARGE = UpstreamFailure.RESPONSE_TOO_LARGE
 UNREACHABLE = UpstreamFailure.UNREACHABLE
 UNTRUSTED = UpstreamFailure.CERTIFICATE_UNTRUSTED
 
 SETTINGS: dict[str, Any] = {"deadline": LONG, "ca_certificates": authority().certificate}
-HASTY_SETTINGS = {**SETTINGS, "deadline": HASTY}
+HASTY_SETTINGS = {**SETTINGS, "deadline": SHORT}
 
 
 def wait_for_free_slots() -> None:
@@ -59,7 +59,7 @@ def test_request_sends_all_parts_and_returns_the_response(server: HTTPSServer) -
     server.replies["/a"] = as_json({"b": 1}, 201, **{"X-Other": "c"})
     answer = request("POST", f"{server.url}/a?q=1", SETTINGS, headers={"Authorization": "x"}, body=b"body")
     assert (answer.status, answer.body, answer.headers["x-other"]) == (201, b'{"b": 1}', "c")
-    (asked,) = server.asked
+    (asked,) = server.requests
     assert (asked.method, asked.path, asked.body) == ("POST", "/a?q=1", b"body")
     assert asked.headers["authorization"] == "x"
     assert asked.headers["host"] == server.address
@@ -106,10 +106,10 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_a_misbehaving_upstream_has_a_specific_failure(server: HTTPSServer, case: str) -> None:
     server.replies["/"], expected = BAD[case]
-    settings = {**SETTINGS, "deadline": hasty_if_slow(expected)}
+    settings = {**SETTINGS, "deadline": deadline_for(expected)}
     assert get_failure(lambda: request("GET", f"{server.url}/", settings)) is expected
     wait_for_free_slots()  # even if the upstream continues to send
-    asked = [asked.path for asked in server.asked]
+    asked = [asked.path for asked in server.requests]
     assert asked == ["/"] or (expected is UpstreamFailure.TIMEOUT and not asked), (
         "one request is sent, and no redirect is followed"
     )
@@ -139,11 +139,11 @@ def test_data_after_a_response_is_not_read_as_the_next_response(server: HTTPSSer
 
 
 def test_a_certificate_of_another_ca_is_not_trusted() -> None:
-    with HTTPSServer(stranger()) as server:
+    with HTTPSServer(untrusted_authority()) as server:
         assert get_failure(lambda: request("GET", f"{server.url}/", SETTINGS)) is UNTRUSTED
         system = {**SETTINGS, "ca_certificates": ""}
         assert get_failure(lambda: request("GET", f"{server.url}/", system)) is UNTRUSTED
-        assert not server.asked
+        assert not server.requests
 
 
 def test_a_certificate_for_another_name_is_not_trusted(server: HTTPSServer) -> None:
@@ -155,7 +155,7 @@ def test_a_certificate_for_another_name_is_not_trusted(server: HTTPSServer) -> N
         assert get_failure(lambda: request("GET", url.replace(str(server.port), str(port)), SETTINGS)) is (
             UNTRUSTED
         )
-    assert not server.asked
+    assert not server.requests
 
 
 def relay(listener: socket.socket, port: int) -> None:
@@ -212,7 +212,7 @@ def test_failures_without_a_tls_server() -> None:
         assert get_failure(lambda: request("GET", url, SETTINGS)) is UpstreamFailure.RESPONSE_INVALID
     with plain_server(b"") as url:
         assert get_failure(lambda: request("GET", url, HASTY_SETTINGS)) is UpstreamFailure.TIMEOUT
-    with closed() as port:
+    with closed_port() as port:
         assert get_failure(lambda: request("GET", f"https://127.0.0.1:{port}/", SETTINGS)) is UNREACHABLE
 
 
@@ -416,7 +416,7 @@ def test_an_unresponsive_address_leaves_time_for_the_next(
         monkeypatch.setattr(
             socket, "getaddrinfo", lambda host, *a, **k: resolved if k == {"type": 1} else real(host, *a, **k)
         )
-        answer = patiently(
+        answer = retry_with_longer_deadlines(
             lambda deadline: request("GET", f"{server.url}/", {**SETTINGS, "deadline": deadline})
         )
         assert answer.body == b"here"
@@ -425,7 +425,7 @@ def test_an_unresponsive_address_leaves_time_for_the_next(
 def test_a_connection_is_closed_if_the_deadline_passes_before_tls(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = Clock()
+    clock = StoppedClock()
     monkeypatch.setattr(http, "time", clock)
 
     def stall(record: logging.LogRecord) -> bool:
@@ -453,7 +453,7 @@ def test_nothing_is_sent_to_a_private_address(server: HTTPSServer, settings: Any
     assert (
         get_failure(lambda: request("GET", f"{server.url}/", SETTINGS)) is UpstreamFailure.ADDRESS_FORBIDDEN
     )
-    assert not server.asked
+    assert not server.requests
 
 
 def test_the_deadline_limits_name_resolution(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,10 @@ import pytest
 
 from providers.version_1.names import KEYWORDS, MEMBERS, MODULES, NAMES
 from providers.version_1.report import find_old_names
-from tests.frame.project import ROOT, run
 from tests.settings import ENVIRONMENT
-from tests.waiting import PATIENCE
+from tests.support.paths import ROOT
+from tests.support.project import run_command
+from tests.support.waiting import PATIENCE
 
 HERE = Path(__file__).parent / "version_1"
 INSTALLED = ("line", "partner_jwt", "voucher")
@@ -42,7 +43,7 @@ def test_providers_of_version_1_pass(tmp_path: Path, words: list[str], line: str
         "PYTHONPATH": str(HERE),
         "DATABASE_URL": f"sqlite:///{tmp_path / 'x.sqlite3'}",
     }
-    printed = run(ROOT, sys.executable, "-m", "pytest", "-n1", "-vv", *words, **environment)
+    printed = run_command(ROOT, sys.executable, "-m", "pytest", "-n1", "-vv", *words, **environment)
     assert line in printed
 
 
@@ -50,7 +51,7 @@ def check(*providers: str) -> str:
     """What `manage.py check` prints. Fails when it finds an error."""
     environment = {"DJANGO_SETTINGS_MODULE": "ags.settings", "PYTHONPATH": str(HERE)}
     environment |= ENVIRONMENT | {"AGS_PROVIDERS": ",".join(providers)}
-    return run(ROOT, sys.executable, "manage.py", "check", **environment)
+    return run_command(ROOT, sys.executable, "manage.py", "check", **environment)
 
 
 def test_the_check_names_each_of_them_and_what_to_change() -> None:

@@ -9,7 +9,8 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from ags.sessions.models import Account, Device
-from tests.conftest import ClientApp, HeadEnd, person
+from tests.support.clients import ClientApp, HeadEnd
+from tests.support.staff import person
 
 LIST = "/admin/ags_sessions/account/"
 

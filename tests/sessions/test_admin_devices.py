@@ -7,7 +7,8 @@ from django.test import Client
 
 from ags.sessions.models import Account, Device
 from tenants.models import Key, Service, Tenant
-from tests.conftest import ClientApp, HeadEnd, person
+from tests.support.clients import ClientApp, HeadEnd
+from tests.support.staff import person
 
 LIST = "/admin/ags_sessions/device/"
 INFORMATION = {

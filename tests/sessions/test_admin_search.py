@@ -15,7 +15,8 @@ from django.utils import timezone
 
 from ags.sessions.tokens.opaque import hash_token
 from tenants.models import Assignment
-from tests.conftest import ClientApp, HeadEnd, person
+from tests.support.clients import ClientApp, HeadEnd
+from tests.support.staff import person
 
 TOKENS = "/admin/ags_sessions/sessiontoken/"
 ACCOUNTS = "/admin/ags_sessions/account/"

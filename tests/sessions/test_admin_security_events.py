@@ -9,7 +9,8 @@ from django.test.utils import CaptureQueriesContext
 
 from ags.sessions.models import AccountChoice, Device, SecurityEvent, SessionToken
 from tenants.models import Service, Tenant
-from tests.conftest import ClientApp, HeadEnd, person
+from tests.support.clients import ClientApp, HeadEnd
+from tests.support.staff import person
 
 LIST = "/admin/ags_sessions/securityevent/"
 
@@ -100,8 +101,8 @@ def test_a_purged_session_token_is_not_linked(admin_client: Client, nagra: HeadE
 
 
 def test_a_reused_account_choice_is_described(admin_client: Client, app: ClientApp, trial: Service) -> None:
-    token, _ = app.choices()
-    assert [app.choose(token).status_code for _ in range(2)] == [201, 401]
+    token, _ = app.request_choices()
+    assert [app.choose_account(token).status_code for _ in range(2)] == [201, 401]
     choice, event = AccountChoice.unscoped.get(), SecurityEvent.unscoped.get()
     address = f"{LIST}{event.pk}/change/"
     page = admin_client.get(address).content.decode()

@@ -13,8 +13,8 @@ from django.test.utils import CaptureQueriesContext
 
 from ags.sessions.models import Account, Device, SecurityEvent, SessionToken
 from tenants.models import Assignment, Key, ResourceServer, Service, SigningKey, Tenant
-from tests.conftest import ClientApp, HeadEnd
-from tests.sessions.database_clock import database_now
+from tests.support.clients import ClientApp, HeadEnd
+from tests.support.database import database_now
 
 LIST = "/admin/ags_sessions/sessiontoken/"
 JTI = "a-jti-that-is-not-for-staff"

@@ -27,38 +27,31 @@ from providers.contract import Choice, FailureReason, VerificationFailed
 from tenants import snapshot as tenants_snapshot
 from tenants.models import Key, KeyState, Service, SigningKey, Tenant
 from tenants.snapshot import snapshot
-from tests.api.test_error_responses import (
-    BODIES,
-    ID,
-    NOT_AVAILABLE,
+from tests.support.clients import SERVICE, TRIAL, ClientApp, HeadEnd
+from tests.support.database import database_now, database_unavailable, get_verbs
+from tests.support.operators import add_trial_service, create_operator
+from tests.support.responses import (
+    ACCOUNT_CANCELLED,
+    ACCOUNT_SUSPENDED,
+    CORRELATION_ID,
+    DEVICE_DISABLED,
+    DEVICE_LIMIT_REACHED,
+    DEVICE_UNKNOWN,
+    INVALID_BODIES,
+    NOT_AUTHENTICATED,
+    SERVICE_NOT_AVAILABLE,
     UNAVAILABLE,
-    database_unavailable,
     error_response,
     full_response,
 )
-from tests.conftest import SERVICE, TRIAL, ClientApp, HeadEnd, add_trial, operator
-from tests.sessions.database_clock import database_now
-from tests.sessions.test_redeem import (
-    DISABLED,
-    INFORMATION,
-    LIMIT,
-    NOT_ACCEPTED,
-    SUSPENDED,
-    UNKNOWN,
-    change,
-    devices,
-    events,
-    verbs,
-)
+from tests.support.sign_ons import DEVICE_INFORMATION, get_devices, get_events, update_row
 
 pytestmark = pytest.mark.usefixtures("trial")
-
-CANCELLED = error_response(403, 20001, "account_cancelled", "The account is cancelled.")
 
 
 def choose(app: ClientApp, user_token: str | None, body: Any = None, **headers: str | None) -> Any:
     """Redeem a choice with a fixed correlation ID."""
-    return app.choose(user_token, body, **{"x_correlation_id": ID, **headers})
+    return app.choose_account(user_token, body, **{"x_correlation_id": CORRELATION_ID, **headers})
 
 
 def stored() -> list[AccountChoice]:
@@ -74,7 +67,7 @@ def is_open() -> bool:
 
 
 def test_several_accounts_are_answered_with_300_and_register_no_device(app: ClientApp) -> None:
-    answer = app.prove("a-1,Kühn 7")
+    answer = app.sign_on_directly("a-1,Kühn 7")
     assert answer.status_code == 300
     assert answer.headers["Content-Type"] == "application/json"
     assert answer.headers["Cache-Control"] == "no-store"
@@ -85,18 +78,18 @@ def test_several_accounts_are_answered_with_300_and_register_no_device(app: Clie
     tokens = [account["userAccountToken"] for account in accounts]
     assert all(re.fullmatch(r"[a-z2-7]{26}\.[01]", token) for token in tokens)
     assert len(set(tokens)) == 2
-    assert devices() == []
+    assert get_devices() == []
     assert not Account.unscoped.exists()
     assert not SessionToken.unscoped.exists()
 
 
 def test_the_row_contains_the_device_and_no_token(app: ClientApp, trial: Service) -> None:
     before = database_now()
-    answer = app.prove("a-1,a-2", deviceInformation=INFORMATION)
+    answer = app.sign_on_directly("a-1,a-2", deviceInformation=DEVICE_INFORMATION)
     token = answer.json()["accounts"][0]["userAccountToken"]
     row = AccountChoice.objects.for_tenant("nagra").get()
     assert (row.service_id, row.key_id, row.used_at) == (trial.pk, None, None)
-    assert (row.accounts, row.information, row.client_id) == (["a-1", "a-2"], INFORMATION, None)
+    assert (row.accounts, row.information, row.client_id) == (["a-1", "a-2"], DEVICE_INFORMATION, None)
     assert row.correlation_id == answer.headers["x-correlation-id"]
     assert before <= row.created_at <= database_now()
     # SQLite counts milliseconds.
@@ -109,7 +102,7 @@ def test_the_row_contains_the_device_and_no_token(app: ClientApp, trial: Service
 def test_each_of_the_maximum_number_of_accounts_can_be_chosen(app: ClientApp) -> None:
     names = [f"a{number}" for number in range(contract.MAX_ACCOUNTS)]
     for index in (0, 9, 10, len(names) - 1):
-        tokens = app.choices(",".join(names))
+        tokens = app.request_choices(",".join(names))
         assert len(tokens) == len(names)
         assert choose(app, tokens[index]).json()["accountId"] == names[index]
 
@@ -119,27 +112,27 @@ def test_each_of_the_maximum_number_of_accounts_can_be_chosen(app: ClientApp) ->
 
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_the_requesting_device_signs_on_to_the_chosen_account(app: ClientApp, index: int) -> None:
-    tokens = app.choices("a-1,Kühn 7,a-3", deviceInformation=INFORMATION)
+    tokens = app.request_choices("a-1,Kühn 7,a-3", deviceInformation=DEVICE_INFORMATION)
     answer = choose(app, tokens[index])
     assert answer.status_code == 201
     assert answer.headers["Cache-Control"] == "no-store"
-    (device,), (row,) = devices(), stored()
+    (device,), (row,) = get_devices(), stored()
     body = answer.json()
     assert (body["client_id"], body["accountId"]) == (device.client_id, ["a-1", "Kühn 7", "a-3"][index])
     assert set(body) == set(app.sign_on().json()), "the same members as after signOnWithSessionToken"
-    assert (device.account.account_id, device.information) == (body["accountId"], INFORMATION)
-    assert (device.service.name, device.key_id, device.correlation_id) == (TRIAL, None, ID)
+    assert (device.account.account_id, device.information) == (body["accountId"], DEVICE_INFORMATION)
+    assert (device.service.name, device.key_id, device.correlation_id) == (TRIAL, None, CORRELATION_ID)
     assert device.proven_at == row.created_at <= row.used_at <= device.signed_on_at
     assert app.refresh(body["refresh_token"]).status_code == 200
 
 
 def test_a_known_device_keeps_its_client_id(app: ClientApp) -> None:
-    client_id = app.prove("a-2").json()["client_id"]
-    _, token = app.choices("a-1,a-2", clientId=client_id)
+    client_id = app.sign_on_directly("a-2").json()["client_id"]
+    _, token = app.request_choices("a-1,a-2", clientId=client_id)
     assert stored()[0].client_id == client_id
     answer = choose(app, token)
     assert (answer.status_code, answer.json()["client_id"]) == (201, client_id)
-    assert len(devices()) == 1
+    assert len(get_devices()) == 1
 
 
 VALID_BODIES: dict[str, Any] = {
@@ -155,13 +148,13 @@ VALID_BODIES: dict[str, Any] = {
 
 @pytest.mark.parametrize("body", VALID_BODIES.values(), ids=VALID_BODIES)
 def test_members_of_the_body_are_ignored(app: ClientApp, body: Any) -> None:
-    token, _ = app.choices("a-1,a-2", deviceInformation=INFORMATION)
+    token, _ = app.request_choices("a-1,a-2", deviceInformation=DEVICE_INFORMATION)
     assert choose(app, token, body).status_code == 201
-    assert devices()[0].information == INFORMATION
+    assert get_devices()[0].information == DEVICE_INFORMATION
 
 
 def test_an_empty_body_can_have_any_content_type(app: ClientApp) -> None:
-    token, _ = app.choices()
+    token, _ = app.request_choices()
     assert choose(app, token, b"", content_type="text/plain").status_code == 201
 
 
@@ -179,11 +172,11 @@ ACCEPTED_BODIES = (
 
 @pytest.mark.parametrize(
     ("body", "expected"),
-    [case for name, case in BODIES.items() if name not in ACCEPTED_BODIES],
-    ids=[name for name in BODIES if name not in ACCEPTED_BODIES],
+    [case for name, case in INVALID_BODIES.items() if name not in ACCEPTED_BODIES],
+    ids=[name for name in INVALID_BODIES if name not in ACCEPTED_BODIES],
 )
 def test_an_invalid_body_is_rejected(app: ClientApp, body: Any, expected: dict[str, Any]) -> None:
-    token, _ = app.choices()
+    token, _ = app.request_choices()
     answer = choose(app, token, body if isinstance(body, bytes) else json.dumps(body))
     assert answer.status_code == 400
     assert full_response(answer) == expected
@@ -225,17 +218,17 @@ def test_the_error_names_the_missing_header(app: ClientApp) -> None:
 
 
 def redeemed(app: ClientApp, token: str) -> str:
-    assert app.choose(token).status_code == 201
+    assert app.choose_account(token).status_code == 201
     return token
 
 
 def redeemed_for_another_account(app: ClientApp, token: str) -> str:
-    assert app.choose(token).status_code == 201
+    assert app.choose_account(token).status_code == 201
     return token[:-1] + "1"
 
 
 def expired(app: ClientApp, token: str) -> str:
-    change(AccountChoice, expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    update_row(AccountChoice, expires_at=datetime.now(UTC) - timedelta(seconds=1))
     return token
 
 
@@ -260,9 +253,9 @@ def of_another_service(app: ClientApp, token: str) -> str:
 
 
 def of_another_tenant(app: ClientApp, token: str) -> str:
-    operator("sunrise", bytes(range(101, 133)))
-    add_trial("sunrise")
-    theirs: str = ClientApp(HeadEnd("sunrise", "", b"")).choices()[0]
+    create_operator("sunrise", bytes(range(101, 133)))
+    add_trial_service("sunrise")
+    theirs: str = ClientApp(HeadEnd("sunrise", "", b"")).request_choices()[0]
     return theirs
 
 
@@ -275,7 +268,7 @@ def a_session_token(app: ClientApp, token: str) -> str:
 def a_session_token_under_the_hash_of_a_choice(app: ClientApp, token: str) -> str:
     """As if both kinds of tokens were hashed for the same purpose."""
     secret = a_session_token(app, token)
-    change(AccountChoice, token_hash=hash_token(secret[:26]))
+    update_row(AccountChoice, token_hash=hash_token(secret[:26]))
     return secret
 
 
@@ -316,23 +309,25 @@ def test_every_invalid_token_gets_the_same_response_and_its_reason_is_logged(
     stale: bool,
 ) -> None:
     monkeypatch.setattr(tenants_snapshot, "VERSIONS_MAX_AGE", 3600.0 if stale else 0.0)
-    token = invalidate(app, app.choices()[0])
-    before = len(devices())
+    token = invalidate(app, app.request_choices()[0])
+    before = len(get_devices())
     caplog.clear()
     caplog.set_level("INFO")
-    assert full_response(choose(app, token)) == NOT_ACCEPTED
+    assert full_response(choose(app, token)) == NOT_AUTHENTICATED
     assert [vars(line)["reason"] for line in caplog.records if line.name == "ags.request"] == [reason]
-    assert len(devices()) == before
+    assert len(get_devices()) == before
     used = {"user_account_token_reused"} if reason == "token_spent" else set()
-    assert {kind for kind, *_ in events()} == used
+    assert {kind for kind, *_ in get_events()} == used
 
 
 def test_a_user_account_token_is_not_accepted_as_another_token(app: ClientApp) -> None:
-    token, _ = app.choices()
+    token, _ = app.request_choices()
     for presented in (token, token[:26]):
         body = {"parameters": [{"name": "sessionToken", "value": presented}], "deviceInformation": {}}
-        answer = app.call("/ags/signOnWithSessionToken", body, x_auth_service_id=TRIAL, x_correlation_id=ID)
-        assert full_response(answer) == NOT_ACCEPTED
+        answer = app.call(
+            "/ags/signOnWithSessionToken", body, x_auth_service_id=TRIAL, x_correlation_id=CORRELATION_ID
+        )
+        assert full_response(answer) == NOT_AUTHENTICATED
     for bearer in (token, token[:26]):
         assert app.refresh(bearer).status_code == app.sign_out(bearer).status_code == 401
     assert is_open()
@@ -341,23 +336,23 @@ def test_a_user_account_token_is_not_accepted_as_another_token(app: ClientApp) -
 
 def test_a_choice_expires_by_the_databases_clock(app: ClientApp) -> None:
     with time_machine.travel(datetime.now(UTC) + timedelta(hours=5), tick=True):
-        assert choose(app, app.choices()[0]).status_code == 201, "the clock of the database is right"
+        assert choose(app, app.request_choices()[0]).status_code == 201, "the clock of the database is right"
     AccountChoice.unscoped.all().delete()
-    token = app.choices()[0]
-    change(AccountChoice, expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    token = app.request_choices()[0]
+    update_row(AccountChoice, expires_at=datetime.now(UTC) - timedelta(seconds=1))
     with time_machine.travel(datetime.now(UTC) - timedelta(hours=5), tick=True):
-        assert full_response(choose(app, token)) == NOT_ACCEPTED
+        assert full_response(choose(app, token)) == NOT_AUTHENTICATED
 
 
 def test_repeated_choices_are_counted_in_one_security_event(app: ClientApp) -> None:
-    tokens = app.choices("Kühn 7,a-2")
+    tokens = app.request_choices("Kühn 7,a-2")
     first = choose(app, tokens[0]).json()
-    assert events() == []
+    assert get_events() == []
     for token in (tokens[0], tokens[1], tokens[0]):
-        assert full_response(choose(app, token)) == NOT_ACCEPTED
+        assert full_response(choose(app, token)) == NOT_AUTHENTICATED
     (event,), (row,) = SecurityEvent.objects.for_tenant("nagra"), stored()
     assert (event.kind, event.subject) == ("user_account_token_reused", str(row.pk))
-    assert (event.account_id, event.times, event.correlation_id) == ("Kühn 7", 3, ID)
+    assert (event.account_id, event.times, event.correlation_id) == ("Kühn 7", 3, CORRELATION_ID)
     assert row.used_at <= event.first_at <= event.latest_at
     app.tokens = first
     assert app.refresh().status_code == 200, "the first sign-on stays valid"
@@ -365,7 +360,7 @@ def test_repeated_choices_are_counted_in_one_security_event(app: ClientApp) -> N
 
 def test_a_choice_is_found_under_every_encryption_key(app: ClientApp, settings: Any) -> None:
     old, new = settings.AGS_ENCRYPTION_KEYS[0], bytes(range(100, 132))
-    token, _ = app.choices()
+    token, _ = app.request_choices()
     snapshot.invalidate("nagra")
     settings.AGS_ENCRYPTION_KEYS = (new, old)
     assert bytes(stored()[0].token_hash) == token_hashes(token[:26], USER_ACCOUNT_TOKEN)[1]
@@ -376,18 +371,18 @@ def test_a_choice_is_found_under_every_encryption_key(app: ClientApp, settings: 
 
 
 def suspended(app: ClientApp) -> Callable[[], None]:
-    change(Account, status=AccountStatus.SUSPENDED)
-    return lambda: change(Account, status=AccountStatus.ACTIVE)
+    update_row(Account, status=AccountStatus.SUSPENDED)
+    return lambda: update_row(Account, status=AccountStatus.ACTIVE)
 
 
 def cancelled(app: ClientApp) -> Callable[[], None]:
-    change(Account, status=AccountStatus.CANCELLED)
-    return lambda: change(Account, status=AccountStatus.ACTIVE)
+    update_row(Account, status=AccountStatus.CANCELLED)
+    return lambda: update_row(Account, status=AccountStatus.ACTIVE)
 
 
 def full(app: ClientApp) -> Callable[[], None]:
-    change(Tenant, device_limit=1)
-    return lambda: change(Tenant, device_limit=None)
+    update_row(Tenant, device_limit=1)
+    return lambda: update_row(Tenant, device_limit=None)
 
 
 def change_trial(enabled: bool) -> None:
@@ -400,13 +395,13 @@ def no_service(app: ClientApp) -> Callable[[], None]:
 
 
 def no_tenant(app: ClientApp) -> Callable[[], None]:
-    change(Tenant, enabled=False)
-    return lambda: change(Tenant, enabled=True)
+    update_row(Tenant, enabled=False)
+    return lambda: update_row(Tenant, enabled=True)
 
 
 def device_of_status(status: str) -> Callable[[ClientApp], Callable[[], None]]:
     def reject(app: ClientApp) -> Callable[[], None]:
-        row = devices()[0]
+        row = get_devices()[0]
         row.status = status
         row.save()
 
@@ -420,15 +415,15 @@ def device_of_status(status: str) -> Callable[[ClientApp], Callable[[], None]]:
 
 
 REJECTIONS: dict[str, tuple[Callable[[ClientApp], Callable[[], None]], dict[str, Any], bool]] = {
-    "cancelled": (cancelled, CANCELLED, False),
-    "cancelled, known device": (cancelled, CANCELLED, True),
-    "suspended": (suspended, SUSPENDED, False),
-    "suspended, known device": (suspended, SUSPENDED, True),
-    "the service is disabled": (no_service, NOT_AVAILABLE, False),
-    "the tenant is disabled": (no_tenant, NOT_AVAILABLE, False),
-    "as many devices as allowed": (full, LIMIT, False),
-    "the device is deleted": (device_of_status("deleted"), UNKNOWN, True),
-    "the device is disabled": (device_of_status("disabled"), DISABLED, True),
+    "cancelled": (cancelled, ACCOUNT_CANCELLED, False),
+    "cancelled, known device": (cancelled, ACCOUNT_CANCELLED, True),
+    "suspended": (suspended, ACCOUNT_SUSPENDED, False),
+    "suspended, known device": (suspended, ACCOUNT_SUSPENDED, True),
+    "the service is disabled": (no_service, SERVICE_NOT_AVAILABLE, False),
+    "the tenant is disabled": (no_tenant, SERVICE_NOT_AVAILABLE, False),
+    "as many devices as allowed": (full, DEVICE_LIMIT_REACHED, False),
+    "the device is deleted": (device_of_status("deleted"), DEVICE_UNKNOWN, True),
+    "the device is disabled": (device_of_status("disabled"), DEVICE_DISABLED, True),
 }
 
 
@@ -443,38 +438,38 @@ def test_a_403_leaves_the_choice_open(
     stale: bool,
 ) -> None:
     monkeypatch.setattr(tenants_snapshot, "VERSIONS_MAX_AGE", 3600.0 if stale else 0.0)
-    known = app.prove("account-1").json()["client_id"]
-    tokens = app.choices(**({"clientId": known} if later else {}))
+    known = app.sign_on_directly("account-1").json()["client_id"]
+    tokens = app.request_choices(**({"clientId": known} if later else {}))
     undo = reject(app)
-    before = [(device.sign_on, device.signed_on_at) for device in devices()]
+    before = [(device.sign_on, device.signed_on_at) for device in get_devices()]
     for _ in range(2):
         assert full_response(choose(app, tokens[0])) == expected
-    assert [(device.sign_on, device.signed_on_at) for device in devices()] == before
+    assert [(device.sign_on, device.signed_on_at) for device in get_devices()] == before
     assert is_open()
     undo()
     snapshot.invalidate("nagra")
     answer = choose(app, tokens[0])
     assert answer.status_code == 201
     assert (answer.json()["client_id"] == known) == later
-    assert events() == [], "a rejection is not a reuse"
+    assert get_events() == [], "a rejection is not a reuse"
 
 
 def test_after_a_rejected_account_another_can_be_chosen(app: ClientApp) -> None:
     Account(tenant_id="nagra", account_id="a-1", status=AccountStatus.SUSPENDED).save()
-    tokens = app.choices("a-1,a-2")
-    assert full_response(choose(app, tokens[0])) == SUSPENDED
+    tokens = app.request_choices("a-1,a-2")
+    assert full_response(choose(app, tokens[0])) == ACCOUNT_SUSPENDED
     assert choose(app, tokens[1]).json()["accountId"] == "a-2"
 
 
 def test_a_device_of_another_account_of_the_choice_is_unknown(app: ClientApp) -> None:
-    client_id = app.prove("a-2").json()["client_id"]
-    tokens = app.choices("a-1,a-2", clientId=client_id)
-    assert full_response(choose(app, tokens[0])) == UNKNOWN
+    client_id = app.sign_on_directly("a-2").json()["client_id"]
+    tokens = app.request_choices("a-1,a-2", clientId=client_id)
+    assert full_response(choose(app, tokens[0])) == DEVICE_UNKNOWN
     assert choose(app, tokens[1]).status_code == 201
 
 
 def test_a_service_without_the_endpoint_is_not_available(app: ClientApp) -> None:
-    assert full_response(choose(app, "a" * 26 + ".0", x_auth_service_id=SERVICE)) == NOT_AVAILABLE
+    assert full_response(choose(app, "a" * 26 + ".0", x_auth_service_id=SERVICE)) == SERVICE_NOT_AVAILABLE
 
 
 # Choices of services with keys
@@ -486,7 +481,9 @@ def create_choice_with_key() -> str:
     assert tenant is not None
     accounts = contract.Account("a-1", "First"), contract.Account("a-2", "Second")
     choice = Choice(accounts, Key.objects.for_tenant("nagra").get().pk)
-    stored = async_to_sync(create_choice)(tenant, tenant.services[TRIAL], choice, NewDevice({}), ID)
+    stored = async_to_sync(create_choice)(
+        tenant, tenant.services[TRIAL], choice, NewDevice({}), CORRELATION_ID
+    )
     return stored[0]
 
 
@@ -501,15 +498,15 @@ def test_a_choice_is_invalid_when_its_key_is_revoked(
 ) -> None:
     caplog.set_level("INFO")
     assert choose(app, create_choice_with_key()).status_code == 201
-    assert devices()[0].key == Key.objects.for_tenant("nagra").get()
+    assert get_devices()[0].key == Key.objects.for_tenant("nagra").get()
     token = create_choice_with_key()
     revoke_key()
-    assert full_response(choose(app, token)) == NOT_ACCEPTED
+    assert full_response(choose(app, token)) == NOT_AUTHENTICATED
     reasons = [vars(line)["reason"] for line in caplog.records if line.name == "ags.request"]
     assert reasons[-1] == "key_not_in_force"
 
 
-def test_a_key_that_was_just_revoked_creates_no_choice(app: ClientApp, stays_stale: None) -> None:
+def test_a_key_that_was_just_revoked_creates_no_choice(app: ClientApp, stale_snapshots: None) -> None:
     app.head_end.discover()
     Key.objects.for_tenant("nagra").update(not_after=Now())
     with pytest.raises(VerificationFailed) as rejected:
@@ -532,38 +529,38 @@ def test_a_key_that_was_just_revoked_creates_no_choice(app: ClientApp, stays_sta
     ids=["first", "later"],
 )
 def test_a_warm_choice_needs_one_statement_and_redeeming_it_at_most_three(
-    app: ClientApp, stays_stale: None, later: bool, expected: list[str]
+    app: ClientApp, stale_snapshots: None, later: bool, expected: list[str]
 ) -> None:
-    app.prove("account-1")
+    app.sign_on_directly("account-1")
     members = {"clientId": app.tokens["client_id"]} if later else {}
     with CaptureQueriesContext(connection) as captured:
-        token, _ = app.choices(**members)
+        token, _ = app.request_choices(**members)
     assert [query["sql"].split()[0] for query in captured] == ["INSERT"], "without a transaction"
     with CaptureQueriesContext(connection) as captured:
-        assert app.choose(token).status_code == 201
-    assert verbs(captured) == expected
+        assert app.choose_account(token).status_code == 201
+    assert get_verbs(captured) == expected
     assert len(captured) <= len(expected) + 2, "one BEGIN, one COMMIT"
 
 
 @pytest.mark.parametrize("when", ["before create", "before redeem"])
 def test_a_request_is_retried_after_a_change_of_the_tenant(
-    app: ClientApp, stays_stale: None, when: str
+    app: ClientApp, stale_snapshots: None, when: str
 ) -> None:
-    app.prove("account-1")
+    app.sign_on_directly("account-1")
     tenant = Tenant.objects.get(pk="nagra")
     tenant.access_token_ttl = 77
     if when == "before create":
         tenant.save()
-    token, _ = app.choices()
+    token, _ = app.request_choices()
     if when == "before redeem":
         tenant.save()
-    answer = app.choose(token)
+    answer = app.choose_account(token)
     assert (answer.status_code, answer.json()["expires_in"]) == (201, 77)
-    assert events() == []
+    assert get_events() == []
 
 
 def test_constant_configuration_changes_are_a_503_and_leave_the_choice_open(app: ClientApp) -> None:
-    token, _ = app.choices()
+    token, _ = app.request_choices()
 
     def changing(execute: Any, sql: str, *rest: Any) -> Any:
         if sql.lstrip().startswith("UPDATE ags_sessions_accountchoice"):
@@ -576,7 +573,7 @@ def test_constant_configuration_changes_are_a_503_and_leave_the_choice_open(app:
 
 
 def test_without_a_signing_key_the_choice_stays_open(app: ClientApp) -> None:
-    token, _ = app.choices()
+    token, _ = app.request_choices()
     key = SigningKey.objects.for_tenant("nagra").get()
     key.state = KeyState.REVOKED
     key.save()
@@ -595,7 +592,7 @@ def test_without_a_signing_key_the_choice_stays_open(app: ClientApp) -> None:
     ],
 )
 def test_a_database_error_leaves_the_choice_open(app: ClientApp, fails: str) -> None:
-    token, _ = app.choices()
+    token, _ = app.request_choices()
 
     def failing(execute: Any, sql: str, *rest: Any) -> Any:
         if sql.lstrip().startswith(fails):
@@ -605,12 +602,12 @@ def test_a_database_error_leaves_the_choice_open(app: ClientApp, fails: str) -> 
     with connection.execute_wrapper(failing):
         assert full_response(choose(app, token)) == UNAVAILABLE
     assert is_open()
-    assert devices() == []
+    assert get_devices() == []
     assert choose(app, token).status_code == 201
 
 
 def test_an_unavailable_database_is_a_503(app: ClientApp) -> None:
-    token, _ = app.choices()
+    token, _ = app.request_choices()
     with database_unavailable():
         assert full_response(choose(app, token)) == UNAVAILABLE
     assert choose(app, token).status_code == 201

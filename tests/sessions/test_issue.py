@@ -26,11 +26,13 @@ from ags.sessions.tokens.opaque import new_token, token_hashes
 from providers.claims import MAX_CLOCK_SKEW
 from providers.contract import FailureReason, Identity, VerificationFailed
 from tenants import snapshot as tenants_snapshot
-from tenants.models import Key, KeyState, Service, Tenant
-from tests.api.test_error_responses import ID, NOT_AUTHENTICATED, NOT_AVAILABLE, full_response
-from tests.conftest import SERVICE, HeadEnd, add_key
-from tests.sessions.database_clock import database_now
-from tests.waiting import PATIENCE, wait_until
+from tenants.models import Key, Service, Tenant
+from tests.support.clients import SERVICE, HeadEnd
+from tests.support.database import database_now
+from tests.support.operators import add_key
+from tests.support.rejections import CONFIGURATION_CHANGES, revoke_key, save_disabled_tenant
+from tests.support.responses import CORRELATION_ID, NOT_AUTHENTICATED, full_response
+from tests.support.waiting import PATIENCE, wait_until
 
 issue = async_to_sync(issuing.issue)
 insert = async_to_sync(issuing._insert)
@@ -53,7 +55,7 @@ def verbs(captured: CaptureQueriesContext) -> list[str]:
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("claims", [{}, {"jti": "once"}])
 def test_a_warm_request_needs_one_statement(
-    nagra: HeadEnd, stays_stale: None, claims: dict[str, str]
+    nagra: HeadEnd, stale_snapshots: None, claims: dict[str, str]
 ) -> None:
     nagra.present(nagra.token())
     token = nagra.token(**claims)
@@ -63,14 +65,14 @@ def test_a_warm_request_needs_one_statement(
     assert len(stored()) == 2
 
 
-def test_a_warm_discovery_needs_no_statement(nagra: HeadEnd, stays_stale: None) -> None:
+def test_a_warm_discovery_needs_no_statement(nagra: HeadEnd, stale_snapshots: None) -> None:
     nagra.discover()
     with CaptureQueriesContext(connection) as captured:
         assert nagra.discover().status_code == 200
     assert verbs(captured) == []
 
 
-def test_a_warm_rejection_needs_no_statement(nagra: HeadEnd, stays_stale: None) -> None:
+def test_a_warm_rejection_needs_no_statement(nagra: HeadEnd, stale_snapshots: None) -> None:
     nagra.discover()
     with CaptureQueriesContext(connection) as captured:
         for token in ("garbage", nagra.token(exp=1), nagra.token(headers={"kid": "unknown"})):
@@ -122,68 +124,11 @@ def test_the_database_is_not_read_before_headers_body_and_parameters_are_valid(
     assert verbs(captured) == ["SELECT"] * 6 + ["INSERT"]
 
 
-# Changes of the configuration apply although the snapshot is stale
-
-
-def revoke_key() -> None:
-    key = Key.objects.for_tenant("nagra").get()
-    key.state = KeyState.REVOKED
-    key.save()
-
-
-def stage_key() -> None:
-    key = Key.objects.for_tenant("nagra").get()
-    key.state = KeyState.STAGED
-    key.save()
-
-
-def end_key() -> None:
-    key = Key.objects.for_tenant("nagra").get()
-    key.not_after = datetime.now(UTC) - timedelta(seconds=1)
-    key.save()
-
-
-def postpone_key() -> None:
-    key = Key.objects.for_tenant("nagra").get()
-    key.not_before = datetime.now(UTC) + timedelta(minutes=1)
-    key.save()
-
-
-def replace_key() -> None:
-    """Replace the key with one of the same kid and another secret."""
-    SessionToken.unscoped.all().delete()
-    Key.objects.for_tenant("nagra").get().delete()
-    add_key(HeadEnd("nagra", "nagra-key-1", bytes(range(60, 100))))
-
-
-def disable_service() -> None:
-    service = Service.objects.for_tenant("nagra").get()
-    service.enabled = False
-    service.save()
-
-
-def disable_tenant() -> None:
-    tenant = Tenant.objects.get(pk="nagra")
-    tenant.enabled = False
-    tenant.save()
-
-
-DISABLING: list[tuple[Callable[[], None], dict[str, Any]]] = [
-    (revoke_key, NOT_AUTHENTICATED),
-    (stage_key, NOT_AUTHENTICATED),
-    (end_key, NOT_AUTHENTICATED),
-    (postpone_key, NOT_AUTHENTICATED),
-    (replace_key, NOT_AUTHENTICATED),
-    (disable_service, NOT_AVAILABLE),
-    (disable_tenant, NOT_AVAILABLE),
-]
-
-
 @pytest.mark.parametrize("claims", [{}, {"jti": "new"}])
-@pytest.mark.parametrize(("disable", "answer"), DISABLING)
+@pytest.mark.parametrize(("disable", "answer"), CONFIGURATION_CHANGES)
 def test_revoked_or_disabled_configuration_issues_nothing_immediately(
     nagra: HeadEnd,
-    stays_stale: None,
+    stale_snapshots: None,
     disable: Callable[[], None],
     answer: dict[str, Any],
     claims: dict[str, str],
@@ -192,7 +137,7 @@ def test_revoked_or_disabled_configuration_issues_nothing_immediately(
     disable()
     before = len(stored())
     for _ in range(2):
-        assert full_response(nagra.present(nagra.token(**claims), x_correlation_id=ID)) == answer
+        assert full_response(nagra.present(nagra.token(**claims), x_correlation_id=CORRELATION_ID)) == answer
     assert len(stored()) == before
 
 
@@ -207,7 +152,7 @@ def test_revoked_or_disabled_configuration_issues_nothing_immediately(
     ],
 )
 def test_the_statement_checks_the_rows_in_addition_to_the_version(
-    nagra: HeadEnd, stays_stale: None, change: Callable[[], None]
+    nagra: HeadEnd, stale_snapshots: None, change: Callable[[], None]
 ) -> None:
     """A change with `update()` does not increment the version."""
     nagra.present(nagra.token())
@@ -216,16 +161,18 @@ def test_the_statement_checks_the_rows_in_addition_to_the_version(
     assert len(stored()) == 1
 
 
-def test_a_key_expires_by_the_databases_clock(nagra: HeadEnd, stays_stale: None) -> None:
+def test_a_key_expires_by_the_databases_clock(nagra: HeadEnd, stale_snapshots: None) -> None:
     """By the clock of this process, the key is valid for another half hour."""
     Key.objects.for_tenant("nagra").update(not_after=datetime.now(UTC) - timedelta(minutes=30))
     with time_machine.travel(datetime.now(UTC) - timedelta(hours=1), tick=True):
-        assert full_response(nagra.present(nagra.token(), x_correlation_id=ID)) == NOT_AUTHENTICATED
+        assert (
+            full_response(nagra.present(nagra.token(), x_correlation_id=CORRELATION_ID)) == NOT_AUTHENTICATED
+        )
     assert stored() == []
 
 
 def test_a_request_is_retried_after_an_irrelevant_change_of_the_tenant(
-    nagra: HeadEnd, stays_stale: None
+    nagra: HeadEnd, stale_snapshots: None
 ) -> None:
     nagra.present(nagra.token())
     tenant = Tenant.objects.get(pk="nagra")
@@ -241,7 +188,7 @@ def test_a_request_is_retried_after_an_irrelevant_change_of_the_tenant(
     assert verbs(captured) == ["INSERT"]
 
 
-def test_changed_settings_apply_immediately(nagra: HeadEnd, stays_stale: None) -> None:
+def test_changed_settings_apply_immediately(nagra: HeadEnd, stale_snapshots: None) -> None:
     nagra.present(nagra.token())
     service = Service.objects.for_tenant("nagra").get()
     service.settings |= {"replay": "required", "session_token_ttl": 7}
@@ -338,7 +285,7 @@ def test_a_row_is_kept_until_token_and_assertion_have_expired(nagra: HeadEnd, tt
 def test_a_proof_that_never_expires_is_kept_until_the_year_9999(nagra: HeadEnd, until: float) -> None:
     tenant = tenants_snapshot.snapshot.get_tenant("nagra")
     assert tenant is not None
-    issue(tenant, tenant.services[SERVICE], Identity("a", jti="once", replayable_until=until), ID)
+    issue(tenant, tenant.services[SERVICE], Identity("a", jti="once", replayable_until=until), CORRELATION_ID)
     (row,) = stored()
     assert row.dead_after.year == 9999
 
@@ -355,7 +302,7 @@ def test_a_jti_is_accepted_once_per_key_and_tenant(nagra: HeadEnd, sunrise: Head
     assert (len(stored()), len(stored("sunrise"))) == (4, 2)
 
 
-def test_a_replay_is_detected_after_a_change_of_the_tenant(nagra: HeadEnd, stays_stale: None) -> None:
+def test_a_replay_is_detected_after_a_change_of_the_tenant(nagra: HeadEnd, stale_snapshots: None) -> None:
     token = nagra.token(jti="once")
     nagra.present(token)
     Tenant.objects.filter(pk="nagra").update(version=F("version") + 1)
@@ -385,9 +332,9 @@ def test_a_jti_without_a_key_is_accepted_once_per_service(nagra: HeadEnd) -> Non
     assert tenant is not None
     identity = Identity("somebody", jti="once", replayable_until=time.time() + 60)
     for name in ("one", "two"):
-        assert TOKEN.fullmatch(issue(tenant, tenant.services[name], identity, ID))
+        assert TOKEN.fullmatch(issue(tenant, tenant.services[name], identity, CORRELATION_ID))
         with pytest.raises(VerificationFailed) as rejected:
-            issue(tenant, tenant.services[name], identity, ID)
+            issue(tenant, tenant.services[name], identity, CORRELATION_ID)
         assert rejected.value.reason is FailureReason.REPLAYED
 
 
@@ -400,7 +347,8 @@ def test_concurrent_statements_with_the_same_assertions_do_not_deadlock(nagra: H
     until = time.time() + 60
     proofs = [Identity("somebody", jti=jti, replayable_until=until) for jti in "abcdefg"]
     rows = [
-        _token_row(tenant, tenant.services[SERVICE], proof, ID, token=new_token(), ttl=60) for proof in proofs
+        _token_row(tenant, tenant.services[SERVICE], proof, CORRELATION_ID, token=new_token(), ttl=60)
+        for proof in proofs
     ]
 
     def store(rows: list[Any]) -> list[bool]:
@@ -421,7 +369,7 @@ def test_concurrent_statements_with_the_same_assertions_do_not_deadlock(nagra: H
 
 @pytest.mark.parametrize("error", [OperationalError, InterfaceError])
 def test_a_database_error_while_explaining_a_rejection_is_a_503(
-    nagra: HeadEnd, error: type[Exception], stays_stale: None
+    nagra: HeadEnd, error: type[Exception], stale_snapshots: None
 ) -> None:
     token = nagra.token(jti="once")
     assert nagra.present(token).status_code == 200
@@ -437,7 +385,7 @@ def test_a_database_error_while_explaining_a_rejection_is_a_503(
     assert len(stored()) == 1
 
 
-def test_a_replay_is_explained_with_one_statement(nagra: HeadEnd, stays_stale: None) -> None:
+def test_a_replay_is_explained_with_one_statement(nagra: HeadEnd, stale_snapshots: None) -> None:
     token = nagra.token(jti="once")
     assert nagra.present(token).status_code == 200
     with CaptureQueriesContext(connection) as captured:
@@ -446,7 +394,7 @@ def test_a_replay_is_explained_with_one_statement(nagra: HeadEnd, stays_stale: N
 
 
 def test_a_known_replay_is_rejected_without_the_database(
-    nagra: HeadEnd, stays_stale: None, monkeypatch: pytest.MonkeyPatch
+    nagra: HeadEnd, stale_snapshots: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(issuing, "MAX_KNOWN_REPLAYS", 2)
     tokens = [nagra.token(jti=jti) for jti in "abc"]
@@ -520,16 +468,16 @@ def test_another_operator_cannot_issue_for_a_tenant(nagra: HeadEnd, sunrise: Hea
 
 
 def test_a_change_of_one_tenant_does_not_affect_another(
-    nagra: HeadEnd, sunrise: HeadEnd, stays_stale: None
+    nagra: HeadEnd, sunrise: HeadEnd, stale_snapshots: None
 ) -> None:
     sunrise.present(sunrise.token())
-    disable_tenant()
+    save_disabled_tenant()
     with CaptureQueriesContext(connection) as captured:
         assert sunrise.present(sunrise.token()).status_code == 200
     assert verbs(captured) == ["INSERT"]
 
 
-def test_a_provider_without_keys_can_issue_and_be_disabled(nagra: HeadEnd, stays_stale: None) -> None:
+def test_a_provider_without_keys_can_issue_and_be_disabled(nagra: HeadEnd, stale_snapshots: None) -> None:
     Service(tenant_id="nagra", name="Trial", strategy="dummy", display_name="Trial", enabled=True).save()
 
     def sign_on() -> int:

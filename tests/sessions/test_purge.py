@@ -41,33 +41,14 @@ from ags.sessions.services.issue import MAX_DATETIME, issue
 from providers.contract import Identity
 from tenants.models import DocumentHealth, ResourceServer, Service
 from tenants.snapshot import snapshot
-from tests.conftest import SERVICE, ClientApp, HeadEnd
+from tests.support.clients import SERVICE, ClientApp, HeadEnd
+from tests.support.purge import purge_output
 
 
 def purge(*options: str) -> str:
     out = io.StringIO()
     call_command("purge", *options, stdout=out)
     return out.getvalue()
-
-
-def deleted(
-    tokens: int = 0,
-    choices: int = 0,
-    access: int = 0,
-    devices: int = 0,
-    events: int = 0,
-    logins: int = 0,
-    states: int = 0,
-    sessions: int = 0,
-    guards: int = 0,
-) -> str:
-    """Return the output of the command."""
-    return (
-        f"{tokens} session tokens, {choices} choices of an account, {access} revoked access tokens, "
-        f"{devices} deleted devices, {events} security events, {logins} failed logins, "
-        f"{states} states of documents, {sessions} sessions of staff, "
-        f"{guards} guards without end deleted\n"
-    )
 
 
 def expire(**rows: Any) -> None:
@@ -197,13 +178,13 @@ def add_choices(head_end: HeadEnd, number: int, seconds: int) -> None:
 def test_only_expired_session_tokens_are_deleted(nagra: HeadEnd, sunrise: HeadEnd) -> None:
     nagra.present(nagra.token())
     sunrise.present(sunrise.token())
-    assert purge() == deleted()
+    assert purge() == purge_output()
     expire(tenant="nagra")
     nagra.present(nagra.token())
-    assert purge() == deleted(tokens=1)
+    assert purge() == purge_output(tokens=1)
     assert SessionToken.objects.for_tenant("nagra").count() == 1
     assert SessionToken.objects.for_tenant("sunrise").count() == 1
-    assert purge() == deleted()
+    assert purge() == purge_output()
 
 
 def test_a_row_with_a_jti_is_kept_after_its_token_expires(nagra: HeadEnd) -> None:
@@ -211,11 +192,11 @@ def test_a_row_with_a_jti_is_kept_after_its_token_expires(nagra: HeadEnd) -> Non
     assert nagra.present(token).status_code == 200
     assert nagra.present(nagra.token()).status_code == 200
     expire()
-    assert purge() == deleted(tokens=1), "the token without a jti"
+    assert purge() == purge_output(tokens=1), "the token without a jti"
     answer = nagra.present(token)
     assert (answer.status_code, answer.json()["reason"]) == (401, "replayed")
     SessionToken.unscoped.update(dead_after=Now())
-    assert purge() == deleted(tokens=1)
+    assert purge() == purge_output(tokens=1)
 
 
 def test_a_jti_is_kept_for_the_maximum_clock_skew(nagra: HeadEnd) -> None:
@@ -225,7 +206,7 @@ def test_a_jti_is_kept_for_the_maximum_clock_skew(nagra: HeadEnd) -> None:
     token = nagra.token(jti="once", exp=int(datetime.now(UTC).timestamp()) - 290)
     assert nagra.present(token).status_code == 200
     expire()
-    assert purge() == deleted()
+    assert purge() == purge_output()
     assert nagra.present(token).json()["reason"] == "replayed"
     (row,) = SessionToken.objects.for_tenant("nagra")
     with time_machine.travel(row.dead_after, tick=True):
@@ -245,12 +226,12 @@ def test_a_guard_without_end_is_deleted_if_its_assertion_is_rejected_anyway(nagr
             tenant, tenant.services[SERVICE], Identity("a", jti=str(exp), replayable_until=exp), "x"
         )
     rows = SessionToken.objects.for_tenant("nagra")
-    assert purge() == deleted(), "the session token can still be redeemed"
+    assert purge() == purge_output(), "the session token can still be redeemed"
     expire()
     Service.unscoped.update(strategy="dummy")
-    assert purge() == deleted(), "this strategy may accept the assertion"
+    assert purge() == purge_output(), "this strategy may accept the assertion"
     Service.unscoped.update(strategy="operator_token")
-    assert purge() == deleted(guards=1)
+    assert purge() == purge_output(guards=1)
     assert rows.get().jti == str(year_2100), "the assertion is accepted from 2090 on"
     with time_machine.travel(datetime(9989, 12, 1, tzinfo=UTC), tick=True):
         answer = nagra.present(nagra.token(jti="new", exp=int(MAX_DATETIME.timestamp())))
@@ -262,7 +243,7 @@ def test_expiration_depends_on_the_databases_clock(nagra: HeadEnd, hours: int) -
     add_rows(nagra, 1, seconds=1800)
     add_rows(nagra, 1, seconds=-1800)
     with time_machine.travel(datetime.now(UTC) + timedelta(hours=hours), tick=True):
-        assert purge() == deleted(tokens=1)
+        assert purge() == purge_output(tokens=1)
 
 
 def test_each_batch_is_small_and_committed_separately(nagra: HeadEnd) -> None:
@@ -306,24 +287,24 @@ def test_a_revoked_access_token_is_kept_until_it_has_expired_for_every_process(a
 
     assert ask("/oauth/introspect")["active"]
     assert ask("/oauth/revoke") == {}
-    assert purge() == deleted()
+    assert purge() == purge_output()
     assert ask("/oauth/introspect") == {"active": False}
     RevokedAccessToken.unscoped.update(expires_at=ago(seconds=50))
-    assert purge() == deleted(), "the clock of a process may be behind"
+    assert purge() == purge_output(), "the clock of a process may be behind"
     RevokedAccessToken.unscoped.update(expires_at=ago(seconds=70))
-    assert purge() == deleted(access=1)
+    assert purge() == purge_output(access=1)
 
 
 def test_a_deleted_device_is_deleted_when_its_sign_on_expires(app: ClientApp) -> None:
     app.sign_on()
     client_id = app.tokens["client_id"]
     Device.unscoped.update(status="deleted")
-    assert purge() == deleted(), "its client may still present a refresh token"
+    assert purge() == purge_output(), "its client may still present a refresh token"
     refreshed = app.refresh()
     assert (refreshed.status_code, refreshed.json()["code"]) == (403, 20003)
     before = app.sign_on(clientId=client_id).json()
     Device.unscoped.update(fixed_expires_at=ago(minutes=2))
-    assert purge() == deleted(devices=1)
+    assert purge() == purge_output(devices=1)
     after = app.sign_on(clientId=client_id).json()
     assert before["code"] == 20003
     assert after | {"correlationId": ""} == before | {"correlationId": ""}, (
@@ -335,7 +316,7 @@ def test_a_deleted_device_is_deleted_when_its_sign_on_expires(app: ClientApp) ->
 def test_a_device_with_another_status_is_kept(app: ClientApp, status: str) -> None:
     app.sign_on()
     Device.unscoped.update(status=status, fixed_expires_at=ago(days=3650), ended_at=ago(days=3650))
-    assert purge() == deleted()
+    assert purge() == purge_output()
     again = app.sign_on(clientId=app.tokens["client_id"])
     assert again.status_code == {"enabled": 201, "disabled": 403}[status]
 
@@ -347,11 +328,11 @@ def test_a_security_event_is_kept_for_90_days_after_its_latest_occurrence(
     assert [app.redeem(token).status_code for _ in range(2)] == [201, 401]
     SecurityEvent.unscoped.update(first_at=ago(days=100), latest_at=ago(days=100))
     assert app.redeem(token).status_code == 401, "again"
-    assert purge() == deleted()
+    assert purge() == purge_output()
     SecurityEvent.unscoped.update(latest_at=ago(days=89))
-    assert purge() == deleted()
+    assert purge() == purge_output()
     SecurityEvent.unscoped.update(latest_at=ago(days=91))
-    assert purge() == deleted(events=1)
+    assert purge() == purge_output(events=1)
 
 
 @pytest.mark.parametrize(
@@ -387,46 +368,46 @@ def test_a_failed_login_is_deleted_when_it_no_longer_causes_a_lockout(staff: Use
     right = {"username": "staff", "password": "a long staff password"}
     assert fail_to_log_in(5).status_code == 429
     with time_machine.travel(datetime.now(UTC) + timedelta(minutes=14), tick=True):
-        assert purge() == deleted()
+        assert purge() == purge_output()
         assert Client().post("/admin/login/", right).status_code == 429, "which extends the lockout"
     with time_machine.travel(datetime.now(UTC) + timedelta(minutes=28), tick=True):
-        assert purge() == deleted()
+        assert purge() == purge_output()
     with time_machine.travel(datetime.now(UTC) + timedelta(minutes=30), tick=True):
-        assert purge() == deleted(logins=1)
+        assert purge() == purge_output(logins=1)
         assert not AccessAttempt.objects.exists()
         assert fail_to_log_in(1, HTTP_USER_AGENT="one").status_code == 200
         assert fail_to_log_in(1, HTTP_USER_AGENT="another").status_code == 200
-        assert purge() == deleted()
+        assert purge() == purge_output()
     with time_machine.travel(datetime.now(UTC) + timedelta(minutes=46), tick=True):
-        assert purge("--batch", "1") == deleted(logins=2)
+        assert purge("--batch", "1") == purge_output(logins=2)
 
 
 def test_a_choice_is_deleted_when_it_expires(app: ClientApp, trial: Service) -> None:
-    used, _ = app.choices()
-    assert app.choose(used).status_code == 201
-    _, token = app.choices()
-    assert purge() == deleted()
-    assert app.choose(used).status_code == 401, "and the reuse is recorded"
+    used, _ = app.request_choices()
+    assert app.choose_account(used).status_code == 201
+    _, token = app.request_choices()
+    assert purge() == purge_output()
+    assert app.choose_account(used).status_code == 401, "and the reuse is recorded"
     AccountChoice.unscoped.filter(used_at=None).update(expires_at=ago(seconds=1))
-    assert purge() == deleted(choices=1)
-    assert app.choose(token).status_code == 401
+    assert purge() == purge_output(choices=1)
+    assert app.choose_account(token).status_code == 401
     AccountChoice.unscoped.update(expires_at=ago(seconds=1))
-    assert purge() == deleted(choices=1)
+    assert purge() == purge_output(choices=1)
 
 
 def test_the_proof_of_a_direct_sign_on_is_deleted_by_the_next_purge(app: ClientApp, trial: Service) -> None:
-    app.prove("account-1")
-    assert purge() == deleted(tokens=1)
+    app.sign_on_directly("account-1")
+    assert purge() == purge_output(tokens=1)
     assert app.refresh().status_code == 200
 
 
 def test_a_session_of_staff_is_deleted_when_it_expires(staff: User) -> None:
     early, late = Client(), Client()
     early.force_login(staff)
-    assert purge() == deleted()
+    assert purge() == purge_output()
     with time_machine.travel(datetime.now(UTC) + timedelta(hours=8, seconds=1), tick=True):
         late.force_login(staff)
-        assert purge() == deleted(sessions=1)
+        assert purge() == purge_output(sessions=1)
         assert late.get("/admin/").status_code == 200
         assert early.get("/admin/").status_code == 302
 
@@ -439,7 +420,7 @@ def test_the_state_of_a_document_is_deleted_a_week_after_the_last_fetch(nagra: H
             for name, days in (("good_at", good), ("failed_at", failed))
         }
         DocumentHealth(tenant_id="nagra", address=f"https://a.example/{number}", **times).save()
-    assert purge() == deleted(states=3)
+    assert purge() == purge_output(states=3)
     left = DocumentHealth.objects.for_tenant("nagra").values_list("address", flat=True)
     assert sorted(left) == [f"https://a.example/{number}" for number in (3, 4, 5)]
 
@@ -497,7 +478,7 @@ def test_an_interrupted_purge_keeps_its_progress(nagra: HeadEnd) -> None:
     with connection.execute_wrapper(breaks), pytest.raises(OperationalError):
         purge("--batch", "10")
     assert SessionToken.unscoped.count() == 10
-    assert purge() == deleted(tokens=10), "the lease was released"
+    assert purge() == purge_output(tokens=10), "the lease was released"
 
 
 @pytest.mark.django_db
@@ -509,7 +490,7 @@ def test_the_batch_size_has_limits(batch: str) -> None:
 
 def test_every_database_accepts_the_largest_batch(nagra: HeadEnd) -> None:
     add_rows(nagra, 10_000, seconds=60)
-    assert purge("--batch", "10000") == deleted(tokens=10000)
+    assert purge("--batch", "10000") == purge_output(tokens=10000)
 
 
 def test_a_second_purge_fails_and_names_the_first(nagra: HeadEnd) -> None:
@@ -521,7 +502,7 @@ def test_a_second_purge_fails_and_names_the_first(nagra: HeadEnd) -> None:
         purge()
     assert SessionToken.unscoped.count() == 3
     first.close()
-    assert purge() == deleted(tokens=3)
+    assert purge() == purge_output(tokens=3)
 
 
 def test_a_crashed_purge_blocks_others_until_its_lease_expires(
@@ -536,7 +517,7 @@ def test_a_crashed_purge_blocks_others_until_its_lease_expires(
     with pytest.raises(CommandError):  # the first purge has renewed its lease
         purge()
     Lease.objects.update(expires_at=ago(seconds=1))
-    assert purge() == deleted(tokens=5)
+    assert purge() == purge_output(tokens=5)
     with pytest.raises(LeaseNotAvailable):  # another purge has acquired the lease
         next(first)
 

@@ -16,76 +16,25 @@ from django.db import OperationalError, connection
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
-from ags.sessions.models import (
-    Account,
-    AccountStatus,
-    Device,
-    DeviceStatus,
-    SecurityEvent,
-    SessionToken,
-)
+from ags.sessions.models import Account, AccountStatus, Device, DeviceStatus, SecurityEvent, SessionToken
 from ags.sessions.services.revoke import revoke_issued
 from tenants import snapshot as tenants_snapshot
 from tenants.models import Key, KeyState, Service, SigningKey, Tenant
 from tenants.snapshot import snapshot
-from tests.api.test_error_responses import (
-    ID,
-    NOT_AVAILABLE,
+from tests.support.clients import SERVICE, ClientApp, HeadEnd
+from tests.support.database import database_now, database_unavailable, get_verbs
+from tests.support.operators import create_operator
+from tests.support.rejections import AMBIGUOUS_DEVICES, REJECTIONS
+from tests.support.responses import (
+    ACCOUNT_SUSPENDED,
+    CORRELATION_ID,
+    DEVICE_UNKNOWN,
+    NOT_AUTHENTICATED,
+    SIGN_ON_MALFORMED,
     UNAVAILABLE,
-    database_unavailable,
-    error_response,
     full_response,
 )
-from tests.conftest import SERVICE, ClientApp, HeadEnd, operator
-from tests.sessions.database_clock import database_now
-
-NOT_ACCEPTED = error_response(401, 40100, "not_authenticated", "The credentials are invalid or have expired.")
-CANCELLED = error_response(403, 20001, "account_cancelled", "The account is cancelled.")
-SUSPENDED = error_response(403, 20002, "account_suspended", "The account is suspended.")
-UNKNOWN = error_response(
-    403, 20003, "device_unknown", "The device is unknown or has been deleted. Sign on again."
-)
-DISABLED = error_response(403, 20004, "device_disabled", "The device is disabled.")
-LIMIT = error_response(
-    403, 20007, "device_limit_reached", "The account has reached its maximum number of devices."
-)
-MALFORMED = error_response(
-    400,
-    40011,
-    "sign_on_malformed",
-    "The body must contain either clientId (a string) or deviceInformation (an object).",
-)
-
-TRANSACTION = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")
-
-
-def verbs(captured: CaptureQueriesContext) -> list[str]:
-    """Return the verbs of the statements, without those of transactions."""
-    first_words = (query["sql"].split()[0] for query in captured)
-    return [word for word in first_words if word not in TRANSACTION]
-
-
-def redeem(app: ClientApp, token: str, **members: Any) -> Any:
-    """Redeem with a fixed correlation ID."""
-    device = members or {"deviceInformation": {}}
-    body = {"parameters": [{"name": "sessionToken", "value": token}], **device}
-    return app.call("/ags/signOnWithSessionToken", body, x_correlation_id=ID)
-
-
-def devices(tenant_id: str = "nagra") -> list[Device]:
-    return list(Device.objects.for_tenant(tenant_id).order_by("pk"))
-
-
-def events(tenant_id: str = "nagra") -> list[tuple[str, str, int]]:
-    rows = SecurityEvent.objects.for_tenant(tenant_id).order_by("pk")
-    return list(rows.values_list("kind", "account_id", "times"))
-
-
-def change(model: Any, **fields: Any) -> None:
-    """Change the only row of nagra with `update()`, which does not increment the version."""
-    rows = model.objects.filter(pk="nagra") if model is Tenant else model.objects.for_tenant("nagra")
-    assert rows.update(**fields) == 1
-
+from tests.support.sign_ons import DEVICE_INFORMATION, get_devices, get_events, redeem_token, update_row
 
 # The response and the rows
 
@@ -99,7 +48,7 @@ def test_the_response_follows_the_contract(app: ClientApp) -> None:
     assert answer.headers["Cache-Control"] == "no-store"
     body = answer.json()
     access, refresh = body.pop("access_token"), body.pop("refresh_token")
-    (device,) = devices()
+    (device,) = get_devices()
     assert body == {
         "token_type": "bearer",
         "client_id": device.client_id,
@@ -163,31 +112,24 @@ def test_access_tokens_can_be_signed_with_a_shared_secret(nagra: HeadEnd, app: C
     assert app.sign_out().status_code == 200
 
 
-INFORMATION = {
-    "deviceType": "Android TV",
-    "playoutDeviceClass": "STB",
-    "device": {"screen": {"width": 3840}, "hardware": {"model": "Schüssel 📺"}, "OS": {"version": "14"}},
-    "securePlayer": {"codecs": ["AVC", "HEVC"], "DRMs": []},
-    "CPU": {"neon": True, "cores": 4, "load": 0.5},
-    "GPU": None,
-    "an unknown member": {"": [[], {}, False, 1.5, -(2**60), "x" * 5000]},
-}
-
-
-@pytest.mark.parametrize("information", [INFORMATION, {}], ids=["much", "nothing"])
+@pytest.mark.parametrize("information", [DEVICE_INFORMATION, {}], ids=["much", "nothing"])
 def test_the_device_information_is_stored_unchanged(app: ClientApp, information: dict[str, Any]) -> None:
     assert app.sign_on(deviceInformation=information, somethingElse=1).status_code == 201
-    (device,) = devices()
+    (device,) = get_devices()
     assert device.information == information
 
 
 def test_the_rows_contain_everything_but_the_tokens(app: ClientApp) -> None:
     token = app.session_token()
-    body = redeem(app, token).json()
-    (row,), (device,) = SessionToken.objects.for_tenant("nagra"), devices()
+    body = redeem_token(app, token).json()
+    (row,), (device,) = SessionToken.objects.for_tenant("nagra"), get_devices()
     account = Account.objects.for_tenant("nagra").get()
     assert (account.account_id, account.status) == ("account-1", "active")
-    assert (device.account_id, device.status, device.correlation_id) == (account.pk, "enabled", ID)
+    assert (device.account_id, device.status, device.correlation_id) == (
+        account.pk,
+        "enabled",
+        CORRELATION_ID,
+    )
     assert (device.service.name, device.key.kid, device.generation) == (SERVICE, "nagra-key-1", 0)
     assert device.proven_at == row.created_at <= row.redeemed_at <= device.signed_on_at
     assert device.fixed_expires_at - device.signed_on_at == timedelta(days=90)
@@ -200,44 +142,23 @@ def test_each_first_sign_on_registers_a_device(app: ClientApp) -> None:
     bodies = [app.sign_on().json() for _ in range(3)]
     for name in ("client_id", "access_token", "refresh_token"):
         assert len({body[name] for body in bodies}) == 3
-    assert len(devices()) == 3
+    assert len(get_devices()) == 3
     assert Account.objects.for_tenant("nagra").count() == 1
 
 
-# Invalid requests
-
-
-BODIES: dict[str, dict[str, Any]] = {
-    "neither": {},
-    "both": {"deviceInformation": {}, "clientId": "x"},
-    "both null": {"deviceInformation": None, "clientId": None},
-    "information that is an array": {"deviceInformation": []},
-    "information that is a string": {"deviceInformation": "{}"},
-    "information that is a number": {"deviceInformation": 1},
-    "information that is true": {"deviceInformation": True},
-    "an array beside a good client ID": {"deviceInformation": [], "clientId": "x"},
-    "a client ID that is a number": {"clientId": 1},
-    "a client ID that is an object": {"clientId": {}},
-    "a client ID that is empty": {"clientId": ""},
-    "a client ID of 129 characters": {"clientId": "x" * 129},
-    "a number beside good information": {"deviceInformation": {}, "clientId": 0},
-    "another spelling": {"DeviceInformation": {}, "client_id": "x"},
-}
-
-
-@pytest.mark.parametrize("members", BODIES.values(), ids=BODIES)
+@pytest.mark.parametrize("members", AMBIGUOUS_DEVICES.values(), ids=AMBIGUOUS_DEVICES)
 def test_exactly_one_of_device_information_and_client_id_is_required(
     app: ClientApp, members: dict[str, Any]
 ) -> None:
     token = app.session_token()
     body = {"parameters": [{"name": "sessionToken", "value": token}], **members}
-    answer = app.call("/ags/signOnWithSessionToken", body, x_correlation_id=ID)
-    assert full_response(answer) == MALFORMED
+    answer = app.call("/ags/signOnWithSessionToken", body, x_correlation_id=CORRELATION_ID)
+    assert full_response(answer) == SIGN_ON_MALFORMED
     assert app.redeem(token).status_code == 201, "the token is not redeemed"
 
 
 def test_a_client_id_of_the_maximum_length_is_looked_up(app: ClientApp) -> None:
-    assert full_response(redeem(app, app.session_token(), clientId="x" * 128)) == UNKNOWN
+    assert full_response(redeem_token(app, app.session_token(), clientId="x" * 128)) == DEVICE_UNKNOWN
 
 
 PARAMETERS: dict[str, tuple[Any, str]] = {
@@ -307,7 +228,7 @@ def other_service(app: ClientApp, token: str) -> str:
 
 
 def other_tenant(app: ClientApp, token: str) -> str:
-    sunrise = operator("sunrise", bytes(range(101, 133)))
+    sunrise = create_operator("sunrise", bytes(range(101, 133)))
     snapshot.invalidate("sunrise")
     return ClientApp(sunrise).session_token()
 
@@ -318,12 +239,12 @@ def redeemed(app: ClientApp, token: str) -> str:
 
 
 def expired(app: ClientApp, token: str) -> str:
-    change(SessionToken, expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    update_row(SessionToken, expires_at=datetime.now(UTC) - timedelta(seconds=1))
     return token
 
 
 def revoked(app: ClientApp, token: str) -> str:
-    change(SessionToken, revoked_at=datetime.now(UTC))
+    update_row(SessionToken, revoked_at=datetime.now(UTC))
     return token
 
 
@@ -365,12 +286,12 @@ def test_every_invalid_token_gets_the_same_response_and_its_reason_is_logged(
     members: dict[str, Any],
 ) -> None:
     token = invalidate(app, app.session_token())
-    before = len(devices())
+    before = len(get_devices())
     caplog.clear()
     caplog.set_level("INFO")
-    assert full_response(redeem(app, token, **members)) == NOT_ACCEPTED
+    assert full_response(redeem_token(app, token, **members)) == NOT_AUTHENTICATED
     assert [vars(line)["reason"] for line in caplog.records if line.name == "ags.request"] == [reason]
-    assert len(devices()) == before
+    assert len(get_devices()) == before
 
 
 def test_a_token_expires_by_the_databases_clock(app: ClientApp) -> None:
@@ -379,20 +300,20 @@ def test_a_token_expires_by_the_databases_clock(app: ClientApp) -> None:
     token = app.session_token()
     SessionToken.objects.for_tenant("nagra").update(expires_at=datetime.now(UTC) - timedelta(seconds=1))
     with time_machine.travel(datetime.now(UTC) - timedelta(hours=5), tick=True):
-        assert full_response(redeem(app, token)) == NOT_ACCEPTED
+        assert full_response(redeem_token(app, token)) == NOT_AUTHENTICATED
 
 
 def test_repeated_redemptions_are_counted_in_one_security_event(app: ClientApp) -> None:
     token = app.session_token("Kühn 7")
-    first = redeem(app, token).json()
-    assert events() == []
+    first = redeem_token(app, token).json()
+    assert get_events() == []
     for _ in range(3):
-        assert full_response(redeem(app, token)) == NOT_ACCEPTED
-    assert full_response(redeem(app, token, clientId=first["client_id"])) == NOT_ACCEPTED
+        assert full_response(redeem_token(app, token)) == NOT_AUTHENTICATED
+    assert full_response(redeem_token(app, token, clientId=first["client_id"])) == NOT_AUTHENTICATED
     (event,) = SecurityEvent.objects.for_tenant("nagra")
     row = SessionToken.objects.for_tenant("nagra").get()
     assert (event.kind, event.subject, event.account_id) == ("session_token_reused", str(row.pk), "Kühn 7")
-    assert (event.times, event.correlation_id) == (4, ID)
+    assert (event.times, event.correlation_id) == (4, CORRELATION_ID)
     assert row.redeemed_at <= event.first_at <= event.latest_at
     app.tokens = first
     assert app.refresh().status_code == 200, "the first sign-on stays valid"
@@ -401,74 +322,10 @@ def test_repeated_redemptions_are_counted_in_one_security_event(app: ClientApp) 
 def test_an_unknown_token_stores_nothing(app: ClientApp) -> None:
     app.session_token()
     for token in ("a" * 26, "", "x" * 128):
-        redeem(app, token)
-    assert events() == []
-    assert devices() == []
+        redeem_token(app, token)
+    assert get_events() == []
+    assert get_devices() == []
     assert not Account.unscoped.exists()
-
-
-# Rejections that do not redeem the token
-
-
-def suspended(app: ClientApp) -> Callable[[], None]:
-    app.sign_on()
-    change(Account, status=AccountStatus.SUSPENDED)
-    return lambda: change(Account, status=AccountStatus.ACTIVE)
-
-
-def cancelled(app: ClientApp) -> Callable[[], None]:
-    app.sign_on()
-    change(Account, status=AccountStatus.CANCELLED)
-    return lambda: change(Account, status=AccountStatus.ACTIVE)
-
-
-def added_and_suspended(app: ClientApp) -> Callable[[], None]:
-    """Staff have added the account before its first sign-on."""
-    account = Account(tenant_id="nagra", account_id="account-1", status=AccountStatus.SUSPENDED)
-    account.save()
-    return lambda: change(Account, status=AccountStatus.ACTIVE)
-
-
-def full(app: ClientApp) -> Callable[[], None]:
-    app.sign_on()
-    change(Tenant, device_limit=1)
-    return lambda: change(Tenant, device_limit=None)
-
-
-def no_service(app: ClientApp) -> Callable[[], None]:
-    change(Service, enabled=False)
-    return lambda: change(Service, enabled=True)
-
-
-def no_tenant(app: ClientApp) -> Callable[[], None]:
-    change(Tenant, enabled=False)
-    return lambda: change(Tenant, enabled=True)
-
-
-def deleted_device(app: ClientApp) -> Callable[[], None]:
-    app.sign_on()
-    change(Device, status=DeviceStatus.DELETED)
-    return lambda: change(Device, status=DeviceStatus.ENABLED)
-
-
-def disabled_device(app: ClientApp) -> Callable[[], None]:
-    app.sign_on()
-    change(Device, status=DeviceStatus.DISABLED)
-    return lambda: change(Device, status=DeviceStatus.ENABLED)
-
-
-REJECTIONS: dict[str, tuple[Callable[[ClientApp], Callable[[], None]], dict[str, Any], bool]] = {
-    "cancelled": (cancelled, CANCELLED, False),
-    "cancelled, known device": (cancelled, CANCELLED, True),
-    "suspended": (suspended, SUSPENDED, False),
-    "suspended, known device": (suspended, SUSPENDED, True),
-    "suspended before its first sign-on": (added_and_suspended, SUSPENDED, False),
-    "the service is disabled": (no_service, NOT_AVAILABLE, False),
-    "the tenant is disabled": (no_tenant, NOT_AVAILABLE, False),
-    "as many devices as allowed": (full, LIMIT, False),
-    "the device is deleted": (deleted_device, UNKNOWN, True),
-    "the device is disabled": (disabled_device, DISABLED, True),
-}
 
 
 @pytest.mark.parametrize("stale", [False, True], ids=["current snapshot", "stale snapshot"])
@@ -486,17 +343,17 @@ def test_a_403_does_not_redeem_the_token(
     undo = reject(app)
     known = app.tokens.get("client_id")
     members = {"clientId": known} if later else {}
-    before = [(device.sign_on, device.signed_on_at) for device in devices()]
+    before = [(device.sign_on, device.signed_on_at) for device in get_devices()]
     for _ in range(2):
-        assert full_response(redeem(app, token, **members)) == expected
-    assert [(device.sign_on, device.signed_on_at) for device in devices()] == before
+        assert full_response(redeem_token(app, token, **members)) == expected
+    assert [(device.sign_on, device.signed_on_at) for device in get_devices()] == before
     assert SessionToken.objects.for_tenant("nagra").filter(redeemed_at=None).count() == 1
     undo()
     snapshot.invalidate("nagra")
-    answer = redeem(app, token, **members)
+    answer = redeem_token(app, token, **members)
     assert answer.status_code == 201
     assert (answer.json()["client_id"] == known) == later
-    assert events() == [], "a rejection is not a reuse"
+    assert get_events() == [], "a rejection is not a reuse"
 
 
 @pytest.mark.parametrize("status", [DeviceStatus.DELETED, DeviceStatus.DISABLED])
@@ -506,7 +363,7 @@ def test_the_limit_counts_the_enabled_devices_of_the_account(app: ClientApp, sta
     tenant.save()
     assert [app.sign_on().status_code for _ in range(3)] == [201, 201, 403]
     assert app.sign_on("another account").status_code == 201
-    first = devices()[0]
+    first = get_devices()[0]
     assert app.sign_on(clientId=first.client_id).status_code == 201, "a known device does not count again"
     Device.objects.for_tenant("nagra").filter(pk=first.pk).update(status=status)
     assert [app.sign_on().status_code for _ in range(2)] == [201, 403]
@@ -529,15 +386,15 @@ def test_lowering_the_device_limit_signs_no_device_out(nagra: HeadEnd, app: Clie
 
 def test_a_later_sign_on_replaces_the_previous_one(app: ClientApp) -> None:
     before = app.sign_on().json()
-    information, generation = devices()[0].information, app.refresh().json()
+    information, generation = get_devices()[0].information, app.refresh().json()
     after = app.sign_on(clientId=before["client_id"])
     assert (after.status_code, after.json()["client_id"]) == (201, before["client_id"])
-    (device,) = devices()
+    (device,) = get_devices()
     assert (device.information, device.generation, device.used) == (information, 0, [])
     for old in (before, generation):
         assert app.refresh(old["refresh_token"]).status_code == 401
         assert app.sign_out(old["access_token"]).status_code == 401
-    assert events() == [], "use of a replaced token is not a sign of theft"
+    assert get_events() == [], "use of a replaced token is not a sign of theft"
     assert app.refresh().status_code == 200, "the new sign-on is valid"
 
 
@@ -546,7 +403,7 @@ def test_a_signed_out_device_can_sign_on_again(app: ClientApp) -> None:
     assert app.sign_out().status_code == 200
     assert app.sign_on(clientId=client_id).status_code == 201
     assert app.refresh().status_code == 200
-    assert (devices()[0].ended_at, devices()[0].end_reason) == (None, "")
+    assert (get_devices()[0].ended_at, get_devices()[0].end_reason) == (None, "")
 
 
 def test_a_device_of_another_account_or_tenant_is_unknown(app: ClientApp, sunrise: HeadEnd) -> None:
@@ -555,8 +412,8 @@ def test_a_device_of_another_account_or_tenant_is_unknown(app: ClientApp, sunris
     app.sign_on()
     token = app.session_token()
     for client_id in (of_another_account, of_another_tenant, "nothing", "' OR 1=1 --"):
-        assert full_response(redeem(app, token, clientId=client_id)) == UNKNOWN
-    assert redeem(app, token, clientId=app.tokens["client_id"]).status_code == 201
+        assert full_response(redeem_token(app, token, clientId=client_id)) == DEVICE_UNKNOWN
+    assert redeem_token(app, token, clientId=app.tokens["client_id"]).status_code == 201
 
 
 def test_an_account_added_by_staff_is_used_by_its_sign_on(app: ClientApp) -> None:
@@ -564,7 +421,7 @@ def test_an_account_added_by_staff_is_used_by_its_sign_on(app: ClientApp) -> Non
     added.save()
     assert app.sign_on("Kühn 7").status_code == 201
     assert app.sign_on("kühn 7").status_code == 201, "compared exactly"
-    assert [device.account_id == added.pk for device in devices()] == [True, False]
+    assert [device.account_id == added.pk for device in get_devices()] == [True, False]
 
 
 # SQL statements
@@ -577,20 +434,20 @@ def test_an_account_added_by_staff_is_used_by_its_sign_on(app: ClientApp) -> Non
     ids=["first", "later"],
 )
 def test_a_warm_sign_on_needs_at_most_three_statements_in_one_transaction(
-    app: ClientApp, stays_stale: None, later: bool, expected: list[str]
+    app: ClientApp, stale_snapshots: None, later: bool, expected: list[str]
 ) -> None:
     app.sign_on()
     token = app.session_token()
     members = {"clientId": app.tokens["client_id"]} if later else {}
     with CaptureQueriesContext(connection) as captured:
         assert app.redeem(token, **members).status_code == 201
-    assert verbs(captured) == expected
+    assert get_verbs(captured) == expected
     assert len(captured) <= len(expected) + 2, "one BEGIN, one COMMIT"
 
 
 @pytest.mark.parametrize("later", [False, True])
 def test_a_request_is_retried_after_a_change_of_the_tenant(
-    app: ClientApp, stays_stale: None, later: bool
+    app: ClientApp, stale_snapshots: None, later: bool
 ) -> None:
     app.sign_on()
     token = app.session_token()
@@ -599,7 +456,7 @@ def test_a_request_is_retried_after_a_change_of_the_tenant(
     tenant.save()
     answer = app.redeem(token, **({"clientId": app.tokens["client_id"]} if later else {}))
     assert (answer.status_code, answer.json()["expires_in"]) == (201, 77)
-    assert events() == []
+    assert get_events() == []
 
 
 @pytest.mark.parametrize("later", [False, True])
@@ -614,7 +471,7 @@ def test_constant_configuration_changes_are_a_503_and_redeem_nothing(app: Client
         return execute(sql, *rest)
 
     with connection.execute_wrapper(changing):
-        assert full_response(redeem(app, token, **members)) == UNAVAILABLE
+        assert full_response(redeem_token(app, token, **members)) == UNAVAILABLE
     assert app.redeem(token, **members).status_code == 201
 
 
@@ -630,13 +487,13 @@ def test_an_account_that_is_suspended_between_two_statements_is_rejected(
 
     def suspending(execute: Any, sql: str, *rest: Any) -> Any:
         if sql.lstrip().startswith(second):
-            change(Account, status=AccountStatus.SUSPENDED)
+            update_row(Account, status=AccountStatus.SUSPENDED)
         return execute(sql, *rest)
 
     with connection.execute_wrapper(suspending):
-        assert full_response(redeem(app, token, **members)) == SUSPENDED
-    change(Account, status=AccountStatus.ACTIVE)
-    assert redeem(app, token, **members).status_code == 201
+        assert full_response(redeem_token(app, token, **members)) == ACCOUNT_SUSPENDED
+    update_row(Account, status=AccountStatus.ACTIVE)
+    assert redeem_token(app, token, **members).status_code == 201
 
 
 def test_without_a_signing_key_nothing_is_redeemed(nagra: HeadEnd, app: ClientApp) -> None:
@@ -644,7 +501,7 @@ def test_without_a_signing_key_nothing_is_redeemed(nagra: HeadEnd, app: ClientAp
     key = SigningKey.objects.for_tenant("nagra").get()
     key.state = KeyState.REVOKED
     key.save()
-    assert full_response(redeem(app, token)) == UNAVAILABLE
+    assert full_response(redeem_token(app, token)) == UNAVAILABLE
     SigningKey.generate(Tenant.objects.get(pk="nagra"), state="active").save()
     snapshot.invalidate("nagra")
     assert app.redeem(token).status_code == 201
@@ -655,11 +512,11 @@ def test_without_a_decryptable_signing_key_nothing_is_redeemed(
 ) -> None:
     token = app.session_token()
     sealed = SigningKey.unscoped.get().sealed_secret
-    change(SigningKey, sealed_secret=b"\x01" + bytes(60))
+    update_row(SigningKey, sealed_secret=b"\x01" + bytes(60))
     snapshot.invalidate("nagra")
-    assert full_response(redeem(app, token)) == UNAVAILABLE
+    assert full_response(redeem_token(app, token)) == UNAVAILABLE
     assert "signing key cannot be decrypted" in caplog.messages
-    change(SigningKey, sealed_secret=sealed)
+    update_row(SigningKey, sealed_secret=sealed)
     snapshot.invalidate("nagra")
     assert app.redeem(token).status_code == 201
 
@@ -676,7 +533,7 @@ def test_without_a_decryptable_signing_key_nothing_is_redeemed(
 )
 def test_a_database_error_redeems_nothing(app: ClientApp, fails: str, later: bool) -> None:
     app.sign_on()
-    before = devices()
+    before = get_devices()
     token = app.session_token()
     members = {"clientId": app.tokens["client_id"]} if later else {}
 
@@ -686,16 +543,16 @@ def test_a_database_error_redeems_nothing(app: ClientApp, fails: str, later: boo
         return execute(sql, *rest)
 
     with connection.execute_wrapper(failing):
-        assert full_response(redeem(app, token, **members)) == UNAVAILABLE
-    assert [device.sign_on for device in devices()] == [device.sign_on for device in before]
+        assert full_response(redeem_token(app, token, **members)) == UNAVAILABLE
+    assert [device.sign_on for device in get_devices()] == [device.sign_on for device in before]
     assert app.refresh().status_code == 200, "the earlier sign-on is not changed"
-    assert redeem(app, token, **members).status_code == 201
+    assert redeem_token(app, token, **members).status_code == 201
 
 
 def test_an_unavailable_database_is_a_503(app: ClientApp) -> None:
     token = app.session_token()
     with database_unavailable():
-        assert full_response(redeem(app, token)) == UNAVAILABLE
+        assert full_response(redeem_token(app, token)) == UNAVAILABLE
     assert app.redeem(token).status_code == 201
 
 

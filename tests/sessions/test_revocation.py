@@ -19,11 +19,11 @@ from ags.sessions.services.revoke import end_sign_on, revoke_issued
 from tenants import rotation
 from tenants import snapshot as tenants_snapshot
 from tenants.models import Key, Service, SigningKey, Tenant
-from tests.api.test_error_responses import ID, NOT_AVAILABLE, full_response
-from tests.conftest import ClientApp, HeadEnd, Platform, add_key, operator, platform
-from tests.sessions.database_clock import wait_for_clock_tick
-from tests.sessions.test_redeem import NOT_ACCEPTED, change, events, redeem, verbs
-from tests.sessions.test_refresh import claims, sign_with_tenant_key
+from tests.support.clients import ClientApp, HeadEnd, Platform
+from tests.support.database import get_verbs, wait_for_clock_tick
+from tests.support.operators import add_key, create_operator, create_platform
+from tests.support.responses import CORRELATION_ID, NOT_AUTHENTICATED, SERVICE_NOT_AVAILABLE, full_response
+from tests.support.sign_ons import decode_claims, get_events, redeem_token, sign_with_tenant_key, update_row
 
 
 @dataclass
@@ -43,10 +43,10 @@ class IssuedTokens:
         """Return which uses succeed. Signing out comes last, because it ends the sign-on."""
         access, refresh = self.app.tokens["access_token"], self.app.tokens["refresh_token"]
         return {
-            "access token, introspected": self.platform.sees(access),
-            "refresh token, introspected": self.platform.sees(refresh),
+            "access token, introspected": self.platform.is_active(access),
+            "refresh token, introspected": self.platform.is_active(refresh),
             "refresh": self.app.refresh(refresh).status_code == 200,
-            "session token": redeem(self.app, self.session_token).status_code == 201,
+            "session token": redeem_token(self.app, self.session_token).status_code == 201,
             "sign-out": self.app.sign_out(access).status_code == 200,
         }
 
@@ -125,7 +125,7 @@ def clients(nagra: HeadEnd, sunrise: HeadEnd) -> dict[str, IssuedTokens]:
     """The target, and one client that differs from it at each level."""
     second = HeadEnd("nagra", "second", bytes(range(60, 100)))
     add_key(second)
-    ours, theirs = platform("nagra"), platform("sunrise")
+    ours, theirs = create_platform("nagra"), create_platform("sunrise")
     clients = {
         "target": IssuedTokens(ClientApp(nagra), "account-1", ours),
         "another device": IssuedTokens(ClientApp(nagra), "account-1", ours),
@@ -159,7 +159,7 @@ def test_a_revocation_invalidates_everything_issued_before_it_and_nothing_else(
     assert accepted == ALL - invalidated
     for name, issued in clients.items():
         assert set(issued.check_all().values()) == {name not in also_revoked}, name
-    assert events("nagra") == [], "use of a revoked token is not a sign of theft"
+    assert get_events("nagra") == [], "use of a revoked token is not a sign of theft"
     # Tokens issued after the revocation are valid.
     for issued in (target, *clients.values()):
         issued.obtain()
@@ -179,8 +179,8 @@ def test_the_time_of_the_proof_decides_if_a_sign_on_is_revoked(
     target.app.refresh()
     revoke(target)
     wait_for_clock_tick()
-    assert full_response(target.app.refresh(x_correlation_id=ID)) == NOT_ACCEPTED
-    assert full_response(target.app.sign_out(x_correlation_id=ID)) == NOT_ACCEPTED
+    assert full_response(target.app.refresh(x_correlation_id=CORRELATION_ID)) == NOT_AUTHENTICATED
+    assert full_response(target.app.sign_out(x_correlation_id=CORRELATION_ID)) == NOT_AUTHENTICATED
     target.obtain()
     assert target.app.refresh().status_code == 200
 
@@ -223,10 +223,10 @@ def test_a_revoked_key_leaves_sign_ons_valid_until_everything_it_issued_is_revok
     row = Key.objects.for_tenant("nagra").get(kid="nagra-key-1")
     row.state = "revoked"
     row.save()
-    assert full_response(redeem(target.app, target.session_token)) == NOT_ACCEPTED
+    assert full_response(redeem_token(target.app, target.session_token)) == NOT_AUTHENTICATED
     assert target.app.refresh().status_code == 200
     revoke_issued(row)
-    assert full_response(target.app.refresh(x_correlation_id=ID)) == NOT_ACCEPTED
+    assert full_response(target.app.refresh(x_correlation_id=CORRELATION_ID)) == NOT_AUTHENTICATED
     assert set(clients["another key"].check_all().values()) == {True}
 
 
@@ -243,18 +243,18 @@ SWITCHES: dict[str, tuple[Any, str, Any, Any]] = {
 
 @pytest.mark.parametrize(("model", "name", "off", "on"), SWITCHES.values(), ids=SWITCHES)
 def test_a_token_is_inactive_while_one_of_its_rows_is_disabled(
-    app: ClientApp, stays_stale: None, model: Any, name: str, off: Any, on: Any
+    app: ClientApp, stale_snapshots: None, model: Any, name: str, off: Any, on: Any
 ) -> None:
-    resource_server = platform("nagra")
+    resource_server = create_platform("nagra")
     app.sign_on()
     for value in (off, on):
-        change(model, **{name: value})
+        update_row(model, **{name: value})
         for token in ("access_token", "refresh_token"):
-            assert resource_server.sees(app.tokens[token]) == (value == on)
-    change(model, **{name: off})
+            assert resource_server.is_active(app.tokens[token]) == (value == on)
+    update_row(model, **{name: off})
     assert app.sign_out().status_code in (401, 403)
-    change(model, **{name: on})
-    assert not resource_server.sees(app.tokens["access_token"]), (
+    update_row(model, **{name: on})
+    assert not resource_server.is_active(app.tokens["access_token"]), (
         "the sign-out applies although it was rejected"
     )
 
@@ -270,11 +270,11 @@ def test_signing_out_ends_the_sign_on(app: ClientApp, form: str) -> None:
     assert answer.headers["Cache-Control"] == "no-store"
     row = Device.objects.for_tenant("nagra").get()
     assert (row.ended_at is not None, row.end_reason, row.status) == (True, "signed_out", "enabled")
-    assert full_response(app.refresh(x_correlation_id=ID)) == NOT_ACCEPTED
-    assert full_response(app.sign_out(x_correlation_id=ID)) == NOT_ACCEPTED, "twice"
-    assert not platform("nagra").sees(app.tokens["access_token"])
+    assert full_response(app.refresh(x_correlation_id=CORRELATION_ID)) == NOT_AUTHENTICATED
+    assert full_response(app.sign_out(x_correlation_id=CORRELATION_ID)) == NOT_AUTHENTICATED, "twice"
+    assert not create_platform("nagra").is_active(app.tokens["access_token"])
     assert Device.objects.for_tenant("nagra").get().ended_at == row.ended_at
-    assert events() == []
+    assert get_events() == []
 
 
 def test_signing_out_ends_only_one_sign_on(app: ClientApp) -> None:
@@ -293,9 +293,9 @@ def test_an_older_access_token_can_sign_out(app: ClientApp) -> None:
 
 def test_an_expired_access_token_cannot_sign_out(app: ClientApp) -> None:
     app.sign_on()
-    payload = claims(app.tokens["access_token"])
+    payload = decode_claims(app.tokens["access_token"])
     expired = sign_with_tenant_key(payload | {"exp": int(time.time())})
-    assert full_response(app.sign_out(expired, x_correlation_id=ID)) == NOT_ACCEPTED
+    assert full_response(app.sign_out(expired, x_correlation_id=CORRELATION_ID)) == NOT_AUTHENTICATED
     assert app.sign_out(sign_with_tenant_key(payload)).status_code == 200, "only exp was invalid"
 
 
@@ -312,32 +312,32 @@ def test_an_expired_access_token_cannot_sign_out(app: ClientApp) -> None:
 def test_signing_out_requires_a_token(app: ClientApp, headers: dict[str, str | None]) -> None:
     access = app.sign_on().json()["access_token"]
     filled = {name: value and value.replace("{}", access) for name, value in headers.items()}
-    assert full_response(app.sign_out(**{"x_correlation_id": ID, **filled})) == NOT_ACCEPTED
+    assert full_response(app.sign_out(**{"x_correlation_id": CORRELATION_ID, **filled})) == NOT_AUTHENTICATED
     assert app.refresh().status_code == 200
 
 
 def test_signing_out_requires_a_service_of_the_tenant(app: ClientApp) -> None:
     app.sign_on()
-    answer = app.sign_out(x_auth_service_id="unknown", x_correlation_id=ID)
-    assert full_response(answer) == NOT_AVAILABLE
+    answer = app.sign_out(x_auth_service_id="unknown", x_correlation_id=CORRELATION_ID)
+    assert full_response(answer) == SERVICE_NOT_AVAILABLE
     assert app.sign_out(x_auth_service_id=None).status_code == 400
     assert app.refresh().status_code == 200
 
 
-def test_signing_out_needs_two_statements(app: ClientApp, stays_stale: None) -> None:
+def test_signing_out_needs_two_statements(app: ClientApp, stale_snapshots: None) -> None:
     app.sign_on()
     with CaptureQueriesContext(connection) as captured:
         assert app.sign_out().status_code == 200
-    assert verbs(captured) == ["SELECT", "UPDATE"]
+    assert get_verbs(captured) == ["SELECT", "UPDATE"]
 
 
 # Revoking one access token
 
 
 def test_the_revocation_of_an_access_token_is_kept_until_it_expires(app: ClientApp) -> None:
-    resource_server = platform("nagra")
+    resource_server = create_platform("nagra")
     app.sign_on()
-    payload = claims(app.tokens["access_token"])
+    payload = decode_claims(app.tokens["access_token"])
     for _ in range(2):
         assert resource_server.revoke(app.tokens["access_token"]).status_code == 200
     (row,) = RevokedAccessToken.objects.for_tenant("nagra")
@@ -345,18 +345,18 @@ def test_the_revocation_of_an_access_token_is_kept_until_it_expires(app: ClientA
     assert row.expires_at.timestamp() == pytest.approx(payload["exp"], abs=0.01)
     assert row.revoked_at < row.expires_at
     app.refresh()
-    assert resource_server.sees(app.tokens["access_token"]), "the next access token is not revoked"
+    assert resource_server.is_active(app.tokens["access_token"]), "the next access token is not revoked"
 
 
 def test_a_tenant_cannot_revoke_tokens_of_another(app: ClientApp) -> None:
-    sunrise = operator("sunrise", bytes(range(101, 133)))
-    theirs = platform("sunrise")
-    ours = platform("nagra")
+    sunrise = create_operator("sunrise", bytes(range(101, 133)))
+    theirs = create_platform("sunrise")
+    ours = create_platform("nagra")
     app.sign_on()
     for token in ("access_token", "refresh_token"):
         assert theirs.revoke(app.tokens[token]).status_code == 200
-        assert not theirs.sees(app.tokens[token])
-        assert ours.sees(app.tokens[token])
+        assert not theirs.is_active(app.tokens[token])
+        assert ours.is_active(app.tokens[token])
     assert sunrise.tenant_id == "sunrise"
     assert not RevokedAccessToken.unscoped.exists()
 

@@ -24,30 +24,22 @@ from providers.operator_token.strategy import OperatorToken
 from tenants import snapshot as tenants_snapshot
 from tenants.models import KeyState, Service, SigningKey, Tenant
 from tenants.snapshot import snapshot
-from tests.api.test_error_responses import (
-    ID,
-    NOT_AVAILABLE,
+from tests.support.clients import SERVICE, TRIAL, ClientApp, HeadEnd
+from tests.support.database import database_unavailable, get_verbs
+from tests.support.rejections import AMBIGUOUS_DEVICES, CONFIGURATION_CHANGES, REJECTIONS
+from tests.support.responses import (
+    ACCOUNT_SUSPENDED,
+    CORRELATION_ID,
+    DEVICE_UNKNOWN,
+    NOT_AUTHENTICATED,
+    SERVICE_NOT_AVAILABLE,
+    SIGN_ON_MALFORMED,
     UNAVAILABLE,
-    database_unavailable,
     error_response,
     full_response,
 )
-from tests.conftest import SERVICE, TRIAL, ClientApp, HeadEnd
-from tests.sessions.test_issue import DISABLING
-from tests.sessions.test_redeem import (
-    BODIES,
-    INFORMATION,
-    MALFORMED,
-    NOT_ACCEPTED,
-    REJECTIONS,
-    SUSPENDED,
-    UNKNOWN,
-    change,
-    devices,
-    events,
-    verbs,
-)
-from tests.waiting import PATIENCE
+from tests.support.sign_ons import DEVICE_INFORMATION, get_devices, get_events, update_row
+from tests.support.waiting import PATIENCE
 
 AMBIGUOUS = error_response(
     403,
@@ -61,14 +53,14 @@ def prove(app: ClientApp, account: str = "account-1", **members: Any) -> Any:
     """Sign on with the trial service and a fixed correlation ID."""
     device = members or {"deviceInformation": {}}
     body = {"parameters": [{"name": "Account", "value": account}], **device}
-    return app.call("/ags/signOn", body, x_auth_service_id=TRIAL, x_correlation_id=ID)
+    return app.call("/ags/signOn", body, x_auth_service_id=TRIAL, x_correlation_id=CORRELATION_ID)
 
 
 def present(app: ClientApp, token: str, **members: Any) -> Any:
     """Sign on with an OperatorAuthToken."""
     device = members or {"deviceInformation": {}}
     body = {"parameters": [{"name": "OperatorAuthToken", "value": token}], **device}
-    return app.call("/ags/signOn", body, x_correlation_id=ID)
+    return app.call("/ags/signOn", body, x_correlation_id=CORRELATION_ID)
 
 
 def stored() -> list[SessionToken]:
@@ -101,15 +93,15 @@ def verify_calls(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 
 def test_a_first_sign_on_registers_a_device_and_a_later_one_reuses_it(app: ClientApp, trial: Service) -> None:
-    answer = app.prove("Kühn 7", deviceInformation=INFORMATION)
+    answer = app.sign_on_directly("Kühn 7", deviceInformation=DEVICE_INFORMATION)
     assert answer.status_code == 201
     assert answer.headers["Cache-Control"] == "no-store"
-    (device,) = devices()
+    (device,) = get_devices()
     first = answer.json()
     assert (first["client_id"], first["accountId"]) == (device.client_id, "Kühn 7")
     assert set(first) == set(app.sign_on().json()), "the same members as after signOnWithSessionToken"
-    assert (device.information, device.service_id) == (INFORMATION, trial.pk)
-    later = app.prove("Kühn 7", clientId=device.client_id)
+    assert (device.information, device.service_id) == (DEVICE_INFORMATION, trial.pk)
+    later = app.sign_on_directly("Kühn 7", clientId=device.client_id)
     assert (later.status_code, later.json()["client_id"]) == (201, device.client_id)
     assert app.refresh(first["refresh_token"]).status_code == 401, "a device has one sign-on"
     assert app.refresh().status_code == 200
@@ -118,9 +110,9 @@ def test_a_first_sign_on_registers_a_device_and_a_later_one_reuses_it(app: Clien
 
 def test_the_proof_is_stored_as_a_redeemed_session_token(app: ClientApp, trial: Service) -> None:
     answer = prove(app, "Kühn 7")
-    (row,), (device,) = stored(), devices()
+    (row,), (device,) = stored(), get_devices()
     assert (row.account_id, row.service_id, row.key_id, row.jti) == ("Kühn 7", trial.pk, None, None)
-    assert row.correlation_id == device.correlation_id == ID
+    assert row.correlation_id == device.correlation_id == CORRELATION_ID
     assert row.created_at == row.redeemed_at == row.expires_at == row.dead_after
     assert device.proven_at == row.created_at <= device.signed_on_at
     assert set(answer.json()) == {
@@ -141,7 +133,7 @@ def test_a_service_without_session_token_ttl_can_sign_devices_on(
     monkeypatch.setattr(Dummy, "endpoints", (Endpoint.SIGNON, Endpoint.SIGNOUT))
     Service.objects.for_tenant("nagra").filter(pk=trial.pk).update(settings={})
     snapshot.invalidate("nagra")
-    assert app.prove("account-1").status_code == 201
+    assert app.sign_on_directly("account-1").status_code == 201
     assert app.sign_out(x_auth_service_id=TRIAL).status_code == 200
 
 
@@ -166,30 +158,30 @@ def test_the_proof_is_verified_again_only_after_a_change_of_the_service(
 
     monkeypatch.setattr(Dummy, "verify", verify)
     monkeypatch.setattr(Dummy, "blocking", True)
-    assert app.prove("account-1").status_code == 201
+    assert app.sign_on_directly("account-1").status_code == 201
     assert len(accounts) == times
 
 
 def test_a_sign_on_is_revoked_with_its_service_tenant_or_account(app: ClientApp, trial: Service) -> None:
     for row in (trial, Tenant.objects.get(pk="nagra"), None):
-        assert app.prove("account-1").status_code == 201
+        assert app.sign_on_directly("account-1").status_code == 201
         assert app.refresh().status_code == 200
         revoke_issued(row or Account.objects.for_tenant("nagra").get())
         assert app.refresh().status_code == 401
     snapshot.invalidate("nagra")
-    assert app.prove("account-1").status_code == 201, "a later proof is accepted"
+    assert app.sign_on_directly("account-1").status_code == 201, "a later proof is accepted"
 
 
 # Invalid requests
 
 
-@pytest.mark.parametrize("members", BODIES.values(), ids=BODIES)
+@pytest.mark.parametrize("members", AMBIGUOUS_DEVICES.values(), ids=AMBIGUOUS_DEVICES)
 def test_exactly_one_of_device_information_and_client_id_is_required(
     app: ClientApp, trial: Service, verify_calls: list[bool], members: dict[str, Any]
 ) -> None:
     body = {"parameters": [{"name": "Account", "value": "account-1"}], **members}
-    answer = app.call("/ags/signOn", body, x_auth_service_id=TRIAL, x_correlation_id=ID)
-    assert full_response(answer) == MALFORMED
+    answer = app.call("/ags/signOn", body, x_auth_service_id=TRIAL, x_correlation_id=CORRELATION_ID)
+    assert full_response(answer) == SIGN_ON_MALFORMED
     assert verify_calls == []
 
 
@@ -248,8 +240,8 @@ def test_the_database_is_not_read_before_headers_and_body_are_valid(
 
 def test_an_invalid_proof_is_a_401_and_stores_nothing(app: ClientApp, trial: Service) -> None:
     for account in ("nobody", "", "a-1,nobody", ",", "a-1,", "a-1,a-1", ",".join(map(str, range(51)))):
-        assert full_response(prove(app, account)) == NOT_ACCEPTED, account
-    assert (stored(), devices()) == ([], [])
+        assert full_response(prove(app, account)) == NOT_AUTHENTICATED, account
+    assert (stored(), get_devices()) == ([], [])
     assert not AccountChoice.unscoped.exists()
     assert not Account.unscoped.exists()
 
@@ -264,12 +256,15 @@ def test_an_unavailable_upstream_is_a_503_with_retry_after(
         "upstream_away"
     ]
     body = {"parameters": [{"name": "Account", "value": "away"}]}
-    assert full_response(app.head_end.post(body, x_auth_service_id=TRIAL, x_correlation_id=ID)) == UNAVAILABLE
+    assert (
+        full_response(app.head_end.post(body, x_auth_service_id=TRIAL, x_correlation_id=CORRELATION_ID))
+        == UNAVAILABLE
+    )
     assert stored() == []
 
 
 def test_a_service_without_the_endpoint_is_not_available(app: ClientApp) -> None:
-    assert full_response(present(app, app.head_end.token())) == NOT_AVAILABLE
+    assert full_response(present(app, app.head_end.token())) == SERVICE_NOT_AVAILABLE
     assert stored() == []
 
 
@@ -277,10 +272,13 @@ def test_several_accounts_are_rejected_if_none_can_be_chosen(
     app: ClientApp, trial: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body = {"parameters": [{"name": "Account", "value": "a-1,a-2"}]}
-    assert full_response(app.head_end.post(body, x_auth_service_id=TRIAL, x_correlation_id=ID)) == AMBIGUOUS
+    assert (
+        full_response(app.head_end.post(body, x_auth_service_id=TRIAL, x_correlation_id=CORRELATION_ID))
+        == AMBIGUOUS
+    )
     monkeypatch.setattr(Dummy, "endpoints", (Endpoint.SIGNON,))
     assert full_response(prove(app, "a-1,a-2")) == AMBIGUOUS
-    assert (stored(), devices()) == ([], [])
+    assert (stored(), get_devices()) == ([], [])
     assert not AccountChoice.unscoped.exists()
 
 
@@ -301,11 +299,11 @@ def test_a_403_does_not_use_up_the_proof(
     undo = reject(app)
     known = app.tokens.get("client_id")
     members = {"clientId": known} if later else {}
-    before = [(device.sign_on, device.signed_on_at) for device in devices()]
+    before = [(device.sign_on, device.signed_on_at) for device in get_devices()]
     rows = len(stored())
     for _ in range(2):
         assert full_response(present(app, proof, **members)) == expected
-    assert [(device.sign_on, device.signed_on_at) for device in devices()] == before
+    assert [(device.sign_on, device.signed_on_at) for device in get_devices()] == before
     assert len(stored()) == rows
     undo()
     snapshot.invalidate("nagra")
@@ -317,7 +315,7 @@ def test_a_403_does_not_use_up_the_proof(
     assert app.head_end.present(proof).json()["reason"] == "replayed", (
         "a jti is accepted once by both endpoints"
     )
-    assert events() == []
+    assert get_events() == []
 
 
 def test_a_proof_cannot_be_used_for_a_session_token_and_a_sign_on(
@@ -326,14 +324,14 @@ def test_a_proof_cannot_be_used_for_a_session_token_and_a_sign_on(
     proof = app.head_end.token(jti="once")
     assert app.head_end.present(proof).status_code == 200
     assert present(app, proof).json()["reason"] == "replayed"
-    assert devices() == []
+    assert get_devices() == []
 
 
-@pytest.mark.parametrize(("disable", "answer"), DISABLING)
+@pytest.mark.parametrize(("disable", "answer"), CONFIGURATION_CHANGES)
 def test_revoked_or_disabled_configuration_signs_no_device_on_immediately(
     app: ClientApp,
     sign_on_with_token: None,
-    stays_stale: None,
+    stale_snapshots: None,
     disable: Callable[[], None],
     answer: dict[str, Any],
 ) -> None:
@@ -341,14 +339,14 @@ def test_revoked_or_disabled_configuration_signs_no_device_on_immediately(
     disable()
     for _ in range(2):
         assert full_response(present(app, app.head_end.token(jti="once"))) == answer
-    assert (stored(), devices()) == ([], [])
+    assert (stored(), get_devices()) == ([], [])
 
 
 def test_a_device_of_another_account_is_unknown(app: ClientApp, trial: Service) -> None:
-    other = app.prove("another account").json()["client_id"]
-    app.prove("account-1")
+    other = app.sign_on_directly("another account").json()["client_id"]
+    app.sign_on_directly("account-1")
     for client_id in (other, "nothing", "x" * 128):
-        assert full_response(prove(app, clientId=client_id)) == UNKNOWN
+        assert full_response(prove(app, clientId=client_id)) == DEVICE_UNKNOWN
 
 
 # SQL statements
@@ -363,39 +361,39 @@ def test_a_device_of_another_account_is_unknown(app: ClientApp, trial: Service) 
 def test_a_warm_sign_on_needs_at_most_three_statements_in_one_transaction(
     app: ClientApp,
     trial: Service,
-    stays_stale: None,
+    stale_snapshots: None,
     verify_calls: list[bool],
     later: bool,
     expected: list[str],
 ) -> None:
-    app.prove("account-1")
+    app.sign_on_directly("account-1")
     members = {"clientId": app.tokens["client_id"]} if later else {}
     with CaptureQueriesContext(connection) as captured:
-        assert app.prove("account-1", **members).status_code == 201
-    assert verbs(captured) == expected
+        assert app.sign_on_directly("account-1", **members).status_code == 201
+    assert get_verbs(captured) == expected
     assert len(captured) <= len(expected) + 2, "one BEGIN, one COMMIT"
     assert verify_calls == [True, True], "one call for each sign-on, outside of a transaction"
 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_warm_rejection_needs_no_statement(
-    app: ClientApp, trial: Service, stays_stale: None, verify_calls: list[bool]
+    app: ClientApp, trial: Service, stale_snapshots: None, verify_calls: list[bool]
 ) -> None:
-    app.prove("account-1")
+    app.sign_on_directly("account-1")
     with CaptureQueriesContext(connection) as captured:
-        assert [app.prove(account).status_code for account in ("nobody", "away")] == [401, 503]
+        assert [app.sign_on_directly(account).status_code for account in ("nobody", "away")] == [401, 503]
     assert list(captured) == []
     assert verify_calls == [True] * 3
 
 
 def test_a_request_is_retried_after_a_change_of_the_tenant(
-    app: ClientApp, trial: Service, stays_stale: None, verify_calls: list[bool]
+    app: ClientApp, trial: Service, stale_snapshots: None, verify_calls: list[bool]
 ) -> None:
-    app.prove("account-1")
+    app.sign_on_directly("account-1")
     tenant = Tenant.objects.get(pk="nagra")
     tenant.access_token_ttl = 77
     tenant.save()
-    answer = app.prove("account-1")
+    answer = app.sign_on_directly("account-1")
     assert (answer.status_code, answer.json()["expires_in"]) == (201, 77)
     assert len(verify_calls) == 2, "the proof is not verified again"
 
@@ -412,21 +410,21 @@ def test_constant_configuration_changes_are_a_503_and_store_nothing(
     with connection.execute_wrapper(changing):
         assert full_response(prove(app, accounts)) == UNAVAILABLE
     assert len(verify_calls) == 1, "the proof is verified once"
-    assert (stored(), devices()) == ([], [])
+    assert (stored(), get_devices()) == ([], [])
     assert prove(app, accounts).status_code in (201, 300)
 
 
 def test_an_account_that_is_suspended_during_the_sign_on_is_rejected(app: ClientApp, trial: Service) -> None:
-    app.prove("account-1")
+    app.sign_on_directly("account-1")
     rows = len(stored())
 
     def suspending(execute: Any, sql: str, *rest: Any) -> Any:
         if sql.lstrip().startswith("INSERT INTO ags_sessions_account "):
-            change(Account, status=AccountStatus.SUSPENDED)
+            update_row(Account, status=AccountStatus.SUSPENDED)
         return execute(sql, *rest)
 
     with connection.execute_wrapper(suspending):
-        assert full_response(prove(app)) == SUSPENDED
+        assert full_response(prove(app)) == ACCOUNT_SUSPENDED
     assert len(stored()) == rows
 
 
@@ -467,7 +465,7 @@ def test_a_database_error_does_not_use_up_the_proof(
 
     with connection.execute_wrapper(failing):
         assert full_response(present(app, proof, **members)) == UNAVAILABLE
-    assert (len(stored()), len(devices())) == (rows, 1)
+    assert (len(stored()), len(get_devices())) == (rows, 1)
     assert app.refresh().status_code == 200, "the earlier sign-on is not changed"
     assert present(app, proof, **members).status_code == 201
 
@@ -505,7 +503,7 @@ def test_one_of_8_devices_with_the_same_proof_signs_on(
     app: ClientApp, sign_on_with_token: None, limit: int | None
 ) -> None:
     """A proof that waits for another transaction is rejected as a replay only if that one commits."""
-    change(Tenant, device_limit=limit)
+    update_row(Tenant, device_limit=limit)
     ready = threading.Barrier(8)
 
     def go(proof: str) -> int:
@@ -522,4 +520,4 @@ def test_one_of_8_devices_with_the_same_proof_signs_on(
             proof = app.head_end.token(jti=f"once {number}", OpfAccountId=f"account-{number}")
             expected = {201: 1, 401: 7} if limit is None else {403: 8}
             assert Counter(pool.map(go, [proof] * 8)) == expected
-    assert len(devices()) == len(stored()) == (10 if limit is None else 0)
+    assert len(get_devices()) == len(stored()) == (10 if limit is None else 0)

@@ -25,16 +25,15 @@ from providers.contract import Endpoint
 from providers.operator_token.strategy import OperatorToken
 from tenants.models import Service, Tenant
 from tenants.snapshot import snapshot
-from tests.api.test_error_responses import ID
-from tests.conftest import SERVICE, TRIAL, ClientApp, HeadEnd
-from tests.event_loop import eventually, post, run, serving
-from tests.live.server import database_url
-from tests.sessions.test_redeem import events
-from tests.sessions.test_refresh import PATH as REFRESH
-from tests.sessions.test_refresh import claims, set_grace_period_of_a_minute
-from tests.waiting import PATIENCE, wait_until
+from tests.support.clients import SERVICE, TRIAL, ClientApp, HeadEnd
+from tests.support.database import database_url
+from tests.support.event_loop import open_application, post_json, run_in_event_loop, wait_until_async
+from tests.support.responses import CORRELATION_ID
+from tests.support.sign_ons import REFRESH_PATH as REFRESH
+from tests.support.sign_ons import decode_claims, get_events, set_grace_period_of_a_minute
+from tests.support.waiting import PATIENCE, wait_until
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("patient", "stays_stale")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("patient", "stale_snapshots")]
 
 REDEEM, SIGN_ON, CHOOSE = "/ags/signOnWithSessionToken", "/ags/signOn", "/ags/subsequentSignOn"
 
@@ -81,14 +80,16 @@ async def post_together(requests: Sequence[Request]) -> list[Posted]:
     """Post requests to one path, and execute them as a batch once all are submitted."""
     (path,) = {request.path for request in requests}
     execute_together(BATCHERS[path], len(requests))
-    return [asyncio.create_task(post(request.path, request.body, request.headers)) for request in requests]
+    return [
+        asyncio.create_task(post_json(request.path, request.body, request.headers)) for request in requests
+    ]
 
 
 def execute_together(batcher: Batcher, number: int) -> asyncio.Task[None]:
     """Execute a batch once that number of rows is submitted."""
 
     async def execute() -> None:
-        await eventually(lambda: len(batcher._pending) == number, "a request does not submit a row")
+        await wait_until_async(lambda: len(batcher._pending) == number, "a request does not submit a row")
         await batcher._run()
 
     batcher._task = asyncio.create_task(execute())
@@ -102,13 +103,13 @@ def answers_to(
     answers: Answers = []
 
     async def test() -> None:
-        async with serving():
+        async with open_application():
             posted = await post_together(requests)
             if during is not None:
                 await during(posted)
             answers.extend([await task for task in posted if not task.cancelled()])
 
-    run(test())
+    run_in_event_loop(test())
     return answers
 
 
@@ -148,7 +149,7 @@ def test_each_request_of_a_batch_gets_a_device_of_its_account(
         device = devices[body["client_id"]]
         assert (device.tenant_id, device.account.account_id) == (head_end.tenant_id, account)
         assert device.information == information
-        payload = claims(body["access_token"])
+        payload = decode_claims(body["access_token"])
         assert (payload["tenantId"], payload["accountId"], payload["deviceId"], payload["sid"]) == (
             head_end.tenant_id,
             account,
@@ -167,7 +168,7 @@ def test_one_of_several_redemptions_of_a_token_succeeds(app: ClientApp, nagra: H
     assert sorted(statuses(answers[:-1])) == [201] + [401] * (times - 1)
     assert {body["reason"] for status, body in answers if status == 401} == {"not_authenticated"}
     assert answers[-1][0] == 201
-    assert events() == [("session_token_reused", "account-1", times - 1)]
+    assert get_events() == [("session_token_reused", "account-1", times - 1)]
     accounts = Device.unscoped.values_list("account__account_id", flat=True)
     assert sorted(accounts) == ["account-1", "other"]
 
@@ -205,7 +206,7 @@ def test_a_batch_respects_the_device_limit(app: ClientApp, nagra: HeadEnd, prese
     assert answers[-1][0] == 201, "the limit applies to each account"
     assert [is_redeemed(token) for token in tokens] == [status == 201 for status, _ in answers]
     assert Device.unscoped.filter(account__account_id="account-1").count() == limit
-    assert events() == []
+    assert get_events() == []
 
 
 @pytest.mark.postgresql
@@ -230,7 +231,7 @@ def test_a_suspended_account_does_not_affect_others_in_a_batch(
     assert Device.unscoped.count() == (4 if is_known else 3)
     Account.unscoped.filter(pk=suspended.pk).update(status=AccountStatus.ACTIVE)
     assert statuses(answers_to([requests[1]])) == [201]
-    assert events() == []
+    assert get_events() == []
 
 
 @pytest.mark.postgresql
@@ -252,14 +253,14 @@ def test_a_known_device_that_signs_on_twice_in_a_batch_keeps_one_sign_on(
     bodies = [body for _, body in answers]
     assert [body["client_id"] for body in bodies[:3]] == [one, other, one]
     assert bodies[3]["client_id"] not in {one, other}
-    sign_ons = {body["access_token"]: claims(body["access_token"])["sid"] for body in bodies}
+    sign_ons = {body["access_token"]: decode_claims(body["access_token"])["sid"] for body in bodies}
     assert len(set(sign_ons.values())) == 4
     stored = set(Device.unscoped.values_list("sign_on", flat=True))
     assert len(stored) == 3
     is_valid = [sign_ons[body["access_token"]] in stored for body in bodies]
     assert (is_valid[1], is_valid[3], is_valid[0] + is_valid[2]) == (True, True, 1)
     assert [app.refresh(body["refresh_token"]).status_code == 200 for body in bodies] == is_valid
-    assert events() == []
+    assert get_events() == []
 
 
 # Rejections
@@ -278,7 +279,7 @@ def test_rejected_tokens_are_explained_in_a_batch_while_others_sign_on(
     else:
         states, kind = account_choice._rejections.states, "user_account_token_reused"
         headers = nagra.headers(x_auth_service_id=TRIAL)
-        tokens = [app.choices(f"{account},{account[0]}-2")[0] for account in accounts]
+        tokens = [app.request_choices(f"{account},{account[0]}-2")[0] for account in accounts]
         spent = [Request(CHOOSE, {}, {**headers, "user-token": token}) for token in tokens]
         unknown = Request(CHOOSE, {}, {**headers, "user-token": f"{new_token()}.0"})
     assert statuses(answers_to(spent)) == [201] * 3
@@ -287,23 +288,25 @@ def test_rejected_tokens_are_explained_in_a_batch_while_others_sign_on(
     answers: Answers = []
 
     async def test() -> None:
-        async with serving():
+        async with open_application():
             reported = execute_together(security_events._events, 7)
             explained = execute_together(states, len(requests))
-            *posted, last = [post(request.path, request.body, request.headers) for request in requests]
+            *posted, last = [post_json(request.path, request.body, request.headers) for request in requests]
             posted = [asyncio.create_task(response) for response in posted]
             others = len(requests) - 1  # the batch waits for the last request
-            await eventually(lambda: len(states._pending) == others, "a rejection is not part of the batch")
-            assert (await post(granted.path, granted.body, granted.headers))[0] == 201
+            await wait_until_async(
+                lambda: len(states._pending) == others, "a rejection is not part of the batch"
+            )
+            assert (await post_json(granted.path, granted.body, granted.headers))[0] == 201
             posted.append(asyncio.create_task(last))
             await explained
             await reported
             answers.extend([await task for task in posted])
 
-    run(test())
+    run_in_event_loop(test())
     assert statuses(answers) == [401] * len(requests)
     assert {(body["code"], body["message"]) for _, body in answers} == {(40100, NOT_ACCEPTED_MESSAGE)}
-    assert sorted(events()) == [(kind, "a-1", 2), (kind, "b-1", 3), (kind, "c-1", 2)]
+    assert sorted(get_events()) == [(kind, "a-1", 2), (kind, "b-1", 3), (kind, "c-1", 2)]
 
 
 @pytest.mark.postgresql
@@ -316,18 +319,18 @@ def test_a_blocked_security_event_does_not_block_sign_ons(
     answers: Answers = []
 
     async def test() -> None:
-        async with serving():
-            reported = asyncio.create_task(post(spent.path, spent.body, spent.headers))
-            await eventually(other.waiting, "the event does not wait")
-            answers.append(await post(granted.path, granted.body, granted.headers))
+        async with open_application():
+            reported = asyncio.create_task(post_json(spent.path, spent.body, spent.headers))
+            await wait_until_async(other.waiting, "the event does not wait")
+            answers.append(await post_json(granted.path, granted.body, granted.headers))
             assert not reported.done(), "the response waits for the commit of the event"
             other.pg.rollback()
             answers.append(await reported)
 
     other.execute("SELECT id FROM ags_sessions_securityevent FOR UPDATE")
-    run(test())
+    run_in_event_loop(test())
     assert statuses(answers) == [201, 401]
-    assert events() == [("session_token_reused", "account-1", 2)]
+    assert get_events() == [("session_token_reused", "account-1", 2)]
 
 
 @pytest.mark.postgresql
@@ -341,10 +344,10 @@ def test_processes_that_record_the_same_events_do_not_deadlock(nagra: HeadEnd, o
 
     def record(rows: Sequence[Any]) -> None:
         async def test() -> None:
-            async with serving():
+            async with open_application():
                 await security_events._record(rows)
 
-        run(test())
+        run_in_event_loop(test())
 
     record(rows)
     other.execute("SELECT id FROM ags_sessions_securityevent ORDER BY subject OFFSET 3 LIMIT 1 FOR UPDATE")
@@ -354,7 +357,7 @@ def test_processes_that_record_the_same_events_do_not_deadlock(nagra: HeadEnd, o
         other.pg.rollback()
         for future in both:
             future.result(PATIENCE)
-    assert [times for _, _, times in events()] == [3] * 7
+    assert [times for _, _, times in get_events()] == [3] * 7
 
 
 # Signing on with a proof
@@ -418,7 +421,7 @@ def test_a_refresh_token_that_is_presented_ten_times_has_one_successor(
     device = Device.unscoped.get()
     assert (device.generation, [generation for generation, _ in device.used]) == (1, [0])
     assert app.refresh(successor).status_code == 200
-    assert events() == []
+    assert get_events() == []
 
 
 @pytest.mark.postgresql
@@ -434,12 +437,12 @@ def test_each_refresh_of_a_batch_gets_its_own_sign_on(nagra: HeadEnd, sunrise: H
     assert statuses(answers) == [200] * 8
     for number, (app, (_, body)) in enumerate(zip(apps, answers, strict=True)):
         for name in ("access_token", "refresh_token"):
-            before, after = claims(app.tokens[name]), claims(body[name])
+            before, after = decode_claims(app.tokens[name]), decode_claims(body[name])
             for member in ("tenantId", "accountId", "deviceId"):
                 assert after[member] == before[member]
-        sid = claims(body["access_token"])["sid"]
-        assert sid == claims(app.tokens["access_token"])["sid"]
-        assert claims(body["refresh_token"])["jti"] == f"{sid}.{number % 3 + 1}"
+        sid = decode_claims(body["access_token"])["sid"]
+        assert sid == decode_claims(app.tokens["access_token"])["sid"]
+        assert decode_claims(body["refresh_token"])["jti"] == f"{sid}.{number % 3 + 1}"
         assert body["client_id"] == app.tokens["client_id"]
 
 
@@ -465,7 +468,7 @@ def test_a_batch_with_a_changed_tenant_uses_its_new_settings(
     answers = answers_to(requests)
     assert set(statuses(answers)) <= {200, 201}
     assert [body["expires_in"] for _, body in answers] == [77, 3600, 77, 3600]
-    assert events() == []
+    assert get_events() == []
 
 
 # Other transactions
@@ -554,7 +557,7 @@ def test_a_revocation_during_a_batch_rejects_one_request(
     requests = [*requests_of(app, kind, ["a", "b", "revoked", "d"]).values()]
 
     async def during(_: list[Posted]) -> None:
-        await eventually(other.waiting, "nothing waits for the revocation")
+        await wait_until_async(other.waiting, "nothing waits for the revocation")
         other.pg.commit()
 
     other.execute(statement, "revoked")
@@ -565,7 +568,7 @@ def test_a_revocation_during_a_batch_rejects_one_request(
     if kind != REFRESH:
         spent = [is_redeemed(request.body["parameters"][0]["value"]) for request in requests]
         assert spent == [True, True, False, True]
-    assert events() == []
+    assert get_events() == []
 
 
 @pytest.mark.postgresql
@@ -587,7 +590,7 @@ def test_a_locked_row_fails_only_its_own_request(
     assert (locked[0], locked[1]["reason"]) == (503, "unavailable")
     assert set(statuses(answers)) == {200 if kind == REFRESH else 201}
     assert statuses(answers_to(requests[2:3])) == [200 if kind == REFRESH else 201], "nothing was used up"
-    assert events() == []
+    assert get_events() == []
 
 
 @pytest.mark.postgresql
@@ -597,7 +600,7 @@ def test_a_client_that_disconnects_does_not_affect_its_batch(
     tokens = [app.session_token(account) for account in ("a", "gone", "c")]
 
     async def during(posted: list[Posted]) -> None:
-        await eventually(other.waiting, "nothing waits for the row")
+        await wait_until_async(other.waiting, "nothing waits for the row")
         posted[1].cancel()
         await asyncio.wait([posted[1]])
         assert posted[1].cancelled()
@@ -608,7 +611,7 @@ def test_a_client_that_disconnects_does_not_affect_its_batch(
     assert [(status, body["accountId"]) for status, body in answers] == [(201, "a"), (201, "c")]
     assert all(is_redeemed(token) for token in tokens), "a running statement is not cancelled"
     assert Device.unscoped.count() == 3
-    assert events() == []
+    assert get_events() == []
 
 
 @pytest.fixture
@@ -640,7 +643,7 @@ def test_a_batch_locks_rows_in_order(app: ClientApp, other: Other, kind: str, ro
     in_order = [*requests] if kind == REDEEM else sorted(requests)
 
     async def during(_: list[Posted]) -> None:
-        await eventually(other.waiting, "nothing waits for the row")
+        await wait_until_async(other.waiting, "nothing waits for the row")
         assert len(other.execute(f"{rows} OFFSET 1 FOR UPDATE NOWAIT")) == 5
         other.pg.rollback()
 
@@ -664,7 +667,8 @@ def test_processes_with_the_same_rows_do_not_deadlock(
         execute, service = redeem._redeem, tenant.services[SERVICE]
         tokens = [app.session_token(f"account-{number}") for number in range(7)]
         rows = [
-            redeem._Redemption(tenant, service, ID, token_hashes(token), NewDevice({})) for token in tokens
+            redeem._Redemption(tenant, service, CORRELATION_ID, token_hashes(token), NewDevice({}))
+            for token in tokens
         ]
         other.execute("SELECT id FROM ags_sessions_sessiontoken ORDER BY id OFFSET 3 LIMIT 1 FOR UPDATE")
     else:
@@ -682,10 +686,10 @@ def test_processes_with_the_same_rows_do_not_deadlock(
         outcomes: list[Any] = []
 
         async def test() -> None:
-            async with serving():
+            async with open_application():
                 outcomes.extend(await execute(rows))
 
-        run(test())
+        run_in_event_loop(test())
         return outcomes
 
     with ThreadPoolExecutor() as pool:
@@ -708,14 +712,14 @@ def test_many_concurrent_requests_are_all_answered(nagra: HeadEnd) -> None:
 
     async def post_all(requests: Sequence[Request]) -> Answers:
         return await asyncio.gather(
-            *[post(request.path, request.body, request.headers) for request in requests]
+            *[post_json(request.path, request.body, request.headers) for request in requests]
         )
 
     answers: list[Answers] = []
     redemptions: list[Request] = []
 
     async def test() -> None:
-        async with serving():
+        async with open_application():
             assertions = [nagra.token(OpfAccountId=f"account-{number % 5}") for number in range(20)]
             bodies = [
                 {"parameters": [{"name": "OperatorAuthToken", "value": assertion}]}
@@ -732,7 +736,7 @@ def test_many_concurrent_requests_are_all_answered(nagra: HeadEnd) -> None:
             refreshed = await post_all([*rotations, *redemptions, *rotations])
             answers.extend([issued, signed_on, refreshed])
 
-    run(test())
+    run_in_event_loop(test())
     issued, signed_on, refreshed = answers
     assert statuses(issued) == [200] * 20
     assert Counter(statuses(signed_on)) == {201: 15, 403: 5}
@@ -745,7 +749,7 @@ def test_many_concurrent_requests_are_all_answered(nagra: HeadEnd) -> None:
     ]
     for request, (status, _) in zip(redemptions, signed_on, strict=True):
         assert is_redeemed(request.body["parameters"][0]["value"]) == (status == 201)
-    assert [times for _, _, times in events()] == [1] * 15
+    assert [times for _, _, times in get_events()] == [1] * 15
 
 
 @pytest.mark.postgresql
@@ -753,7 +757,7 @@ def test_one_account_of_each_choice_in_a_batch_is_signed_on(
     app: ClientApp, nagra: HeadEnd, trial: Service
 ) -> None:
     def choose_between(accounts: str) -> list[str]:
-        return [account["userAccountToken"] for account in app.prove(accounts).json()["accounts"]]
+        return [account["userAccountToken"] for account in app.sign_on_directly(accounts).json()["accounts"]]
 
     first, second = choose_between("a-1,a-2"), choose_between("b-1,b-2")
     Account(tenant_id="nagra", account_id="a-1", status=AccountStatus.SUSPENDED).save()
@@ -776,11 +780,11 @@ def test_without_a_server_requests_share_a_connection_but_no_transaction(nagra: 
 
     async def test() -> None:
         answers = await asyncio.gather(
-            *[post(request.path, request.body, request.headers) for request in requests]
+            *[post_json(request.path, request.body, request.headers) for request in requests]
         )
         await sync_to_async(connections.close_all)()
         assert statuses(answers) == [201, 403] * 4
 
-    run(test())
+    run_in_event_loop(test())
     assert [is_redeemed(token) for token in tokens] == [True, False] * 4
     assert Device.unscoped.count() == 4

@@ -11,7 +11,8 @@ from django.test import Client
 from ags.operations.groups import GROUPS
 from ags.sessions.models import Account, Device, SecurityEvent, SessionToken
 from tenants.models import Assignment, Key, ResourceServer, Service, SigningKey, Tenant
-from tests.conftest import ClientApp, HeadEnd, person
+from tests.support.clients import ClientApp, HeadEnd
+from tests.support.staff import person
 
 pytestmark = pytest.mark.once
 

@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 
 from ags.sessions.models import Account, Device, SecurityEvent
 from tenants.models import Assignment, Key, ResourceServer, Service, SigningKey, Tenant
-from tests.conftest import SavedOperator
+from tests.support.operators import SavedOperator
 
 MANY = 1500
 LISTS = [

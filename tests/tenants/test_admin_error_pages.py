@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import html
 import logging
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -15,38 +13,16 @@ from django.contrib.sessions.models import Session
 from django.db import connection
 from django.test import Client
 
-from tests.api.test_error_responses import database_unavailable, reasons
-from tests.conftest import HeadEnd, person
+from tests.support.clients import HeadEnd
+from tests.support.database import database_unavailable
+from tests.support.responses import reasons
+from tests.support.staff import ErrorPage, person
 
 pytestmark = pytest.mark.once
 
 ID = "call-4711"
 LOGIN = "/admin/login/"
 TENANTS = "/admin/tenants/tenant/"
-
-
-@dataclass
-class ErrorPage:
-    """What a person sees of a page that tells of an error."""
-
-    title: str
-    sentences: str
-    back: tuple[str, str]
-    """The text of the link, and where it leads."""
-    signed_in: bool
-
-    def __init__(self, answer: Any) -> None:
-        text = answer.content.decode()
-        assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
-        assert answer.headers["Cache-Control"] == "no-store"
-        assert answer.headers["X-Content-Type-Options"] == "nosniff"
-        assert answer.headers["x-correlation-id"] in text
-        (self.title,) = re.findall("<h2[^>]*>(.*?)</h2>", text)
-        self.sentences = html.unescape(" ".join(re.findall('<p class="mb-3" style[^>]*>(.*?)</p>', text)))
-        rest = text.partition("Correlation ID:")[2]
-        address, label = re.findall(r'<a href="([^"]*)"\s+class="[^"]*"\s*>([^<]*)</a>', rest)[0]
-        self.back = (label.strip(), html.unescape(address))
-        self.signed_in = "logout-form" in text
 
 
 def test_what_is_not_there_is_a_page_that_leads_back(admin_client: Client, nagra: HeadEnd) -> None:

@@ -15,19 +15,15 @@ from django.test.utils import CaptureQueriesContext
 
 from ags.sessions.models import SessionToken
 from tenants.models import Key, KeyState, Service
-from tests.conftest import HeadEnd, add_key, person
-from tests.tenants.change_form import submit_change
+from tests.support.change_form import submit_change
+from tests.support.clients import HeadEnd
+from tests.support.operators import add_key
+from tests.support.staff import NEW_KEY_FORM as NEW
+from tests.support.staff import SECRET_MARKER as MARKER
+from tests.support.staff import person
 
 LIST = "/admin/tenants/key/"
 ADD = LIST + "add/"
-NEW: dict[str, str] = {
-    "tenant": "nagra",
-    "kid": "new-key",
-    "algorithm": "HS256",
-    "state": "active",
-    "source": "generate",
-}
-MARKER = "a-secret-that-nobody-may-ever-read-again"
 
 
 def test_a_generated_secret_is_shown_and_works(admin_client: Client, nagra: HeadEnd) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from tests.conftest import HeadEnd
+from tests.support.clients import HeadEnd
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from django.test import Client
 
 from tenants.models import ResourceServer
 from tenants.snapshot import snapshot
-from tests.conftest import ClientApp, HeadEnd, person
-from tests.tenants.change_form import submit_change
+from tests.support.change_form import submit_change
+from tests.support.clients import ClientApp, HeadEnd
+from tests.support.staff import person
 
 LIST = "/admin/tenants/resourceserver/"
 NEW = {"tenant": "nagra", "name": "Entitlements"}

@@ -7,7 +7,9 @@ import pytest
 from django.test import Client
 
 from tenants.models import Key, Service, Tenant
-from tests.conftest import ClientApp, HeadEnd, add_key, person
+from tests.support.clients import ClientApp, HeadEnd
+from tests.support.operators import add_key
+from tests.support.staff import person
 
 MODELS: dict[str, Any] = {"tenant": Tenant.objects, "service": Service.unscoped, "key": Key.unscoped}
 NAMES = {

@@ -10,8 +10,9 @@ from providers.contract import SessionTokenSettings
 from providers.registry import strategies
 from tenants.models import Service
 from tenants.snapshot import snapshot
-from tests.conftest import SERVICE, HeadEnd, person
-from tests.tenants.change_form import submit_change
+from tests.support.change_form import submit_change
+from tests.support.clients import SERVICE, HeadEnd
+from tests.support.staff import person
 
 LIST = "/admin/tenants/service/"
 STEP_TWO = LIST + "add/?tenant=nagra&strategy=operator_token"

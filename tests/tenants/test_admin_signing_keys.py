@@ -12,7 +12,8 @@ from django.test import Client
 
 from tenants.models import KeyState, SigningKey, Tenant
 from tenants.snapshot import snapshot
-from tests.conftest import ClientApp, HeadEnd, person
+from tests.support.clients import ClientApp, HeadEnd
+from tests.support.staff import person
 
 LIST = "/admin/tenants/signingkey/"
 ROTATE = "/admin/tenants/tenant/nagra/rotate/"

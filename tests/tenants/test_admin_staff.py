@@ -13,7 +13,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 
 from tests.settings import ENVIRONMENT
-from tests.tenants.test_admin_error_pages import ErrorPage
+from tests.support.staff import ErrorPage
 
 LOGIN = "/admin/login/?next=/admin/"
 WRONG = "wrong-password-marker-8271"

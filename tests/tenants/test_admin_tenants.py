@@ -8,22 +8,12 @@ from django.test import Client
 
 from tenants.models import Key, Service, Tenant
 from tenants.snapshot import snapshot
-from tests.conftest import HeadEnd, person
-from tests.tenants.change_form import submit_change
+from tests.support.change_form import submit_change
+from tests.support.clients import HeadEnd
+from tests.support.staff import TENANT_FORM as RULES
+from tests.support.staff import person
 
 LIST = "/admin/tenants/tenant/"
-RULES = {
-    "device_limit": "",
-    "access_token_ttl": "3600",
-    "refresh_token_ttl": "172800",
-    "sign_on_ttl": "7776000",
-    "refresh_grace": "10",
-    "signing_algorithm": "ES256",
-    "issuer": "ags",
-    "audience": "",
-    "allowed_origins": "",
-}
-"""What the form has them at when nobody changes them."""
 
 
 def test_the_list_finds_a_tenant_by_the_start_of_its_id_or_a_part_of_its_name(

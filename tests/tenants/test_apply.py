@@ -19,7 +19,8 @@ from tenants.config_file.schema import parse_tenants
 from tenants.config_file.secret_refs import SECRET_FILE_MAX_LENGTH
 from tenants.config_file.yaml_loader import MAX_BYTES
 from tenants.models import Key, Service, Tenant
-from tests.conftest import SERVICE, HeadEnd, add_key
+from tests.support.clients import SERVICE, HeadEnd
+from tests.support.operators import add_key
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "a secret of the operator, 34 bytes"

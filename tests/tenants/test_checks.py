@@ -13,9 +13,10 @@ from django.core.checks import CheckMessage, Tags, run_checks
 from django.core.management import CommandError
 
 from tenants.models import Key, Service, SigningKey, Tenant
-from tests.conftest import SERVICE, HeadEnd, add_key
-from tests.tenants.test_field_cases import apply
-from tests.upstream.signer import signer
+from tests.support.clients import SERVICE, HeadEnd
+from tests.support.configuration import apply_tenant as apply
+from tests.support.operators import add_key
+from tests.support.upstream.signer import signer
 
 SERVICE_OF_NAGRA = f"tenant 'nagra', service '{SERVICE}': "
 KEY_OF_NAGRA = "tenant 'nagra', key 'nagra-key-1': "

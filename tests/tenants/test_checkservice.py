@@ -10,7 +10,8 @@ from django.test import Client
 
 from ags.sessions.models import SessionToken
 from tenants.models import Key, Service, Tenant
-from tests.conftest import SERVICE, HeadEnd, person
+from tests.support.clients import SERVICE, HeadEnd
+from tests.support.staff import person
 
 
 def check(*arguments: str) -> tuple[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from typing import Any
 
@@ -15,11 +14,11 @@ from django.test.utils import CaptureQueriesContext
 from tenants.models import Key, Tenant
 from tenants.secrets.encryption import DecryptionFailed, decrypt, encrypt, is_encrypted_with_newest_key
 from tenants.snapshot import snapshot
-from tests.conftest import HeadEnd, add_key
-from tests.settings import ENVIRONMENT
+from tests.support.clients import HeadEnd
+from tests.support.configuration import ENCRYPTION_KEY as OLD
+from tests.support.configuration import NEW_ENCRYPTION_KEY as NEW
+from tests.support.operators import add_key
 
-OLD = base64.b64decode(ENVIRONMENT["AGS_ENCRYPTION_KEYS"])
-NEW = bytes(range(100, 132))
 SECRET = b"a secret of 33 bytes, not a word."
 ROW = ("key", "nagra", "key-1")
 

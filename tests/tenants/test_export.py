@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from tenants.config_file.export import export as export_tenants
 from tenants.config_file.yaml_loader import parse_yaml
 from tenants.models import Key, Service, SigningKey, Tenant
-from tests.conftest import SERVICE, HeadEnd, add_key
+from tests.support.clients import SERVICE, HeadEnd
+from tests.support.operators import add_key
 
 NAGRA = """tenants:
 - id: nagra

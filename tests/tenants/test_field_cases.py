@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from django.core.management import CommandError, call_command
+from django.core.management import CommandError
 from django.test import Client
 
 from providers.registry import strategies
 from tenants.models import Service
-from tests.conftest import HeadEnd
-from tests.upstream.authority import authority
-from tests.upstream.signer import signer
+from tests.support.clients import HeadEnd
+from tests.support.configuration import apply_tenant as apply
+from tests.support.upstream.authority import authority
+from tests.support.upstream.signer import signer
 
 CASES = Path(__file__).parent.parent / "cases"
 
@@ -31,14 +30,6 @@ REQUIRED: dict[str, dict[str, Any]] = {
 
 Enter = Callable[..., str]
 """Creates a service with a strategy and settings; returns the error message, or an empty string."""
-
-
-def apply(folder: Path, **members: Any) -> str:
-    """Apply a file with these members of the tenant nagra, and return the output."""
-    file, out = folder / "tenants.yaml", io.StringIO()
-    file.write_text(yaml.safe_dump({"tenants": [{"id": "nagra", **members}]}))
-    call_command("apply", str(file), stdout=out)
-    return out.getvalue()
 
 
 @pytest.fixture(params=["admin", "apply"])

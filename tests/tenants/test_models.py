@@ -12,7 +12,8 @@ from django.db.models import ProtectedError
 
 from tenants.models import Key, KeyState, Service, Tenant
 from tenants.secrets import key_material
-from tests.conftest import SERVICE, HeadEnd, add_key
+from tests.support.clients import SERVICE, HeadEnd
+from tests.support.operators import add_key
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 

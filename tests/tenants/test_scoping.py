@@ -27,7 +27,8 @@ from providers.contract import Choice
 from tenants.models import Assignment, DocumentHealth, Key, ResourceServer, Service, SigningKey, Tenant
 from tenants.scoping import ScopedManager, TenantScoped, UnscopedAccess
 from tenants.snapshot import snapshot
-from tests.conftest import SERVICE, ClientApp, HeadEnd, person
+from tests.support.clients import SERVICE, ClientApp, HeadEnd
+from tests.support.staff import person
 
 FORM = "application/x-www-form-urlencoded"
 

@@ -23,11 +23,13 @@ from providers.registry import provider_configs, strategies
 from tenants.models import Service
 from tenants.secrets.settings import is_placeholder, secret_destinations, secret_names
 from tenants.services.check import check_service
-from tests.conftest import HeadEnd, person
-from tests.providers.examples import settings_at
-from tests.tenants.change_form import form_version
-from tests.tenants.test_encryption import NEW, OLD
-from tests.upstream.https import HTTPSServer
+from tests.support.change_form import form_version
+from tests.support.clients import HeadEnd
+from tests.support.configuration import ENCRYPTION_KEY as OLD
+from tests.support.configuration import NEW_ENCRYPTION_KEY as NEW
+from tests.support.provider_examples import settings_at
+from tests.support.staff import person
+from tests.support.upstream.https import HTTPSServer
 
 NAME = "Offered"
 REENTER = "Enter the secret again."
@@ -331,10 +333,10 @@ def test_changing_the_address_and_checking_does_not_send_the_secret(
     assert post(client, {"address": f"{elsewhere.url}/introspect"}).status_code == 200
     response = client.post(f"/admin/tenants/service/{introspection.pk}/check-configuration/")
     assert response.status_code == 200
-    assert not elsewhere.asked
+    assert not elsewhere.requests
     assert post(client, {"address": f"{elsewhere.url}/x", "client_secret": "mine"}).status_code == 302
     client.post(f"/admin/tenants/service/{introspection.pk}/check-configuration/")
-    assert len(elsewhere.asked) == 1, "a secret that is entered again is sent"
+    assert len(elsewhere.requests) == 1, "a secret that is entered again is sent"
 
 
 def test_unsaved_settings_are_not_checked_with_the_stored_secret(
@@ -345,7 +347,7 @@ def test_unsaved_settings_are_not_checked_with_the_stored_secret(
     assert messages == [f"Setting client_secret: Introspection endpoint has changed. {REENTER}"]
     introspection.settings["client_secret"] = "mine"
     list(check_service(introspection))
-    assert len(elsewhere.asked) == 1
+    assert len(elsewhere.requests) == 1
 
 
 def test_a_copy_of_a_service_cannot_send_the_secret_elsewhere(introspection: Service) -> None:

@@ -24,9 +24,11 @@ from tenants.models import Service, Tenant
 from tenants.secrets.encryption import DecryptionFailed, is_encrypted_with_newest_key
 from tenants.secrets.settings import is_placeholder
 from tenants.snapshot import snapshot
-from tests.conftest import HeadEnd, person
-from tests.tenants.change_form import submit_change
-from tests.tenants.test_encryption import NEW, OLD
+from tests.support.change_form import submit_change
+from tests.support.clients import HeadEnd
+from tests.support.configuration import ENCRYPTION_KEY as OLD
+from tests.support.configuration import NEW_ENCRYPTION_KEY as NEW
+from tests.support.staff import person
 
 MARKER = "marker0815-of-a-secret"
 OTHER = "marker4711-of-another"

@@ -20,8 +20,9 @@ from tenants import snapshot as module
 from tenants.models import Key, Service, Tenant
 from tenants.snapshot import VERSIONS_MAX_AGE, snapshot
 from tenants.tenant_snapshot import TenantSnapshot
-from tests.conftest import SERVICE, HeadEnd, add_key
-from tests.waiting import PATIENCE, wait_until
+from tests.support.clients import SERVICE, HeadEnd
+from tests.support.operators import add_key
+from tests.support.waiting import PATIENCE, wait_until
 
 
 @contextmanager

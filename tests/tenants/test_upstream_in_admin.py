@@ -15,9 +15,9 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 
 from tenants.models import DocumentHealth, Service
-from tests.conftest import HeadEnd
-from tests.upstream.authority import authority
-from tests.upstream.https import HTTPSServer, Reply, as_json
+from tests.support.clients import HeadEnd
+from tests.support.upstream.authority import authority
+from tests.support.upstream.https import HTTPSServer, Reply, as_json
 
 NAME = "Signed"
 

@@ -12,9 +12,10 @@ from django.test import Client
 
 from tenants.models import Key, ResourceServer, Service, Tenant
 from tenants.revocation import revoke_issued
-from tests.conftest import HeadEnd, person
-from tests.tenants.change_form import form_version
-from tests.waiting import wait_until
+from tests.support.change_form import form_version
+from tests.support.clients import HeadEnd
+from tests.support.staff import person
+from tests.support.waiting import wait_until
 
 CHANGES: dict[str, tuple[Any, dict[str, str]]] = {
     "tenant": (Tenant.objects, {"name": "From the form"}),

@@ -11,11 +11,12 @@ from django.test import Client
 from ags.sessions.models import Account
 from tenants.models import Key, ResourceServer, Service, Tenant
 from tenants.whitespace import strip_whitespace
-from tests.conftest import ClientApp, HeadEnd
-from tests.tenants.change_form import submit_change
-from tests.tenants.test_admin_keys import MARKER, NEW
-from tests.tenants.test_admin_tenants import RULES
-from tests.tenants.test_field_cases import apply
+from tests.support.change_form import submit_change
+from tests.support.clients import ClientApp, HeadEnd
+from tests.support.configuration import apply_tenant as apply
+from tests.support.staff import NEW_KEY_FORM as NEW
+from tests.support.staff import SECRET_MARKER as MARKER
+from tests.support.staff import TENANT_FORM as RULES
 
 PREFIX, SUFFIX = "\ufeff\t\xa0\u200b ", " \u3000\u200e\u2060\r\n"
 SECRET = "two words\xa0and more"

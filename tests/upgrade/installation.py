@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 
-from tests.conftest import ClientApp
+from tests.support.clients import ClientApp
 
 FOLDER = Path(__file__).parent
 LAST_MOMENT = datetime(9999, 12, 31)  # noqa: DTZ001 - UTC, as Django stores moments on SQLite
@@ -77,7 +77,7 @@ def use_token(app: ClientApp, kind: str, token: str) -> Any:
     """Let a client app send a token to the endpoint for it; return the answer."""
     calls: dict[str, Callable[[str], Any]] = {
         "session_token": app.redeem,
-        "user_account_token": app.choose,
+        "user_account_token": app.choose_account,
         "refresh_token": app.refresh,
     }
     return calls[kind](token)

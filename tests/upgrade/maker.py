@@ -25,12 +25,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from jwt.algorithms import ECAlgorithm
 
-from tests.conftest import SERVICE, TRIAL, ClientApp, HeadEnd, Platform
-from tests.live.server import ServerProcess, manage
 from tests.settings import PROVIDERS
+from tests.support.clients import SERVICE, TRIAL, ClientApp, HeadEnd, Platform
+from tests.support.server import ServerProcess, run_manage
+from tests.support.waiting import wait_until
 from tests.upgrade.installation import Installation, query, use_token
 from tests.upgrade.staff_client import StaffClient
-from tests.waiting import wait_until
 
 TOKEN_LIFETIME = 1_500_000_000
 """Seconds, some decades. No form of AGS allows that much."""
@@ -131,7 +131,7 @@ class Maker:
         self.credentials["saved_at"] = datetime.now(UTC).isoformat()
 
     def _manage(self, *words: str, **variables: str) -> str:
-        done = manage(*words, DATABASE_URL=self.url, **self.environment, **variables)
+        done = run_manage(*words, DATABASE_URL=self.url, **self.environment, **variables)
         if done.returncode:
             sys.exit(f"manage.py {' '.join(words)}: {done.stdout}{done.stderr}")
         return done.stdout
@@ -328,8 +328,8 @@ class Maker:
         self.credentials["used_jtis"] = ["used", "used for ever"]
         app = ClientApp(self.nagra)
         self._expect(201, app.redeem(spent))
-        pending, chosen = app.choices("kept,other"), app.choices("kept,other")
-        self._expect(201, app.choose(chosen[0]))
+        pending, chosen = app.request_choices("kept,other"), app.request_choices("kept,other")
+        self._expect(201, app.choose_account(chosen[0]))
         self.credentials["user_account_token"] = pending[1]
         retiring = self._head_end("nagra", "retiring", "HS384")
         self.credentials["session_tokens"] = [

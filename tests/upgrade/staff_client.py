@@ -7,7 +7,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import HTTPCookieProcessor, ProxyHandler, build_opener
 
-from tests.waiting import PATIENCE
+from tests.support.waiting import PATIENCE
 
 
 class StaffClient:

@@ -13,7 +13,8 @@ import pytest
 from django.db import connection
 
 from ags.api.errors import REGISTRY
-from tests.live.server import empty_database, manage
+from tests.support.database import empty_database
+from tests.support.server import run_manage
 from tests.upgrade.installation import Installation, installations, query
 from tests.upgrade.interface import FOLDER, find_breaks, find_commands, find_variables
 
@@ -159,7 +160,7 @@ def test_the_previous_release_can_use_the_migrated_database(tmp_path: Path) -> N
         installation = Installation(FOLDER / PREVIOUS, connection.vendor)
         installation.load(url)
         before = columns(url)
-        migrated = manage("migrate", **installation.credentials["environment"], DATABASE_URL=url)
+        migrated = run_manage("migrate", **installation.credentials["environment"], DATABASE_URL=url)
         assert (migrated.returncode, migrated.stderr) == (0, "")
         after = columns(url)
     assert {table for table, _ in before} >= {"tenants_tenant", "ags_sessions_device"}

@@ -12,15 +12,16 @@ import jwt
 import pytest
 from django.db import connection
 
-from tests import needs
-from tests.conftest import ClientApp, HeadEnd, Platform
-from tests.live.server import ServerProcess, empty_database, manage
+from tests.support.clients import ClientApp, HeadEnd, Platform
+from tests.support.database import empty_database
+from tests.support.markers import skip_unless_installed
+from tests.support.server import ServerProcess, run_manage
 from tests.upgrade.installation import Installation, installations, query, use_token
 from tests.upgrade.staff_client import StaffClient
 
 pytestmark = [
     pytest.mark.django_db,  # on both databases
-    needs(
+    skip_unless_installed(
         modules={
             "ldap": "pip install --require-hashes -r requirements/ldap.txt",
             "pyrad": "pip install --require-hashes -r requirements/radius.txt",
@@ -70,7 +71,7 @@ def test_what_an_older_commit_stored_and_issued_keeps_working(
     credentials = installation.credentials
     environment = {**credentials["environment"], "DATABASE_URL": url}
 
-    migrated = manage("migrate", **environment)
+    migrated = run_manage("migrate", **environment)
     assert (migrated.returncode, migrated.stderr) == (0, "")
     differences = DIFFERENCES.get(str(installation), [])
     check_configuration(credentials, tmp_path / "configuration.yaml", environment, differences)
@@ -97,7 +98,7 @@ def check_configuration(
             for shifted in ("not_before", "not_after"):
                 key.pop(shifted, None)
     file.write_text(json.dumps(credentials["configuration"]))
-    compared = manage("apply", "--dry-run", str(file), **credentials["secrets"], **environment)
+    compared = run_manage("apply", "--dry-run", str(file), **credentials["secrets"], **environment)
     *lines, _ = compared.stdout.splitlines()  # the last one says that it was a dry run
     assert lines == differences
 
@@ -133,8 +134,8 @@ def check_single_use(credentials: dict[str, Any], nagra: HeadEnd) -> None:
     for token in credentials["session_tokens"]:
         assert app.redeem(token).status_code == 201
         assert app.redeem(token).status_code == 401
-    assert app.choose(credentials["user_account_token"]).status_code == 201
-    assert app.choose(credentials["user_account_token"]).status_code == 401
+    assert app.choose_account(credentials["user_account_token"]).status_code == 201
+    assert app.choose_account(credentials["user_account_token"]).status_code == 401
     for one in credentials["refusals"]:
         answer = use_token(app, one["kind"], one["token"])
         assert (answer.status_code, answer.json()["code"]) == (one["status"], one["code"]), one["name"]
@@ -146,15 +147,15 @@ def check_sign_ons(credentials: dict[str, Any], nagra: HeadEnd, sunrise: HeadEnd
     issued = app.tokens
     # The key that signed the access token does not sign any more.
     assert platform.introspect(issued["access_token"]).json()["accountId"] == "kept"
-    assert platform.sees(issued["refresh_token"])
-    assert not platform.sees(credentials["revoked_access_token"])
+    assert platform.is_active(issued["refresh_token"])
+    assert not platform.is_active(credentials["revoked_access_token"])
     for _ in range(2):
         assert app.refresh().status_code == 200
-        assert platform.sees(app.tokens["access_token"])
+        assert platform.is_active(app.tokens["access_token"])
     assert app.tokens["client_id"] == issued["client_id"]
-    assert not platform.sees(issued["refresh_token"])
+    assert not platform.is_active(issued["refresh_token"])
     assert app.sign_out().status_code == 200
-    assert not platform.sees(app.tokens["refresh_token"])
+    assert not platform.is_active(app.tokens["refresh_token"])
 
     device = credentials["known_device"]
     again = app.sign_on(device["account"], clientId=device["client_id"])

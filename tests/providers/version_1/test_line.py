@@ -10,7 +10,7 @@ import pytest
 from line.strategy import Line
 
 from providers.contract import Identity, KeyRing, Outage, Refusal, Refused, Unavailable
-from tests.upstream.https import HTTPSServer, Reply, as_json
+from tests.support.upstream.https import HTTPSServer, Reply, as_json
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def verify(server: HTTPSServer) -> Identity:
 def test_it_accepts_whom_the_operator_names(server: HTTPSServer, account: str) -> None:
     server.replies["/login"] = as_json({"account": account, "more": 1})
     assert verify(server) == Identity(account_id=account)
-    (asked,) = server.asked
+    (asked,) = server.requests
     assert json.loads(asked.body) == {"username": "someone", "password": "correct horse"}
     assert asked.headers["authorization"] == "Bearer " + "k" * 20
 

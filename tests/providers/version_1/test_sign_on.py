@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tenants.models import Service
-from tests.conftest import ClientApp
-from tests.upstream.https import HTTPSServer, Reply, as_json
-from tests.upstream.signer import signer
+from tests.support.clients import ClientApp
+from tests.support.upstream.https import HTTPSServer, Reply, as_json
+from tests.support.upstream.signer import signer
 
 DAY = "2099-12-31"
 

@@ -1,0 +1,1 @@
+"""What tests share: clients, servers, upstreams, and checks. It contains no tests and no fixtures."""

@@ -1,0 +1,93 @@
+"""Operators, their services and keys."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+from django.db.models.base import ModelState
+from django.test import Client
+
+from tenants.models import Key, ResourceServer, Service, SigningKey, Tenant
+from tenants.snapshot import snapshot
+from tests.support.clients import SERVICE, TRIAL, HeadEnd, Platform
+
+
+def create_platform(tenant_id: str, **fields: Any) -> Platform:
+    """Save a resource server of an operator, which this process uses immediately."""
+    server = ResourceServer(tenant_id=tenant_id, name="Platform", **fields)
+    secret = server.set_credentials()
+    server.save()
+    snapshot.invalidate(tenant_id)
+    return Platform(server.client_id, secret)
+
+
+def create_operator(tenant_id: str, secret: bytes, **settings: Any) -> HeadEnd:
+    """Save an operator with one enabled service and one active key."""
+    tenant = Tenant(id=tenant_id, name=tenant_id.title())
+    tenant.save()
+    Service(
+        tenant=tenant,
+        name=SERVICE,
+        strategy="operator_token",
+        display_name="Customer Authentication",
+        logo="https://customer.example/auth.png",
+        enabled=True,
+        settings=settings,
+    ).save()
+    head_end = HeadEnd(tenant_id, f"{tenant_id}-key-1", secret)
+    add_key(head_end)
+    return head_end
+
+
+def add_trial_service(tenant_id: str) -> Service:
+    """Save a service that accepts every account. This process uses it immediately."""
+    service = Service(tenant_id=tenant_id, name=TRIAL, strategy="dummy", display_name=TRIAL, enabled=True)
+    service.save()
+    snapshot.invalidate(tenant_id)
+    return service
+
+
+def add_key(head_end: HeadEnd, **fields: Any) -> Key:
+    """Save the key of a head-end."""
+    key = Key(
+        tenant_id=head_end.tenant_id,
+        kid=head_end.kid,
+        algorithm=head_end.algorithm,
+        **{"state": "active", **fields},
+    )
+    key.set_secret(head_end.secret)
+    key.save()
+    return key
+
+
+class SavedOperator:
+    """The rows that `create_operator` saved, which can be inserted again without validation."""
+
+    def __init__(self, head_end: HeadEnd) -> None:
+        self.head_end = head_end
+        self._tenant = Tenant.objects.get(pk=head_end.tenant_id)
+        self._rows = [
+            (row, list(row.history.all()))
+            for model in (SigningKey, Service, Key)
+            for row in model.objects.for_tenant(self._tenant)
+        ]
+        self._rows.insert(0, (self._tenant, list(self._tenant.history.all())))
+
+    def insert(self) -> HeadEnd:
+        """Insert the rows and their history under new primary keys."""
+        for saved, history in self._rows:
+            row = _copy_unsaved(saved, pk=saved.pk if saved is self._tenant else None)
+            row.save_base(raw=True, force_insert=True)
+            records = [_copy_unsaved(record, pk=None, id=row.pk) for record in history]
+            type(history[0]).objects.bulk_create(records)
+        return replace(self.head_end, client=Client(raise_request_exception=False))
+
+
+def _copy_unsaved(row: Any, **changes: Any) -> Any:
+    row = copy.copy(row)
+    row._state = ModelState()
+    for name, value in changes.items():
+        setattr(row, name, value)
+    return row
