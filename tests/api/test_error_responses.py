@@ -1,8 +1,7 @@
-"""Error responses of the API: status, headers and body."""
+"""Error responses of the API: tokens, services, methods, hosts, and an unavailable database."""
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from typing import Any
@@ -16,174 +15,17 @@ from tests.support.clients import SERVICE, HeadEnd
 from tests.support.database import database_unavailable
 from tests.support.operators import add_key
 from tests.support.responses import (
-    BODY_MISSING,
-    BODY_TOO_LARGE,
     CORRELATION_ID,
-    INVALID_BODIES,
+    METHODS,
     NOT_AUTHENTICATED,
-    PARAMETER,
     SERVICE_NOT_AVAILABLE,
     UNAVAILABLE,
     error_response,
     full_response,
-    header_missing,
     reasons,
-    single_parameter,
+    send,
 )
-from tests.support.staff import person
 from tests.support.tokens import SEED_SAMPLE
-
-
-@pytest.mark.once
-@pytest.mark.parametrize(("body", "expected"), INVALID_BODIES.values(), ids=INVALID_BODIES)
-def test_invalid_body(nagra: HeadEnd, body: Any, expected: dict[str, Any]) -> None:
-    assert full_response(nagra.post(body, x_correlation_id=CORRELATION_ID)) == expected
-
-
-def test_value_of_the_maximum_length_is_accepted(nagra: HeadEnd) -> None:
-    assert nagra.post(single_parameter(PARAMETER, "x" * 8192)).status_code == 401
-
-
-def test_names_are_case_insensitive_and_unknown_members_are_ignored(nagra: HeadEnd) -> None:
-    parameter = {"name": "OPERATORauthTOKEN", "value": nagra.token(), "type": "jwt"}
-    response = nagra.post({"version": 3, "parameters": [parameter], "deviceInformation": {"a": [1]}})
-    assert response.status_code == 200
-
-
-UNSUPPORTED = error_response(
-    415,
-    41500,
-    "unsupported_media_type",
-    "The body must be uncompressed application/json in UTF-8.",
-)
-
-
-@pytest.mark.parametrize("size", [64 * 1024 + 1, 2_700_000])
-def test_large_body(nagra: HeadEnd, size: int) -> None:
-    raw = b'{"parameters": "' + b"x" * size + b'"}'
-    assert full_response(nagra.post(raw, x_correlation_id=CORRELATION_ID)) == BODY_TOO_LARGE
-
-
-def test_body_of_64_kib_is_accepted(nagra: HeadEnd) -> None:
-    text = json.dumps(single_parameter(PARAMETER, nagra.token()))
-    assert nagra.post(text + " " * (64 * 1024 - len(text))).status_code == 200
-
-
-@pytest.mark.parametrize(
-    "content_type",
-    [
-        "application/x-www-form-urlencoded",
-        "multipart/form-data; boundary=x",
-        "text/plain",
-        "text/json",
-        "application/json; charset=utf-16",
-        "application/json; charset=bogus",
-        "application/json; charset=iso-8859-1",
-        "application/json,application/json",
-        "application/jsonx",
-        "application/vnd.api+json",
-        "*/*",
-        "json",
-        "",
-    ],
-)
-def test_body_of_another_type(nagra: HeadEnd, content_type: str) -> None:
-    raw = json.dumps(single_parameter(PARAMETER, nagra.token())).encode()
-    response = nagra.post(raw, content_type=content_type, x_correlation_id=CORRELATION_ID)
-    assert full_response(response) == UNSUPPORTED
-
-
-@pytest.mark.parametrize("path", ["/ags/getSessionToken", "/ags/signOn", "/ags/signOnWithSessionToken"])
-@pytest.mark.parametrize("content_type", ["", "application/x-www-form-urlencoded"])
-def test_missing_body_with_another_content_type(nagra: HeadEnd, path: str, content_type: str) -> None:
-    headers = nagra.headers(x_correlation_id=CORRELATION_ID)
-    assert (
-        full_response(nagra.client.generic("POST", path, b"", content_type, headers=headers)) == BODY_MISSING
-    )
-
-
-@pytest.mark.parametrize(
-    "content_type",
-    ["application/json; charset=utf-8", 'Application/JSON;charset="UTF-8"', "application/json"],
-)
-def test_spellings_of_the_content_type(nagra: HeadEnd, content_type: str) -> None:
-    assert (
-        nagra.post(single_parameter(PARAMETER, nagra.token()), content_type=content_type).status_code == 200
-    )
-
-
-@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "GZIP", "identity, gzip"])
-def test_compressed_body(nagra: HeadEnd, coding: str) -> None:
-    response = nagra.post(
-        single_parameter(PARAMETER, nagra.token()), content_encoding=coding, x_correlation_id=CORRELATION_ID
-    )
-    assert full_response(response) == UNSUPPORTED
-
-
-def malformed(name: str) -> dict[str, Any]:
-    return error_response(
-        400, 40002, "header_invalid", f"The header {name} does not have the documented format."
-    )
-
-
-def repeated(name: str) -> dict[str, Any]:
-    return error_response(
-        400, 40003, "header_repeated", f"The header {name} occurs more than once or contains a comma."
-    )
-
-
-HEADERS = {
-    "no tenant": ({"nv_tenant_id": None}, header_missing("nv-tenant-id")),
-    "an empty tenant": ({"nv_tenant_id": ""}, header_missing("nv-tenant-id")),
-    "a tenant with a space": ({"nv_tenant_id": "na gra"}, malformed("nv-tenant-id")),
-    "a tenant with an umlaut": ({"nv_tenant_id": "n\u00e4gra"}, malformed("nv-tenant-id")),
-    "a tenant of 65 characters": ({"nv_tenant_id": "n" * 65}, malformed("nv-tenant-id")),
-    "two tenants": ({"nv_tenant_id": "nagra,sunrise"}, repeated("nv-tenant-id")),
-    "the tenant twice": ({"nv_tenant_id": "nagra,nagra"}, repeated("nv-tenant-id")),
-    "no service": ({"x_auth_service_id": None}, header_missing("x-auth-service-id")),
-    "an empty service": ({"x_auth_service_id": ""}, header_missing("x-auth-service-id")),
-    "a service of 129 characters": ({"x_auth_service_id": "s" * 129}, malformed("x-auth-service-id")),
-    "a service with an umlaut": ({"x_auth_service_id": "Dienst \u00fc"}, malformed("x-auth-service-id")),
-    "a service with a NUL": ({"x_auth_service_id": "S\0"}, malformed("x-auth-service-id")),
-    "two services": ({"x_auth_service_id": f"{SERVICE},{SERVICE}"}, repeated("x-auth-service-id")),
-    "two traces": ({"traceparent": "00-a,00-b"}, repeated("traceparent")),
-}
-
-
-@pytest.mark.once
-@pytest.mark.parametrize(("headers", "expected"), HEADERS.values(), ids=HEADERS)
-def test_missing_malformed_or_repeated_header(
-    nagra: HeadEnd, headers: dict[str, str | None], expected: dict[str, Any]
-) -> None:
-    response = nagra.present(nagra.token(), x_correlation_id=CORRELATION_ID, **headers)
-    assert full_response(response) == expected
-
-
-def test_repeated_correlation_id_is_rejected_and_replaced(nagra: HeadEnd) -> None:
-    response = nagra.present(nagra.token(), x_correlation_id="a,b")
-    assert response.status_code == 400
-    assert response.json()["reason"] == "header_repeated"
-    assert response.json()["correlationId"] == response.headers["x-correlation-id"] != "a,b"
-
-
-@pytest.mark.parametrize("value", ["a", "A-Z_a.z:0-9", "x" * 128])
-def test_valid_correlation_id_is_returned(nagra: HeadEnd, value: str) -> None:
-    for response in (nagra.discover(x_correlation_id=value), nagra.present("x", x_correlation_id=value)):
-        assert response.headers["x-correlation-id"] == value
-
-
-@pytest.mark.parametrize("value", ["", "x" * 129, "a b", "a\u00e4", "<script>", "a\tb", None])
-def test_invalid_correlation_id_is_replaced(nagra: HeadEnd, value: str | None) -> None:
-    first, second = (nagra.discover(x_correlation_id=value).headers["x-correlation-id"] for _ in range(2))
-    assert len(first) == 36
-    assert first != second
-
-
-def test_default_tenant_replaces_a_missing_header(nagra: HeadEnd, settings: Any) -> None:
-    settings.AGS_DEFAULT_TENANT = "nagra"
-    assert nagra.present(nagra.token(), nv_tenant_id=None).status_code == 200
-    assert nagra.discover(nv_tenant_id=None).status_code == 200
-    assert nagra.present(nagra.token(), nv_tenant_id="sunrise").status_code == 403
 
 
 @pytest.fixture
@@ -373,15 +215,6 @@ ALLOWED = {
     "/docs/": "GET, HEAD",
     "/static/admin/css/base.css": "GET, HEAD",
 }
-METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "BREW", "get"]
-
-
-def send(browser: Client, method: str, path: str) -> Any:
-    """Send a request with any method. A file in the response is read to its end, which closes it."""
-    response: Any = browser.generic(method, path, headers={"x-correlation-id": CORRELATION_ID})
-    if response.streaming:
-        b"".join(response.streaming_content)
-    return response
 
 
 @pytest.mark.once
@@ -545,93 +378,3 @@ def test_key_that_cannot_be_decrypted_is_401_and_logged(
     assert full_response(nagra.present(nagra.token(), x_correlation_id=CORRELATION_ID)) == NOT_AUTHENTICATED
     assert "key cannot be decrypted" in caplog.messages
     assert vars(next(line for line in caplog.records if "decrypted" in line.message))["kid"] == nagra.kid
-
-
-# Staff pages
-
-
-STAFF_PATHS = [
-    "/admin",
-    "/admin/",
-    "/admin/login/",
-    "/admin/logout/",
-    "/admin/nothing/",
-    "/admin/nothing",
-    "/admin/jsi18n/",
-    "/admin/password_change/",
-    "/admin/autocomplete/",
-    "/admin/auth/user/1/password/",
-    "/admin/tenants/tenant/",
-    "/admin/tenants/tenant/?name=x",
-    "/admin/tenants/tenant/add/",
-    "/admin/tenants/tenant/nobody/change/",
-    "/admin/tenants/service/add/",
-    "/admin/tenants/key/1/history/",
-    "/admin/%00",
-    "/docs/",
-    "/docs/nothing",
-    "/static/",
-    "/static/nothing",
-    "/static/admin/css/base.css",
-]
-
-
-@pytest.mark.once
-@pytest.mark.parametrize("path", STAFF_PATHS)
-@pytest.mark.parametrize("debug", [False, True])
-def test_errors_of_staff_pages(admin_client: Client, settings: Any, path: str, debug: bool) -> None:
-    settings.DEBUG = debug
-    without_csrf_token = Client(enforce_csrf_checks=True)
-    without_csrf_token.cookies = admin_client.cookies
-    for browser in (Client(), admin_client, person("auditor"), without_csrf_token):
-        for method in METHODS:
-            response = send(browser, method, path)
-            if response.status_code < 400:
-                continue
-            is_page = path.startswith("/admin")
-            content_type = "text/html; charset=utf-8" if is_page else "application/json"
-            assert response.headers["Content-Type"] == content_type
-            assert response.headers["Cache-Control"] == "no-store"
-            assert ("Allow" in response.headers) == (response.status_code == 405)
-            if method == "HEAD":
-                assert response.content == b""
-            elif is_page:
-                assert response.headers["X-Frame-Options"] == "DENY"
-                assert "default-src 'self'" in response.headers["Content-Security-Policy"]
-                assert f">{CORRELATION_ID}</code>" in response.content.decode()
-            else:
-                body = response.json()
-                assert list(body) == ["code", "reason", "message", "correlationId"]
-                assert (body["code"] // 100, body["correlationId"]) == (response.status_code, CORRELATION_ID)
-
-
-@pytest.mark.parametrize(
-    ("cookies", "status"),
-    [
-        ("{name}={key}", 200),
-        ('{name}="{key}"', 200),
-        ('other="\\"x"; {name}={key}; another=\\', 200),
-        ('{name}="\\{octal}{rest}"', 302),  # the cookie is removed: not logged in
-    ],
-)
-def test_staff_pages_ignore_cookies_with_a_backslash(
-    admin_client: Client, settings: Any, cookies: str, status: int
-) -> None:
-    key = admin_client.cookies[settings.SESSION_COOKIE_NAME].value
-    octal, rest = f"{ord(key[0]):03o}", key[1:]
-    header = cookies.format(name=settings.SESSION_COOKIE_NAME, key=key, octal=octal, rest=rest)
-    assert Client().get("/admin/", headers={"cookie": header}).status_code == status
-
-
-def test_unsatisfiable_range(client: Client) -> None:
-    headers = {"range": "bytes=99999999-", "x-correlation-id": CORRELATION_ID}
-    response = client.get("/static/admin/css/base.css", headers=headers)
-    size = response.headers["Content-Range"]
-    assert size.startswith("bytes */")
-    assert full_response(response) == error_response(
-        416,
-        41600,
-        "range_not_satisfiable",
-        "The file does not contain the requested range of bytes.",
-        Content_Range=size,
-    )

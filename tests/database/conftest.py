@@ -11,8 +11,10 @@ from django.db import connection
 from django.test import override_settings
 
 from ags.database import postgresql as module
+from ags.database import threads
 from tests.support.database import database_url
-from tests.support.postgresql import NAME, Observer
+from tests.support.postgresql import LOCK, NAME, Observer
+from tests.support.transactions import COMMIT_FAILS, COMMIT_WAITS
 from tests.support.waiting import PATIENCE
 
 
@@ -40,3 +42,31 @@ def no_timeouts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(module, "RESPONSE_TIMEOUT", PATIENCE)
     with override_settings(AGS_DATABASE_POOLER="transaction"):  # no timeouts of PostgreSQL
         yield
+
+
+@pytest.fixture
+def table(options: dict[str, Any]) -> Iterator[None]:
+    """A table of numbers. `other` terminates open transactions before the table is dropped."""
+    with psycopg.connect(database_url(), autocommit=True) as pg:
+        pg.execute("CREATE TABLE numbers (number integer PRIMARY KEY)")
+        pg.execute(
+            f"""
+CREATE FUNCTION at_commit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  IF NEW.number = {COMMIT_FAILS} THEN RAISE EXCEPTION 'refused' USING ERRCODE = '23514'; END IF;
+  IF NEW.number = {COMMIT_WAITS} THEN PERFORM pg_advisory_xact_lock({LOCK}); END IF;
+  RETURN NULL;
+END $$"""
+        )
+        pg.execute(
+            "CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON numbers DEFERRABLE INITIALLY DEFERRED"
+            " FOR EACH ROW EXECUTE FUNCTION at_commit()"
+        )
+        yield
+        pg.execute("DROP TABLE numbers")
+        pg.execute("DROP FUNCTION at_commit")
+
+
+@pytest.fixture
+def unlimited_time(no_timeouts: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Disable all timeouts."""
+    monkeypatch.setattr(threads, "QUEUE_TIMEOUT", PATIENCE)

@@ -2,120 +2,27 @@
 
 from __future__ import annotations
 
-import ast
-import os
 import re
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connection
 
 from ags import env
-from tests.support.configuration import REQUIRED_VARIABLES
+from tests.support.configuration import (
+    REQUIRED_VARIABLES,
+    example_variables,
+    run_manage_with,
+    variables_in_the_example,
+)
 from tests.support.paths import ROOT
-
-EXAMPLE = (ROOT / ".env.example").read_text()
-
-
-def manage(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run manage.py with only these environment variables."""
-    return subprocess.run(
-        [sys.executable, str(ROOT / "manage.py"), *words],
-        env={"PATH": os.environ["PATH"], **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-        cwd=ROOT,
-    )
-
-
-def variables_in_the_example() -> set[str]:
-    return set(re.findall(r"^([A-Z_]+)=", EXAMPLE, re.MULTILINE))
-
-
-def code() -> list[Path]:
-    return [path for package in ("ags", "providers", "tenants") for path in (ROOT / package).rglob("*.py")]
-
-
-def variables_in_the_code() -> set[str]:
-    """Return the first argument of each call that reads the environment."""
-    found = set()
-    for node in (node for path in code() for node in ast.walk(ast.parse(path.read_text()))):
-        match node:
-            case ast.Call(
-                func=ast.Attribute(value=ast.Name(id="env")) | ast.Name(id="env_str" | "env_list"),
-                args=[ast.Constant(value=str(variable)), *_],
-            ):
-                found.add(variable)
-    return found
-
-
-def test_example_contains_exactly_the_variables_of_the_code() -> None:
-    assert variables_in_the_example() == variables_in_the_code()
-
-
-def test_example_documents_every_variable() -> None:
-    blocks = EXAMPLE.split("\n\n")
-    assert all(block.startswith("#") for block in blocks)
-    assert sum(len(re.findall(r"^[A-Z_]+=", block, re.MULTILINE)) for block in blocks[1:]) == len(blocks) - 1
-
-
-READS = {
-    "ags/env.py": {"name", 'f"{name}_FILE"', ""},  # all names, to find unknown ones
-    "ags/asgi.py": {'"DJANGO_SETTINGS_MODULE"'},  # sets the default
-    "tenants/management/commands/rotate_signing_key.py": {"variable"},  # named by an option
-    "tenants/config_file/secret_refs.py": {"name"},  # a secret reference
-}
-"""The files that read the environment directly, and what they read."""
-
-
-def test_only_env_py_reads_the_environment() -> None:
-    reads = {}
-    for path in code():
-        text = path.read_text()
-        assert "from os import" not in text, path
-        if found := re.findall(r"\bos\.(?:environ|getenv)\b[.\w]*(?:[(\[]([^,)\]]+))?", text):
-            reads[str(path.relative_to(ROOT))] = set(found)
-    assert reads == READS
-
-
-def example(**values: str) -> dict[str, str]:
-    defaults = dict(line.split("=", 1) for line in EXAMPLE.splitlines() if re.match(r"[A-Z_]+=", line))
-    return defaults | values
-
-
-def test_example_with_secrets_passes_the_deployment_checks() -> None:
-    values = example(
-        SECRET_KEY=REQUIRED_VARIABLES["SECRET_KEY"],
-        AGS_ENCRYPTION_KEYS=REQUIRED_VARIABLES["AGS_ENCRYPTION_KEYS"],
-    )
-    done = manage("check", "--deploy", "--fail-level", "WARNING", **values)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-@pytest.mark.postgresql
-@pytest.mark.django_db(transaction=True)
-def test_example_with_a_database_passes_the_deployment_checks(nagra: object) -> None:
-    from tests.support.database import database_url
-
-    values = example(
-        SECRET_KEY=REQUIRED_VARIABLES["SECRET_KEY"],
-        AGS_ENCRYPTION_KEYS=REQUIRED_VARIABLES["AGS_ENCRYPTION_KEYS"],
-        DATABASE_URL=database_url(),
-    )
-    done = manage("check", "--deploy", "--database", "default", "--fail-level", "WARNING", **values)
-    assert (done.returncode, done.stderr) == (0, ""), connection.vendor
 
 
 def test_settings_for_demonstrations_are_warned_about(tmp_path: Path) -> None:
     sqlite = {**REQUIRED_VARIABLES, "DATABASE_URL": f"sqlite:///{tmp_path / 'x.sqlite3'}"}
-    done = manage("check", "--deploy", **sqlite)
+    done = run_manage_with("check", "--deploy", **sqlite)
     assert {"operations.W001", "operations.W002"} <= set(re.findall(r"operations\.W\d+", done.stderr))
 
 
@@ -223,7 +130,7 @@ def test_options_that_need_connection_state_are_rejected_behind_a_pooler(
 
 @pytest.mark.parametrize(("name", "value"), INVALID.values(), ids=INVALID)
 def test_invalid_value_prevents_start_up_with_one_line(name: str, value: str) -> None:
-    done = manage("serve", **(REQUIRED_VARIABLES | {name: value}))
+    done = run_manage_with("serve", **(REQUIRED_VARIABLES | {name: value}))
     assert done.returncode == 1
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
@@ -233,7 +140,7 @@ def test_invalid_value_prevents_start_up_with_one_line(name: str, value: str) ->
 
 @pytest.mark.parametrize("command", ["check", "migrate", "purge"])
 def test_invalid_value_prevents_commands(command: str) -> None:
-    done = manage(command, **(REQUIRED_VARIABLES | {"AGS_WORKERS": "many"}))
+    done = run_manage_with(command, **(REQUIRED_VARIABLES | {"AGS_WORKERS": "many"}))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("AGS cannot start: AGS_WORKERS: ")
 
@@ -265,7 +172,7 @@ def test_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     changed = {
         name: f"\ufeff{value}\n" for name, value in REQUIRED_VARIABLES.items() if name != "DATABASE_URL"
     }
-    assert manage("check", **changed, DATABASE_URL_FILE=str(path)).returncode == 0
+    assert run_manage_with("check", **changed, DATABASE_URL_FILE=str(path)).returncode == 0
 
 
 @pytest.mark.parametrize("name", ["SECRET_KEY", "AGS_ENCRYPTION_KEYS", "DATABASE_URL"])
@@ -273,12 +180,12 @@ def test_secret_from_a_file(name: str, tmp_path: Path) -> None:
     path = tmp_path / "secret"
     path.write_text(REQUIRED_VARIABLES[name] + "\n")
     others = {other: value for other, value in REQUIRED_VARIABLES.items() if other != name}
-    assert manage("check", **others, **{f"{name}_FILE": str(path)}).returncode == 0
+    assert run_manage_with("check", **others, **{f"{name}_FILE": str(path)}).returncode == 0
 
-    both = manage("check", **REQUIRED_VARIABLES, **{f"{name}_FILE": str(path)})
+    both = run_manage_with("check", **REQUIRED_VARIABLES, **{f"{name}_FILE": str(path)})
     assert both.stderr == f"AGS cannot start: {name}: set {name} or {name}_FILE, not both.\n"
 
-    gone = manage("check", **others, **{f"{name}_FILE": str(tmp_path / "gone")})
+    gone = run_manage_with("check", **others, **{f"{name}_FILE": str(tmp_path / "gone")})
     assert gone.returncode == 1
     assert gone.stderr.splitlines() == [
         f"AGS cannot start: {name}_FILE: cannot read {tmp_path / 'gone'}: No such file or directory."
@@ -286,7 +193,7 @@ def test_secret_from_a_file(name: str, tmp_path: Path) -> None:
 
     empty = tmp_path / "empty"
     empty.touch()
-    done = manage("check", **others, **{f"{name}_FILE": str(empty)})
+    done = run_manage_with("check", **others, **{f"{name}_FILE": str(empty)})
     assert (done.returncode, done.stderr) == (
         1,
         f"AGS cannot start: {name}: missing. See .env.example.\n",
@@ -297,7 +204,7 @@ def test_undecodable_secret_is_not_printed(tmp_path: Path) -> None:
     path = tmp_path / "secret"
     path.write_bytes(SAMPLE_SECRET.encode() + b"\xff")
     others = {name: value for name, value in REQUIRED_VARIABLES.items() if name != "SECRET_KEY"}
-    done = manage("check", **others, SECRET_KEY_FILE=str(path))
+    done = run_manage_with("check", **others, SECRET_KEY_FILE=str(path))
     assert (done.returncode, done.stderr) == (
         1,
         f"AGS cannot start: SECRET_KEY_FILE: cannot read {path}: not UTF-8 text.\n",
@@ -306,7 +213,7 @@ def test_undecodable_secret_is_not_printed(tmp_path: Path) -> None:
 
 def test_empty_variable_is_unset() -> None:
     optional = dict.fromkeys(variables_in_the_example() - REQUIRED_VARIABLES.keys(), "")
-    done = manage("check", "--deploy", **REQUIRED_VARIABLES, **optional)
+    done = run_manage_with("check", "--deploy", **REQUIRED_VARIABLES, **optional)
     assert (done.returncode, set(re.findall(r"operations\.W\d+", done.stderr))) == (0, {"operations.W002"})
 
 
@@ -330,13 +237,13 @@ VALID_VALUES: list[dict[str, str]] = [
 
 @pytest.mark.parametrize("values", VALID_VALUES)
 def test_valid_values(values: dict[str, str]) -> None:
-    done = manage("check", **(REQUIRED_VARIABLES | values))
+    done = run_manage_with("check", **(REQUIRED_VARIABLES | values))
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("command", ["apply examples/demo.yaml", "export", "reseal", "purge"])
 def test_unavailable_database_is_one_line(command: str) -> None:
-    done = manage(*command.split(), **REQUIRED_VARIABLES)
+    done = run_manage_with(*command.split(), **REQUIRED_VARIABLES)
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("Database error: connection ")
@@ -344,7 +251,9 @@ def test_unavailable_database_is_one_line(command: str) -> None:
 
 
 def test_unmigrated_database_is_one_line(tmp_path: Path) -> None:
-    done = manage("export", **REQUIRED_VARIABLES | {"DATABASE_URL": f"sqlite:///{tmp_path / 'x.sqlite3'}"})
+    done = run_manage_with(
+        "export", **REQUIRED_VARIABLES | {"DATABASE_URL": f"sqlite:///{tmp_path / 'x.sqlite3'}"}
+    )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "Database error: no such table: tenants_tenant\n"
 
@@ -352,7 +261,7 @@ def test_unmigrated_database_is_one_line(tmp_path: Path) -> None:
 def get_unknown_variables(command: str, tmp_path: Path, **variables: str) -> dict[str, str]:
     """Return the unknown variables that the command reports, with hints. It must not print their values."""
     database = {"DATABASE_URL": f"sqlite:///{tmp_path / 'x.sqlite3'}"}
-    done = manage(*command.split(), **{**REQUIRED_VARIABLES, **database, **variables})
+    done = run_manage_with(*command.split(), **{**REQUIRED_VARIABLES, **database, **variables})
     output = done.stdout + done.stderr
     assert done.returncode == 0, output
     assert SAMPLE_SECRET not in output
@@ -390,7 +299,7 @@ def test_removed_variables_are_not_settings() -> None:
 
 
 def test_known_and_foreign_variables_are_not_reported(tmp_path: Path) -> None:
-    settings = example(
+    settings = example_variables(
         SECRET_KEY=REQUIRED_VARIABLES["SECRET_KEY"], DATABASE_URL=f"sqlite:///{tmp_path / 'x.sqlite3'}"
     )
     keys = tmp_path / "keys"
@@ -405,5 +314,5 @@ def test_known_and_foreign_variables_are_not_reported(tmp_path: Path) -> None:
             *("PORT", "PORT_8000_TCP", "PORT_8000_TCP_PROTO", "PORT_8000_TCP_PORT", "PORT_8000_TCP_ADDR"),
         )
     }
-    done = manage("check", **settings, **secrets, **tests, **kubernetes)
+    done = run_manage_with("check", **settings, **secrets, **tests, **kubernetes)
     assert (done.returncode, done.stderr) == (0, "")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -39,10 +37,15 @@ from tenants.snapshot import snapshot
 from tests.support.clients import HeadEnd
 from tests.support.paths import ROOT
 from tests.support.provider_examples import (
+    GARBAGE,
+    WatchedKeys,
     authenticating_endpoints,
+    call_with_patience,
     cleaned,
+    create_service,
     has_upstream,
     placeholders,
+    post_parameters,
     request_body,
     secrets_of,
     settings_at,
@@ -65,22 +68,6 @@ OPENAPI = json.loads(Path(OPENAPI_FILE).read_text())
 
 EACH_STRATEGY = pytest.mark.parametrize("strategy", strategies().values(), ids=strategies())
 WITH_UPSTREAM = {slug: strategy for slug, strategy in strategies().items() if has_upstream(strategy)}
-
-GARBAGE = [
-    "",
-    " ",
-    "x" * 8192,
-    "..",
-    "a.b.c",
-    "eyJhbGciOiJub25lIn0.e30.",
-    "\u202e\U0001f600",
-    "' OR 1=1 --",
-    "{}",
-    "[" * 4000,
-    "%s%n{0}",
-    "*)(uid=*",
-    "\r\nX-Other: 1",
-]
 EACH_GARBAGE = pytest.mark.parametrize("garbage", GARBAGE, ids=range(len(GARBAGE)))
 
 
@@ -146,24 +133,6 @@ def test_each_secret_names_the_settings_of_its_destination(strategy: Strategy) -
             assert not missing, f"{name} does not declare the destination settings {missing}"
 
 
-class WatchedKeys(Mapping[str, Any]):
-    """An empty mapping of keys that records reads."""
-
-    was_read = False
-
-    def __getitem__(self, kid: str) -> Any:
-        self.was_read = True
-        raise KeyError(kid)
-
-    def __iter__(self) -> Iterator[str]:
-        self.was_read = True
-        return iter(())
-
-    def __len__(self) -> int:
-        self.was_read = True
-        return 0
-
-
 @EACH_STRATEGY
 def test_keys_of_the_tenant_are_read_only_if_uses_keys_is_set(strategy: Strategy) -> None:
     keys = WatchedKeys()
@@ -181,29 +150,6 @@ def offered(nagra: HeadEnd, strategy: Strategy) -> HeadEnd:
     with closed_port() as port:
         create_service(strategy, port)
     return nagra
-
-
-def create_service(strategy: Strategy, port: int) -> Service:
-    service = Service(
-        tenant_id="nagra",
-        name="Offered",
-        strategy=strategy.slug,
-        display_name="x",
-        enabled=True,
-        settings=settings_at(strategy, port),
-    )
-    service.save()
-    return service
-
-
-def post(head_end: HeadEnd, endpoint: Endpoint, parameters: Mapping[str, str]) -> Any:
-    return head_end.client.generic(
-        "POST",
-        f"/ags{endpoint.value}",
-        json.dumps(request_body(endpoint, parameters.items())),
-        "application/json",
-        headers=head_end.headers(x_auth_service_id="Offered"),
-    )
 
 
 @EACH_STRATEGY
@@ -279,7 +225,7 @@ def test_a_missing_mandatory_parameter_is_named_in_the_error(strategy: Strategy,
     for name, field in strategy.parameter_schema.fields.items():
         others = {other: "x" for other in strategy.parameter_schema.fields if other != name}
         for endpoint in authenticating_endpoints(strategy) if field.required else ():
-            answer = post(offered, endpoint, others)
+            answer = post_parameters(offered, endpoint, others)
             assert (answer.status_code, answer.json()["parameter"]) == (400, name)
 
 
@@ -318,29 +264,12 @@ def test_parameters_are_neither_logged_nor_returned(
     marker = f"marker4711{garbage}"
     limits = {name: field.max_length or 0 for name, field in strategy.parameter_schema.fields.items()}
     for endpoint in authenticating_endpoints(strategy):
-        answer = post(offered, endpoint, {name: marker[:limit] for name, limit in limits.items()})
+        answer = post_parameters(offered, endpoint, {name: marker[:limit] for name, limit in limits.items()})
         assert answer.status_code in {200, 201, 300, 401, 403, 503}
         bundle = answer.json() if answer.status_code == 201 else {}
         assert "accountId" in bundle or "marker4711" not in answer.content.decode()
     assert logged()
     assert not [secret for secret in ("marker4711", *secrets_of(strategy)) if secret in logged()]
-
-
-# Upstreams
-
-
-def call_with_patience(call: Callable[[], Any]) -> Any:
-    """Return the result of `call`. Fails if it takes PATIENCE seconds."""
-    future: Future[Any] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - it is raised in the thread of the test
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future.result(PATIENCE)
 
 
 def servers_for(strategy: Strategy) -> dict[str, Server]:
@@ -420,6 +349,7 @@ def test_prepare_does_not_block(strategy: Strategy) -> None:
         call_with_patience(lambda: strategy.prepare(settings, KeyRing("nagra", {})))
         output = strategy.document_urls(settings, KeyRing("nagra", {}))
         assert all(isinstance(text, str) and text for pair in output.items() for text in pair)
+
     # The socket is closed now, so background calls end.
 
 
@@ -430,7 +360,7 @@ def test_an_unreachable_upstream_causes_a_503_with_retry_after(
     with closed_port() as port:
         create_service(strategy, port)
         for endpoint in authenticating_endpoints(strategy):
-            answer = post(nagra, endpoint, strategy.example.parameters)
+            answer = post_parameters(nagra, endpoint, strategy.example.parameters)
             assert (answer.status_code, answer.json()["reason"]) == (503, "unavailable")
             assert int(answer.headers["Retry-After"]) >= 1
             output = f"{answer.content.decode()} {logged()}"

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import re
-import socket
 import ssl
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -20,107 +15,34 @@ from providers.contract import (
     Choice,
     FailureReason,
     Identity,
-    KeyRing,
-    UpstreamFailure,
     UpstreamUnavailable,
     VerificationFailed,
 )
 from providers.registry import strategies
-from providers.upstream import bulkhead
 from tenants.models import Service
-from tenants.services.settings import clean_settings
 from tests.support.clients import ClientApp, HeadEnd
+from tests.support.ldap import (
+    ALICE,
+    BIND,
+    OTHER,
+    RING,
+    SEARCH_DONE,
+    cleaned,
+    fake_ldap_server,
+    respond_with,
+    result,
+    verify,
+    with_tls,
+)
 from tests.support.markers import skip_unless_installed
 from tests.support.paths import CASES
-from tests.support.upstream.authority import Authority, authority, untrusted_authority
-from tests.support.upstream.deadlines import LONG, SHORT
-from tests.support.upstream.slapd import (
-    BASE,
-    PASSWORD,
-    SERVICE_PASSWORD,
-    Slapd,
-    entry,
-    person,
-    settings_at,
-    slapd,
-)
+from tests.support.upstream.slapd import BASE, PASSWORD, SERVICE_PASSWORD, Slapd, settings_at
 from tests.support.waiting import wait_until
 
 pytestmark = skip_unless_installed(
     programs={"slapd": "apt-get install slapd"},
     modules={"ldap": "pip install --require-hashes -r requirements/ldap.txt"},
 )
-
-RING = KeyRing("nagra", {})
-OTHER = "ou=elsewhere,dc=operator,dc=example"
-
-ENTRIES = "".join(
-    [
-        person("alice", employeeNumber="A-1", employeeType="active", mail="alice@operator.example"),
-        person("bob", employeeNumber="A-2", employeeType="SUSPENDED"),
-        person("carol", employeeNumber="A-3", carLicense=["A-3b", "A-3a"]),
-        person("dora", employeeNumber="ä ö ü 😀"),
-        person("star*(fish)\\", employeeNumber="A-5"),
-        person("without account"),
-        person("twin 1", uid="twin", employeeNumber="A-7"),
-        person("twin 2", uid="twin", employeeNumber="A-8"),
-        person("triplet 1", uid="triplet", employeeNumber="A-9"),
-        person("triplet 2", uid="triplet", employeeNumber="A-10"),
-        person("triplet 3", uid="triplet", employeeNumber="A-11"),
-        person("photo", audio=b"\xff\xfe"),
-        person("control", employeeNumber="A\n1"),
-        person("long", employeeNumber="A" * 256),
-        person("huge", description="x" * 100_000),
-        person("crowd", carLicense=[f"A-{number}" for number in range(51)]),
-        person("no password", employeeNumber="A-15", userPassword=None),
-        person("mail of another", employeeNumber="A-16"),
-        person("other", employeeNumber="A-17", mail="mail of another"),
-        person(
-            "frank",
-            "user",
-            employeeNumber="A-18",
-            mail="frank*",
-            sAMAccountName="frank",
-            userPrincipalName="frank@corp.example",
-        ),
-        entry(
-            f"ou=referral,{BASE}",
-            "referral",
-            "extensibleObject",
-            ou="referral",
-            ref="ldap://127.0.0.1:1/dc=x",
-        ),
-        entry("ou=open,dc=operator,dc=example", "organizationalUnit", ou="open"),
-        person("eve", employeeNumber="A-20").replace(
-            f"cn=eve,{BASE}", "cn=eve,ou=open,dc=operator,dc=example"
-        ),
-    ]
-)
-
-
-@pytest.fixture(scope="module")
-def directory() -> Iterator[Slapd]:
-    with slapd(ENTRIES) as server:
-        yield server
-
-
-def cleaned(settings: dict[str, Any], deadline: float = LONG) -> Any:
-    return {**clean_settings(strategies()["ldap"], settings)[1], "deadline": deadline}
-
-
-def verify(
-    username: str, password: str, settings: dict[str, Any], deadline: float = LONG
-) -> Identity | Choice:
-    parameters = {"Username": username, "Password": password}
-    return strategies()["ldap"].verify(parameters, cleaned(settings, deadline), RING)
-
-
-def get_failure(
-    settings: dict[str, Any], username: str = "alice", deadline: float = LONG
-) -> UpstreamUnavailable:
-    with pytest.raises(UpstreamUnavailable) as raised:
-        verify(username, PASSWORD, settings, deadline)
-    return raised.value
 
 
 # username, settings that differ, account
@@ -250,297 +172,6 @@ def test_an_empty_password_is_rejected_without_a_request(directory: Slapd) -> No
     # Connections are accepted and logged in order.
     assert log_of_failed_sign_on(directory, "alice", "wrong") == first
     assert directory.log[before:].count("ACCEPT") == 1
-
-
-# settings that differ, username, failure, part of the message
-UNAVAILABLE: dict[str, tuple[dict[str, Any], str, UpstreamFailure, str]] = {
-    "rejects the password of the service account": (
-        {"bind_password": "wrong"},
-        "alice",
-        UpstreamFailure.CREDENTIALS_REJECTED,
-        "credentials",
-    ),
-    "does not have the service account": (
-        {"bind_dn": f"cn=x,{BASE}"},
-        "alice",
-        UpstreamFailure.CREDENTIALS_REJECTED,
-        "credentials",
-    ),
-    "does not allow anonymous searches": (
-        {"bind_dn": "", "bind_password": ""},
-        "alice",
-        UpstreamFailure.RESPONSE_INVALID,
-        "no such search base",
-    ),
-    "has no such base": (
-        {"search_base": OTHER},
-        "alice",
-        UpstreamFailure.RESPONSE_INVALID,
-        "no such search base",
-    ),
-    "refers to another server": (
-        {"search_base": f"ou=referral,{BASE}"},
-        "alice",
-        UpstreamFailure.RESPONSE_INVALID,
-        "another server",
-    ),
-    "sends too much": (
-        {"account_attribute": "description"},
-        "huge",
-        UpstreamFailure.RESPONSE_TOO_LARGE,
-        "too large",
-    ),
-    "does not listen on the address": (
-        {"host": "127.0.0.2"},
-        "alice",
-        UpstreamFailure.UNREACHABLE,
-        "reached",
-    ),
-    "has a certificate of another CA": (
-        {"ca_certificates": untrusted_authority().certificate},
-        "alice",
-        UpstreamFailure.CERTIFICATE_UNTRUSTED,
-        "certificate",
-    ),
-    "has a certificate of no CA of the system": (
-        {"ca_certificates": ""},
-        "alice",
-        UpstreamFailure.CERTIFICATE_UNTRUSTED,
-        "certificate",
-    ),
-}
-
-
-@pytest.mark.parametrize(("settings", "username", "expected", "word"), UNAVAILABLE.values(), ids=UNAVAILABLE)
-def test_unavailable_if_the_directory(
-    directory: Slapd, settings: dict[str, Any], username: str, expected: UpstreamFailure, word: str
-) -> None:
-    raised = get_failure(directory.settings(**settings), username)
-    assert (raised.failure, word in str(raised)) == (expected, True), str(raised)
-
-
-def test_no_credentials_are_sent_without_tls() -> None:
-    with slapd(ENTRIES, tls=False) as directory:
-        raised = get_failure(directory.settings(transport="starttls"))
-        assert (raised.failure, str(raised)) == (UpstreamFailure.RESPONSE_INVALID, "it rejects StartTLS")
-        assert get_failure(directory.settings(port=directory.clear)).failure is UpstreamFailure.UNREACHABLE
-        assert "BIND" not in directory.log
-
-
-@pytest.mark.parametrize("transport", ["ldaps", "starttls"])
-def test_a_certificate_of_another_ca_is_not_trusted(transport: str) -> None:
-    with slapd(ENTRIES, issuer=untrusted_authority()) as directory:
-        assert (
-            get_failure(directory.settings(transport=transport)).failure
-            is UpstreamFailure.CERTIFICATE_UNTRUSTED
-        )
-        assert "BIND" not in directory.log
-
-
-def test_an_intermediate_ca_can_be_trusted_without_its_issuer() -> None:
-    lone = Authority(authority())
-    with slapd(ENTRIES, issuer=lone) as directory:
-        for transport in ("ldaps", "starttls"):
-            trusting = {"transport": transport, "ca_certificates": lone.certificate}
-            assert verify("alice", PASSWORD, directory.settings(**trusting)) == Identity("A-1")
-
-
-def test_the_certificate_must_match_the_host_name(directory: Slapd, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = socket.getaddrinfo
-
-    def resolve(host: str, *rest: Any, **more: Any) -> Any:
-        return real("127.0.0.1" if host == "directory.example" else host, *rest, **more)
-
-    monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    assert (
-        get_failure(directory.settings(host="directory.example")).failure
-        is UpstreamFailure.CERTIFICATE_UNTRUSTED
-    )
-
-
-def test_a_private_address_must_be_allowed(directory: Slapd, settings: Any) -> None:
-    settings.AGS_PRIVATE_UPSTREAMS = []
-    assert get_failure(directory.settings()).failure is UpstreamFailure.ADDRESS_FORBIDDEN
-
-
-Behave = Callable[[socket.socket], None]
-
-
-@contextmanager
-def fake(behavior: Behave) -> Iterator[dict[str, Any]]:
-    """Run a server that calls `behavior` for each connection; yield the settings of a service."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        ended = threading.Event()
-
-        def serve(wire: socket.socket) -> None:
-            with wire:
-                wire.settimeout(LONG)  # longer than a test waits for the client to close the connection
-                try:
-                    behavior(wire)
-                    ended.wait(LONG)
-                except OSError:
-                    pass
-
-        def accept() -> None:
-            while True:
-                try:
-                    wire, _ = listener.accept()
-                except OSError:
-                    return
-                threading.Thread(target=serve, args=[wire], daemon=True).start()
-
-        threading.Thread(target=accept, daemon=True).start()
-        try:
-            yield settings_at(listener.getsockname()[1])
-        finally:
-            ended.set()
-            listener.shutdown(socket.SHUT_RDWR)
-
-
-def with_tls(behavior: Callable[[ssl.SSLSocket], None]) -> Behave:
-    def serve(wire: socket.socket) -> None:
-        with authority().server_context().wrap_socket(wire, server_side=True) as secured:
-            behavior(secured)
-            while secured.recv(65536):  # until the client closes the connection
-                pass
-
-    return serve
-
-
-def message(number: int, tag: int, *content: bytes) -> bytes:
-    """An LDAP message (RFC 4511, section 4.1.1)."""
-    body = b"".join(content)
-    inner = bytes([0x02, 1, number, tag, len(body)]) + body
-    return bytes([0x30, len(inner)]) + inner
-
-
-def result(number: int, tag: int, code: int = 0) -> bytes:
-    return message(number, tag, bytes([0x0A, 1, code, 0x04, 0, 0x04, 0]))
-
-
-BIND, SEARCH_DONE, SEARCH_ENTRY, EXTENDED = 0x61, 0x65, 0x64, 0x78
-
-
-def text(value: bytes, tag: int = 0x04) -> bytes:
-    return bytes([tag, len(value)]) + value
-
-
-def respond_with(*responses: bytes) -> Callable[[ssl.SSLSocket], None]:
-    """Return a behavior that sends the next response for each request, then closes the connection."""
-
-    def serve(wire: ssl.SSLSocket) -> None:
-        for response in responses:
-            wire.recv(65536)
-            wire.sendall(response)
-        wire.unwrap()
-
-    return serve
-
-
-def drip(wire: ssl.SSLSocket) -> None:
-    wire.sendall(b"\x30\x84\x00\x00\xff\xff")  # the beginning of a long message
-    while True:
-        time.sleep(0.05)
-        wire.sendall(b"\x00")
-
-
-ACCOUNT = text(text(text(b"employeeNumber") + text(text(b"A-1"), 0x31), 0x30), 0x30)
-ALICE = message(2, SEARCH_ENTRY, text(b"cn=alice"), ACCOUNT)
-NAMELESS = message(2, SEARCH_ENTRY, text(b""), ACCOUNT)
-LATIN = message(2, SEARCH_ENTRY, text(b"cn=\xe9"), text(b"", 0x30))
-
-SILENT: dict[str, Behave] = {
-    "sends nothing": lambda wire: None,
-    "sends nothing after TLS": with_tls(lambda wire: None),
-    "sends single bytes": with_tls(drip),
-    "responds with another message ID": with_tls(respond_with(result(7, BIND), b"", b"")),
-}
-
-UNUSABLE: dict[str, tuple[Behave, UpstreamFailure]] = {
-    "sends no TLS": (lambda wire: wire.sendall(b"SSH-2.0-x\r\n"), UpstreamFailure.RESPONSE_INVALID),
-    "closes the connection": (lambda wire: wire.close(), UpstreamFailure.UNREACHABLE),
-    "sends no LDAP": (with_tls(respond_with(b"\x30\x03no!")), UpstreamFailure.RESPONSE_INVALID),
-    "announces a gigabyte": (
-        with_tls(respond_with(b"\x30\x84\x40\x00\x00\x00" + b"x" * 70_000)),
-        UpstreamFailure.RESPONSE_TOO_LARGE,
-    ),
-    "closes the connection after the bind": (
-        with_tls(respond_with(result(1, BIND))),
-        UpstreamFailure.UNREACHABLE,
-    ),
-    "is busy": (with_tls(respond_with(result(1, BIND, 51))), UpstreamFailure.UNREACHABLE),
-    "sends an unknown result code": (
-        with_tls(respond_with(result(1, BIND, 99))),
-        UpstreamFailure.RESPONSE_INVALID,
-    ),
-    "refers elsewhere": (with_tls(respond_with(result(1, BIND, 10))), UpstreamFailure.RESPONSE_INVALID),
-    "takes too long to search": (
-        with_tls(respond_with(result(1, BIND), result(2, SEARCH_DONE, 3))),
-        UpstreamFailure.TIMEOUT,
-    ),
-    "sends a DN in Latin-1": (
-        with_tls(respond_with(result(1, BIND), LATIN + result(2, SEARCH_DONE))),
-        UpstreamFailure.RESPONSE_INVALID,
-    ),
-    "closes the connection on the password": (
-        with_tls(respond_with(result(1, BIND), ALICE + result(2, SEARCH_DONE))),
-        UpstreamFailure.UNREACHABLE,
-    ),
-}
-
-
-@pytest.mark.parametrize(("behavior", "expected"), UNUSABLE.values(), ids=UNUSABLE)
-def test_an_unusable_server_accepts_nobody(behavior: Behave, expected: UpstreamFailure) -> None:
-    with fake(behavior) as settings:
-        assert get_failure(settings).failure is expected
-
-
-def wait_for_free_slots() -> None:
-    wait_until(lambda: not bulkhead.foreground._taken, "a call does not end")
-
-
-@pytest.mark.parametrize("behavior", SILENT.values(), ids=SILENT)
-def test_the_deadline_limits_a_silent_server(behavior: Behave) -> None:
-    with fake(behavior) as settings:
-        assert get_failure(settings, deadline=SHORT).failure is UpstreamFailure.TIMEOUT
-        wait_for_free_slots()  # the call has ended; the server has not
-
-
-def test_data_received_before_tls_is_not_used_after_it() -> None:
-    """A man in the middle can append data to the only response without TLS."""
-
-    def behavior(wire: socket.socket) -> None:
-        wire.recv(65536)
-        found = message(3, SEARCH_ENTRY, text(b"cn=alice"), ACCOUNT) + result(3, SEARCH_DONE)
-        wire.sendall(result(1, EXTENDED) + result(2, BIND) + found + result(4, BIND))
-        with_tls(lambda secured: None)(wire)
-
-    with fake(behavior) as settings:
-        assert get_failure({**settings, "transport": "starttls"}, deadline=SHORT).failure in {
-            UpstreamFailure.TIMEOUT,
-            UpstreamFailure.UNREACHABLE,
-            UpstreamFailure.RESPONSE_INVALID,
-        }
-
-
-def test_the_fake_server_can_accept_a_user() -> None:
-    """Without this, the tests with unusable servers would be void."""
-    good = with_tls(respond_with(result(1, BIND), ALICE + result(2, SEARCH_DONE), result(3, BIND)))
-    with fake(good) as settings:
-        assert verify("alice", PASSWORD, settings) == Identity("A-1")
-
-
-def test_an_entry_without_a_dn_is_ignored() -> None:
-    lax = with_tls(respond_with(result(1, BIND), NAMELESS + result(2, SEARCH_DONE), result(3, BIND)))
-    with fake(lax) as settings, pytest.raises(VerificationFailed):
-        verify("alice", "wrong", settings)
-
-
-def test_the_slot_of_a_timed_out_call_is_released() -> None:
-    with fake(with_tls(drip)) as settings:
-        for _ in range(bulkhead.MAX_CALLS_PER_UPSTREAM + 1):
-            assert get_failure(settings, deadline=0.1).failure is UpstreamFailure.TIMEOUT
-            wait_for_free_slots()
 
 
 def test_check_reports_success(directory: Slapd) -> None:
@@ -677,7 +308,7 @@ def test_08_the_bind_name_is_sent_unchanged(nagra: HeadEnd, name: str) -> None:
         wire.sendall(result(1, BIND))
         respond_with(ALICE + result(2, SEARCH_DONE), result(3, BIND))(wire)
 
-    with fake(with_tls(serve)) as settings:
+    with fake_ldap_server(with_tls(serve)) as settings:
         create_service({**settings, "bind_dn": name})
         response = sign_on(nagra, "alice")
     assert (response.status_code, response.json()["accountId"]) == (201, "A-1")

@@ -3,60 +3,21 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from ipaddress import ip_network
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django.core.exceptions import ValidationError
 
-from providers.contract import (
-    FailureReason,
-    Identity,
-    KeyRing,
-    TrustedKey,
-    UpstreamFailure,
-    UpstreamUnavailable,
-    VerificationFailed,
-)
-from providers.oidc_id_token import strategy
-from providers.oidc_id_token.discovery import discovery_document
+from providers.contract import FailureReason
 from providers.oidc_id_token.strategy import OIDCIDToken
-from providers.upstream import documents
 from tenants.models import Service
 from tenants.services.settings import clean_settings
 from tests.support.clients import HeadEnd
-from tests.support.clock import StoppedClock
-from tests.support.confused_tokens import ALGORITHMS, CONFUSED, EC, KEY_SET, RSA
-from tests.support.upstream.authority import untrusted_authority
-from tests.support.upstream.deadlines import LONG, SHORT, deadline_for
+from tests.support.confused_tokens import CONFUSED, KEY_SET, RSA
+from tests.support.oidc_id_token import WELL_KNOWN, discovery, get_failure, get_settings, make_claims, verify
 from tests.support.upstream.https import HTTPSServer, Reply, as_json
-from tests.support.upstream.signer import ABSENT, apply_changes, signer
-from tests.support.waiting import wait_until
-
-RING = KeyRing("nagra", {"k": TrustedKey(7, "k", "HS256", bytes(range(32)))})
-WELL_KNOWN = "/.well-known/openid-configuration"
-
-
-def discovery(server: HTTPSServer, **changes: Any) -> Reply:
-    valid = {
-        "issuer": server.url,
-        "jwks_uri": f"{server.url}/keys",
-        "id_token_signing_alg_values_supported": ["none", "HS256"],
-        "anything": {"else": []},
-    }
-    return as_json(apply_changes(valid, changes))
-
-
-@pytest.fixture
-def server() -> Iterator[HTTPSServer]:
-    with HTTPSServer() as running:
-        running.replies[WELL_KNOWN] = discovery(running)
-        running.replies["/keys"] = as_json(KEY_SET)
-        yield running
+from tests.support.upstream.signer import ABSENT
 
 
 @pytest.fixture(scope="module")
@@ -66,37 +27,6 @@ def steady() -> Iterator[HTTPSServer]:
         running.replies[WELL_KNOWN] = discovery(running)
         running.replies["/keys"] = as_json(KEY_SET)
         yield running
-
-
-def settings_of(server: HTTPSServer, deadline: float = LONG, **changes: Any) -> Mapping[str, Any]:
-    valid = {"issuer": server.url, "client_id": "television", "algorithms": ALGORITHMS, **server.settings}
-    return {**clean_settings(OIDCIDToken(), valid | changes)[1], "deadline": deadline}
-
-
-def claims(server: HTTPSServer, **changes: Any) -> dict[str, Any]:
-    now = int(time.time())
-    valid = {
-        "iss": server.url,
-        "aud": "television",
-        "sub": "account-1",
-        "iat": now,
-        "exp": now + 300,
-        "nonce": "n",
-    }
-    return apply_changes(valid, changes)
-
-
-def verify(jws: str, settings: Mapping[str, Any], nonce: str | None = "n") -> Identity:
-    parameters = {"IdToken": jws} | ({} if nonce is None else {"Nonce": nonce})
-    return OIDCIDToken().verify(parameters, settings, RING)
-
-
-def get_failure(jws: str, settings: Mapping[str, Any], nonce: str | None = "n") -> tuple[Any, Any]:
-    with pytest.raises((VerificationFailed, UpstreamUnavailable)) as raised:
-        verify(jws, settings, nonce)
-    if isinstance(raised.value, VerificationFailed):
-        return raised.value.reason, raised.value.claim
-    return raised.value.failure, None
 
 
 TRUSTS = {"trusted_clients": "remote\nother"}
@@ -176,7 +106,7 @@ REJECTED: Any = {
 def test_accepts(
     steady: HTTPSServer, changes: dict[str, Any], settings: dict[str, Any], nonce: str | None
 ) -> None:
-    identity = verify(RSA.token(claims(steady, **changes)), settings_of(steady, **settings), nonce)
+    identity = verify(RSA.token(make_claims(steady, **changes)), get_settings(steady, **settings), nonce)
     assert (identity.account_id, identity.key_id) == ("account-1", None)
 
 
@@ -190,15 +120,15 @@ def test_rejects(
     reason: FailureReason,
     claim: str,
 ) -> None:
-    jws = RSA.token(claims(steady, **changes))
-    assert get_failure(jws, settings_of(steady, **settings), nonce) == (reason, claim)
+    jws = RSA.token(make_claims(steady, **changes))
+    assert get_failure(jws, get_settings(steady, **settings), nonce) == (reason, claim)
 
 
 @pytest.mark.parametrize(("make", "reason"), CONFUSED.values(), ids=CONFUSED)
 def test_confused_algorithms_and_keys_are_rejected(
     steady: HTTPSServer, make: Any, reason: FailureReason
 ) -> None:
-    assert get_failure(make(claims(steady)), settings_of(steady))[0] is reason
+    assert get_failure(make(make_claims(steady)), get_settings(steady))[0] is reason
 
 
 OPERATOR_TOKEN = {"typ": "GetSessionTokenAuthN", "OpfTenantId": "nagra", "OpfAccountId": "account-1"}
@@ -232,23 +162,23 @@ def test_tokens_for_another_purpose_are_rejected(
     settings: dict[str, Any],
     reason: FailureReason,
 ) -> None:
-    jws = RSA.token(claims(steady, **changes), **header)
-    assert get_failure(jws, settings_of(steady, **settings))[0] is reason
+    jws = RSA.token(make_claims(steady, **changes), **header)
+    assert get_failure(jws, get_settings(steady, **settings))[0] is reason
 
 
 def test_the_jti_or_else_the_nonce_prevents_replay(steady: HTTPSServer) -> None:
-    settings = settings_of(steady, replay="required")
-    valid = claims(steady, jti="j")
+    settings = get_settings(steady, replay="required")
+    valid = make_claims(steady, jti="j")
     identity = verify(RSA.token(valid), settings)
     assert (identity.jti, identity.replayable_until) == ("j", valid["exp"] + 300)
-    first = verify(RSA.token(claims(steady)), settings).jti
-    again = verify(RSA.token(claims(steady, sub="other")), settings).jti
-    other = verify(RSA.token(claims(steady, nonce="other")), settings, "other").jti
+    first = verify(RSA.token(make_claims(steady)), settings).jti
+    again = verify(RSA.token(make_claims(steady, sub="other")), settings).jti
+    other = verify(RSA.token(make_claims(steady, nonce="other")), settings, "other").jti
     assert first
     assert first == again != other
-    assert verify(RSA.token(valid), settings_of(steady, replay="off")).jti is None
-    free = settings_of(steady, nonce="off")
-    assert verify(RSA.token(claims(steady, nonce=ABSENT)), free, None).jti is None
+    assert verify(RSA.token(valid), get_settings(steady, replay="off")).jti is None
+    free = get_settings(steady, nonce="off")
+    assert verify(RSA.token(make_claims(steady, nonce=ABSENT)), free, None).jti is None
 
 
 @pytest.mark.parametrize(
@@ -278,194 +208,12 @@ def test_invalid_settings_are_rejected(change: dict[str, Any], name: str) -> Non
         clean_settings(OIDCIDToken(), valid | change)
 
 
-# The two documents.
-
-
-def test_both_documents_are_fetched_once_for_many_tokens(server: HTTPSServer) -> None:
-    settings = settings_of(server)
-    for own in (RSA, EC, RSA):
-        assert verify(own.token(claims(server)), settings)
-    assert sorted(asked.path for asked in server.requests) == [WELL_KNOWN, "/keys"]
-
-
-def test_prepare_fetches_both_documents_before_the_first_token(server: HTTPSServer) -> None:
-    settings = settings_of(server)
-    OIDCIDToken().prepare(settings, RING)
-    wait_until(lambda: len(server.requests) == 2, "they are not fetched")
-    assert verify(RSA.token(claims(server)), settings)
-    assert len(server.requests) == 2
-    assert OIDCIDToken().document_urls(settings, RING) == {
-        "discovery document": f"{server.url}{WELL_KNOWN}",
-        "JWK Set": f"{server.url}/keys",
-    }
-
-
-def test_document_urls_lacks_the_jwk_set_until_discovery_is_fetched(server: HTTPSServer) -> None:
-    server.replies[WELL_KNOWN] = replace(discovery(server), wait=NEVER)
-    known = OIDCIDToken().document_urls(settings_of(server), RING)
-    assert known == {"discovery document": f"{server.url}{WELL_KNOWN}"}
-
-
-def test_the_discovery_url_of_an_issuer_with_a_path_or_a_trailing_slash(server: HTTPSServer) -> None:
-    for issuer in (f"{server.url}/", f"{server.url}/realms/tv"):
-        path = issuer.removeprefix(server.url).rstrip("/") + WELL_KNOWN
-        server.replies[path] = discovery(server, issuer=issuer)
-        assert verify(RSA.token(claims(server, iss=issuer)), settings_of(server, issuer=issuer))
-
-
-def test_the_jwk_set_may_be_on_another_host(server: HTTPSServer) -> None:
-    with HTTPSServer() as other:
-        other.replies["/keys"] = as_json({"keys": [signer("ES256", "other").jwk()]})
-        server.replies[WELL_KNOWN] = discovery(server, jwks_uri=f"{other.url}/keys")
-        assert verify(signer("ES256", "other").token(claims(server)), settings_of(server))
-
-
-def test_jwks_uri_must_not_be_a_private_address(server: HTTPSServer, settings: Any) -> None:
-    settings.AGS_PRIVATE_UPSTREAMS = [ip_network("127.0.0.1/32")]
-    inside = server.url.replace("127.0.0.1", "127.0.0.2")
-    server.replies[WELL_KNOWN] = discovery(server, jwks_uri=f"{inside}/keys")
-    assert get_failure(RSA.token(claims(server)), settings_of(server))[0] is UpstreamFailure.ADDRESS_FORBIDDEN
-
-
-def test_keys_are_rotated_and_removed(server: HTTPSServer, clock: StoppedClock) -> None:
-    settings, new = settings_of(server), signer("ES256", "new")
-    verify(RSA.token(claims(server)), settings)
-    server.replies["/keys"] = as_json({"keys": [new.jwk()]})
-    assert get_failure(new.token(claims(server)), settings)[0] is FailureReason.KEY_UNKNOWN, (
-        "fetched again within the interval"
-    )
-    clock.ahead = documents.MIN_FETCH_INTERVAL + 1
-    assert verify(new.token(claims(server)), settings)
-    assert get_failure(RSA.token(claims(server)), settings)[0] is FailureReason.KEY_UNKNOWN
-
-
-def test_a_new_jwks_uri_is_used(server: HTTPSServer, clock: StoppedClock) -> None:
-    settings, new = settings_of(server), signer("ES256", "new")
-    verify(RSA.token(claims(server)), settings)
-    server.replies["/moved"] = as_json({"keys": [new.jwk()]})
-    server.replies[WELL_KNOWN] = discovery(server, jwks_uri=f"{server.url}/moved")
-    clock.ahead = documents.MAX_AGE + 1
-    assert verify(new.token(claims(server)), settings)
-
-
-def test_tenants_do_not_share_documents(server: HTTPSServer) -> None:
-    settings = settings_of(server)
-    verify(RSA.token(claims(server)), settings)
-    OIDCIDToken().verify(
-        {"IdToken": RSA.token(claims(server)), "Nonce": "n"}, settings, KeyRing("sunrise", {})
-    )
-    assert len(server.requests) == 4
-
-
-NEVER = threading.Event()
-INVALID = UpstreamFailure.RESPONSE_INVALID
-TIMEOUT = UpstreamFailure.TIMEOUT
-TOO_LARGE = UpstreamFailure.RESPONSE_TOO_LARGE
-# responses for discovery document and JWK Set, failure
-FAILURES: Any = {
-    "no discovery document": (lambda server: Reply(404), None, INVALID),
-    "a discovery document that redirects": (
-        lambda server: Reply(301, b"", {"Location": "/other"}), None, INVALID,
-    ),
-    "an invalid discovery document": (lambda server: Reply(200, b"<html>"), None, INVALID),
-    "a discovery document that is an array": (lambda server: Reply(200, b"[]"), None, INVALID),
-    "a discovery document of another issuer": (
-        lambda server: discovery(server, issuer="https://evil.example"), None, INVALID,
-    ),
-    "a discovery document without issuer": (lambda server: discovery(server, issuer=ABSENT), None, INVALID),
-    "no jwks_uri": (lambda server: discovery(server, jwks_uri=ABSENT), None, INVALID),
-    "a jwks_uri that is a number": (lambda server: discovery(server, jwks_uri=5), None, INVALID),
-    "a jwks_uri with http": (
-        lambda server: discovery(server, jwks_uri="http://127.0.0.1/keys"), None, INVALID,
-    ),
-    "a jwks_uri with file": (
-        lambda server: discovery(server, jwks_uri="file:///etc/passwd"), None, INVALID,
-    ),
-    "a slow discovery document": (lambda server: Reply(200, b"{}", wait=NEVER), None, TIMEOUT),
-    "a huge discovery document": (
-        lambda server: Reply(200, b" " * (documents.LIMIT + 1)), None, TOO_LARGE,
-    ),
-    "an unavailable JWK Set": (discovery, Reply(503), INVALID),
-    "a slow JWK Set": (discovery, Reply(200, b"{}", wait=NEVER), TIMEOUT),
-    "a huge JWK Set": (discovery, Reply(200, b" " * (documents.LIMIT + 1)), TOO_LARGE),
-    "an empty JWK Set": (discovery, as_json({"keys": []}), INVALID),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("document", "key_set", "failure"), FAILURES.values(), ids=FAILURES)
-def test_without_either_document_the_upstream_is_unavailable(
-    server: HTTPSServer, document: Any, key_set: Reply | None, failure: UpstreamFailure
-) -> None:
-    server.replies[WELL_KNOWN] = document(server)
-    server.replies["/keys"] = key_set or as_json(KEY_SET)
-    settings = settings_of(server, deadline=deadline_for(failure))
-    assert get_failure(RSA.token(claims(server)), settings)[0] is failure
-    with pytest.raises(UpstreamUnavailable):
-        list(OIDCIDToken().check(settings, RING))
-
-
-def test_both_documents_share_one_deadline(server: HTTPSServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = StoppedClock()
-    monkeypatch.setattr(strategy, "time", clock)
-
-    def spend_deadline(_: Any) -> Reply:
-        clock.ahead = LONG
-        return discovery(server)
-
-    server.replies[WELL_KNOWN] = spend_deadline
-    # A second full deadline would be enough to receive it.
-    server.replies["/keys"] = replace(as_json(KEY_SET), wait=NEVER)
-    assert get_failure(RSA.token(claims(server)), settings_of(server))[0] is UpstreamFailure.TIMEOUT
-    paths = [WELL_KNOWN, "/keys"]
-    wait_until(lambda: [asked.path for asked in server.requests] == paths, "the JWK Set is not fetched")
-
-
-@pytest.mark.parametrize(("document", "key_set", "failure"), FAILURES.values(), ids=FAILURES)
-def test_while_either_fails_the_last_copies_are_used(
-    server: HTTPSServer,
-    clock: StoppedClock,
-    document: Any,
-    key_set: Reply | None,
-    failure: UpstreamFailure,
-) -> None:
-    settings = settings_of(server)
-    verify(RSA.token(claims(server)), settings)
-    server.replies[WELL_KNOWN] = document(server)
-    server.replies["/keys"] = key_set or as_json(KEY_SET)
-    if failure is UpstreamFailure.TIMEOUT:
-        first = discovery_document(settings, RING.tenant)
-        for each in (first, first.current()):
-            each.source = replace(each.source, deadline=SHORT)
-    clock.ahead = documents.MAX_AGE + 1
-    assert verify(RSA.token(claims(server)), settings)
-    clock.ahead = documents.MAX_STALE_AGE + 1
-    assert get_failure(RSA.token(claims(server)), settings)[0] is failure
-
-
-def test_an_untrusted_certificate_is_rejected() -> None:
-    with HTTPSServer(untrusted_authority()) as server:
-        server.replies[WELL_KNOWN] = discovery(server)
-        assert (
-            get_failure(RSA.token(claims(server)), settings_of(server))[0]
-            is UpstreamFailure.CERTIFICATE_UNTRUSTED
-        )
-
-
-def test_check_reports_both_documents(server: HTTPSServer) -> None:
-    found = [result.message for result in OIDCIDToken().check(settings_of(server), RING)]
-    assert found == [
-        f"The discovery document of {server.url} is valid.",
-        f"The JWK Set at {server.address} has 4 usable keys: "
-        "RS256 (RS256), ES256 (ES256), EdDSA (EdDSA), PS256 (PS256).",
-    ]
-
-
 # End to end.
 
 
 @pytest.fixture
-def offered(nagra: HeadEnd, server: HTTPSServer) -> HeadEnd:
-    settings = {"issuer": server.url, "client_id": "television", **server.settings}
+def offered(nagra: HeadEnd, oidc_server: HTTPSServer) -> HeadEnd:
+    settings = {"issuer": oidc_server.url, "client_id": "television", **oidc_server.settings}
     service = Service(tenant_id="nagra", name="OIDC", strategy="oidc_id_token", display_name="x")
     service.enabled, service.settings = True, settings
     service.save()
@@ -477,14 +225,18 @@ def present(head_end: HeadEnd, jws: str, nonce: str = "n") -> Any:
     return head_end.post({"parameters": parameters}, x_auth_service_id="OIDC")
 
 
-def test_an_id_token_is_exchanged_for_a_session_token_once(offered: HeadEnd, server: HTTPSServer) -> None:
-    jws = RSA.token(claims(server))
+def test_an_id_token_is_exchanged_for_a_session_token_once(
+    offered: HeadEnd, oidc_server: HTTPSServer
+) -> None:
+    jws = RSA.token(make_claims(oidc_server))
     assert present(offered, jws).status_code == 200
     again = present(offered, jws)
     assert (again.status_code, again.json()["reason"]) == (401, "replayed")
     wrong = present(offered, jws, "x")
     assert (wrong.status_code, wrong.json()["reason"]) == (401, "nonce_mismatch")
-    assert present(offered, RSA.token(claims(server), kid="x")).json()["reason"] == "not_authenticated"
+    assert (
+        present(offered, RSA.token(make_claims(oidc_server), kid="x")).json()["reason"] == "not_authenticated"
+    )
     (service,) = [
         one for one in offered.discover().json()["availableServices"] if one["authServiceName"] == "OIDC"
     ]
@@ -492,8 +244,8 @@ def test_an_id_token_is_exchanged_for_a_session_token_once(offered: HeadEnd, ser
     assert mandatory == {"IdToken": True, "Nonce": False}
 
 
-def test_an_unavailable_upstream_causes_a_503(offered: HeadEnd, server: HTTPSServer) -> None:
-    server.replies["/keys"] = Reply(500)
-    answer = present(offered, RSA.token(claims(server)))
+def test_an_unavailable_upstream_causes_a_503(offered: HeadEnd, oidc_server: HTTPSServer) -> None:
+    oidc_server.replies["/keys"] = Reply(500)
+    answer = present(offered, RSA.token(make_claims(oidc_server)))
     assert answer.status_code == 503
     assert answer["Retry-After"]

@@ -13,14 +13,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.asymmetric.padding import MGF1, OAEP, PKCS1v15
-from cryptography.hazmat.primitives.hashes import SHA1, SHA256
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-)
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from django.core.exceptions import ValidationError
 
 from providers.contract import (
@@ -29,7 +22,6 @@ from providers.contract import (
     Choice,
     FailureReason,
     Identity,
-    KeyRing,
     UpstreamFailure,
     UpstreamUnavailable,
     VerificationFailed,
@@ -38,65 +30,34 @@ from providers.operator_login.strategy import OperatorLogin
 from tenants.models import Service
 from tenants.services.settings import clean_settings
 from tests.support.clients import HeadEnd
+from tests.support.operator_login import (
+    KEY,
+    MARKER,
+    ONE,
+    PEM,
+    RING,
+    SECRET,
+    accepts_one_password,
+    accounts,
+    cleaned_settings,
+    encrypted,
+    get_reason,
+    pem,
+    stored,
+    verify,
+)
 from tests.support.paths import ROOT
 from tests.support.upstream.authority import authority
-from tests.support.upstream.deadlines import LONG, LONGEST
-from tests.support.upstream.https import HTTPSServer, ReceivedRequest, Reply, as_json
+from tests.support.upstream.https import HTTPSServer, Reply, as_json
 from tests.support.upstream.process import Lines, stop_process
 
-RING = KeyRing("nagra", {})
-MARKER = "marker4711"
-SECRET = f"a secret: {MARKER} ü"
-ONE = {"accountId": "account-1", "accountInformation": "Home"}
 TWO = {"accountId": "account-2", "accountInformation": "Cabin"}
-
-
-def pem(key: Any, encryption: Any = None) -> str:
-    raw: bytes = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption or NoEncryption())
-    return raw.decode()
-
-
-KEY = rsa.generate_private_key(65537, 2048)
-OTHER_KEY = rsa.generate_private_key(65537, 2048)
-PEM = pem(KEY)
-
-
-@pytest.fixture
-def server() -> Iterator[HTTPSServer]:
-    with HTTPSServer() as running:
-        yield running
-
-
-def stored(**settings: Any) -> dict[str, Any]:
-    good = {"address": "https://localhost/login", "user": "ags", "secret": SECRET}
-    return good | {"ca_certificates": authority().certificate, "deadline": LONGEST} | settings
-
-
-def cleaned_settings(**settings: Any) -> Any:
-    return {**clean_settings(OperatorLogin(), stored(**settings))[1], "deadline": LONG}
-
-
-def verify(server: HTTPSServer, username: str, password: str, **settings: Any) -> Identity | Choice:
-    strategy = OperatorLogin()
-    cleaned = cleaned_settings(address=f"{server.url}/login", **settings)
-    return strategy.verify({"Username": username, "Password": password}, cleaned, RING)
-
-
-def get_reason(server: HTTPSServer, username: str, password: str, **settings: Any) -> FailureReason:
-    with pytest.raises(VerificationFailed) as raised:
-        verify(server, username, password, **settings)
-    assert raised.value.claim is None
-    return raised.value.reason
 
 
 def get_failure(server: HTTPSServer) -> UpstreamUnavailable:
     with pytest.raises(UpstreamUnavailable) as raised:
         verify(server, "anna", "p")
     return raised.value
-
-
-def accounts(*values: Any) -> Reply:
-    return as_json({"accounts": list(values)})
 
 
 def numbered(count: int) -> list[dict[str, str]]:
@@ -241,118 +202,6 @@ def test_ags_authenticates_to_the_endpoint(
     server.replies["/login"] = accounts(ONE)
     verify(server, "anna", "p", **settings)
     assert server.requests[0].headers.get("authorization") == header
-
-
-# As client apps encrypt.
-PADDED = {
-    "oaep_sha256": OAEP(MGF1(SHA256()), SHA256(), None),
-    "oaep_sha256_mgf1_sha1": OAEP(MGF1(SHA1()), SHA256(), None),
-    "oaep_sha1": OAEP(MGF1(SHA1()), SHA1(), None),
-    "pkcs1v15": PKCS1v15(),
-}
-
-
-def encrypted(password: bytes, padding: str, key: rsa.RSAPrivateKey = KEY) -> str:
-    return base64.b64encode(key.public_key().encrypt(password, PADDED[padding])).decode()
-
-
-def accepts_one_password(request: ReceivedRequest) -> Reply:
-    """An endpoint that accepts one password for any username."""
-    right = json.loads(request.body)["password"] == "ännas password"
-    return accounts(ONE) if right else as_json({"reason": "invalid_credentials"}, 401)
-
-
-@pytest.mark.parametrize("padding", PADDED)
-def test_an_encrypted_password_is_decrypted_and_forwarded(server: HTTPSServer, padding: str) -> None:
-    server.replies["/login"] = accepts_one_password
-    settings = {"encryption": "decrypt", "padding": padding, "private_key": PEM}
-    sent = encrypted("ännas password".encode(), padding)
-    lines = "\r\n".join(sent[at : at + 76] for at in range(0, len(sent), 76))
-    for spelling in (sent, lines, sent + "\n"):
-        assert verify(server, "anna", spelling, **settings) == Identity("account-1")
-
-
-def beginning_with_zero(password: bytes, padding: str) -> bytes:
-    """Return a ciphertext whose first octet is zero (about 1 of 200)."""
-    for _ in range(20_000):
-        if (sent := base64.b64decode(encrypted(password, padding)))[0] == 0:
-            return sent
-    raise AssertionError("no such ciphertext")
-
-
-@pytest.mark.parametrize("padding", PADDED)
-def test_leading_zero_octets_of_a_ciphertext_may_be_omitted(server: HTTPSServer, padding: str) -> None:
-    server.replies["/login"] = accepts_one_password
-    settings = {"encryption": "decrypt", "padding": padding, "private_key": PEM}
-    sent = beginning_with_zero("ännas password".encode(), padding)
-    for octets in (sent, sent.lstrip(b"\0")):
-        assert verify(server, "anna", base64.b64encode(octets).decode(), **settings) == Identity("account-1")
-
-
-def test_an_encrypted_password_is_forwarded_unchanged_if_the_operator_decrypts(server: HTTPSServer) -> None:
-    server.replies["/login"] = accounts(ONE)
-    sent = encrypted(b"p", "pkcs1v15")
-    verify(server, "anna", sent, encryption="pass_on", padding="pkcs1v15", private_key=PEM)
-    assert json.loads(server.requests[0].body)["password"] == sent
-
-
-def longer(sent: str) -> str:
-    return base64.b64encode(b"\x00" + base64.b64decode(sent)).decode()
-
-
-# Values that cannot be decrypted.
-UNDECRYPTABLE = {
-    "of another key": lambda padding: encrypted(b"p", padding, OTHER_KEY),
-    "of another padding": lambda padding: encrypted(
-        b"p", "oaep_sha1" if padding == "oaep_sha256" else "oaep_sha256"
-    ),
-    "random": lambda _: base64.b64encode(bytes([0]) + os.urandom(255)).decode(),
-    "zero": lambda _: base64.b64encode(bytes(256)).decode(),
-    "more than the modulus": lambda _: base64.b64encode(b"\xff" * 256).decode(),
-    "too short": lambda _: base64.b64encode(b"p").decode(),
-    "without its last octet": lambda padding: base64.b64encode(
-        base64.b64decode(encrypted("ännas password".encode(), padding))[:-1]
-    ).decode(),
-    "too long": lambda padding: longer(encrypted(b"p", padding)),
-    "not encrypted": lambda _: "ännas password",
-    "no base64": lambda padding: encrypted(b"p", padding)[:-3],
-    "a character outside base64": lambda padding: "!" + encrypted("ännas password".encode(), padding),
-    "base64url": lambda _: "-_" * 128,
-    "no UTF-8": lambda padding: encrypted(b"\xff\xfe", padding),
-    "empty": lambda padding: encrypted(b"", padding),
-    "spaces": lambda _: " ",
-}
-
-
-@pytest.mark.parametrize("padding", PADDED)
-@pytest.mark.parametrize("case", UNDECRYPTABLE)
-def test_an_undecryptable_password_is_handled_like_a_wrong_password(
-    server: HTTPSServer, case: str, padding: str
-) -> None:
-    """A random password is sent to the operator, so that invalid padding has the same result."""
-    server.replies["/login"] = accepts_one_password
-    settings = {"encryption": "decrypt", "padding": padding, "private_key": PEM}
-    sent = UNDECRYPTABLE[case](padding)
-    assert (
-        get_reason(server, "anna", encrypted(b"wrong", padding), **settings)
-        is FailureReason.CREDENTIAL_UNKNOWN
-    )
-    for _ in range(2):
-        assert get_reason(server, "anna", sent, **settings) is FailureReason.CREDENTIAL_UNKNOWN
-    wrong, *junk = [json.loads(request.body)["password"] for request in server.requests]
-    assert (wrong, len(junk)) == ("wrong", 2)
-    for password in junk:
-        assert password
-        assert password not in {sent, "p", "ännas password"}
-
-
-@pytest.mark.parametrize("between", ["\n", "\r\n", " ", ""], ids=repr)
-def test_a_key_may_lack_line_breaks(server: HTTPSServer, between: str) -> None:
-    """Browsers remove line breaks from text that is pasted into an input of one line."""
-    server.replies["/login"] = accepts_one_password
-    settings = {"encryption": "decrypt", "private_key": PEM.replace("\n", between)}
-    sent = encrypted("ännas password".encode(), "oaep_sha256")
-    assert verify(server, "anna", sent, **settings) == Identity("account-1")
 
 
 BAD_SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {

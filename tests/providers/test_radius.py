@@ -2,46 +2,40 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import socket
-import struct
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
-from hypothesis import given
-from hypothesis import strategies as st
 
 from providers.contract import (
     FailureReason,
     Identity,
-    KeyRing,
     UpstreamFailure,
     UpstreamUnavailable,
     VerificationFailed,
 )
 from providers.registry import strategies
-from providers.upstream import bulkhead
 from tenants.models import Service
-from tenants.services.settings import clean_settings
 from tests.support.clients import ClientApp, HeadEnd
 from tests.support.markers import skip_unless_installed
-from tests.support.upstream.deadlines import LONG, SHORT, retry_with_longer_deadlines
-from tests.support.upstream.freeradius import PASSWORD, SECRET, FreeRADIUS, freeradius, settings_at
-from tests.support.upstream.unusable import closed_port
-from tests.support.waiting import PATIENCE, wait_until
+from tests.support.radius import (
+    RING,
+    UNKNOWN,
+    build_packet,
+    cleaned,
+    fake_radius_server,
+    get_parameters,
+    verify,
+)
+from tests.support.upstream.deadlines import SHORT
+from tests.support.upstream.freeradius import PASSWORD, FreeRADIUS, freeradius, settings_at
 
 pytestmark = skip_unless_installed(
     programs={"freeradius": "apt-get install freeradius"},
     modules={"pyrad": "pip install --require-hashes -r requirements/radius.txt"},
 )
-
-RING = KeyRing("nagra", {})
 LINE = "olt-7/1/2:304"
 LINE_PASSWORD = "a word for all lines"
 LINE_SECRET = "a secret of the head-end"
@@ -68,17 +62,6 @@ long Cleartext-Password := "{LONGEST_PASSWORD}"
 def server() -> Iterator[FreeRADIUS]:
     with freeradius(USERS) as running:
         yield running
-
-
-def cleaned(settings: dict[str, Any], deadline: float = LONG) -> Any:
-    return {**clean_settings(strategies()["radius"], settings)[1], "deadline": deadline}
-
-
-def verify(username: str, password: str, settings: dict[str, Any], deadline: float = LONG) -> Identity:
-    parameters = {"Username": username, "Password": password}
-    identity = strategies()["radius"].verify(parameters, cleaned(settings, deadline), RING)
-    assert isinstance(identity, Identity)
-    return identity
 
 
 # username, password, settings that differ, account
@@ -112,7 +95,6 @@ def test_accepts(
     assert verify(username, password, server.settings(**settings)) == Identity(account)
 
 
-UNKNOWN = FailureReason.CREDENTIAL_UNKNOWN
 INVALID = FailureReason.IDENTITY_INVALID
 CLASS = {"account_attribute": "CLASS"}
 REJECTED: dict[str, tuple[str, str, dict[str, Any], FailureReason]] = {
@@ -153,7 +135,7 @@ UNSENDABLE = {
 
 @pytest.mark.parametrize(("username", "password"), UNSENDABLE.values(), ids=UNSENDABLE)
 def test_unsendable_credentials_are_rejected_without_a_request(username: str, password: str) -> None:
-    with fake(lambda request: []) as (settings, requests):
+    with fake_radius_server(lambda request: []) as (settings, requests):
         with pytest.raises(VerificationFailed) as raised:
             verify(username, password, settings)
         assert raised.value.reason is UNKNOWN
@@ -168,172 +150,6 @@ def test_a_wrong_shared_secret_gets_no_response(server: FreeRADIUS) -> None:
     with pytest.raises(UpstreamUnavailable, match="no response") as raised:
         exchange(access_request("alice", PASSWORD, stranger), stranger)
     assert raised.value.failure is UpstreamFailure.TIMEOUT
-
-
-Response = Callable[[bytes], list[bytes]]
-
-
-@contextmanager
-def fake(respond: Response, *, from_its_port: bool = True) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
-    """Run a server that sends datagrams for each request; yield the settings and the received requests.
-
-    The list of requests is complete when the context ends.
-    """
-    requests: list[bytes] = []
-    with _socket() as listener, _socket() as other:
-        listener.bind(("127.0.0.1", 0))
-        listener.settimeout(0.02)
-        ended = threading.Event()
-
-        def serve() -> None:
-            while True:
-                try:
-                    request, caller = listener.recvfrom(8192)
-                except TimeoutError:
-                    if ended.is_set():
-                        return
-                    continue
-                requests.append(request)
-                for datagram in respond(request):
-                    (listener if from_its_port else other).sendto(datagram, caller)
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        try:
-            yield settings_at(listener.getsockname()[1]), requests
-        finally:
-            wait_until(lambda: not bulkhead.foreground._taken, "a call does not end")
-            ended.set()
-            thread.join(PATIENCE)
-
-
-def _socket() -> socket.socket:
-    return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-
-
-def packet(
-    request: bytes,
-    code: int = 2,
-    *,
-    identifier: int | None = None,
-    attributes: bytes = b"",
-    proof: bytes | None = None,
-    secret: bytes = SECRET.encode(),
-) -> bytes:
-    """Return a response to the request (RFC 2865, section 3; RFC 3579, section 3.2)."""
-    number = request[1] if identifier is None else identifier
-    placed = b"\x50\x12" + bytes(16) if proof is None else proof
-    length = 20 + len(placed) + len(attributes)
-    head = struct.pack("!BBH", code, number, length)
-    if proof is None:
-        digest = hmac.new(secret, head + request[4:20] + placed + attributes, "md5").digest()
-        placed = b"\x50\x12" + digest
-    body = placed + attributes
-    return head + hashlib.md5(head + request[4:20] + body + secret).digest() + body
-
-
-def altered(raw: bytes, place: int) -> bytes:
-    return raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :]
-
-
-INVALID_RESPONSES: dict[str, Response] = {
-    "without a Message-Authenticator": lambda request: [packet(request, proof=b"")],
-    "with a wrong one": lambda request: [packet(request, proof=b"\x50\x12" + bytes(16))],
-    "with half of one": lambda request: [packet(request, proof=b"\x50\x0a" + bytes(8))],
-    "with an empty one": lambda request: [packet(request, proof=b"\x50\x02")],
-    "with another secret": lambda request: [packet(request, secret=b"another secret, long")],
-    "with another authenticator": lambda request: [altered(packet(request), 4)],
-    "to another request": lambda request: [packet(request, identifier=(request[1] + 1) % 256)],
-    "to an older request": lambda request: [packet(request[:4] + bytes(16))],
-    "that was a rejection": lambda request: [b"\x02" + packet(request, 3)[1:]],
-    "with a Proxy-State that was not sent": lambda request: [packet(request, attributes=b"\x21\x04ab")],
-    "with another code": lambda request: [packet(request, 5)],
-    "the request itself": lambda request: [request],
-    "empty": lambda request: [b""],
-    "garbage": lambda request: [b"x", b"HTTP/1.1 200 OK\r\n\r\n" * 3, bytes(4096)],
-    "with an attribute of no length": lambda request: [packet(request, attributes=b"\x19\x00")],
-    "truncated": lambda request: [packet(request)[:-1]],
-    "larger than a packet": lambda request: [packet(request) + bytes(5000)],
-}
-
-
-@pytest.mark.parametrize("respond", INVALID_RESPONSES.values(), ids=INVALID_RESPONSES)
-def test_an_invalid_response_is_ignored(respond: Response) -> None:
-    with fake(respond) as (settings, _):
-        with pytest.raises(UpstreamUnavailable) as raised:
-            retry_with_longer_deadlines(lambda deadline: verify("alice", PASSWORD, settings, deadline))
-        assert raised.value.failure is UpstreamFailure.CERTIFICATE_UNTRUSTED
-
-
-@pytest.mark.parametrize("respond", INVALID_RESPONSES.values(), ids=INVALID_RESPONSES)
-def test_a_valid_response_after_an_invalid_one_is_used(respond: Response) -> None:
-    with fake(lambda request: [*respond(request), packet(request)]) as (settings, _):
-        assert verify("alice", PASSWORD, settings) == Identity("alice")
-
-
-def test_a_challenge_is_a_rejection() -> None:
-    with (
-        fake(lambda request: [packet(request, 11)]) as (settings, _),
-        pytest.raises(VerificationFailed) as raised,
-    ):
-        verify("alice", PASSWORD, settings)
-    assert raised.value.reason is UNKNOWN
-
-
-def test_a_response_from_another_port_is_ignored() -> None:
-    with fake(lambda request: [packet(request)], from_its_port=False) as (settings, requests):
-        with pytest.raises(UpstreamUnavailable) as raised:
-            verify("alice", PASSWORD, settings, SHORT)
-        assert raised.value.failure is UpstreamFailure.TIMEOUT
-    assert requests
-
-
-@given(st.binary(max_size=200), st.sampled_from([2, 3, 11]))
-def test_arbitrary_attributes_cause_no_exception(attributes: bytes, code: int) -> None:
-    from providers.radius.exchange import _verify_response, access_request
-
-    request = access_request("alice", PASSWORD, cleaned(settings_at(1812)))
-    _verify_response(request, attributes)
-    _verify_response(request, packet(request.RequestPacket(), code, attributes=attributes))
-
-
-def test_retransmissions_are_identical_and_start_with_a_message_authenticator() -> None:
-    with fake(lambda request: []) as (settings, requests):
-        with pytest.raises(UpstreamUnavailable) as raised:
-            verify("alice", PASSWORD, {**settings, "attempts": 3}, SHORT)
-        assert raised.value.failure is UpstreamFailure.TIMEOUT
-    assert len(requests) == 3
-    assert len(set(requests)) == 1
-    raw = requests[0]
-    assert (raw[0], raw[20:22]) == (1, b"\x50\x12")
-    digest = hmac.new(SECRET.encode(), raw[:22] + bytes(16) + raw[38:], "md5").digest()
-    assert raw[22:38] == digest
-    assert PASSWORD.encode() not in raw
-
-
-def test_the_second_attempt_can_succeed() -> None:
-    requests: list[bytes] = []
-
-    def respond(request: bytes) -> list[bytes]:
-        requests.append(request)
-        return [packet(request)] if requests.count(request) == 2 else []
-
-    with fake(respond) as (settings, _):
-        twice = {**settings, "attempts": 2}
-        identity = retry_with_longer_deadlines(lambda deadline: verify("alice", PASSWORD, twice, deadline))
-        assert identity == Identity("alice")
-
-
-def test_an_unreachable_server_and_a_forbidden_address(settings: Any) -> None:
-    with closed_port() as port:
-        gone = settings_at(port)
-        with pytest.raises(UpstreamUnavailable) as raised:
-            verify("alice", PASSWORD, gone)
-        assert raised.value.failure is UpstreamFailure.UNREACHABLE
-    settings.AGS_PRIVATE_UPSTREAMS = []
-    with pytest.raises(UpstreamUnavailable) as raised:
-        verify("alice", PASSWORD, gone)
-    assert raised.value.failure is UpstreamFailure.ADDRESS_FORBIDDEN
 
 
 BAD_SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -358,7 +174,7 @@ def test_invalid_settings_are_rejected(field: str, changes: dict[str, Any]) -> N
 
 
 def test_check_detects_a_server_that_accepts_everybody() -> None:
-    with fake(lambda request: [packet(request)]) as (settings, _):
+    with fake_radius_server(lambda request: [build_packet(request)]) as (settings, _):
         (found,) = strategies()["radius"].check(cleaned(settings), RING)
         assert not found.passed
         assert "does not reject" in found.message
@@ -375,13 +191,9 @@ def offer(server: FreeRADIUS, **changes: Any) -> None:
     ).save()
 
 
-def proof(username: str, password: str) -> dict[str, Any]:
-    return {"parameters": [{"name": "username", "value": username}, {"name": "password", "value": password}]}
-
-
 def test_a_line_is_exchanged_for_a_session_token(server: FreeRADIUS, nagra: HeadEnd) -> None:
     offer(server, **LINES)
-    answer = nagra.post(proof(LINE, LINE_SECRET), x_auth_service_id="Lines")
+    answer = nagra.post(get_parameters(LINE, LINE_SECRET), x_auth_service_id="Lines")
     assert answer.status_code == 200
     body = {
         "parameters": [{"name": "sessionToken", "value": answer.json()["sessionToken"]}],
@@ -393,7 +205,7 @@ def test_a_line_is_exchanged_for_a_session_token(server: FreeRADIUS, nagra: Head
 
 def test_two_account_attributes_are_ambiguous(server: FreeRADIUS, nagra: HeadEnd) -> None:
     offer(server, **CLASS)
-    answer = nagra.post(proof("twice", PASSWORD), x_auth_service_id="Lines")
+    answer = nagra.post(get_parameters("twice", PASSWORD), x_auth_service_id="Lines")
     assert (answer.status_code, answer.json()["reason"]) == (403, "account_ambiguous")
 
 
@@ -403,7 +215,9 @@ def test_a_wrong_password_and_an_unknown_user_get_the_same_response(
     offer(server)
     responses = []
     for username, password in (("alice", "wrong"), ("nobody", PASSWORD), ("alice", "")):
-        answer = nagra.post(proof(username, password), x_auth_service_id="Lines", x_correlation_id="c")
+        answer = nagra.post(
+            get_parameters(username, password), x_auth_service_id="Lines", x_correlation_id="c"
+        )
         responses.append((answer.status_code, answer.content, sorted(answer.headers.items())))
     assert responses[0][0] == 401
     assert responses[1:] == responses[:1] * 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,7 +17,6 @@ from django.db.models.functions import Now
 from django.db.utils import InterfaceError, OperationalError
 from django.test.utils import CaptureQueriesContext
 
-from ags.database.django_connections import READ_ONLY_QUERY
 from ags.sessions.models import SessionToken
 from ags.sessions.services import issue as issuing
 from ags.sessions.services.issue import CLOCK_MARGIN, _token_row
@@ -26,182 +24,19 @@ from ags.sessions.tokens.opaque import new_token, token_hashes
 from providers.claims import MAX_CLOCK_SKEW
 from providers.contract import FailureReason, Identity, VerificationFailed
 from tenants import snapshot as tenants_snapshot
-from tenants.models import Key, Service, Tenant
+from tenants.models import Service, Tenant
 from tests.support.clients import SERVICE, HeadEnd
 from tests.support.database import database_now
+from tests.support.issues import get_session_tokens, get_verbs
 from tests.support.operators import add_key
-from tests.support.rejections import CONFIGURATION_CHANGES, revoke_key, save_disabled_tenant
-from tests.support.responses import CORRELATION_ID, NOT_AUTHENTICATED, full_response
+from tests.support.rejections import revoke_key, save_disabled_tenant
+from tests.support.responses import CORRELATION_ID
 from tests.support.waiting import PATIENCE, wait_until
 
 issue = async_to_sync(issuing.issue)
 insert = async_to_sync(issuing._insert)
 
 TOKEN = re.compile(r"[a-z0-9]{26}")
-
-
-def stored(tenant_id: str = "nagra") -> list[SessionToken]:
-    return list(SessionToken.objects.for_tenant(tenant_id).order_by("pk"))
-
-
-def verbs(captured: CaptureQueriesContext) -> list[str]:
-    """Return the verbs of the statements, without the check for a read-only PostgreSQL."""
-    return [query["sql"].split()[0] for query in captured if query["sql"] != READ_ONLY_QUERY]
-
-
-# SQL statements
-
-
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("claims", [{}, {"jti": "once"}])
-def test_a_warm_request_needs_one_statement(
-    nagra: HeadEnd, stale_snapshots: None, claims: dict[str, str]
-) -> None:
-    nagra.present(nagra.token())
-    token = nagra.token(**claims)
-    with CaptureQueriesContext(connection) as captured:
-        assert nagra.present(token).status_code == 200
-    assert verbs(captured) == ["INSERT"], "without a transaction"
-    assert len(stored()) == 2
-
-
-def test_a_warm_discovery_needs_no_statement(nagra: HeadEnd, stale_snapshots: None) -> None:
-    nagra.discover()
-    with CaptureQueriesContext(connection) as captured:
-        assert nagra.discover().status_code == 200
-    assert verbs(captured) == []
-
-
-def test_a_warm_rejection_needs_no_statement(nagra: HeadEnd, stale_snapshots: None) -> None:
-    nagra.discover()
-    with CaptureQueriesContext(connection) as captured:
-        for token in ("garbage", nagra.token(exp=1), nagra.token(headers={"kid": "unknown"})):
-            assert nagra.present(token).status_code == 401
-        assert nagra.present(nagra.token(), nv_tenant_id="nobody").status_code == 403
-        assert nagra.present(nagra.token(), x_auth_service_id="unknown").status_code == 403
-    assert verbs(captured) == []
-
-
-NAME = "OperatorAuthToken"
-INVALID_REQUESTS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "no tenant": (None, {"nv_tenant_id": None}),
-    "an invalid tenant": (None, {"nv_tenant_id": "na gra"}),
-    "two tenants": (None, {"nv_tenant_id": "nagra,nagra"}),
-    "no service": (None, {"x_auth_service_id": None}),
-    "an invalid service": (None, {"x_auth_service_id": " "}),
-    "two correlation ids": (None, {"x_correlation_id": "a,b"}),
-    "another host": (None, {"host": "other.example"}),
-    "another type": (None, {"content_type": "text/plain"}),
-    "compressed": (None, {"content_encoding": "gzip"}),
-    "too large": (b" " * 70_000, {}),
-    "no JSON": (b"{", {}),
-    "no object": ([], {}),
-    "a member twice": (b'{"parameters": [], "parameters": []}', {}),
-    "no parameters": ({}, {}),
-    "parameters that are no array": ({"parameters": {}}, {}),
-    "a parameter that is no object": ({"parameters": ["x"]}, {}),
-    "a parameter without a name": ({"parameters": [{"value": "x"}]}, {}),
-    "a parameter without a value": ({"parameters": [{"name": NAME}]}, {}),
-    "a value that is no string": ({"parameters": [{"name": NAME, "value": 1}]}, {}),
-    "a value that is too long": ({"parameters": [{"name": NAME, "value": "x" * 8193}]}, {}),
-    "a parameter twice": ({"parameters": [{"name": n, "value": "x"} for n in (NAME, NAME.lower())]}, {}),
-}
-
-
-@pytest.mark.parametrize(("body", "headers"), INVALID_REQUESTS.values(), ids=INVALID_REQUESTS)
-def test_the_database_is_not_read_before_headers_body_and_parameters_are_valid(
-    nagra: HeadEnd, body: Any, headers: dict[str, Any]
-) -> None:
-    good = {"parameters": [{"name": NAME, "value": nagra.token()}]}
-    with CaptureQueriesContext(connection) as captured:
-        answer = nagra.post(good if body is None else body, **headers)
-    assert answer.status_code in (400, 413, 415)
-    assert verbs(captured) == []
-    with CaptureQueriesContext(connection) as captured:
-        assert nagra.post(good).status_code == 200, (
-            "only the change is rejected; the snapshot was not read before"
-        )
-    assert verbs(captured) == ["SELECT"] * 6 + ["INSERT"]
-
-
-@pytest.mark.parametrize("claims", [{}, {"jti": "new"}])
-@pytest.mark.parametrize(("disable", "answer"), CONFIGURATION_CHANGES)
-def test_revoked_or_disabled_configuration_issues_nothing_immediately(
-    nagra: HeadEnd,
-    stale_snapshots: None,
-    disable: Callable[[], None],
-    answer: dict[str, Any],
-    claims: dict[str, str],
-) -> None:
-    assert nagra.present(nagra.token()).status_code == 200
-    disable()
-    before = len(stored())
-    for _ in range(2):
-        assert full_response(nagra.present(nagra.token(**claims), x_correlation_id=CORRELATION_ID)) == answer
-    assert len(stored()) == before
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda: Key.objects.for_tenant("nagra").update(state="revoked"),
-        lambda: Key.objects.for_tenant("nagra").update(not_after=Now()),
-        lambda: Key.objects.for_tenant("nagra").update(not_before=datetime.now(UTC) + timedelta(minutes=1)),
-        lambda: Service.objects.for_tenant("nagra").update(enabled=False),
-        lambda: Tenant.objects.filter(pk="nagra").update(enabled=False),
-    ],
-)
-def test_the_statement_checks_the_rows_in_addition_to_the_version(
-    nagra: HeadEnd, stale_snapshots: None, change: Callable[[], None]
-) -> None:
-    """A change with `update()` does not increment the version."""
-    nagra.present(nagra.token())
-    change()
-    assert nagra.present(nagra.token()).status_code in (401, 403)
-    assert len(stored()) == 1
-
-
-def test_a_key_expires_by_the_databases_clock(nagra: HeadEnd, stale_snapshots: None) -> None:
-    """By the clock of this process, the key is valid for another half hour."""
-    Key.objects.for_tenant("nagra").update(not_after=datetime.now(UTC) - timedelta(minutes=30))
-    with time_machine.travel(datetime.now(UTC) - timedelta(hours=1), tick=True):
-        assert (
-            full_response(nagra.present(nagra.token(), x_correlation_id=CORRELATION_ID)) == NOT_AUTHENTICATED
-        )
-    assert stored() == []
-
-
-def test_a_request_is_retried_after_an_irrelevant_change_of_the_tenant(
-    nagra: HeadEnd, stale_snapshots: None
-) -> None:
-    nagra.present(nagra.token())
-    tenant = Tenant.objects.get(pk="nagra")
-    tenant.name = "Nagra AG"
-    tenant.save()
-    with CaptureQueriesContext(connection) as captured:
-        assert nagra.present(nagra.token(jti="once")).status_code == 200
-    # Rejected INSERT, explanation, versions of all tenants, the tenant in five statements, INSERT.
-    assert verbs(captured) == ["INSERT", "SELECT", *["SELECT"] * 6, "INSERT"]
-    assert len(stored()) == 2
-    with CaptureQueriesContext(connection) as captured:
-        assert nagra.present(nagra.token()).status_code == 200
-    assert verbs(captured) == ["INSERT"]
-
-
-def test_changed_settings_apply_immediately(nagra: HeadEnd, stale_snapshots: None) -> None:
-    nagra.present(nagra.token())
-    service = Service.objects.for_tenant("nagra").get()
-    service.settings |= {"replay": "required", "session_token_ttl": 7}
-    service.save()
-    assert nagra.present(nagra.token()).json()["reason"] == "claim_missing"
-    assert nagra.present(nagra.token(jti="a")).status_code == 200
-    assert [round(row.expires_at.timestamp() - row.created_at.timestamp()) for row in stored()] == [300, 7]
-
-
-def test_a_new_key_works_immediately_for_a_tenant_without_snapshot(nagra: HeadEnd) -> None:
-    new = HeadEnd("nagra", "new", bytes(range(60, 100)))
-    add_key(new)
-    assert new.present(new.token()).status_code == 200
 
 
 # The row
@@ -213,7 +48,7 @@ def test_the_row_contains_everything_but_the_token(nagra: HeadEnd) -> None:
     assert answer.json() == {"sessionToken": token}
     assert TOKEN.fullmatch(token)
     assert answer.headers["Cache-Control"] == "no-store"
-    (row,) = stored()
+    (row,) = get_session_tokens()
     assert (row.tenant_id, row.service.name, row.key.kid) == ("nagra", SERVICE, nagra.kid)
     assert (row.account_id, row.jti, row.correlation_id) == ("Kühn 7", "jti-1", "call-1")
     assert row.revoked_at is None
@@ -225,19 +60,21 @@ def test_the_row_contains_everything_but_the_token(nagra: HeadEnd) -> None:
 
 def test_a_generated_correlation_id_is_stored(nagra: HeadEnd) -> None:
     answer = nagra.present(nagra.token(), x_correlation_id="not of the form")
-    assert [row.correlation_id for row in stored()] == [answer.headers["x-correlation-id"]]
+    assert [row.correlation_id for row in get_session_tokens()] == [answer.headers["x-correlation-id"]]
 
 
 def test_tokens_are_unique(nagra: HeadEnd) -> None:
     tokens = [nagra.present(nagra.token()).json()["sessionToken"] for _ in range(20)]
     assert len(set(tokens)) == 20
-    assert [bytes(row.token_hash) for row in stored()] == [token_hashes(token)[0] for token in tokens]
+    assert [bytes(row.token_hash) for row in get_session_tokens()] == [
+        token_hashes(token)[0] for token in tokens
+    ]
 
 
 def test_a_hash_is_keyed_and_matches_under_every_encryption_key(nagra: HeadEnd, settings: Any) -> None:
     old, new = settings.AGS_ENCRYPTION_KEYS[0], bytes(range(100, 132))
     token = nagra.present(nagra.token()).json()["sessionToken"]
-    (row,) = stored()
+    (row,) = get_session_tokens()
     for keys in ((old, new), (new, old)):
         settings.AGS_ENCRYPTION_KEYS = keys
         assert bytes(row.token_hash) in token_hashes(token)
@@ -276,7 +113,7 @@ def test_a_row_is_kept_until_token_and_assertion_have_expired(nagra: HeadEnd, tt
     service.save()
     expires = int(time.time()) + exp
     nagra.present(nagra.token(jti="once", exp=expires))
-    (row,) = stored()
+    (row,) = get_session_tokens()
     replayable_until = datetime.fromtimestamp(expires + MAX_CLOCK_SKEW + CLOCK_MARGIN, UTC)
     assert row.dead_after == max(row.expires_at, replayable_until)
 
@@ -286,7 +123,7 @@ def test_a_proof_that_never_expires_is_kept_until_the_year_9999(nagra: HeadEnd, 
     tenant = tenants_snapshot.snapshot.get_tenant("nagra")
     assert tenant is not None
     issue(tenant, tenant.services[SERVICE], Identity("a", jti="once", replayable_until=until), CORRELATION_ID)
-    (row,) = stored()
+    (row,) = get_session_tokens()
     assert row.dead_after.year == 9999
 
 
@@ -299,7 +136,7 @@ def test_a_jti_is_accepted_once_per_key_and_tenant(nagra: HeadEnd, sunrise: Head
             answer = head_end.present(head_end.token(jti="same", **changes))
             assert (answer.status_code, answer.json()["reason"]) == (401, "replayed")
         assert head_end.present(head_end.token(jti="Same")).status_code == 200, "compared exactly"
-    assert (len(stored()), len(stored("sunrise"))) == (4, 2)
+    assert (len(get_session_tokens()), len(get_session_tokens("sunrise"))) == (4, 2)
 
 
 def test_a_replay_is_detected_after_a_change_of_the_tenant(nagra: HeadEnd, stale_snapshots: None) -> None:
@@ -307,13 +144,13 @@ def test_a_replay_is_detected_after_a_change_of_the_tenant(nagra: HeadEnd, stale
     nagra.present(token)
     Tenant.objects.filter(pk="nagra").update(version=F("version") + 1)
     assert nagra.present(token).json()["reason"] == "replayed"
-    assert len(stored()) == 1
+    assert len(get_session_tokens()) == 1
 
 
 def test_an_assertion_without_jti_is_accepted_until_it_expires(nagra: HeadEnd) -> None:
     token = nagra.token()
     assert [nagra.present(token).status_code for _ in range(3)] == [200] * 3
-    assert [row.jti for row in stored()] == [None] * 3
+    assert [row.jti for row in get_session_tokens()] == [None] * 3
 
 
 def test_a_jti_is_ignored_if_replay_is_off(nagra: HeadEnd) -> None:
@@ -382,7 +219,7 @@ def test_a_database_error_while_explaining_a_rejection_is_a_503(
     with connection.execute_wrapper(away):
         response = nagra.present(token)
     assert (response.status_code, response.json()["reason"]) == (503, "unavailable")
-    assert len(stored()) == 1
+    assert len(get_session_tokens()) == 1
 
 
 def test_a_replay_is_explained_with_one_statement(nagra: HeadEnd, stale_snapshots: None) -> None:
@@ -390,7 +227,7 @@ def test_a_replay_is_explained_with_one_statement(nagra: HeadEnd, stale_snapshot
     assert nagra.present(token).status_code == 200
     with CaptureQueriesContext(connection) as captured:
         assert nagra.present(token).json()["reason"] == "replayed"
-    assert verbs(captured) == ["INSERT", "SELECT"]
+    assert get_verbs(captured) == ["INSERT", "SELECT"]
 
 
 def test_a_known_replay_is_rejected_without_the_database(
@@ -403,11 +240,11 @@ def test_a_known_replay_is_rejected_without_the_database(
     for token in tokens[1:]:
         with CaptureQueriesContext(connection) as captured:
             assert nagra.present(token).json()["reason"] == "replayed"
-        assert verbs(captured) == []
+        assert get_verbs(captured) == []
     with CaptureQueriesContext(connection) as captured:
         assert nagra.present(tokens[0]).json()["reason"] == "replayed", "only the latest replays are known"
-    assert verbs(captured) == ["INSERT", "SELECT"]
-    assert len(stored()) == 3
+    assert get_verbs(captured) == ["INSERT", "SELECT"]
+    assert len(get_session_tokens()) == 3
 
 
 def test_a_known_replay_is_specific_to_its_key_and_jti(nagra: HeadEnd) -> None:
@@ -441,7 +278,7 @@ def test_no_provider_can_issue_for_an_invalid_account_id(nagra: HeadEnd, account
         Identity(account)
     with pytest.raises(VerificationFailed):
         Identity("somebody", jti=account)
-    assert stored() == []
+    assert get_session_tokens() == []
 
 
 # Other operators and providers
@@ -464,7 +301,7 @@ def test_another_operator_cannot_issue_for_a_tenant(nagra: HeadEnd, sunrise: Hea
         "not_authenticated",
         "not_authenticated",
     ]
-    assert stored() == stored("sunrise") == []
+    assert get_session_tokens() == get_session_tokens("sunrise") == []
 
 
 def test_a_change_of_one_tenant_does_not_affect_another(
@@ -474,7 +311,7 @@ def test_a_change_of_one_tenant_does_not_affect_another(
     save_disabled_tenant()
     with CaptureQueriesContext(connection) as captured:
         assert sunrise.present(sunrise.token()).status_code == 200
-    assert verbs(captured) == ["INSERT"]
+    assert get_verbs(captured) == ["INSERT"]
 
 
 def test_a_provider_without_keys_can_issue_and_be_disabled(nagra: HeadEnd, stale_snapshots: None) -> None:
@@ -486,11 +323,13 @@ def test_a_provider_without_keys_can_issue_and_be_disabled(nagra: HeadEnd, stale
         return status
 
     assert sign_on() == 200
-    assert [(row.account_id, row.key_id, row.jti) for row in stored()] == [("somebody", None, None)]
+    assert [(row.account_id, row.key_id, row.jti) for row in get_session_tokens()] == [
+        ("somebody", None, None)
+    ]
     revoke_key()
     assert sign_on() == 200
     service = Service.objects.for_tenant("nagra").get(name="Trial")
     service.enabled = False
     service.save()
     assert sign_on() == 403
-    assert len(stored()) == 2
+    assert len(get_session_tokens()) == 2

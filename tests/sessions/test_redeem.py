@@ -4,37 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import jwt
 import pytest
-import time_machine
 from django.core.exceptions import ValidationError
-from django.db import OperationalError, connection
-from django.db.models import F
+from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from ags.sessions.models import Account, AccountStatus, Device, DeviceStatus, SecurityEvent, SessionToken
-from ags.sessions.services.revoke import revoke_issued
-from tenants import snapshot as tenants_snapshot
-from tenants.models import Key, KeyState, Service, SigningKey, Tenant
-from tenants.snapshot import snapshot
+from ags.sessions.models import Account, Device, DeviceStatus, SessionToken
+from tenants.models import SigningKey, Tenant
 from tests.support.clients import SERVICE, ClientApp, HeadEnd
-from tests.support.database import database_now, database_unavailable, get_verbs
-from tests.support.operators import create_operator
-from tests.support.rejections import AMBIGUOUS_DEVICES, REJECTIONS
-from tests.support.responses import (
-    ACCOUNT_SUSPENDED,
-    CORRELATION_ID,
-    DEVICE_UNKNOWN,
-    NOT_AUTHENTICATED,
-    SIGN_ON_MALFORMED,
-    UNAVAILABLE,
-    full_response,
-)
-from tests.support.sign_ons import DEVICE_INFORMATION, get_devices, get_events, redeem_token, update_row
+from tests.support.database import database_now
+from tests.support.rejections import AMBIGUOUS_DEVICES
+from tests.support.responses import CORRELATION_ID, DEVICE_UNKNOWN, SIGN_ON_MALFORMED, full_response
+from tests.support.sign_ons import DEVICE_INFORMATION, get_devices, get_events, redeem_token
 
 # The response and the rows
 
@@ -213,149 +198,6 @@ def test_the_database_is_not_read_before_headers_and_body_are_valid(
     assert list(captured) != [], "only the change is rejected"
 
 
-# Invalid tokens
-
-
-def other_service(app: ClientApp, token: str) -> str:
-    """A token of another service of the same tenant."""
-    Service(
-        tenant_id="nagra", name="Another", strategy="operator_token", display_name="A", enabled=True
-    ).save()
-    snapshot.invalidate("nagra")
-    answer = app.head_end.present(app.head_end.token(), x_auth_service_id="Another")
-    another: str = answer.json()["sessionToken"]
-    return another
-
-
-def other_tenant(app: ClientApp, token: str) -> str:
-    sunrise = create_operator("sunrise", bytes(range(101, 133)))
-    snapshot.invalidate("sunrise")
-    return ClientApp(sunrise).session_token()
-
-
-def redeemed(app: ClientApp, token: str) -> str:
-    assert app.redeem(token).status_code == 201
-    return token
-
-
-def expired(app: ClientApp, token: str) -> str:
-    update_row(SessionToken, expires_at=datetime.now(UTC) - timedelta(seconds=1))
-    return token
-
-
-def revoked(app: ClientApp, token: str) -> str:
-    update_row(SessionToken, revoked_at=datetime.now(UTC))
-    return token
-
-
-def revoked_with_account(app: ClientApp, token: str) -> str:
-    revoke_issued(Account.objects.for_tenant("nagra").create(tenant_id="nagra", account_id="account-1"))
-    return token
-
-
-def of_a_revoked_key(app: ClientApp, token: str) -> str:
-    key = Key.objects.for_tenant("nagra").get()
-    key.state = KeyState.REVOKED
-    key.save()
-    return token
-
-
-INVALID_TOKENS: dict[str, tuple[Callable[[ClientApp, str], str], str]] = {
-    "unknown": (lambda app, token: "a" * 26, "token_unknown"),
-    "empty": (lambda app, token: "", "token_unknown"),
-    "in capital letters": (lambda app, token: token.upper(), "token_unknown"),
-    "an injection": (lambda app, token: "' OR 1=1 --", "token_unknown"),
-    "in letters of another script": (lambda app, token: "\u0430" * 26, "token_unknown"),
-    "expired": (expired, "token_expired"),
-    "redeemed": (redeemed, "token_spent"),
-    "revoked": (revoked, "revoked"),
-    "revoked with the account": (revoked_with_account, "revoked"),
-    "of a revoked key": (of_a_revoked_key, "key_not_in_force"),
-    "of another service": (other_service, "token_unknown"),
-    "of another tenant": (other_tenant, "token_unknown"),
-}
-
-
-@pytest.mark.parametrize(("invalidate", "reason"), INVALID_TOKENS.values(), ids=INVALID_TOKENS)
-@pytest.mark.parametrize("members", [{}, {"clientId": "x"}], ids=["first", "later"])
-def test_every_invalid_token_gets_the_same_response_and_its_reason_is_logged(
-    app: ClientApp,
-    caplog: pytest.LogCaptureFixture,
-    invalidate: Callable[[ClientApp, str], str],
-    reason: str,
-    members: dict[str, Any],
-) -> None:
-    token = invalidate(app, app.session_token())
-    before = len(get_devices())
-    caplog.clear()
-    caplog.set_level("INFO")
-    assert full_response(redeem_token(app, token, **members)) == NOT_AUTHENTICATED
-    assert [vars(line)["reason"] for line in caplog.records if line.name == "ags.request"] == [reason]
-    assert len(get_devices()) == before
-
-
-def test_a_token_expires_by_the_databases_clock(app: ClientApp) -> None:
-    with time_machine.travel(datetime.now(UTC) + timedelta(hours=5), tick=True):
-        assert app.sign_on().status_code == 201, "the clock of the database is right"
-    token = app.session_token()
-    SessionToken.objects.for_tenant("nagra").update(expires_at=datetime.now(UTC) - timedelta(seconds=1))
-    with time_machine.travel(datetime.now(UTC) - timedelta(hours=5), tick=True):
-        assert full_response(redeem_token(app, token)) == NOT_AUTHENTICATED
-
-
-def test_repeated_redemptions_are_counted_in_one_security_event(app: ClientApp) -> None:
-    token = app.session_token("Kühn 7")
-    first = redeem_token(app, token).json()
-    assert get_events() == []
-    for _ in range(3):
-        assert full_response(redeem_token(app, token)) == NOT_AUTHENTICATED
-    assert full_response(redeem_token(app, token, clientId=first["client_id"])) == NOT_AUTHENTICATED
-    (event,) = SecurityEvent.objects.for_tenant("nagra")
-    row = SessionToken.objects.for_tenant("nagra").get()
-    assert (event.kind, event.subject, event.account_id) == ("session_token_reused", str(row.pk), "Kühn 7")
-    assert (event.times, event.correlation_id) == (4, CORRELATION_ID)
-    assert row.redeemed_at <= event.first_at <= event.latest_at
-    app.tokens = first
-    assert app.refresh().status_code == 200, "the first sign-on stays valid"
-
-
-def test_an_unknown_token_stores_nothing(app: ClientApp) -> None:
-    app.session_token()
-    for token in ("a" * 26, "", "x" * 128):
-        redeem_token(app, token)
-    assert get_events() == []
-    assert get_devices() == []
-    assert not Account.unscoped.exists()
-
-
-@pytest.mark.parametrize("stale", [False, True], ids=["current snapshot", "stale snapshot"])
-@pytest.mark.parametrize(("reject", "expected", "later"), REJECTIONS.values(), ids=REJECTIONS)
-def test_a_403_does_not_redeem_the_token(
-    app: ClientApp,
-    monkeypatch: pytest.MonkeyPatch,
-    reject: Callable[[ClientApp], Callable[[], None]],
-    expected: dict[str, Any],
-    later: bool,
-    stale: bool,
-) -> None:
-    monkeypatch.setattr(tenants_snapshot, "VERSIONS_MAX_AGE", 3600.0 if stale else 0.0)
-    token = app.session_token()
-    undo = reject(app)
-    known = app.tokens.get("client_id")
-    members = {"clientId": known} if later else {}
-    before = [(device.sign_on, device.signed_on_at) for device in get_devices()]
-    for _ in range(2):
-        assert full_response(redeem_token(app, token, **members)) == expected
-    assert [(device.sign_on, device.signed_on_at) for device in get_devices()] == before
-    assert SessionToken.objects.for_tenant("nagra").filter(redeemed_at=None).count() == 1
-    undo()
-    snapshot.invalidate("nagra")
-    answer = redeem_token(app, token, **members)
-    assert answer.status_code == 201
-    assert (answer.json()["client_id"] == known) == later
-    assert get_events() == [], "a rejection is not a reuse"
-
-
 @pytest.mark.parametrize("status", [DeviceStatus.DELETED, DeviceStatus.DISABLED])
 def test_the_limit_counts_the_enabled_devices_of_the_account(app: ClientApp, status: str) -> None:
     tenant = Tenant.objects.get(pk="nagra")
@@ -422,138 +264,6 @@ def test_an_account_added_by_staff_is_used_by_its_sign_on(app: ClientApp) -> Non
     assert app.sign_on("Kühn 7").status_code == 201
     assert app.sign_on("kühn 7").status_code == 201, "compared exactly"
     assert [device.account_id == added.pk for device in get_devices()] == [True, False]
-
-
-# SQL statements
-
-
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize(
-    ("later", "expected"),
-    [(False, ["UPDATE", "INSERT", "INSERT"]), (True, ["UPDATE", "UPDATE"])],
-    ids=["first", "later"],
-)
-def test_a_warm_sign_on_needs_at_most_three_statements_in_one_transaction(
-    app: ClientApp, stale_snapshots: None, later: bool, expected: list[str]
-) -> None:
-    app.sign_on()
-    token = app.session_token()
-    members = {"clientId": app.tokens["client_id"]} if later else {}
-    with CaptureQueriesContext(connection) as captured:
-        assert app.redeem(token, **members).status_code == 201
-    assert get_verbs(captured) == expected
-    assert len(captured) <= len(expected) + 2, "one BEGIN, one COMMIT"
-
-
-@pytest.mark.parametrize("later", [False, True])
-def test_a_request_is_retried_after_a_change_of_the_tenant(
-    app: ClientApp, stale_snapshots: None, later: bool
-) -> None:
-    app.sign_on()
-    token = app.session_token()
-    tenant = Tenant.objects.get(pk="nagra")
-    tenant.access_token_ttl = 77
-    tenant.save()
-    answer = app.redeem(token, **({"clientId": app.tokens["client_id"]} if later else {}))
-    assert (answer.status_code, answer.json()["expires_in"]) == (201, 77)
-    assert get_events() == []
-
-
-@pytest.mark.parametrize("later", [False, True])
-def test_constant_configuration_changes_are_a_503_and_redeem_nothing(app: ClientApp, later: bool) -> None:
-    app.sign_on()
-    token = app.session_token()
-    members = {"clientId": app.tokens["client_id"]} if later else {}
-
-    def changing(execute: Any, sql: str, *rest: Any) -> Any:
-        if sql.lstrip().startswith("UPDATE ags_sessions_sessiontoken"):
-            Tenant.objects.filter(pk="nagra").update(version=F("version") + 1)
-        return execute(sql, *rest)
-
-    with connection.execute_wrapper(changing):
-        assert full_response(redeem_token(app, token, **members)) == UNAVAILABLE
-    assert app.redeem(token, **members).status_code == 201
-
-
-@pytest.mark.parametrize(
-    ("second", "later"), [("INSERT INTO ags_sessions_account", False), ("UPDATE ags_sessions_device", True)]
-)
-def test_an_account_that_is_suspended_between_two_statements_is_rejected(
-    app: ClientApp, second: str, later: bool
-) -> None:
-    app.sign_on()
-    token = app.session_token()
-    members = {"clientId": app.tokens["client_id"]} if later else {}
-
-    def suspending(execute: Any, sql: str, *rest: Any) -> Any:
-        if sql.lstrip().startswith(second):
-            update_row(Account, status=AccountStatus.SUSPENDED)
-        return execute(sql, *rest)
-
-    with connection.execute_wrapper(suspending):
-        assert full_response(redeem_token(app, token, **members)) == ACCOUNT_SUSPENDED
-    update_row(Account, status=AccountStatus.ACTIVE)
-    assert redeem_token(app, token, **members).status_code == 201
-
-
-def test_without_a_signing_key_nothing_is_redeemed(nagra: HeadEnd, app: ClientApp) -> None:
-    token = app.session_token()
-    key = SigningKey.objects.for_tenant("nagra").get()
-    key.state = KeyState.REVOKED
-    key.save()
-    assert full_response(redeem_token(app, token)) == UNAVAILABLE
-    SigningKey.generate(Tenant.objects.get(pk="nagra"), state="active").save()
-    snapshot.invalidate("nagra")
-    assert app.redeem(token).status_code == 201
-
-
-def test_without_a_decryptable_signing_key_nothing_is_redeemed(
-    app: ClientApp, caplog: pytest.LogCaptureFixture
-) -> None:
-    token = app.session_token()
-    sealed = SigningKey.unscoped.get().sealed_secret
-    update_row(SigningKey, sealed_secret=b"\x01" + bytes(60))
-    snapshot.invalidate("nagra")
-    assert full_response(redeem_token(app, token)) == UNAVAILABLE
-    assert "signing key cannot be decrypted" in caplog.messages
-    update_row(SigningKey, sealed_secret=sealed)
-    snapshot.invalidate("nagra")
-    assert app.redeem(token).status_code == 201
-
-
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize(
-    ("fails", "later"),
-    [
-        ("UPDATE ags_sessions_sessiontoken", False),
-        ("INSERT INTO ags_sessions_account", False),
-        ("INSERT INTO ags_sessions_device", False),
-        ("UPDATE ags_sessions_device", True),
-    ],
-)
-def test_a_database_error_redeems_nothing(app: ClientApp, fails: str, later: bool) -> None:
-    app.sign_on()
-    before = get_devices()
-    token = app.session_token()
-    members = {"clientId": app.tokens["client_id"]} if later else {}
-
-    def failing(execute: Any, sql: str, *rest: Any) -> Any:
-        if sql.lstrip().startswith(fails):
-            raise OperationalError("server closed the connection")
-        return execute(sql, *rest)
-
-    with connection.execute_wrapper(failing):
-        assert full_response(redeem_token(app, token, **members)) == UNAVAILABLE
-    assert [device.sign_on for device in get_devices()] == [device.sign_on for device in before]
-    assert app.refresh().status_code == 200, "the earlier sign-on is not changed"
-    assert redeem_token(app, token, **members).status_code == 201
-
-
-def test_an_unavailable_database_is_a_503(app: ClientApp) -> None:
-    token = app.session_token()
-    with database_unavailable():
-        assert full_response(redeem_token(app, token)) == UNAVAILABLE
-    assert app.redeem(token).status_code == 201
 
 
 @pytest.mark.parametrize("character", ["x", "\u00e4", "\U0001f4fa"])

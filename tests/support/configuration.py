@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,32 @@ import yaml
 from django.core.management import call_command
 
 from tests.settings import ENVIRONMENT
+from tests.support.paths import ROOT
+
+EXAMPLE = (ROOT / ".env.example").read_text()
+
+
+def run_manage_with(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run manage.py with only these environment variables."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "manage.py"), *words],
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=ROOT,
+    )
+
+
+def variables_in_the_example() -> set[str]:
+    return set(re.findall(r"^([A-Z_]+)=", EXAMPLE, re.MULTILINE))
+
+
+def example_variables(**values: str) -> dict[str, str]:
+    defaults = dict(line.split("=", 1) for line in EXAMPLE.splitlines() if re.match(r"[A-Z_]+=", line))
+    return defaults | values
+
 
 REQUIRED_VARIABLES = {
     "SECRET_KEY": ENVIRONMENT["SECRET_KEY"],

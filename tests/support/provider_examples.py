@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 from providers.contract import (
@@ -16,8 +19,86 @@ from providers.contract import (
     UpstreamUnavailable,
     VerificationFailed,
 )
+from tenants.models import Service
+from tests.support.clients import HeadEnd
 from tests.support.upstream.authority import authority
 from tests.support.upstream.deadlines import SHORT
+from tests.support.waiting import PATIENCE
+
+GARBAGE = [
+    "",
+    " ",
+    "x" * 8192,
+    "..",
+    "a.b.c",
+    "eyJhbGciOiJub25lIn0.e30.",
+    "\u202e\U0001f600",
+    "' OR 1=1 --",
+    "{}",
+    "[" * 4000,
+    "%s%n{0}",
+    "*)(uid=*",
+    "\r\nX-Other: 1",
+]
+
+
+class WatchedKeys(Mapping[str, Any]):
+    """An empty mapping of keys that records reads."""
+
+    was_read = False
+
+    def __getitem__(self, kid: str) -> Any:
+        self.was_read = True
+        raise KeyError(kid)
+
+    def __iter__(self) -> Iterator[str]:
+        self.was_read = True
+        return iter(())
+
+    def __len__(self) -> int:
+        self.was_read = True
+        return 0
+
+
+def create_service(strategy: Strategy, port: int) -> Service:
+    service = Service(
+        tenant_id="nagra",
+        name="Offered",
+        strategy=strategy.slug,
+        display_name="x",
+        enabled=True,
+        settings=settings_at(strategy, port),
+    )
+    service.save()
+    return service
+
+
+def post_parameters(head_end: HeadEnd, endpoint: Endpoint, parameters: Mapping[str, str]) -> Any:
+    return head_end.client.generic(
+        "POST",
+        f"/ags{endpoint.value}",
+        json.dumps(request_body(endpoint, parameters.items())),
+        "application/json",
+        headers=head_end.headers(x_auth_service_id="Offered"),
+    )
+
+
+# Upstreams
+
+
+def call_with_patience(call: Callable[[], Any]) -> Any:
+    """Return the result of `call`. Fails if it takes PATIENCE seconds."""
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - it is raised in the thread of the test
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future.result(PATIENCE)
+
 
 _PLACEHOLDER = re.compile(r"\{(?:upstream|host|port)\}")
 

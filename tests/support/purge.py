@@ -2,10 +2,49 @@
 
 from __future__ import annotations
 
-from django.db import connection
+import io
+from datetime import UTC, datetime, timedelta
 
+from django.core.management import call_command
+from django.db import connection
+from django.db.models.expressions import CombinedExpression
+from django.db.models.functions import Now
+
+from ags.sessions.models import SessionToken
 from tenants.models import Service
 from tests.support.clients import HeadEnd
+
+
+def run_purge(*options: str) -> str:
+    out = io.StringIO()
+    call_command("purge", *options, stdout=out)
+    return out.getvalue()
+
+
+def time_before(**time: int) -> CombinedExpression:
+    """Return a time by the database's clock."""
+    return Now() - timedelta(**time)
+
+
+def add_session_tokens(head_end: HeadEnd, number: int, seconds: int) -> None:
+    """Store session tokens that could be deleted for that many seconds, or later if it is negative."""
+    service = Service.objects.for_tenant(head_end.tenant_id).get()
+    time = datetime.now(UTC) - timedelta(seconds=seconds)
+    first = SessionToken.unscoped.count()
+    SessionToken.unscoped.bulk_create(
+        [
+            SessionToken(
+                tenant_id=head_end.tenant_id,
+                service=service,
+                token_hash=index.to_bytes(32, "big"),
+                account_id="x",
+                correlation_id="x",
+                expires_at=time,
+                dead_after=time + timedelta(microseconds=index),
+            )
+            for index in range(first, first + number)
+        ]
+    )
 
 
 def add_expired_rows(head_end: HeadEnd, number: int) -> None:

@@ -6,6 +6,18 @@ import json
 from typing import Any
 
 import pytest
+from django.test import Client
+
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "BREW", "get"]
+
+
+def send(browser: Client, method: str, path: str) -> Any:
+    """Send a request with any method. A file in the response is read to its end, which closes it."""
+    response: Any = browser.generic(method, path, headers={"x-correlation-id": CORRELATION_ID})
+    if response.streaming:
+        b"".join(response.streaming_content)
+    return response
+
 
 CORRELATION_ID = "call-4711"
 

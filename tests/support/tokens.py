@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
+from providers.contract import KeyRing, TrustedKey
+from tests.support.confused_tokens import ALGORITHMS, KEY_SET
 from tests.support.upstream.signer import apply_changes
 
 SEED_SAMPLE = (
@@ -15,6 +18,15 @@ SEED_SAMPLE = (
 )
 
 ISSUER = "https://login.operator.example"
+
+RING = KeyRing("nagra", {"k": TrustedKey(7, "k", "HS256", bytes(range(32)))})
+ENTERED = {
+    "keys_from": "entered",
+    "public_keys": json.dumps(KEY_SET),
+    "algorithms": ALGORITHMS,
+    "issuer": ISSUER,
+    "audience": "ags",
+}
 
 
 def make_claims(**changes: Any) -> dict[str, Any]:
