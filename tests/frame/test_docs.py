@@ -12,6 +12,7 @@ import pytest
 
 from ags.api.errors import REGISTRY
 from tests.support.database import empty_database
+from tests.support.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -156,9 +157,12 @@ def test_the_glossary_is_that_of_the_code() -> None:
         "session token",
     ):
         assert f"\n| {term} | " in page()
+    without_docstring = r"^\| [^|]+ \| (?: \||(\w+)\(.* \[`\1`\])"  # empty, or generated: Name(field, …)
+    assert not re.search(without_docstring, page(), re.MULTILINE)
 
 
 @pytest.mark.postgresql
+@pytest.mark.timeout(6 * PATIENCE)
 def test_the_path_of_a_request_is_that_of_the_code(db: None) -> None:
     with empty_database("request_path") as url:
         command = [sys.executable, "-m", "bench.request_path", "--database", url]

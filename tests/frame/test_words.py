@@ -19,10 +19,6 @@ EXEMPT = (
     "/migrations/",
     "/__pycache__/",
     "/docs/decisions/0",  # never edited
-    "/CHANGELOG.md",
-    "/SECURITY.md",
-    "/docs/running",
-    "/docs/upgrading.md",
 )
 
 
