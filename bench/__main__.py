@@ -1,6 +1,6 @@
-"""`make bench`: AGS, its asynchronous floor, a release and its peers.
+"""`make bench`: compare AGS with an asynchronous floor, a release of AGS, and other authorization servers.
 
-They do the same work on the same machine, in turn and repeated.
+All do the same work on the same machine, in turns, for several rounds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 
 from bench import machine, postgresql, summary
-from bench.load import Wrong
+from bench.load import WrongAnswer
 from bench.measuring import Round, Started, measure
 from bench.plot import draw
 from bench.systems import ROOT, Missing, System
@@ -34,34 +34,34 @@ SYSTEMS = (FLOOR, AGS, RELEASE, OIDC_PROVIDER, GLEWLWYD, OAUTH_TOOLKIT)
 RESULTS, PLOT = ROOT / "bench" / "results.json", ROOT / "docs" / "performance.svg"
 
 WARM_UP, WARM_UP_SECONDS = 10_000, 15.0
-"""How many requests come before what is measured, and how long they may take: V8 compiles meanwhile."""
+"""Requests and seconds of the warm-up, which is not measured. V8 compiles meanwhile."""
 
-SPARE = 1.5
-"""As many times the requests as were answered in the best round are prepared for the next."""
+PREPARED_FACTOR = 1.5
+"""Requests that are prepared for a round, as a multiple of those answered in the best round so far."""
 
 
 def main() -> int:
-    """Measure, tell, and write. Return 1 if an answer of anybody was wrong, or was not stored."""
+    """Measure, print and write. Return 1 if a response of any system was wrong or not stored."""
     options = _options()
     everything = not options.work and not options.system and not options.connections
     is_optimised = machine.interpreter()["enable-optimizations"] is not False  # None: unknown
     print(_interpreter(), flush=True)
     if everything and not is_optimised:
-        print("This run writes no results: they are those of an optimised Python.", flush=True)
+        print("This run writes no results, because this Python is built without optimizations.", flush=True)
     with postgresql.server() as server, ExitStack() as running:
         started, missing = _start(server, options, running)
         work: dict[str, dict[int, dict[str, Any]]] = {}
         wrong: list[str] = []
         for kind in [name for name in AGS.work if not options.work or name in options.work]:
-            taking_part = [one for one in started if kind in one.system.work]
+            participants = [one for one in started if kind in one.system.work]
             work[kind] = {}
             for connections in options.connections or summary.connections(kind):
-                rounds = _compare(kind, taking_part, server, options, wrong, connections=connections)
+                rounds = _compare(kind, participants, server, options, wrong, connections=connections)
                 figures = work[kind][connections] = summary.summary(rounds)
                 print(f"\n{summary.table(summary.heading(kind, connections), figures)}\n", flush=True)
-                if disturbed := summary.disturbed(figures):
-                    print(f"Others had the machine's CPU meanwhile: {disturbed}.\n", flush=True)
-        found = {
+                if disturbance := summary.find_disturbance(figures):
+                    print(f"Other processes used the CPU: {disturbance}.\n", flush=True)
+        results = {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": _machine(),
             "versions": {
@@ -71,40 +71,48 @@ def main() -> int:
             "options": {name: getattr(options, name) for name in ("rounds", "seconds")},
             "missing": missing,
             "wrong": wrong,
-            "targets": summary.judged(work),
+            "targets": summary.check_targets(work),
             "work": work,
         }
-    for judgement in found["targets"]:
-        print(summary.said(judgement))
+    for target in results["targets"]:
+        print(summary.describe_target(target))
     for line in [*(f"left out: {name}: {why}" for name, why in missing.items()), *wrong]:
         print(line)
     if everything and is_optimised:
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-        draw(work["getSessionToken"][summary.CONNECTIONS], _caption(found), PLOT)
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        draw(work["getSessionToken"][summary.CONNECTIONS], _caption(results), PLOT)
         print(f"Written: {RESULTS.relative_to(ROOT)}, {PLOT.relative_to(ROOT)}")
-    unmet = options.demand and not all(judgement["met"] for judgement in found["targets"])
+    unmet = options.demand and not all(target["met"] for target in results["targets"])
     return 1 if wrong or unmet else 0
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each round (5)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="duration of a round (5)")
     parser.add_argument(
-        "--connections", type=int, action="append", help="this number alone, for each kind; repeatable"
+        "--connections",
+        type=int,
+        action="append",
+        help="only with this number, for each kind of work; repeatable",
     )
-    parser.add_argument("--work", action="append", choices=list(AGS.work), help="this kind alone; repeatable")
     parser.add_argument(
-        "--system", action="append", choices=[one.name for one in SYSTEMS], help="this one alone; repeatable"
+        "--work", action="append", choices=list(AGS.work), help="only this kind of work; repeatable"
     )
-    parser.add_argument("--demand", action="store_true", help="fail unless AGS is seen to meet every target")
+    parser.add_argument(
+        "--system",
+        action="append",
+        choices=[one.name for one in SYSTEMS],
+        help="only this system; repeatable",
+    )
+    parser.add_argument("--demand", action="store_true", help="fail unless AGS meets every target")
     return parser.parse_args()
 
 
 def _start(
     server: postgresql.PostgreSQL, options: argparse.Namespace, running: ExitStack
 ) -> tuple[list[Started], dict[str, str]]:
-    """Start all systems; return those that run, and what the others lack."""
+    """Start all systems; return those that run, and for each other one what is missing."""
     started: list[Started] = []
     missing: dict[str, str] = {}
     for system in SYSTEMS:
@@ -124,18 +132,18 @@ def _start(
 
 def _compare(
     kind: str,
-    taking_part: list[Started],
+    participants: list[Started],
     server: postgresql.PostgreSQL,
     options: argparse.Namespace,
     wrong: list[str],
     *,
     connections: int,
 ) -> dict[str, list[Round]]:
-    """Return the rounds of each system that answers as it should; tell of the others."""
-    rounds: dict[str, list[Round]] = {one.system.name: [] for one in taking_part}
+    """Return the rounds of each system without wrong responses; append a line on each other to `wrong`."""
+    rounds: dict[str, list[Round]] = {one.system.name: [] for one in participants}
     best: dict[str, float] = {}
     for number in range(options.rounds + 1):  # the first is the warm-up
-        for one in taking_part:
+        for one in participants:
             system: System = one.system
             if system.name not in rounds:
                 continue
@@ -146,11 +154,13 @@ def _compare(
                     server,
                     system.work[kind],
                     connections=connections,
-                    most=int(best[system.name] * options.seconds * SPARE) if warm else WARM_UP,
+                    max_requests=int(best[system.name] * options.seconds * PREPARED_FACTOR)
+                    if warm
+                    else WARM_UP,
                     seconds=options.seconds if warm else WARM_UP_SECONDS,
                     stores=kind in summary.STORING,
                 )
-            except (Wrong, OSError) as problem:
+            except (WrongAnswer, OSError) as problem:
                 wrong.append(f"WRONG: {system.name}, {kind}: {problem}")
                 print(wrong[-1], flush=True)
                 del rounds[system.name]
@@ -188,7 +198,7 @@ def _machine() -> dict[str, Any]:
 def _interpreter() -> str:
     python, said = (
         machine.interpreter(),
-        {True: "yes", False: "no", None: "unknown, CONFIG_ARGS is not its own"},
+        {True: "yes", False: "no", None: "unknown, CONFIG_ARGS is that of another executable"},
     )
     options = "".join(f"\n  --{name}: {said[python[name]]}" for name in machine.BUILD_OPTIONS)
     return f"Python {python['version']}, CONFIG_ARGS: {python['config_args']}{options}"
@@ -200,10 +210,10 @@ def _version(server: postgresql.PostgreSQL) -> str:
     return str(row[0]) if row else ""
 
 
-def _caption(found: dict[str, Any]) -> str:
-    machine, rounds = found["machine"], found["options"]["rounds"]
+def _caption(results: dict[str, Any]) -> str:
+    machine, rounds = results["machine"], results["options"]["rounds"]
     return (
-        f"{found['date'][:10]}; {machine['cpu']}, {machine['cores']} cores, with PostgreSQL and the load "
+        f"{results['date'][:10]}; {machine['cpu']}, {machine['cores']} cores, with PostgreSQL and the load "
         f"generator on them; {summary.CONNECTIONS} connections; medians of {rounds} rounds"
     )
 

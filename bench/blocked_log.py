@@ -1,8 +1,8 @@
-"""What AGS does when nobody reads its log: `python -m bench.blocked_log`.
+"""What happens to AGS while its log is not read: `python -m bench.blocked_log`.
 
-One process of AGS on a throw-away PostgreSQL, with its standard error in a pipe that nobody reads. A head-end
-asks for session tokens, one after the other, until no answer comes; then `/healthz` is asked. Then the pipe
-is read, and the answers that were due come.
+Runs one process of AGS on a temporary PostgreSQL, with its standard error in a pipe that is not read. A
+head-end requests session tokens, one after the other, until there is no response; then `/healthz` is
+requested. Then the pipe is read, and the missing responses arrive.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bench.load import get
 from bench.systems import ROOT, ags, asking, free_port
 
 LIMIT = 60.0
-"""Seconds for the server to listen, and for an answer once the log is read."""
+"""Seconds to wait for the server to listen, and for a response once the log is read."""
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def serving(database: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
         yield server
     finally:
         server.terminate()
-        server.communicate()  # it may be writing
+        server.communicate()  # reads the pipe, because the server may be writing
 
 
 def connect(port: int) -> socket.socket:
@@ -57,7 +57,7 @@ def connect(port: int) -> socket.socket:
 
 
 def is_answered(wire: socket.socket, seconds: float) -> bool:
-    """Return whether an answer comes within so many seconds. Raises ValueError where it is not 200."""
+    """Return True if there is a response within `seconds`. Raises ValueError if it is not a 200."""
     wire.settimeout(seconds)
     try:
         answer = wire.recv(65536)
@@ -69,7 +69,7 @@ def is_answered(wire: socket.socket, seconds: float) -> bool:
 
 
 def read_until_answered(pipe: int, due: set[socket.socket]) -> bool:
-    """Read the pipe until these connections are answered; return whether all are."""
+    """Read the pipe until there is a response on each connection; return False if one is missing."""
     while due:
         readable, _, _ = select.select([pipe, *due], [], [], LIMIT)
         if not readable:
@@ -81,9 +81,9 @@ def read_until_answered(pipe: int, due: set[socket.socket]) -> bool:
 
 
 def main() -> int:
-    """Measure and print. Fail where no answer comes once the log is read."""
+    """Measure and print. Fail if there is no response once the log is read."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--patience", type=float, default=5.0, help="seconds in which an answer would come")
+    parser.add_argument("--patience", type=float, default=5.0, help="seconds to wait for a response")
     patience = parser.parse_args().patience
     with postgresql.server() as database, ExitStack() as held:
         port = free_port()
@@ -102,9 +102,9 @@ def main() -> int:
         began = time.monotonic()
         goes_on = read_until_answered(pipe, {wire, probe})
         took = time.monotonic() - began
-    print(f"{answered} requests are answered, until the {size} bytes of the pipe are full")
-    print(f"then /healthz is {'answered' if health else 'not answered'} within {patience:g} s")
-    print(f"once the log is read: {'all is' if goes_on else 'not all is'} answered after {took:.3f} s")
+    print(f"{answered} responses until the {size} bytes of the pipe were full")
+    print(f"then {'a response' if health else 'no response'} of /healthz within {patience:g} s")
+    print(f"once the log was read, {'all' if goes_on else 'not all'} responses after {took:.3f} s")
     return int(health or not goes_on)
 
 

@@ -1,8 +1,8 @@
-"""`make bench-check`: no request of the hot paths does more work than the committed figures say.
+"""`make bench-check`: compare the work for a request of each hot path with the committed figures.
 
-Counts Python function calls, SQL statements, and bytes of the request and of the answer. These do not depend
-on the machine or its load, only on the code, the Python version and the locked requirements. What runs
-inside a function is not counted: `make bench` measures CPU time.
+Counts Python function calls, SQL statements, and the bytes of requests and responses. These do not depend on
+the machine or its load, but only on the code, the Python version and the locked requirements. The work inside
+a function is not counted: `make bench` measures CPU time.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ COMMITTED = Path(__file__).with_suffix(".json")
 HOT = tuple(ags.WORK)
 
 MARGIN = 3
-"""Per cent by which a figure may rise."""
+"""Percentage by which a figure may rise."""
 
 WARM_UP, REQUESTS = 20, 20
-"""Requests of each path before counting, and counted. The first ones fill caches and prepare statements."""
+"""Requests of each path for the warm-up, which fills caches and prepares statements, and for counting."""
 
 NOT_COUNTED = ("bench.", "concurrent.futures", "threading")
-"""Modules of this program, and of pools of threads: what a pool does before and after a call has no order."""
+"""Modules of this program and of thread pools, whose calls vary with the order of threads."""
 
 TOP_FUNCTIONS, TOP_MODULES = 20, 5
-"""How many changes the output names."""
+"""The most functions and modules that the output lists."""
 
 PYTHON = "{}.{}".format(*sys.version_info)
 
@@ -62,10 +62,10 @@ LOGGING = {
     "log_line_prefix": "%d ",
     "log_parameter_max_length": "0",
     "lc_messages": "C",
-    # This one saves time, and changes no figure.
+    # Saves time, and does not change any figure
     "synchronous_commit": "off",
 }
-"""PostgreSQL logs each statement before it runs it, with the database and without parameters."""
+"""With these, PostgreSQL logs each statement and its database, but no parameters."""
 
 _STATEMENT = re.compile(rf"^{DATABASE} LOG:  (?:statement|execute [^:]*): (.*(?:\n\t.*)*)", re.MULTILINE)
 
@@ -88,7 +88,7 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """The figures of each path, and the Python version that they were counted with."""
+    """The figures of each path, and the Python version of the count."""
 
     python: str
     paths: Mapping[str, Figures]
@@ -248,10 +248,10 @@ def dump(counts: Counts) -> str:
 def count(running: InProcess, log: BinaryIO, path: str) -> tuple[Figures, list[str]]:
     """Return the figures of a path, and the SQL statements of one request.
 
-    Each figure is a median, which leaves out what happens only once a second. `log` is PostgreSQL's.
+    Each figure is a median, so work that is done once a second does not count. `log` is that of PostgreSQL.
     """
     [conversation] = ags.WORK[path](running, 1, WARM_UP + REQUESTS)
-    # Of each thread its own: two that count at once would lose some.
+    # One counter for each thread, because concurrent increments would be lost
     counters: defaultdict[int, Counter[tuple[str, str]]] = defaultdict(Counter)
 
     def profile(frame: FrameType, event: str, _arg: Any) -> None:
@@ -307,8 +307,8 @@ def parse_statements(log: str) -> list[str]:
 
 @contextmanager
 def server() -> Iterator[tuple[InProcess, BinaryIO]]:
-    """Yield AGS in this process, and the log of its PostgreSQL."""
-    # The import warns if XDG_RUNTIME_DIR is not set, and the tests, which import this file, fail on warnings.
+    """Run AGS in this process; yield it and the log of its PostgreSQL."""
+    # Imported here because it warns if XDG_RUNTIME_DIR is not set, and the tests fail on warnings
     from bench import postgresql
 
     with postgresql.server() as server:
@@ -319,7 +319,7 @@ def server() -> Iterator[tuple[InProcess, BinaryIO]]:
         settings = ags.environment(server.create(DATABASE), in_process.PORT)
         ags.prepare(settings)
         gc.collect()
-        gc.disable()  # a finalizer must not run in one request and not in another
+        gc.disable()  # finalizers would run in some requests only
         with (
             in_process.discard_stderr(),
             server.log.open("rb") as log,

@@ -1,4 +1,4 @@
-"""What PostgreSQL spends on each session token that is issued: CPU, WAL, flushes, table and indexes."""
+"""The cost of issuing a session token in PostgreSQL: CPU, WAL, flushes, and growth of table and indexes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from bench.postgresql import PostgreSQL
 from bench.systems import ags, free_port, process
 
 CONNECTIONS = 16
-A_TIME = 20_000
-"""Requests that are signed beforehand, and then sent."""
+BATCH_SIZE = 20_000
+"""Requests that are signed before they are sent."""
 
 _TABLE = "ags_sessions_sessiontoken"
 
@@ -29,7 +29,7 @@ SELECT c.relname AS name, pg_relation_size(c.oid) AS bytes,
  ORDER BY c.relkind DESC, c.relname
 """
 
-# PostgreSQL 18 counts writes and flushes of the WAL elsewhere than the versions before it.
+# PostgreSQL 18 has the counters of writes and flushes of the WAL in another view.
 _WAL = {
     False: """
 SELECT wal_records, wal_fpi, wal_bytes, wal_write AS writes, wal_sync AS flushes
@@ -43,10 +43,10 @@ SELECT wal_records, wal_fpi, wal_bytes, io.writes, io.flushes
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """All of it for one issue. `indexes` has by how much each index grew that it is written to."""
+    """The cost of one token. `indexes` has the growth in bytes of each index that is written."""
 
     issues: int
-    cpu: float  # µs, with those of checkpoints and autovacuum
+    cpu: float  # µs, including checkpoints and autovacuum
     wal_bytes: float
     wal_records: float
     page_images: float
@@ -58,7 +58,7 @@ class Cost:
 
 
 def measure(database: PostgreSQL, issues: int, *, jti: bool) -> Cost:
-    """Issue so many on an empty table, and count."""
+    """Issue `issues` tokens on an empty table, and return the cost of one."""
     name = f"cost-{'with' if jti else 'without'}-jti"
     address = database.create(name)
     port = free_port()
@@ -66,17 +66,17 @@ def measure(database: PostgreSQL, issues: int, *, jti: bool) -> Cost:
     ags.apply(settings, ags.configuration())
     with process([sys.executable, "manage.py", "serve"], settings, port):
         _issue(port, 2000, jti=jti)
-        _ask(address, "CHECKPOINT")
+        _query(address, "CHECKPOINT")
         sizes, wal, cpu = _sizes(address), _wal(address), machine.cpu(database.pid)
-        for left in range(issues, 0, -A_TIME):
-            _issue(port, min(left, A_TIME), jti=jti)
-        spent = rounds.spent(cpu, machine.cpu(database.pid))
-    # Now that its connections are closed, PostgreSQL has counted all that was done over them.
+        for left in range(issues, 0, -BATCH_SIZE):
+            _issue(port, min(left, BATCH_SIZE), jti=jti)
+        spent = rounds.cpu_used(cpu, machine.cpu(database.pid))
+    # PostgreSQL counts the work of a connection completely only once it is closed.
     records = {name: value - wal[name] for name, value in _wal(address).items()}
-    # What a checkpoint writes later is a cost of the issues, too; the CPU of that is not a user's.
+    # The writes of a later checkpoint are caused by the tokens, too.
     before = machine.cpu(database.pid)
-    _ask(address, "CHECKPOINT")
-    spent += rounds.spent(before, machine.cpu(database.pid))
+    _query(address, "CHECKPOINT")
+    spent += rounds.cpu_used(before, machine.cpu(database.pid))
     grown = {name: (size - sizes[name][0]) / issues for name, (size, _) in _sizes(address).items()}
     table = grown.pop(_TABLE)
     return Cost(
@@ -99,16 +99,16 @@ def _issue(port: int, number: int, *, jti: bool) -> None:
 
 
 def _sizes(address: str) -> dict[str, tuple[int, str]]:
-    return {row["name"]: (row["bytes"], row["definition"]) for row in _ask(address, _SIZES, table=_TABLE)}
+    return {row["name"]: (row["bytes"], row["definition"]) for row in _query(address, _SIZES, table=_TABLE)}
 
 
 def _wal(address: str) -> dict[str, float]:
     with psycopg.connect(address) as connection:
         statement = _WAL[connection.info.server_version >= 180000]
-    return {name: float(value or 0) for name, value in _ask(address, statement)[0].items()}
+    return {name: float(value or 0) for name, value in _query(address, statement)[0].items()}
 
 
-def _ask(address: str, statement: str, **values: Any) -> list[dict[str, Any]]:
+def _query(address: str, statement: str, **values: Any) -> list[dict[str, Any]]:
     with psycopg.connect(address, autocommit=True, row_factory=dict_row) as connection:
         cursor = connection.execute(statement, values)
         return cursor.fetchall() if cursor.description else []

@@ -1,9 +1,9 @@
-"""The asynchronous floor: the least that Python has to do for the same work, on the server and loop of AGS.
+"""The asynchronous floor: a minimal application for the same work, on the server and event loop of AGS.
 
-No framework and no checks beside signature and secret. PyJWT verifies and signs. psycopg runs one prepared
-statement for each decision; session tokens that arrive while one is stored go together in the next statement.
-No server can issue session tokens with less of the same language, library and database. The other kinds of
-work are no bound for a server that puts their rows together, too.
+It has no framework, and checks only signatures and secrets. PyJWT verifies and signs. psycopg runs one
+prepared statement for each decision. Session tokens that arrive while one is being stored share the next
+statement. With this language, library and database, a server that issues session tokens cannot do less. For
+the other kinds of work it is not a bound: a server that also batches their rows can be faster.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RESOURCE_HASH = hashlib.sha256(os.environ["BENCH_RESOURCE_SECRET"].encode()).dig
 DATABASE = os.environ["DATABASE_URL"]
 
 REFRESH_KEY = hashlib.sha256(b"refresh" + SECRET).digest()
-# Derived, so that every process has the same.
+# Derived from the secret, so that all processes have the same key
 PRIVATE = ec.derive_private_key(
     int.from_bytes(hashlib.sha256(b"access" + SECRET).digest()[1:]), ec.SECP256R1()
 )
@@ -47,7 +47,7 @@ TENANT = "bench"
 ACCESS_TTL, REFRESH_TTL, FIXED_TTL = 3600, 172_800, 7_776_000
 
 CONNECTIONS = 4
-"""PostgreSQL connections of a process, as many as AGS may have. One of them stores session tokens."""
+"""PostgreSQL connections of a process, as in AGS. One of them stores session tokens."""
 
 BODY_LIMIT = 64 * 1024
 
@@ -56,20 +56,19 @@ INSERT = (
     " FROM unnest(%b::bytea[], %b::text[], %b::text[]) AS row (hash, tenant, account)"
 )
 
-# Statements are put together from constants.
+# These statements are built from constants.
 # ruff: noqa: S608
 
-# Three, as the rules want it: how many devices an account has can only be counted once it is held. (Nobody
-# counts here.)
-SPEND = (
+# Three statements, because AGS locks the account before it counts the devices. The floor does not count.
+REDEEM = (
     "UPDATE session_token SET redeemed_at = now()"
     " WHERE hash = %b AND redeemed_at IS NULL AND expires_at > now() RETURNING account"
 )
-HOLD = (
+UPSERT_ACCOUNT = (
     "INSERT INTO account (tenant, name, status, created_at) VALUES (%b, %b, 'active', now())"
     " ON CONFLICT (tenant, name) DO UPDATE SET status = account.status RETURNING id"
 )
-ENROL = (
+INSERT_DEVICE = (
     "INSERT INTO device (account, client_id, sign_on, information, signed_on_at, generation,"
     " fixed_expires_at, refresh_expires_at) VALUES (%b, %b, %b, %b::jsonb, now(), 0,"
     f" now() + interval '{FIXED_TTL} seconds', now() + interval '{REFRESH_TTL} seconds')"
@@ -83,7 +82,7 @@ ROTATE = (
     " extract(epoch FROM fixed_expires_at)::float8"
 )
 
-LOOK = (
+SELECT_DEVICE = (
     "SELECT a.name, d.client_id FROM device d JOIN account a ON a.id = d.account"
     " WHERE d.sign_on = %b AND d.ended_at IS NULL AND d.fixed_expires_at > now() AND a.status = 'active'"
 )
@@ -92,30 +91,30 @@ Headers = dict[bytes, bytes]
 
 
 async def connect() -> psycopg.AsyncCursor[Any]:
-    """Return a cursor on a connection of its own that commits each statement."""
+    """Return a cursor on a new connection that commits each statement."""
     connection = await psycopg.AsyncConnection.connect(DATABASE, autocommit=True)
     connection.prepare_threshold = 0
     return connection.cursor(binary=True)
 
 
-idle: asyncio.LifoQueue[psycopg.AsyncCursor[Any] | None] = asyncio.LifoQueue()
+idle_cursors: asyncio.LifoQueue[psycopg.AsyncCursor[Any] | None] = asyncio.LifoQueue()
 for _ in range(CONNECTIONS - 1):
-    idle.put_nowait(None)
+    idle_cursors.put_nowait(None)
 
 
 @asynccontextmanager
 async def cursor() -> AsyncIterator[psycopg.AsyncCursor[Any]]:
-    """Lend a cursor; wait for one while all are lent."""
-    one = await idle.get()
+    """Yield a cursor; wait until one is free."""
+    one = await idle_cursors.get()
     try:
         one = one or await connect()
         yield one
     finally:
-        idle.put_nowait(one)
+        idle_cursors.put_nowait(one)
 
 
 class WriteBatcher:
-    """Stores rows one batch at a time. A batch holds all rows that arrived while the last one was stored."""
+    """Stores rows in batches. A batch has all rows that arrived while the one before was being stored."""
 
     def __init__(self) -> None:
         self.pending: list[tuple[tuple[Any, ...], asyncio.Future[None]]] = []
@@ -136,7 +135,7 @@ class WriteBatcher:
             batch, self.pending = self.pending, []
             error = await self._execute([row for row, _ in batch])
             for _, stored in batch:
-                if stored.done():  # its client has gone
+                if stored.done():  # the client has disconnected
                     continue
                 if error is None:
                     stored.set_result(None)
@@ -161,7 +160,7 @@ def _hash(token: str) -> bytes:
 
 
 async def get_session_token(_headers: Headers, body: bytes) -> dict[str, Any]:
-    """Verify what a head-end has signed, and store a session token."""
+    """Verify the JWT of a head-end, and store a session token."""
     proof = json.loads(body)["parameters"][0]["value"]
     claims = jwt.decode(proof, SECRET, ["HS256"], audience="ags")
     token = secrets.token_hex(16)
@@ -170,57 +169,61 @@ async def get_session_token(_headers: Headers, body: bytes) -> dict[str, Any]:
 
 
 async def sign_on(_headers: Headers, body: bytes) -> dict[str, Any]:
-    """Spend a session token for a new device."""
+    """Redeem a session token, and register a device."""
     sent = json.loads(body)
-    spent = _hash(sent["parameters"][0]["value"])
+    token_hash = _hash(sent["parameters"][0]["value"])
     client_id, sign_on = secrets.token_hex(16), secrets.token_hex(16)
-    async with cursor() as here, here.connection.transaction():
-        account = await _fetch(here, SPEND, spent)
-        held = await _fetch(here, HOLD, TENANT, account[0])
-        await here.execute(ENROL, (held[0], client_id, sign_on, json.dumps(sent["deviceInformation"])))
+    async with cursor() as cursor_, cursor_.connection.transaction():
+        account = await _fetch(cursor_, REDEEM, token_hash)
+        held = await _fetch(cursor_, UPSERT_ACCOUNT, TENANT, account[0])
+        await cursor_.execute(
+            INSERT_DEVICE, (held[0], client_id, sign_on, json.dumps(sent["deviceInformation"]))
+        )
     now = time.time()
-    return _bundle(account[0], client_id, sign_on, (0, now + REFRESH_TTL, now + FIXED_TTL))
+    return _token_response(account[0], client_id, sign_on, (0, now + REFRESH_TTL, now + FIXED_TTL))
 
 
 async def refresh(headers: Headers, _body: bytes) -> dict[str, Any]:
-    """Use a refresh token up."""
+    """Rotate a refresh token."""
     token = headers[b"authorization"].removeprefix(b"Bearer ")
     claims = jwt.decode(token, REFRESH_KEY, ["HS256"])
     sign_on, _, generation = claims["jti"].partition(".")
-    async with cursor() as here:
-        found = await _fetch(here, ROTATE, sign_on, int(generation))
-    return _bundle(claims["accountId"], claims["deviceId"], sign_on, found)
+    async with cursor() as cursor_:
+        found = await _fetch(cursor_, ROTATE, sign_on, int(generation))
+    return _token_response(claims["accountId"], claims["deviceId"], sign_on, found)
 
 
 async def introspect(headers: Headers, body: bytes) -> dict[str, Any]:
-    """Tell a resource server what an access token is."""
+    """Return the claims of an access token."""
     pair = b64decode(headers[b"authorization"].removeprefix(b"Basic ")).decode()
     name, _, secret = pair.partition(":")
     if name != RESOURCE_SERVER or not hmac.compare_digest(RESOURCE_HASH, _hash(secret)):
         raise PermissionError
     token = parse_qs(body.decode())["token"][0]
     claims = jwt.decode(token, PUBLIC, ["ES256"], audience=TENANT)
-    async with cursor() as here:
-        account, device = await _fetch(here, LOOK, claims["sid"])
-    told = {name: claims[name] for name in ("typ", "ver", "sid", "jti", "iat", "exp", "iss", "aud")}
-    whose = {"tenantId": TENANT, "accountId": account, "userId": account, "deviceId": device}
+    async with cursor() as cursor_:
+        account, device = await _fetch(cursor_, SELECT_DEVICE, claims["sid"])
+    copied = {name: claims[name] for name in ("typ", "ver", "sid", "jti", "iat", "exp", "iss", "aud")}
+    identity = {"tenantId": TENANT, "accountId": account, "userId": account, "deviceId": device}
     active = {"active": True, "token_type": "bearer", "client_id": device, "sub": account}
-    return {**told, **whose, **active}
+    return {**copied, **identity, **active}
 
 
-async def _fetch(here: psycopg.AsyncCursor[Any], statement: str, *values: Any) -> Any:
-    await here.execute(statement, values)
-    return await here.fetchone()
+async def _fetch(cursor_: psycopg.AsyncCursor[Any], statement: str, *values: Any) -> Any:
+    await cursor_.execute(statement, values)
+    return await cursor_.fetchone()
 
 
-def _bundle(account: str, client_id: str, sign_on: str, rotated: tuple[int, float, float]) -> dict[str, Any]:
+def _token_response(
+    account: str, client_id: str, sign_on: str, rotated: tuple[int, float, float]
+) -> dict[str, Any]:
     now = int(time.time())
     generation, refresh_expires, fixed_expires = rotated
-    whose = {"tenantId": TENANT, "accountId": account, "userId": account, "deviceId": client_id}
+    identity = {"tenantId": TENANT, "accountId": account, "userId": account, "deviceId": client_id}
     access = {
         "typ": "DevAuthN",
         "ver": "1.0",
-        **whose,
+        **identity,
         "sid": sign_on,
         "jti": secrets.token_hex(16),
         "iat": now,
@@ -231,7 +234,7 @@ def _bundle(account: str, client_id: str, sign_on: str, rotated: tuple[int, floa
     refresh = {
         "typ": "RefreshAuthN",
         "ver": "1.0",
-        **whose,
+        **identity,
         "jti": f"{sign_on}.{generation}",
         "exp": int(refresh_expires),
         "fixed_exp": int(fixed_expires),
@@ -257,21 +260,21 @@ PATHS: dict[str, tuple[int, Callable[[Headers, bytes], Awaitable[dict[str, Any]]
 
 
 class Application:
-    """The application, as the server of AGS calls it: with whole bodies, and without `lifespan`."""
+    """An ASGI application without `lifespan`. The server of AGS passes whole bodies."""
 
     @staticmethod
     def body_limit(_path: str) -> int:
-        """Return how many bytes of a body the server reads."""
+        """Return the largest body that the server accepts, in bytes."""
         return BODY_LIMIT
 
     async def start(self) -> None:
-        """Open nothing: connections are opened when they are used."""
+        """Do nothing: connections are opened when they are used."""
 
     async def stop(self) -> None:
-        """Close nothing: the process ends."""
+        """Do nothing: the process exits."""
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        """Answer."""
+        """Send the response to a request."""
         status, respond = PATHS[scope["path"]]
         body = (await receive())["body"]
         content = json.dumps(await respond(dict(scope["headers"]), body)).encode()
@@ -281,21 +284,21 @@ class Application:
 
 
 class Server(BaseApplication):  # type: ignore[misc]
-    """gunicorn's arbiter and the workers of AGS, on `bind`."""
+    """The arbiter of gunicorn with the workers of AGS, on the address `bind`."""
 
     def __init__(self, bind: str, workers: int) -> None:
         self.bind, self.workers = bind, workers
         super().__init__()
 
     def load_config(self) -> None:
-        """Set what `manage.py serve` sets, and counts here."""
+        """Set the options of `manage.py serve` that matter here."""
         for name, value in {
             "bind": [self.bind],
             "workers": self.workers,
             "worker_class": Worker,
             "loglevel": "error",
             "control_socket_disable": True,
-            "worker_tmp_dir": "/dev/shm",  # noqa: S108 - a heartbeat that no disk can delay
+            "worker_tmp_dir": "/dev/shm",  # noqa: S108 - no disk delays the heartbeat
         }.items():
             self.cfg.set(name, value)
 
@@ -304,10 +307,10 @@ class Server(BaseApplication):  # type: ignore[misc]
         return Application()
 
     def run(self) -> None:
-        """Start the workers, and mind them."""
+        """Start and supervise the workers."""
         Arbiter(self).run()
 
 
 if __name__ == "__main__":
-    settings.configure(AGS_DRAIN_SECONDS=0)  # the only one that the server reads
+    settings.configure(AGS_DRAIN_SECONDS=0)  # the only setting that the server reads
     Server(sys.argv[1], int(sys.argv[2])).run()

@@ -1,4 +1,4 @@
-"""The tables of the floor."""
+"""The tables of the asynchronous floor."""
 
 SCHEMA = """
 CREATE TABLE session_token (

@@ -1,10 +1,10 @@
-"""What an upstream that hangs costs those who do not need it: `python -m bench.hanging_upstream`.
+"""How an upstream that hangs affects requests that do not need it: `python -m bench.hanging_upstream`.
 
-One production server on a throw-away PostgreSQL; an operator with two services. 16 head-ends ask the first
-one (`operator_token`) for session tokens, as fast as they are answered. In every second round 32 client apps
-besides ask the second one, whose upstream accepts connections and never answers; refused with Retry-After,
-each waits as it is told. Printed are the 99th percentiles of the first service, their medians over the
-rounds, and the ratio.
+Runs a production server on a temporary PostgreSQL, for an operator with two services. 16 head-ends request
+session tokens of the first service (`operator_token`), each as soon as it has a response. In every second
+round, 32 client apps also send requests to the second service, whose upstream accepts connections and never
+responds; after a 503 each waits for the time in Retry-After. Prints the 99th percentile of the first service
+in each round, and the ratio of the medians with and without client apps.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from bench.systems import ROOT, free_port
 HEAD_ENDS, CLIENT_APPS = 16, 32
 TENANT, FAST, SLOW = "bench", "Fast", "Hanging"
 SECRET, KID = secrets.token_bytes(32), "bench-key"
-AT_MOST = 2.0
-"""How many times its usual a percentile may become."""
+MAX_RATIO = 2.0
+"""The largest ratio of the 99th percentiles with and without client apps."""
 
 
 @contextmanager
 def silent_upstream() -> Iterator[int]:
-    """Accept every connection, and never say a word."""
+    """Accept every connection, and never send anything."""
     kept = []
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
 
@@ -61,7 +61,7 @@ def silent_upstream() -> Iterator[int]:
 
 
 def configuration(port: int) -> dict[str, Any]:
-    """Return the operator as a file of `manage.py apply`."""
+    """Return the configuration of the operator for `manage.py apply`."""
     hanging = {
         "address": f"https://127.0.0.1:{port}/introspect",
         "client_id": "ags",
@@ -92,7 +92,7 @@ def configuration(port: int) -> dict[str, Any]:
 
 @contextmanager
 def server(database: str, upstream: int) -> Iterator[int]:
-    """Run `manage.py serve` with that operator; yield its port."""
+    """Run `manage.py serve` with this operator; yield its port."""
     port = free_port()
     environment = {
         "PATH": os.environ["PATH"],
@@ -156,11 +156,11 @@ def _post(wire: http.client.HTTPConnection, service: str, name: str, value: str)
 
 
 def head_ends(port: int, seconds: float) -> list[float]:
-    """Ask as fast as it is answered; return how long each answer took, in seconds."""
+    """Send requests, each after the response to the one before; return the latencies in seconds."""
     taken: list[float] = []
     ends = time.monotonic() + seconds
 
-    def ask() -> None:
+    def send_requests() -> None:
         wire = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         while time.monotonic() < ends:
             claims = {
@@ -177,7 +177,7 @@ def head_ends(port: int, seconds: float) -> list[float]:
             if status != 200:
                 raise AssertionError(f"answered {status}")
 
-    threads = [threading.Thread(target=ask) for _ in range(HEAD_ENDS)]
+    threads = [threading.Thread(target=send_requests) for _ in range(HEAD_ENDS)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -185,12 +185,15 @@ def head_ends(port: int, seconds: float) -> list[float]:
     return taken
 
 
-def client_apps(port: int, told: Any, stop: Any) -> None:
-    """Ask the service that hangs until told to stop; put the statuses and the longest wait into `told`."""
+def client_apps(port: int, results: Any, stop: Any) -> None:
+    """Send requests to the service that hangs until `stop` is set.
+
+    Puts the number of responses by status, and the longest latency, into `results`.
+    """
     statuses: dict[int, int] = {}
     waits: list[float] = []
 
-    def ask() -> None:
+    def send_requests() -> None:
         wire = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         while not stop.is_set():
             began = time.perf_counter()
@@ -199,40 +202,40 @@ def client_apps(port: int, told: Any, stop: Any) -> None:
             statuses[status] = statuses.get(status, 0) + 1
             stop.wait(1)  # Retry-After
 
-    threads = [threading.Thread(target=ask) for _ in range(CLIENT_APPS)]
+    threads = [threading.Thread(target=send_requests) for _ in range(CLIENT_APPS)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    told.put((statuses, max(waits)))
+    results.put((statuses, max(waits)))
 
 
 @contextmanager
-def hanging(port: int, asked: dict[int, int], longest: list[float]) -> Iterator[None]:
-    """Have the client apps ask, in a process of their own."""
-    told: Any = multiprocessing.Queue()
+def requesting_hanging_service(port: int, counts: dict[int, int], longest: list[float]) -> Iterator[None]:
+    """Run the client apps in a process of their own."""
+    results: Any = multiprocessing.Queue()
     stop = multiprocessing.Event()
-    process = multiprocessing.Process(target=client_apps, args=(port, told, stop))
+    process = multiprocessing.Process(target=client_apps, args=(port, results, stop))
     process.start()
     time.sleep(1)
     try:
         yield
     finally:
         stop.set()
-        statuses, wait = told.get(timeout=30)
+        statuses, wait = results.get(timeout=30)
         process.join()
         longest.append(wait)
         for status, times in statuses.items():
-            asked[status] = asked.get(status, 0) + times
+            counts[status] = counts.get(status, 0) + times
 
 
 def percentile(taken: list[float], share: float) -> float:
-    """Return that percentile, in milliseconds."""
+    """Return a percentile in milliseconds."""
     return sorted(taken)[int(len(taken) * share)] * 1000
 
 
 def main() -> int:
-    """Measure, print, and fail if the others notice more than they may."""
+    """Measure and print; fail if the ratio is too large."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=6.0)
@@ -241,14 +244,14 @@ def main() -> int:
 
     alone: list[float] = []
     beside: list[float] = []
-    asked: dict[int, int] = {}
+    counts: dict[int, int] = {}
     longest: list[float] = []
     with postgresql() as database, silent_upstream() as upstream, server(database, upstream) as port:
         head_ends(port, 2)
         for _ in range(options.rounds):
             taken = head_ends(port, options.seconds)
             alone.append(percentile(taken, 0.99))
-            with hanging(port, asked, longest):
+            with requesting_hanging_service(port, counts, longest):
                 beside_taken = head_ends(port, options.seconds)
             beside.append(percentile(beside_taken, 0.99))
             print(
@@ -259,9 +262,11 @@ def main() -> int:
             )
             time.sleep(1)
     ratio = statistics.median(beside) / statistics.median(alone)
-    print(f"asked of the service that hangs: {asked}, longest wait {max(longest):.2f} s")
-    print(f"p99 of the others: {ratio:.2f} times its usual, {AT_MOST} allowed (medians)")
-    return int(ratio > AT_MOST or set(asked) != {503})
+    print(f"statuses of the service that hangs: {counts}, longest wait {max(longest):.2f} s")
+    print(
+        f"p99 of the first service: {ratio:.2f} times that without client apps, at most {MAX_RATIO} (medians)"
+    )
+    return int(ratio > MAX_RATIO or set(counts) != {503})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""An application that answers in this process and this thread, so that its function calls can be counted."""
+"""An application that runs in this process and thread, so that its function calls can be counted."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typing import Any
 
 import uvloop
 
-from bench.load import Answer, Conversation, Taken
+from bench.load import Answer, Conversation, LoadResult
 from bench.systems import Running
 
 PORT = 8000
-"""Part of the settings; nothing listens on it."""
+"""The port in the settings. The process does not listen on it."""
 
 Message = MutableMapping[str, Any]
 ASGI = Callable[
@@ -31,14 +31,14 @@ Profile = Callable[[FrameType, str, Any], None]
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A response as the application hands it to its server, which adds headers of its own."""
+    """A response of the application. A server would add headers."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
     body: bytes
 
     def size(self) -> int:
-        """Return its bytes on the wire, without the server's headers."""
+        """Return its bytes on the wire, without the headers of a server."""
         fields = b"".join(b"%b: %b\r\n" % header for header in self.headers)
         status = f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\n"
         return len(status) + len(fields) + len("\r\n") + len(self.body)
@@ -46,20 +46,20 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class InProcess(Running):
-    """An ASGI application that is called directly, without a server."""
+    """An ASGI application that is called without a server."""
 
     application: ASGI
     runner: asyncio.Runner
 
-    def hold(self, conversations: Sequence[Conversation], seconds: float = float("inf")) -> Taken:
-        """Hold one conversation after the other to its end. Measures no time and has no limit."""
+    def hold(self, conversations: Sequence[Conversation], seconds: float = float("inf")) -> LoadResult:
+        """Run one conversation after the other to its end. Measures no time and has no limit."""
         for conversation in conversations:
             for _ in exchanges(conversation, self.respond):
                 pass
-        return Taken(0.0)
+        return LoadResult(0.0)
 
     def respond(self, request: bytes, profile: Profile | None = None) -> Response:
-        """Return the response to a request as it goes over the wire; `profile` sees the application run."""
+        """Return the response to a request in the form of HTTP/1.1. `profile` profiles the application."""
         scope, body = make_scope(request)
         messages: list[Message] = []
 
@@ -89,8 +89,8 @@ def _dispatch(frame: FrameType, event: str, argument: Any) -> None:
 
 @contextmanager
 def _profiled(profile: Profile | None) -> Iterator[None]:
-    """Have a function see what is called in this thread, and in those of the application."""
-    global _profile  # noqa: PLW0603 - threads have nothing else in common
+    """Profile this thread and those of the application."""
+    global _profile  # noqa: PLW0603 - shared by all threads
     _profile = profile
     sys.setprofile(_dispatch if profile else None)
     try:
@@ -103,7 +103,7 @@ def _profiled(profile: Profile | None) -> Iterator[None]:
 def exchanges(
     conversation: Conversation, respond: Callable[[bytes], Response]
 ) -> Iterator[tuple[bytes, Response]]:
-    """Hold a conversation; yield each request and its response, once it is checked. Raises `Wrong`."""
+    """Run a conversation; yield each request and its response, once it is checked. Raises `WrongAnswer`."""
     following = next(conversation, None)
     while following is not None:
         request = following
@@ -116,7 +116,7 @@ def exchanges(
 
 
 def make_scope(request: bytes) -> tuple[Message, bytes]:
-    """Return the scope that the server makes of a request, and the body."""
+    """Return the ASGI scope of a request, and its body."""
     head, _, body = request.partition(b"\r\n\r\n")
     first, *lines = head.split(b"\r\n")
     method, path, protocol = first.split(b" ")
@@ -141,21 +141,21 @@ def make_scope(request: bytes) -> tuple[Message, bytes]:
 
 @contextmanager
 def ags(environment: dict[str, str]) -> Iterator[InProcess]:
-    """Yield AGS as its worker runs it. Replaces the AGS settings in the environment of this process."""
+    """Run AGS as a worker does. Replaces the AGS settings in the environment of this process."""
     for name in [name for name in os.environ if name.startswith("AGS_")]:
         del os.environ[name]
     os.environ.update(environment)
     os.environ["DJANGO_SETTINGS_MODULE"] = "ags.settings"
-    with started() as running:  # reads the environment, and sets Django up
+    with start_application() as running:  # its import reads the environment and sets up Django
         yield running
 
 
 @contextmanager
-def started() -> Iterator[InProcess]:
-    """Yield AGS by the settings of this process."""
+def start_application() -> Iterator[InProcess]:
+    """Run AGS with the settings of this process."""
     from ags.asgi import application
 
-    threading.setprofile(_dispatch)  # of those that the application will start
+    threading.setprofile(_dispatch)  # for threads that the application starts
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(application.start())
         try:
@@ -167,9 +167,9 @@ def started() -> Iterator[InProcess]:
 
 @contextmanager
 def discard_stderr() -> Iterator[None]:
-    """Write standard error, to which AGS logs, to /dev/null."""
+    """Redirect standard error, the log of AGS, to /dev/null."""
     kept = os.dup(2)
-    with open(os.devnull, "wb") as null:  # noqa: PTH123 - a descriptor is wanted
+    with open(os.devnull, "wb") as null:  # noqa: PTH123 - for its descriptor
         os.dup2(null.fileno(), 2)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The load: conversations over kept connections, each sending its next request when it has its answer."""
+"""The load generator: each conversation sends its next request when it has received a response."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 
 Conversation = Generator[bytes, "Answer", None]
-"""Yields each request as it goes over the wire, and is sent its answer. Raises `Wrong`."""
+"""Yields each request in the form of HTTP/1.1, and is sent the response. Raises `WrongAnswer`."""
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
-class Wrong(Exception):
-    """An answer is not what it should be."""
+class WrongAnswer(Exception):
+    """A response is not as expected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came over the wire."""
+    """A response."""
 
     status: int
     body: bytes
 
-    def demand(self, status: int, pattern: bytes) -> re.Match[bytes]:
-        """Return what the pattern finds in the body. Raises `Wrong` if nothing, or at another status."""
+    def expect(self, status: int, pattern: bytes) -> re.Match[bytes]:
+        """Return the match of a pattern in the body. Raises `WrongAnswer` without, or for another status."""
         found = re.search(pattern, self.body) if self.status == status else None
         if found is None:
-            raise Wrong(f"{self.status} {self.body[:300]!r}")
+            raise WrongAnswer(f"{self.status} {self.body[:300]!r}")
         return found
 
 
 @dataclass(slots=True)
-class Taken:
-    """What a run took: seconds in all, and of each answer."""
+class LoadResult:
+    """The duration of a run, and the latency of each response, in seconds."""
 
     seconds: float
-    each: list[float] = field(default_factory=list)
+    latencies: list[float] = field(default_factory=list)
 
     @property
     def per_second(self) -> float:
-        """Answers per second."""
-        return len(self.each) / self.seconds
+        """Responses per second."""
+        return len(self.latencies) / self.seconds
 
     def percentile(self, share: float) -> float:
-        """Return that percentile, in milliseconds."""
-        return sorted(self.each)[min(int(len(self.each) * share), len(self.each) - 1)] * 1000
+        """Return a percentile of the latencies in milliseconds."""
+        return sorted(self.latencies)[min(int(len(self.latencies) * share), len(self.latencies) - 1)] * 1000
 
 
-def medians(rounds: Sequence[Taken]) -> str:
-    """Return the medians of what rounds took, as a line."""
+def medians(rounds: Sequence[LoadResult]) -> str:
+    """Return a line with the medians of rounds."""
     figures = [
         (one.per_second, one.percentile(0.5), one.percentile(0.99), one.percentile(1)) for one in rounds
     ]
@@ -62,7 +62,7 @@ def medians(rounds: Sequence[Taken]) -> str:
     return f"{rate:6,.0f}/s  p50 {p50:6.1f}  p99 {p99:7.1f}  longest {longest:7.1f} ms"
 
 
-class _Wire:
+class _Connection:
     __slots__ = ("began", "conversation", "received", "socket")
 
     def __init__(self, port: int, conversation: Conversation) -> None:
@@ -77,17 +77,17 @@ class _Wire:
         self.socket.sendall(request)
 
     def receive(self) -> Answer | None:
-        """Return the answer once all of it is here."""
+        """Return the response once it is complete, until then None."""
         data = self.socket.recv(65536)
         if not data:
-            raise Wrong(f"hung up after {self.received[:300]!r}")
+            raise WrongAnswer(f"connection closed after {self.received[:300]!r}")
         received = self.received = self.received + data if self.received else data
         end = received.find(b"\r\n\r\n")
         if end < 0:
             return None
         length = _LENGTH.search(received, 0, end)
         if length is None:
-            raise Wrong(f"no Content-Length: {received[:300]!r}")
+            raise WrongAnswer(f"no Content-Length: {received[:300]!r}")
         body = received[end + 4 :]
         if len(body) < int(length[1]):
             return None
@@ -95,17 +95,17 @@ class _Wire:
         return Answer(int(received[9:12]), body)
 
 
-def run(port: int | Sequence[int], conversations: Sequence[Conversation], seconds: float) -> Taken:
-    """Hold each conversation over a connection of its own for so long; return what it took.
+def run(port: int | Sequence[int], conversations: Sequence[Conversation], seconds: float) -> LoadResult:
+    """Run each conversation over a connection of its own for `seconds`; return the latencies.
 
-    Several ports are given to the conversations in turn. Ends early when a conversation has nothing more to
-    ask. Raises `Wrong`, and OSError.
+    Several ports are assigned to the conversations in turn. The run ends early when a conversation has no
+    more requests. Raises `WrongAnswer` and OSError.
     """
     ports = itertools.cycle([port] if isinstance(port, int) else port)
     wires = {}
     poll = select.epoll()
     for conversation in conversations:
-        wire = _Wire(next(ports), conversation)
+        wire = _Connection(next(ports), conversation)
         wires[wire.socket.fileno()] = wire
         poll.register(wire.socket.fileno(), select.EPOLLIN)
     each: list[float] = []
@@ -134,7 +134,7 @@ def run(port: int | Sequence[int], conversations: Sequence[Conversation], second
                 if now < ends:
                     wire.send(following)
                     waiting += 1
-        return Taken(time.perf_counter() - began, each)
+        return LoadResult(time.perf_counter() - began, each)
     finally:
         poll.close()
         for wire in wires.values():
@@ -142,17 +142,17 @@ def run(port: int | Sequence[int], conversations: Sequence[Conversation], second
 
 
 def _nothing() -> list[tuple[int, int]]:
-    raise Wrong("no answer in 30 s")
+    raise WrongAnswer("no response in 30 s")
 
 
 def post(path: str, body: bytes, headers: dict[str, str], content_type: str = "application/json") -> bytes:
-    """Return a POST request as it goes over the wire."""
+    """Return a POST request in the form of HTTP/1.1."""
     lines = [f"{name}: {value}" for name, value in headers.items()]
     head = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", f"Content-Type: {content_type}", *lines]
     return "\r\n".join([*head, f"Content-Length: {len(body)}", "", ""]).encode() + body
 
 
 def get(path: str, headers: dict[str, str]) -> bytes:
-    """Return a GET request as it goes over the wire."""
+    """Return a GET request in the form of HTTP/1.1."""
     lines = [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join([f"GET {path} HTTP/1.1", "Host: 127.0.0.1", *lines, "", ""]).encode()

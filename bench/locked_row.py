@@ -1,9 +1,9 @@
-"""What a locked row costs the requests that travel with it: `python -m bench.locked_row`.
+"""How a locked row affects requests that share a statement with its own: `python -m bench.locked_row`.
 
-Requests that change rows share a statement, so one that has to wait for a row lets the others of its process
-wait. One process of AGS on a throw-away PostgreSQL. 16 devices refresh as fast as they are answered; in every
-second round, another connection holds the row of one of them, one time in a second. Beside them, 16 head-ends
-ask for session tokens, which are inserted and wait for no such row.
+Requests that change rows share a statement, so one that waits for a row delays the others of its process.
+Runs one process of AGS on a temporary PostgreSQL. 16 devices refresh, each as soon as it has a response. In
+every second round, another connection locks the row of one device, once a second. At the same time, 16
+head-ends request session tokens, which are inserted and do not wait for that row.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from typing import Any
 import psycopg
 
 from bench import load, postgresql
-from bench.load import Taken
+from bench.load import LoadResult
 from bench.systems import ags
 
 DEVICES = 16
 WORK = ("refresh", "getSessionToken")
-HELD_EVERY = 1.0
+LOCK_INTERVAL = 1.0
 
 
 @contextmanager
-def holding(address: str, seconds: float) -> Iterator[None]:
-    """Hold the row of a device for so long, once in `HELD_EVERY`, until the block ends."""
+def lock_row(address: str, seconds: float) -> Iterator[None]:
+    """Lock the row of a device for `seconds`, once in each `LOCK_INTERVAL`, until the block ends."""
     ended = threading.Event()
 
     def hold() -> None:
         with psycopg.connect(address) as other:
-            while not ended.wait(HELD_EVERY - seconds):
+            while not ended.wait(LOCK_INTERVAL - seconds):
                 other.execute("SELECT 1 FROM ags_sessions_device ORDER BY id DESC LIMIT 1 FOR UPDATE")
                 ended.wait(seconds)
                 other.rollback()
@@ -47,9 +47,9 @@ def holding(address: str, seconds: float) -> Iterator[None]:
         thread.join()
 
 
-def measured(running: Any, seconds: float) -> dict[str, Taken]:
-    """Hold the conversations of each kind at the same time; return what they took."""
-    taken: dict[str, Taken] = {}
+def measure(running: Any, seconds: float) -> dict[str, LoadResult]:
+    """Run the conversations of each kind of work at the same time; return their latencies."""
+    taken: dict[str, LoadResult] = {}
     ready = {work: ags.WORK[work](running, DEVICES, 100_000) for work in WORK}
     threads = [
         threading.Thread(target=lambda work=work: taken.update({work: running.hold(ready[work], seconds)}))
@@ -66,17 +66,17 @@ def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each round")
+    parser.add_argument("--seconds", type=float, default=5.0, help="duration of a round")
     parser.add_argument("--held", type=float, default=0.3, help="seconds for which the row is locked")
     options = parser.parse_args()
     with postgresql.server() as database:
         address = database.create("locked")
         with ags.start(address, AGS_WORKERS="1") as running:
-            figures: dict[tuple[str, bool], list[Taken]] = {}
+            figures: dict[tuple[str, bool], list[LoadResult]] = {}
             for _ in range(options.rounds):
                 for locked in (False, True):
-                    with holding(address, options.held) if locked else nullcontext():
-                        for work, taken in measured(running, options.seconds).items():
+                    with lock_row(address, options.held) if locked else nullcontext():
+                        for work, taken in measure(running, options.seconds).items():
                             figures.setdefault((work, locked), []).append(taken)
     for (work, locked), rounds in sorted(figures.items()):
         print(work.ljust(16), ("row locked" if locked else "no row locked").ljust(14), load.medians(rounds))

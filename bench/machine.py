@@ -1,4 +1,4 @@
-"""What processes take of the machine, as /proc tells it."""
+"""CPU and memory of processes and of the machine, from /proc."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 CPUS = os.cpu_count() or 1
-"""Of the whole machine."""
+"""CPUs of the machine."""
 
 MEMORY = os.sysconf("SC_PHYS_PAGES") * _PAGE
-"""Bytes, of the whole machine."""
+"""Bytes of memory of the machine."""
 
 
 BUILD_OPTIONS = ("enable-optimizations", "with-lto")
-"""Of Python's `configure`, the options that make it faster."""
+"""Options of Python's `configure` that make it faster."""
 
 
 def interpreter() -> dict[str, Any]:
-    """Return the version of this Python, and what is known of its build.
+    """Return the version of this Python, and its build options.
 
-    Options are None where `config_args` is not of this executable. Debian's has that of its shared library,
-    which it does not load.
+    An option is None if `config_args` is not that of this executable. Debian's Python has that of its shared
+    library, which it does not load.
     """
     arguments = sysconfig.get_config_var("CONFIG_ARGS") or ""
     is_shared = "libpython" in Path("/proc/self/maps").read_text()
@@ -39,7 +39,7 @@ def interpreter() -> dict[str, Any]:
 
 
 def tree(root: int) -> list[int]:
-    """Return a process and all that descend from it."""
+    """Return a process and all its descendants."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
@@ -53,15 +53,16 @@ def tree(root: int) -> list[int]:
 
 
 def cpu(root: int) -> dict[int, float]:
-    """Return the seconds of CPU that each process of the tree has had, user and system.
+    """Return the CPU time of each process of the tree in seconds, user and system.
 
-    What a child had that has ended is its parent's: else a sum would fall with each connection that closes.
+    The time of a child that has exited counts for its parent. Otherwise, the sum would fall with each
+    connection that PostgreSQL closes.
     """
     return {pid: _seconds(stat) for pid in tree(root) if (stat := _stat(pid))}
 
 
 def memory(pid: int) -> dict[str, int]:
-    """Return the bytes that a process holds: `resident`, and `own`, which it shares with no other."""
+    """Return the memory of a process in bytes: `resident`, and `own`, which is not shared."""
     kinds = {"Rss": "resident", "Private_Clean": "own", "Private_Dirty": "own"}
     held = {"resident": 0, "own": 0}
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
@@ -72,19 +73,19 @@ def memory(pid: int) -> dict[str, int]:
 
 
 def idle() -> float:
-    """Return the seconds that all CPUs together have had nothing to do."""
+    """Return the idle time of all CPUs in seconds."""
     words = Path("/proc/stat").read_text().split("\n", 1)[0].split()
     return int(words[4]) / _TICKS
 
 
 def waiting_for_disk() -> float:
-    """Return the seconds that all CPUs together have had nothing to do but wait for a disk."""
+    """Return the time that all CPUs have waited for a disk in seconds."""
     words = Path("/proc/stat").read_text().split("\n", 1)[0].split()
     return int(words[5]) / _TICKS
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the third on (proc(5)); none where the process is gone."""
+    """Return the fields of /proc/PID/stat from the third on (proc(5)); none if the process has exited."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,7 +1,7 @@
-"""`python -m bench.machines`: what more machines would give, and what each issue costs in PostgreSQL.
+"""`python -m bench.machines`: throughput with more machines, and the cost of a session token in PostgreSQL.
 
-A process with a share of a CPU stands in for a machine. So several of them, PostgreSQL and the load fit on
-one machine, as long as the shares are small.
+A process with a share of a CPU simulates a machine. With small shares, several of them fit on one machine,
+with PostgreSQL and the load generator.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ CONNECTIONS = 8
 """For each process."""
 
 RATES = (1_000, 10_000, 100_000)
-"""Issues per second for which the cost is reckoned."""
+"""Session tokens per second for which the cost is computed."""
 
 RESULT = ROOT / "bench" / "machines.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A server of its own, with a share of a CPU."""
+    """A server with a share of a CPU."""
 
     running: Running
     group: quota.Group
 
 
 def main() -> None:
-    """Measure, print, store."""
+    """Measure, print and write."""
     options = _options()
     result: dict[str, Any] = {"options": {k: v for k, v in vars(options).items() if k != "result"}}
     with postgresql.server() as database:
         result["machine"] = {"cpus": machine.CPUS, "postgresql": database.version()}
-        result["machines"] = _more_machines(database, options)
+        result["machines"] = _measure_machines(database, options)
         result["costs"] = {}
         for name, jti in (("with a jti", True), ("without", False)):
-            print(f"what {options.issues:,} issues cost, {name}", flush=True)
+            print(f"cost of {options.issues:,} session tokens, {name}", flush=True)
             result["costs"][name] = asdict(cost.measure(database, options.issues, jti=jti))
     _show(result)
     options.result.write_text(json.dumps(result, indent=2) + "\n")
@@ -58,47 +58,52 @@ def main() -> None:
 def _options() -> Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.machines", description=__doc__)
     add = parser.add_argument
-    add("--rounds", type=int, default=3, help="of each number of processes")
-    add("--seconds", type=float, default=8.0, help="that a round lasts")
-    add("--share", type=float, default=0.2, help="of a CPU, for each process")
-    add("--postgresql-share", type=float, default=0.08, help="of a CPU, where PostgreSQL is to be the limit")
-    add("--issues", type=int, default=200_000, help="of which the cost is measured")
+    add("--rounds", type=int, default=3, help="rounds of each number of processes")
+    add("--seconds", type=float, default=8.0, help="duration of a round")
+    add("--share", type=float, default=0.2, help="share of a CPU of each process")
+    add(
+        "--postgresql-share",
+        type=float,
+        default=0.08,
+        help="share of a CPU of PostgreSQL where it is to be the limit",
+    )
+    add("--issues", type=int, default=200_000, help="session tokens of which the cost is measured")
     add("--result", type=Path, default=RESULT)
     return parser.parse_args()
 
 
-def _more_machines(database: PostgreSQL, options: Namespace) -> list[dict[str, Any]] | str:
-    """Measure each number of processes, while PostgreSQL has all that is left, and while it has little."""
+def _measure_machines(database: PostgreSQL, options: Namespace) -> list[dict[str, Any]] | str:
+    """Measure each number of processes, without and with a limit on the CPU of PostgreSQL."""
     try:
         with (
             quota.group("postgresql") as limited,
-            _machines(database, max(COUNTS), options.share) as machines,
+            _start_machines(database, max(COUNTS), options.share) as machines,
         ):
             limited.add(database.pid)
             found = []
             for share in (None, options.postgresql_share):
                 limited.limit(share)
-                print(f"PostgreSQL with {_told(share)}", flush=True)
-                found += _rounds(database, machines, limited, share, options)
+                print(f"PostgreSQL with {_format_share(share)}", flush=True)
+                found += _run_rounds(database, machines, limited, share, options)
             limited.limit(None)
             return found
     except quota.Unavailable as problem:
-        print(f"More machines are left out: {problem}", flush=True)
+        print(f"Left out: more machines: {problem}", flush=True)
         return f"left out: {problem}"
 
 
 @contextmanager
-def _machines(database: PostgreSQL, number: int, share: float) -> Iterator[list[Machine]]:
-    """Serve one database from so many processes."""
+def _start_machines(database: PostgreSQL, number: int, share: float) -> Iterator[list[Machine]]:
+    """Run `number` servers on one database."""
     address = database.create("machines")
     first = ags.environment(address, free_port(), AGS_WORKERS="1")
     ags.apply(first, ags.configuration())
     with ExitStack() as stack:
         machines = []
-        for place in range(number):
+        for number_of_machine in range(number):
             port = free_port()
             settings = {**first, "AGS_BIND": f"127.0.0.1:{port}"}
-            group = stack.enter_context(quota.group(f"machine-{place}"))
+            group = stack.enter_context(quota.group(f"machine-{number_of_machine}"))
             words = [sys.executable, "manage.py", "serve"]
             running = stack.enter_context(process(words, settings, port))
             load.run(port, conversations(requests([HeadEnd()], 500), CONNECTIONS), 60)
@@ -108,7 +113,7 @@ def _machines(database: PostgreSQL, number: int, share: float) -> Iterator[list[
         yield machines
 
 
-def _rounds(
+def _run_rounds(
     database: PostgreSQL,
     machines: list[Machine],
     limited: quota.Group,
@@ -156,8 +161,8 @@ def _show(result: dict[str, Any]) -> None:
 
 
 def _show_machines(found: list[dict[str, Any]], share: float) -> None:
-    print(f"\nEach process has {_told(share)}.")
-    heads = ("processes", "issues/s", "of each", "p50 ms", "p99 ms", "it used", "machine idle")
+    print(f"\nEach process has {_format_share(share)}.")
+    heads = ("processes", "tokens/s", "of each", "p50 ms", "p99 ms", "CPU used", "machine idle")
     print(f"{'PostgreSQL has':18}" + "".join(f"{head:>13}" for head in heads))
     for row in found:
         of_all = row["median"]
@@ -170,12 +175,12 @@ def _show_machines(found: list[dict[str, Any]], share: float) -> None:
             f"{of_all['per_second'] * of_all['postgresql'] / 1e6:.0%}",
             f"{of_all['idle']:.0%}",
         )
-        print(f"{_told(row['postgresql_share']):18}" + "".join(f"{figure:>13}" for figure in figures))
+        print(f"{_format_share(row['postgresql_share']):18}" + "".join(f"{figure:>13}" for figure in figures))
 
 
 def _show_cost(name: str, spent: dict[str, Any]) -> None:
-    print(f"\nIn PostgreSQL, each issue {name}, of {spent['issues']:,}:")
-    print(f"  {spent['cpu']:.0f} µs of CPU: {1e6 / spent['cpu']:,.0f} issues a second for each CPU")
+    print(f"\nCost of a session token in PostgreSQL, {name}, mean of {spent['issues']:,}:")
+    print(f"  {spent['cpu']:.0f} µs of CPU: {1e6 / spent['cpu']:,.0f} per second for each CPU")
     print(f"  {spent['wal_bytes']:,.0f} bytes of WAL in {spent['wal_records']:.1f} records, "
           f"{spent['page_images']:.3f} of them with a whole page")  # fmt: skip
     print(f"  {spent['flushes']:.2f} flushes and {spent['writes']:.2f} writes of the WAL")
@@ -185,11 +190,11 @@ def _show_cost(name: str, spent: dict[str, Any]) -> None:
         print(f"    {size:4.0f}  {spent['definitions'][index].partition(' ON ')[2]}")
     for rate in RATES:
         wal, cpus = rate * spent["wal_bytes"] / 1e6, rate * spent["cpu"] / 1e6
-        print(f"  {rate:,} a second: {cpus:.1f} CPUs, {wal:.1f} MB/s of WAL")
+        print(f"  {rate:,} per second: {cpus:.1f} CPUs, {wal:.1f} MB/s of WAL")
 
 
-def _told(share: float | None) -> str:
-    return "what is left" if share is None else f"{share:.0%} of a CPU"
+def _format_share(share: float | None) -> str:
+    return "all that is left" if share is None else f"{share:.0%} of a CPU"
 
 
 if __name__ == "__main__":

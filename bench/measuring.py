@@ -1,4 +1,4 @@
-"""One round of one system: how fast it answers, and what of the machine it takes for that."""
+"""A round of one system: throughput, latencies, and use of the machine."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from bench import machine
-from bench.load import Wrong
-from bench.systems import Conversations, Running, System
+from bench.load import WrongAnswer
+from bench.systems import ConversationFactory, Running, System
 
 if TYPE_CHECKING:
     from bench.postgresql import PostgreSQL
 
-NEARLY_ALL = 0.9
-"""From this share on, something has run out."""
+BOTTLENECK_SHARE = 0.9
+"""A CPU or process that is busy for this share of a round is a bottleneck."""
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A system that runs, and the address of its database."""
+    """A running system, and the URL of its database."""
 
     system: System
     running: Running
     database: str
 
     def stored(self) -> int:
-        """Return what its tables count."""
+        """Return the number of rows it has stored, by `System.rows`."""
         with psycopg.connect(self.database) as connection:
             row = connection.execute(self.system.rows).fetchone()  # type: ignore[call-overload]
         return int(row[0])
@@ -37,11 +37,11 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What was seen. Latencies are in milliseconds, CPU is in microseconds for each answer.
+    """Latencies are in milliseconds, CPU times in microseconds for each response.
 
-    `busiest` is the share of one CPU that the busiest process of the server has had, `generator` that of the
-    load generator. `idle`, `disk` (idle, but for a disk) and `others` (had by whatever does not belong to the
-    benchmark) are shares of the machine.
+    `busiest` is the share of one CPU that the busiest process of the server used, `generator` that of the
+    load generator. `idle`, `disk` (waiting for a disk) and `others` (processes outside the benchmark) are
+    shares of the machine.
     """
 
     answers: int
@@ -60,8 +60,8 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True)
-class _Moment:
-    """The seconds of CPU that everything has had by now."""
+class _CPUTimes:
+    """CPU times in seconds."""
 
     server: dict[int, float]
     postgresql: float
@@ -70,7 +70,7 @@ class _Moment:
     disk: float
 
     @classmethod
-    def now(cls, running: Running, postgresql: PostgreSQL) -> _Moment:
+    def now(cls, running: Running, postgresql: PostgreSQL) -> _CPUTimes:
         return cls(
             server=machine.cpu(running.pid),
             postgresql=sum(machine.cpu(postgresql.pid).values()),
@@ -83,25 +83,25 @@ class _Moment:
 def measure(
     started: Started,
     postgresql: PostgreSQL,
-    conversations: Conversations,
+    conversations: ConversationFactory,
     *,
     connections: int,
-    most: int,
+    max_requests: int,
     seconds: float,
     stores: bool,
 ) -> Round:
-    """Hold conversations for so long, or until so many requests are answered.
+    """Run conversations for `seconds`, or until there are `max_requests` responses.
 
-    Raises `Wrong` at an answer that is not what it should be, or is not stored where it should be; OSError.
+    Raises `WrongAnswer` for a wrong response, or if `stores` for one that is not stored; OSError.
     """
-    held = conversations(started.running, connections, most)
+    held = conversations(started.running, connections, max_requests)
     stored = started.stored() if stores else 0
-    before = _Moment.now(started.running, postgresql)
+    before = _CPUTimes.now(started.running, postgresql)
     taken = started.running.hold(held, seconds)
-    after = _Moment.now(started.running, postgresql)
-    answers = len(taken.each)
+    after = _CPUTimes.now(started.running, postgresql)
+    answers = len(taken.latencies)
     if stores and (missing := stored + answers - started.stored()) > 0:
-        raise Wrong(f"{missing} of {answers} answers are not stored")
+        raise WrongAnswer(f"{missing} of {answers} responses are not stored")
 
     server = sum(after.server.values()) - sum(before.server.values())
     database = after.postgresql - before.postgresql
@@ -126,18 +126,18 @@ def measure(
     )
 
 
-def ran_out(rounds: list[Round]) -> str:
-    """Say what kept the system from being faster, by the medians: the first of these that is used up."""
+def find_bottleneck(rounds: list[Round]) -> str:
+    """Return what limits the throughput, by the medians: the first of these that is used up."""
     share = {
         name: median(getattr(one, name) for one in rounds)
         for name in ("idle", "disk", "busiest", "generator", "others")
     }
-    if share["idle"] + share["disk"] < 1 - NEARLY_ALL:
+    if share["idle"] + share["disk"] < 1 - BOTTLENECK_SHARE:
         return "the machine's CPU"
-    if share["busiest"] > NEARLY_ALL:
+    if share["busiest"] > BOTTLENECK_SHARE:
         return "its process (one thread at a time)"
-    if share["generator"] > NEARLY_ALL:
+    if share["generator"] > BOTTLENECK_SHARE:
         return "the load generator"
-    if share["disk"] > 1 - NEARLY_ALL:
+    if share["disk"] > 1 - BOTTLENECK_SHARE:
         return "the disk"
     return "nothing: each client waits for its answer"

@@ -1,4 +1,4 @@
-"""The plot of a comparison."""
+"""The plot of `make bench`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# In the middle between black and white, to be read on both.
+# Readable on white and on black
 TEXT = "#7a828e"
 COLOURS = {"AGS": "#e07b39", "floor": "#8b95a5", "AGS fae518b": "#edb48c"}
 PEER = "#3f8fd2"
 
 
 def draw(figures: Mapping[str, Mapping[str, Any]], caption: str, file: Path) -> None:
-    """Draw how many session tokens each system issues per second, and the latency of the slowest."""
-    # Only this needs it, and it takes its time.
+    """Draw the session tokens per second of each system, and the 99th percentile of its latencies."""
+    # Imported here because it is slow, and needed by a whole run only
     import matplotlib as mpl
 
     mpl.use("svg")

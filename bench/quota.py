@@ -1,4 +1,4 @@
-"""A share of a CPU for a group of processes, by the machine's own control groups, version 1 or 2."""
+"""Limit a group of processes to a share of a CPU, with control groups of version 1 or 2."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from bench import machine
 
 _ROOT = Path("/sys/fs/cgroup")
 PERIOD = 20_000
-"""Microseconds. Short, so that who has used up a share waits for no more than a few milliseconds."""
+"""Microseconds. Short, so that a throttled process waits for a few milliseconds only."""
 
 
 class Unavailable(Exception):
-    """This machine lets nobody make control groups of the CPU here."""
+    """Control groups of the CPU cannot be created on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Processes that have a share of a CPU together."""
+    """Processes that share a limit."""
 
     folder: Path
 
     def limit(self, share: float | None) -> None:
-        """Let it have so much of a CPU, such as 0.25; None is as much as there is."""
+        """Set the share of a CPU, such as 0.25; None removes the limit."""
         quota = None if share is None else max(int(PERIOD * share), 1000)
         if (self.folder / "cpu.max").exists():
             (self.folder / "cpu.max").write_text(f"{'max' if quota is None else quota} {PERIOD}")
@@ -35,11 +35,11 @@ class Group:
             (self.folder / "cpu.cfs_quota_us").write_text("-1" if quota is None else str(quota))
 
     def add(self, root: int) -> None:
-        """Take in a process and all that descend from it, now and later."""
+        """Add a process and its descendants, including later ones."""
         _move(machine.tree(root), self.folder)
 
     def throttled(self) -> float:
-        """Return the seconds for which its processes had to wait for their share, summed over the CPUs."""
+        """Return the seconds for which the group was throttled, summed over the CPUs."""
         for line in (self.folder / "cpu.stat").read_text().splitlines():
             name, _, value = line.partition(" ")
             if name in ("throttled_time", "throttled_usec"):
@@ -49,7 +49,7 @@ class Group:
 
 @contextmanager
 def group(name: str) -> Iterator[Group]:
-    """Make a group, and take it away at the end, when its processes have ended. Raises `Unavailable`."""
+    """Create a group; remove it at the end. Raises `Unavailable`."""
     first = _ROOT / "cpu"
     parent = first if first.is_dir() else _ROOT
     folder = parent / f"ags-bench-{os.getpid()}-{name}"
@@ -70,5 +70,5 @@ def group(name: str) -> Iterator[Group]:
 
 def _move(pids: Iterable[int], folder: Path) -> None:
     for pid in pids:
-        with suppress(ProcessLookupError):  # it has ended meanwhile
+        with suppress(ProcessLookupError):  # it has exited meanwhile
             (folder / "cgroup.procs").write_text(str(pid))

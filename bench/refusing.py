@@ -1,9 +1,9 @@
-"""What refusing a request costs, beside granting it: `python -m bench.refusing`.
+"""The cost of rejected requests, compared with accepted ones: `python -m bench.refusing`.
 
-One process of AGS on a throw-away PostgreSQL. 16 clients send requests as fast as they are answered: in each
-round those that are granted, then each kind that is refused. Printed are the medians of the rounds, and the
-CPU of each refusal, PostgreSQL included, as a ratio to that of its grant in the same round. It fails if a
-ratio is above what is allowed.
+Runs one process of AGS on a temporary PostgreSQL. 16 clients send requests, each as soon as it has a
+response: in each round those that are accepted, then each kind that is rejected. Prints the medians of the
+rounds, and the CPU time of each rejection, including PostgreSQL, as a ratio to that of its accepted request
+in the same round. Fails if a ratio is too large.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ import psycopg
 
 from bench import postgresql, rounds
 from bench.load import Conversation
-from bench.systems import Running, ags, asking, prepared
+from bench.systems import Running, ags, asking, conversation_factory
 
 CLIENTS = 16
 PREPARED = 8_000
-"""Requests of a grant that a round sends at most."""
+"""The most requests of an accepted kind in a round."""
 
 SPENT = 256
-"""Session tokens that are redeemed beforehand, and presented again in turn."""
+"""Session tokens that are redeemed before the rounds, and then sent again in turn."""
 
-AT_MOST = 1.1
-"""How many times the CPU of its grant a refusal may take. The tenth is noise."""
+MAX_RATIO = 1.1
+"""The largest ratio of the CPU times of a rejection and of its accepted request. The tenth is noise."""
 
-AWAY = "PostgreSQL away"
-"""Of this one the server is compared alone: a PostgreSQL that refuses connections is not away, and works."""
+UNAVAILABLE = "PostgreSQL unavailable"
+"""Here, only the CPU time of the server is compared: a PostgreSQL that rejects connections still uses CPU."""
 
 REPLAYED, FIRST_REPLAY = "jti replayed", "jti replayed at first"
-"""A process knows a replay that it has seen before. At first, a second statement explains the rejection."""
+"""A process remembers replays. For the first one, a second statement finds the reason of the rejection."""
 
-FIRST_REPLAY_AT_MOST = 1.3
+MAX_RATIO_OF_FIRST_REPLAY = 1.3
 
 REPLAYS = 4096
-"""Proofs that are replayed in turn. A process remembers fewer, so each has been forgotten meanwhile."""
+"""JWTs that are replayed in turn. A process remembers fewer, so it has forgotten each one meanwhile."""
 
 DATABASE = "refusing"
 
 GRANTS = {
-    "getSessionToken": prepared(lambda _: map(_presented, count()), asking.head_end),
+    "getSessionToken": conversation_factory(lambda _: map(_request_with_jti, count()), asking.head_end),
     "signOnWithSessionToken": ags.WORK["signOnWithSessionToken"],
 }
 
@@ -60,19 +60,19 @@ REFUSALS = {
     "signature wrong": ("getSessionToken", 401, b"not_authenticated"),
     "session token spent": ("signOnWithSessionToken", 401, b"not_authenticated"),
     "session token unknown": ("signOnWithSessionToken", 401, b"not_authenticated"),
-    AWAY: ("getSessionToken", 503, b"unavailable"),
+    UNAVAILABLE: ("getSessionToken", 503, b"unavailable"),
 }
-"""For each kind of refusal the grant it is compared with, and the status and the reason of the answer."""
+"""For each kind of rejection the accepted request, and the status and reason of the response."""
 
 
-def _presented(number: int) -> bytes:
-    """Return the request for a session token with an assertion that has a `jti`."""
+def _request_with_jti(number: int) -> bytes:
+    """Return a request for a session token with a JWT that has a `jti`."""
     return asking.get_session_token(token=asking.operator_token(f"account-{number}", jti=str(uuid4())))
 
 
 def refused_requests(running: Running) -> dict[str, Iterable[bytes]]:
-    """Return the requests of each kind. What has to be accepted before is sent once here."""
-    replays = [_presented(number) for number in range(REPLAYS)]
+    """Return the requests of each kind. Sends the requests that must be accepted before."""
+    replays = [_request_with_jti(number) for number in range(REPLAYS)]
     spent = list(asking.sign_ons(running, SPENT))
     running.hold([asking.head_end(replays)])
     running.hold([asking.client_app(spent)])
@@ -84,20 +84,20 @@ def refused_requests(running: Running) -> dict[str, Iterable[bytes]]:
         "signature wrong": repeat(asking.get_session_token(token=forged)),
         "session token spent": cycle(spent),
         "session token unknown": (asking.sign_on(secrets.token_hex(13)) for _ in repeat(None)),
-        AWAY: repeat(asking.get_session_token()),
+        UNAVAILABLE: repeat(asking.get_session_token()),
     }
 
 
 def client(requests: Iterable[bytes], status: int, reason: bytes) -> Conversation:
-    """Send requests that are refused."""
+    """Send requests that are rejected."""
     for request in requests:
         answer = yield request
-        answer.demand(status, b'"reason": ?"%b"' % reason)
+        answer.expect(status, b'"reason": ?"%b"' % reason)
 
 
 @contextmanager
-def away(database: postgresql.PostgreSQL, running: Running) -> Iterator[None]:
-    """Close all connections to the database of AGS, and refuse new ones until the block ends."""
+def unavailable(database: postgresql.PostgreSQL, running: Running) -> Iterator[None]:
+    """Close all connections to the database of AGS, and reject new ones until the block ends."""
     with psycopg.connect(database.url("postgres"), autocommit=True) as connection:
         connection.execute(f"ALTER DATABASE {DATABASE} ALLOW_CONNECTIONS false")
         connection.execute(
@@ -132,23 +132,25 @@ def measure(
     requests: Mapping[str, Iterable[bytes]],
     seconds: float,
 ) -> dict[str, rounds.Round]:
-    """Send each kind of requests for so long; return what each took."""
+    """Run a round of each kind of request; return its figures."""
     taken = {}
     for name, conversations in GRANTS.items():
         clients = conversations(running, CLIENTS, PREPARED)
         taken[name], _ = rounds.measure(database, [running.pid], running.port, clients, seconds)
     for name, (_, status, reason) in REFUSALS.items():
         clients = [client(requests[name], status, reason) for _ in range(CLIENTS)]
-        with away(database, running) if name == AWAY else nullcontext():
+        with unavailable(database, running) if name == UNAVAILABLE else nullcontext():
             taken[name], _ = rounds.measure(database, [running.pid], running.port, clients, seconds)
     return taken
 
 
 def main() -> int:
-    """Measure and print; fail if a refusal costs more than its grant."""
+    """Measure and print; fail if a ratio is too large."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each round, for each kind of request")
+    parser.add_argument(
+        "--seconds", type=float, default=3.0, help="duration of a round, for each kind of request"
+    )
     options = parser.parse_args()
     figures: dict[str, list[rounds.Round]] = {}
     with (
@@ -159,13 +161,13 @@ def main() -> int:
         for _ in range(options.rounds):
             for name, taken in measure(database, running, requests, options.seconds).items():
                 figures.setdefault(name, []).append(taken)
-    dear = False
+    too_expensive = False
     for name, seen in figures.items():
         grant, *_ = REFUSALS.get(name, (name,))
-        ratio = rounds.ratio(seen, figures[grant], "server" if name == AWAY else "cpu")
-        dear |= ratio > (FIRST_REPLAY_AT_MOST if name == FIRST_REPLAY else AT_MOST)
+        ratio = rounds.ratio(seen, figures[grant], "server" if name == UNAVAILABLE else "cpu")
+        too_expensive |= ratio > (MAX_RATIO_OF_FIRST_REPLAY if name == FIRST_REPLAY else MAX_RATIO)
         print(name.ljust(22), f"{ratio:5.2f} ", rounds.median(seen))
-    return int(dear)
+    return int(too_expensive)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Rounds of load: what a system answers in one, and what that takes of its machine and its database."""
+"""Rounds of load: throughput and latencies of a system, and its use of the machine and the database."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Latencies in milliseconds; of CPU, microseconds for each answer; of WAL, bytes for each answer."""
+    """Latencies in milliseconds, CPU times in microseconds and WAL in bytes for each response."""
 
     per_second: float
     p50: float
@@ -27,11 +27,11 @@ class Round:
     postgresql: float
     load: float
     wal: float
-    idle: float  # the share of the machine's CPU that nobody used
+    idle: float  # as a share of the CPU of the machine
 
     @property
     def cpu(self) -> float:
-        """Of server and PostgreSQL."""
+        """CPU time of the server and PostgreSQL."""
         return self.server + self.postgresql
 
     def __str__(self) -> str:
@@ -50,7 +50,7 @@ def median(rounds: Collection[Round]) -> Round:
 
 
 def ratio(mine: Sequence[Any], other: Sequence[Any], figure: str) -> float:
-    """Return the median of the ratios round by round: what slows a round down, slows both."""
+    """Return the median of the ratios of each round: a disturbance of the machine affects both."""
     return statistics.median(
         getattr(one, figure) / getattr(beside, figure) for one, beside in zip(mine, other, strict=True)
     )
@@ -63,12 +63,12 @@ def measure(
     conversations: Sequence[load.Conversation],
     seconds: float,
     *,
-    apart: Collection[int] = (),
-) -> tuple[Round, load.Taken]:
-    """Hold the conversations, and return what they took.
+    excluded: Collection[int] = (),
+) -> tuple[Round, load.LoadResult]:
+    """Run the conversations, and return the figures and latencies.
 
-    `servers` are the first processes of what answers. `apart` are processes of PostgreSQL that work for
-    somebody else.
+    `servers` are the first processes of the servers. `excluded` are processes of PostgreSQL that do not work
+    for them.
     """
     at, posts = wal_position(database), machine.cpu(database.pid)
     before = [machine.cpu(pid) for pid in servers]
@@ -76,27 +76,28 @@ def measure(
     taken = load.run(ports, conversations, seconds)
     idle, mine = machine.idle() - idle, time.process_time() - mine
     after, posts_after = [machine.cpu(pid) for pid in servers], machine.cpu(database.pid)
-    answers = len(taken.each)
+    answers = len(taken.latencies)
     micro = 1e6 / answers
     return Round(
         per_second=taken.per_second,
         p50=taken.percentile(0.5),
         p99=taken.percentile(0.99),
-        server=sum(map(spent, before, after)) * micro,
-        postgresql=spent(posts, {pid: had for pid, had in posts_after.items() if pid not in apart}) * micro,
+        server=sum(map(cpu_used, before, after)) * micro,
+        postgresql=cpu_used(posts, {pid: had for pid, had in posts_after.items() if pid not in excluded})
+        * micro,
         load=mine * micro,
         wal=(wal_position(database) - at) / answers,
         idle=idle / taken.seconds / machine.CPUS,
     ), taken
 
 
-def spent(before: Mapping[int, float], after: Mapping[int, float]) -> float:
-    """Return the seconds of CPU that the processes which are still there have had in between."""
+def cpu_used(before: Mapping[int, float], after: Mapping[int, float]) -> float:
+    """Return the CPU time in seconds between two measurements, of processes that have not exited."""
     return sum(had - before.get(pid, 0.0) for pid, had in after.items())
 
 
 def wal_position(database: PostgreSQL) -> int:
-    """Return how many bytes of WAL were ever written."""
+    """Return the position in the WAL in bytes."""
     with psycopg.connect(database.url("postgres")) as connection:
         row = connection.execute("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn").fetchone()
         return int(row[0]) if row else 0

@@ -1,4 +1,4 @@
-"""What the rounds of a kind of work come to, system by system; and what AGS is to reach."""
+"""The results of a kind of work for each system, and the targets of AGS."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from bench.measuring import Round, ran_out
+from bench.measuring import Round, find_bottleneck
 from bench.rounds import ratio
 from bench.systems.ags import AGS
 from bench.systems.floor import FLOOR
@@ -15,21 +15,21 @@ from bench.systems.oidc_provider import OIDC_PROVIDER
 from bench.systems.release import RELEASE
 
 STORING = {"getSessionToken", "signOnWithSessionToken", "refresh"}
-"""The kinds of work whose answers are worth nothing unless something is stored."""
+"""The kinds of work whose responses must be stored."""
 
-TOLERATED = 0.1
-"""The share of the machine that others may have, the kernel's own work among them, before it is told."""
+MAX_OTHERS = 0.1
+"""The largest share of the machine for other processes and the kernel that is not reported."""
 
 CONNECTIONS = 16
 MORE_CONNECTIONS = {"getSessionToken": (1, 64)}
-"""Over how many connections each kind of work is measured, and some kinds once more."""
+"""The connections of each kind of work, and further numbers of connections of some kinds."""
 
 COMPARED = {
     FLOOR.name: "the asynchronous floor",
     OIDC_PROVIDER.name: OIDC_PROVIDER.name,
     RELEASE.name: RELEASE.name,
 }
-"""The systems that others are compared with, and their names in a sentence."""
+"""The systems that others are compared with, and their names in text."""
 
 RATIOS = {"per_second": "throughput", "p99": "p99"}
 """The figures that are compared."""
@@ -37,7 +37,7 @@ RATIOS = {"per_second": "throughput", "p99": "p99"}
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A ratio that AGS has to reach: at least `value` times a figure of a system, or at most that."""
+    """A ratio that AGS must reach: at least `value` times the figure of another system, or at most."""
 
     work: str
     figure: str
@@ -47,7 +47,7 @@ class Target:
     at_most: bool = False
 
     def met(self, figure: float) -> bool:
-        """Whether it is."""
+        """Return True if the ratio reaches the target."""
         return figure <= self.value if self.at_most else figure >= self.value
 
 
@@ -64,12 +64,12 @@ TARGETS = (
 )
 
 Rounds = Mapping[str, list[Round]]
-"""The rounds of each system, in order: the same number for each."""
+"""The rounds of each system in order, the same number for each."""
 
 
 def summary(rounds: Rounds) -> dict[str, dict[str, Any]]:
     """Return the figures of each system."""
-    return {name: _figures(rounds, name) for name, of_it in rounds.items() if of_it}
+    return {name: _figures(rounds, name) for name, of_system in rounds.items() if of_system}
 
 
 def _figures(rounds: Rounds, name: str) -> dict[str, Any]:
@@ -86,23 +86,23 @@ def _figures(rounds: Rounds, name: str) -> dict[str, Any]:
             for other in COMPARED
             if rounds.get(other)
         },
-        "ran_out": ran_out(mine),
+        "ran_out": find_bottleneck(mine),
         "rounds": [asdict(one) for one in mine],
     }
 
 
 def connections(work: str) -> tuple[int, ...]:
-    """Return over how many connections a kind of work is measured, time after time."""
+    """Return the numbers of connections with which a kind of work is measured."""
     return CONNECTIONS, *MORE_CONNECTIONS.get(work, ())
 
 
 def heading(work: str, number: int) -> str:
-    """Name a kind of work over so many connections."""
+    """Return the heading of a kind of work with a number of connections."""
     return f"{work}, {number} {'connection' if number == 1 else 'connections'}"
 
 
-def judged(work: Mapping[str, Mapping[int, Mapping[str, Mapping[str, Any]]]]) -> list[dict[str, Any]]:
-    """Return each target, with what AGS has reached where it was measured, and whether that is enough.
+def check_targets(work: Mapping[str, Mapping[int, Mapping[str, Mapping[str, Any]]]]) -> list[dict[str, Any]]:
+    """Return each target with the ratio that AGS reached, and if it is met; None if it was not measured.
 
     `work` has the summaries by kind of work and number of connections.
     """
@@ -116,7 +116,7 @@ def judged(work: Mapping[str, Mapping[int, Mapping[str, Mapping[str, Any]]]]) ->
 
 
 def table(work: str, figures: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the figures of a kind of work, in Markdown."""
+    """Return the figures of a kind of work as a Markdown table."""
     head = (
         work,
         "per second (min to max)",
@@ -124,34 +124,37 @@ def table(work: str, figures: Mapping[str, Mapping[str, Any]]) -> str:
         *(f"of {system}" for system in COMPARED.values()),
         *("CPU µs: server", "PostgreSQL", "generator", "what ran out first"),
     )
-    rows = [head, tuple("---" for _ in head), *(_row(name, of_it) for name, of_it in figures.items())]
+    rows = [head, tuple("---" for _ in head), *(_row(name, row) for name, row in figures.items())]
     widths = [max(len(row[place]) for row in rows) for place in range(len(head))]
     lines = (" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def disturbed(figures: Mapping[str, Mapping[str, Any]]) -> str:
-    """Name the systems beside which others had a share of the machine that counts."""
-    shares = {name: of_it["others"] for name, of_it in figures.items()}
-    return ", ".join(f"{share:.0%} beside {name}" for name, share in shares.items() if share > TOLERATED)
+def find_disturbance(figures: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the systems during which other processes used more than `MAX_OTHERS`, with the share."""
+    shares = {name: row["others"] for name, row in figures.items()}
+    return ", ".join(f"{share:.0%} during {name}" for name, share in shares.items() if share > MAX_OTHERS)
 
 
-def _row(name: str, of_it: Mapping[str, Any]) -> tuple[str, ...]:
+def _row(name: str, figures: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         name,
-        f"{of_it['per_second']:,.0f} ({of_it['slowest']:,.0f} to {of_it['fastest']:,.0f})",
-        *(f"{of_it[figure]:.1f}" for figure in ("p50", "p99")),
-        *(f"{of_it['ratios'][one]['per_second']:.2f}" if one in of_it["ratios"] else "" for one in COMPARED),
-        *(f"{of_it[figure]:,.0f}" for figure in ("cpu_server", "cpu_postgresql", "cpu_generator")),
-        of_it["ran_out"],
+        f"{figures['per_second']:,.0f} ({figures['slowest']:,.0f} to {figures['fastest']:,.0f})",
+        *(f"{figures[figure]:.1f}" for figure in ("p50", "p99")),
+        *(
+            f"{figures['ratios'][one]['per_second']:.2f}" if one in figures["ratios"] else ""
+            for one in COMPARED
+        ),
+        *(f"{figures[figure]:,.0f}" for figure in ("cpu_server", "cpu_postgresql", "cpu_generator")),
+        figures["ran_out"],
     )
 
 
-def said(judgement: Mapping[str, Any]) -> str:
-    """Return one line about a target."""
-    how = {None: "not measured", True: "met", False: "NOT MET"}[judgement["met"]]
-    reached = "" if judgement["reached"] is None else f", reached {judgement['reached']:.2f}"
-    bound = "at most" if judgement["at_most"] else "at least"
-    work = heading(judgement["work"], judgement["connections"])
-    of = f"the {RATIOS[judgement['figure']]} of {COMPARED[judgement['of']]}"
-    return f"{how:>12}  {work}: {bound} {judgement['value']:g} times {of}{reached}"
+def describe_target(target: Mapping[str, Any]) -> str:
+    """Return a line about a target."""
+    how = {None: "not measured", True: "met", False: "NOT MET"}[target["met"]]
+    reached = "" if target["reached"] is None else f", reached {target['reached']:.2f}"
+    bound = "at most" if target["at_most"] else "at least"
+    work = heading(target["work"], target["connections"])
+    of = f"the {RATIOS[target['figure']]} of {COMPARED[target['of']]}"
+    return f"{how:>12}  {work}: {bound} {target['value']:g} times {of}{reached}"

@@ -1,8 +1,8 @@
-"""Whether time tells an unknown user from a wrong password: `python -m bench.wrong_password`.
+"""Compare the time to reject an unknown user and a wrong password: `python -m bench.wrong_password`.
 
-The providers that are handed passwords ask real servers of this machine, in turn for a user that is there and
-for one that is not, each with a wrong password. Printed are the medians, and their ratio beside that of two
-halves of the same kind of call: what noise alone makes of it.
+The providers that receive passwords send them to real servers on this machine, in turn for a known and for an
+unknown user, each with a wrong password. Prints the medians and their ratio, and as a measure of noise the
+ratio of two halves of the calls for the known user.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from tenants.services.settings import clean_settings
 
 CALLS = 400
-"""Of each kind."""
+"""Calls of each kind."""
 
 
 def main() -> int:
@@ -59,14 +59,14 @@ def _login(slug: str, settings: dict[str, Any]) -> Callable[[str], float]:
     _, cleaned = clean_settings(strategy, settings)
 
     def login(username: str) -> float:
-        """Return how long it took, in milliseconds, to be refused."""
+        """Return the time until the rejection in milliseconds."""
         began = time.perf_counter()
         try:
             strategy.verify({"Username": username, "Password": "wrong"}, cleaned, KeyRing("bench", {}))
         except VerificationFailed as refused:
             if refused.reason is FailureReason.CREDENTIAL_UNKNOWN:
                 return (time.perf_counter() - began) * 1000
-        raise AssertionError("a wrong password was not refused as one")
+        raise AssertionError("a wrong password was not rejected as one")
 
     return login
 

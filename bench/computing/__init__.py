@@ -1,1 +1,1 @@
-"""A provider that computes for as long as a parameter says."""
+"""A provider that computes for the time in a parameter."""

@@ -4,7 +4,7 @@ from providers.apps import ProviderConfig
 
 
 class ComputingConfig(ProviderConfig):
-    """A provider of the benchmark."""
+    """The provider of `bench.computing`."""
 
     default = True
     contract = 2

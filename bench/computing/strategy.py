@@ -1,4 +1,4 @@
-"""A strategy that computes in Python, and accepts everybody."""
+"""A strategy that computes in Python, and then accepts the request."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from providers.contract import Endpoint, Example, Identity, KeyRing, Parameter, 
 
 
 class ComputingParameters(serializers.Serializer[Any]):
-    """How long to compute."""
+    """The time to compute."""
 
     Seconds = Parameter(description="Seconds.", max_length=5)
 
 
 class Computing(Strategy):
-    """Computes in a thread; on the event loop, as it should not, where the environment says so."""
+    """Computes in a thread, or with BENCH_ON_THE_LOOP=1 on the event loop, which a provider must not do."""
 
     slug = "computing"
     label = "Computes"
@@ -30,7 +30,7 @@ class Computing(Strategy):
     example = Example(parameters={"Seconds": "1"})
 
     def verify(self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing) -> Identity:
-        """Return an account after so many seconds of computing."""
+        """Return an account after the given seconds of CPU time."""
         ends = time.thread_time() + float(parameters["Seconds"])
         while time.thread_time() < ends:
             sum(range(1000))

@@ -1,1 +1,1 @@
-"""Whether AGS stays as fast as it is with nearly nothing in its tables: `python -m bench.growth`."""
+"""Compare AGS with large tables, many tenants and many keys with a small one: `python -m bench.growth`."""

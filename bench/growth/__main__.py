@@ -1,4 +1,4 @@
-"""`python -m bench.growth`: is AGS as fast when it has grown? `--help` lists what can be set."""
+"""`python -m bench.growth`: compare the speed of AGS with large and with small tables."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from typing import Any
 
 from bench import load, machine, postgresql, rounds
 from bench.growth.cases import CASES, CONNECTIONS, Case, warm_up
-from bench.growth.side import Ended, Side, prepared, ready_after, served
+from bench.growth.side import CompanionEnded, Side, measure_start, prepare_database, serve
 from bench.head_end import HeadEnd, conversations, paced, requests
 from bench.postgresql import PostgreSQL
 from bench.systems import ROOT
 
 BOUND = 0.15
-"""By how much throughput and p99 may be worse, as a share."""
+"""The share by which throughput and p99 may be worse."""
 
 READY_WITHIN, MEMORY_WITHIN = 3.0, 120e6
 SAMPLED_EVERY = 30.0
 
 FIGURES = (
-    ("per_second", "issues per second, at least 0.85"),
+    ("per_second", "session tokens per second, at least 0.85"),
     ("p50", "p50, ms"),
     ("p99", "p99, ms, at most 1.15"),
-    ("server", "CPU of the server for each, µs"),
-    ("postgresql", "CPU of PostgreSQL for each, µs"),
+    ("server", "CPU time of the server for each, µs"),
+    ("postgresql", "CPU time of PostgreSQL for each, µs"),
     ("wal", "WAL for each, bytes"),
 )
 
@@ -39,21 +39,21 @@ RESULT = ROOT / "bench" / "growth.json"
 
 
 def main() -> None:
-    """Compare, print, store."""
+    """Compare, print and write."""
     options = _options()
     result: dict[str, Any] = {"options": {k: v for k, v in vars(options).items() if k != "result"}}
-    with postgresql.server() as database, prepared(database, "small") as (address, settings):
+    with postgresql.server() as database, prepare_database(database, "small") as (address, settings):
         result["machine"] = {"cpus": machine.CPUS, "postgresql": database.version()}
-        result["ready"] = [ready_after(address, settings) for _ in range(3)]
+        result["ready"] = [measure_start(address, settings) for _ in range(3)]
         print("ready after", ", ".join(f"{seconds:.2f} s" for seconds in result["ready"]), flush=True)
-        with served("small", address, settings) as small:
+        with serve("small", address, settings) as small:
             memory = result["memory"] = {"ready": small.memory()}
             warm_up(small)
             result["cases"] = []
             for name in options.only:
                 with closing(CASES[name](database, options)) as cases:
                     for case in cases:
-                        result["cases"].append(_compared(database, small, case, options))
+                        result["cases"].append(_compare(database, small, case, options))
             memory["load"] = small.memory()
             if options.hour:
                 memory["hour"] = _memory_over_time(small, options)
@@ -65,48 +65,50 @@ def main() -> None:
 def _options() -> Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.growth", description=__doc__)
     add = parser.add_argument
-    add("--rounds", type=int, default=5, help="of each side of a case")
-    add("--seconds", type=float, default=5.0, help="that a round lasts")
-    add("--dead", type=int, default=10_000_000, help="rows that a purge would delete")
-    add("--living", type=int, default=1_000_000, help="rows that it would not")
+    add("--rounds", type=int, default=5, help="rounds of each side of a case")
+    add("--seconds", type=float, default=5.0, help="duration of a round")
+    add("--dead", type=int, default=10_000_000, help="rows that a purge deletes")
+    add("--living", type=int, default=1_000_000, help="rows that a purge keeps")
     add("--tenants", type=int, default=1000)
-    add("--services", type=int, default=5, help="of each tenant")
-    add("--keys", type=int, default=10, help="of each tenant")
-    add("--many-keys", type=int, default=200, help="of one tenant")
+    add("--services", type=int, default=5, help="services of each tenant")
+    add("--keys", type=int, default=10, help="keys of each tenant")
+    add("--many-keys", type=int, default=200, help="keys of the tenant with many keys")
     add(
         "--hour",
         type=float,
         default=0.0,
         metavar="SECONDS",
-        help="watch the memory for so long, such as 3600",
+        help="measure the memory for this time, such as 3600",
     )
-    add("--rate", type=float, default=200.0, help="requests a second meanwhile")
-    add("--only", nargs="*", choices=CASES, default=list(CASES), help="which cases")
+    add("--rate", type=float, default=200.0, help="requests per second meanwhile")
+    add("--only", nargs="*", choices=CASES, default=list(CASES), help="measure these cases only")
     add("--result", type=Path, default=RESULT)
     return parser.parse_args()
 
 
-def _compared(database: PostgreSQL, small: Side, case: Case, options: Namespace) -> dict[str, Any]:
-    """Ask both sides in turn, A B B A, so that what drifts meets both."""
+def _compare(database: PostgreSQL, small: Side, case: Case, options: Namespace) -> dict[str, Any]:
+    """Measure both sides in turn, A B B A, so that a drift of the machine affects both."""
     print(case.name, flush=True)
     small.sql("TRUNCATE ags_sessions_sessiontoken")
     baseline = Case.of("baseline", small)
     taken: dict[str, list[rounds.Round]] = {"baseline": [], "grown": []}
     most = 2000.0
     turn = [("baseline", baseline), ("grown", case)]
-    for side, asked in itertools.islice(itertools.cycle([*turn, *reversed(turn)]), 2 * options.rounds):
+    for side, current in itertools.islice(itertools.cycle([*turn, *reversed(turn)]), 2 * options.rounds):
         try:
-            one = _round(database, asked, int(most * options.seconds * 1.5), options.seconds)
-        except Ended as end:
+            one = _round(database, current, int(most * options.seconds * 1.5), options.seconds)
+        except CompanionEnded as end:
             if not taken[side]:
                 raise
-            print(f"  {end}: too little for it to do")
+            print(f"  {end}: it had too little to do")
             break
         most = max(most, one.per_second)
         taken[side].append(one)
         print(f"  {side:8} {one}", flush=True)
     medians = {side: rounds.median(each) for side, each in taken.items()}
-    number = min(len(each) for each in taken.values())  # one side may have ended before the other's turn
+    number = min(
+        len(each) for each in taken.values()
+    )  # the case may have ended before the second side was measured
     baselines, grown = taken["baseline"][:number], taken["grown"][:number]
     ratios = {name: rounds.ratio(grown, baselines, name) for name, _ in FIGURES}
     flat = ratios["per_second"] >= 1 - BOUND and ratios["p99"] <= 1 + BOUND
@@ -117,21 +119,21 @@ def _compared(database: PostgreSQL, small: Side, case: Case, options: Namespace)
         **{side: asdict(each) for side, each in medians.items()},
         "rounds": {side: [asdict(one) for one in each] for side, each in taken.items()},
         "memory": case.side.memory(),
-        "told": case.told,
+        "told": case.facts,
     }
 
 
 def _round(database: PostgreSQL, case: Case, number: int, seconds: float) -> rounds.Round:
     running = case.side.running
-    asked = conversations(case.ready(number), CONNECTIONS)
+    held = conversations(case.ready(number), CONNECTIONS)
     with case.during():
-        apart = case.apart()
-        taken, _ = rounds.measure(database, [running.pid], running.port, asked, seconds, apart=apart)
+        excluded = case.excluded()
+        taken, _ = rounds.measure(database, [running.pid], running.port, held, seconds, excluded=excluded)
     return taken
 
 
 def _memory_over_time(side: Side, options: Namespace) -> dict[str, Any]:
-    """Watch the memory under a modest load; the slope is that of the second half, in bytes an hour."""
+    """Measure the memory under a low load; the slope is that of the second half, in bytes per hour."""
     samples: list[dict[str, float]] = []
     began = time.monotonic()
     while (at := time.monotonic() - began) < options.hour:
@@ -163,9 +165,10 @@ def _show(result: dict[str, Any]) -> None:
     memory = result["memory"]
     print(f"memory when ready: {_megabytes(memory['ready'])}; after the load: {_megabytes(memory['load'])}")
     for kind in ("resident", "own") if "hour" in memory else ():
-        told = memory["hour"][kind]
-        slope = "" if told["slope_per_hour"] is None else f", {told['slope_per_hour'] / 1e6:+.2f} MB an hour"
-        print(f"  {kind}: first {told['first'] / 1e6:.1f}, largest {told['largest'] / 1e6:.1f} MB{slope}")
+        held = memory["hour"][kind]
+        slope = held["slope_per_hour"]
+        growth = "" if slope is None else f", {slope / 1e6:+.2f} MB per hour"
+        print(f"  {kind}: first {held['first'] / 1e6:.1f}, largest {held['largest'] / 1e6:.1f} MB{growth}")
     most = max(side["resident"] for side in (memory["load"], *(case["memory"] for case in result["cases"])))
     print(f"at most {most / 1e6:.0f} MB of {MEMORY_WITHIN / 1e6:.0f}", _verdict(most <= MEMORY_WITHIN))
     ready = statistics.median(result["ready"])
@@ -173,7 +176,7 @@ def _show(result: dict[str, Any]) -> None:
 
 
 def _megabytes(held: dict[str, int]) -> str:
-    return f"{held['resident'] / 1e6:.1f} MB, of which {held['own'] / 1e6:.1f} its own"
+    return f"{held['resident'] / 1e6:.1f} MB, of which {held['own'] / 1e6:.1f} not shared"
 
 
 def _verdict(good: bool) -> str:

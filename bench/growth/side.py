@@ -1,4 +1,4 @@
-"""One of the two servers that are compared, each with a database of its own, and what works beside it."""
+"""A server that is compared, with a database of its own, and a process that runs at the same time."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from bench.postgresql import PostgreSQL
 from bench.systems import ROOT, Running, ags, free_port, process
 
 COMPANION = "ags-bench-companion"
-"""By which PostgreSQL knows the connections of what works beside a server."""
+"""The application name of the connections of a companion."""
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A server of AGS that runs, with its database and the environment that its commands need."""
+    """A running server of AGS, its database, and the environment of its commands."""
 
     name: str
     running: Running
@@ -37,24 +37,24 @@ class Side:
     settings: Mapping[str, str] = field(repr=False)
 
     def workers(self) -> list[int]:
-        """Return its processes that answer requests, all but the first."""
+        """Return its workers: all processes but the first."""
         return machine.tree(self.running.pid)[1:]
 
     def memory(self) -> dict[str, int]:
-        """Return the bytes of the process that holds most: `resident`, and `own`."""
+        """Return the memory of the largest worker in bytes: `resident`, and `own`."""
         each = [machine.memory(pid) for pid in self.workers()]
         return {kind: max(held[kind] for held in each) for kind in ("resident", "own")}
 
     def sql(self, statement: str, **values: Any) -> Any:
-        """Run a statement on its database; return the rows, where it yields any."""
+        """Run a statement on its database; return the rows, if there are any."""
         with psycopg.connect(self.database, autocommit=True) as connection:
             cursor = connection.execute(statement, values)
             return cursor.fetchall() if cursor.description else []
 
 
 @contextmanager
-def prepared(database: PostgreSQL, name: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Make a database with the tenant of all benchmarks; take it away at the end."""
+def prepare_database(database: PostgreSQL, name: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Create a database with the tenant of all benchmarks; drop it at the end."""
     address = database.create(name)
     settings = ags.environment(address, free_port())
     ags.apply(settings, ags.configuration())
@@ -66,29 +66,29 @@ def prepared(database: PostgreSQL, name: str) -> Iterator[tuple[str, dict[str, s
 
 
 @contextmanager
-def served(name: str, address: str, settings: Mapping[str, str]) -> Iterator[Side]:
-    """Serve it, as `make serve` does."""
+def serve(name: str, address: str, settings: Mapping[str, str]) -> Iterator[Side]:
+    """Run a server, as `make serve` does."""
     port = free_port()
     words = [sys.executable, "manage.py", "serve"]
     bound = {**settings, "AGS_BIND": f"127.0.0.1:{port}"}
     with process(words, bound, port) as running:
         try:
             yield Side(name, running, address, settings)
-        except load.Wrong:
+        except load.WrongAnswer:
             _show_errors(port)
             raise
 
 
 def _show_errors(port: int) -> None:
-    """Print what the server has said of errors, before its log is taken away."""
+    """Print the last errors of the server, before its log is deleted."""
     said = Path(f"/tmp/ags-bench-{port}.log").read_text().splitlines()  # noqa: S108 - of bench.systems.process
     print("\n".join([line for line in said if '"ERROR"' in line][-3:]))
 
 
-def ready_after(address: str, settings: Mapping[str, str]) -> float:
-    """Start a server; return the seconds until it is ready for the first time."""
+def measure_start(address: str, settings: Mapping[str, str]) -> float:
+    """Start a server; return the seconds until it is ready."""
     began = time.perf_counter()
-    with served("ready", address, settings) as side:
+    with serve("ready", address, settings) as side:
         while True:
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{side.running.port}/readyz", timeout=5):
@@ -97,28 +97,28 @@ def ready_after(address: str, settings: Mapping[str, str]) -> float:
                 time.sleep(0.02)
 
 
-class Ended(Exception):
-    """What works beside a server has nothing left to do."""
+class CompanionEnded(Exception):
+    """The companion has exited."""
 
 
 @dataclass(frozen=True, slots=True)
 class Companion:
-    """A process that works on the same database, and is held still while the other side is measured."""
+    """A process that works on the same database, and is suspended while the other side is measured."""
 
     process: subprocess.Popen[str]
     database: PostgreSQL
 
     @property
-    def said(self) -> IO[str]:
-        """Where what it says can be read."""
-        assert self.process.stdout is not None  # noqa: S101 - it is started so
+    def output(self) -> IO[str]:
+        """Its standard output."""
+        assert self.process.stdout is not None  # noqa: S101 - it is a pipe
         return self.process.stdout
 
     @contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Let it work. Raises `Ended`."""
+    def resumed(self) -> Iterator[None]:
+        """Let it run within the block. Raises `CompanionEnded`."""
         if self.process.poll() is not None:
-            raise Ended(f"{self.process.args!r} ended with {self.process.returncode}")
+            raise CompanionEnded(f"{self.process.args!r} ended with {self.process.returncode}")
         self.process.send_signal(signal.SIGCONT)
         try:
             yield
@@ -136,7 +136,7 @@ class Companion:
 
 @contextmanager
 def companion(side: Side, database: PostgreSQL, *words: str) -> Iterator[Companion]:
-    """Start it, and hold it still until it is let to work; end it if it has not ended."""
+    """Start a companion, suspended; terminate it at the end."""
     running = subprocess.Popen(
         [sys.executable, *words],
         cwd=ROOT,
@@ -156,7 +156,7 @@ def companion(side: Side, database: PostgreSQL, *words: str) -> Iterator[Compani
 
 
 def apply(side_settings: Mapping[str, str], wanted: Mapping[str, Any]) -> None:
-    """Bring a configuration in, as automation does."""
+    """Apply a configuration, as automation does."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "wanted.yaml"
         file.write_text(yaml.safe_dump(wanted))

@@ -1,7 +1,7 @@
-"""The systems that are compared: each a folder or a file that names a `System`.
+"""The systems that are compared: each is a file or folder that defines a `System`.
 
 To add one, write a function that starts it on an empty database and yields its port and first process, and
-for each kind of work its requests, and a conversation that checks every answer.
+for each kind of work its requests, and a conversation that checks every response.
 """
 
 from __future__ import annotations
@@ -22,62 +22,62 @@ from bench.load import Conversation
 ROOT = Path(__file__).resolve().parents[2]
 
 WORKERS = 2
-"""Server processes of each system, where it has a choice: one for each CPU of the machine of the figures."""
+"""Server processes of each system, if that can be set: one for each CPU of the machine that was measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A system that takes requests. `pid` is its first process; all others descend from it."""
+    """A running system. `pid` is its first process; all others are its descendants."""
 
     port: int
     pid: int
 
-    def hold(self, conversations: Sequence[Conversation], seconds: float = float("inf")) -> load.Taken:
-        """Hold the conversations, at once; return what they took. Raises as `load.run`."""
+    def hold(self, conversations: Sequence[Conversation], seconds: float = float("inf")) -> load.LoadResult:
+        """Run the conversations at the same time; return the latencies. Raises the errors of `load.run`."""
         return load.run(self.port, conversations, seconds)
 
 
-Conversations = Callable[[Running, int, int], list[Conversation]]
-"""Makes so many conversations, which together find so many requests prepared.
+ConversationFactory = Callable[[Running, int, int], list[Conversation]]
+"""Makes a number of conversations, with a number of requests that are prepared for all of them.
 
-Prepared, since what signs requests while others are measured takes the machine from them.
+They are prepared because signing uses CPU, which must not happen while a system is measured.
 """
 
 
-def prepared(
+def conversation_factory(
     requests: Callable[[Running], Iterable[bytes]], conversation: Callable[[Iterable[bytes]], Conversation]
-) -> Conversations:
-    """Return the conversations that share the requests: each takes the next one when it has its answer."""
+) -> ConversationFactory:
+    """Return a factory of conversations that share the requests: each sends the next one after a response."""
 
-    def make(running: Running, number: int, most: int) -> list[Conversation]:
-        asked = iter(list(islice(requests(running), most)))
-        return [conversation(asked) for _ in range(number)]
+    def make(running: Running, number: int, max_requests: int) -> list[Conversation]:
+        shared = iter(list(islice(requests(running), max_requests)))
+        return [conversation(shared) for _ in range(number)]
 
     return make
 
 
 class Missing(Exception):
-    """The system cannot be run here. The message says what it lacks."""
+    """The system cannot be run here. The message says what is missing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class System:
-    """One that is compared, and what it can do.
+    """A system that is compared.
 
-    `start` is given the address of an empty database. Raises `Missing`. `work` has for each kind of work what
-    makes its conversations. `rows` is the SQL that counts what is stored in its database: as many more as it
-    has answered, in the kinds of work that store something.
+    `start` gets the URL of an empty database. Raises `Missing`. `work` has a factory of conversations for
+    each kind of work. `rows` is SQL that counts the stored rows, which grow by one for each response of a
+    kind of work that stores something.
     """
 
     name: str
     version: Callable[[], str]
     start: Callable[[str], AbstractContextManager[Running]]
-    work: Mapping[str, Conversations]
+    work: Mapping[str, ConversationFactory]
     rows: str
 
 
 def free_port() -> int:
-    """Return a port of this machine that nobody listens on."""
+    """Return a free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -88,7 +88,7 @@ def free_port() -> int:
 def process(
     words: list[str], environment: Mapping[str, str], port: int, folder: Path = ROOT
 ) -> Iterator[Running]:
-    """Run a server until it listens, and for as long as it is used; what it says is shown if it fails."""
+    """Run a server within the block, which begins when it listens. Its output is shown if it does not."""
     log = Path(f"/tmp/ags-bench-{port}.log")  # noqa: S108
     with log.open("wb") as said:
         running = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""AGS, as `make serve` ships it: its production server, its log at its usual level, its migrations."""
+"""AGS in production, as `make serve` runs it, with the default log level."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from bench.systems import ROOT, WORKERS, Running, System, asking, free_port, prepared, process
+from bench.systems import ROOT, WORKERS, Running, System, asking, conversation_factory, free_port, process
 from bench.systems.asking import KID, RESOURCE_SECRET, RESOURCE_SERVER, SECRET, SERVICE, TENANT
 
 MAKE_RESOURCE_SERVER = f"""
@@ -34,11 +34,11 @@ It also runs with the code of a release, so it uses no name that has changed.
 
 
 def configuration(**more: Any) -> dict[str, Any]:
-    """Return the operator, as a file of `manage.py apply`."""
+    """Return the configuration of the operator for `manage.py apply`."""
     secret = {"env": "BENCH_SECRET", "encoding": "base64"}
     service = {"name": SERVICE, "strategy": "operator_token", "enabled": True, "display_name": "Operator"}
     key = {"kid": KID, "algorithm": "HS256", "state": "active", "secret": secret}
-    # A device refreshes as fast as it is answered; within a grace, that is refused after a few times.
+    # A device refreshes again as soon as it has a response. With a grace period, that is soon rejected.
     rules = {"refresh_grace": 0}
     return {
         "tenants": [{"id": TENANT, "name": "Bench", **rules, "services": [service], "keys": [key], **more}]
@@ -46,7 +46,7 @@ def configuration(**more: Any) -> dict[str, Any]:
 
 
 def environment(database: str, port: int, **more: str) -> dict[str, str]:
-    """Return what a deployment sets."""
+    """Return the environment of a deployment."""
     return {
         "DATABASE_URL": database,
         "SECRET_KEY": secrets.token_urlsafe(48),
@@ -63,7 +63,7 @@ def environment(database: str, port: int, **more: str) -> dict[str, str]:
 
 
 def manage(settings: Mapping[str, str], *words: str, folder: Path = ROOT) -> str:
-    """Run a command of `manage.py` in a checkout, and return what it prints."""
+    """Run a command of `manage.py` in a checkout, and return its output."""
     done = subprocess.run(
         [sys.executable, "manage.py", *words],
         cwd=folder,
@@ -76,7 +76,7 @@ def manage(settings: Mapping[str, str], *words: str, folder: Path = ROOT) -> str
 
 
 def apply(settings: Mapping[str, str], wanted: dict[str, Any], folder: Path = ROOT) -> None:
-    """Migrate, and bring the configuration in."""
+    """Migrate the database, and apply a configuration."""
     manage(settings, "migrate", "--verbosity=0", folder=folder)
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary) / "bench.yaml"
@@ -85,7 +85,7 @@ def apply(settings: Mapping[str, str], wanted: dict[str, Any], folder: Path = RO
 
 
 def prepare(settings: Mapping[str, str], folder: Path = ROOT, wanted: dict[str, Any] | None = None) -> None:
-    """Set the operator up, and a resource server of theirs."""
+    """Create the operator and a resource server."""
     apply(settings, wanted or configuration(), folder)
     manage(settings, "shell", "--no-imports", "--command", MAKE_RESOURCE_SERVER, folder=folder)
 
@@ -94,7 +94,7 @@ def prepare(settings: Mapping[str, str], folder: Path = ROOT, wanted: dict[str, 
 def start(
     database: str, folder: Path = ROOT, wanted: dict[str, Any] | None = None, **more: str
 ) -> Iterator[Running]:
-    """Start the checkout in a folder; `more` are further variables of its environment."""
+    """Start the checkout in a folder, with further environment variables."""
     port = free_port()
     settings = environment(database, port, **more)
     prepare(settings, folder, wanted)
@@ -103,11 +103,11 @@ def start(
 
 
 WORK = {
-    "getSessionToken": prepared(asking.head_ends, asking.head_end),
+    "getSessionToken": conversation_factory(asking.head_ends, asking.head_end),
     "signOnWithSessionToken": asking.signing_on,
     "refresh": asking.staying_signed_on,
-    "introspection": prepared(asking.resource_servers, asking.resource_server),
-    "discovery": prepared(asking.discoveries, asking.discovery),
+    "introspection": conversation_factory(asking.resource_servers, asking.resource_server),
+    "discovery": conversation_factory(asking.discoveries, asking.discovery),
 }
 
 AGS = System(

@@ -1,4 +1,4 @@
-"""What AGS is asked, and its floor in the same words; and what the answers must be."""
+"""The requests to AGS and its floor, and the responses that they must return."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ SECRET = secrets.token_bytes(32)
 RESOURCE_SERVER, RESOURCE_SECRET = f"{TENANT}~platform", secrets.token_urlsafe(32)
 
 CONNECTIONS = 16
-"""Over which what is needed beforehand is asked for."""
+"""Connections for the requests that prepare a round."""
 
 INTROSPECTED = 256
-"""Access tokens that are asked about in turn."""
+"""Access tokens that are introspected in turn."""
 
 _JWT = rb'"([\w-]+\.[\w-]+\.[\w-]+)"'
 _ID, _ACCOUNT = rb'"[0-9a-f]{32}"', rb'"[0-9a-f-]{36}"'
 
 
 def _object(*members: tuple[bytes, bytes]) -> bytes:
-    """The pattern of a JSON object of these members and no other, written with or without spaces."""
+    """Return the pattern of a JSON object with these members and no other, with or without spaces."""
     return rb"^\{" + rb", ?".join(rb'"%b": ?%b' % member for member in members) + rb"\}$"
 
 
@@ -66,7 +66,7 @@ OFFERED = rb'^\{"availableServices": ?\[\{"authServiceName": ?"Operator".*"path"
 
 
 def operator_token(account: str, tenant: str = TENANT, kid: str = KID, **more: str) -> str:
-    """Return what a head-end signs; `more` are other claims."""
+    """Return the JWT of a head-end; `more` are further claims."""
     claims = {
         "typ": "GetSessionTokenAuthN",
         "aud": "ags",
@@ -83,14 +83,14 @@ def _headers(tenant: str, service: str = SERVICE) -> dict[str, str]:
 
 
 def get_session_token(tenant: str = TENANT, service: str = SERVICE, token: str | None = None) -> bytes:
-    """Return the request of a head-end."""
+    """Return a request of a head-end for a session token."""
     proof = token or operator_token(str(uuid4()), tenant)
     body = {"parameters": [{"name": "OperatorAuthToken", "value": proof}]}
     return post("/ags/getSessionToken", json.dumps(body).encode(), _headers(tenant, service))
 
 
 def sign_on(session_token: str) -> bytes:
-    """Return the request of a client app whose device is new."""
+    """Return a request of a client app to sign on a new device."""
     body = {
         "parameters": [{"name": "sessionToken", "value": session_token}],
         "deviceInformation": {"deviceType": "Android", "model": "Pixel 8", "os": "14"},
@@ -99,13 +99,13 @@ def sign_on(session_token: str) -> bytes:
 
 
 def refresh(refresh_token: str) -> bytes:
-    """Return the request of a client app that stays signed on."""
+    """Return a request of a client app to refresh its tokens."""
     headers = {"nv-tenant-id": TENANT, "x-correlation-id": str(uuid4())}
     return post("/ias/v3/token/actions/refresh", b"", {**headers, "Authorization": f"Bearer {refresh_token}"})
 
 
 def introspect(access_token: str) -> bytes:
-    """Return the request of a resource server."""
+    """Return a request of a resource server to introspect an access token."""
     pair = base64.b64encode(f"{RESOURCE_SERVER}:{RESOURCE_SECRET}".encode()).decode()
     form = urlencode({"token": access_token}).encode()
     return post(
@@ -114,80 +114,82 @@ def introspect(access_token: str) -> bytes:
 
 
 def head_ends(_running: Running) -> Iterator[bytes]:
-    """Yield requests for session tokens, each of another account."""
+    """Yield requests for session tokens, each for another account."""
     while True:
         yield get_session_token()
 
 
-def head_end(asked: Iterable[bytes]) -> Conversation:
-    """Ask for session tokens."""
-    for request in asked:
+def head_end(requests: Iterable[bytes]) -> Conversation:
+    """Request session tokens."""
+    for request in requests:
         answer = yield request
-        answer.demand(200, ISSUED)
+        answer.expect(200, ISSUED)
 
 
 def sign_ons(running: Running, number: int) -> Iterator[bytes]:
-    """Yield that many requests to sign on, each with a session token that is issued now."""
-    return map(sign_on, _found(running, (get_session_token() for _ in range(number)), 200, ISSUED, 1))
+    """Yield `number` requests to sign on, each with a session token that is issued here."""
+    return map(sign_on, _collect(running, (get_session_token() for _ in range(number)), 200, ISSUED, 1))
 
 
-def client_app(asked: Iterable[bytes]) -> Conversation:
-    """Sign new devices on."""
-    for request in asked:
+def client_app(requests: Iterable[bytes]) -> Conversation:
+    """Sign on new devices."""
+    for request in requests:
         answer = yield request
-        answer.demand(201, BUNDLE)
+        answer.expect(201, BUNDLE)
 
 
 def signing_on(running: Running, number: int, most: int) -> list[Conversation]:
-    """Return conversations of client apps."""
-    asked = iter(list(sign_ons(running, most)))
-    return [client_app(asked) for _ in range(number)]
+    """Return conversations of client apps that sign on."""
+    requests = iter(list(sign_ons(running, most)))
+    return [client_app(requests) for _ in range(number)]
 
 
 def staying_signed_on(running: Running, number: int, _most: int) -> list[Conversation]:
-    """Return conversations of that many devices: what one is answered is what it asks with next."""
-    return [_stay(token) for token in _found(running, sign_ons(running, number), 201, BUNDLE, 2)]
+    """Return the conversations of devices that refresh: each sends the refresh token of the last response."""
+    return [_stay(token) for token in _collect(running, sign_ons(running, number), 201, BUNDLE, 2)]
 
 
 def _stay(token: str) -> Conversation:
     while True:
         answer = yield refresh(token)
-        token = answer.demand(200, BUNDLE)[2].decode()
+        token = answer.expect(200, BUNDLE)[2].decode()
 
 
 def resource_servers(running: Running) -> Iterator[bytes]:
-    """Yield requests about the access tokens of devices that are signed on now."""
-    return cycle(map(introspect, _found(running, sign_ons(running, INTROSPECTED), 201, BUNDLE, 1)))
+    """Yield requests to introspect the access tokens of devices that are signed on here."""
+    return cycle(map(introspect, _collect(running, sign_ons(running, INTROSPECTED), 201, BUNDLE, 1)))
 
 
-def resource_server(asked: Iterable[bytes]) -> Conversation:
-    """Ask whether access tokens are active."""
-    for request in asked:
+def resource_server(requests: Iterable[bytes]) -> Conversation:
+    """Introspect access tokens."""
+    for request in requests:
         answer = yield request
-        answer.demand(200, ACTIVE)
+        answer.expect(200, ACTIVE)
 
 
 def discoveries(_running: Running) -> Iterator[bytes]:
-    """Yield requests for what the tenant offers."""
+    """Yield requests for the services of the tenant."""
     return repeat(get("/ags/servicediscovery", {"nv-tenant-id": TENANT}))
 
 
-def discovery(asked: Iterable[bytes]) -> Conversation:
-    """Ask what the tenant offers."""
-    for request in asked:
+def discovery(requests: Iterable[bytes]) -> Conversation:
+    """Request the services of the tenant."""
+    for request in requests:
         answer = yield request
-        answer.demand(200, OFFERED)
+        answer.expect(200, OFFERED)
 
 
-def _found(running: Running, asked: Iterable[bytes], status: int, pattern: bytes, group: int) -> list[str]:
-    """Send the requests, and return what the pattern's group finds in each answer."""
+def _collect(
+    running: Running, requests: Iterable[bytes], status: int, pattern: bytes, group: int
+) -> list[str]:
+    """Send the requests, and return the match of a group of the pattern in each response."""
     found: list[str] = []
-    left = iter(asked)
+    left = iter(requests)
 
     def keep() -> Conversation:
         for request in left:
             answer = yield request
-            found.append(answer.demand(status, pattern)[group].decode())
+            found.append(answer.expect(status, pattern)[group].decode())
 
     running.hold([keep() for _ in range(CONNECTIONS)])
     return found

@@ -1,4 +1,4 @@
-"""The asynchronous floor: a bare ASGI application on the server of AGS (bench/floor_asgi.py)."""
+"""The asynchronous floor: a minimal ASGI application on the server of AGS (bench/floor_asgi.py)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.systems import WORKERS, Running, System, ags, asking, free_port, proc
 
 
 def environment(database: str) -> dict[str, str]:
-    """Return what bench/floor_asgi.py reads, once its database is prepared."""
+    """Prepare the database, and return the environment of bench/floor_asgi.py."""
     with psycopg.connect(database) as connection:
         connection.execute(floor_schema.SCHEMA)
     return {
@@ -28,7 +28,7 @@ def environment(database: str) -> dict[str, str]:
 
 @contextmanager
 def start(database: str) -> Iterator[Running]:
-    """Start it."""
+    """Start the floor."""
     port = free_port()
     words = [sys.executable, "-m", "bench.floor_asgi", f"127.0.0.1:{port}", str(WORKERS)]
     with process(words, environment(database), port) as running:

@@ -16,7 +16,7 @@ from pathlib import Path
 import psycopg
 
 from bench.load import Conversation, post
-from bench.systems import Missing, Running, System, free_port, prepared, process
+from bench.systems import Missing, Running, System, conversation_factory, free_port, process
 
 LIBRARIES = Path("/usr/lib/glewlwyd")
 SCHEMA = Path("/usr/share/dbconfig-common/data/glewlwyd/install/pgsql")
@@ -29,14 +29,14 @@ ANSWER = (
 )
 
 ROWS = "SELECT count(*) FROM gpo_access_token"
-"""Counts the tokens that are stored."""
+"""Counts the stored tokens."""
 
 
 def client_module(database: str) -> dict[str, object]:
-    """Return the settings of what reads clients.
+    """Return the settings of the module that reads clients.
 
-    It gets a connection of its own. By default it uses that of the server, one for all threads, and waits
-    whenever a token is being stored: a quarter of the throughput is lost.
+    It gets a connection of its own. By default it uses that of the server, which all threads share, and waits
+    while a token is being stored: a quarter of the throughput is lost.
     """
     one = {"read": True, "write": True}
     return {
@@ -52,9 +52,9 @@ def client_module(database: str) -> dict[str, object]:
 
 
 def plugin(port: int) -> dict[str, str | int | bool]:
-    """Return the settings of the OpenID Connect plugin; its makers advise against the one for OAuth alone.
+    """Return the settings of the OpenID Connect plugin; its authors advise against the one for OAuth only.
 
-    HS256 is the cheapest signature that it can make.
+    HS256 is its cheapest signature.
     """
     return {
         "iss": f"http://127.0.0.1:{port}",
@@ -70,7 +70,7 @@ def plugin(port: int) -> dict[str, str | int | bool]:
 
 
 def configuration(database: str, port: int) -> str:
-    """Return its file (libconfig): that of the package, without what does not matter here."""
+    """Return its configuration (libconfig): that of the package, without what is not needed here."""
     return f"""
         bind_address = "127.0.0.1"
         port = {port}
@@ -87,10 +87,10 @@ def configuration(database: str, port: int) -> str:
 
 
 def fill(database: str, port: int) -> None:
-    """Make the tables, and what an administrator sets up in them.
+    """Create the tables, and the configuration of an administrator.
 
-    Not over its API, since the administrator's password needs pgcrypto, which the PostgreSQL of the benchmark
-    does not have.
+    Its API cannot be used, because the password of the administrator needs pgcrypto, which the PostgreSQL of
+    the benchmark does not have.
     """
     with psycopg.connect(database) as connection:
         connection.execute(SCHEMA.read_bytes())
@@ -125,7 +125,7 @@ def fill(database: str, port: int) -> None:
 
 @contextmanager
 def start(database: str) -> Iterator[Running]:
-    """Start it. Raises `Missing`."""
+    """Start Glewlwyd. Raises `Missing`."""
     program = shutil.which("glewlwyd")
     if program is None or not SCHEMA.exists():
         raise Missing("Debian's package glewlwyd is not installed")
@@ -138,8 +138,8 @@ def start(database: str) -> Iterator[Running]:
             yield running
 
 
-def requests(_running: Running) -> Iterator[bytes]:
-    """Return the requests of a client, which are all the same."""
+def token_requests(_running: Running) -> Iterator[bytes]:
+    """Yield the requests of a client, which are all the same."""
     credential = base64.b64encode(f"{CLIENT}:{SECRET}".encode()).decode()
     return repeat(
         post(
@@ -151,15 +151,15 @@ def requests(_running: Running) -> Iterator[bytes]:
     )
 
 
-def client(asked: Iterable[bytes]) -> Conversation:
-    """Ask for access tokens."""
-    for request in asked:
+def client(requests: Iterable[bytes]) -> Conversation:
+    """Request access tokens."""
+    for request in requests:
         answer = yield request
-        answer.demand(200, ANSWER)
+        answer.expect(200, ANSWER)
 
 
 def version() -> str:
-    """Return that of the package."""
+    """Return the version of the package."""
     words = ["dpkg-query", "--show", "--showformat=${Version}", "glewlwyd"]
     return subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
 
@@ -168,6 +168,6 @@ GLEWLWYD = System(
     name="Glewlwyd",
     version=version,
     start=start,
-    work={"getSessionToken": prepared(requests, client)},
+    work={"getSessionToken": conversation_factory(token_requests, client)},
     rows=ROWS,
 )

@@ -1,4 +1,4 @@
-"""A release of AGS, from its archive: what the present checkout is compared with."""
+"""A release of AGS, from its archive, with which this checkout is compared."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COMMIT = "fae518b"
 
 @contextmanager
 def start(database: str) -> Iterator[Running]:
-    """Start it with the packages that it names. Raises `Missing` without the history of git, or a package."""
+    """Start the release with its own packages. Raises `Missing` if the commit or a package is missing."""
     with tempfile.TemporaryDirectory(prefix="ags-release-") as temporary:
         checkout, packages = Path(temporary) / "checkout", Path(temporary) / "packages"
         _unpack(checkout)
@@ -37,12 +37,14 @@ def _unpack(checkout: Path) -> None:
     try:
         archive = subprocess.run(pack, cwd=ROOT, check=True, capture_output=True).stdout
     except (OSError, subprocess.CalledProcessError):
-        raise Missing(f"commit {COMMIT} is in no git history here: clone the repository with it") from None
+        raise Missing(
+            f"commit {COMMIT} is in no git history here: clone the repository with its history"
+        ) from None
     subprocess.run(unpack, cwd=checkout, check=True, input=archive)
 
 
 def is_satisfied(requirements: str) -> bool:
-    """Return whether this environment has each package in the version that is named."""
+    """Return True if this environment has the locked version of each package."""
     lines = (line.rstrip(" \\") for line in requirements.splitlines() if line[:1].isalnum())
     return all(
         _installed(requirement.name) in requirement.specifier

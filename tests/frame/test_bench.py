@@ -8,7 +8,7 @@ import pytest
 
 from bench.load import Conversation
 from bench.measuring import Round, Started
-from bench.summary import TARGETS, connections, judged, said, summary
+from bench.summary import TARGETS, check_targets, connections, describe_target, summary
 from bench.systems import Missing, asking, release
 from bench.systems.ags import AGS
 from bench.systems.floor import FLOOR
@@ -41,8 +41,8 @@ def test_the_floor_answers_as_ags_does_and_stores_what_it_answers(
     with empty_database("floor") as url, FLOOR.start(url) as running:
         # Both sign devices on beforehand, with session tokens. Each conversation checks every answer.
         staying = FLOOR.work["refresh"](running, 3, 0)
-        refreshes = running.hold([first(one, 5) for one in staying]).each  # until one has its fifth
-        introspections = running.hold(FLOOR.work["introspection"](running, 2, 20)).each
+        refreshes = running.hold([first(one, 5) for one in staying]).latencies  # until one has its fifth
+        introspections = running.hold(FLOOR.work["introspection"](running, 2, 20)).latencies
         stored = Started(FLOOR, running, url).stored()
     assert len(refreshes) >= 5
     assert len(introspections) == 20
@@ -58,7 +58,9 @@ def test_a_target_is_met_by_the_ratio_to_its_system_over_its_connections() -> No
             "AGS fae518b": [],
         }
     )
-    met = {said(one).strip(): one["met"] for one in judged({"getSessionToken": {16: figures}})}
+    met = {
+        describe_target(one).strip(): one["met"] for one in check_targets({"getSessionToken": {16: figures}})
+    }
     sentence = "getSessionToken, 16 connections: at "
     assert {text: told for text, told in met.items() if told is not None} == {
         f"met  {sentence}least 2.5 times the throughput of oidc-provider, reached 2.60": True,

@@ -1,7 +1,7 @@
-"""django-oauth-toolkit, on gunicorn's workers of threads (settings.py, urls.py).
+"""django-oauth-toolkit, on the `gthread` worker of gunicorn (settings.py, urls.py).
 
-The work is that of a head-end at AGS in the words of OAuth: a client says who it is by its secret (HTTP
-Basic) and gets an opaque token of the grant client_credentials.
+The work is like that of a head-end at AGS: a client authenticates with its secret (HTTP Basic), and gets an
+opaque token by the grant client_credentials.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from itertools import repeat
 from psycopg.conninfo import conninfo_to_dict
 
 from bench.load import Conversation, post
-from bench.systems import ROOT, WORKERS, Missing, Running, System, free_port, prepared, process
+from bench.systems import ROOT, WORKERS, Missing, Running, System, conversation_factory, free_port, process
 
 PACKAGE = "django-oauth-toolkit"
 THREADS = 8
@@ -27,7 +27,7 @@ CLIENT_ID, CLIENT_SECRET = "bench", secrets.token_urlsafe(32)
 
 
 def environment(database: str) -> dict[str, str]:
-    """Return what its settings read."""
+    """Return the environment of its settings."""
     address = conninfo_to_dict(database)
     return {
         "DJANGO_SETTINGS_MODULE": "bench.systems.oauth_toolkit.settings",
@@ -40,7 +40,7 @@ def environment(database: str) -> dict[str, str]:
 
 @contextmanager
 def start(database: str) -> Iterator[Running]:
-    """Start it."""
+    """Start the server. Raises `Missing`."""
     try:
         version(PACKAGE)
     except PackageNotFoundError:
@@ -57,8 +57,8 @@ def start(database: str) -> Iterator[Running]:
         )
 
     manage("migrate", "--verbosity=0")
-    # In its favour. Unless told otherwise it hashes the secret as Django hashes passwords, by PBKDF2, made to
-    # be slow, and that is all that could be measured. A secret that is random does not need it.
+    # By default, it hashes the secret with PBKDF2, like a password, which would take most of the time. A
+    # random secret does not need that.
     manage(
         *("createapplication", "confidential", "client-credentials", "--no-hash-client-secret"),
         *(f"--client-id={CLIENT_ID}", f"--client-secret={CLIENT_SECRET}"),
@@ -67,14 +67,14 @@ def start(database: str) -> Iterator[Running]:
     words = [
         *(sys.executable, "-m", "gunicorn", "django.core.wsgi:get_wsgi_application()"),
         *(f"--bind=127.0.0.1:{port}", f"--workers={WORKERS}", f"--threads={THREADS}"),
-        *("--worker-class=bench.systems.even.Worker", "--keep-alive=75", "--no-control-socket"),
+        *("--worker-class=bench.systems.balanced_worker.Worker", "--keep-alive=75", "--no-control-socket"),
     ]
     with process(words, settings, port) as running:
         yield running
 
 
-def requests(_running: Running) -> Iterator[bytes]:
-    """Yield requests for a token, without end: the secret is the same each time."""
+def token_requests(_running: Running) -> Iterator[bytes]:
+    """Yield requests for a token, which are all the same."""
     pair = base64.b64encode(f"{CLIENT_ID}:{CLIENT_SECRET}".encode()).decode()
     headers = {"Authorization": f"Basic {pair}"}
     yield from repeat(
@@ -82,11 +82,11 @@ def requests(_running: Running) -> Iterator[bytes]:
     )
 
 
-def client(asked: Iterable[bytes]) -> Conversation:
-    """Ask for tokens, with these requests."""
-    for request in asked:
+def client(requests: Iterable[bytes]) -> Conversation:
+    """Request access tokens."""
+    for request in requests:
         answer = yield request
-        answer.demand(
+        answer.expect(
             200,
             rb'^\{"access_token": "[A-Za-z0-9]{30}", "expires_in": 300, "token_type": "Bearer", '
             rb'"scope": "read write"\}$',
@@ -99,6 +99,6 @@ OAUTH_TOOLKIT = System(
         f"{name} {version(name)}" for name in (PACKAGE, "oauthlib", "django", "gunicorn")
     ),
     start=start,
-    work={"getSessionToken": prepared(requests, client)},
+    work={"getSessionToken": conversation_factory(token_requests, client)},
     rows="SELECT count(*) FROM oauth2_provider_accesstoken",
 )

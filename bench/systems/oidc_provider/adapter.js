@@ -1,4 +1,4 @@
-// What oidc-provider stores, in a table of PostgreSQL: the adapter that it has each deployment write.
+// Storage of oidc-provider in a table of PostgreSQL. Each deployment writes such an adapter.
 
 const SCHEMA = `
 CREATE TABLE artifact (
@@ -36,7 +36,7 @@ export const postgresql = (pool) => class PostgreSQL {
     this.model = model;
   }
 
-  // Under its name a statement is parsed once for each connection.
+  // A named statement is parsed once for each connection.
   async run(name, ...values) {
     const { rows: [row] } = await pool.query({ name, text: STATEMENTS[name], values: [this.model, ...values] });
     return row && { ...row.payload, ...(row.consumed_at && { consumed: true }) };

@@ -1,7 +1,7 @@
-// oidc-provider as it goes into production: a process for each CPU, PostgreSQL behind it, one client.
+// oidc-provider in production: a process for each CPU, PostgreSQL, and one client.
 //
-// The client proves itself by a JWT that it has signed with its secret (client_secret_jwt, HS256) and is granted
-// opaque access tokens (client_credentials). All that differs from one deployment to another is in the environment.
+// The client authenticates with a JWT that is signed with its secret (client_secret_jwt, HS256), and gets opaque
+// access tokens (client_credentials). The configuration of the deployment is in the environment.
 
 import cluster from 'node:cluster';
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
@@ -18,14 +18,14 @@ async function primary() {
   const pool = new pg.Pool({ connectionString: DATABASE_URL });
   await createTable(pool);
   await pool.end();
-  // Without keys of its own it would take those of its examples, and say so.
+  // Without keys it would use those of its examples, with a warning.
   const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
   const shared = {
     COOKIE_KEY: randomBytes(32).toString('hex'),
     JWK: JSON.stringify({ ...privateKey.export({ format: 'jwk' }), alg: 'RS256', use: 'sig' }),
   };
   for (let i = 0; i < Number(WORKERS); i += 1) cluster.fork(shared);
-  // Fewer workers than asked for would be another system.
+  // Results with fewer workers could not be compared.
   cluster.on('exit', () => process.exit(1));
 }
 

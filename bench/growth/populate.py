@@ -1,4 +1,4 @@
-"""Databases that have grown: session tokens, tenants, keys."""
+"""Fill databases with session tokens, tenants and keys."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ WEEK, HOUR = 7 * 24 * 3600, 3600
 
 
 def fill(database: str, dead: int, living: int) -> None:
-    """Put in rows as `issue` writes them: of the past week those that are dead, of the last hour the others.
+    """Insert rows as `issue` does: expired ones of the past week, and valid ones of the last hour.
 
-    The living ones, which the purge must leave, stay good for a day. As in life they come last, after a
-    checkpoint, and autovacuum has been there in between.
+    The valid ones, which a purge must keep, expire after a day. As in production they are inserted last,
+    after a checkpoint and a vacuum.
     """
-    _insert(database, dead, "dead", {"from": -WEEK - HOUR, "step": WEEK / max(dead, 1), "ttl": 300})
+    _insert(database, dead, "expired", {"from": -WEEK - HOUR, "step": WEEK / max(dead, 1), "ttl": 300})
     _maintain(database, "VACUUM (ANALYZE) ags_sessions_sessiontoken", "CHECKPOINT")
-    _insert(database, living, "living", {"from": -HOUR, "step": HOUR / max(living, 1), "ttl": 24 * HOUR})
+    _insert(database, living, "valid", {"from": -HOUR, "step": HOUR / max(living, 1), "ttl": 24 * HOUR})
     _maintain(database, "VACUUM (ANALYZE) ags_sessions_sessiontoken")
 
 
@@ -67,7 +67,7 @@ def _insert(database: str, number: int, what: str, values: Mapping[str, Any]) ->
         for done, _ in enumerate(pool.map(chunk, range(0, number, CHUNK)), start=1):
             if done % 10 == 0:
                 at = time.perf_counter() - began
-                print(f"  {done * CHUNK:,} {what} rows put in, {done * CHUNK / at:,.0f}/s", flush=True)
+                print(f"  {done * CHUNK:,} {what} rows inserted, {done * CHUNK / at:,.0f}/s", flush=True)
 
 
 def _maintain(database: str, *statements: str) -> None:
@@ -77,14 +77,14 @@ def _maintain(database: str, *statements: str) -> None:
 
 
 def many_tenants(settings: Mapping[str, str], tenants: int, services: int, keys: int) -> list[HeadEnd]:
-    """Make so many tenants with `manage.py apply`; return a head-end for each of their services and keys."""
+    """Create tenants with `manage.py apply`; return a head-end for each of their services and keys."""
     began = time.perf_counter()
     names = [f"tenant-{number:04}" for number in range(tenants)]
     for first in range(0, tenants, TENANTS_A_FILE):
         some = names[first : first + TENANTS_A_FILE]
         apply(settings, {"tenants": [_tenant(name, services, keys) for name in some]})
         done, at = first + len(some), time.perf_counter() - began
-        print(f"  {done} tenants of {services} services and {keys} keys made in {at:.0f} s", flush=True)
+        print(f"  {done} tenants of {services} services and {keys} keys created in {at:.0f} s", flush=True)
     return [
         HeadEnd(name, f"Service {service}", f"{name}-key-{key}")
         for name in names
@@ -94,16 +94,16 @@ def many_tenants(settings: Mapping[str, str], tenants: int, services: int, keys:
 
 
 def many_keys(settings: Mapping[str, str], keys: int) -> list[HeadEnd]:
-    """Give the tenant of all benchmarks so many keys; return a head-end for each."""
+    """Add keys to the tenant of all benchmarks; return a head-end for each."""
     kids = [f"key-{number}" for number in range(keys - 1)]
     apply(settings, {"tenants": [{"id": TENANT, "keys": [key(kid) for kid in kids]}]})
     return [HeadEnd(kid=kid) for kid in (KID, *kids)]
 
 
 def key(kid: str, **more: Any) -> dict[str, Any]:
-    """Return a key as a file of `manage.py apply` has it.
+    """Return a key in the form of `manage.py apply`.
 
-    All have the same secret, so that one variable will do. It is sealed for each by itself.
+    All keys have the same secret, so that one variable is enough. It is encrypted for each key separately.
     """
     secret = {"env": "BENCH_SECRET", "encoding": "base64"}
     return {"kid": kid, "algorithm": "HS256", "state": "active", "secret": secret, **more}

@@ -1,8 +1,8 @@
-"""Rotates a key of the tenant again and again, as automation does: `python -m bench.growth.rotating`.
+"""Rotate the key of the tenant continuously, as automation does: `python -m bench.growth.rotate_key`.
 
-Each step is one configuration file, applied by what `manage.py apply` calls: the next key is staged, the one
-that was staged becomes active, the one that was active retires, and the one that was retiring is revoked.
-It says which key the head-end signs with from then on: the active one, once every process knows that.
+Each step applies a configuration file: the next key is staged, the staged key becomes active, the active key
+retires, and the retiring key is revoked. Prints the number of the active key once every process has loaded
+it, so that the head-end can sign with it.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from pathlib import Path
 import django
 import yaml
 
-from bench.growth.filled import key
+from bench.growth.populate import key
 from bench.systems.ags import TENANT
 
 KNOWN_AFTER = 1.1
-"""Seconds after which the snapshot of every process has seen that a key is active."""
+"""Seconds until the snapshot of every process has the active key."""
 
 ANSWERED_AFTER = 0.5
-"""Seconds after which what was signed with the key before has been answered, so that that one can go."""
+"""Seconds until each request that is signed with the key before has a response."""
 
 
 def kid(number: int) -> str:
-    """Return what a key of that number is called."""
+    """Return the `kid` of a key."""
     return f"rotating-{number}"
 
 
 def main() -> None:
-    """Rotate until somebody ends it."""
-    os.nice(19)  # automation has a machine of its own
+    """Rotate until the process is terminated."""
+    os.nice(19)  # automation runs on another machine
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ags.settings")
     django.setup()
     from tenants.config_file.apply import apply
