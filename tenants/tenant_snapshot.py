@@ -57,7 +57,7 @@ class Signer:
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class TenantSnapshot:
-    """An enabled tenant at `version`.
+    """The configuration of an enabled tenant as it was at `version`; immutable.
 
     `services`: the enabled services by name, sorted. `keys`: the keys with which the tenant signs.
     `signer`: the key that signs its access tokens; `verification_keys` verifies them, and `jwks` contains the

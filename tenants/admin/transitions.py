@@ -37,7 +37,10 @@ OFFLINE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:
-    """A change of a row. Texts are templates of `str.format`, with the value `row`."""
+    """A change of the state of a row that staff confirm on a page of its own, such as a revocation.
+
+    Texts are templates of `str.format`, with the value `row`.
+    """
 
     name: str
     """Of the action. The last part of the URL is the same with hyphens."""

@@ -17,7 +17,7 @@ SEPARATOR = "~"
 
 
 class ResourceServer(TenantScoped, ConfigurationModel):
-    """A client that authenticates with a client ID and a secret (RFC 6749, section 2.3.1)."""
+    """A server of the operator that introspects and revokes tokens (RFC 7662, RFC 7009)."""
 
     tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="resource_servers")
     client_id = models.CharField("client ID", max_length=128, editable=False)

@@ -34,7 +34,10 @@ RETIREMENT_MARGIN = timedelta(minutes=1)
 
 
 class SigningKey(TenantScoped, ConfigurationModel):
-    """Signs while active; published while staged, active or retiring. Its key material is immutable."""
+    """A key with which AGS signs the access tokens of a tenant. Its key material is immutable.
+
+    It signs while active, and is published while staged, active or retiring.
+    """
 
     tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="signing_keys")
     kid = models.CharField("key ID", max_length=128)
