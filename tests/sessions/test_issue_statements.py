@@ -80,7 +80,7 @@ INVALID_REQUESTS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 @pytest.mark.parametrize(("body", "headers"), INVALID_REQUESTS.values(), ids=INVALID_REQUESTS)
 def test_the_database_is_not_read_before_headers_body_and_parameters_are_valid(
-    nagra: HeadEnd, body: Any, headers: dict[str, Any]
+    nagra: HeadEnd, stale_snapshots: None, body: Any, headers: dict[str, Any]
 ) -> None:
     good = {"parameters": [{"name": NAME, "value": nagra.token()}]}
     with CaptureQueriesContext(connection) as captured:

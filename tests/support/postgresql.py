@@ -143,4 +143,4 @@ class Proxy:
         writer.close()
 
 
-WRITE = "SELECT lo_unlink(lo_create(0))"
+WRITE = "WITH nothing AS (DELETE FROM ags_sessions_lease WHERE FALSE) SELECT 1"
