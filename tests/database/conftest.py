@@ -19,7 +19,7 @@ from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture
-def options(django_db_setup: None, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def options(db: None, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The options of the database; a test may change them."""
     options = {**connection.settings_dict["OPTIONS"], "application_name": NAME}
     monkeypatch.setitem(connection.settings_dict, "OPTIONS", options)

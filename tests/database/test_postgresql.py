@@ -25,7 +25,7 @@ from tests.support.postgresql import (
     run_with_lane,
 )
 
-pytestmark = [pytest.mark.postgresql, pytest.mark.usefixtures("django_db_setup", "options")]
+pytestmark = [pytest.mark.postgresql, pytest.mark.usefixtures("options")]
 
 
 # Statements

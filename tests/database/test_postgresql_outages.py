@@ -33,7 +33,7 @@ from tests.support.postgresql import (
 )
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.postgresql, pytest.mark.usefixtures("django_db_setup", "options")]
+pytestmark = [pytest.mark.postgresql, pytest.mark.usefixtures("options")]
 
 
 # Outages
