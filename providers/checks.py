@@ -2,11 +2,11 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from django import forms
-from django.apps import apps
+from django.apps import AppConfig, apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 
@@ -20,39 +20,35 @@ SLUG = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 @register("providers")
 def check_providers(**kwargs: Any) -> list[CheckMessage]:
-    """Check all installed providers."""
-    messages: list[CheckMessage] = []
+    return list(_check_providers())
+
+
+def _check_providers() -> Iterator[CheckMessage]:
     for path in settings.AGS_PROVIDERS:
         config = next((c for c in apps.get_app_configs() if path in (c.name, _dotted_path(c))), None)
         if not isinstance(config, ProviderConfig):
-            messages.append(
-                Error(
-                    f"{path} is listed in AGS_PROVIDERS but is not a provider.",
-                    hint="Its apps.py must define a ProviderConfig with `default = True`.",
-                    id="providers.E001",
-                )
+            yield Error(
+                f"{path} is listed in AGS_PROVIDERS but is not a provider.",
+                hint="Its apps.py must define a ProviderConfig with `default = True`.",
+                id="providers.E001",
             )
     configs = provider_configs()
-    usable = [(config.name, config.instance) for config in configs if config.instance is not None]
     for config in configs:
-        messages.extend(
-            Warning(
-                f"{config.name} lacks the module {module}, so its services are not offered.",
-                hint=hint,
-                id="providers.W001",
-            )
-            for module, hint in config.missing_modules.items()
-        )
-    messages.extend(upgrade_warning(config) for config in configs if config.contract == 1)
+        for module, hint in config.missing_modules.items():
+            message = f"{config.name} lacks the module {module}, so its services are not offered."
+            yield Warning(message, hint=hint, id="providers.W001")
+        if config.contract == 1:
+            yield upgrade_warning(config)
+    usable = [(config.name, config.instance) for config in configs if config.instance is not None]
     for slug, times in Counter(strategy.slug for _, strategy in usable).items():
         if times > 1:
-            messages.append(Error(f"{times} providers have the slug {slug!r}.", id="providers.E002"))
+            yield Error(f"{times} providers have the slug {slug!r}.", id="providers.E002")
     for name, strategy in usable:
-        messages.extend(Error(f"{name}: {problem}", id=check_id) for problem, check_id in _problems(strategy))
-    return messages
+        for problem, check_id in _problems(strategy):
+            yield Error(f"{name}: {problem}", id=check_id)
 
 
-def _dotted_path(config: Any) -> str:
+def _dotted_path(config: AppConfig) -> str:
     return f"{type(config).__module__}.{type(config).__qualname__}"
 
 

@@ -125,11 +125,8 @@ def _is_same_type(typ: Any, media_type: str) -> bool:
     """Compare media types case-insensitively; "application/" may be omitted (RFC 7515, section 4.1.9)."""
     if not isinstance(typ, str) or not typ.isascii():
         return False
-    return _normalize_type(typ) == _normalize_type(media_type)
-
-
-def _normalize_type(media_type: str) -> str:
-    return media_type.lower().removeprefix("application/")
+    one, other = (name.lower().removeprefix("application/") for name in (typ, media_type))
+    return one == other
 
 
 def _is_usable(key: TrustedKey) -> bool:

@@ -153,13 +153,11 @@ class Identity:
 def _are_valid(claims: object) -> bool:
     if not isinstance(claims, Mapping) or len(claims) > MAX_CLAIMS:
         return False
-    return all(
-        isinstance(name, str)
-        and len(name) <= MAX_CLAIM_NAME_LENGTH
-        and IDENTIFIER.fullmatch(name) is not None
-        and _is_valid(value)
-        for name, value in claims.items()
-    )
+    return all(_is_valid_name(name) and _is_valid(value) for name, value in claims.items())
+
+
+def _is_valid_name(name: object) -> bool:
+    return isinstance(name, str) and len(name) <= MAX_CLAIM_NAME_LENGTH and bool(IDENTIFIER.fullmatch(name))
 
 
 def _is_valid(value: object) -> bool:

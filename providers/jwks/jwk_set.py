@@ -9,10 +9,11 @@ from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
-from providers.contract import CheckResult, KeyRing, TrustedKey, UpstreamFailure, UpstreamUnavailable
+from providers.contract import CheckResult, KeyRing, TrustedKey
 from providers.jwks.jwk import parse_jwk
 from providers.jwks.strength import UnusableKey
 from providers.strict_json import NotStrictJSON, parse
+from providers.upstream.response import invalid_response
 
 MAX_KEYS = 100
 DEPTH = 8
@@ -53,11 +54,9 @@ class JWKSetReader:
         try:
             return parse_jwk_set(self.tenant, parse(raw, DEPTH), self.algorithms)
         except NotStrictJSON as error:
-            raise UpstreamUnavailable(
-                UpstreamFailure.RESPONSE_INVALID, f"its JWK Set is not valid JSON: {error}"
-            ) from None
+            raise invalid_response(f"its JWK Set is not valid JSON: {error}") from None
         except UnusableKey as reason:
-            raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, f"its JWK Set {reason}") from None
+            raise invalid_response(f"its JWK Set {reason}") from None
 
 
 def parse_jwk_set(tenant: str, value: Any, algorithms: Sequence[str]) -> JWKSet:

@@ -25,9 +25,6 @@ _LOADERS: dict[str, Callable[[bytes], Any]] = {
     "PUBLIC KEY": load_pem_public_key,
     "CERTIFICATE": lambda text: load_pem_x509_certificate(text).public_key(),
 }
-_IS_SECRET = (
-    "This is a private or shared key. Enter the public key, and replace this key wherever it is used."  # noqa: S105
-)
 
 
 class _PublicKeysTextarea(forms.Textarea):
@@ -49,7 +46,10 @@ class PublicKeysField(forms.CharField):
         """Return the text, without the byte order mark of a file."""
         text = _strip(super().clean(value) or "")
         if _is_secret(text):
-            raise ValidationError(_IS_SECRET)
+            raise ValidationError(
+                "This is a private or shared key. Enter the public key, and replace this key wherever it is "
+                "used."
+            )
         return text
 
 

@@ -6,13 +6,14 @@ import contextlib
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
-from typing import Any, TypeVar
+from functools import lru_cache, partial
+from typing import TypeVar
 
 from providers.contract import UpstreamFailure, UpstreamUnavailable
 from providers.upstream import resolve_addresses, tls_context
+from providers.upstream.response import invalid_response
 
 LIMIT = 64 * 1024
 """Maximum bytes that a directory may send on one connection."""
@@ -28,23 +29,36 @@ class TLSConnection:
     Every operation ends by `ends`, a time of `time.monotonic()`. Raises `UpstreamUnavailable`.
     """
 
-    def __init__(self, stream: socket.socket, ends: float) -> None:
-        # Send each request immediately, without waiting for an acknowledgement of the previous one.
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._stream = stream
+    def __init__(self, host: str, port: int, ends: float) -> None:
         self._ends = ends
         self._received = 0
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls: ssl.SSLObject | None = None
+        self._stream = self._connect(host, port)
+        # Send each request immediately, without waiting for an acknowledgement of the previous one.
+        self._stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _connect(self, host: str, port: int) -> socket.socket:
+        *others, last = resolve_addresses(host, port)
+        for address in others:
+            with contextlib.suppress(OSError):
+                return socket.create_connection((address, port), self.remaining_seconds() / 2)
+        with _translate_errors():
+            return socket.create_connection((last, port), self.remaining_seconds())
+
+    def close(self) -> None:
+        self._stream.close()
 
     def remaining_seconds(self) -> float:
         """Return the seconds until the deadline. Raises `UpstreamUnavailable(TIMEOUT)` if it has passed."""
-        return remaining_seconds(self._ends)
+        seconds = self._ends - time.monotonic()
+        if seconds <= 0:
+            raise UpstreamUnavailable(UpstreamFailure.TIMEOUT)
+        return seconds
 
     def secure(self, ca_certificates: str, host: str) -> None:
         """Perform the TLS handshake. The server needs a certificate for `host` from one of these CAs."""
-        context = _context(ca_certificates)
-        tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        tls = _context(ca_certificates).wrap_bio(self._incoming, self._outgoing, server_hostname=host)
         self._run_tls(tls.do_handshake)
         self._tls = tls
 
@@ -52,16 +66,14 @@ class TLSConnection:
         """Send all of `data`."""
         if self._tls is None:
             self._send_raw(data)
-            return
-        tls = self._tls
-        self._run_tls(lambda: tls.write(data))
+        else:
+            self._run_tls(partial(self._tls.write, data))
 
     def receive(self) -> bytes:
         """Receive at least one byte."""
         if self._tls is None:
             return self._receive_raw()
-        tls = self._tls
-        data = self._run_tls(lambda: tls.read(_CHUNK))
+        data = self._run_tls(partial(self._tls.read, _CHUNK))
         if not data:
             raise UpstreamUnavailable(UpstreamFailure.UNREACHABLE)
         return data
@@ -77,9 +89,7 @@ class TLSConnection:
             except ssl.SSLCertVerificationError:
                 raise UpstreamUnavailable(UpstreamFailure.CERTIFICATE_UNTRUSTED) from None
             except ssl.SSLError:
-                raise UpstreamUnavailable(
-                    UpstreamFailure.RESPONSE_INVALID, "its TLS handshake is invalid"
-                ) from None
+                raise invalid_response("its TLS handshake is invalid") from None
             else:
                 self._send_raw(self._outgoing.read())
                 return result
@@ -102,31 +112,6 @@ class TLSConnection:
 
 
 @contextmanager
-def open_connection(settings: Mapping[str, Any], ends: float) -> Iterator[TLSConnection]:
-    """Yield an unencrypted connection, and close it at the end."""
-    stream = _connect(settings["host"], settings["port"], ends)
-    with contextlib.closing(stream):
-        yield TLSConnection(stream, ends)
-
-
-def remaining_seconds(ends: float) -> float:
-    """Return the seconds until `ends`. Raises `UpstreamUnavailable(TIMEOUT)` if it has passed."""
-    seconds = ends - time.monotonic()
-    if seconds <= 0:
-        raise UpstreamUnavailable(UpstreamFailure.TIMEOUT)
-    return seconds
-
-
-def _connect(host: str, port: int, ends: float) -> socket.socket:
-    *others, last = resolve_addresses(host, port)
-    for address in others:
-        with contextlib.suppress(OSError):
-            return socket.create_connection((address, port), remaining_seconds(ends) / 2)
-    with _translate_errors():
-        return socket.create_connection((last, port), remaining_seconds(ends))
-
-
-@contextmanager
 def _translate_errors() -> Iterator[None]:
     """Convert the exceptions of sockets."""
     try:
@@ -137,6 +122,4 @@ def _translate_errors() -> Iterator[None]:
         raise UpstreamUnavailable(UpstreamFailure.UNREACHABLE) from None
 
 
-@lru_cache(maxsize=256)
-def _context(ca_certificates: str) -> ssl.SSLContext:
-    return tls_context(ca_certificates)
+_context = lru_cache(maxsize=256)(tls_context)

@@ -20,7 +20,8 @@ import ldap
 from ldap.extop import ExtendedRequest
 
 from providers.contract import UpstreamFailure, UpstreamUnavailable
-from providers.ldap.connection import TLSConnection, open_connection
+from providers.ldap.connection import TLSConnection
+from providers.upstream.response import invalid_response
 
 STARTTLS = "starttls"
 
@@ -80,7 +81,7 @@ class Directory:
         try:
             self._request(lambda library: library.extop(_START_TLS))
         except ldap.LDAPError:
-            raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, "it rejects StartTLS") from None
+            raise invalid_response("it rejects StartTLS") from None
 
     def bind_service_account(self, name: str, password: str) -> None:
         """Bind as the service account."""
@@ -109,13 +110,9 @@ class Directory:
             except ldap.SIZELIMIT_EXCEEDED:
                 return [Entry("", {}), Entry("", {})]
             except ldap.NO_SUCH_OBJECT:
-                raise UpstreamUnavailable(
-                    UpstreamFailure.RESPONSE_INVALID, "it has no such search base, or AGS may not read it"
-                ) from None
+                raise invalid_response("it has no such search base, or AGS may not read it") from None
             except ldap.REFERRAL:
-                raise UpstreamUnavailable(
-                    UpstreamFailure.RESPONSE_INVALID, "it refers to another server, which AGS does not follow"
-                ) from None
+                raise invalid_response("it refers to another server, which AGS does not follow") from None
         # A result without a DN is a referral to another server.
         return [
             Entry(dn, {name.lower(): values for name, values in attributes.items()})
@@ -148,19 +145,14 @@ def _translate_errors() -> Iterator[None]:
     try:
         yield
     except ldap.LDAPError as error:
-        raise _upstream_unavailable(error) from None
+        if (failure := _FAILURES.get(type(error))) is not None:
+            raise UpstreamUnavailable(failure) from None
+        # libldap's own errors have negative codes.
+        is_from_server = error.args and error.args[0].get("result", -1) >= 0
+        name = type(error).__name__
+        raise invalid_response(f"it responds with {name}" if is_from_server else _INVALID_LDAP) from None
     except (UnicodeError, ValueError, TimeoutError):
-        raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, _INVALID_LDAP) from None
-
-
-def _upstream_unavailable(error: ldap.LDAPError) -> UpstreamUnavailable:
-    for kind, failure in _FAILURES.items():
-        if isinstance(error, kind):
-            return UpstreamUnavailable(failure)
-    # libldap's own errors have negative codes.
-    is_from_server = error.args and error.args[0].get("result", -1) >= 0
-    detail = f"it responds with {type(error).__name__}" if is_from_server else _INVALID_LDAP
-    return UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, detail)
+        raise invalid_response(_INVALID_LDAP) from None
 
 
 _INVALID_LDAP = "its response is not valid LDAP"
@@ -169,7 +161,8 @@ _INVALID_LDAP = "its response is not valid LDAP"
 @contextmanager
 def open_directory(settings: Mapping[str, Any]) -> Iterator[Directory]:
     """Yield a session with TLS, bound as the service account if there is one."""
-    with open_connection(settings, time.monotonic() + settings["deadline"] * DEADLINE_SHARE) as connection:
+    ends = time.monotonic() + settings["deadline"] * DEADLINE_SHARE
+    with contextlib.closing(TLSConnection(settings["host"], settings["port"], ends)) as connection:
         if settings["transport"] == STARTTLS:
             # A separate libldap handle: data received without TLS must not be read as a later response.
             with contextlib.closing(Directory(connection)) as unencrypted:

@@ -21,37 +21,6 @@ _WORD = r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff@\\]++"
 _AD_NAME = re.compile(rf"{_WORD}[@\\]{_WORD}")  # user@domain, DOMAIN\user
 
 
-class DNField(forms.CharField):
-    """A distinguished name (RFC 4514) of at most 500 characters."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"max_length": 500, **kwargs})
-
-    def clean(self, value: Any) -> str:
-        """Return the text if libldap can parse it."""
-        text: str = super().clean(value) or ""
-        if text and not ldap.dn.is_dn(text):
-            raise ValidationError("Enter a distinguished name such as ou=people,dc=operator,dc=example.")
-        return text
-
-
-class BindNameField(forms.CharField):
-    """A distinguished name or a bind name of Active Directory, at most 500 characters."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"max_length": 500, **kwargs})
-
-    def clean(self, value: Any) -> str:
-        """Return the text unchanged if it has one of these forms."""
-        text: str = super().clean(value) or ""
-        if text and not (_AD_NAME.fullmatch(text) or ldap.dn.is_dn(text)):
-            raise ValidationError(
-                r"Enter a distinguished name such as cn=ags,dc=operator,dc=example, or for Active Directory "
-                r"user@domain or DOMAIN\user."
-            )
-        return text
-
-
 class LDAPSettings(UpstreamSettings):
     """Server, search, and attributes of subscribers."""
 
@@ -64,8 +33,9 @@ class LDAPSettings(UpstreamSettings):
         initial="ldaps",
         help_text="How TLS starts. AGS sends no secret without TLS.",
     )
-    bind_dn = BindNameField(
+    bind_dn = forms.CharField(
         required=False,
+        max_length=500,
         label="Service account",
         help_text=r"The DN that AGS searches as; for Active Directory, also user@domain or DOMAIN\user. "
         "Empty: it searches anonymously.",
@@ -76,7 +46,7 @@ class LDAPSettings(UpstreamSettings):
         label="Password of the service account",
         help_text="The password of the service account.",
     )
-    search_base = DNField(help_text="The base DN of the entries of subscribers.")
+    search_base = forms.CharField(max_length=500, help_text="The base DN of the entries of subscribers.")
     user_filter = forms.CharField(
         max_length=500,
         initial=f"(uid={USERNAME})",
@@ -97,6 +67,21 @@ class LDAPSettings(UpstreamSettings):
     suspended_value = forms.CharField(
         required=False, max_length=255, help_text="The value for suspended accounts, case-insensitive."
     )
+
+    def clean_bind_dn(self) -> str:
+        text: str = self.cleaned_data["bind_dn"]
+        if text and not (_AD_NAME.fullmatch(text) or ldap.dn.is_dn(text)):
+            raise ValidationError(
+                r"Enter a distinguished name such as cn=ags,dc=operator,dc=example, or for Active Directory "
+                r"user@domain or DOMAIN\user."
+            )
+        return text
+
+    def clean_search_base(self) -> str:
+        text: str = self.cleaned_data["search_base"]
+        if not ldap.dn.is_dn(text):
+            raise ValidationError("Enter a distinguished name such as ou=people,dc=operator,dc=example.")
+        return text
 
     def clean_user_filter(self) -> str:
         """Return the filter if libldap can encode it with any username."""

@@ -65,21 +65,19 @@ class LDAP(Strategy):
         # Some servers accept a bind without a password (RFC 4513, section 5.1.2).
         if not IDENTIFIER.fullmatch(username) or not _is_password(password):
             raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)
-        entry = run(
-            settings["deadline"], _server(settings), partial(_authenticate, username, password, settings)
-        )
+        authenticate = partial(_authenticate, username, password, settings)
+        entry = run(settings["deadline"], _server(settings), authenticate)
         if entry is None:
             raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)
         return _get_accounts(entry, settings)
 
     def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterator[CheckResult]:
         """Connect, bind as the service account, and search for a username that does not exist."""
-        server = _server(settings)
         messages: list[str] = []
         try:
-            run(settings["deadline"], server, partial(_check_steps, settings, messages))
+            run(settings["deadline"], _server(settings), partial(_check_steps, settings, messages))
         finally:
-            yield from (CheckResult(passed=True, message=message) for message in messages)
+            yield from (CheckResult(True, message) for message in messages)
 
 
 def _server(settings: Mapping[str, Any]) -> str:

@@ -8,10 +8,11 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 
-from providers.contract import HTTPSField, UpstreamFailure, UpstreamUnavailable
+from providers.contract import HTTPSField
 from providers.jwks import JWKSet, JWKSetReader
 from providers.strict_json import NotStrictJSON, parse
 from providers.upstream import Document, Source, document
+from providers.upstream.response import invalid_response
 
 _DEPTH = 8
 
@@ -31,19 +32,13 @@ class DiscoveryReader:
         try:
             metadata = parse(raw, _DEPTH)
         except NotStrictJSON as error:
-            raise UpstreamUnavailable(
-                UpstreamFailure.RESPONSE_INVALID, f"its discovery document is not valid JSON: {error}"
-            ) from None
+            raise invalid_response(f"its discovery document is not valid JSON: {error}") from None
         if not isinstance(metadata, dict) or metadata.get("issuer") != self.issuer:
-            raise UpstreamUnavailable(
-                UpstreamFailure.RESPONSE_INVALID, "its discovery document names another issuer"
-            )
+            raise invalid_response("its discovery document names another issuer")
         try:
             jwks_uri = HTTPSField().clean(metadata.get("jwks_uri"))
         except ValidationError:
-            raise UpstreamUnavailable(
-                UpstreamFailure.RESPONSE_INVALID, "its discovery document has no jwks_uri with https"
-            ) from None
+            raise invalid_response("its discovery document has no jwks_uri with https") from None
         source = Source(self.tenant, jwks_uri, self.deadline, self.ca_certificates)
         jwks = document(source, JWKSetReader(self.tenant, self.algorithms))
         jwks.prepare()
@@ -57,8 +52,6 @@ def discovery_url(settings: Mapping[str, Any]) -> str:
 
 def discovery_document(settings: Mapping[str, Any], tenant: str) -> Document[Document[JWKSet]]:
     """Return the discovery document of a service."""
-    deadline, ca_certificates = settings["deadline"], settings["ca_certificates"]
-    reader = DiscoveryReader(
-        tenant, settings["issuer"], tuple(settings["algorithms"]), deadline, ca_certificates
-    )
-    return document(Source(tenant, discovery_url(settings), deadline, ca_certificates), reader)
+    upstream = settings["deadline"], settings["ca_certificates"]
+    reader = DiscoveryReader(tenant, settings["issuer"], tuple(settings["algorithms"]), *upstream)
+    return document(Source(tenant, discovery_url(settings), *upstream), reader)

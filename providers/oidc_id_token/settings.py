@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from django import forms
 from django.core.exceptions import ValidationError
 
@@ -12,50 +10,23 @@ from providers.contract import HTTPSField, UpstreamSettings
 from providers.jwks import AlgorithmsField
 
 
-class IssuerField(HTTPSField):
-    """An issuer: an https URL without a query (OpenID Connect Core, section 2).
-
-    At most 450 characters: the URL of the discovery document is longer.
-    """
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"max_length": 450, **kwargs})
-
-    def clean(self, value: Any) -> str:
-        """Return the issuer."""
-        issuer = super().clean(value)
-        if "?" in issuer:
-            raise ValidationError("Enter an issuer: a URL without a query.")
-        return issuer
-
-
-class ClientIDsField(forms.CharField):
-    """Client IDs, one per line, at most 2,048 characters."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        widget = forms.Textarea(attrs={"rows": 3, "spellcheck": "false"})
-        super().__init__(**{"max_length": 2048, "widget": widget, **kwargs})
-
-    def clean(self, value: Any) -> str:
-        """Return the lines that are not empty."""
-        lines = (line.strip() for line in (super().clean(value) or "").splitlines())
-        return "\n".join(line for line in lines if line)
-
-
 class OIDCIDTokenSettings(UpstreamSettings, ClaimSettings, TokenSettings):
     """Issuer, client, and rules for ID tokens."""
 
-    issuer = IssuerField(
+    issuer = HTTPSField(
+        max_length=450,  # the URL of the discovery document is longer
         help_text="The required value of iss. The discovery document is at this URL plus "
-        "/.well-known/openid-configuration."
+        "/.well-known/openid-configuration.",
     )
     client_id = forms.CharField(
         label="Client ID",
         max_length=255,
         help_text="The client that the tokens are issued to: the required value of aud.",
     )
-    trusted_clients = ClientIDsField(
+    trusted_clients = forms.CharField(
         required=False,
+        max_length=2048,
+        widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false"}),
         help_text="Other clients that aud and azp may contain, one per line.",
     )
     algorithms = AlgorithmsField(initial=["RS256"])
@@ -84,3 +55,14 @@ class OIDCIDTokenSettings(UpstreamSettings, ClaimSettings, TokenSettings):
         initial="if_present",
         help_text="How often a token is accepted. Its jti, or else its nonce, identifies it.",
     )
+
+    def clean_issuer(self) -> str:
+        """Require a URL without a query (OpenID Connect Core, section 2)."""
+        issuer: str = self.cleaned_data["issuer"]
+        if "?" in issuer:
+            raise ValidationError("Enter an issuer: a URL without a query.")
+        return issuer
+
+    def clean_trusted_clients(self) -> str:
+        lines = (line.strip() for line in self.cleaned_data["trusted_clients"].splitlines())
+        return "\n".join(line for line in lines if line)

@@ -12,12 +12,12 @@ from providers.contract import (
     MAX_ACCOUNTS,
     Account,
     FailureReason,
-    UpstreamFailure,
     UpstreamUnavailable,
     VerificationFailed,
     parse_account_id,
 )
 from providers.upstream import Response, request
+from providers.upstream.response import invalid_response
 
 LIMIT = 256 * 1024
 """Maximum bytes of a response: enough for `MAX_ACCOUNTS` accounts with the longest information."""
@@ -64,32 +64,24 @@ def _reason(response: Response) -> str:
 def _parse_accounts(response: Response) -> tuple[Account, ...]:
     values = response.json_object().get("accounts")
     if not isinstance(values, list):
-        raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, "its response has no array `accounts`")
+        raise invalid_response("its response has no array `accounts`")
     if not values:
         raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)
     if len(values) > MAX_ACCOUNTS:
-        raise UpstreamUnavailable(
-            UpstreamFailure.RESPONSE_INVALID, f"its response has more than {MAX_ACCOUNTS} accounts"
-        )
+        raise invalid_response(f"its response has more than {MAX_ACCOUNTS} accounts")
     accounts = tuple(map(_parse_account, values))
     if len({account.id for account in accounts}) < len(accounts):
-        raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, "its response has a duplicate accountId")
+        raise invalid_response("its response has a duplicate accountId")
     return accounts
 
 
 def _parse_account(value: Any) -> Account:
     if not isinstance(value, dict):
-        raise UpstreamUnavailable(
-            UpstreamFailure.RESPONSE_INVALID, "an account in its response is not an object"
-        )
+        raise invalid_response("an account in its response is not an object")
     account_id = parse_account_id(value.get("accountId"))
     if account_id is None:
-        raise UpstreamUnavailable(
-            UpstreamFailure.RESPONSE_INVALID, "an account in its response has no valid accountId"
-        )
+        raise invalid_response("an account in its response has no valid accountId")
     information = value.get("accountInformation", account_id)
     if not isinstance(information, str) or not IDENTIFIER.fullmatch(information):
-        raise UpstreamUnavailable(
-            UpstreamFailure.RESPONSE_INVALID, "an account in its response has no valid accountInformation"
-        )
+        raise invalid_response("an account in its response has no valid accountInformation")
     return Account(account_id, information)

@@ -54,9 +54,10 @@ class OperatorToken(Strategy):
         now = time.time()
         verified = verify_jws(parameters["OperatorAuthToken"], keys, now)
         claims = verified.claims
-        for claim, is_valid, reason in _FIXED_CLAIMS:
-            if not is_valid(require(claims, claim)):
-                raise VerificationFailed(reason, claim)
+        if require(claims, "typ") != TOKEN_TYPE:
+            raise VerificationFailed(FailureReason.TYPE_MISMATCH, "typ")
+        if require(claims, "aud") not in (AUDIENCE, [AUDIENCE]):
+            raise VerificationFailed(FailureReason.AUDIENCE_MISMATCH, "aud")
         expires = check_times(claims, settings, now)
         account_id = string(claims, "OpfAccountId")
         if string(claims, "OpfTenantId") != keys.tenant:
@@ -68,15 +69,6 @@ class OperatorToken(Strategy):
         now = time.time()
         kids = sorted(kid for kid, key in keys.keys.items() if key.failure_reason(now) is None)
         if kids:
-            yield CheckResult(passed=True, message=f"Keys in force: {', '.join(kids)}.")
+            yield CheckResult(True, f"Keys in force: {', '.join(kids)}.")
         else:
-            yield CheckResult(
-                passed=False, message="The tenant has no key in force, so no token can be accepted."
-            )
-
-
-# claim, rule, reason if it fails
-_FIXED_CLAIMS = (
-    ("typ", lambda value: value == TOKEN_TYPE, FailureReason.TYPE_MISMATCH),
-    ("aud", lambda value: value in (AUDIENCE, [AUDIENCE]), FailureReason.AUDIENCE_MISMATCH),
-)
+            yield CheckResult(False, "The tenant has no key in force, so no token can be accepted.")

@@ -11,14 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pyrad.packet import (
-    AccessAccept,
-    AccessChallenge,
-    AccessReject,
-    AccessRequest,
-    AuthPacket,
-    PacketError,
-)
+from pyrad import packet
 
 from providers.contract import UpstreamFailure, UpstreamUnavailable
 from providers.upstream import resolve_addresses
@@ -47,18 +40,18 @@ class Attribute(enum.IntEnum):
 class ResponseCode(enum.Enum):
     """The codes of responses to an Access-Request (RFC 2865, section 3)."""
 
-    ACCEPTED = AccessAccept
-    REJECTED = AccessReject
-    CHALLENGED = AccessChallenge
+    ACCEPTED = packet.AccessAccept
+    REJECTED = packet.AccessReject
+    CHALLENGED = packet.AccessChallenge
 
 
 def access_request(
     username: str, password: str, settings: Mapping[str, Any], **attributes: bytes
-) -> AuthPacket:
+) -> packet.AuthPacket:
     """Return an Access-Request. `attributes`: further attributes by the names in `Attribute`."""
     # pyrad puts the Message-Authenticator before all other attributes (CVE-2024-3596).
-    request = AuthPacket(
-        AccessRequest,
+    request = packet.AuthPacket(
+        packet.AccessRequest,
         id=secrets.randbelow(256),
         secret=settings["shared_secret"].encode(),
         authenticator=secrets.token_bytes(16),
@@ -74,7 +67,7 @@ def access_request(
 
 
 def exchange(
-    request: AuthPacket, settings: Mapping[str, Any]
+    request: packet.AuthPacket, settings: Mapping[str, Any]
 ) -> tuple[ResponseCode, Mapping[int, list[bytes]]]:
     """Return the code and the attributes of the response. Raises `UpstreamUnavailable`.
 
@@ -126,11 +119,11 @@ def _datagrams(stream: socket.socket, ends_at: float) -> Iterator[bytes]:
             yield stream.recv(LIMIT + 1)
 
 
-def _verify_response(request: AuthPacket, raw: bytes) -> AuthPacket | None:
+def _verify_response(request: packet.AuthPacket, raw: bytes) -> packet.AuthPacket | None:
     """Return the response if it matches the request and is signed with the shared secret."""
     try:
         response = request.CreateReply(packet=raw)
-    except PacketError:
+    except packet.PacketError:
         return None
     is_valid = len(raw) <= LIMIT and request.VerifyReply(response, raw, enforce_ma=True)
     return response if is_valid and response.code in {code.value for code in ResponseCode} else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -71,7 +71,7 @@ class RADIUS(Strategy):
             if not hmac.compare_digest(password.encode(), settings["line_secret"].encode()):
                 raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)
             password = settings["line_password"]
-        code, attributes = _run(settings, partial(_send, username, password, settings))
+        code, attributes = _request_access(username, password, settings)
         if code is not ResponseCode.ACCEPTED:  # AGS does not support challenges
             raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)
         return Identity(_get_account_id(username, attributes, settings["account_attribute"]))
@@ -80,20 +80,11 @@ class RADIUS(Strategy):
         """Send an unknown user. A signed response proves that the shared secret is correct."""
         server = f"{settings['host']}:{settings['port']}"
         username, password = f"nobody-{secrets.token_hex(8)}", secrets.token_hex(16)
-        code, _ = _run(settings, partial(_send, username, password, settings))
+        code, _ = _request_access(username, password, settings)
         if code is ResponseCode.REJECTED:
-            yield CheckResult(
-                passed=True, message=f"{server} has the same shared secret and rejects an unknown user."
-            )
+            yield CheckResult(True, f"{server} has the same shared secret and rejects an unknown user.")
         else:
-            yield CheckResult(passed=False, message=f"{server} does not reject an unknown user.")
-
-
-_Response = tuple[ResponseCode, Mapping[int, list[bytes]]]
-
-
-def _run(settings: Mapping[str, Any], call: Callable[[], _Response]) -> _Response:
-    return run(settings["deadline"], f"{settings['host']}:{settings['port']}", call)
+            yield CheckResult(False, f"{server} does not reject an unknown user.")
 
 
 def _can_be_sent(username: str, password: str) -> bool:
@@ -106,11 +97,15 @@ def _can_be_sent(username: str, password: str) -> bool:
     return fits and bool(IDENTIFIER.fullmatch(username)) and "\0" not in password
 
 
-def _send(username: str, password: str, settings: Mapping[str, Any]) -> _Response:
+def _request_access(
+    username: str, password: str, settings: Mapping[str, Any]
+) -> tuple[ResponseCode, Mapping[int, list[bytes]]]:
     attribute = settings["account_attribute"]
     # NUL requests the Chargeable-User-Identity (RFC 4372, section 2.1).
     attributes = {attribute: b"\0"} if attribute == Attribute.CHARGEABLE_USER_IDENTITY.name else {}
-    return exchange(access_request(username, password, settings, **attributes), settings)
+    packet = access_request(username, password, settings, **attributes)
+    server = f"{settings['host']}:{settings['port']}"
+    return run(settings["deadline"], server, partial(exchange, packet, settings))
 
 
 def _get_account_id(username: str, attributes: Mapping[int, list[bytes]], attribute: str) -> str:

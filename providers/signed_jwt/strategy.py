@@ -84,22 +84,15 @@ class SignedJWT(Strategy):
 def _verify_token(token: str, settings: Mapping[str, Any], tenant: str, now: float) -> VerifiedJWS:
     media_type = settings["header_type"]
     if settings["keys_from"] == "entered":
-        return verify_jws(
-            token,
-            _static_keys(settings, tenant).key_ring,
-            now,
-            kid_pattern=EXTERNAL_KID,
-            media_type=media_type,
-        )
-    return verify_with_jwks(
-        _document(settings, tenant), token, now, settings["deadline"], media_type=media_type
-    )
+        keys = _static_keys(settings, tenant).key_ring
+        return verify_jws(token, keys, now, kid_pattern=EXTERNAL_KID, media_type=media_type)
+    jwks = _document(settings, tenant)
+    return verify_with_jwks(jwks, token, now, settings["deadline"], media_type=media_type)
 
 
 def _static_keys(settings: Mapping[str, Any], tenant: str) -> JWKSet:
-    return parse_static_keys(
-        tenant, settings["public_keys"], settings["key_id"], tuple(settings["algorithms"])
-    )
+    algorithms = tuple(settings["algorithms"])
+    return parse_static_keys(tenant, settings["public_keys"], settings["key_id"], algorithms)
 
 
 def _document(settings: Mapping[str, Any], tenant: str) -> Document[JWKSet]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from providers.claims import MAX_LIFETIME
+from providers.claims import MAX_LIFETIME, numeric_date, require
 from providers.contract import FailureReason, VerificationFailed, parse_account_id
 
 
@@ -25,7 +25,7 @@ def validate(response: Mapping[str, Any], settings: Mapping[str, Any], tenant: s
         raise VerificationFailed(FailureReason.CLAIM_MISMATCH, "scope")
     if settings["tenant_member"] and _string(response, settings["tenant_member"]) != tenant:
         raise VerificationFailed(FailureReason.TENANT_MISMATCH, settings["tenant_member"])
-    account = parse_account_id(_require(response, settings["account_member"]))
+    account = parse_account_id(require(response, settings["account_member"]))
     if account is None:
         raise VerificationFailed(FailureReason.CLAIM_INVALID, settings["account_member"])
     # In a token that a client obtained for itself, the subject is the client. A client must not impersonate a
@@ -49,37 +49,30 @@ def _check_times(response: Mapping[str, Any], skew: int, now: float) -> None:
 
     Some servers write an `exp` of 0 for a token that does not expire.
     """
-    if "exp" in response and (expires := _number(response, "exp")) != 0:
+    if "exp" in response and (expires := numeric_date(response, "exp")) != 0:
         if expires + skew <= now:
             raise VerificationFailed(FailureReason.TOKEN_EXPIRED, "exp")
         if expires > now + MAX_LIFETIME:
             raise VerificationFailed(FailureReason.LIFETIME_TOO_LONG, "exp")
-    if "nbf" in response and _number(response, "nbf") - skew > now:
+    if "nbf" in response and numeric_date(response, "nbf") - skew > now:
         raise VerificationFailed(FailureReason.TOKEN_NOT_YET_VALID, "nbf")
 
 
-def _require(response: Mapping[str, Any], member: str) -> Any:
-    try:
-        return response[member]
-    except KeyError:
-        raise VerificationFailed(FailureReason.CLAIM_MISSING, member) from None
-
-
 def _string(response: Mapping[str, Any], member: str) -> str:
-    value = _require(response, member)
+    value = require(response, member)
     if not isinstance(value, str):
         raise VerificationFailed(FailureReason.CLAIM_INVALID, member)
     return value
 
 
 def _audience(response: Mapping[str, Any]) -> list[str]:
-    value = _require(response, "aud")
+    value = require(response, "aud")
     return [value] if isinstance(value, str) else _strings(value, "aud")
 
 
 def _scopes(response: Mapping[str, Any]) -> set[str]:
     """Return the scopes of a string (RFC 7662, section 2.2) or, as from some servers, an array."""
-    value = _require(response, "scope")
+    value = require(response, "scope")
     return {*(value.split(" ") if isinstance(value, str) else _strings(value, "scope"))}
 
 
@@ -87,13 +80,3 @@ def _strings(value: Any, member: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise VerificationFailed(FailureReason.CLAIM_INVALID, member)
     return value
-
-
-def _number(response: Mapping[str, Any], member: str) -> float:
-    value = response[member]
-    if type(value) not in (int, float):
-        raise VerificationFailed(FailureReason.CLAIM_INVALID, member)
-    try:
-        return float(value)
-    except OverflowError:
-        raise VerificationFailed(FailureReason.CLAIM_INVALID, member) from None

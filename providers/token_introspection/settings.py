@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 from django import forms
 
 from providers.contract import HTTPSField, SecretField, SessionTokenSettings, UpstreamSettings
+
+_optional_text = partial(forms.CharField, required=False, max_length=500, initial="")
 
 
 class TokenIntrospectionSettings(UpstreamSettings, SessionTokenSettings):
@@ -46,31 +49,16 @@ class TokenIntrospectionSettings(UpstreamSettings, SessionTokenSettings):
         initial="required",
         help_text="Some identity providers also accept refresh tokens, and omit token_type for them.",
     )
-    issuer = forms.CharField(
-        required=False,
-        max_length=500,
-        initial="",
-        help_text="The required value of iss. Empty: not checked.",
+    issuer = _optional_text(help_text="The required value of iss. Empty: not checked.")
+    audience = _optional_text(
+        help_text="The required value of aud, or of an element if aud is an array. Empty: not checked."
     )
-    audience = forms.CharField(
-        required=False,
-        max_length=500,
-        initial="",
-        help_text="The required value of aud, or of an element if aud is an array. Empty: not checked.",
-    )
-    scope = forms.CharField(
-        required=False,
-        max_length=500,
-        initial="",
-        help_text="Required scopes, separated by spaces. Empty: none.",
-    )
+    scope = _optional_text(help_text="Required scopes, separated by spaces. Empty: none.")
     account_member = forms.CharField(
         max_length=100, initial="sub", help_text="The member of the response that contains the account ID."
     )
-    tenant_member = forms.CharField(
-        required=False,
+    tenant_member = _optional_text(
         max_length=100,
-        initial="",
         help_text="The member of the response that must be equal to the tenant ID. Empty: not checked.",
     )
     clock_skew = forms.IntegerField(

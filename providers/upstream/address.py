@@ -6,7 +6,7 @@ Without this check, anybody who may edit a service could make AGS send requests 
 from __future__ import annotations
 
 import socket
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, ip_address, ip_network
 
 from django.conf import settings
 
@@ -32,29 +32,18 @@ def resolve_addresses(host: str, port: int) -> list[str]:
     return allowed
 
 
-def _is_allowed(text: str) -> bool:
-    address = _embedded_ipv4(ip_address(text.partition("%")[0]))
-    if any(address in network for network in settings.AGS_PRIVATE_UPSTREAMS):
-        return True
-    return not (_is_isatap(address) or any(address in network for network in _PRIVATE))
-
-
 _MAPPED, _NAT64 = ip_network("::ffff:0:0/96"), ip_network("64:ff9b::/96")
 
 
-def _embedded_ipv4(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """Return the embedded IPv4 address, if there is one (RFC 4291, section 2.5.5.2; RFC 6052)."""
-    if address in _MAPPED or address in _NAT64:
-        return IPv4Address(int(address) & 0xFFFFFFFF)
-    return address
-
-
-def _is_isatap(address: IPv4Address | IPv6Address) -> bool:
-    """Return True if the interface identifier embeds an IPv4 address (ISATAP; RFC 5214, section 6.1).
-
-    The universal/local and individual/group bits are ignored.
-    """
-    return address.version == 6 and int(address) >> 32 & 0xFCFFFFFF == 0x5EFE
+def _is_allowed(text: str) -> bool:
+    address = ip_address(text.partition("%")[0])
+    if address in _MAPPED or address in _NAT64:  # RFC 4291, section 2.5.5.2; RFC 6052
+        address = IPv4Address(int(address) & 0xFFFFFFFF)
+    if any(address in network for network in settings.AGS_PRIVATE_UPSTREAMS):
+        return True
+    # ISATAP embeds an IPv4 address. Its universal and group bits are ignored (RFC 5214, section 6.1).
+    is_isatap = address.version == 6 and int(address) >> 32 & 0xFCFFFFFF == 0x5EFE
+    return not is_isatap and not any(address in network for network in _PRIVATE)
 
 
 _PRIVATE = [

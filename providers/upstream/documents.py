@@ -20,6 +20,7 @@ from django.dispatch import Signal
 from providers.contract import UpstreamFailure, UpstreamUnavailable
 from providers.upstream.bulkhead import background, foreground
 from providers.upstream.http import host_and_port, request
+from providers.upstream.response import invalid_response
 
 MAX_AGE = 300.0
 """Seconds. An older copy must be fetched again before it is used."""
@@ -124,14 +125,9 @@ class Document(Generic[_T]):
     def fetch_now(self) -> _T:
         """Fetch and return the document, even if there is a copy. Raises `UpstreamUnavailable`."""
         try:
-            copy = self._load()
-            self._store_copy(copy)
-        except UpstreamUnavailable as error:
-            self._store_failure(error)
-            raise
+            return self._load()
         finally:
-            self._send_signal()
-        return copy
+            fetched.send_robust(sender=Document, document=self)
 
     def _fetch_if_due(self) -> Future[None] | None:
         """Return the fetch in progress; start one if it is due. Requires the lock."""
@@ -161,9 +157,8 @@ class Document(Generic[_T]):
 
     def _run(self, fetch: Future[None]) -> None:
         try:
-            self._store_copy(self._load())
+            self._load()
         except UpstreamUnavailable as error:
-            self._store_failure(error)
             if error.failure is UpstreamFailure.OVERLOADED:
                 self._fetch_started_at += OVERLOAD_RETRY_INTERVAL - MIN_FETCH_INTERVAL
         except Exception as error:  # noqa: BLE001 - a bug in a parser must not stop later fetches
@@ -173,30 +168,34 @@ class Document(Generic[_T]):
             self._fetch = None
         fetch.set_result(None)
         # After set_result: requests must not wait for the receivers of the signal.
-        self._send_signal()
+        fetched.send_robust(sender=Document, document=self)
 
     def _load(self) -> _T:
+        """Fetch the document, and store it or the failure."""
+        try:
+            copy = self._request()
+        except UpstreamUnavailable as error:
+            self._store_failure(error)
+            raise
+        with self._lock:
+            self._copy, self._error = copy, None
+            self._good_at = time.monotonic()
+            self.health = Health(time.time(), self.health.failed_at)
+        return copy
+
+    def _request(self) -> _T:
         source = self.source
         limits = {"deadline": source.deadline, "ca_certificates": source.ca_certificates}
         headers = {"Accept": "application/json"}
         response = request("GET", source.url, limits, headers=headers, limit=LIMIT, bulkhead=background)
         if response.status != 200:
-            raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, f"it responds with {response.status}")
+            raise invalid_response(f"it responds with {response.status}")
         return self._parse(response.body)
-
-    def _store_copy(self, copy: _T) -> None:
-        with self._lock:
-            self._copy, self._error = copy, None
-            self._good_at = time.monotonic()
-            self.health = Health(time.time(), self.health.failed_at)
 
     def _store_failure(self, error: UpstreamUnavailable) -> None:
         with self._lock:
             self._error = UpstreamUnavailable(error.failure, error.detail)
             self.health = Health(self.health.good_at, time.time(), error.failure, str(error))
-
-    def _send_signal(self) -> None:
-        fetched.send_robust(sender=Document, document=self)
 
 
 @lru_cache(maxsize=4096)

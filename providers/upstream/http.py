@@ -6,10 +6,9 @@ import ssl
 import threading
 import time
 from codecs import BOM_UTF8
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Mapping
+from contextlib import closing
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,7 +18,7 @@ import httpcore2
 from providers.contract import UpstreamFailure, UpstreamUnavailable
 from providers.upstream.address import resolve_addresses
 from providers.upstream.bulkhead import MAX_CONCURRENT_CALLS, Bulkhead, foreground
-from providers.upstream.response import Response
+from providers.upstream.response import Response, invalid_response
 from providers.upstream.tls import tls_context
 
 LIMIT = 64 * 1024
@@ -47,9 +46,19 @@ def request(
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.hostname:
         raise UpstreamUnavailable(UpstreamFailure.ADDRESS_FORBIDDEN, "its URL does not begin with https://")
+    sent = {"Accept-Encoding": "identity", "User-Agent": "AGS", **(headers or {})}
+    if body:
+        sent["Content-Length"] = str(len(body))
     deadline: float = settings["deadline"]
-    call = _Call(method, url, settings["ca_certificates"], headers or {}, body, limit, deadline)
-    return bulkhead.run(deadline, host_and_port(url), call)
+    call = httpcore2.Request(
+        method,
+        url,
+        headers=[("Host", parts.netloc), *sent.items()],
+        content=body,
+        extensions={"timeout": {"pool": deadline}},
+    )
+    send = partial(_send, call, settings["ca_certificates"], limit, deadline)
+    return bulkhead.run(deadline, host_and_port(url), send)
 
 
 def host_and_port(url: str) -> str:
@@ -58,62 +67,37 @@ def host_and_port(url: str) -> str:
     return f"{parts.hostname}:{parts.port or 443}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """One request, made in the thread that calls it."""
+def _send(call: httpcore2.Request, ca_certificates: str, limit: int, deadline: float) -> Response:
+    _current_call.ends = time.monotonic() + deadline
+    try:
+        with closing(_pool(ca_certificates).handle_request(call)) as response:
+            return _read(call.method.decode(), response, limit)
+    except httpcore2.TimeoutException:
+        raise UpstreamUnavailable(UpstreamFailure.TIMEOUT) from None
+    except httpcore2.NetworkError:
+        raise UpstreamUnavailable(UpstreamFailure.UNREACHABLE) from None
+    except httpcore2.ProtocolError:
+        raise invalid_response("its response is not valid HTTP") from None
 
-    method: str
-    url: str
-    ca_certificates: str
-    headers: Mapping[str, str]
-    body: bytes
-    limit: int
-    deadline: float
 
-    def __call__(self) -> Response:
-        _current_call.ends = time.monotonic() + self.deadline
-        sent = {"Accept-Encoding": "identity", "User-Agent": "AGS", **self.headers}
-        if self.body:
-            sent["Content-Length"] = str(len(self.body))
-        request = httpcore2.Request(
-            self.method,
-            self.url,
-            headers=[("Host", urlsplit(self.url).netloc), *sent.items()],
-            content=self.body,
-            extensions={"timeout": {"pool": self.deadline}},
-        )
-        with _translate_errors():
-            response = _pool(self.ca_certificates).handle_request(request)
-            try:
-                return self._read(response)
-            finally:
-                response.close()
-
-    def _read(self, response: httpcore2.Response) -> Response:
-        headers = {
-            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers
-        }
-        if 300 <= response.status < 400:
-            raise UpstreamUnavailable(
-                UpstreamFailure.RESPONSE_INVALID, "it redirects, which AGS does not follow"
-            )
-        if headers.get("content-encoding", "identity") != "identity":
-            raise UpstreamUnavailable(
-                UpstreamFailure.RESPONSE_INVALID,
-                "its response is compressed, although AGS did not accept that",
-            )
-        body = bytearray()
-        for chunk in response.iter_stream():
-            body += chunk
-            if len(body) > self.limit:
-                raise UpstreamUnavailable(UpstreamFailure.RESPONSE_TOO_LARGE)
-        stream: _Stream = response.extensions["network_stream"]
-        if _has_trailing_data(self.method, bytes(stream.received)):
-            # On a reused connection, this data would be read as the response to the next request.
-            stream.close()
-            raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, "data follows its response")
-        # RFC 8259, section 8.1, allows parsers to ignore a byte order mark.
-        return Response(response.status, headers, bytes(body).removeprefix(BOM_UTF8))
+def _read(method: str, response: httpcore2.Response, limit: int) -> Response:
+    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+    if 300 <= response.status < 400:
+        raise invalid_response("it redirects, which AGS does not follow")
+    if headers.get("content-encoding", "identity") != "identity":
+        raise invalid_response("its response is compressed, although AGS did not accept that")
+    body = bytearray()
+    for chunk in response.iter_stream():
+        body += chunk
+        if len(body) > limit:
+            raise UpstreamUnavailable(UpstreamFailure.RESPONSE_TOO_LARGE)
+    stream: _Stream = response.extensions["network_stream"]
+    if _has_trailing_data(method, bytes(stream.received)):
+        # On a reused connection, this data would be read as the response to the next request.
+        stream.close()
+        raise invalid_response("data follows its response")
+    # RFC 8259, section 8.1, allows parsers to ignore a byte order mark.
+    return Response(response.status, headers, bytes(body).removeprefix(BOM_UTF8))
 
 
 def _has_trailing_data(method: str, received: bytes) -> bool:
@@ -126,21 +110,6 @@ def _has_trailing_data(method: str, received: bytes) -> bool:
         if isinstance(event, h11.EndOfMessage):
             return bool(reader.trailing_data[0])
     return False  # the body ends when the connection closes
-
-
-@contextmanager
-def _translate_errors() -> Iterator[None]:
-    """Convert the exceptions of httpcore2."""
-    try:
-        yield
-    except httpcore2.TimeoutException:
-        raise UpstreamUnavailable(UpstreamFailure.TIMEOUT) from None
-    except httpcore2.NetworkError:
-        raise UpstreamUnavailable(UpstreamFailure.UNREACHABLE) from None
-    except httpcore2.ProtocolError:
-        raise UpstreamUnavailable(
-            UpstreamFailure.RESPONSE_INVALID, "its response is not valid HTTP"
-        ) from None
 
 
 @lru_cache(maxsize=256)
@@ -215,9 +184,7 @@ class _Stream(httpcore2.NetworkStream):
                 case ssl.SSLCertVerificationError():
                     raise UpstreamUnavailable(UpstreamFailure.CERTIFICATE_UNTRUSTED) from None
                 case ssl.SSLError():
-                    raise UpstreamUnavailable(
-                        UpstreamFailure.RESPONSE_INVALID, "its TLS handshake is invalid"
-                    ) from None
+                    raise invalid_response("its TLS handshake is invalid") from None
             raise
 
     def get_extra_info(self, info: str) -> Any:

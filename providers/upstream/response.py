@@ -13,6 +13,11 @@ DEPTH = 8
 """Maximum nesting of the JSON in a response."""
 
 
+def invalid_response(detail: str) -> UpstreamUnavailable:
+    """Return the exception for an invalid response. `detail` is that of `UpstreamUnavailable`."""
+    return UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, detail)
+
+
 @dataclass(frozen=True, slots=True)
 class Response:
     """A response. Names of headers are in lower case; `body` excludes a UTF-8 BOM."""
@@ -28,7 +33,7 @@ class Response:
         except NotStrictJSON:
             value = None
         if not isinstance(value, dict):
-            raise UpstreamUnavailable(UpstreamFailure.RESPONSE_INVALID, "its response is not a JSON object")
+            raise invalid_response("its response is not a JSON object")
         return value
 
     def unavailable(self) -> UpstreamUnavailable:
@@ -36,7 +41,5 @@ class Response:
         if self.status in {401, 403}:
             return UpstreamUnavailable(UpstreamFailure.CREDENTIALS_REJECTED)
         is_temporary = self.status == 429 or self.status >= 500
-        return UpstreamUnavailable(
-            UpstreamFailure.UNREACHABLE if is_temporary else UpstreamFailure.RESPONSE_INVALID,
-            f"it responds with {self.status}",
-        )
+        failure = UpstreamFailure.UNREACHABLE if is_temporary else UpstreamFailure.RESPONSE_INVALID
+        return UpstreamUnavailable(failure, f"it responds with {self.status}")

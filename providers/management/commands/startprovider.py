@@ -52,11 +52,24 @@ class Command(BaseCommand):
         module = name if package else f"providers.{name}"
         _check_name(name, module)
         kind = "upstream" if upstream else "code"
-        context = _template_context(name, module)
+        context = {
+            "name": name,
+            "module": module,
+            "title": _title(name),
+            "label": name.replace("_", " ").capitalize(),
+            "hyphenated": name.replace("_", "-"),
+            "providers": f"providers.operator_token,{module}",
+            "version": contract.VERSION,
+        }
         files = _render_package(kind, context, Path(package)) if package else _render_app(kind, context, root)
         if existing := [path for path in files if path.exists() and path != root / "mkdocs.yml"]:
             raise CommandError(f"{existing[0]} already exists. Nothing was written.")
-        _write(files)
+        try:
+            for path, text in files.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise CommandError(f"{error.filename}: {error.strerror}") from None
         self.stdout.write("Created:")
         for path in files:
             self.stdout.write(f"  {path.relative_to(root) if path.is_relative_to(root) else path}")
@@ -91,18 +104,6 @@ _IMPORTED_NAMES = {*contract.__all__, "ProviderConfig", "Any", "Mapping", "Respo
 
 def _title(name: str) -> str:
     return "".join(word[:1].upper() + word[1:] for word in name.split("_"))
-
-
-def _template_context(name: str, module: str) -> dict[str, Any]:
-    return {
-        "name": name,
-        "module": module,
-        "title": _title(name),
-        "label": name.replace("_", " ").capitalize(),
-        "hyphenated": name.replace("_", "-"),
-        "providers": f"providers.operator_token,{module}",
-        "version": contract.VERSION,
-    }
 
 
 def _render_app(kind: str, context: Mapping[str, Any], root: Path) -> dict[Path, str]:
@@ -149,13 +150,3 @@ def _sort_imports(text: str) -> str:
     """Sort each block of imports: the position of the provider's import depends on its name."""
     runs = groupby(text.splitlines(keepends=True), lambda line: line.startswith("from "))
     return "".join(line for are_imports, run in runs for line in (sorted(run) if are_imports else run))
-
-
-def _write(files: Mapping[Path, str]) -> None:
-    """Write all files. Raises CommandError."""
-    try:
-        for path, text in files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise CommandError(f"{error.filename}: {error.strerror}") from None
