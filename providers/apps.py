@@ -29,10 +29,7 @@ class ProviderConfig(AppConfig):
     instance: Strategy | None = None
 
     def ready(self) -> None:
-        """Create the strategy. An error while importing it stops start-up.
-
-        Raises ImproperlyConfigured if the provider is made for a version of the contract other than 1 and 2.
-        """
+        """Create the strategy. An error while importing it stops start-up."""
         contract = getattr(self, "contract", None)
         if contract not in {1, VERSION}:
             raise ImproperlyConfigured(
@@ -44,13 +41,10 @@ class ProviderConfig(AppConfig):
 
     @property
     def missing_modules(self) -> dict[str, str]:
-        """Return the modules of `requires` that are not installed."""
         return {module: hint for module, hint in self.requires.items() if find_spec(module) is None}
 
 
 class ProvidersConfig(AppConfig):
-    """Registers the system checks of all providers."""
-
     default = True
     name = "providers"
 

@@ -19,9 +19,7 @@ from providers.contract import (
     parse_account_id,
 )
 
-MAX_CLOCK_SKEW = 300
-"""Seconds."""
-
+MAX_CLOCK_SKEW = 300  # seconds
 MAX_LIFETIME = (10 * 365 + 3) * 24 * 3600
 """Seconds from now: ten years. A later `exp` is in another unit, such as milliseconds."""
 
@@ -62,7 +60,6 @@ class ClaimNameField(forms.CharField):
         super().__init__(**{"max_length": 128, **kwargs})
 
     def clean(self, value: Any) -> str:
-        """Return the name."""
         name: str = super().clean(value) or ""
         if name and not _NAME.fullmatch(name):
             raise ValidationError("Enter the name of a claim: printable ASCII characters except space and =.")
@@ -77,7 +74,6 @@ class RequiredClaimsField(forms.CharField):
         super().__init__(**{"max_length": 4096, "widget": widget, **kwargs})
 
     def clean(self, value: Any) -> str:
-        """Return the lines that are not empty."""
         lines = [line.strip() for line in (super().clean(value) or "").splitlines()]
         pairs = [line.partition("=") for line in lines if line]
         if not all(_NAME.fullmatch(name) and is_value for name, _, is_value in pairs):

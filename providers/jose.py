@@ -1,8 +1,4 @@
-"""Strict verification of a compact JWS, shared by all providers.
-
-PyJWT only checks the signature. This module implements the other requirements of RFC 8725 and checks them
-before it returns any claim.
-"""
+"""Strict verification of a compact JWS: PyJWT checks the signature, this module the rest of RFC 8725."""
 
 from __future__ import annotations
 
@@ -34,9 +30,7 @@ KID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 EXTERNAL_KID = re.compile("[!-~]{1,128}")
 """A key ID from outside AGS: some identity providers use base64."""
 
-_CRITICAL = frozenset({"crit", "b64"})
-"""Header members that change the meaning of a token (RFC 7515, 4.1.11; RFC 7797)."""
-
+_CRITICAL = frozenset({"crit", "b64"})  # these change the meaning of a token (RFC 7515, 4.1.11; RFC 7797)
 _COMPACT = re.compile(r"[A-Za-z0-9_-]++\.[A-Za-z0-9_-]++\.[A-Za-z0-9_-]++")
 _PART_DEPTH = 8
 _BASE64URL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"

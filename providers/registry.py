@@ -11,7 +11,6 @@ from providers.contract import Strategy
 
 @cache
 def strategies() -> Mapping[str, Strategy]:
-    """Return the usable strategies by slug."""
     instances = (config.instance for config in provider_configs())
     return {strategy.slug: strategy for strategy in instances if strategy is not None}
 

@@ -1,8 +1,4 @@
-"""A JSON parser that rejects valid JSON that other parsers may interpret differently (RFC 8259).
-
-It rejects duplicate members, NaN and Infinity (also as `1e400`), deep nesting, lone surrogates and NUL. It is
-used for request bodies, for both JSON parts of a JWS, and for responses of upstreams.
-"""
+"""A JSON parser that rejects what other parsers may interpret differently (RFC 8259)."""
 
 from __future__ import annotations
 
@@ -22,7 +18,10 @@ class NotStrictJSON(ValueError):
 
 
 def parse(raw: bytes, max_depth: int = MAX_DEPTH) -> Any:
-    """Return the JSON value in `raw`. Raises `NotStrictJSON`."""
+    """Return the JSON value in `raw`. Raises `NotStrictJSON`.
+
+    Rejects duplicate members, NaN and Infinity (also as `1e400`), deep nesting, lone surrogates and NUL.
+    """
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
@@ -67,7 +66,6 @@ _decode = json.JSONDecoder(
 
 
 def _is_deeper(text: str, max_depth: int) -> bool:
-    """Return True if brackets outside strings nest deeper than `max_depth`."""
     # Once escapes are removed, each quotation mark begins or ends a string: every other part is outside.
     outside = "".join(text.replace("\\\\", "").replace('\\"', "").split('"')[::2])
     depth = 0
@@ -82,7 +80,6 @@ def _is_deeper(text: str, max_depth: int) -> bool:
 
 
 def _escapes_unstorable(text: str) -> bool:
-    """Return True if an escape in well-formed JSON denotes NUL or a lone surrogate."""
     # An escaped backslash begins no other escape. Replaced by a space: removing it could join two surrogates.
     escapes = text.replace("\\\\", " ")
     return _UNSTORABLE_ESCAPE.search(_ESCAPED_PAIR.sub("", escapes)) is not None

@@ -1,9 +1,4 @@
-"""The contract between AGS and its providers.
-
-Start with `strategy.py`, then `results.py`. A provider is a Django app with one `Strategy`. The strategy
-declares the parameters of the caller (`Parameters`) and the settings of staff (`Settings`), and implements
-`verify`.
-"""
+"""The contract between AGS and its providers: start with `strategy.py`, then `results.py`."""
 
 from providers.contract.keys import KeyRing, TrustedKey
 from providers.contract.parameters import PARAMETER_MAX_LENGTH, Parameter, ParameterSchema

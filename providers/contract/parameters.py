@@ -37,7 +37,6 @@ class Parameter(serializers.CharField):
 
     @property
     def is_password(self) -> bool:
-        """True if clients should mask the input."""
         return self.style.get("input_type") == "password"
 
 
@@ -52,11 +51,9 @@ class ParameterSchema:
         self.serializer = serializer()
         """Shared by all threads: call only `run_validation`."""
         self.fields = cast("Mapping[str, Parameter]", dict(self.serializer.fields))
-        """The parameters by the name shown in discovery."""
         self.names: Mapping[str, str] = {name.lower(): name for name in self.fields}
         """The names by their lower-case form: names of parameters are case-insensitive."""
         self.required = tuple(name for name, field in self.fields.items() if field.required)
-        """The names of the required parameters."""
         self._max_lengths = _max_lengths(self.serializer)
 
     def validate(self, given: Mapping[str, str]) -> dict[str, str]:

@@ -31,8 +31,7 @@ MAX_ACCOUNTS = 50
 MAX_CLAIMS = 16
 MAX_CLAIM_NAME_LENGTH = 64
 
-Claim = str | int | float | bool | None
-"""The value of a claim: a JSON scalar."""
+Claim = str | int | float | bool | None  # a JSON scalar
 
 
 class FailureReason(enum.StrEnum):

@@ -65,7 +65,6 @@ class CertificatesField(forms.CharField):
         super().__init__(**{**options, **kwargs})
 
     def clean(self, value: Any) -> str:
-        """Return the certificates if OpenSSL can load them."""
         text: str = super().clean(value) or ""
         if not text:
             return ""
@@ -99,7 +98,6 @@ class HTTPSField(forms.CharField):
         super().__init__(**{"max_length": 500, "widget": forms.URLInput, **kwargs})
 
     def clean(self, value: Any) -> str:
-        """Return the URL."""
         text: str = super().clean(value) or ""
         if text and not _is_https(text):
             raise ValidationError("Enter a URL such as https://login.example/path, in ASCII.")

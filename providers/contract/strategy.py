@@ -98,5 +98,4 @@ class Strategy:
 
     @cached_property
     def parameter_schema(self) -> ParameterSchema:
-        """The schema of `Parameters`."""
         return ParameterSchema(self.Parameters)

@@ -4,8 +4,6 @@ from providers.apps import ProviderConfig
 
 
 class DummyConfig(ProviderConfig):
-    """A provider for development."""
-
     default = True
     contract = 2
     name = "providers.dummy"

@@ -26,8 +26,6 @@ from providers.contract import (
 
 
 class DummyParameters(serializers.Serializer[Any]):
-    """The parameters that callers send."""
-
     Account = Parameter(
         description="The account to sign on, or several, separated by commas. It is not verified.",
         max_length=255,
@@ -41,8 +39,6 @@ class DummyParameters(serializers.Serializer[Any]):
 
 
 class DummySettings(SessionTokenSettings):
-    """The settings that staff configure."""
-
     refused_account = forms.CharField(
         required=False,
         initial="nobody",
@@ -61,8 +57,6 @@ class DummySettings(SessionTokenSettings):
 
 
 class Dummy(Strategy):
-    """Accepts any account."""
-
     slug = "dummy"
     label = "Dummy (development only)"
     endpoints = (
@@ -81,7 +75,6 @@ class Dummy(Strategy):
     def verify(
         self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing
     ) -> Identity | Choice:
-        """Return the account, or a choice if there are several."""
         accounts = parameters["Account"].split(",")
         passphrase = settings["passphrase"]
         sent = parameters.get("Passphrase", "")

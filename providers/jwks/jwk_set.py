@@ -16,9 +16,7 @@ from providers.strict_json import NotStrictJSON, parse
 from providers.upstream.response import invalid_response
 
 MAX_KEYS = 100
-DEPTH = 8
-"""Maximum nesting of the JSON of a key or a JWK Set."""
-
+DEPTH = 8  # maximum nesting of the JSON of a key or a JWK Set
 _MAX_LISTED = 10
 
 
@@ -44,13 +42,12 @@ class JWKSet:
 
 @dataclass(frozen=True, slots=True)
 class JWKSetReader:
-    """Parses the JWK Set of a tenant's service, with the algorithms that the service allows."""
+    """Parses a JWK Set. Raises `UpstreamUnavailable(RESPONSE_INVALID)`."""
 
     tenant: str
     algorithms: tuple[str, ...]
 
     def __call__(self, raw: bytes) -> JWKSet:
-        """Return the set. Raises `UpstreamUnavailable(RESPONSE_INVALID)`."""
         try:
             return parse_jwk_set(self.tenant, parse(raw, DEPTH), self.algorithms)
         except NotStrictJSON as error:

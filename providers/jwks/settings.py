@@ -10,8 +10,6 @@ from providers.jose import PUBLIC_KEY_TYPES
 
 
 class AlgorithmsField(forms.MultipleChoiceField):
-    """One or more public-key algorithms."""
-
     def __init__(self, **kwargs: Any) -> None:
         options = {
             "choices": [(name, name) for name in PUBLIC_KEY_TYPES],

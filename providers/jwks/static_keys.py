@@ -28,8 +28,6 @@ _LOADERS: dict[str, Callable[[bytes], Any]] = {
 
 
 class _PublicKeysTextarea(forms.Textarea):
-    """A textarea that does not render private or shared keys."""
-
     def format_value(self, value: Any) -> str | None:
         text = super().format_value(value)
         return None if text and _is_secret(text) else text
@@ -43,7 +41,6 @@ class PublicKeysField(forms.CharField):
         super().__init__(**{"max_length": 32 * 1024, "widget": widget, **kwargs})
 
     def clean(self, value: Any) -> str:
-        """Return the text, without the byte order mark of a file."""
         text = _strip(super().clean(value) or "")
         if _is_secret(text):
             raise ValidationError(

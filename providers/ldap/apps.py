@@ -4,8 +4,6 @@ from providers.apps import ProviderConfig
 
 
 class LDAPConfig(ProviderConfig):
-    """Username and password, verified by a directory."""
-
     default = True
     contract = 2
     name = "providers.ldap"

@@ -15,9 +15,7 @@ from providers.contract import UpstreamFailure, UpstreamUnavailable
 from providers.upstream import resolve_addresses, tls_context
 from providers.upstream.response import invalid_response
 
-LIMIT = 64 * 1024
-"""Maximum bytes that a directory may send on one connection."""
-
+LIMIT = 64 * 1024  # maximum bytes that a directory may send on one connection
 _CHUNK = 16 * 1024
 
 _T = TypeVar("_T")
@@ -63,7 +61,6 @@ class TLSConnection:
         self._tls = tls
 
     def send(self, data: bytes) -> None:
-        """Send all of `data`."""
         if self._tls is None:
             self._send_raw(data)
         else:
@@ -79,7 +76,6 @@ class TLSConnection:
         return data
 
     def _run_tls(self, call: Callable[[], _T]) -> _T:
-        """Run a TLS operation, sending and receiving the data that it needs."""
         while True:
             try:
                 result = call()
@@ -113,7 +109,6 @@ class TLSConnection:
 
 @contextmanager
 def _translate_errors() -> Iterator[None]:
-    """Convert the exceptions of sockets."""
     try:
         yield
     except TimeoutError:

@@ -1,9 +1,4 @@
-"""An LDAP client: libldap encodes and decodes messages, and AGS manages the connection.
-
-libldap would resolve the host name again, possibly to an address that is not allowed; its TLS settings apply
-to the whole process; and its TLS handshake has no time limit. So libldap uses one end of a socket pair, and
-a `TLSConnection` transfers the data.
-"""
+"""An LDAP client: libldap only encodes and decodes messages, on one end of a socket pair."""
 
 from __future__ import annotations
 
@@ -64,27 +59,29 @@ class Entry:
 
 
 class Directory:
-    """A session with the directory over one connection. Raises `UpstreamUnavailable`."""
+    """A session with the directory over one connection. Raises `UpstreamUnavailable`.
+
+    libldap would resolve the host name again, possibly to an address that is not allowed; its TLS settings
+    apply to the whole process; and its TLS handshake has no time limit.
+    """
 
     def __init__(self, connection: TLSConnection) -> None:
         self._connection = connection
         self._pair, self._library = _open_libldap()
 
     def close(self) -> None:
-        """Close the connection to libldap."""
         self._pair.close()
         with contextlib.suppress(ldap.LDAPError):
             self._library.unbind_ext_s()
 
     def start_tls(self) -> None:
-        """Send the StartTLS request. The caller then performs the TLS handshake."""
+        """The caller then performs the TLS handshake."""
         try:
             self._request(lambda library: library.extop(_START_TLS))
         except ldap.LDAPError:
             raise invalid_response("it rejects StartTLS") from None
 
     def bind_service_account(self, name: str, password: str) -> None:
-        """Bind as the service account."""
         with _translate_errors():
             self._request(lambda library: library.simple_bind(name, password))
 
@@ -135,8 +132,7 @@ class Directory:
                 self._pair.sendall(self._connection.receive())
 
 
-_MAX_REQUEST = 128 * 1024
-"""Bytes. More than any request, which libldap writes in one call."""
+_MAX_REQUEST = 128 * 1024  # bytes; more than any request, which libldap writes in one call
 
 
 @contextmanager
@@ -175,7 +171,6 @@ def open_directory(settings: Mapping[str, Any]) -> Iterator[Directory]:
 
 
 def is_valid_filter(text: str) -> bool:
-    """Return True if libldap can encode the filter (RFC 4515)."""
     ours, library = _open_libldap()
     with contextlib.closing(ours):
         try:

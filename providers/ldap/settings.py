@@ -22,8 +22,6 @@ _AD_NAME = re.compile(rf"{_WORD}[@\\]{_WORD}")  # user@domain, DOMAIN\user
 
 
 class LDAPSettings(UpstreamSettings):
-    """Server, search, and attributes of subscribers."""
-
     host = HostField(help_text="The name of the server, as in its certificate.")
     port = forms.IntegerField(
         min_value=1, max_value=65535, initial=636, help_text="Usually 636 for LDAPS, 389 for StartTLS."
@@ -84,7 +82,6 @@ class LDAPSettings(UpstreamSettings):
         return text
 
     def clean_user_filter(self) -> str:
-        """Return the filter if libldap can encode it with any username."""
         text: str = self.cleaned_data["user_filter"]
         if USERNAME not in text:
             raise ValidationError(f"The filter must contain {USERNAME}.")
@@ -94,7 +91,7 @@ class LDAPSettings(UpstreamSettings):
         return text
 
     def clean(self) -> dict[str, Any]:
-        """Require both settings of a pair, or neither. A bind with a DN and no password is anonymous."""
+        """A bind with a DN and without a password would be anonymous."""
         cleaned: dict[str, Any] = super().clean() or {}
         for one, other in (("bind_dn", "bind_password"), ("status_attribute", "suspended_value")):
             if bool(cleaned.get(one)) != bool(cleaned.get(other)) and not self.errors:

@@ -32,15 +32,11 @@ _UNKNOWN_ENTRY = "cn=nobody that AGS knows"
 
 
 class LDAPParameters(serializers.Serializer[Any]):
-    """The parameters that a client app sends."""
-
     Username = Parameter(description="The username in the operator's directory.", max_length=255)
     Password = Parameter(description="The password.", max_length=1024, password=True)
 
 
 class LDAP(Strategy):
-    """Username and password, verified by the operator's directory."""
-
     slug = "ldap"
     label = "LDAP directory"
     endpoints = (Endpoint.SIGNON, Endpoint.SUBSEQUENT_SIGNON, Endpoint.SIGNOUT)
@@ -60,7 +56,6 @@ class LDAP(Strategy):
     def verify(
         self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing
     ) -> Identity | Choice:
-        """Return the account of the entry, or a choice if it has several."""
         username, password = parameters["Username"], parameters["Password"]
         # Some servers accept a bind without a password (RFC 4513, section 5.1.2).
         if not IDENTIFIER.fullmatch(username) or not _is_password(password):
@@ -72,7 +67,6 @@ class LDAP(Strategy):
         return _get_accounts(entry, settings)
 
     def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterator[CheckResult]:
-        """Connect, bind as the service account, and search for a username that does not exist."""
         messages: list[str] = []
         try:
             run(settings["deadline"], _server(settings), partial(_check_steps, settings, messages))
@@ -98,7 +92,6 @@ def _filter(username: str, settings: Mapping[str, Any]) -> str:
 
 
 def _authenticate(username: str, password: str, settings: Mapping[str, Any]) -> Entry | None:
-    """Return the entry of the username if it is the only one and the password is correct."""
     attributes = dict.fromkeys(filter(None, (settings["account_attribute"], settings["status_attribute"])))
     with open_directory(settings) as directory:
         entries = directory.search(settings["search_base"], _filter(username, settings), list(attributes))
@@ -109,7 +102,6 @@ def _authenticate(username: str, password: str, settings: Mapping[str, Any]) -> 
 
 
 def _get_accounts(entry: Entry, settings: Mapping[str, Any]) -> Identity | Choice:
-    """Return the accounts of a verified entry."""
     suspended = settings["suspended_value"].casefold()
     if suspended in (status.casefold() for status in _decode_values(entry, settings["status_attribute"])):
         raise VerificationFailed(FailureReason.ACCOUNT_SUSPENDED)

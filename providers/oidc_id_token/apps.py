@@ -4,8 +4,6 @@ from providers.apps import ProviderConfig
 
 
 class OIDCIDTokenConfig(ProviderConfig):
-    """An ID token of the operator's identity provider."""
-
     default = True
     contract = 2
     name = "providers.oidc_id_token"

@@ -19,7 +19,7 @@ _DEPTH = 8
 
 @dataclass(frozen=True, slots=True)
 class DiscoveryReader:
-    """Parses a discovery document, and starts to fetch the JWK Set at its `jwks_uri`."""
+    """Parses a discovery document, and starts to fetch the JWK Set. Raises `UpstreamUnavailable`."""
 
     tenant: str
     issuer: str
@@ -28,7 +28,6 @@ class DiscoveryReader:
     ca_certificates: str = field(repr=False)
 
     def __call__(self, raw: bytes) -> Document[JWKSet]:
-        """Return the document of the JWK Set. Raises `UpstreamUnavailable(RESPONSE_INVALID)`."""
         try:
             metadata = parse(raw, _DEPTH)
         except NotStrictJSON as error:
@@ -46,12 +45,10 @@ class DiscoveryReader:
 
 
 def discovery_url(settings: Mapping[str, Any]) -> str:
-    """Return the URL of the discovery document."""
     return f"{settings['issuer'].removesuffix('/')}/.well-known/openid-configuration"
 
 
 def discovery_document(settings: Mapping[str, Any], tenant: str) -> Document[Document[JWKSet]]:
-    """Return the discovery document of a service."""
     upstream = settings["deadline"], settings["ca_certificates"]
     reader = DiscoveryReader(tenant, settings["issuer"], tuple(settings["algorithms"]), *upstream)
     return document(Source(tenant, discovery_url(settings), *upstream), reader)

@@ -11,8 +11,6 @@ from providers.jwks import AlgorithmsField
 
 
 class OIDCIDTokenSettings(UpstreamSettings, ClaimSettings, TokenSettings):
-    """Issuer, client, and rules for ID tokens."""
-
     issuer = HTTPSField(
         max_length=450,  # the URL of the discovery document is longer
         help_text="The required value of iss. The discovery document is at this URL plus "

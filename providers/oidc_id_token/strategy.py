@@ -41,8 +41,6 @@ from providers.oidc_id_token.settings import OIDCIDTokenSettings
 
 
 class OIDCIDTokenParameters(serializers.Serializer[Any]):
-    """The parameters that callers send."""
-
     IdToken = Parameter(description="An ID token of the operator's OpenID provider.")
     Nonce = Parameter(description="The nonce of the authentication request.", max_length=255, required=False)
 
@@ -66,7 +64,6 @@ class OIDCIDToken(Strategy):
     )
 
     def verify(self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing) -> Identity:
-        """Return the account of a valid ID token."""
         now = time.time()
         claims = _verify_token(parameters["IdToken"], settings, keys.tenant, now).claims
         check_no_events(claims)
@@ -79,11 +76,9 @@ class OIDCIDToken(Strategy):
         return create_identity(account_id, None, _replay_id(claims, settings["replay"]), expires)
 
     def prepare(self, settings: Mapping[str, Any], keys: KeyRing) -> None:
-        """Start to fetch the discovery document, and then the JWK Set."""
         discovery_document(settings, keys.tenant).prepare()
 
     def document_urls(self, settings: Mapping[str, Any], keys: KeyRing) -> Mapping[str, str]:
-        """Return the URL of the discovery document and, once that is fetched, of the JWK Set."""
         urls = {"discovery document": discovery_url(settings)}
         try:
             jwks = discovery_document(settings, keys.tenant).current(wait=0.0)
@@ -92,7 +87,6 @@ class OIDCIDToken(Strategy):
         return {**urls, "JWK Set": jwks.source.url}
 
     def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[CheckResult]:
-        """Fetch the discovery document and the JWK Set."""
         jwks = discovery_document(settings, keys.tenant).fetch_now()
         yield CheckResult(True, f"The discovery document of {settings['issuer']} is valid.")
         yield from jwks.fetch_now().check_results(f"The JWK Set at {urlsplit(jwks.source.url).netloc}")
@@ -105,10 +99,7 @@ def _verify_token(token: str, settings: Mapping[str, Any], tenant: str, now: flo
 
 
 def _check_party(claims: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Require that `aud` contains our client, and that `aud` and `azp` contain trusted clients only.
-
-    OpenID Connect Core, section 3.1.3.7, steps 3 to 5.
-    """
+    """Check `aud` and `azp` (OpenID Connect Core, section 3.1.3.7, steps 3 to 5)."""
     trusted = {settings["client_id"], *settings["trusted_clients"].splitlines()}
     audience = audiences(claims, settings["client_id"])
     if not trusted.issuperset(audience):
@@ -118,14 +109,14 @@ def _check_party(claims: Mapping[str, Any], settings: Mapping[str, Any]) -> None
 
 
 def _check_age(claims: Mapping[str, Any], settings: Mapping[str, Any], now: float) -> None:
-    """Require a recent `iat` (step 10)."""
+    """Check `iat` (step 10)."""
     issued_at, max_age = numeric_date(claims, "iat"), settings["max_age"]
     if max_age is not None and issued_at + max_age + settings["clock_skew"] <= now:
         raise VerificationFailed(FailureReason.TOKEN_EXPIRED, "iat")
 
 
 def _check_nonce(claims: Mapping[str, Any], nonce: str | None, rule: str) -> None:
-    """Require that the token contains the nonce that the caller sent (step 11)."""
+    """Check `nonce` (step 11)."""
     if rule == "off" or (rule == "if_given" and nonce is None):
         return
     if nonce is None or require(claims, "nonce") != nonce:

@@ -4,8 +4,6 @@ from providers.apps import ProviderConfig
 
 
 class OperatorLoginConfig(ProviderConfig):
-    """Username and password, verified by the operator."""
-
     default = True
     contract = 2
     name = "providers.operator_login"

@@ -19,9 +19,7 @@ from providers.contract import (
 from providers.upstream import Response, request
 from providers.upstream.response import invalid_response
 
-LIMIT = 256 * 1024
-"""Maximum bytes of a response: enough for `MAX_ACCOUNTS` accounts with the longest information."""
-
+LIMIT = 256 * 1024  # maximum bytes of `MAX_ACCOUNTS` accounts with the longest information
 _FAILURE_REASONS = {
     (401, "invalid_credentials"): FailureReason.CREDENTIAL_UNKNOWN,
     (403, "account_suspended"): FailureReason.ACCOUNT_SUSPENDED,

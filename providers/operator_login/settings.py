@@ -18,8 +18,6 @@ _BEARER = re.compile("[!-~]++")
 
 
 class OperatorLoginSettings(UpstreamSettings):
-    """Endpoint, credentials, and encryption of passwords."""
-
     address = HTTPSField(label="Login endpoint", help_text="The operator's endpoint that verifies passwords.")
     authentication = forms.ChoiceField(
         choices=[
@@ -65,7 +63,6 @@ class OperatorLoginSettings(UpstreamSettings):
     )
 
     def clean_private_key(self) -> str:
-        """Return the text if it is a valid key."""
         text: str = self.cleaned_data["private_key"]
         if text:
             try:
@@ -75,7 +72,6 @@ class OperatorLoginSettings(UpstreamSettings):
         return text
 
     def clean(self) -> dict[str, Any]:
-        """Require the settings that the selected authentication and encryption need."""
         cleaned: dict[str, Any] = super().clean() or {}
         user, secret = cleaned.get("user", ""), cleaned.get("secret", "")
         match cleaned.get("authentication"):

@@ -28,8 +28,6 @@ from providers.operator_login.settings import OperatorLoginSettings
 
 
 class OperatorLoginParameters(serializers.Serializer[Any]):
-    """The parameters that a client app sends."""
-
     Username = Parameter(description="The subscriber's username.", max_length=255)
     Password = Parameter(
         description="The password. If the operator requires it: encrypted with its RSA key, in base64.",
@@ -39,8 +37,6 @@ class OperatorLoginParameters(serializers.Serializer[Any]):
 
 
 class OperatorLogin(Strategy):
-    """Lets the operator's endpoint verify username and password."""
-
     slug = "operator_login"
     label = "Username and password, verified by the operator's endpoint"
     endpoints = (Endpoint.SIGNON, Endpoint.SUBSEQUENT_SIGNON, Endpoint.SIGNOUT)
@@ -58,7 +54,6 @@ class OperatorLogin(Strategy):
     def verify(
         self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing
     ) -> Identity | Choice:
-        """Return the account that the operator returns, or a choice if it returns several."""
         username, password = parameters["Username"], parameters["Password"]
         if not (username and password):
             raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)
@@ -68,7 +63,6 @@ class OperatorLogin(Strategy):
         return Identity(accounts[0].id) if len(accounts) == 1 else Choice(accounts)
 
     def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[CheckResult]:
-        """Log in as a subscriber who does not exist."""
         if settings["encryption"] == "decrypt":
             bits = private_key(settings["private_key"]).key_size
             yield CheckResult(True, f"Passwords are decrypted with an RSA key of {bits} bits.")

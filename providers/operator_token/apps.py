@@ -4,8 +4,6 @@ from providers.apps import ProviderConfig
 
 
 class OperatorTokenConfig(ProviderConfig):
-    """The `OperatorAuthToken` of the set-top-box QR scenario."""
-
     default = True
     contract = 2
     name = "providers.operator_token"

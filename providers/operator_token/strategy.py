@@ -27,16 +27,12 @@ AUDIENCE = "ags"
 
 
 class OperatorTokenParameters(serializers.Serializer[Any]):
-    """The parameters that a head-end sends."""
-
     OperatorAuthToken = Parameter(
         description="A JWT with account and tenant, signed with a secret that the operator shares with AGS."
     )
 
 
 class OperatorToken(Strategy):
-    """Verifies an `OperatorAuthToken`."""
-
     slug = "operator_token"
     label = "Operator token (JWT with a shared secret)"
     endpoints = (Endpoint.GET_SESSION_TOKEN, Endpoint.SIGNON_WITH_SESSION_TOKEN, Endpoint.SIGNOUT)
@@ -50,7 +46,6 @@ class OperatorToken(Strategy):
     )
 
     def verify(self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing) -> Identity:
-        """Return the account of a valid token."""
         now = time.time()
         verified = verify_jws(parameters["OperatorAuthToken"], keys, now)
         claims = verified.claims
@@ -65,7 +60,6 @@ class OperatorToken(Strategy):
         return create_identity(account_id, verified.key.id, jti(claims, settings["replay"]), expires)
 
     def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[CheckResult]:
-        """List the keys in force."""
         now = time.time()
         kids = sorted(kid for kid, key in keys.keys.items() if key.failure_reason(now) is None)
         if kids:

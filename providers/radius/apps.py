@@ -4,8 +4,6 @@ from providers.apps import ProviderConfig
 
 
 class RADIUSConfig(ProviderConfig):
-    """Username and password, or a line ID, verified by a RADIUS server."""
-
     default = True
     contract = 2
     name = "providers.radius"

@@ -19,11 +19,8 @@ from providers.upstream import resolve_addresses
 DEADLINE_SHARE = 0.9
 """The share of the deadline for one exchange, so that its own errors occur before the deadline."""
 
-LIMIT = 4096
-"""Maximum bytes of a packet (RFC 2865, section 3)."""
-
-NAS_PORT_VIRTUAL = struct.pack("!L", 5)
-"""The NAS-Port-Type of a user without a physical port (RFC 2865, section 5.41)."""
+LIMIT = 4096  # maximum bytes of a packet (RFC 2865, section 3)
+NAS_PORT_VIRTUAL = struct.pack("!L", 5)  # no physical port (RFC 2865, section 5.41)
 
 
 class Attribute(enum.IntEnum):
@@ -112,7 +109,6 @@ def _connect(host: str, port: int) -> socket.socket:
 
 
 def _datagrams(stream: socket.socket, ends_at: float) -> Iterator[bytes]:
-    """Yield the packets that arrive before `ends_at`."""
     while (seconds := ends_at - time.monotonic()) > 0:
         stream.settimeout(seconds)
         with contextlib.suppress(TimeoutError):
@@ -120,7 +116,6 @@ def _datagrams(stream: socket.socket, ends_at: float) -> Iterator[bytes]:
 
 
 def _verify_response(request: packet.AuthPacket, raw: bytes) -> packet.AuthPacket | None:
-    """Return the response if it matches the request and is signed with the shared secret."""
     try:
         response = request.CreateReply(packet=raw)
     except packet.PacketError:

@@ -14,8 +14,6 @@ USERNAME_AS_SENT = "sent"
 
 
 class RADIUSSettings(SessionTokenSettings, UpstreamSettings):
-    """Server, shared secret, and settings for access lines."""
-
     ca_certificates = None  # type: ignore[assignment] # RADIUS uses the shared secret instead
     mode = forms.ChoiceField(
         choices=[(PASSWORD, "Username and password of a subscriber"), (LINE, "ID of an access line")],
@@ -66,7 +64,6 @@ class RADIUSSettings(SessionTokenSettings, UpstreamSettings):
     )
 
     def clean(self) -> dict[str, Any]:
-        """Require the secrets for lines in the mode `line`."""
         cleaned: dict[str, Any] = super().clean() or {}
         for name in ("line_secret", "line_password"):
             if cleaned.get("mode") == LINE and not cleaned.get(name) and name not in self.errors:

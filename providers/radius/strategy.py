@@ -31,8 +31,6 @@ PASSWORD_BYTES = 128
 
 
 class RADIUSParameters(serializers.Serializer[Any]):
-    """The parameters that callers send."""
-
     Username = Parameter(
         description="The subscriber's username, or the ID of the access line.", max_length=USERNAME_BYTES
     )
@@ -44,8 +42,6 @@ class RADIUSParameters(serializers.Serializer[Any]):
 
 
 class RADIUS(Strategy):
-    """Username and password, or a line ID, verified by the operator's RADIUS server."""
-
     slug = "radius"
     label = "RADIUS server"
     endpoints = (
@@ -62,7 +58,6 @@ class RADIUS(Strategy):
     )
 
     def verify(self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing) -> Identity:
-        """Return the account if the server accepts the user."""
         username, password = parameters["Username"], parameters["Password"]
         if not _can_be_sent(username, password):
             raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)

@@ -4,8 +4,6 @@ from providers.apps import ProviderConfig
 
 
 class SignedJWTConfig(ProviderConfig):
-    """A JWT that the operator has signed with a private key."""
-
     default = True
     contract = 2
     name = "providers.signed_jwt"

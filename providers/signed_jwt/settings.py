@@ -13,8 +13,6 @@ from providers.jwks import AlgorithmsField, PublicKeysField, UnusableKey, parse_
 
 
 class SignedJWTSettings(UpstreamSettings, ClaimSettings, TokenSettings):
-    """Public keys, and rules for tokens."""
-
     keys_from = forms.ChoiceField(
         label="Keys",
         choices=[("address", "Fetched from the key set address"), ("entered", "Entered below")],
@@ -51,7 +49,6 @@ class SignedJWTSettings(UpstreamSettings, ClaimSettings, TokenSettings):
     )
 
     def clean(self) -> dict[str, Any]:
-        """Require the setting that `keys_from` selects, and check static keys."""
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         source = {"address": "key_set_address", "entered": "public_keys"}.get(cleaned.get("keys_from", ""))
         if source is None or self.errors:

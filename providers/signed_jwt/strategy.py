@@ -26,14 +26,10 @@ from providers.upstream import Document, Source, document
 
 
 class SignedJWTParameters(serializers.Serializer[Any]):
-    """The parameters that callers send."""
-
     Token = Parameter(description="A JWT with the account, signed with a private key of the operator.")
 
 
 class SignedJWT(Strategy):
-    """Verifies a JWT with a public key of the operator."""
-
     slug = "signed_jwt"
     label = "Signed JWT (with a private key of the operator)"
     endpoints = (
@@ -54,7 +50,6 @@ class SignedJWT(Strategy):
     )
 
     def verify(self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing) -> Identity:
-        """Return the account of a valid token."""
         now = time.time()
         claims = _verify_token(parameters["Token"], settings, keys.tenant, now).claims
         check_no_events(claims)
@@ -65,16 +60,13 @@ class SignedJWT(Strategy):
         return create_identity(account_id, None, jti(claims, settings["replay"]), expires)
 
     def prepare(self, settings: Mapping[str, Any], keys: KeyRing) -> None:
-        """Start to fetch the JWK Set, unless the keys are entered."""
         if settings["keys_from"] == "address":
             _document(settings, keys.tenant).prepare()
 
     def document_urls(self, settings: Mapping[str, Any], keys: KeyRing) -> Mapping[str, str]:
-        """Return the URL of the JWK Set, unless the keys are entered."""
         return {"JWK Set": settings["key_set_address"]} if settings["keys_from"] == "address" else {}
 
     def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[CheckResult]:
-        """List the usable keys."""
         if settings["keys_from"] == "entered":
             return _static_keys(settings, keys.tenant).check_results("The setting public_keys")
         host = urlsplit(settings["key_set_address"]).netloc

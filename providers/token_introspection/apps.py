@@ -4,8 +4,6 @@ from providers.apps import ProviderConfig
 
 
 class TokenIntrospectionConfig(ProviderConfig):
-    """An access token, verified by the identity provider that issued it."""
-
     default = True
     contract = 2
     name = "providers.token_introspection"

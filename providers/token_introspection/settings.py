@@ -14,8 +14,6 @@ _optional_text = partial(forms.CharField, required=False, max_length=500, initia
 
 
 class TokenIntrospectionSettings(UpstreamSettings, SessionTokenSettings):
-    """Endpoint, credentials, and rules for the response."""
-
     address = HTTPSField(
         label="Introspection endpoint",
         help_text="The introspection_endpoint of the identity provider (RFC 7662).",
@@ -69,7 +67,7 @@ class TokenIntrospectionSettings(UpstreamSettings, SessionTokenSettings):
     )
 
     def clean(self) -> dict[str, Any]:
-        """Require that client ID and secret are VSCHAR (RFC 6749, appendices A.1 and A.2)."""
+        """Client ID and secret are VSCHAR (RFC 6749, appendices A.1 and A.2)."""
         cleaned: dict[str, Any] = super().clean() or {}
         for name in ("client_id", "client_secret"):
             if not re.fullmatch("[ -~]*+", cleaned.get(name, "")):

@@ -27,21 +27,15 @@ from providers.token_introspection.response import validate
 from providers.token_introspection.settings import TokenIntrospectionSettings
 from providers.upstream import request
 
-_TOKEN = re.compile("[ -~]++")
-"""The form of an access token: VSCHAR (RFC 6749, appendix A.12)."""
+_TOKEN = re.compile("[ -~]++")  # VSCHAR (RFC 6749, appendix A.12)
 
 
 class TokenIntrospectionParameters(serializers.Serializer[Any]):
-    """The parameters that callers send."""
-
     AccessToken = Parameter(description="An access token of the operator's identity provider.")
 
 
 class TokenIntrospection(Strategy):
-    """Introspects each `AccessToken`.
-
-    Responses are not cached: a token can be revoked at any time, and a sign-on lasts longer than the token.
-    """
+    """Responses are not cached: a token can be revoked, and a sign-on lasts longer than the token."""
 
     slug = "token_introspection"
     label = "Access token of an identity provider (introspection)"
@@ -63,7 +57,6 @@ class TokenIntrospection(Strategy):
     )
 
     def verify(self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing) -> Identity:
-        """Return the account of an active token."""
         token = parameters["AccessToken"]
         if not _TOKEN.fullmatch(token):
             raise VerificationFailed(FailureReason.MALFORMED)
@@ -73,7 +66,6 @@ class TokenIntrospection(Strategy):
         return Identity(validate(response, settings, keys.tenant, time.time()))
 
     def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[CheckResult]:
-        """Introspect a token that was never issued."""
         host = urlsplit(settings["address"]).netloc
         active = _introspect(secrets.token_urlsafe(32), settings).get("active")
         if active is False:
@@ -96,7 +88,6 @@ class TokenIntrospection(Strategy):
 
 
 def _introspect(token: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the introspection response (RFC 7662, section 2.2). Raises `UpstreamUnavailable`."""
     form = {"token": token}
     if settings["token_type_hint"]:
         form["token_type_hint"] = settings["token_type_hint"]

@@ -1,8 +1,4 @@
-"""Requests to upstreams: with a deadline, limited concurrency, and only to allowed addresses.
-
-Providers use `request` for HTTP, `document` for documents that are fetched in the background and cached, and
-`run`, `resolve_addresses` and `tls_context` for other protocols.
-"""
+"""Requests to upstreams: with a deadline, limited concurrency, and only to allowed addresses."""
 
 from providers.upstream.address import resolve_addresses
 from providers.upstream.bulkhead import run

@@ -1,7 +1,4 @@
-"""The addresses that AGS may connect to.
-
-Without this check, anybody who may edit a service could make AGS send requests into a private network (SSRF).
-"""
+"""The addresses that AGS may connect to: staff must not make it call into a private network (SSRF)."""
 
 from __future__ import annotations
 

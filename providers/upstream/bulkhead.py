@@ -1,8 +1,4 @@
-"""Bulkheads: limits for the number of concurrent calls to upstreams.
-
-A request that waits for an upstream blocks a thread. If an upstream does not respond, the limits keep slots
-free for other upstreams, and threads free for strategies without an upstream.
-"""
+"""Bulkheads: limits for the number of concurrent calls to upstreams."""
 
 from __future__ import annotations
 
@@ -15,19 +11,16 @@ from typing import TypeVar
 
 from providers.contract import UpstreamFailure, UpstreamUnavailable
 
-MAX_CONCURRENT_CALLS = 16
-"""Per process. `manage.py serve` adds that many threads to those for strategies."""
-
-MAX_CALLS_PER_UPSTREAM = 8
-"""Less than `MAX_CONCURRENT_CALLS`, so that one upstream cannot take all slots."""
-
+MAX_CONCURRENT_CALLS = 16  # per process; `manage.py serve` adds as many threads
+MAX_CALLS_PER_UPSTREAM = 8  # fewer, so that one upstream cannot take all slots
 _T = TypeVar("_T")
 
 
 class Bulkhead:
     """Limits the concurrent calls to upstreams, in total and to each, and makes them in its own threads.
 
-    An upstream is named `host:port`.
+    An upstream is named `host:port`. One that does not respond leaves slots for others, and threads for
+    strategies without an upstream.
     """
 
     def __init__(self) -> None:

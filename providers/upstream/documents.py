@@ -1,8 +1,4 @@
-"""Documents of upstreams, such as JWK Sets: fetched in the background and cached.
-
-A request waits for a document only if the cache has no usable copy: the first time, if no request has used
-the document for `MAX_AGE` seconds, or to find a key that has just been published.
-"""
+"""Documents of upstreams, such as JWK Sets: fetched in the background and cached."""
 
 from __future__ import annotations
 
@@ -22,24 +18,12 @@ from providers.upstream.bulkhead import background, foreground
 from providers.upstream.http import host_and_port, request
 from providers.upstream.response import invalid_response
 
-MAX_AGE = 300.0
-"""Seconds. An older copy must be fetched again before it is used."""
-
-REFRESH_AGE = 240.0
-"""Seconds. Using an older copy starts to fetch the document in the background."""
-
-MAX_STALE_AGE = 24 * 3600.0
-"""Seconds. While the upstream is unavailable, an older copy is used up to this age (RFC 5861, section 4)."""
-
-MIN_FETCH_INTERVAL = 10.0
-"""Seconds between the starts of two fetches."""
-
-OVERLOAD_RETRY_INTERVAL = 1.0
-"""Seconds from a fetch that sent no request, because the bulkhead was full, to the next."""
-
-LIMIT = 256 * 1024
-"""Maximum bytes of a document."""
-
+MAX_AGE = 300.0  # seconds; an older copy must be fetched again before it is used
+REFRESH_AGE = 240.0  # seconds; using an older copy starts to fetch the document in the background
+MAX_STALE_AGE = 24 * 3600.0  # seconds; the same while the upstream is unavailable (RFC 5861, section 4)
+MIN_FETCH_INTERVAL = 10.0  # seconds between the starts of two fetches
+OVERLOAD_RETRY_INTERVAL = 1.0  # seconds after a fetch that sent no request, because the bulkhead was full
+LIMIT = 256 * 1024  # maximum bytes of a document
 fetched = Signal()
 """Sent with `document` after each fetch, successful or not, in the thread that fetched."""
 
@@ -71,7 +55,8 @@ class Health:
 class Document(Generic[_T]):
     """A document of an upstream, such as a key set. AGS fetches it in the background and keeps it.
 
-    Parsed by `parse`. Shared by all threads.
+    A request waits for it only if there is no usable copy, or to find a key that has just been published.
+    Shared by all threads.
     """
 
     def __init__(self, source: Source, parse: Callable[[bytes], _T]) -> None:
@@ -171,7 +156,6 @@ class Document(Generic[_T]):
         fetched.send_robust(sender=Document, document=self)
 
     def _load(self) -> _T:
-        """Fetch the document, and store it or the failure."""
         try:
             copy = self._request()
         except UpstreamUnavailable as error:

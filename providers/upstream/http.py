@@ -21,11 +21,8 @@ from providers.upstream.bulkhead import MAX_CONCURRENT_CALLS, Bulkhead, foregrou
 from providers.upstream.response import Response, invalid_response
 from providers.upstream.tls import tls_context
 
-LIMIT = 64 * 1024
-"""Default maximum bytes of a response."""
-
-IDLE = 4.0
-"""Seconds for which an idle connection is kept: less than the usual keep-alive timeout of servers."""
+LIMIT = 64 * 1024  # default maximum bytes of a response
+IDLE = 4.0  # seconds that an idle connection is kept: less than servers usually do
 
 
 def request(
@@ -114,7 +111,6 @@ def _has_trailing_data(method: str, received: bytes) -> bool:
 
 @lru_cache(maxsize=256)
 def _pool(ca_certificates: str) -> httpcore2.ConnectionPool:
-    """Return the connection pool for servers with the same CA certificates."""
     return httpcore2.ConnectionPool(
         tls_context(ca_certificates),
         max_connections=MAX_CONCURRENT_CALLS,
@@ -136,8 +132,6 @@ def _remaining_seconds() -> float:
 
 
 class _Network(httpcore2.NetworkBackend):
-    """Connects only to allowed addresses."""
-
     def connect_tcp(self, host: str, port: int, *args: Any, **kwargs: Any) -> httpcore2.NetworkStream:
         backend = httpcore2.SyncBackend()
         *others, last = resolve_addresses(host, port)

@@ -9,8 +9,7 @@ from typing import Any
 from providers.contract import UpstreamFailure, UpstreamUnavailable
 from providers.strict_json import NotStrictJSON, parse
 
-DEPTH = 8
-"""Maximum nesting of the JSON in a response."""
+DEPTH = 8  # maximum nesting of the JSON in a response
 
 
 def invalid_response(detail: str) -> UpstreamUnavailable:

@@ -13,7 +13,6 @@ class SSLSocket(ssl.SSLSocket):
     """
 
     def recv(self, *args: Any) -> bytes:
-        """Receive bytes as `ssl.SSLSocket.recv` does."""
         try:
             return super().recv(*args)
         except ConnectionError:

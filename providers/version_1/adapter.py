@@ -24,7 +24,6 @@ _NOT_DECLARED = ("(not declared)",)
 
 
 def load_strategy(path: str) -> Strategy:
-    """Return the strategy of a provider made for version 1."""
     _install_old_names()
     strategy_class = import_string(path)
     if strategy_class.is_nonblocking:

@@ -16,7 +16,6 @@ MODULES: Mapping[str, str] = {
     "providers.upstream.answer": "providers.upstream.response",
     "providers.upstream.room": "providers.upstream.bulkhead",
 }
-"""Modules that have moved."""
 
 NAMES: Mapping[str, Mapping[str, str]] = {
     "providers.contract": {

@@ -13,7 +13,6 @@ from providers.version_1.names import KEYWORDS, MEMBERS, MODULES, NAMES
 
 
 def upgrade_warning(config: AppConfig) -> Warning:
-    """Return the warning for an installed provider of version 1."""
     hint = "Follow docs/upgrading-providers.md, and set `contract = 2`."
     for path in sorted(Path(config.path).rglob("*.py")):
         if names := find_old_names(path.read_bytes()):
@@ -115,7 +114,6 @@ def _members(node: ast.AST) -> Iterator[tuple[ast.expr, Iterable[str]]]:
 
 
 def _defined(body: list[ast.stmt]) -> Iterator[str]:
-    """Yield the methods and attributes that the body of a class defines."""
     for statement in body:
         match statement:
             case ast.FunctionDef(name=name) | ast.AnnAssign(target=ast.Name(id=name)):
@@ -125,7 +123,6 @@ def _defined(body: list[ast.stmt]) -> Iterator[str]:
 
 
 def _attributes(scope: ast.AST, variable: str) -> Iterator[str]:
-    """Yield the attributes that are read of a variable."""
     for node in ast.walk(scope):
         match node:
             case ast.Attribute(value=ast.Name(id=name), attr=attribute) if name == variable:

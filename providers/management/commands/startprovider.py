@@ -21,16 +21,11 @@ from providers.registry import strategies
 TEMPLATES = Path(__file__).resolve().parent.parent / "startprovider"
 
 NAME = re.compile(r"[a-z][a-z0-9]*+(_[a-z0-9]++)*+")
-NAME_MAX_LENGTH = 30
-"""Longer names would make lines of the templates too long."""
-
-NAV = "      - Adding a provider: adding-a-provider.md\n"
-"""The line of mkdocs.yml before which a new page is inserted."""
+NAME_MAX_LENGTH = 30  # longer names would make lines of the templates too long
+NAV = "      - Adding a provider: adding-a-provider.md\n"  # in mkdocs.yml; new pages are inserted before it
 
 
 class Command(BaseCommand):
-    """Check the name and the target files, then write all files."""
-
     help = (
         "Create a working provider to start from: the app, its test and its page. It verifies a code that "
         "the operator computes with a key or, with --upstream, calls a server of the operator that verifies "
@@ -43,7 +38,6 @@ class Command(BaseCommand):
         parser.add_argument("--package", metavar="FOLDER", help="create a separate package in this folder")
 
     def handle(self, *args: Any, name: str, upstream: bool, package: str | None, **options: Any) -> None:
-        """Check the name, write the files, and print the next steps."""
         root = Path(settings.BASE_DIR)
         if missing := [part for part in ("docs", "tests", "mkdocs.yml") if not (root / part).exists()]:
             raise CommandError(
@@ -79,7 +73,6 @@ class Command(BaseCommand):
 
 
 def _check_name(name: str, module: str) -> None:
-    """Raise CommandError if a provider cannot have this name."""
     title = _title(name)
     if not NAME.fullmatch(name) or len(name) > NAME_MAX_LENGTH or keyword.iskeyword(name):
         raise CommandError(
@@ -107,7 +100,6 @@ def _title(name: str) -> str:
 
 
 def _render_app(kind: str, context: Mapping[str, Any], root: Path) -> dict[Path, str]:
-    """Return the files of a provider inside AGS, and mkdocs.yml with its page."""
     name = context["name"]
     navigation = (root / "mkdocs.yml").read_text(encoding="utf-8")
     if navigation.count(NAV) != 1:
@@ -122,7 +114,6 @@ def _render_app(kind: str, context: Mapping[str, Any], root: Path) -> dict[Path,
 
 
 def _render_package(kind: str, context: Mapping[str, Any], folder: Path) -> dict[Path, str]:
-    """Return the files of a separate distribution."""
     name = context["name"]
     page = _render(f"{kind}/page.md-tpl", context)
     return {
