@@ -54,10 +54,8 @@ def _dotted_path(config: AppConfig) -> str:
 
 def _problems(strategy: Strategy) -> Iterable[tuple[str, str]]:
     if not SLUG.fullmatch(strategy.slug):
-        yield (
-            f"slug {strategy.slug!r} must be 1 to 63 lower-case letters, digits and _, a letter first",
-            "providers.E003",
-        )
+        problem = f"slug {strategy.slug!r} must be 1 to 63 lower-case letters, digits and _, a letter first"
+        yield problem, "providers.E003"
     if not strategy.endpoints:
         yield "declares no endpoint", "providers.E004"
     if Endpoint.SUBSEQUENT_SIGNON in strategy.endpoints and Endpoint.SIGNON not in strategy.endpoints:
@@ -65,10 +63,8 @@ def _problems(strategy: Strategy) -> Iterable[tuple[str, str]]:
     schema = strategy.parameter_schema
     fields: Iterable[object] = schema.fields.values()
     if not schema.fields or not all(isinstance(field, Parameter) for field in fields):
-        yield (
-            "Parameters must be a serializer with at least one field, all of them Parameter",
-            "providers.E005",
-        )
+        problem = "Parameters must be a serializer with at least one field, all of them Parameter"
+        yield problem, "providers.E005"
     elif len(schema.names) != len(schema.fields):
         yield "the names of two parameters differ only in case", "providers.E005"
     settings_form: type = strategy.Settings
@@ -86,7 +82,5 @@ def _unknown_destinations(fields: Mapping[str, forms.Field]) -> Iterable[tuple[s
     for name, field in fields.items():
         destinations = field.destination_settings if isinstance(field, SecretField) else ()
         for unknown in sorted(set(destinations) - (fields.keys() - {name})):
-            yield (
-                f"destination_settings of {name} contains {unknown!r}, which is not another setting",
-                "providers.E009",
-            )
+            problem = f"destination_settings of {name} contains {unknown!r}, which is not another setting"
+            yield problem, "providers.E009"

@@ -141,10 +141,8 @@ def audiences(claims: Mapping[str, Any], own: str) -> list[str]:
 
 
 def check_no_events(claims: Mapping[str, Any]) -> None:
-    """Reject a Security Event Token, such as a logout token: it does not authenticate its subject.
-
-    RFC 8417, section 4; OpenID Connect Back-Channel Logout, section 2.4.
-    """
+    """Reject a Security Event Token, such as a logout token: it does not authenticate its subject."""
+    # RFC 8417, section 4; OpenID Connect Back-Channel Logout, section 2.4.
     if "events" in claims:
         raise VerificationFailed(FailureReason.TYPE_MISMATCH, "events")
 

@@ -72,10 +72,8 @@ def verify_jws(
     """
     if len(token) > PARAMETER_MAX_LENGTH or not _COMPACT.fullmatch(token):
         raise VerificationFailed(FailureReason.MALFORMED)
-    header_part, payload_part, signature_part = token.split(".")
-    header = _parse_object(_decode_part(header_part), FailureReason.MALFORMED)
-    payload = _decode_part(payload_part)
-    signature = _decode_part(signature_part)
+    raw_header, payload, signature = map(_decode_part, token.split("."))
+    header = _parse_object(raw_header, FailureReason.MALFORMED)
     if not _CRITICAL.isdisjoint(header):
         raise VerificationFailed(FailureReason.HEADER_MEMBER_FORBIDDEN)
     kid = header.get("kid")
@@ -86,7 +84,7 @@ def verify_jws(
 
     key = keys.get(kid)
     used_key = next(k for k in (key, keys.dummy_key, _DUMMY_KEY) if k is not None and _is_usable(k))
-    signed = f"{header_part}.{payload_part}".encode("ascii")
+    signed = token.rpartition(".")[0].encode("ascii")
     is_valid = _ALGORITHMS[used_key.algorithm].verify(signed, used_key.material, signature)
     if key is None:
         raise VerificationFailed(FailureReason.KEY_UNKNOWN)

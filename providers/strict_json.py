@@ -36,8 +36,9 @@ def parse(raw: bytes, max_depth: int = MAX_DEPTH) -> Any:
     except (ValueError, RecursionError):
         # ValueError: malformed, or an integer with more digits than Python converts.
         raise NotStrictJSON("it is not well-formed JSON") from None
-    # Unescaped, these are rejected by the decoder and the parser above.
-    if "\\u" in text and _escapes_unstorable(text):
+    # Unescaped, NUL and lone surrogates are rejected by the parser and the decoder above.
+    # An escaped backslash begins no other escape. Replaced by a space: removing it could join two surrogates.
+    if "\\u" in text and _UNSTORABLE_ESCAPE.search(_ESCAPED_PAIR.sub("", text.replace("\\\\", " "))):
         raise NotStrictJSON("it contains NUL or a lone surrogate")
     return value
 
@@ -77,9 +78,3 @@ def _is_deeper(text: str, max_depth: int) -> bool:
         elif character in "]}":
             depth -= 1
     return False
-
-
-def _escapes_unstorable(text: str) -> bool:
-    # An escaped backslash begins no other escape. Replaced by a space: removing it could join two surrogates.
-    escapes = text.replace("\\\\", " ")
-    return _UNSTORABLE_ESCAPE.search(_ESCAPED_PAIR.sub("", escapes)) is not None

@@ -73,10 +73,7 @@ class ParameterSchema:
 
 
 def _max_lengths(serializer: serializers.Serializer[Any]) -> Mapping[str, int] | None:
-    """Return the maximum lengths if the serializer validates nothing else; otherwise None.
-
-    The shortcut is safe only for a class that declares parameters and nothing else: no methods, no `Meta`.
-    """
+    """Return the maximum lengths if the serializer class has parameters and nothing else; otherwise None."""
     classes = set(type(serializer).__mro__) - set(serializers.Serializer.__mro__)
     if any(vars(base).keys() - vars(_EmptySerializer).keys() for base in classes):
         return None

@@ -160,16 +160,11 @@ def _is_valid_name(name: object) -> bool:
 
 
 def _is_valid(value: object) -> bool:
-    match value:
-        case None | bool():
-            return True
-        case int():
-            return -(2**53) < value < 2**53
-        case float():
-            return math.isfinite(value)
-        case str():
-            return value == "" or IDENTIFIER.fullmatch(value) is not None
-    return False
+    if isinstance(value, str):
+        return not value or IDENTIFIER.fullmatch(value) is not None
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or (isinstance(value, int) and abs(value) < 2**53)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,10 +30,8 @@ class SecretField(forms.CharField):
     ) -> None:
         self.destination_settings = destination_settings
         self.multiline = multiline
-        attrs = {"autocomplete": "new-password"}
-        widget = (
-            SecretTextarea(attrs=attrs) if multiline else forms.PasswordInput(render_value=False, attrs=attrs)
-        )
+        # Neither renders the value: render_value of PasswordInput is False by default.
+        widget = (SecretTextarea if multiline else forms.PasswordInput)({"autocomplete": "new-password"})
         super().__init__(**{"max_length": 1024, "strip": False, "widget": widget, **kwargs})
 
 

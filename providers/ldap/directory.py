@@ -20,8 +20,7 @@ from providers.upstream.response import invalid_response
 
 STARTTLS = "starttls"
 
-DEADLINE_SHARE = 0.9
-"""The share of the deadline for one session, so that its own errors occur before the deadline."""
+DEADLINE_SHARE = 0.9  # of the deadline, so that the errors of a session occur before it
 
 # libldap connects to this URI if its end of the socket pair is closed. It must not exist.
 _INVALID_URI = "ldapi://%2Fdev%2Fnull%2Fnowhere"

@@ -86,9 +86,8 @@ def _is_password(text: str) -> bool:
 
 
 def _filter(username: str, settings: Mapping[str, Any]) -> str:
-    escaped: str = escape_filter_chars(username)
     user_filter: str = settings["user_filter"]
-    return user_filter.replace(USERNAME, escaped)
+    return user_filter.replace(USERNAME, escape_filter_chars(username))
 
 
 def _authenticate(username: str, password: str, settings: Mapping[str, Any]) -> Entry | None:

@@ -10,9 +10,8 @@ from django import forms
 from providers.contract import HTTPSField, SecretField, UpstreamSettings
 from providers.operator_login.password_decryption import private_key
 
+# The characters that Basic allows (RFC 7617, section 2).
 _USER, _SECRET = re.compile("[^\x00-\x1f\x7f:]++"), re.compile("[^\x00-\x1f\x7f]++")
-"""The characters that Basic allows (RFC 7617, section 2)."""
-
 _BEARER = re.compile("[!-~]++")
 """Visible ASCII. RFC 6750, section 2.1, allows fewer characters, but operators use others too."""
 

@@ -16,9 +16,7 @@ from pyrad import packet
 from providers.contract import UpstreamFailure, UpstreamUnavailable
 from providers.upstream import resolve_addresses
 
-DEADLINE_SHARE = 0.9
-"""The share of the deadline for one exchange, so that its own errors occur before the deadline."""
-
+DEADLINE_SHARE = 0.9  # of the deadline, so that the errors of an exchange occur before it
 LIMIT = 4096  # maximum bytes of a packet (RFC 2865, section 3)
 NAS_PORT_VIRTUAL = struct.pack("!L", 5)  # no physical port (RFC 2865, section 5.41)
 

@@ -10,18 +10,16 @@ from providers.contract import FailureReason, VerificationFailed, parse_account_
 
 
 def validate(response: Mapping[str, Any], settings: Mapping[str, Any], tenant: str, now: float) -> str:
-    """Return the account ID. `now`: seconds since the epoch. Raises `VerificationFailed`.
-
-    Members that are null count as absent: some servers write null for unset members.
-    """
+    """Return the account ID. `now`: seconds since the epoch. Raises `VerificationFailed`."""
+    # Some servers write null for unset members.
     response = {member: value for member, value in response.items() if value is not None}
     _check_token_type(response, settings)
     _check_times(response, settings["clock_skew"], now)
     if settings["issuer"] and _string(response, "iss") != settings["issuer"]:
         raise VerificationFailed(FailureReason.ISSUER_MISMATCH, "iss")
-    if settings["audience"] and settings["audience"] not in _audience(response):
+    if settings["audience"] and settings["audience"] not in _strings(response, "aud"):
         raise VerificationFailed(FailureReason.AUDIENCE_MISMATCH, "aud")
-    if settings["scope"] and not {*settings["scope"].split()} <= _scopes(response):
+    if settings["scope"] and not {*settings["scope"].split()}.issubset(_strings(response, "scope", " ")):
         raise VerificationFailed(FailureReason.CLAIM_MISMATCH, "scope")
     if settings["tenant_member"] and _string(response, settings["tenant_member"]) != tenant:
         raise VerificationFailed(FailureReason.TENANT_MISMATCH, settings["tenant_member"])
@@ -45,10 +43,8 @@ def _check_token_type(response: Mapping[str, Any], settings: Mapping[str, Any]) 
 
 
 def _check_times(response: Mapping[str, Any], skew: int, now: float) -> None:
-    """Check `exp` and `nbf` if present, even though the server says that the token is active.
-
-    Some servers write an `exp` of 0 for a token that does not expire.
-    """
+    """Check `exp` and `nbf` if present, even though the server says that the token is active."""
+    # Some servers write an `exp` of 0 for a token that does not expire.
     if "exp" in response and (expires := numeric_date(response, "exp")) != 0:
         if expires + skew <= now:
             raise VerificationFailed(FailureReason.TOKEN_EXPIRED, "exp")
@@ -65,18 +61,11 @@ def _string(response: Mapping[str, Any], member: str) -> str:
     return value
 
 
-def _audience(response: Mapping[str, Any]) -> list[str]:
-    value = require(response, "aud")
-    return [value] if isinstance(value, str) else _strings(value, "aud")
-
-
-def _scopes(response: Mapping[str, Any]) -> set[str]:
-    """Return the scopes of a string (RFC 7662, section 2.2) or, as from some servers, an array."""
-    value = require(response, "scope")
-    return {*(value.split(" ") if isinstance(value, str) else _strings(value, "scope"))}
-
-
-def _strings(value: Any, member: str) -> list[str]:
+def _strings(response: Mapping[str, Any], member: str, separator: str | None = None) -> list[str]:
+    """Return a string, or its parts, as a list. Some servers write an array instead, also of scopes."""
+    value = require(response, member)
+    if isinstance(value, str):
+        return [value] if separator is None else value.split(separator)
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise VerificationFailed(FailureReason.CLAIM_INVALID, member)
     return value

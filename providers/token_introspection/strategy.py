@@ -69,14 +69,11 @@ class TokenIntrospection(Strategy):
         host = urlsplit(settings["address"]).netloc
         active = _introspect(secrets.token_urlsafe(32), settings).get("active")
         if active is False:
-            yield CheckResult(
-                True,
-                f"{host} accepts the credentials of AGS and returns active=false for an unknown token.",
-            )
+            message = f"{host} accepts the credentials of AGS and returns active=false for an unknown token."
+            yield CheckResult(True, message)
         elif active is True:
-            yield CheckResult(
-                False, f"{host} returns active=true for an unknown token: anybody could sign on."
-            )
+            message = f"{host} returns active=true for an unknown token: anybody could sign on."
+            yield CheckResult(False, message)
         else:
             yield CheckResult(False, f"The response of {host} does not contain active.")
         if not (settings["audience"] or settings["scope"]):

@@ -70,10 +70,7 @@ class Bulkhead:
                 del self._taken[upstream]
 
 
-foreground = Bulkhead()
-"""For calls while a request is handled. Each blocks a thread for strategies."""
-
-background = Bulkhead()
-"""For fetching documents. A request that waits for one holds a slot of `foreground`."""
+foreground = Bulkhead()  # for calls while a request is handled: each blocks a thread for strategies
+background = Bulkhead()  # for fetching documents: a request that waits for one holds a slot of `foreground`
 
 run = foreground.run

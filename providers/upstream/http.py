@@ -7,7 +7,7 @@ import threading
 import time
 from codecs import BOM_UTF8
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -136,21 +136,17 @@ class _Network(httpcore2.NetworkBackend):
         backend = httpcore2.SyncBackend()
         *others, last = resolve_addresses(host, port)
         for address in others:
-            try:
+            with suppress(httpcore2.NetworkError, httpcore2.ConnectTimeout):
                 return _Stream(backend.connect_tcp(address, port, _remaining_seconds() / 2))
-            except (httpcore2.NetworkError, httpcore2.ConnectTimeout):
-                continue
         return _Stream(backend.connect_tcp(last, port, _remaining_seconds()))
 
 
 class _Stream(httpcore2.NetworkStream):
-    """A connection that applies the deadline of the call to every operation, instead of a timeout.
-
-    `received` is what the server sent since the last write.
-    """
+    """A connection that applies the deadline of the call to every operation, instead of a timeout."""
 
     def __init__(self, inner: httpcore2.NetworkStream) -> None:
-        self._inner, self.received = inner, bytearray()
+        self._inner = inner
+        self.received = bytearray()  # since the last write
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         data = self._inner.read(max_bytes, _remaining_seconds())

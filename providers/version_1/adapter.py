@@ -57,8 +57,7 @@ def _install_old_names() -> None:
 
 
 def _modules_of(package: str) -> list[Any]:
-    names = [name for name in sys.modules if name == package or name.startswith(f"{package}.")]
-    return [sys.modules[name] for name in names]
+    return [module for name, module in [*sys.modules.items()] if f"{name}.".startswith(f"{package}.")]
 
 
 def _add_aliases(owner: Any, package: str, names: Mapping[str, str]) -> None:

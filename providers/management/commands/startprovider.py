@@ -106,29 +106,27 @@ def _render_app(kind: str, context: Mapping[str, Any], root: Path) -> dict[Path,
         raise CommandError(f"mkdocs.yml lacks the line {NAV.strip()!r}, before which the page is inserted.")
     line = f"      - {context['label']}: providers/{name}.md\n"
     return {
-        **_render_code(kind, context, root / "providers" / name),
-        root / "tests" / "providers" / f"test_{name}.py": _render(f"{kind}/test.py-tpl", context),
+        **_render_code(kind, context, root / "providers" / name, root / "tests" / "providers"),
         root / "docs" / "providers" / f"{name}.md": _render(f"{kind}/page.md-tpl", context),
         root / "mkdocs.yml": navigation.replace(NAV, line + NAV),
     }
 
 
 def _render_package(kind: str, context: Mapping[str, Any], folder: Path) -> dict[Path, str]:
-    name = context["name"]
     page = _render(f"{kind}/page.md-tpl", context)
     return {
         folder / "pyproject.toml": _render("package/pyproject.toml-tpl", context),
         folder / "README.md": _render("package/README.md-tpl", {**context, "page": page}),
-        **_render_code(kind, context, folder / name),
-        folder / "tests" / f"test_{name}.py": _render(f"{kind}/test.py-tpl", context),
+        **_render_code(kind, context, folder / context["name"], folder / "tests"),
     }
 
 
-def _render_code(kind: str, context: Mapping[str, Any], folder: Path) -> dict[Path, str]:
+def _render_code(kind: str, context: Mapping[str, Any], folder: Path, tests: Path) -> dict[Path, str]:
     return {
         folder / "__init__.py": "",
         folder / "apps.py": _render("apps.py-tpl", context),
         folder / "strategy.py": _render(f"{kind}/strategy.py-tpl", context),
+        tests / f"test_{context['name']}.py": _render(f"{kind}/test.py-tpl", context),
     }
 
 
