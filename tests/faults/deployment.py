@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import psycopg
 
-from ags.sessions.tokens.opaque import hash_token
+from ags.sessions.tokens.opaque import token_hashes
 from bench import load
 from bench.systems import asking
 from tests.faults.traffic import Samples, health_probes, open_loop_load, timer, traffic
@@ -124,7 +124,7 @@ class Deployment:
 
     def count_lost_tokens(self) -> int:
         """Return how many of the tokens that were acknowledged the database does not have."""
-        hashes = [hash_token(token) for token in set(self.tokens)]
+        hashes = [token_hashes(token)[0] for token in set(self.tokens)]
         with psycopg.connect(self.database) as connection:
             (stored,) = connection.execute(STORED, (asking.TENANT, hashes)).fetchone() or (0,)
         return len(hashes) - stored

@@ -16,7 +16,7 @@ from ags.sessions.models import Account, AccountChoice, AccountStatus, SecurityE
 from ags.sessions.services.account_choice import create_choice
 from ags.sessions.services.devices import NewDevice
 from ags.sessions.services.revoke import revoke_issued
-from ags.sessions.tokens.opaque import USER_ACCOUNT_TOKEN, hash_token, token_hashes
+from ags.sessions.tokens.opaque import USER_ACCOUNT_TOKEN, token_hashes
 from providers import contract
 from providers.contract import Choice, FailureReason, VerificationFailed
 from tenants import snapshot as tenants_snapshot
@@ -95,7 +95,7 @@ def a_session_token(app: ClientApp, token: str) -> str:
 def a_session_token_under_the_hash_of_a_choice(app: ClientApp, token: str) -> str:
     """As if both kinds of tokens were hashed for the same purpose."""
     secret = a_session_token(app, token)
-    update_row(AccountChoice, token_hash=hash_token(secret[:26]))
+    update_row(AccountChoice, token_hash=token_hashes(secret[:26])[0])
     return secret
 
 

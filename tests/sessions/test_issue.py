@@ -19,7 +19,7 @@ from django.test.utils import CaptureQueriesContext
 
 from ags.sessions.models import SessionToken
 from ags.sessions.services import issue as issuing
-from ags.sessions.services.issue import CLOCK_MARGIN, _token_row
+from ags.sessions.services.issue import CLOCK_MARGIN, token_row
 from ags.sessions.tokens.opaque import new_token, token_hashes
 from providers.claims import MAX_CLOCK_SKEW
 from providers.contract import FailureReason, Identity, VerificationFailed
@@ -184,7 +184,7 @@ def test_concurrent_statements_with_the_same_assertions_do_not_deadlock(nagra: H
     until = time.time() + 60
     proofs = [Identity("somebody", jti=jti, replayable_until=until) for jti in "abcdefg"]
     rows = [
-        _token_row(tenant, tenant.services[SERVICE], proof, CORRELATION_ID, token=new_token(), ttl=60)
+        token_row(tenant, tenant.services[SERVICE], proof, CORRELATION_ID, token_hash=new_token()[1], ttl=60)
         for proof in proofs
     ]
 

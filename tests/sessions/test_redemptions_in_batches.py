@@ -189,13 +189,13 @@ def test_rejected_tokens_are_explained_in_a_batch_while_others_sign_on(
     if path == REDEEM:
         states, kind = redeem._rejections.states, "session_token_reused"
         spent = [redemption(nagra, app.session_token(account)) for account in accounts]
-        unknown = redemption(nagra, new_token())
+        unknown = redemption(nagra, new_token()[0])
     else:
         states, kind = account_choice._rejections.states, "user_account_token_reused"
         headers = nagra.headers(x_auth_service_id=TRIAL)
         tokens = [app.request_choices(f"{account},{account[0]}-2")[0] for account in accounts]
         spent = [Request(CHOOSE, {}, {**headers, "user-token": token}) for token in tokens]
-        unknown = Request(CHOOSE, {}, {**headers, "user-token": f"{new_token()}.0"})
+        unknown = Request(CHOOSE, {}, {**headers, "user-token": f"{new_token()[0]}.0"})
     assert get_statuses(run_batch(spent)) == [201] * 3
     granted = redemption(nagra, app.session_token("another"))
     requests = [*spent, unknown, *spent[::-1], unknown, spent[1]]

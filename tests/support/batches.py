@@ -12,7 +12,7 @@ import psycopg
 from ags.database.batching import Batcher
 from ags.sessions.models import SessionToken
 from ags.sessions.services import account_choice, redeem, refresh, sign_on
-from ags.sessions.tokens.opaque import hash_token
+from ags.sessions.tokens.opaque import token_hashes
 from tenants.models import Tenant
 from tenants.snapshot import snapshot
 from tests.support.clients import HeadEnd
@@ -91,7 +91,7 @@ def get_statuses(answers: Answers) -> list[int]:
 
 
 def is_redeemed(token: str) -> bool:
-    return SessionToken.unscoped.filter(token_hash=hash_token(token), redeemed_at__isnull=False).exists()
+    return SessionToken.unscoped.filter(token_hash=token_hashes(token)[0], redeemed_at__isnull=False).exists()
 
 
 def limit_devices(limit: int) -> None:

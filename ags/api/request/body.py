@@ -32,39 +32,39 @@ UTF8 = {"utf-8", "utf8"}
 """Accepted spellings of the charset."""
 
 
-def read_object(request: HttpRequest) -> dict[str, Any]:
-    """Return the JSON object in the body. Raises ApiError: 400, 413 or 415."""
-    raw = _read(request)
-    if not raw:  # without a body, the Content-Type does not matter
-        raise ApiError(BODY_MALFORMED, problem="it is missing")
-    _check_content_type(request.META, "application/json", UNSUPPORTED_MEDIA_TYPE)
-    return _parse_object(raw)
+def read_object(
+    request: HttpRequest, *, required: bool = True, any_content_type: bool = False
+) -> dict[str, Any]:
+    """Return the JSON object in the body, or {} if it is blank and not required.
 
-
-def read_optional_object(request: HttpRequest) -> dict[str, Any]:
-    """Return the JSON object in the body, or {} if there is no body. Raises ApiError: 400, 413 or 415."""
-    raw = _read(request)
-    if not raw.strip():
+    Raises ApiError: 400, 413 or 415.
+    """
+    if parse_content_length(request.META) > MAX_BYTES:
+        raise ApiError(BODY_TOO_LARGE)
+    if not required and not request.body.strip():
         return {}
-    _check_content_type(request.META, "application/json", UNSUPPORTED_MEDIA_TYPE)
-    return _parse_object(raw)
-
-
-def require_empty_body(request: HttpRequest) -> None:
-    """Accept an empty body or a JSON object, with any Content-Type. Raises ApiError: 400 or 413."""
-    raw = _read(request)
-    if raw.strip():
-        _parse_object(raw)
+    if not request.body:  # without a body, the Content-Type does not matter
+        raise ApiError(BODY_MALFORMED, problem="it is missing")
+    if not any_content_type:
+        _check_content_type(request.META, "application/json", UNSUPPORTED_MEDIA_TYPE)
+    try:
+        value = parse(request.body)
+    except NotStrictJSON as problem:
+        raise ApiError(BODY_MALFORMED, problem=str(problem)) from None
+    if not isinstance(value, dict):
+        raise ApiError(BODY_MALFORMED, problem="it is another JSON value")
+    return value
 
 
 def read_form(request: HttpRequest) -> dict[str, str]:
     """Return the fields of a form; none may be repeated. Raises ApiError: 400, 413 or 415."""
-    raw = _read(request)
-    if not raw:
+    if parse_content_length(request.META) > MAX_BYTES:
+        raise ApiError(BODY_TOO_LARGE)
+    if not request.body:
         raise ApiError(FORM_MALFORMED)
     _check_content_type(request.META, "application/x-www-form-urlencoded", FORM_EXPECTED)
     try:
-        text = raw.decode("ascii")
+        text = request.body.decode("ascii")
         pairs = parse_qsl(
             text, keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=MAX_FORM_FIELDS
         )
@@ -98,16 +98,6 @@ def parse_content_length(meta: Mapping[str, Any]) -> int:
     return int(digits or "0") if len(digits) < 20 else sys.maxsize
 
 
-def _parse_object(raw: bytes) -> dict[str, Any]:
-    try:
-        value = parse(raw)
-    except NotStrictJSON as problem:
-        raise ApiError(BODY_MALFORMED, problem=str(problem)) from None
-    if not isinstance(value, dict):
-        raise ApiError(BODY_MALFORMED, problem="it is another JSON value")
-    return value
-
-
 def _check_content_type(meta: dict[str, Any], expected: str, error: Error) -> None:
     content_type = meta.get("CONTENT_TYPE", "")
     if content_type != expected:  # parse only unusual spellings
@@ -116,9 +106,3 @@ def _check_content_type(meta: dict[str, Any], expected: str, error: Error) -> No
             raise ApiError(error)
     if meta.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
         raise ApiError(error)
-
-
-def _read(request: HttpRequest) -> bytes:
-    if parse_content_length(request.META) > MAX_BYTES:
-        raise ApiError(BODY_TOO_LARGE)
-    return request.body

@@ -12,7 +12,7 @@ from ags.database.batching import copy_exception
 from ags.database.django_connections import is_read_only
 from ags.database.threads import VERIFICATION, run_in_thread
 from ags.sessions.exceptions import StaleSnapshot
-from providers.contract import Choice, Endpoint, Identity, Strategy
+from providers.contract import Choice, Endpoint, Identity
 from tenants.snapshot import snapshot
 from tenants.tenant_snapshot import ServiceSnapshot, TenantSnapshot
 
@@ -86,25 +86,23 @@ class VerificationCache:
     Verifying again could count as a second failed login at the upstream.
     """
 
-    def __init__(self) -> None:
-        self._key: Any = None
-        self._identity: Identity | Choice | None = None
+    _key: Any = None
+    _identity: Identity | Choice | None = None
 
     async def verify(
         self, tenant: TenantSnapshot, service: ServiceSnapshot, parameters: Mapping[str, str]
     ) -> Identity | Choice:
         """Return the verified identity. Raises `VerificationFailed` and `UpstreamUnavailable`."""
-        key = (service.id, service.strategy, service.settings, tenant.keys)
+        strategy = service.strategy
+        key = (service.id, strategy, service.settings, tenant.keys)
         if self._identity is None or key != self._key:
-            self._identity = await _verify(service.strategy, parameters, service.settings, tenant.keys)
+            args = (parameters, service.settings, tenant.keys)
+            if strategy.blocking:
+                self._identity = await run_in_thread(strategy.verify, *args, pool=VERIFICATION)
+            else:
+                self._identity = strategy.verify(*args)
             self._key = key
         return self._identity
-
-
-async def _verify(strategy: Strategy, *args: Any) -> Identity | Choice:
-    if not strategy.blocking:
-        return strategy.verify(*args)
-    return await run_in_thread(strategy.verify, *args, pool=VERIFICATION)
 
 
 async def retry_once_if_stale(operation: Callable[[], Awaitable[_T]]) -> _T:

@@ -8,6 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.views import APIView
 
+from ags.api.access_log import AccessLogEntry
 from ags.api.errors import exception_handler
 from ags.api.responses import Response
 
@@ -21,9 +22,12 @@ class GatewayView(APIView):
     strictly and authenticate callers themselves (docs/decisions/0018-what-a-request-costs.md).
     """
 
+    log_entry: AccessLogEntry
+
     async def dispatch(  # type: ignore[override] # the middleware awaits it
         self, request: HttpRequest, *_: Any, **__: Any
     ) -> HttpResponse:
+        self.log_entry = request.log_entry  # type: ignore[attr-defined] # set by the middleware
         name = str(request.method).lower()
         try:
             if name not in self.http_method_names or not hasattr(self, name):

@@ -10,7 +10,6 @@ from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework import serializers
 
-from ags.api.access_log import get_log_entry
 from ags.api.errors import NO_SERVICES, ApiError
 from ags.api.openapi import CORRELATION_ID, TENANT_ID, error_responses
 from ags.api.request import headers
@@ -81,7 +80,7 @@ class ServiceDiscovery(GatewayView):
     )
     async def get(self, request: HttpRequest) -> HttpResponse:
         """List the enabled services, sorted by name. No credentials are needed."""
-        tenant = await get_tenant(headers.read_tenant_id(request.META, get_log_entry(request)))
+        tenant = await get_tenant(headers.read_tenant_id(request.META, self.log_entry))
         if tenant is None or not tenant.services:
             raise ApiError(NO_SERVICES, log_reason="tenant_not_available" if tenant is None else None)
         body, etag = _get_body(tenant)

@@ -9,7 +9,6 @@ from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
 from rest_framework import serializers
 
-from ags.api.access_log import get_log_entry
 from ags.api.errors import NO_KEY_SET, ApiError
 from ags.api.openapi import CORRELATION_ID, error_responses
 from ags.api.request.resolve import get_tenant
@@ -45,7 +44,7 @@ class JWKS(GatewayView):
         tenant = await get_tenant(tenant_id)
         if tenant is None:
             raise ApiError(NO_KEY_SET)
-        get_log_entry(request).tenant = tenant.id
+        self.log_entry.tenant = tenant.id
         body = json.dumps({"keys": [dict(key) for key in tenant.jwks]}).encode()
         return conditional_response(
             request.META,

@@ -7,10 +7,9 @@ from typing import Any
 from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema
 
-from ags.api.access_log import get_log_entry
 from ags.api.openapi import AUTHORIZATION, CORRELATION_ID, TENANT_ID, TokenResponseSerializer, error_responses
 from ags.api.request import headers
-from ags.api.request.body import require_empty_body
+from ags.api.request.body import read_object
 from ags.api.request.resolve import get_tenant_or_403, retry_once_if_stale
 from ags.api.views.base import GatewayView, Response
 from ags.sessions.services.refresh import refresh
@@ -32,15 +31,15 @@ class Refresh(GatewayView):
     )
     async def post(self, request: HttpRequest) -> Response:
         """Replace both tokens. The refresh token of the request stays valid for a short grace period."""
-        entry = get_log_entry(request)
-        tenant_id = headers.read_tenant_id(request.META, entry, allow_legacy_name=True)
-        require_empty_body(request)
+        tenant_id = headers.read_tenant_id(request.META, self.log_entry, allow_legacy_name=True)
+        read_object(request, required=False, any_content_type=True)
         token = headers.read_bearer_token(request.META)
 
         async def rotate() -> dict[str, Any]:
             tenant = await get_tenant_or_403(tenant_id)
             require_signing_key(tenant)
             refresh_token = read_refresh_token(tenant, token)
-            return token_response(tenant, await refresh(tenant, refresh_token, entry.correlation_id))
+            signed_on = await refresh(tenant, refresh_token, self.log_entry.correlation_id)
+            return token_response(tenant, signed_on)
 
         return Response(await retry_once_if_stale(rotate))

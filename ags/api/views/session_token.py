@@ -8,7 +8,6 @@ from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 
-from ags.api.access_log import get_log_entry
 from ags.api.openapi import CORRELATION_ID, SERVICE_ID, TENANT_ID, ParameterSerializer, error_responses
 from ags.api.request import headers
 from ags.api.request.body import read_object
@@ -48,9 +47,8 @@ class GetSessionToken(GatewayView):
 
         The token can be redeemed once, within the lifetime set by the service.
         """
-        entry = get_log_entry(request)
-        tenant_id = headers.read_tenant_id(request.META, entry)
-        service_name = headers.read_service_name(request.META, entry)
+        tenant_id = headers.read_tenant_id(request.META, self.log_entry)
+        service_name = headers.read_service_name(request.META, self.log_entry)
         pairs = read_parameters(read_object(request))
         cache = VerificationCache()
 
@@ -60,6 +58,6 @@ class GetSessionToken(GatewayView):
             identity = await cache.verify(tenant, service, parameters)
             if isinstance(identity, Choice):
                 raise VerificationFailed(FailureReason.ACCOUNT_AMBIGUOUS)
-            return await issue(tenant, service, identity, entry.correlation_id)
+            return await issue(tenant, service, identity, self.log_entry.correlation_id)
 
         return Response({"sessionToken": await retry_once_if_stale(issue_token)})

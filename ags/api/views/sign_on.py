@@ -8,7 +8,6 @@ from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 
-from ags.api.access_log import get_log_entry
 from ags.api.openapi import (
     CORRELATION_ID,
     SERVICE_ID,
@@ -19,7 +18,7 @@ from ags.api.openapi import (
     error_responses,
 )
 from ags.api.request import headers
-from ags.api.request.body import read_object, read_optional_object
+from ags.api.request.body import read_object
 from ags.api.request.device import DeviceSerializer, read_device
 from ags.api.request.parameters import read_parameters, validate_parameters
 from ags.api.request.resolve import VerificationCache, get_service_or_403, retry_once_if_stale
@@ -82,9 +81,8 @@ class SignOn(GatewayView):
         If the credentials match several accounts, the response is 300 and the device is not signed on: choose
         an account with subsequentSignOn.
         """
-        entry = get_log_entry(request)
-        tenant_id = headers.read_tenant_id(request.META, entry)
-        service_name = headers.read_service_name(request.META, entry)
+        tenant_id = headers.read_tenant_id(request.META, self.log_entry)
+        service_name = headers.read_service_name(request.META, self.log_entry)
         body = read_object(request)
         pairs = read_parameters(body)
         device = read_device(body)
@@ -96,11 +94,11 @@ class SignOn(GatewayView):
             require_signing_key(tenant)
             identity = await cache.verify(tenant, service, parameters)
             if not isinstance(identity, Choice):
-                signed_on = await sign_on(tenant, service, identity, device, entry.correlation_id)
+                signed_on = await sign_on(tenant, service, identity, device, self.log_entry.correlation_id)
                 return Response(token_response(tenant, signed_on), status=201)
             if Endpoint.SUBSEQUENT_SIGNON not in service.strategy.endpoints:
                 raise VerificationFailed(FailureReason.ACCOUNT_AMBIGUOUS)
-            tokens = await create_choice(tenant, service, identity, device, entry.correlation_id)
+            tokens = await create_choice(tenant, service, identity, device, self.log_entry.correlation_id)
             return Response(_accounts_json(identity, tokens), status=300)
 
         return await retry_once_if_stale(verify_and_sign_on)
@@ -135,18 +133,17 @@ class SubsequentSignOn(GatewayView):
     )
     async def post(self, request: HttpRequest) -> Response:
         """Sign on the device of the signOn request. Only a successful response uses the choice up."""
-        entry = get_log_entry(request)
-        tenant_id = headers.read_tenant_id(request.META, entry)
-        service_name = headers.read_service_name(request.META, entry)
+        tenant_id = headers.read_tenant_id(request.META, self.log_entry)
+        service_name = headers.read_service_name(request.META, self.log_entry)
         token = headers.read_user_token(request.META)
-        body = read_optional_object(request)
+        body = read_object(request, required=False)
         if "parameters" in body:
             read_parameters(body)
 
         async def redeem_and_sign_on() -> dict[str, Any]:
             tenant, service = await get_service_or_403(tenant_id, service_name, Endpoint.SUBSEQUENT_SIGNON)
             require_signing_key(tenant)
-            signed_on = await redeem_choice(tenant, service, token, entry.correlation_id)
+            signed_on = await redeem_choice(tenant, service, token, self.log_entry.correlation_id)
             return token_response(tenant, signed_on)
 
         return Response(await retry_once_if_stale(redeem_and_sign_on), status=201)
@@ -183,9 +180,8 @@ class SignOnWithSessionToken(GatewayView):
     )
     async def post(self, request: HttpRequest) -> Response:
         """Sign on a device. Only a successful response uses the session token up."""
-        entry = get_log_entry(request)
-        tenant_id = headers.read_tenant_id(request.META, entry)
-        service_name = headers.read_service_name(request.META, entry)
+        tenant_id = headers.read_tenant_id(request.META, self.log_entry)
+        service_name = headers.read_service_name(request.META, self.log_entry)
         body = read_object(request)
         parameters = validate_parameters(SESSION_TOKEN_SCHEMA, read_parameters(body))
         device = read_device(body)
@@ -196,7 +192,7 @@ class SignOnWithSessionToken(GatewayView):
             )
             require_signing_key(tenant)
             token = parameters["sessionToken"]
-            signed_on = await redeem(tenant, service, token, device, entry.correlation_id)
+            signed_on = await redeem(tenant, service, token, device, self.log_entry.correlation_id)
             return token_response(tenant, signed_on)
 
         return Response(await retry_once_if_stale(redeem_and_sign_on), status=201)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema, inline_serializer
 
-from ags.api.access_log import get_log_entry
 from ags.api.openapi import AUTHORIZATION, CORRELATION_ID, SERVICE_ID, TENANT_ID, error_responses
 from ags.api.request import headers
 from ags.api.request.resolve import get_service_or_403
@@ -31,9 +30,8 @@ class SignOut(GatewayView):
     )
     async def post(self, request: HttpRequest) -> Response:
         """End the sign-on of the access token. Its access and refresh tokens become invalid."""
-        entry = get_log_entry(request)
-        tenant_id = headers.read_tenant_id(request.META, entry)
-        service_name = headers.read_service_name(request.META, entry)
+        tenant_id = headers.read_tenant_id(request.META, self.log_entry)
+        service_name = headers.read_service_name(request.META, self.log_entry)
         token = headers.read_bearer_token(request.META, scheme_optional=True)
         tenant, _ = await get_service_or_403(tenant_id, service_name, Endpoint.SIGNOUT)
         if not await sign_out(tenant.id, read_access_token(tenant, token)):

@@ -22,11 +22,11 @@ from ags.sessions.services.devices import (
     sign_on_devices,
     sign_on_or_raise,
 )
-from ags.sessions.services.issue import acceptance_join, acceptance_params, explain_rejection
+from ags.sessions.services.issue import acceptance_join, explain_rejection
 from ags.sessions.sql import functions as sql
 from ags.sessions.sql import validity
 from ags.sessions.tokens.jwt import SignOn
-from ags.sessions.tokens.opaque import TOKEN_LENGTH, USER_ACCOUNT_TOKEN, hash_token, new_token, token_hashes
+from ags.sessions.tokens.opaque import TOKEN_LENGTH, USER_ACCOUNT_TOKEN, new_token, token_hashes
 from providers.contract import Choice
 from tenants.tenant_snapshot import ServiceSnapshot, TenantSnapshot
 
@@ -51,11 +51,13 @@ async def create_choice(
 
     Return a user account token for each account, in the same order. Raises the exceptions of `issue`.
     """
-    secret = new_token()
-    acceptance = acceptance_params(tenant, service, choice.key_id)
+    secret, token_hash = new_token(USER_ACCOUNT_TOKEN)
     row = {
-        **acceptance,
-        "token_hash": hash_token(secret, USER_ACCOUNT_TOKEN),
+        "tenant": tenant.id,
+        "version": tenant.version,
+        "service": service.id,
+        "key": choice.key_id,
+        "token_hash": token_hash,
         "accounts": [account.id for account in choice.accounts],
         "information": device.information if isinstance(device, NewDevice) else None,
         "client_id": device.client_id if isinstance(device, KnownDevice) else None,
@@ -63,7 +65,7 @@ async def create_choice(
         "lifetime": LIFETIME,
     }
     if not await fetch_all(_create_sql(), sql.values_params([row]), INSERTS):
-        raise await explain_rejection(tenant, acceptance)
+        raise await explain_rejection(tenant, row)
     return [f"{secret}.{index}" for index in range(len(choice.accounts))]
 
 

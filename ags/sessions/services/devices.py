@@ -56,11 +56,8 @@ class SignOnRequest:
 class _ProvenRequest:
     request: SignOnRequest
     proof: Proof
-
-    @property
-    def account_key(self) -> tuple[str, str]:
-        """The tenant ID and the account ID."""
-        return self.request.tenant.id, self.proof.account_id
+    account_key: tuple[str, str]
+    """The tenant ID and the account ID."""
 
 
 Outcome = SignOn | TokenRejected
@@ -89,10 +86,11 @@ async def sign_on_devices(
     for index, (request, proof) in enumerate(zip(requests, proofs, strict=True)):
         if proof is None:
             continue
+        proven = _ProvenRequest(request, proof, (request.tenant.id, proof.account_id))
         if isinstance(request.device, KnownDevice):
-            known.append((request.device.client_id, index, _ProvenRequest(request, proof)))
+            known.append((request.device.client_id, index, proven))
         else:
-            new[index] = _ProvenRequest(request, proof)
+            new[index] = proven
     outcomes = await _register(transaction, new) if new else {}
     # Locks devices in the order of the client ID, so that concurrent transactions cannot deadlock.
     for client_id, index, proven in sorted(known, key=itemgetter(0)):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any
 
 from ags.database import INSERTS, Transaction, fetch_all
@@ -13,7 +14,7 @@ from ags.sessions.exceptions import StaleSnapshot
 from ags.sessions.services.devices import Proof
 from ags.sessions.sql import functions as sql
 from ags.sessions.sql.validity import KEY_STATES
-from ags.sessions.tokens.opaque import hash_token, new_token
+from ags.sessions.tokens.opaque import new_token
 from providers.contract import FailureReason, Identity, VerificationFailed
 from tenants.tenant_snapshot import ServiceSnapshot, TenantSnapshot
 
@@ -34,9 +35,9 @@ async def issue(
 
     Raises the exceptions that `explain_rejection` returns, and Django's database errors.
     """
-    token = new_token()
+    token, token_hash = new_token()
     ttl: int = service.settings["session_token_ttl"]
-    row = _token_row(tenant, service, identity, correlation_id, token=token, ttl=ttl)
+    row = token_row(tenant, service, identity, correlation_id, token_hash=token_hash, ttl=ttl)
     reject_known_replay(row)
     if not await _session_tokens.submit(row):
         raise await explain_rejection(tenant, row)
@@ -51,15 +52,8 @@ async def _insert(rows: Sequence[sql.Row]) -> list[bool]:
 _session_tokens = Batcher(_insert)
 
 
-def proof_row(
-    tenant: TenantSnapshot, service: ServiceSnapshot, identity: Identity, correlation_id: str
-) -> Mapping[str, Any]:
-    """Return a row for `consume_proofs`: a session token that nobody receives."""
-    return _token_row(tenant, service, identity, correlation_id, token=new_token(), ttl=0)
-
-
-async def consume_proofs(transaction: Transaction, rows: Sequence[Mapping[str, Any]]) -> list[Proof | None]:
-    """Store proofs (`proof_row`) as redeemed session tokens. Return None for each rejected proof."""
+async def consume_proofs(transaction: Transaction, rows: Sequence[sql.Row]) -> list[Proof | None]:
+    """Store proofs (`token_row`) as redeemed session tokens. Return None for each rejected proof."""
     stored = await transaction.fetch_all(_insert_sql(True), sql.values_params(rows))
     accepted = {bytes(token_hash): rest for token_hash, *rest in stored}
     return [
@@ -73,6 +67,8 @@ async def consume_proofs(transaction: Transaction, rows: Sequence[Mapping[str, A
 known_replays: dict[tuple[Any, ...], None] = {}
 """Proofs that the database has rejected as replayed. It rejects them for as long as they verify."""
 
+_replay_key = itemgetter("tenant", "service", "key", "jti")
+
 
 def reject_known_replay(row: sql.Row) -> None:
     """Raise `VerificationFailed(REPLAYED)` for a proof that the database has already rejected as replayed.
@@ -83,20 +79,16 @@ def reject_known_replay(row: sql.Row) -> None:
         raise VerificationFailed(FailureReason.REPLAYED, "jti")
 
 
-def _replay_key(row: sql.Row) -> tuple[Any, ...]:
-    return row["tenant"], row["service"], row["key"], row["jti"]
-
-
 def _remember_replay(row: sql.Row) -> None:
     known_replays[_replay_key(row)] = None
     if len(known_replays) > MAX_KNOWN_REPLAYS:
         known_replays.pop(next(iter(known_replays)), None)  # another thread of runserver may have removed it
 
 
-async def explain_rejection(tenant: TenantSnapshot, row: Mapping[str, Any]) -> Exception:
+async def explain_rejection(tenant: TenantSnapshot, row: sql.Row) -> Exception:
     """Return the exception for a proof that the database has rejected.
 
-    `row` has at least the values of `acceptance_params`. The exception is `VerificationFailed(REPLAYED)` if
+    `row` has at least the columns of `acceptance_join`. The exception is `VerificationFailed(REPLAYED)` if
     the proof was accepted before, `VerificationFailed(KEY_NOT_IN_FORCE)` if the database's clock is outside
     the validity period of the key, and `StaleSnapshot` if the tenant, service or key has changed. Raises
     Django's database errors.
@@ -121,18 +113,21 @@ async def _explain(rows: Sequence[sql.Row]) -> list[tuple[float, bool, bool, boo
 _rejections = Batcher(_explain)  # a change of a tenant rejects many proofs at the same time
 
 
-def _token_row(
+def token_row(
     tenant: TenantSnapshot,
     service: ServiceSnapshot,
     identity: Identity,
     correlation_id: str,
     *,
-    token: str,
+    token_hash: bytes,
     ttl: int,
 ) -> sql.Row:
     return {
-        **acceptance_params(tenant, service, identity.key_id),
-        "token_hash": hash_token(token),
+        "tenant": tenant.id,
+        "version": tenant.version,
+        "service": service.id,
+        "key": identity.key_id,
+        "token_hash": token_hash,
         "account_id": identity.account_id,
         "correlation_id": correlation_id,
         "jti": identity.jti,
@@ -141,16 +136,11 @@ def _token_row(
     }
 
 
-def acceptance_params(tenant: TenantSnapshot, service: ServiceSnapshot, key_id: int | None) -> dict[str, Any]:
-    """Return the parameters of `acceptance_join`."""
-    return {"tenant": tenant.id, "version": tenant.version, "service": service.id, "key": key_id}
-
-
 def acceptance_join() -> str:
     """Return the joins and the WHERE clause that accept a proof if its tenant, service and key are valid.
 
-    They join `t`, `s` and `k` to the row `g`, with the columns of `acceptance_params`. Without a key in `g`,
-    there is no `k`.
+    They join `t`, `s` and `k` to the row `g` with the columns `tenant`, `version`, `service` and `key`.
+    Without a key in `g`, there is no `k`.
     """
     return f"""tenants_tenant t ON t.id = g.tenant AND t.enabled AND t.version = g.version
   JOIN tenants_service s ON s.id = g.service AND s.tenant_id = t.id AND s.enabled

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ags.database import transaction
 from ags.database.batching import Batcher
@@ -16,8 +15,10 @@ from ags.sessions.services.devices import (
     sign_on_devices,
     sign_on_or_raise,
 )
-from ags.sessions.services.issue import consume_proofs, explain_rejection, proof_row, reject_known_replay
+from ags.sessions.services.issue import consume_proofs, explain_rejection, reject_known_replay, token_row
+from ags.sessions.sql import functions as sql
 from ags.sessions.tokens.jwt import SignOn
+from ags.sessions.tokens.opaque import new_token
 from providers.contract import Identity
 from tenants.tenant_snapshot import ServiceSnapshot, TenantSnapshot
 
@@ -34,7 +35,8 @@ async def sign_on(
     Raises the exceptions that `explain_rejection` returns, `TokenRejected`, which does not use up the `jti`
     of the proof, and Django's database errors.
     """
-    row = proof_row(tenant, service, identity, correlation_id)
+    _, token_hash = new_token()  # the row is a session token that nobody receives
+    row = token_row(tenant, service, identity, correlation_id, token_hash=token_hash, ttl=0)
     reject_known_replay(row)
     outcome: Outcome | None = await _sign_ons.submit(_ProofRequest(tenant, device, correlation_id, row))
     if outcome is None:
@@ -44,7 +46,7 @@ async def sign_on(
 
 @dataclass(frozen=True, slots=True)
 class _ProofRequest(SignOnRequest):
-    proof_row: Mapping[str, Any]
+    proof_row: sql.Row
 
 
 async def _sign_on(requests: Sequence[_ProofRequest]) -> list[Outcome | None]:

@@ -160,15 +160,14 @@ def _build_refresh_token(tenant: TenantSnapshot, sign_on: SignOn) -> str:
     return _sign(claims, key, "HS256", fingerprint(key))
 
 
-class _UTF8Encoder(json.JSONEncoder):
-    # With escapes, a token with an account ID of 255 characters could exceed the limits for requests.
+_jws = jwt.PyJWS()
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**{**options, "ensure_ascii": False})
+# With escapes, a token with an account ID of 255 characters could exceed the limits for requests.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def _sign(claims: dict[str, Any], material: Any, algorithm: str, kid: str) -> str:
-    return jwt.encode(claims, material, algorithm, {"kid": kid}, json_encoder=_UTF8Encoder)
+    return _jws.encode(_encode(claims).encode(), material, algorithm, {"kid": kid})
 
 
 def _refresh_key_ring(tenant_id: str) -> KeyRing:

@@ -16,19 +16,12 @@ USER_ACCOUNT_TOKEN = b"user account token"
 """Purposes of tokens. Their hashes differ, so that one kind of token cannot be used as another."""
 
 
-def new_token() -> str:
-    return secrets.token_bytes(TOKEN_LENGTH).translate(_ALPHABET).decode("ascii")
-
-
-def hash_token(token: str, purpose: bytes = SESSION_TOKEN) -> bytes:
-    """Return the hash of a new token, under the newest encryption key."""
-    return _hash(derive_keys(purpose)[0], token)
+def new_token(purpose: bytes = SESSION_TOKEN) -> tuple[str, bytes]:
+    """Return a random token, and its hash under the newest encryption key."""
+    token = secrets.token_bytes(TOKEN_LENGTH).translate(_ALPHABET)
+    return token.decode("ascii"), hmac.digest(derive_keys(purpose)[0], token, "sha256")
 
 
 def token_hashes(token: str, purpose: bytes = SESSION_TOKEN) -> tuple[bytes, ...]:
     """Return the hash of a token under each encryption key, newest key first."""
-    return tuple(_hash(key, token) for key in derive_keys(purpose))
-
-
-def _hash(key: bytes, token: str) -> bytes:
-    return hmac.digest(key, token.encode(), "sha256")
+    return tuple(hmac.digest(key, token.encode(), "sha256") for key in derive_keys(purpose))
