@@ -32,7 +32,7 @@ from rest_framework.exceptions import MethodNotAllowed
 
 from ags.api.access_log import AccessLogEntry, get_log_entry
 from ags.api.responses import Response
-from ags.database.django_connections import NOT_READY_SQLSTATES
+from ags.database.errors import NOT_READY_SQLSTATES
 from ags.database.threads import QueueTimeout
 from ags.sessions.exceptions import InvalidReason, NoActiveSigningKey, RejectReason, TokenRejected
 from providers.contract import FailureReason, UpstreamUnavailable, VerificationFailed

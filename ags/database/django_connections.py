@@ -14,15 +14,6 @@ TIMEOUTS = {"statement_timeout": 1500, "lock_timeout": 1500}
 RESPONSE_TIMEOUT = 1.8
 """Seconds after which a connection is closed, if PostgreSQL hangs and does not enforce its own timeouts."""
 
-CONNECTION_LOST_SQLSTATES = frozenset({"25006", "57P01", "57P02", "57P03", "57P04", "57P05"})
-"""SQLSTATEs after which a connection is closed: read-only transaction, or closed by the server.
-
-After a failover, a persistent connection may lead to a standby, which still answers queries.
-"""
-
-NOT_READY_SQLSTATES = frozenset({"25006", "42P01", "42703"})
-"""SQLSTATEs of a database that is read-only or not migrated."""
-
 
 def with_timeouts(parameters: dict[str, Any], **timeouts: int) -> dict[str, Any]:
     """Return connection parameters with TIMEOUTS as start-up options.
@@ -34,11 +25,6 @@ def with_timeouts(parameters: dict[str, Any], **timeouts: int) -> dict[str, Any]
         return parameters
     options = [f"-c {name}={milliseconds}" for name, milliseconds in {**TIMEOUTS, **timeouts}.items()]
     return {**parameters, "options": " ".join([parameters.get("options", ""), *options])}
-
-
-def is_connection_lost(sqlstate: str | None) -> bool:
-    """Return True if the connection must be closed. Class 08 is "connection exception"."""
-    return sqlstate is not None and (sqlstate in CONNECTION_LOST_SQLSTATES or sqlstate.startswith("08"))
 
 
 READ_ONLY_QUERY = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean"

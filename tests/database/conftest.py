@@ -10,8 +10,7 @@ import pytest
 from django.db import connection
 from django.test import override_settings
 
-from ags.database import postgresql as module
-from ags.database import threads
+from ags.database import async_connection, threads
 from tests.support.database import database_url
 from tests.support.postgresql import LOCK, NAME, Observer
 from tests.support.transactions import COMMIT_FAILS, COMMIT_WAITS
@@ -39,7 +38,7 @@ def other(options: dict[str, Any]) -> Iterator[Observer]:
 @pytest.fixture
 def no_timeouts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Disable the timeouts."""
-    monkeypatch.setattr(module, "RESPONSE_TIMEOUT", PATIENCE)
+    monkeypatch.setattr(async_connection, "RESPONSE_TIMEOUT", PATIENCE)
     with override_settings(AGS_DATABASE_POOLER="transaction"):  # no timeouts of PostgreSQL
         yield
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from django.db import Error, OperationalError
 
-from ags.database import postgresql as module
-from ags.database.postgresql import Lane
+from ags.database import outage
+from ags.database.lane import Lane
 from tests.support.event_loop import wait_until_async
 from tests.support.postgresql import (
     PID,
@@ -144,14 +144,14 @@ def test_transaction_on_a_read_only_connection_begins_an_outage(
         async with Proxy() as proxy:
             before = options.get("options", "")
             options["options"] = f"{before} -c default_transaction_read_only=on"
-            monkeypatch.setattr(module, "PROBE_INTERVAL", 0.5)
+            monkeypatch.setattr(outage, "PROBE_INTERVAL", 0.5)
             error = await write(lane)
             assert (type(error), error.__cause__.sqlstate) == (OperationalError, "25006")  # type: ignore[union-attr]
             assert lane.outage.is_active
             errors = [await write(lane) for _ in range(50)] + [await fetch_error(lane) for _ in range(50)]
             assert {type(error) for error in errors} == {OperationalError}
             assert proxy.accepted < 10, "statements try to connect"
-            monkeypatch.setattr(module, "PROBE_INTERVAL", 0.01)
+            monkeypatch.setattr(outage, "PROBE_INTERVAL", 0.01)
             options["options"] = before
             await wait_until_async(lambda: not lane.outage.is_active, "the outage does not end")
             connected = proxy.accepted

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from ags.database import READS, fetch_all, fetch_one, postgresql
+from ags.database import READS, fetch_all, fetch_one, lane
 from tests.support.database import database_url
 from tests.support.event_loop import open_application, run_in_event_loop
 
@@ -30,7 +30,7 @@ def test_plan_for_an_empty_table_is_discarded(monkeypatch: pytest.MonkeyPatch) -
             for _ in range(EXECUTIONS_UNTIL_CACHED):
                 assert await count_rows_read() == 0
             pg.execute("INSERT INTO grown SELECT generate_series(1, %s)", [ROWS])
-            monkeypatch.setattr(postgresql, "PLAN_INTERVAL", 0.0)
+            monkeypatch.setattr(lane, "PLAN_INTERVAL", 0.0)
             assert await count_rows_read() == 0
 
     with psycopg.connect(database_url(), autocommit=True) as pg:

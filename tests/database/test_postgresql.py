@@ -10,9 +10,11 @@ import pytest
 from django.db import DataError, IntegrityError, OperationalError, ProgrammingError
 from django.test import override_settings
 
-from ags.database import postgresql as module
-from ags.database.django_connections import CONNECTION_LOST_SQLSTATES, TIMEOUTS
-from ags.database.postgresql import Lane, Outage
+from ags.database import lane, outage
+from ags.database.django_connections import TIMEOUTS
+from ags.database.errors import CONNECTION_LOST_SQLSTATES
+from ags.database.lane import Lane
+from ags.database.outage import Outage
 from tests.support.event_loop import wait_until_async
 from tests.support.postgresql import (
     LOCK,
@@ -98,7 +100,7 @@ def test_failed_connection_attempt_leaves_no_connection_open(
             await wait_until_async(lambda: proxy.accepted > 5, "no reconnection")
             assert proxy.most_open <= 2, "failed connections stay open"
 
-    monkeypatch.setattr(module, "PROBE_INTERVAL", 0.01)
+    monkeypatch.setattr(outage, "PROBE_INTERVAL", 0.01)
     options["assume_role"] = "no such role"
     run_with_lane(test)
 
@@ -180,11 +182,11 @@ def test_connection_for_reads_is_checked_for_an_old_primary(
         pid = await fetch_value(database, PID)
         await fetch_value(database, SET_READ_ONLY)
         assert await fetch_value(database, PID) == pid
-        monkeypatch.setattr(module, "CHECK_INTERVAL", 0.0)
+        monkeypatch.setattr(lane, "CHECK_INTERVAL", 0.0)
         assert await fetch_value(database, PID) != pid
         await database.close()
 
-    monkeypatch.setattr(module, "CHECK_INTERVAL", 3600.0)
+    monkeypatch.setattr(lane, "CHECK_INTERVAL", 3600.0)
     run_with_lane(test)
 
 

@@ -13,9 +13,8 @@ import psycopg
 import pytest
 from django.db import OperationalError, connections
 
-from ags.database import INSERTS, READS, UPDATES, get_database, run_with_orm
-from ags.database import postgresql as module
-from ags.database.postgresql import Lane
+from ags.database import INSERTS, READS, UPDATES, async_connection, get_database, outage, run_with_orm
+from ags.database.lane import Lane
 from ags.operations import metrics
 from tenants import snapshot
 from tenants.models import Tenant
@@ -45,7 +44,7 @@ def test_during_an_outage_statements_fail_immediately_and_one_task_reconnects(
     async def test(database: Lane) -> None:
         async with Proxy() as proxy:
             proxy.refuses = True
-            monkeypatch.setattr(module, "PROBE_INTERVAL", 0.5)
+            monkeypatch.setattr(outage, "PROBE_INTERVAL", 0.5)
             errors = await asyncio.gather(*[fetch_error(database) for _ in range(50)])
             errors += [await fetch_error(database) for _ in range(50)]
             assert {type(error) for error in errors} == {OperationalError}
@@ -53,7 +52,7 @@ def test_during_an_outage_statements_fail_immediately_and_one_task_reconnects(
             assert len({id(error) for error in errors}) == 100, "each statement has its own error"
             assert database.outage.is_active
             assert proxy.accepted < 10, "statements try to connect"
-            monkeypatch.setattr(module, "PROBE_INTERVAL", 0.01)
+            monkeypatch.setattr(outage, "PROBE_INTERVAL", 0.01)
             before = proxy.accepted
             await wait_until_async(lambda: proxy.accepted > before + 3, "no reconnection")
             proxy.refuses = False
@@ -71,7 +70,7 @@ def test_frozen_postgresql_gets_only_one_statement(other: Observer, monkeypatch:
             assert await fetch_value(database, "SELECT 'before'") == "before"
             proxy.may_forward.clear()
             with monkeypatch.context() as short:
-                short.setattr(module, "RESPONSE_TIMEOUT", 0.05)
+                short.setattr(async_connection, "RESPONSE_TIMEOUT", 0.05)
                 stuck = asyncio.create_task(fetch_error(database, "SELECT 'stuck'"))
                 others = [asyncio.create_task(fetch_error(database, "SELECT 'spared'")) for _ in range(50)]
                 errors = [await stuck, *await asyncio.gather(*others)]
@@ -99,7 +98,7 @@ def test_during_an_outage_requests_fail_without_a_connection(
         return (await post_json("/ags/getSessionToken", body, nagra.headers()))[0]
 
     async def begin_outage(proxy: Proxy, probe_interval: float) -> None:
-        monkeypatch.setattr(module, "PROBE_INTERVAL", probe_interval)
+        monkeypatch.setattr(outage, "PROBE_INTERVAL", probe_interval)
         assert await status() == 200
         await run_with_orm(connections.close_all)
         proxy.refuses = True

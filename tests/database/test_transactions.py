@@ -10,7 +10,9 @@ import pytest
 from django.db import IntegrityError, InternalError
 
 from ags.database import INSERTS, READS, UPDATES, threads
-from ags.database.postgresql import Lane, Outage, PostgreSQL
+from ags.database.lane import Lane
+from ags.database.outage import Outage
+from ags.database.postgresql import PostgreSQL
 from ags.database.threads import QueueTimeout
 from tests.support.database import database_url
 from tests.support.event_loop import run_in_event_loop, wait_until_async

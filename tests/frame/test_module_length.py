@@ -10,7 +10,6 @@ LIMITS = {"ags": 300, "tenants": 300, "providers": 300, "examples": 300, "tests"
 
 EXCEPTIONS = {
     "ags/api/errors.py": "the table of all errors, of which docs/api.md is generated",
-    "ags/database/postgresql.py": "one connection and its states, which are read together",
 }
 
 

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from django.db import connection
 
-from ags.database import batching, postgresql, threads
+from ags.database import async_connection, batching, threads
 from ags.sessions.services import database_behind
 from providers.contract import Endpoint, KeyRing
 from providers.dummy.strategy import Dummy
@@ -61,7 +61,7 @@ def long_time_limits(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Raise the time limits to that of the test."""
     for module in (batching, threads):
         monkeypatch.setattr(module, "QUEUE_TIMEOUT", PATIENCE)
-    monkeypatch.setattr(postgresql, "RESPONSE_TIMEOUT", PATIENCE)
+    monkeypatch.setattr(async_connection, "RESPONSE_TIMEOUT", PATIENCE)
     settings.AGS_DATABASE_POOLER = "transaction"  # no limits in the startup options
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from ags.database import postgresql
+from ags.database import async_connection
 from ags.database.django_connections import TIMEOUTS
 from ags.sessions.models import Device
 from ags.sessions.services import redeem, refresh
@@ -114,7 +114,7 @@ def test_a_locked_row_fails_only_its_own_request(
     app: ClientApp, other: OtherTransaction, kind: str, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.AGS_DATABASE_POOLER = "none"
-    monkeypatch.setitem(postgresql.LANE_TIMEOUTS, "lock_timeout", 50)
+    monkeypatch.setitem(async_connection.LANE_TIMEOUTS, "lock_timeout", 50)
     monkeypatch.setitem(TIMEOUTS, "statement_timeout", 1000 * PATIENCE)
     app.sign_on("locked")
     requests = [*requests_of(app, kind, ["a", "b", "locked", "d"]).values()]

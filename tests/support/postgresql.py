@@ -11,7 +11,8 @@ import psycopg
 import pytest
 from django.db import Error, connection
 
-from ags.database.postgresql import Lane, Outage
+from ags.database.lane import Lane
+from ags.database.outage import Outage
 from tests.support.event_loop import run_in_event_loop, wait_until_async
 
 NAME = "test_postgresql"

@@ -9,7 +9,7 @@ import pytest
 
 from ags.database import Transaction
 from ags.database.django_database import DjangoDatabase
-from ags.database.postgresql import Lane
+from ags.database.lane import Lane
 from tests.support.postgresql import Observer
 
 NEXT, COMMIT_FAILS, COMMIT_WAITS = 999, -1, 0

@@ -9,7 +9,8 @@ import psycopg
 from django.db.backends.postgresql import base
 from psycopg.pq import TransactionStatus
 
-from ags.database.django_connections import RESPONSE_TIMEOUT, is_connection_lost, with_timeouts
+from ags.database.django_connections import RESPONSE_TIMEOUT, with_timeouts
+from ags.database.errors import is_connection_lost
 
 OPEN_SECONDS = 1.0
 """Seconds for which the circuit breaker stays open, so that threads do not wait one after another."""
