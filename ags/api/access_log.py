@@ -12,17 +12,13 @@ log = logging.getLogger("ags.request")
 
 
 def get_log_entry(request: HttpRequest) -> AccessLogEntry:
-    """Return the entry that the middleware created for this request."""
     entry: AccessLogEntry = request.log_entry  # type: ignore[attr-defined]
     return entry
 
 
 @dataclass(slots=True)
 class AccessLogEntry:
-    """A request. Contains no parameter, token or account.
-
-    `exception` is an exception that Django caught; the error response is made from it. It is not logged here.
-    """
+    """Contains no parameter, token or account. `exception`: one that Django caught, for the response."""
 
     correlation_id: str
     method: str | None
@@ -34,9 +30,10 @@ class AccessLogEntry:
     started: float | None = field(default_factory=time.perf_counter)
 
     def write(self, status: int | None) -> None:
-        """Write the line. `status` is None if the client disconnected before the response."""
+        """`status` is None if the client disconnected before the response."""
         if not log.isEnabledFor(logging.INFO):
             return
+        duration = self.started and time.perf_counter() - self.started
         line = {
             "name": log.name,
             "levelno": logging.INFO,
@@ -50,12 +47,9 @@ class AccessLogEntry:
             "outcome": _outcome(status),
             "reason": self.reason,
             "status": status,
-            "duration_ms": self._milliseconds(),
+            "duration_ms": duration and round(duration * 1000, 2),
         }
         log.handle(logging.makeLogRecord(line))
-
-    def _milliseconds(self) -> float | None:
-        return None if self.started is None else round((time.perf_counter() - self.started) * 1000, 2)
 
 
 def _outcome(status: int | None) -> str:

@@ -59,48 +59,25 @@ class StaffRequest(WSGIRequest):
 
 
 class StaffHandler(WSGIHandler):
-    """Django's handler, for staff pages."""
-
     request_class = StaffRequest
 
     def handle(self, environ: dict[str, Any]) -> HttpResponseBase:
-        """Return the response to a request."""
-        response: HttpResponseBase = self(environ, _start_response)
+        response: HttpResponseBase = self(environ, lambda *_: lambda _: None)  # start_response
         if not response.streaming:
             response.close()
         return response
 
 
-def _start_response(*_: Any) -> Any:
-    """Do nothing: `StaffHandler.handle` returns the response."""
-
-
-def is_staff_page(path: str) -> bool:
-    """Return whether Django serves this path (STAFF_PATHS)."""
-    return path.startswith(middleware.STAFF_PATHS)
-
-
-def count_verification_threads() -> int:
-    """Return the number of threads of a process for blocking strategies."""
-    uses_upstreams = any(
-        issubclass(strategy.Settings, UpstreamSettings) for strategy in strategies().values()
-    )
-    return VERIFICATION_THREADS + MAX_CONCURRENT_CALLS if uses_upstreams else VERIFICATION_THREADS
-
-
 class Application:
-    """The ASGI 3.0 application."""
-
     def __init__(self) -> None:
         self.staff_handler = StaffHandler()
 
     @staticmethod
     def body_limit(path: str) -> int:
-        """Return the maximum size of a body in bytes, for a server that buffers requests."""
+        """Return the limit in bytes, for a server that buffers requests."""
         return settings.DATA_UPLOAD_MAX_MEMORY_SIZE if is_admin_path(path) else body.MAX_BYTES
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Handle the scopes `lifespan` and `http`. Raises ValueError for others."""
         if scope["type"] == "lifespan":
             await self._run_lifespan(receive, send)
         elif scope["type"] == "http":
@@ -109,14 +86,13 @@ class Application:
             raise ValueError(f"unsupported scope type: {scope['type']}")
 
     async def start(self) -> None:
-        """Open the threads and the database connections of the running event loop."""
         limit_all_statements()
         migrations_state.required_migrations()  # reads files, so that no request has to
-        open_threads(count_verification_threads())
+        uses_upstreams = any(issubclass(each.Settings, UpstreamSettings) for each in strategies().values())
+        open_threads(VERIFICATION_THREADS + (MAX_CONCURRENT_CALLS if uses_upstreams else 0))
         open_database()
 
     async def stop(self) -> None:
-        """Close the threads and the database connections."""
         await close_database()
         close_threads()
 
@@ -144,7 +120,7 @@ class Application:
             meta["CONTENT_LENGTH"] = str(len(body))
         response: HttpResponseBase
         try:
-            if is_staff_page(meta["PATH_INFO"]):
+            if meta["PATH_INFO"].startswith(middleware.STAFF_PATHS):
                 response = await run_in_thread(
                     self.staff_handler.handle, _build_environ(meta, body), pool=STAFF
                 )
@@ -168,7 +144,7 @@ class Application:
             await send({"type": "http.response.body", "body": response.content})
 
     async def _send_blocks(self, response: Any, send: Send) -> None:
-        """Send a file. Each block is read after the client has received the previous one."""
+        """Each block is read after the client has received the previous one."""
         blocks = iter(response)
         try:
             while (block := await run_in_thread(next, blocks, None, pool=STAFF)) is not None:
@@ -179,7 +155,7 @@ class Application:
 
 
 def _close_connection_after(response: HttpResponseBase, scope: Message) -> HttpResponseBase:
-    """Close the connection after this response: its request may not have been read completely."""
+    """The request may not have been read completely."""
     if scope["http_version"].startswith("1"):  # HTTP/2 has no Connection header
         response.headers["Connection"] = "close"
     return response
@@ -215,7 +191,6 @@ def _build_meta(scope: Message) -> dict[str, Any]:
 
 
 def _build_environ(meta: dict[str, Any], body: bytes) -> dict[str, Any]:
-    """Return a WSGI environ (PEP 3333)."""
     return {
         **meta,
         "wsgi.input": BytesIO(body),
@@ -229,7 +204,7 @@ def _build_environ(meta: dict[str, Any], body: bytes) -> dict[str, Any]:
 
 @lru_cache(maxsize=256)
 def _cgi_variable(name: bytes) -> str:
-    """Return the CGI variable of a header (RFC 3875, section 4.1.18)."""
+    """RFC 3875, section 4.1.18."""
     variable = name.decode("latin-1").upper().replace("-", "_")
     return variable if variable in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{variable}"
 
@@ -240,7 +215,6 @@ def _encode_name(name: str) -> bytes:
 
 
 def _reject_ambiguous_headers(scope: Message) -> None:
-    """Raise ApiError (400) if Host, Content-Type or Content-Length is repeated, or Host is missing."""
     headers = [header for header in scope["headers"] if header[0] in UNREPEATABLE_HEADERS]
     unique = dict(headers)
     if len(headers) != len(unique) or (not unique.get(b"host") and scope["http_version"] == "1.1"):

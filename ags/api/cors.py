@@ -20,11 +20,7 @@ MAX_AGE = "600"
 
 
 async def respond_to_preflight(request: HttpRequest, methods: Sequence[str]) -> HttpResponse | None:
-    """Return the response to a CORS preflight request, or None if the request is not one.
-
-    A preflight request contains no tenant, so it succeeds if any tenant allows the origin. `add_cors_headers`
-    decides if the page may read the response to the actual request. Raises as `refresh_snapshot`.
-    """
+    """A preflight request names no tenant: any may allow the origin, and `add_cors_headers` decides."""
     origin = request.META.get("HTTP_ORIGIN", "")
     if request.method != "OPTIONS" or "HTTP_ACCESS_CONTROL_REQUEST_METHOD" not in request.META:
         return None
@@ -44,10 +40,7 @@ async def respond_to_preflight(request: HttpRequest, methods: Sequence[str]) -> 
 
 
 def add_cors_headers(request: HttpRequest, response: HttpResponseBase, tenant_id: str | None) -> None:
-    """Allow pages of the tenant's origins to read the response, also an error.
-
-    Views of cacheable responses set `Vary: origin` themselves.
-    """
+    """Views of cacheable responses set `Vary: origin` themselves."""
     origin = request.META.get("HTTP_ORIGIN", "")
     if origin and tenant_id is not None and origin in snapshot.get_origins(tenant_id):
         response.headers["Access-Control-Allow-Origin"] = origin

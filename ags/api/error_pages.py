@@ -115,17 +115,13 @@ HEADERS = {
 
 
 def is_admin_path(path: str) -> bool:
-    """Return True if errors at this path are HTML pages."""
     return (path == "/admin" or path.startswith("/admin/")) and settings.AGS_ADMIN != "off"
 
 
 def render_error_page(
     error: errors.ErrorResponse, request: HttpRequest | None, original: HttpResponseBase | None = None
 ) -> HttpResponse:
-    """Return the page for an error. It keeps the cookies of `original`, the response that it replaces.
-
-    `request` is None if it could not be constructed.
-    """
+    """Keep the cookies of `original`. `request` is None if it could not be constructed."""
     error_headers = {name: error[name] for name in ("Allow", "Retry-After") if name in error}
     policy = {"Content-Security-Policy": build_policy()}
     html = _render_html(error, request)
@@ -150,7 +146,6 @@ def _render_html(error: errors.ErrorResponse, request: HttpRequest | None) -> st
 def _render_template(
     error: errors.ErrorResponse, request: HttpRequest | None, context_request: HttpRequest
 ) -> str:
-    """Render the page for the user of `context_request`."""
     page = PAGES.get(error.error) or Page(error.reason_phrase, (error.error.message,))
     if not hasattr(context_request, "user"):  # the error was raised before AuthenticationMiddleware
         context_request = _anonymous_request()
@@ -172,7 +167,6 @@ def _render_template(
 
 
 def _link(page: Page, request: HttpRequest | None) -> tuple[str, str]:
-    """Return the text and the URL of the link."""
     if request is None:
         return page.link_text, reverse("admin:index")
     if page.link_target == "same":

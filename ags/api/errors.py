@@ -53,10 +53,7 @@ STATUS_HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Error:
-    """An entry of the registry. `code` and `reason` never change once published.
-
-    `oauth_error` is the error code of RFC 6749 section 5.2, for the OAuth endpoints.
-    """
+    """`code` and `reason` never change once published. `oauth_error`: that of RFC 6749, section 5.2."""
 
     code: int
     status: HTTPStatus
@@ -274,7 +271,6 @@ class ApiError(Exception):
 
 
 def as_api_error(exception: BaseException) -> ApiError:
-    """Convert any exception to an error of the registry."""
     match exception:
         case ApiError():
             return exception
@@ -312,7 +308,6 @@ class ErrorResponse(Response):
 
 
 def error_response(exception: BaseException, entry: AccessLogEntry) -> ErrorResponse:
-    """Return the error response for any exception. Stores the exact reason in the log entry."""
     api_error = as_api_error(exception)
     error = api_error.error
     entry.reason = api_error.log_reason
@@ -336,12 +331,10 @@ def error_response(exception: BaseException, entry: AccessLogEntry) -> ErrorResp
 
 
 def error_for_status(status: int) -> Error:
-    """Return the error for a status of which nothing else is known."""
     return ERRORS_BY_STATUS.get(HTTPStatus(status), REQUEST_MALFORMED if status < 500 else INTERNAL_ERROR)
 
 
 def convert_error_response(response: HttpResponseBase, entry: AccessLogEntry) -> ErrorResponse:
-    """Convert an error response of Django or DRF."""
     converted = error_response(entry.exception or ApiError(error_for_status(response.status_code)), entry)
     for name in ("Allow", "Content-Range"):
         if name in response:
@@ -350,7 +343,7 @@ def convert_error_response(response: HttpResponseBase, entry: AccessLogEntry) ->
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """Reject a form without a valid CSRF token (Django's setting CSRF_FAILURE_VIEW)."""
+    """For Django's setting CSRF_FAILURE_VIEW."""
     # Only the first word is used: `reason` may repeat input of the browser.
     is_cross_origin = reason.startswith(("Origin ", "Referer "))
     get_log_entry(request).exception = ApiError(ORIGIN_MISMATCH if is_cross_origin else FORM_EXPIRED)
@@ -358,7 +351,7 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
 
 
 def exception_handler(exception: Exception, context: dict[str, Any]) -> HttpResponse:
-    """Return the response to an exception of a view (the DRF setting EXCEPTION_HANDLER)."""
+    """For DRF's setting EXCEPTION_HANDLER."""
     response = error_response(exception, get_log_entry(context["request"]))
     if isinstance(exception, MethodNotAllowed):
         response["Allow"] = ", ".join(context["view"].allowed_methods)

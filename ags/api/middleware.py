@@ -35,10 +35,7 @@ _resolve = lru_cache(maxsize=64)(resolve)
 
 
 class GatewayMiddleware:
-    """Passes staff pages to the next middleware, and API requests directly to their views.
-
-    API requests need no sessions, cookies or templates.
-    """
+    """Calls the views of API requests directly: they need no sessions, cookies or templates."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self.get_response = get_response
@@ -61,17 +58,20 @@ class GatewayMiddleware:
 
     def _handle_staff_page(self, request: HttpRequest) -> HttpResponseBase:
         _remove_escaped_cookies(request)
-        if body.parse_content_length(request.META) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+        meta = request.META
+        if body.parse_content_length(meta) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
             # Django does not count uploaded files; no form of the admin has any.
             raise RequestDataTooBig
-        if _has_unsupported_encoding(request):
+        _, charset = body.parse_content_type(meta.get("CONTENT_TYPE", ""))
+        has_nul = "\x00" in request.path_info or "%00" in meta.get("QUERY_STRING", "")
+        if charset not in body.UTF8 or has_nul:  # Django cannot decode others; PostgreSQL cannot store NUL
             raise SuspiciousOperation
         _parse_form(request)
         return self.get_response(request)
 
 
 async def handle_api_request(request: HttpRequest) -> HttpResponse:
-    """Return the response to an API request. Raises only CancelledError."""
+    """Raises only CancelledError."""
     entry = _open_log_entry(request)
     try:
         if request.path_info not in PROBE_PATHS:
@@ -117,16 +117,6 @@ def _close_log_entry(entry: AccessLogEntry, response: _R) -> _R:
     return response
 
 
-def _has_unsupported_encoding(request: HttpRequest) -> bool:
-    """Return True for charsets that Django cannot decode and for NUL, which PostgreSQL cannot store."""
-    meta = request.META
-    return (
-        body.parse_content_type(meta.get("CONTENT_TYPE", ""))[1] not in body.UTF8
-        or "\x00" in request.path_info
-        or "%00" in meta.get("QUERY_STRING", "")
-    )
-
-
 def _parse_form(request: HttpRequest) -> None:
     """Parse the form in this middleware, so that its errors get the responses of this middleware."""
     try:
@@ -140,7 +130,6 @@ def _parse_form(request: HttpRequest) -> None:
 def _standardize_error(
     request: HttpRequest, response: HttpResponseBase, entry: AccessLogEntry
 ) -> HttpResponse:
-    """Convert an error response to the JSON of the API, or to a page of the admin."""
     error = response
     if not isinstance(error, errors.ErrorResponse):
         error = errors.convert_error_response(response, entry)
@@ -150,7 +139,6 @@ def _standardize_error(
 
 
 def respond_outside_middleware(meta: dict[str, Any], exception: Exception) -> HttpResponse:
-    """Return the response to an exception that was raised outside the middleware. Writes the log line."""
     method = meta["REQUEST_METHOD"][:16] or None
     entry = AccessLogEntry(headers.read_correlation_id(meta), method)
     if method is None:  # the request could not be parsed, so its start is unknown
@@ -163,7 +151,6 @@ def respond_outside_middleware(meta: dict[str, Any], exception: Exception) -> Ht
 
 
 def _add_headers(entry: AccessLogEntry, response: HttpResponse) -> None:
-    """Add the headers of API responses and error pages; remove the body of a response to HEAD."""
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     if response.status_code != HTTPStatus.NOT_MODIFIED:
@@ -173,10 +160,7 @@ def _add_headers(entry: AccessLogEntry, response: HttpResponse) -> None:
 
 
 def _remove_escaped_cookies(request: HttpRequest) -> None:
-    """Remove cookies that contain a backslash; cookies of AGS contain none.
-
-    Before 3.11.10, Python takes quadratic time to unescape them (CVE-2024-7592).
-    """
+    """Python before 3.11.10 takes quadratic time to unescape them (CVE-2024-7592); AGS sets none."""
     cookies = request.META.get("HTTP_COOKIE", "")
     if "\\" in cookies:
         request.META["HTTP_COOKIE"] = ";".join(cookie for cookie in cookies.split(";") if "\\" not in cookie)

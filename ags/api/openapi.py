@@ -96,5 +96,4 @@ _DESCRIPTIONS = {
 
 
 def error_responses(*statuses: int) -> Mapping[int, OpenApiResponse]:
-    """Return the descriptions of the error responses of an endpoint."""
     return {status: OpenApiResponse(ErrorSerializer, _DESCRIPTIONS[status]) for status in statuses}

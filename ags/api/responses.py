@@ -14,8 +14,6 @@ _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",",
 
 
 class Response(HttpResponse):
-    """A response with compact JSON."""
-
     def __init__(self, data: Any, status: int = 200) -> None:
         super().__init__(_encode(data).encode(), status=status, content_type="application/json")
 
@@ -26,10 +24,7 @@ def compute_etag(body: bytes) -> str:
 
 
 def conditional_response(meta: Mapping[str, Any], body: bytes, etag: str, **headers: str) -> HttpResponse:
-    """Return the JSON in `body`, or 304 if If-None-Match contains its ETag (RFC 9110, section 13.1.2).
-
-    Django's `get_conditional_response` would also answer 412, without the body that errors of the API have.
-    """
+    """RFC 9110, section 13.1.2. Django's `get_conditional_response` would also answer 412, without a body."""
     if_none_match = meta.get("HTTP_IF_NONE_MATCH")
     etags = parse_etags(if_none_match) if if_none_match else []
     headers = {"ETag": etag, **headers}

@@ -31,7 +31,7 @@ class Connection(psycopg.AsyncConnection[Any]):
     """
 
     def watch(self) -> None:
-        """Register the socket with the running event loop. Call this once, after connecting."""
+        """Call this once, after connecting."""
         self.loop = asyncio.get_running_loop()
         self.socket = self.fileno()
         for name in ("json", "jsonb"):  # as with Django
@@ -46,7 +46,7 @@ class Connection(psycopg.AsyncConnection[Any]):
         await super().close()
 
     async def wait(self, gen: Any, interval: float = 0.0, timeout: float | None = None) -> Any:
-        """Run an operation of the connection. Raises psycopg.OperationalError after RESPONSE_TIMEOUT."""
+        """Raises psycopg.OperationalError after RESPONSE_TIMEOUT."""
         self.timer = self.loop.call_later(RESPONSE_TIMEOUT, self._start_grace)
         try:
             wanted = next(gen)
@@ -66,7 +66,6 @@ class Connection(psycopg.AsyncConnection[Any]):
             self.timer.cancel()
 
     async def is_read_only(self) -> bool:
-        """Return True on a standby. Raises psycopg's errors."""
         try:
             row = await (await self.execute(READ_ONLY_QUERY)).fetchone()
         except BaseException:

@@ -6,6 +6,7 @@ import asyncio
 import copy
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from django.db.utils import InterfaceError, OperationalError
@@ -44,7 +45,7 @@ class Batcher:
             (result,) = await asyncio.shield(asyncio.ensure_future(self._execute([row])))
             return result
         loop = asyncio.get_running_loop()
-        pending = _PendingRow(row, loop)
+        pending = _PendingRow(row, loop.create_future(), loop.time())
         self._pending.append(pending)
         if self._task is None or self._task.done():
             # A separate task: cancelling one request must not cancel the statement of the others.
@@ -67,7 +68,7 @@ class Batcher:
         return batch
 
     async def _execute_batch(self, batch: Sequence[_PendingRow]) -> Exception | None:
-        """Execute a statement for these rows. Return the error if the database was not available."""
+        """Return the error if the database was not available."""
         try:
             results = await self._execute([pending.row for pending in batch])
             for pending, result in zip(batch, results, strict=True):
@@ -88,7 +89,6 @@ class Batcher:
         return None
 
     def _fail_expired(self, failure: Exception | None) -> None:
-        """Fail the rows that have waited too long in the queue."""
         timeout = QUEUE_TIMEOUT if failure is None else QUEUE_TIMEOUT_AFTER_FAILURE
         oldest = asyncio.get_running_loop().time() - timeout
         while self._pending and self._pending[0].submitted_at < oldest:
@@ -96,18 +96,15 @@ class Batcher:
 
 
 def _is_lock_error(error: Exception) -> bool:
-    """Return True for a lock timeout (55P03) or a deadlock (40P01)."""
-    return getattr(error.__cause__, "sqlstate", None) in {"55P03", "40P01"}
+    return getattr(error.__cause__, "sqlstate", None) in {"55P03", "40P01"}  # lock timeout, deadlock
 
 
+@dataclass(slots=True, eq=False)
 class _PendingRow:
-    __slots__ = ("future", "is_alone", "row", "submitted_at")
-
-    def __init__(self, row: Any, loop: asyncio.AbstractEventLoop) -> None:
-        self.row = row
-        self.is_alone = False
-        self.submitted_at = loop.time()
-        self.future: asyncio.Future[Any] = loop.create_future()
+    row: Any
+    future: asyncio.Future[Any]
+    submitted_at: float
+    is_alone: bool = False
 
     def finish(self, result: Any) -> None:
         if not self.future.done():

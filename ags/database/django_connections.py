@@ -16,11 +16,7 @@ RESPONSE_TIMEOUT = 1.8
 
 
 def with_timeouts(parameters: dict[str, Any], **timeouts: int) -> dict[str, Any]:
-    """Return connection parameters with TIMEOUTS as start-up options.
-
-    Behind a pooler, which rejects the options, they are unchanged.
-    `timeouts`: additions to TIMEOUTS and replacements, in milliseconds.
-    """
+    """Add TIMEOUTS as startup options, which a pooler rejects. `timeouts`: others, in milliseconds."""
     if settings.AGS_DATABASE_POOLER != "none":
         return parameters
     options = [f"-c {name}={milliseconds}" for name, milliseconds in {**TIMEOUTS, **timeouts}.items()]
@@ -32,10 +28,7 @@ READ_ONLY_QUERY = "SELECT pg_is_in_recovery() OR current_setting('transaction_re
 
 
 def is_read_only() -> bool:
-    """Return True if this thread's connection leads to a read-only database, and close it.
-
-    The next query then connects to the new primary. Raises Django's database errors.
-    """
+    """Close a connection to a read-only database, so that the next query connects to the new primary."""
     database = connections[DEFAULT_DB_ALIAS]
     if database.vendor != "postgresql":
         return False
@@ -48,11 +41,7 @@ def is_read_only() -> bool:
 
 
 def close_broken_connection() -> None:
-    """Close this thread's idle connection if the server has closed it, or if it has failed before.
-
-    An idle connection with data to read has been closed by the server. This check needs no query. Django
-    reconnects at the next query.
-    """
+    """Close it without a query: if it has failed, or has data to read because the server has closed it."""
     database = connections[DEFAULT_DB_ALIAS]
     pg = database.connection
     if pg is None or database.in_atomic_block:

@@ -18,8 +18,6 @@ _T = TypeVar("_T")
 
 
 class DjangoDatabase:
-    """Uses Django's connection of a thread: for SQLite, and for event loops of one request."""
-
     max_batch_size = 1  # each request has its own transaction
     is_available = True
 
@@ -29,13 +27,11 @@ class DjangoDatabase:
     async def fetch_all(
         self, statement: str, params: Mapping[str, Any], kind: str = UPDATES
     ) -> Sequence[Any]:
-        """Execute a statement; return its rows. Raises Django's database errors."""
         async with self._connection() as transaction:
             return await transaction.fetch_all(statement, params)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[_Transaction]:
-        """Open a transaction. Raises Django's database errors."""
+    async def transaction(self) -> AsyncIterator[Transaction]:
         async with self._connection() as transaction:
             atomic = django_transaction.atomic()
             # Separate tasks: if the caller is cancelled, the transaction is still begun and ended.
@@ -55,21 +51,19 @@ class DjangoDatabase:
                     await asyncio.shield(asyncio.create_task(end))
 
     async def run_with_orm(self, function: Callable[..., _T], *args: Any) -> _T:
-        """Call a function that uses the ORM; return its result."""
         return await run_in_thread(function, *args, pool=CONFIGURATION)
 
     async def close(self) -> None:
         await run_in_thread(connections.close_all, pool=DATABASE)
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[_Transaction]:
-        """Reserve the connection for one request. Raises QueueTimeout."""
+    async def _connection(self) -> AsyncIterator[Transaction]:
         if _is_executing.get():
-            yield _Transaction()
+            yield Transaction()
             return
         await acquire(self._semaphore)
         try:
-            yield _Transaction()
+            yield Transaction()
         finally:
             self._semaphore.release()
 
@@ -78,7 +72,7 @@ _is_executing = ContextVar("_is_executing", default=False)
 """True if called during a statement: tests call the API from inside one."""
 
 
-class _Transaction:
+class Transaction:
     async def fetch_all(self, statement: str, params: Mapping[str, Any]) -> Sequence[Any]:
         return await run_in_thread(_execute, statement, params, pool=DATABASE)
 

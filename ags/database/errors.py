@@ -19,7 +19,7 @@ NOT_READY_SQLSTATES = frozenset({"25006", "42P01", "42703"})
 
 
 def is_connection_lost(sqlstate: str | None) -> bool:
-    """Return True if the connection must be closed. Class 08 is "connection exception"."""
+    # Class 08 is "connection exception".
     return sqlstate is not None and (sqlstate in CONNECTION_LOST_SQLSTATES or sqlstate.startswith("08"))
 
 

@@ -44,20 +44,15 @@ class Lane:
         outage.lanes.append(self)
 
     async def fetch_all(self, statement: str, params: Mapping[str, Any]) -> Sequence[Any]:
-        """Execute a statement; return its rows. Raises Django's database errors.
+        """Retry once on a new connection if this one has become read-only: the statement had no effect.
 
-        If the connection has become read-only, the statement is retried once on a new connection: it had no
-        effect. A statement that has started is completed even if the caller is cancelled.
+        A statement that has started is completed even if the caller is cancelled.
         """
         await acquire(self._semaphore)
         return await asyncio.shield(asyncio.create_task(self._fetch_all(statement, params)))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
-        """Open a transaction: committed at the end of the block, rolled back on an exception.
-
-        Raises Django's database errors.
-        """
         await acquire(self._semaphore)
         try:
             with translate_errors():
@@ -76,12 +71,11 @@ class Lane:
             self._semaphore.release()
 
     async def close_if_idle(self) -> None:
-        """Close the connection if no statement uses it; the connection of `Outage` replaces it."""
+        """The connection that `Outage` opens replaces it."""
         if not self._semaphore.locked():
             await self._close_connection()
 
     async def close(self) -> None:
-        """Close the connection after the current statement."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -148,7 +142,6 @@ class Lane:
         return pg
 
     async def _is_current(self, pg: Connection) -> bool:
-        """Return False if the connection is closed or leads to an old primary."""
         now = pg.loop.time()
         if self._only_reads and pg.is_usable and now >= self._checked_at + CHECK_INTERVAL:
             self._checked_at = now
@@ -166,7 +159,6 @@ class Transaction:
         self._lane, self._pg = lane, pg
 
     async def fetch_all(self, statement: str, params: Mapping[str, Any]) -> Sequence[Any]:
-        """Execute a statement; return its rows. Raises Django's database errors."""
         with translate_errors():
             try:
                 return await self._lane.execute(self._pg, statement, params)

@@ -34,18 +34,15 @@ class Outage:
         return self._error is not None
 
     def begin(self, error: psycopg.Error) -> None:
-        """Fail all statements until PostgreSQL is available again."""
         if self._error is None:
             self._error = error
             self._probe_task = asyncio.create_task(self._probe())
 
     def raise_if_active(self) -> None:
-        """Raise the error that caused the outage, if there is one."""
         if self._error is not None:
             raise self._error.with_traceback(None)
 
     async def connect(self) -> Connection:
-        """Connect to PostgreSQL. Raises psycopg's errors, immediately during an outage."""
         self.raise_if_active()
         pg, self._connection = self._connection, None
         if pg is not None and pg.is_usable:
@@ -57,7 +54,6 @@ class Outage:
             raise
 
     async def close(self) -> None:
-        """Stop reconnecting."""
         task, self._probe_task = self._probe_task, None
         if task is not None:
             task.cancel()

@@ -28,6 +28,7 @@ class PostgreSQL:
     """One lane (connection) for each kind of statement. Transactions use the lane for UPDATES."""
 
     max_batch_size = 32
+    """Maximum number of rows that one statement writes for several requests."""
 
     def __init__(self) -> None:
         self._outage = Outage()
@@ -40,27 +41,23 @@ class PostgreSQL:
 
     @property
     def is_available(self) -> bool:
-        """False during an outage."""
+        """False while statements fail without being executed."""
         return not self._outage.is_active
 
     async def fetch_all(
         self, statement: str, params: Mapping[str, Any], kind: str = UPDATES
     ) -> Sequence[Any]:
-        """Execute a statement; return its rows. Raises Django's database errors.
-
-        A statement that has started is completed even if the caller is cancelled.
-        """
+        """Execute and commit a statement; return its rows. Raises Django's database errors."""
         return await self._lanes[kind].fetch_all(statement, params)
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        """Open a transaction. Raises Django's database errors."""
+        """Commit at the end of the block, roll back on an exception. Raises Django's database errors."""
         return self._lanes[UPDATES].transaction()
 
     async def run_with_orm(self, function: Callable[..., _T], *args: Any) -> _T:
-        """Call a function that uses the ORM in a thread; return its result. Raises its errors.
+        """Call a function that uses the ORM in a thread. Raises OperationalError during an outage.
 
-        Raises OperationalError immediately during an outage. Functions run one after another; those that are
-        waiting when an outage begins fail, too.
+        Functions run one after another; those that are waiting when an outage begins fail, too.
         """
         await acquire(self._orm_semaphore)
         try:

@@ -38,20 +38,18 @@ _pools: dict[asyncio.AbstractEventLoop, dict[str, ThreadPoolExecutor]] = {}
 
 
 def open_threads(verification: int) -> None:
-    """Create the thread pools of the running event loop. `verification`: threads for blocking strategies."""
+    """`verification`: threads for blocking strategies."""
     sizes = {VERIFICATION: verification, STAFF: STAFF_THREADS, CONFIGURATION: 1, DATABASE: 1}
     pools = {name: ThreadPoolExecutor(size, name) for name, size in sizes.items()}
     _pools[asyncio.get_running_loop()] = pools
 
 
 def close_threads() -> None:
-    """Stop the threads after their current calls."""
     for pool in _pools.pop(asyncio.get_running_loop(), {}).values():
         pool.shutdown(wait=False, cancel_futures=True)
 
 
 async def acquire(semaphore: asyncio.Semaphore) -> None:
-    """Acquire a semaphore. Raises QueueTimeout."""
     if not semaphore.locked():  # avoids the cost of asyncio.timeout
         await semaphore.acquire()
         return
@@ -63,7 +61,7 @@ async def acquire(semaphore: asyncio.Semaphore) -> None:
 
 
 async def run_in_thread(function: Callable[..., _T], *args: Any, pool: str) -> _T:
-    """Call a blocking function in a thread; return its result. Raises its errors, and QueueTimeout.
+    """Call a blocking function. Raises QueueTimeout.
 
     In an event loop without pools (Django's test client), it runs in the thread that called `async_to_sync`,
     so that it sees the caller's transaction.

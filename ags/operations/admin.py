@@ -22,21 +22,20 @@ admin.site.unregister(Group)
 
 
 class SuperuserOnlyAdmin(BoundedAdmin):
-    """Base of all three. A user who can edit permissions could grant themselves any of them."""
+    """A user who can edit permissions could grant themselves any of them."""
 
     tenant_lookup = None
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.is_active and request.user.is_superuser)
 
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return self.has_module_permission(request)
-
     def has_add_permission(self, request: HttpRequest) -> bool:
         return self.has_module_permission(request)
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.has_module_permission(request)
+
+    has_change_permission = has_view_permission
 
 
 @admin.register(User)
@@ -68,8 +67,9 @@ class GroupAdmin(DjangoGroupAdmin, SuperuserOnlyAdmin):
     def formfield_for_manytomany(
         self, db_field: ManyToManyField[Any, Any], request: HttpRequest | None = None, **kwargs: Any
     ) -> Any:
-        """Offer only permissions that a page checks."""
-        kwargs["queryset"] = checked_permissions()
+        kwargs["queryset"] = Permission.objects.filter(
+            content_type__app_label__in=("tenants", "ags_sessions"), codename__in=CHECKED_PERMISSIONS
+        )
         kwargs["widget"] = UnfoldAdminCheckboxSelectMultipleWidget()
         field: Any = super().formfield_for_manytomany(db_field, request, **kwargs)
         field.label_from_instance = lambda permission: permission.name
@@ -91,16 +91,8 @@ class AssignmentAdmin(SuperuserOnlyAdmin):
     autocomplete_fields = ("tenant", "user")
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """An assignment has nothing to edit."""
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """An assignment can be deleted, because no other row depends on it."""
         return self.has_module_permission(request)
-
-
-def checked_permissions() -> Any:
-    """Return the permissions that a page checks."""
-    return Permission.objects.filter(
-        content_type__app_label__in=("tenants", "ags_sessions"), codename__in=CHECKED_PERMISSIONS
-    )

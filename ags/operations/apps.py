@@ -5,12 +5,9 @@ from django.db.models.signals import post_migrate
 
 
 class OperationsConfig(AppConfig):
-    """Management commands, system checks, metrics and staff groups."""
-
     name = "ags.operations"
 
     def ready(self) -> None:
-        """Register the system checks and connect the signal receivers."""
         from ags.operations import checks, upstream_health  # noqa: F401 - registers the checks
         from ags.operations.groups import set_up_groups
         from providers.upstream.documents import fetched

@@ -33,7 +33,6 @@ def check_environment(**kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.database)
 def check_encoding(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Require UTF-8 in `migrate` and `serve`, so that PostgreSQL can store every character."""
     if not databases or "default" not in databases or connection.vendor != "postgresql":
         return []
     try:
@@ -56,7 +55,6 @@ def check_encoding(databases: Sequence[str] | None = None, **kwargs: Any) -> lis
 
 @register(Tags.database)
 def check_pooler(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Detect a pooler that is incompatible with the settings before requests fail."""
     if not databases or "default" not in databases or connection.vendor != "postgresql":
         return []
     try:
@@ -117,7 +115,6 @@ def check_limits(**kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.security, deploy=True)
 def check_deployment(**kwargs: Any) -> list[CheckMessage]:
-    """Warn of settings that are for demonstrations only."""
     warnings: list[CheckMessage] = []
     if connection.vendor == "sqlite":
         warnings.append(
@@ -155,22 +152,20 @@ def check_admin(**kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.security, deploy=True)
 def check_durability(**kwargs: Any) -> list[CheckMessage]:
-    """Warn if PostgreSQL can lose committed transactions, and so issued tokens, in a crash."""
     if connection.vendor != "postgresql":
         return []
-    warnings: list[CheckMessage] = []
     try:
-        for setting in ("fsync", "synchronous_commit"):
-            with connection.cursor() as cursor:
-                cursor.execute(f"SHOW {setting}")
-                (value,) = cursor.fetchone()
-            if value == "off":
-                warnings.append(
-                    Warning(
-                        f"PostgreSQL runs with {setting} off: issued tokens may be lost in a crash.",
-                        id="operations.W003",
-                    )
-                )
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT name FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit')"
+                " AND setting = 'off' ORDER BY name"
+            )
+            names = [name for (name,) in cursor.fetchall()]
     except DatabaseError:
         return []
-    return warnings
+    return [
+        Warning(
+            f"PostgreSQL runs with {name} off: issued tokens may be lost in a crash.", id="operations.W003"
+        )
+        for name in names
+    ]

@@ -49,7 +49,6 @@ CHECKED_PERMISSIONS = {"add_tenant", "all_tenants"}.union(*GROUPS.values())
 
 
 def set_up_groups(using: str, **kwargs: Any) -> None:
-    """Create the groups and set their permissions, after every `migrate`."""
     for name, codenames in GROUPS.items():
         group, _ = Group.objects.using(using).get_or_create(name=name)
         permissions = Permission.objects.using(using).filter(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 from django.db import Error, models
@@ -35,7 +34,6 @@ class LeaseHolder:
         self._token = uuid.uuid4()
 
     def acquire(self) -> None:
-        """Take the lease if it has expired. Raises LeaseNotAvailable."""
         Lease.objects.bulk_create([Lease(name=self._name)], ignore_conflicts=True)
         self._renewed_at = time.monotonic()
         acquired = Lease.objects.filter(name=self._name, expires_at__lte=Now()).update(
@@ -48,7 +46,6 @@ class LeaseHolder:
             raise self._not_available()
 
     def renew(self) -> None:
-        """Renew the lease after `RENEWAL_INTERVAL`. Raises LeaseNotAvailable if another process holds it."""
         now = time.monotonic()
         if now - self._renewed_at < RENEWAL_INTERVAL.total_seconds():
             return
@@ -69,12 +66,11 @@ class LeaseHolder:
 
 @contextmanager
 def lease(name: str) -> Iterator[LeaseHolder]:
-    """Hold the lease of that name. Raises LeaseNotAvailable."""
     holder = LeaseHolder(name)
     holder.acquire()
     try:
         yield holder
     finally:
         # If the database is unavailable, the lease expires.
-        with contextlib.suppress(Error):
+        with suppress(Error):
             holder.release()

@@ -142,10 +142,7 @@ def is_lock_timeout(error: DatabaseError) -> bool:
 
 
 def drop_invalid_indexes(database: BaseDatabaseWrapper, tables: Collection[str]) -> list[str]:
-    """Drop the indexes that an interrupted CREATE INDEX CONCURRENTLY left invalid, and return their names.
-
-    Raises OperationalError if an index of a table is being built.
-    """
+    """Raises OperationalError if an index of a table is being built."""
     with transaction.atomic(using=database.alias), database.cursor() as cursor:
         for table in {table for table, _ in _invalid_indexes(cursor, tables)}:
             # Building an index takes this lock, too. It does not conflict with requests.

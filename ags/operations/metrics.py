@@ -18,7 +18,6 @@ MAX_DOCUMENTS = 1000
 
 
 def render_metrics() -> bytes:
-    """Return the metrics in the Prometheus text format. Raises Django's database errors."""
     registry = CollectorRegistry()
     registry.register(_DocumentCollector())
     return generate_latest(registry)

@@ -10,10 +10,7 @@ from ags.database import READS, fetch_all
 
 
 async def missing_migrations() -> frozenset[tuple[str, str]]:
-    """Return the migrations (app, name) of this code that are not applied. Raises Django's database errors.
-
-    Applied migrations of a newer version are ignored: an upgrade migrates first, then replaces the processes.
-    """
+    """Applied migrations of a newer version are ignored: an upgrade migrates first."""
     try:
         rows = await fetch_all("SELECT app, name FROM django_migrations", {}, READS)
     except DatabaseError as error:
@@ -31,5 +28,4 @@ def _lacks_table(error: DatabaseError) -> bool:
 
 @cache
 def required_migrations() -> frozenset[tuple[str, str]]:
-    """Return all migrations (app, name) of this code."""
     return frozenset(MigrationLoader(None, ignore_no_migrations=True).disk_migrations)

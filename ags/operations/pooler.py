@@ -46,7 +46,6 @@ def check_options() -> None:
 
 
 def loses_prepared_statements() -> bool:
-    """Return True if a pooler breaks the prepared statements of the server. Raises psycopg's errors."""
     if connection.get_connection_params()["prepare_threshold"] is None:
         return False
     with _connect() as first, _connect() as second:
@@ -54,10 +53,7 @@ def loses_prepared_statements() -> bool:
 
 
 def role_defaults() -> tuple[list[str], str]:
-    """Return the limits that a new connection lacks, and its time zone. Raises psycopg's errors.
-
-    Limits of `RESPONSE_TIMEOUT` and above count as missing: the statement outlives its request.
-    """
+    """Return the limits that a new connection lacks or that outlive a request, and its time zone."""
     with _connect() as pg:
         limits, time_zone = _limits(pg), pg.info.parameter_status("TimeZone") or ""
     return [name for name in TIMEOUTS if not 0 < limits[name][0] < RESPONSE_TIMEOUT * 1000], time_zone

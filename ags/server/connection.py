@@ -43,8 +43,6 @@ log = logging.getLogger("ags.server")
 
 
 class Connection(asyncio.Protocol):
-    """A client connection. Its requests are processed one after another."""
-
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
         self.exchanges: deque[Exchange] = deque()
@@ -67,7 +65,6 @@ class Connection(asyncio.Protocol):
         self.worker.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel the current request and drop those that wait."""
         self.worker.remove(self)
         self.deadline = math.inf
         if self.task is not None:
@@ -86,7 +83,7 @@ class Connection(asyncio.Protocol):
             self.transport.pause_reading()
 
     def _parse(self, data: bytes) -> bytes:
-        """Feed the parser. Return the data for another parser, after an upgrade request."""
+        """Return the data for another parser, after an upgrade request."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as head:
@@ -101,10 +98,9 @@ class Connection(asyncio.Protocol):
         return b""
 
     def eof_received(self) -> bool:
-        """Finish complete requests; reject an incomplete one.
+        """The client has closed its sending side or the whole connection.
 
-        The client has closed either its sending side or the whole connection. In the second case, its system
-        resets the connection after a write; `expire` checks for the reset.
+        In the second case, its system resets the connection after a write; `expire` checks for the reset.
         """
         self.has_eof = True
         if self.is_lingering:
@@ -119,12 +115,10 @@ class Connection(asyncio.Protocol):
         return bool(self.exchanges)
 
     def pause_writing(self) -> None:
-        """Start the timeout for the client to receive the response."""
         self.writable.clear()
         self._expire_in(REQUEST_TIMEOUT)
 
     def resume_writing(self) -> None:
-        """Continue: the client has received everything."""
         self.writable.set()
         self._expire_in(math.inf if self.exchanges else REQUEST_TIMEOUT)
 
@@ -147,7 +141,7 @@ class Connection(asyncio.Protocol):
             self.reading.add_target(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Add a header; ignore trailers."""
+        """Trailers are ignored."""
         if self.reading is not None and not self.reading.method:
             self.reading.add_header(name, value)
 
@@ -173,8 +167,6 @@ class Connection(asyncio.Protocol):
             self.reading = None
             self.ignores_input = not exchange.keep_alive
             self._queue(exchange)
-
-    # Requests and responses
 
     def reject(self, status: HTTPStatus) -> None:
         """Reject the request that is being read, after the responses to earlier requests. Stop reading."""
@@ -225,10 +217,7 @@ class Connection(asyncio.Protocol):
         if exchange.expects_continue and not exchange.body:
             self.transport.write(CONTINUE)
 
-    # Closing
-
     def expire(self) -> None:
-        """Handle the expiry of `deadline`."""
         client_socket = self.transport.get_extra_info("socket")
         if self.is_lingering or not self.writable.is_set():
             client_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
@@ -255,7 +244,6 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """True for a connection that is kept alive without a request."""
         return self.reading is None and not self.exchanges and not self.is_lingering
 
     def _expire_in(self, seconds: float) -> None:

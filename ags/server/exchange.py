@@ -58,7 +58,6 @@ class Exchange:
     # Called while the request is read
 
     def add_target(self, part: bytes) -> None:
-        """Append to the request target. Raises RequestRejected, as do the next three methods."""
         self.target += part
         if len(self.target) > TARGET_LIMIT:
             raise RequestRejected(HTTPStatus.REQUEST_URI_TOO_LONG)
@@ -71,7 +70,6 @@ class Exchange:
         self.headers.append((name.lower(), value.rstrip(b" \t")))
 
     def end_head(self, parser: Any) -> None:
-        """Check the head and prepare for the body."""
         self.method, self.version = parser.get_method().decode(), parser.get_http_version()
         self.target = _to_origin_form(self.target)
         self.keep_alive = parser.should_keep_alive()
@@ -83,18 +81,16 @@ class Exchange:
         self.expects_continue = b"expect" in headers and self.version == "1.1"
 
     def add_body(self, part: bytes) -> None:
-        """Append to the body, and count it in the buffered bytes of the process."""
         self.body += part
         self.connection.worker.buffered += len(part)
         if len(self.body) > self.body_limit:
             raise RequestRejected(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 
     def framing_headers(self) -> bytes:
-        """Return the header lines that determine the length of the body."""
+        """Return the headers that determine the length of the body."""
         return b"".join(b"%b: %b\r\n" % header for header in self.headers if header[0] in FRAMING_HEADERS)
 
     def release(self) -> None:
-        """Free the body."""
         self.connection.worker.buffered -= len(self.body)
         self.body = b""
 
@@ -105,7 +101,6 @@ class Exchange:
         return unquote_to_bytes(self.target.partition(b"?")[0]).decode(errors="replace")
 
     def scope(self) -> dict[str, Any]:
-        """Return the ASGI connection scope."""
         raw_path, _, query = self.target.partition(b"?")
         extensions = self.connection.worker.extensions()
         if self.error_status is not None:
@@ -126,7 +121,6 @@ class Exchange:
         }
 
     async def receive(self) -> dict[str, Any]:
-        """Return the complete body."""
         self.body = bytes(self.body)
         return {"type": "http.request", "body": self.body, "more_body": False}
 
@@ -144,7 +138,7 @@ class Exchange:
         await self.connection.writable.wait()
 
     def _head(self, response: dict[str, Any]) -> bytes:
-        """Return the encoded head. A body of unknown length ends with the connection."""
+        """A body of unknown length ends with the connection."""
         status, headers = response["status"], dict(response["headers"])
         self.keep_alive = (
             self.keep_alive
@@ -158,7 +152,6 @@ class Exchange:
 
 
 def _reject_ambiguous_head(exchange: Exchange, headers: dict[bytes, bytes]) -> None:
-    """Raise RequestRejected if the target or the length of the request is ambiguous or not supported."""
     names = [name for name, _ in exchange.headers if name in UNREPEATABLE_HEADERS]
     coding = headers.get(b"transfer-encoding")
     if (

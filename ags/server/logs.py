@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import traceback
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
 from math import modf
@@ -32,11 +31,6 @@ _encode = json.JSONEncoder(default=_type_name).encode
 _JSON_TYPES = (str, int, float, list, tuple, dict)
 
 
-def _extra_fields(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
-    """Yield the values of `extra` of the logging call."""
-    return ((name, value) for name, value in vars(record).items() if name not in _STANDARD_ATTRIBUTES)
-
-
 @lru_cache(maxsize=2)
 def _format_second(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
@@ -53,7 +47,7 @@ class _Formatter(logging.Formatter):
     """Formats exceptions without their messages, which may contain input of a caller."""
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - the base class's name
-        """Return the stack and type of each exception in the chain, the original cause first."""
+        """The original cause is the first of a chain."""
         error: BaseException | None = ei[1]
         parts: list[str] = []
         while error is not None and len(parts) < MAX_CHAINED_EXCEPTIONS:
@@ -82,15 +76,13 @@ class JSONFormatter(_Formatter):
 
 
 class TextFormatter(_Formatter):
-    """Time, level, message, and the `extra` fields as name=value."""
-
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class's name
         extra = (
             f"{name}={value if isinstance(value, _JSON_TYPES) else _type_name(value)}"
-            for name, value in _extra_fields(record)
-            if value is not None
+            for name, value in vars(record).items()
+            if name not in _STANDARD_ATTRIBUTES and value is not None
         )
         return " ".join([super().formatMessage(record), *extra])

@@ -130,10 +130,7 @@ class Worker(base.Worker):
         await self._drain()
         await self.application.stop()
 
-    # Connections
-
     def _accept_or_delay(self, listener: Any) -> None:
-        """Accept a connection, after a delay if another worker has fewer connections."""
         if min(filter(None, connections_by_slot), default=0) <= self.count < ACCEPT_DELAY_MAX_CONNECTIONS:
             self._delay_accept(listener, ACCEPT_DELAY)
         else:
@@ -149,7 +146,7 @@ class Worker(base.Worker):
             self._accept(listener)
 
     def _accept(self, listener: Any) -> bool:
-        """Accept a connection; return False if there may be no other one."""
+        """Return False if there may be no other connection."""
         try:
             client, _ = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
@@ -176,7 +173,6 @@ class Worker(base.Worker):
             self._count_connections(-1)
 
     def remove(self, connection: Connection) -> None:
-        """Remove a closed connection."""
         self.connections.remove(connection)
         self._count_connections(-1)
 
@@ -185,10 +181,7 @@ class Worker(base.Worker):
         connections_by_slot[self.slot] = 1 + self.count if self.alive else 0
 
     def free_buffer_space(self, reader: Connection) -> bool:
-        """Reject the requests with the oldest incomplete bodies while BUFFER_LIMIT is exceeded.
-
-        Return False if that of `reader` is the oldest: the caller must reject it.
-        """
+        """Reject the oldest incomplete bodies. Return False if the caller must reject that of `reader`."""
         while self.buffered > BUFFER_LIMIT:
             self.dropped += 1
             connections = [c for c in self.connections if c.reading is not None and c.reading.body]
@@ -232,10 +225,7 @@ class Worker(base.Worker):
             self.dropped = 0
         await asyncio.sleep(TICK)
 
-    # Shutdown
-
     async def _drain(self) -> None:
-        """Accept pending connections, finish requests, and close idle connections."""
         self._count_connections(0)
         for listener in self.sockets:
             self.loop.remove_reader(listener)

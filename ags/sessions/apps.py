@@ -4,8 +4,6 @@ from django.apps import AppConfig
 
 
 class SessionsConfig(AppConfig):
-    """Tokens, sign-ons, accounts and devices."""
-
     name = "ags.sessions"
     # "sessions" is the label of django.contrib.sessions.
     label = "ags_sessions"

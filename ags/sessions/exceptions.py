@@ -37,10 +37,7 @@ class RejectReason(StrEnum):
 
 
 class TokenRejected(Exception):
-    """A token cannot be redeemed, refreshed or used to sign out.
-
-    `retry_after`: seconds after which the same request can succeed, if known.
-    """
+    """`retry_after`: seconds after which the same request can succeed, if known."""
 
     def __init__(self, reason: RejectReason | InvalidReason, retry_after: int | None = None) -> None:
         super().__init__(reason)

@@ -7,11 +7,8 @@ from tenants.models import Key, Service, Tenant
 from tenants.scoping import TenantScoped
 
 
-class SessionToken(TenantScoped):
-    """A single-use token that proves that a service of the tenant has authenticated the account.
-
-    Only a keyed hash of the token is stored. `services.issue` is the only writer.
-    """
+class Issued(TenantScoped):
+    """A row for a proof of a service, with the key that verified it."""
 
     # No foreign key constraints: the INSERT selects tenant, service and key from their tables, and rows with
     # tokens are never deleted. A constraint would only lock three busy rows on each INSERT.
@@ -22,6 +19,17 @@ class SessionToken(TenantScoped):
     key = models.ForeignKey(
         Key, models.PROTECT, related_name="+", db_constraint=False, db_index=False, null=True
     )
+
+    class Meta:
+        abstract = True
+
+
+class SessionToken(Issued):
+    """A single-use token that proves that a service of the tenant has authenticated the account.
+
+    Only a keyed hash of the token is stored. `services.issue` is the only writer.
+    """
+
     token_hash = models.BinaryField(max_length=32, editable=False)
     account_id = models.CharField("account ID", max_length=255)
     correlation_id = models.CharField("correlation ID", max_length=128)
@@ -96,14 +104,13 @@ class DeviceStatus(models.TextChoices):
     DELETED = "deleted", "Deleted: its app signs on as a new device"
 
 
-class Device(TenantScoped):
+class Device(Issued):
     """A device of an account and its current sign-on.
 
     A new sign-on replaces the previous one. `sign_on` is its ID in all tokens issued for it. Refresh tokens
     are not stored, only the number of the newest one: `generation`.
     """
 
-    tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="+", db_constraint=False, db_index=False)
     account = models.ForeignKey(Account, models.PROTECT, related_name="devices", db_index=False)
     client_id = models.CharField("client ID", max_length=32, editable=False)
     status = models.CharField(max_length=8, choices=DeviceStatus, default=DeviceStatus.ENABLED)
@@ -111,12 +118,6 @@ class Device(TenantScoped):
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     # The sign-on
-    service = models.ForeignKey(
-        Service, models.PROTECT, related_name="+", db_constraint=False, db_index=False
-    )
-    key = models.ForeignKey(
-        Key, models.PROTECT, related_name="+", db_constraint=False, db_index=False, null=True
-    )
     sign_on = models.CharField(max_length=32, editable=False)
     correlation_id = models.CharField("correlation ID", max_length=128)
     # When the proof was accepted; compared with each `revoked_before`.
@@ -151,20 +152,13 @@ class Device(TenantScoped):
         return self.client_id
 
 
-class AccountChoice(TenantScoped):
+class AccountChoice(Issued):
     """A proof that matches several accounts. The subscriber can choose one of them, once, for one device.
 
     All user account tokens of a choice share one secret, followed by an index into `accounts`. Only a keyed
     hash of the secret is stored. `services.account_choice` is the only writer.
     """
 
-    tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="+", db_constraint=False, db_index=False)
-    service = models.ForeignKey(
-        Service, models.PROTECT, related_name="+", db_constraint=False, db_index=False
-    )
-    key = models.ForeignKey(
-        Key, models.PROTECT, related_name="+", db_constraint=False, db_index=False, null=True
-    )
     token_hash = models.BinaryField(max_length=32, editable=False)
     accounts = models.JSONField("account IDs")
     # The requesting device: information if it is new, a client ID if it is known.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from ags.database import READS, fetch_all, fetch_one, lane
+from ags.database import READS, fetch_all, lane
 from tests.support.database import database_url
 from tests.support.event_loop import open_application, run_in_event_loop
 
@@ -23,7 +23,8 @@ def test_plan_for_an_empty_table_is_discarded(monkeypatch: pytest.MonkeyPatch) -
         await fetch_all("SELECT id FROM grown WHERE id = %(id)s", {"id": ROWS}, READS)
         await fetch_all("SELECT pg_stat_force_next_flush()", {}, READS)
         statement = "SELECT seq_tup_read::int FROM pg_stat_user_tables WHERE relname = 'grown'"
-        return (await fetch_one(statement, {}, READS) or [0])[0]
+        rows = await fetch_all(statement, {}, READS)
+        return rows[0][0] if rows else 0
 
     async def test(pg: psycopg.Connection) -> None:
         async with open_application():

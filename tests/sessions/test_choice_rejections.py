@@ -15,12 +15,12 @@ from ags.sessions.exceptions import StaleSnapshot
 from ags.sessions.models import Account, AccountChoice, AccountStatus, SecurityEvent
 from ags.sessions.services.account_choice import create_choice
 from ags.sessions.services.devices import NewDevice
-from ags.sessions.services.revoke import revoke_issued
 from ags.sessions.tokens.opaque import USER_ACCOUNT_TOKEN, token_hashes
 from providers import contract
 from providers.contract import Choice, FailureReason, VerificationFailed
 from tenants import snapshot as tenants_snapshot
 from tenants.models import Key, KeyState, Service, Tenant
+from tenants.revocation import revoke_issued
 from tenants.snapshot import snapshot
 from tests.support.choices import get_choices, is_choice_open, redeem_choice
 from tests.support.clients import SERVICE, TRIAL, ClientApp, HeadEnd

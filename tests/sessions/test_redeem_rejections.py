@@ -10,9 +10,9 @@ import pytest
 import time_machine
 
 from ags.sessions.models import Account, SecurityEvent, SessionToken
-from ags.sessions.services.revoke import revoke_issued
 from tenants import snapshot as tenants_snapshot
 from tenants.models import Key, KeyState, Service
+from tenants.revocation import revoke_issued
 from tenants.snapshot import snapshot
 from tests.support.clients import ClientApp
 from tests.support.operators import create_operator

@@ -12,10 +12,11 @@ from django.core.exceptions import ValidationError
 from django.db.models.functions import Now
 
 from ags.sessions.models import Account, Device, SessionToken
-from ags.sessions.services.revoke import end_sign_on, revoke_issued
+from ags.sessions.services.revoke import end_sign_on
 from tenants import rotation
 from tenants import snapshot as tenants_snapshot
 from tenants.models import Key, Service, SigningKey, Tenant
+from tenants.revocation import revoke_issued
 from tests.support.clients import ClientApp, HeadEnd, Platform
 from tests.support.database import wait_for_clock_tick
 from tests.support.operators import add_key, create_platform

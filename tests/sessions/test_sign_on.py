@@ -10,10 +10,10 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from ags.sessions.models import Account
-from ags.sessions.services.revoke import revoke_issued
 from providers.contract import Endpoint
 from providers.dummy.strategy import Dummy
 from tenants.models import Service, Tenant
+from tenants.revocation import revoke_issued
 from tenants.snapshot import snapshot
 from tests.support.clients import SERVICE, TRIAL, ClientApp
 from tests.support.direct_sign_ons import get_session_tokens, sign_on_directly

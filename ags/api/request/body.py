@@ -35,10 +35,7 @@ UTF8 = {"utf-8", "utf8"}
 def read_object(
     request: HttpRequest, *, required: bool = True, any_content_type: bool = False
 ) -> dict[str, Any]:
-    """Return the JSON object in the body, or {} if it is blank and not required.
-
-    Raises ApiError: 400, 413 or 415.
-    """
+    """Return {} for a blank body that is not required. Raises ApiError: 400, 413 or 415."""
     if parse_content_length(request.META) > MAX_BYTES:
         raise ApiError(BODY_TOO_LARGE)
     if not required and not request.body.strip():

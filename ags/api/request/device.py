@@ -30,7 +30,6 @@ class DeviceSerializer(serializers.Serializer[Any]):
 
 
 def read_device(body: Mapping[str, Any]) -> NewDevice | KnownDevice:
-    """Return the device that the body identifies. Raises ApiError (400)."""
     match {name: body[name] for name in ("deviceInformation", "clientId") if name in body}:
         case {"deviceInformation": dict() as information, **others} if not others:
             return NewDevice(information)

@@ -30,18 +30,15 @@ class GatewayRequest(HttpRequest):
         self.body = body
 
     def get_host(self) -> str:
-        """Return the host of the request. Raises DisallowedHost."""
         host: str = self.META.get("HTTP_HOST", "")
         return host if _is_allowed(host, tuple(settings.ALLOWED_HOSTS)) else super().get_host()
 
     @cached_property
     def GET(self) -> Any:  # type: ignore[override] # noqa: N802 - Django's name
-        """The query parameters."""
         return QueryDict(self.META["QUERY_STRING"])
 
     @cached_property
     def COOKIES(self) -> Any:  # type: ignore[override] # noqa: N802 - Django's name
-        """The cookies; no view of the API reads them."""
         return parse_cookie(self.META.get("HTTP_COOKIE", ""))
 
     @cached_property

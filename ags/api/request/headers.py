@@ -27,26 +27,19 @@ _UNREPEATABLE = {
 
 
 def read_correlation_id(meta: Mapping[str, Any]) -> str:
-    """Return the caller's correlation ID if it has the documented format, otherwise a new one."""
     value = meta.get("HTTP_X_CORRELATION_ID", "")
     return value if _CORRELATION_ID.fullmatch(value) else str(uuid.uuid4())
 
 
 def reject_repeated_headers(meta: Mapping[str, Any]) -> None:
-    """Raise ApiError (400) if a header was sent twice.
-
-    The server joins repeated headers with a comma, which no valid value contains.
-    """
+    """The server joins repeated headers with a comma, which no valid value contains."""
     for variable, name in _UNREPEATABLE.items():
         if "," in meta.get(variable, ""):
             raise ApiError(HEADER_REPEATED, name=name)
 
 
 def read_tenant_id(meta: Mapping[str, Any], entry: AccessLogEntry, *, allow_legacy_name: bool = False) -> str:
-    """Return the tenant that the request names, or the deployment's default. Raises ApiError (400).
-
-    `allow_legacy_name`: also accept the header `tenantId`.
-    """
+    """`allow_legacy_name`: also accept the header `tenantId`."""
     value: str = meta.get("HTTP_NV_TENANT_ID", "")
     if allow_legacy_name:
         legacy: str = meta.get("HTTP_TENANTID", "")
@@ -63,7 +56,6 @@ def read_tenant_id(meta: Mapping[str, Any], entry: AccessLogEntry, *, allow_lega
 
 
 def read_service_name(meta: Mapping[str, Any], entry: AccessLogEntry) -> str:
-    """Return the service that the request names. Raises ApiError (400)."""
     value: str = meta.get("HTTP_X_AUTH_SERVICE_ID", "")
     if not value:
         raise ApiError(HEADER_MISSING, name="x-auth-service-id")
@@ -74,7 +66,7 @@ def read_service_name(meta: Mapping[str, Any], entry: AccessLogEntry) -> str:
 
 
 def read_bearer_token(meta: Mapping[str, Any], *, scheme_optional: bool = False) -> str:
-    """Return the token in Authorization (RFC 6750, section 2.1). Raises `TokenRejected` if it is missing."""
+    """Return the token in Authorization (RFC 6750, section 2.1)."""
     scheme, _, token = meta.get("HTTP_AUTHORIZATION", "").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return str(token.strip())
@@ -84,7 +76,6 @@ def read_bearer_token(meta: Mapping[str, Any], *, scheme_optional: bool = False)
 
 
 def read_user_token(meta: Mapping[str, Any]) -> str:
-    """Return the user account token in User-Token, in any format. Raises ApiError (400)."""
     token: str = meta.get("HTTP_USER_TOKEN", "")
     if not token:
         raise ApiError(HEADER_MISSING, name="User-Token")

@@ -21,10 +21,7 @@ NAME_MAX_LENGTH = 128
 
 
 def read_parameters(body: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the pairs of name and value, after the checks that do not depend on the service.
-
-    Raises ApiError (400).
-    """
+    """Return the pairs of name and value, after the checks that do not depend on the service."""
     members = body.get("parameters")
     if not isinstance(members, list):
         raise ApiError(PARAMETERS_MALFORMED)
@@ -45,7 +42,6 @@ def read_parameters(body: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def validate_parameters(schema: ParameterSchema, pairs: Iterable[tuple[str, str]]) -> Mapping[str, str]:
-    """Return the validated parameters under their declared names. Raises ApiError (400)."""
     values = {}
     for name, value in pairs:
         declared = schema.names.get(name.lower())

@@ -20,47 +20,24 @@ _T = TypeVar("_T")
 
 
 async def refresh_snapshot() -> None:
-    """Read the versions of the tenants again if the snapshot is old.
-
-    Raises ApiError (503), and Django's database errors.
-    """
+    """Raises ApiError (503) and Django's database errors, as do the next three functions."""
     if not get_database().is_available:  # fail before a strategy calls an upstream
         raise ApiError(UNAVAILABLE, log_reason="database_unavailable")
     if not snapshot.is_fresh():
-        await _run_shared("versions", _refresh_snapshot)
-
-
-# After a failover, a thread's connection may still lead to the old primary. In a thread that only reads, only
-# `is_read_only` detects this; it closes the connection.
-
-
-def _refresh_snapshot() -> None:
-    is_read_only()
-    snapshot.refresh_if_stale()
-
-
-def _read_tenant(tenant_id: str) -> TenantSnapshot | None:
-    is_read_only()
-    return snapshot.get_tenant(tenant_id)
-
-
-def _reread_tenant(stale: StaleSnapshot) -> None:
-    is_read_only()
-    snapshot.invalidate(stale.snapshot.id, stale.snapshot, stale.since)
+        await _run_shared("versions", snapshot.refresh_if_stale)
 
 
 async def get_tenant(tenant_id: str) -> TenantSnapshot | None:
-    """Return the tenant, or None if it is unknown or disabled. Raises as `refresh_snapshot`."""
+    """Return None if the tenant is unknown or disabled."""
     await refresh_snapshot()
     # `get_cached_tenant` does not check the age again: the snapshot may have expired since.
     try:
         return snapshot.get_cached_tenant(tenant_id)
     except LookupError:
-        return await _run_shared(("tenant", tenant_id), _read_tenant, tenant_id)
+        return await _run_shared(("tenant", tenant_id), snapshot.get_tenant, tenant_id)
 
 
 async def get_tenant_or_403(tenant_id: str) -> TenantSnapshot:
-    """Return the tenant. Raises ApiError (403, 503), and Django's database errors."""
     tenant = await get_tenant(tenant_id)
     if tenant is None:
         raise ApiError(SERVICE_NOT_AVAILABLE, log_reason="tenant_not_available")
@@ -70,7 +47,6 @@ async def get_tenant_or_403(tenant_id: str) -> TenantSnapshot:
 async def get_service_or_403(
     tenant_id: str, service_name: str, endpoint: Endpoint
 ) -> tuple[TenantSnapshot, ServiceSnapshot]:
-    """Return the tenant and its service, which must offer the endpoint. Raises as `get_tenant_or_403`."""
     tenant = await get_tenant_or_403(tenant_id)
     service = tenant.services.get(service_name)
     if service is None:
@@ -81,10 +57,7 @@ async def get_service_or_403(
 
 
 class VerificationCache:
-    """Caches the result of a strategy while the service and the keys are unchanged.
-
-    Verifying again could count as a second failed login at the upstream.
-    """
+    """Verifying again could count as a second failed login at the upstream, so the result is cached."""
 
     _key: Any = None
     _identity: Identity | Choice | None = None
@@ -92,7 +65,6 @@ class VerificationCache:
     async def verify(
         self, tenant: TenantSnapshot, service: ServiceSnapshot, parameters: Mapping[str, str]
     ) -> Identity | Choice:
-        """Return the verified identity. Raises `VerificationFailed` and `UpstreamUnavailable`."""
         strategy = service.strategy
         key = (service.id, strategy, service.settings, tenant.keys)
         if self._identity is None or key != self._key:
@@ -106,14 +78,11 @@ class VerificationCache:
 
 
 async def retry_once_if_stale(operation: Callable[[], Awaitable[_T]]) -> _T:
-    """Return the result of the operation. If it raises StaleSnapshot, read the tenant again and retry once.
-
-    Raises the errors of the operation, and ApiError (503) if the snapshot is stale again.
-    """
     try:
         return await operation()
     except StaleSnapshot as stale:
-        await _run_shared(("changed", stale.snapshot.id, stale.since), _reread_tenant, stale)
+        old = stale.snapshot
+        await _run_shared(("changed", old.id, stale.since), snapshot.invalidate, old.id, old, stale.since)
     try:
         return await operation()
     except StaleSnapshot:
@@ -128,10 +97,17 @@ async def _run_shared(name: Hashable, function: Callable[..., _T], *args: Any) -
     key = (asyncio.get_running_loop(), name)
     task = _shared_tasks.get(key)
     if task is None:
-        task = _shared_tasks[key] = asyncio.create_task(run_with_orm(function, *args))
+        task = _shared_tasks[key] = asyncio.create_task(run_with_orm(_call_on_primary, function, *args))
         task.add_done_callback(lambda _: _shared_tasks.pop(key))
     try:
         # Shielded: if the request that created the task is cancelled, the others still need its result.
         return await asyncio.shield(task)
     except Exception as error:  # noqa: BLE001
         raise copy_exception(error) from error.__cause__
+
+
+def _call_on_primary(function: Callable[..., _T], *args: Any) -> _T:
+    # After a failover, a thread's connection may still lead to the old primary. In a thread that only reads,
+    # only `is_read_only` detects this; it closes the connection.
+    is_read_only()
+    return function(*args)

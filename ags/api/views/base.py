@@ -18,8 +18,8 @@ __all__ = ["GatewayView", "Response"]
 class GatewayView(APIView):
     """An asynchronous API view: the methods in `http_method_names` are coroutines.
 
-    It omits DRF's content negotiation, parsing and authentication: the API has one format, and views parse
-    strictly and authenticate callers themselves (docs/decisions/0018-what-a-request-costs.md).
+    It omits DRF's content negotiation, parsing and authentication
+    (docs/decisions/0018-what-a-request-costs.md).
     """
 
     log_entry: AccessLogEntry

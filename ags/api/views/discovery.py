@@ -64,8 +64,6 @@ class DiscoverySerializer(serializers.Serializer[Any]):
 
 
 class ServiceDiscovery(GatewayView):
-    """Called by the operator's head-end and by client apps."""
-
     http_method_names = ["get", "head"]
 
     @extend_schema(
@@ -93,7 +91,6 @@ _bodies: WeakKeyDictionary[TenantSnapshot, tuple[bytes, str]] = WeakKeyDictionar
 
 
 def _get_body(tenant: TenantSnapshot) -> tuple[bytes, str]:
-    """Return body and ETag, cached as long as the snapshot of the tenant."""
     cached = _bodies.get(tenant)
     if cached is None:
         services = [_service_json(service) for service in tenant.services.values()]

@@ -37,8 +37,6 @@ class OpenAPI(GatewayView):
 
 
 class IgnoreClientContentNegotiation(BaseContentNegotiation):
-    """Selects the only parser and renderer and ignores the Accept header (an example of DRF's docs)."""
-
     def select_parser(self, request: Request, parsers: Iterable[BaseParser]) -> BaseParser:
         return next(iter(parsers))
 

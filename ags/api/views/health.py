@@ -18,8 +18,6 @@ STATUS = inline_serializer("Status", {"status": serializers.CharField()})
 
 
 class Liveness(GatewayView):
-    """The liveness probe; it does not use the database."""
-
     http_method_names = ["get", "head"]
 
     @extend_schema(operation_id="healthz", summary="Liveness probe", responses={200: STATUS})
@@ -38,15 +36,10 @@ class Readiness(GatewayView):
         """Return 503 if the process is stopping or its database is unavailable, read-only or not migrated."""
         if request.META.get("ags.stopping"):
             raise ApiError(UNAVAILABLE, log_reason="stopping")
-        await _check_database()
+        if await migrations_state.missing_migrations():
+            raise ApiError(UNAVAILABLE, log_reason="database_not_migrated")
+        if connection.vendor == "postgresql" and await fetch_all(READ_ONLY_QUERY, {}, READS) != [(False,)]:
+            raise ApiError(UNAVAILABLE, log_reason="database_read_only")
+        if not get_database().is_available:  # another connection has not recovered yet
+            raise ApiError(UNAVAILABLE, log_reason="database_unavailable")
         return Response({"status": "ready"})
-
-
-async def _check_database() -> None:
-    """Raise ApiError (503) or Django's database errors if the database cannot serve requests."""
-    if await migrations_state.missing_migrations():
-        raise ApiError(UNAVAILABLE, log_reason="database_not_migrated")
-    if connection.vendor == "postgresql" and await fetch_all(READ_ONLY_QUERY, {}, READS) != [(False,)]:
-        raise ApiError(UNAVAILABLE, log_reason="database_read_only")
-    if not get_database().is_available:  # another connection has not recovered yet
-        raise ApiError(UNAVAILABLE, log_reason="database_unavailable")

@@ -22,8 +22,6 @@ JWKS_SERIALIZER = inline_serializer("KeySet", {"keys": serializers.ListField(chi
 
 
 class JWKS(GatewayView):
-    """The JWK set of a tenant (RFC 7517)."""
-
     http_method_names = ["get", "head"]
 
     @extend_schema(

@@ -18,7 +18,6 @@ class Metrics(GatewayView):
     async def dispatch(  # type: ignore[override] # the middleware awaits it
         self, request: HttpRequest, *args: Any, **kwargs: Any
     ) -> HttpResponse:
-        """Raise Http404 on other ports, for every method."""
         if not request.META.get("ags.operations"):
             raise Http404
         return await super().dispatch(request, *args, **kwargs)

@@ -145,7 +145,6 @@ def _read_token(
 
 
 async def _authenticate(request: HttpRequest) -> tuple[TenantSnapshot, Mapping[str, str]]:
-    """Authenticate the resource server; return its tenant and the form. Raises ApiError."""
     form = read_form(request)
     if not form.get("token"):
         raise ApiError(FORM_MALFORMED)
@@ -161,10 +160,7 @@ async def _authenticate(request: HttpRequest) -> tuple[TenantSnapshot, Mapping[s
 
 
 def _credentials(meta: Mapping[str, Any], form: Mapping[str, str]) -> tuple[str, str]:
-    """Return client ID and secret, from HTTP Basic or from the form. Raises ApiError.
-
-    A client must use only one method (RFC 6749, section 2.3). A client_id in the form is not a method.
-    """
+    """A client must use only one method (RFC 6749, section 2.3). A client_id in the form is not a method."""
     header: str = meta.get("HTTP_AUTHORIZATION", "")
     form_client_id, secret = form.get("client_id", ""), form.get("client_secret", "")
     if not header:

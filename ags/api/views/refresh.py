@@ -17,8 +17,6 @@ from ags.sessions.tokens.jwt import read_refresh_token, require_signing_key, tok
 
 
 class Refresh(GatewayView):
-    """Called by the client app."""
-
     http_method_names = ["post"]
 
     @extend_schema(

@@ -31,8 +31,6 @@ class SessionTokenSerializer(serializers.Serializer[Any]):
 
 
 class GetSessionToken(GatewayView):
-    """Called by the operator's head-end."""
-
     http_method_names = ["post"]
 
     @extend_schema(

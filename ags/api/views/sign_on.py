@@ -60,8 +60,6 @@ class AccountsSerializer(serializers.Serializer[Any]):
 
 
 class SignOn(GatewayView):
-    """Called by the client app."""
-
     http_method_names = ["post"]
 
     @extend_schema(
@@ -120,8 +118,6 @@ class SubsequentSignOnSerializer(serializers.Serializer[Any]):
 
 
 class SubsequentSignOn(GatewayView):
-    """Called by the client app."""
-
     http_method_names = ["post"]
 
     @extend_schema(
@@ -150,8 +146,6 @@ class SubsequentSignOn(GatewayView):
 
 
 class SessionTokenParameters(serializers.Serializer[Any]):
-    """The parameters of signOnWithSessionToken, the same for every service."""
-
     sessionToken = Parameter(
         description="The session token that the operator has shown, as a QR code for example.", max_length=128
     )
@@ -167,8 +161,6 @@ class SessionTokenSignOnSerializer(DeviceSerializer):
 
 
 class SignOnWithSessionToken(GatewayView):
-    """Called by the client app."""
-
     http_method_names = ["post"]
 
     @extend_schema(

@@ -16,8 +16,6 @@ from providers.contract import Endpoint
 
 
 class SignOut(GatewayView):
-    """Called by the client app."""
-
     http_method_names = ["post"]
 
     @extend_schema(

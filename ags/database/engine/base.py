@@ -40,7 +40,6 @@ class BoundedConnection(psycopg.Connection[Any]):
     """Waits at most RESPONSE_TIMEOUT for a response; closes itself after a timeout or if it is lost."""
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = RESPONSE_TIMEOUT) -> Any:
-        """Run an operation of the connection. Raises psycopg's errors."""
         circuit_breaker.raise_if_open()
         try:
             return super().wait(gen, interval, timeout)
@@ -54,12 +53,9 @@ class BoundedConnection(psycopg.Connection[Any]):
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """Uses BoundedConnection in a serving process."""
-
     is_serving = False
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
-        """Connect to PostgreSQL. Raises psycopg's errors."""
         if not self.is_serving:
             return super().get_new_connection(conn_params)
         circuit_breaker.raise_if_open()

@@ -12,13 +12,13 @@ from unfold.decorators import display
 from unfold.enums import ActionVariant
 
 from ags.sessions.admin.forms import AccountCreationForm, AccountSearchForm
-from ags.sessions.admin.search_only import SearchOnlyAdmin, format_time
+from ags.sessions.admin.search_only import SearchOnlyAdmin, change_link, format_time
 from ags.sessions.models import Account, AccountStatus, Device
 from ags.sessions.services.account_status import cancel_account
-from ags.sessions.services.revoke import revoke_issued
 from tenants.admin.forms import restricted_to
 from tenants.admin.transitions import OFFLINE, Transition, revoke_issued_transition
 from tenants.models import tenants_for_user
+from tenants.revocation import revoke_issued
 
 NAME = "account {row} of {row.tenant_id}"
 
@@ -86,7 +86,7 @@ class AccountAdmin(SearchOnlyAdmin):
 
     def row_cells(self, row: Account) -> list[Any]:
         return [
-            self.change_link(row, row.account_id),
+            change_link(row, row.account_id),
             row.status,
             format_time(row.created_at),
             format_time(row.revoked_before),
@@ -95,8 +95,6 @@ class AccountAdmin(SearchOnlyAdmin):
     @display(description="Status", label=STATUS_COLORS)
     def state_label(self, account: Account) -> str:
         return account.status
-
-    # Add form
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Staff can add an account before its first sign-on."""
@@ -117,16 +115,13 @@ class AccountAdmin(SearchOnlyAdmin):
     def response_add(
         self, request: HttpRequest, obj: Account, post_url_continue: str | None = None
     ) -> HttpResponse:
-        """Redirect to the account. The message omits its ID, because messages are stored in a cookie."""
+        """Messages are stored in a cookie, so that this one omits the account ID."""
         messages.success(request, "The account was added.")
         return redirect(reverse("admin:ags_sessions_account_change", args=[obj.pk]))
-
-    # Devices
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
-        """Show the newest devices below the account."""
         account = context.get("original")
         if account is not None:
             device_admin: Any = self.admin_site.get_model_admin(Device)

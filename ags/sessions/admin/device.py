@@ -10,7 +10,6 @@ from django.contrib import admin
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.decorators import display
@@ -22,6 +21,7 @@ from ags.sessions.admin.search_only import (
     EMPTY_VALUE,
     STATE_COLORS,
     SearchOnlyAdmin,
+    change_link,
     format_code,
     format_time,
 )
@@ -140,7 +140,7 @@ class DeviceAdmin(SearchOnlyAdmin):
 
     def row_cells(self, row: Any) -> list[Any]:
         return [
-            self.change_link(row, row.client_id),
+            change_link(row, row.client_id),
             row.account.account_id,
             _device_type(row.information),
             row.status,
@@ -161,8 +161,7 @@ class DeviceAdmin(SearchOnlyAdmin):
 
     @display(description="Account")
     def account_link(self, device: Device) -> SafeString:
-        url = reverse("admin:ags_sessions_account_change", args=[device.account_id])
-        return format_html('<a class="text-link" href="{}">{}</a>', url, device.account)
+        return change_link(device.account, str(device.account))
 
     @display(description="Status", label=STATUS_COLORS)
     def status_label(self, device: Device) -> str:
@@ -170,7 +169,6 @@ class DeviceAdmin(SearchOnlyAdmin):
 
     @display(description="State", label=STATE_COLORS)
     def state_label(self, device: Any) -> str:
-        """The state of the sign-on."""
         return format_code(device.state)
 
     @display(description="Reason for the end")
@@ -185,8 +183,6 @@ class DeviceAdmin(SearchOnlyAdmin):
                 f"{text[:INFORMATION_MAX_LENGTH]}\n… and {len(text) - INFORMATION_MAX_LENGTH} more characters"
             )
         return format_html('<pre class="overflow-auto" style="{}">{}</pre>', INFORMATION_STYLE, text)
-
-    # Transitions
 
     def is_offered(self, transition: Transition, row: Any) -> bool:
         """A sign-on ends only once."""

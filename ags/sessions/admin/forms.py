@@ -77,7 +77,6 @@ class SessionTokenSearchForm(SearchForm):
     )
 
     def search_terms(self) -> dict[str, Any]:
-        """Replace the token by its hashes."""
         terms = super().search_terms()
         if token := terms.pop("token", None):
             terms["token_hashes"] = [token_hash.hex() for token_hash in token_hashes(token)]

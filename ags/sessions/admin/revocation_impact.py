@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from django.db import OperationalError, connection, transaction
@@ -25,17 +24,14 @@ def describe_impact(sender: type[Model], row: Any, revokes_issued: bool, **kwarg
     """Describe the live session tokens that end, and with `revokes_issued` the live sign-ons."""
     if not revokes_issued and not isinstance(row, Key):
         return []
-    return list(_describe_counts(row, with_sign_ons=revokes_issued))
-
-
-def _describe_counts(row: Any, *, with_sign_ons: bool) -> Iterator[str]:
     tokens, devices = _get_issued(row)
     # `dead_after` has an index, and is never before `expires_at`.
     live_tokens = with_session_token_state(tokens.filter(dead_after__gt=Now())).filter(state="live")
-    yield f"Live session tokens: {_count_with_timeout(live_tokens)}."
-    if with_sign_ons:
+    impact = [f"Live session tokens: {_count_with_timeout(live_tokens)}."]
+    if revokes_issued:
         live_sign_ons = with_device_state(devices).filter(state="live")
-        yield f"Live sign-ons: {_count_with_timeout(live_sign_ons)}."
+        impact.append(f"Live sign-ons: {_count_with_timeout(live_sign_ons)}.")
+    return impact
 
 
 def _get_issued(row: Any) -> tuple[QuerySet[SessionToken], QuerySet[Device]]:

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet
+from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
@@ -60,23 +60,20 @@ class SearchOnlyAdmin(TransitionAdmin):
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Rows are changed by actions only."""
         return False
 
     def has_revoke_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Return True if the user can execute actions."""
         return bool(request.user.has_perm(f"ags_sessions.change_{self.opts.model_name}"))
 
     def has_terminate_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Return True if the user can execute actions that set a final status."""
+        """For actions that set a final status."""
         return bool(request.user.has_perm(f"ags_sessions.delete_{self.opts.model_name}"))
 
     def set_state(self, request: HttpRequest, row: Any, transition: Transition) -> None:
-        """Set the status, if that in the database is still one of the sources. Raises ValidationError."""
         change_status(row, transition.sources or (), transition.target)
 
     def row_cells(self, row: Any) -> list[Any]:
-        """Return the cells of a row of the result table, one for each of `columns`."""
+        """Return a cell for each of `columns`."""
         raise TypeError(f"{type(self).__name__} declares no row_cells()")
 
     def search_data(self, request: HttpRequest) -> Any:
@@ -87,7 +84,7 @@ class SearchOnlyAdmin(TransitionAdmin):
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Show the search form and the result. A valid POST redirects to its result."""
+        """A valid POST redirects to its result."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         tenants = tenants_for_user(request.user)
@@ -120,7 +117,6 @@ class SearchOnlyAdmin(TransitionAdmin):
         return TemplateResponse(request, "ags_sessions/admin/search.html", context)
 
     def table_context(self, queryset: QuerySet[Any]) -> dict[str, Any]:
-        """Return the template context of a table with the newest rows."""
         rows = list(queryset.order_by(*self.newest_first)[: MAX_RESULTS + 1])
         has_more = len(rows) > MAX_RESULTS
         return {
@@ -129,10 +125,6 @@ class SearchOnlyAdmin(TransitionAdmin):
             if has_more
             else "",
         }
-
-    def change_link(self, row: Any, text: str) -> SafeString:
-        url = reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_change", args=[row.pk])
-        return format_html('<a class="text-link" href="{}">{}</a>', url, text)
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
@@ -155,7 +147,6 @@ class SearchOnlyAdmin(TransitionAdmin):
 
 
 def _store_search(request: HttpRequest, model_name: str | None, terms: Mapping[str, Any]) -> str:
-    """Store the search in the session and return its key."""
     searches = dict(list(request.session.get(SEARCHES_SESSION_KEY, {}).items())[1 - MAX_SEARCHES :])
     key = get_random_string(12)
     request.session[SEARCHES_SESSION_KEY] = searches | {key: [model_name, terms]}
@@ -163,10 +154,14 @@ def _store_search(request: HttpRequest, model_name: str | None, terms: Mapping[s
 
 
 def _load_search(request: HttpRequest, model_name: str | None) -> dict[str, Any] | None:
-    """Return the terms of the requested search, None if the session has no such search of the model."""
     searches = request.session.get(SEARCHES_SESSION_KEY, {})
     stored_model_name, terms = searches.get(request.GET.get(RESULT_PARAM), (None, None))
     return terms if stored_model_name == model_name else None
+
+
+def change_link(row: Model, text: str) -> SafeString:
+    url = reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_change", args=[row.pk])
+    return format_html('<a class="text-link" href="{}">{}</a>', url, text)
 
 
 def format_time(time: Any) -> str:

@@ -6,13 +6,11 @@ from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
-from django.urls import reverse
-from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.decorators import display
 
 from ags.sessions.admin.forms import SecurityEventSearchForm
-from ags.sessions.admin.search_only import SearchOnlyAdmin, format_time
+from ags.sessions.admin.search_only import SearchOnlyAdmin, change_link, format_time
 from ags.sessions.models import AccountChoice, Device, SecurityEvent, SessionToken
 
 
@@ -40,7 +38,7 @@ class SecurityEventAdmin(SearchOnlyAdmin):
 
     def row_cells(self, row: SecurityEvent) -> list[Any]:
         return [
-            self.change_link(row, format_time(row.latest_at)),
+            change_link(row, format_time(row.latest_at)),
             row.get_kind_display(),
             row.tenant_id,
             row.account_id,
@@ -51,7 +49,6 @@ class SecurityEventAdmin(SearchOnlyAdmin):
 
     @display(description="Subject")
     def subject_link(self, event: SecurityEvent) -> SafeString | str:
-        """The session token, account choice or device, with a link if it has a page."""
         match event.kind:
             case SecurityEvent.Kind.SESSION_TOKEN_REUSED:
                 return _session_token_link(event)
@@ -60,16 +57,13 @@ class SecurityEventAdmin(SearchOnlyAdmin):
         device = Device.objects.for_tenant(event.tenant_id).filter(sign_on=event.subject).first()
         if device is None:
             return "A sign-on that was replaced by a later one, or whose device was purged"
-        url = reverse("admin:ags_sessions_device_change", args=[device.pk])
-        return format_html('<a class="text-link" href="{}">The sign-on of device {}</a>', url, device)
+        return change_link(device, f"The sign-on of device {device}")
 
 
 def _session_token_link(event: SecurityEvent) -> SafeString | str:
     name = f"Session token {event.subject}"
-    if not SessionToken.objects.for_tenant(event.tenant_id).filter(pk=event.subject).exists():
-        return f"{name} (purged)"
-    url = reverse("admin:ags_sessions_sessiontoken_change", args=[event.subject])
-    return format_html('<a class="text-link" href="{}">{}</a>', url, name)
+    token = SessionToken.objects.for_tenant(event.tenant_id).filter(pk=event.subject).first()
+    return f"{name} (purged)" if token is None else change_link(token, name)
 
 
 def _describe_choice(event: SecurityEvent) -> str:

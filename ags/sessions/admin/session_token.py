@@ -16,6 +16,7 @@ from ags.sessions.admin.search_only import (
     EMPTY_VALUE,
     STATE_COLORS,
     SearchOnlyAdmin,
+    change_link,
     format_code,
     format_time,
 )
@@ -74,7 +75,7 @@ class SessionTokenAdmin(SearchOnlyAdmin):
 
     def row_cells(self, row: Any) -> list[Any]:
         return [
-            self.change_link(row, row.account_id),
+            change_link(row, row.account_id),
             self.state_label(row),
             *(
                 format_time(time)

@@ -47,10 +47,7 @@ async def create_choice(
     device: NewDevice | KnownDevice,
     correlation_id: str,
 ) -> list[str]:
-    """Store the choice and the requesting device. The row is committed when this returns.
-
-    Return a user account token for each account, in the same order. Raises the exceptions of `issue`.
-    """
+    """Return a user account token for each account, in the same order. Raises the exceptions of `issue`."""
     secret, token_hash = new_token(USER_ACCOUNT_TOKEN)
     row = {
         "tenant": tenant.id,
@@ -72,11 +69,7 @@ async def create_choice(
 async def redeem_choice(
     tenant: TenantSnapshot, service: ServiceSnapshot, token: str, correlation_id: str
 ) -> SignOn:
-    """Sign the stored device on to the chosen account. Committed when this returns; uses up the whole choice.
-
-    Raises `TokenRejected`, which does not use up the choice, `StaleSnapshot` if the tenant, service or key
-    has changed since the snapshot was read, and Django's database errors.
-    """
+    """Committed when this returns. Raises `StaleSnapshot`, and `TokenRejected`, which uses up no choice."""
     parts = _TOKEN_PATTERN.fullmatch(token)
     if parts is None:
         raise TokenRejected(RejectReason.TOKEN_MALFORMED)
@@ -97,7 +90,6 @@ class _Redemption(single_use.Redemption):
 
 
 async def _redeem(redemptions: Sequence[_Redemption]) -> list[Outcome | None]:
-    """Return the outcome of each sign-on, None if the choice could not be redeemed."""
     rows = [redemption.row() for redemption in redemptions]
     statement = _redeem_sql(len(redemptions[0].hashes))
     async with transaction() as opened:

@@ -8,14 +8,13 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from ags.sessions.models import Account, AccountStatus, Device, DeviceStatus
-from ags.sessions.services.revoke import revoke_issued
 from tenants.models import Tenant
+from tenants.revocation import revoke_issued
 
 CONCURRENT_CHANGE = "It has been changed in the meantime. This page shows its current state."
 
 
 def change_status(row: Account | Device, allowed: Collection[str], status: str) -> None:
-    """Set the status if the current one, in the database, is one of `allowed`. Raises ValidationError."""
     rows = type(row).objects.for_tenant(row.tenant_id).filter(pk=row.pk, status__in=allowed)
     if not rows.update(status=status):
         raise ValidationError(CONCURRENT_CHANGE)
@@ -23,14 +22,12 @@ def change_status(row: Account | Device, allowed: Collection[str], status: str) 
 
 @transaction.atomic
 def cancel_account(account: Account) -> None:
-    """Cancel an account permanently and revoke everything issued to it. Raises ValidationError."""
     revoke_issued(account)
     change_status(account, [AccountStatus.ACTIVE, AccountStatus.SUSPENDED], AccountStatus.CANCELLED)
 
 
 @transaction.atomic
 def enable_device(device: Device) -> None:
-    """Enable a disabled device. Raises ValidationError, also if the account is at its device limit."""
     # Sign-ons of new devices take the same lock, so the count cannot change before the commit.
     Account.objects.for_tenant(device.tenant_id).select_for_update().get(pk=device.account_id)
     limit = Tenant.objects.get(pk=device.tenant_id).device_limit

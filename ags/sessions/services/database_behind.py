@@ -21,7 +21,6 @@ class DatabaseBehindReporter:
         self._logged_at = -math.inf
 
     def report(self, tenant_id: str, correlation_id: str) -> None:
-        """Log the message, at most once per `LOG_INTERVAL`."""
         with self._lock:
             now = time.monotonic()
             if now < self._logged_at + LOG_INTERVAL:

@@ -33,15 +33,13 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class NewDevice:
-    """A device that signs on for the first time. `information`: the JSON object that its app sent."""
+    """`information`: the JSON object that its app sent."""
 
     information: dict[str, Any] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class KnownDevice:
-    """A device that has signed on before."""
-
     client_id: str
 
 
@@ -64,7 +62,6 @@ Outcome = SignOn | TokenRejected
 
 
 def sign_on_or_raise(outcome: Outcome) -> SignOn:
-    """Return the sign-on, or raise the `TokenRejected`."""
     if isinstance(outcome, TokenRejected):
         raise outcome
     return outcome
@@ -137,7 +134,7 @@ async def _register(transaction: Transaction, new: Mapping[int, _ProvenRequest])
 async def _lock_accounts(
     transaction: Transaction, accounts: Iterable[tuple[str, str]]
 ) -> dict[tuple[str, str], tuple[int, str]]:
-    """Create missing accounts and lock all of them. Return the primary key and the status of each."""
+    """Create missing accounts. Return the primary key and the status of each."""
     rows = [{"tenant": tenant_id, "account": account_id} for tenant_id, account_id in accounts]
     locked = await transaction.fetch_all(_lock_accounts_sql(), sql.values_params(rows))
     return {(tenant_id, account_id): (pk, status) for tenant_id, account_id, pk, status in locked}
@@ -160,7 +157,7 @@ _ACCOUNT_INVALID_REASONS = {
 async def _explain_rejection(
     transaction: Transaction, proven: _ProvenRequest, client_id: str
 ) -> RejectReason | InvalidReason:
-    """Return why a known device was rejected. A device of another account counts as unknown."""
+    """A device of another account counts as unknown."""
     tenant_id, account_id = proven.account_key
     params = {"tenant": tenant_id, "account": account_id, "device": client_id}
     rows = await transaction.fetch_all(_STATUS_SQL, params)
@@ -257,7 +254,7 @@ def _sign_on_row(proven: _ProvenRequest, client_id: str) -> dict[str, Any]:
 
 
 def _sign_on_columns() -> dict[str, str]:
-    """The columns of a sign-on, with the SQL expressions of a new one."""
+    """Return the SQL expressions of a new sign-on by column."""
     fixed_expires_at = sql.now_plus_seconds("g.sign_on_ttl")
     return {
         "service_id": "g.service",

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-from ags.database.batching import Batcher
 from ags.sessions.sql import functions as sql
 from ags.sessions.sql import validity
 from ags.sessions.tokens.jwt import AccessToken, RefreshToken
@@ -15,11 +11,7 @@ from ags.sessions.tokens.jwt import AccessToken, RefreshToken
 
 
 async def introspect(tenant_id: str, token: AccessToken | RefreshToken) -> tuple[str, str] | None:
-    """Return the account ID and the client ID of an active token, None for any other.
-
-    Both are read from the database: a platform that shares an HS256 secret could have signed others. Raises
-    Django's database errors.
-    """
+    """Return account ID and client ID as stored: a platform that shares an HS256 secret could sign others."""
     row: sql.Row = {"tenant": tenant_id, "sign_on": token.sign_on}
     subject: tuple[str, str] | None
     if isinstance(token, AccessToken):
@@ -28,18 +20,6 @@ async def introspect(tenant_id: str, token: AccessToken | RefreshToken) -> tuple
         expires = {"generation": token.generation, "expires": token.expires_at}
         subject = await _refresh_tokens.submit({**row, **expires})
     return subject
-
-
-async def _introspect_access_tokens(rows: Sequence[sql.Row]) -> Sequence[Any]:
-    return await sql.select_each(_access_tokens_sql(), rows)
-
-
-async def _introspect_refresh_tokens(rows: Sequence[sql.Row]) -> Sequence[Any]:
-    return await sql.select_each(_refresh_tokens_sql(), rows)
-
-
-_access_tokens = Batcher(_introspect_access_tokens)
-_refresh_tokens = Batcher(_introspect_refresh_tokens)
 
 
 @sql.cached_sql
@@ -60,6 +40,10 @@ def _refresh_tokens_sql() -> str:
         generation="bigint",
         expires="double precision",
     )
+
+
+_access_tokens = sql.batch_selects(_access_tokens_sql)
+_refresh_tokens = sql.batch_selects(_refresh_tokens_sql)
 
 
 def _active_tokens_sql(condition: str, **columns: str) -> str:

@@ -31,10 +31,7 @@ MAX_KNOWN_REPLAYS = 1024
 async def issue(
     tenant: TenantSnapshot, service: ServiceSnapshot, identity: Identity, correlation_id: str
 ) -> str:
-    """Return a new session token. It is committed when this returns.
-
-    Raises the exceptions that `explain_rejection` returns, and Django's database errors.
-    """
+    """The token is committed when this returns. Raises the exceptions that `explain_rejection` returns."""
     token, token_hash = new_token()
     ttl: int = service.settings["session_token_ttl"]
     row = token_row(tenant, service, identity, correlation_id, token_hash=token_hash, ttl=ttl)
@@ -71,10 +68,7 @@ _replay_key = itemgetter("tenant", "service", "key", "jti")
 
 
 def reject_known_replay(row: sql.Row) -> None:
-    """Raise `VerificationFailed(REPLAYED)` for a proof that the database has already rejected as replayed.
-
-    This makes a replay cheaper than a valid proof. The database decides on all other proofs.
-    """
+    """This makes a replay cheaper than a valid proof. The database decides on all other proofs."""
     if _replay_key(row) in known_replays:
         raise VerificationFailed(FailureReason.REPLAYED, "jti")
 

@@ -35,11 +35,7 @@ async def redeem(
     device: NewDevice | KnownDevice,
     correlation_id: str,
 ) -> SignOn:
-    """Redeem the session token and sign the device on. Both are committed when this returns.
-
-    Raises `TokenRejected`, which does not use up the token, `StaleSnapshot` if the tenant, service or key
-    has changed since the snapshot was read, and Django's database errors.
-    """
+    """Committed when this returns. Raises `StaleSnapshot`, and `TokenRejected`, which uses up no token."""
     redemption = _Redemption(tenant, service, correlation_id, token_hashes(token), device)
     outcome: Outcome | None = await _redemptions.submit(redemption)
     if outcome is None:
@@ -53,7 +49,6 @@ class _Redemption(single_use.Redemption):
 
 
 async def _redeem(redemptions: Sequence[_Redemption]) -> list[Outcome | None]:
-    """Return the outcome of each sign-on, None if the token could not be redeemed."""
     rows = [redemption.row() for redemption in redemptions]
     statement = _redeem_sql(len(redemptions[0].hashes))
     async with transaction() as opened:

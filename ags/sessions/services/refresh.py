@@ -50,7 +50,6 @@ async def refresh(tenant: TenantSnapshot, token: RefreshToken, correlation_id: s
 async def _fetch_usable_state(
     tenant: TenantSnapshot, token: RefreshToken, correlation_id: str
 ) -> _SignOnState:
-    """Return the state if the token is unused or was used within the grace. Raises `TokenRejected`."""
     state = await _SignOnState.fetch(tenant, token)
     if not (state.is_unused(token) or state.was_used_within(tenant.rules.refresh_grace, token)):
         await end_sign_on(tenant.id, token.sign_on, "refresh_token_reused")
@@ -64,8 +63,6 @@ async def _fetch_usable_state(
 
 
 class _SignOnState:
-    """A valid sign-on as stored, with its used refresh tokens and the database's time."""
-
     def __init__(self, row: Any) -> None:
         self.sign_on = SignOn(*row[:6])
         self.used: list[list[float]] = json.loads(row[6])
@@ -73,7 +70,6 @@ class _SignOnState:
 
     @classmethod
     async def fetch(cls, tenant: TenantSnapshot, token: RefreshToken) -> _SignOnState:
-        """Raises `TokenRejected` if the sign-on is unknown or invalid."""
         row = await _states.submit({"tenant": tenant.id, "sign_on": token.sign_on})
         if row is None:
             raise TokenRejected(RejectReason.TOKEN_UNKNOWN)
@@ -91,10 +87,7 @@ class _SignOnState:
         return token.generation >= self.sign_on.generation
 
     def was_used_within(self, grace: int, token: RefreshToken) -> bool:
-        """Return whether the token was used less than `grace` seconds ago.
-
-        A generation that the history lacks counts as used with the next one in it.
-        """
+        """A generation that the history lacks counts as used with the next one in it."""
         if not self.used or token.generation < self.used[0][0]:
             return False
         used_at = next((at for number, at in self.used if number >= token.generation), -math.inf)
@@ -129,19 +122,12 @@ async def _rotate(tenant: TenantSnapshot, token: RefreshToken, state: _SignOnSta
     return SignOn(state.sign_on.account_id, state.sign_on.client_id, token.sign_on, *row)
 
 
-async def _fetch_states(rows: Sequence[sql.Row]) -> list[Sequence[Any] | None]:
-    return await sql.select_each(_state_sql(), rows)
-
-
 async def _rotate_all(rows: Sequence[sql.Row]) -> list[Sequence[Any] | None]:
-    """Return the new generation and expirations of each row, None for a row that was not rotated.
-
-    Of two rows with the same sign-on, one is rotated.
-    """
+    """Of two rows with the same sign-on, one is rotated."""
     return sql.order_results(rows, await fetch_all(_rotate_sql(), sql.values_params(rows)))
 
 
-_states, _rotations = Batcher(_fetch_states), Batcher(_rotate_all)
+_rotations = Batcher(_rotate_all)
 
 
 @sql.cached_sql
@@ -155,6 +141,9 @@ SELECT g.row_number, a.account_id, d.client_id, d.sign_on, d.generation, {", ".j
  CROSS JOIN {validity.SIGN_ON_JOINS}
  WHERE t.id = d.tenant_id
 """
+
+
+_states = sql.batch_selects(_state_sql)
 
 
 @sql.cached_sql

@@ -9,16 +9,13 @@ from ags.database import INSERTS, fetch_all
 from ags.sessions.services.introspect import introspect
 from ags.sessions.sql import functions as sql
 from ags.sessions.tokens.jwt import AccessToken
-from tenants.revocation import revoke_issued
-
-__all__ = ["end_sign_on", "revoke_access_token", "revoke_issued", "sign_out"]
 
 # Statements are built from constants.
 # ruff: noqa: S608
 
 
 async def end_sign_on(tenant_id: str, sign_on: str, reason: str) -> bool:
-    """End a sign-on, which invalidates its tokens. Return False if it had already ended."""
+    """Return False if it had already ended."""
     return await _end_sign_on({"tenant": tenant_id, "sign_on": sign_on, "reason": reason})
 
 
@@ -35,7 +32,6 @@ async def sign_out(tenant_id: str, token: AccessToken) -> bool:
 
 
 async def revoke_access_token(tenant_id: str, token: AccessToken) -> None:
-    """Revoke one access token for introspection and sign-out. Its sign-on stays valid."""
     statement = f"""
 INSERT INTO ags_sessions_revokedaccesstoken (tenant_id, jti, revoked_at, expires_at)
 VALUES (%(tenant)s, %(jti)s, {sql.now()}, {sql.from_epoch("%(expires)s")})

@@ -30,11 +30,7 @@ async def sign_on(
     device: NewDevice | KnownDevice,
     correlation_id: str,
 ) -> SignOn:
-    """Consume the proof and sign the device on. Both are committed when this returns.
-
-    Raises the exceptions that `explain_rejection` returns, `TokenRejected`, which does not use up the `jti`
-    of the proof, and Django's database errors.
-    """
+    """Committed when this returns. Raises as `issue` does, and `TokenRejected`, which uses up no `jti`."""
     _, token_hash = new_token()  # the row is a session token that nobody receives
     row = token_row(tenant, service, identity, correlation_id, token_hash=token_hash, ttl=0)
     reject_known_replay(row)
@@ -50,7 +46,6 @@ class _ProofRequest(SignOnRequest):
 
 
 async def _sign_on(requests: Sequence[_ProofRequest]) -> list[Outcome | None]:
-    """Return the outcome of each sign-on, None if the proof was rejected."""
     async with transaction() as opened:
         proofs = await consume_proofs(opened, [request.proof_row for request in requests])
         return await sign_on_devices(opened, requests, proofs, _RESTORE_SQL)

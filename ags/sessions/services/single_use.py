@@ -24,7 +24,6 @@ class Redemption:
     hashes: Sequence[bytes]
 
     def row(self) -> dict[str, Any]:
-        """Return the values for `redemptions_table`."""
         return {
             "tenant": self.tenant.id,
             "service": self.service.id,
@@ -53,7 +52,6 @@ class RejectionExplainer:
         self.states = Batcher(self._fetch_states)
 
     async def explain(self, redemption: Redemption) -> Exception:
-        """Return the exception for a rejected redemption, by the current state of the database."""
         row = await self.states.submit(redemption)
         if row is None:
             return TokenRejected(RejectReason.TOKEN_UNKNOWN)

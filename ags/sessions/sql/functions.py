@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json as jsonlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from typing import Any, TypeVarTuple
 
 from django.db import connection
 
 from ags.database import READS, fetch_all
+from ags.database.batching import Batcher
 from ags.database.postgresql import PostgreSQL
 
 _Ts = TypeVarTuple("_Ts")
@@ -22,8 +23,8 @@ _TEMPLATES = {
         "now_plus_seconds": "statement_timestamp() + {} * interval '1 second'",
         "from_epoch": "to_timestamp(({})::double precision)",
         "to_epoch": "extract(epoch from {})::double precision",
-        "greatest": "greatest({})",
-        "least": "least({})",
+        "greatest": "greatest({}, {})",
+        "least": "least({}, {})",
         "json": "{}::jsonb",
         "array_element": "({} ->> {}::integer)",
         "lock_rows": "FOR UPDATE OF {}",
@@ -35,8 +36,8 @@ _TEMPLATES = {
         "now_plus_seconds": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', '+' || {} || ' seconds')",
         "from_epoch": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', {}, 'unixepoch')",
         "to_epoch": "((julianday({}) - 2440587.5) * 86400.0)",
-        "greatest": "max({})",
-        "least": "min({})",
+        "greatest": "max({}, {})",
+        "least": "min({}, {})",
         "json": "{}",
         "array_element": "json_extract({}, '$[' || {} || ']')",
         "lock_rows": "",  # a write transaction locks the database
@@ -54,55 +55,29 @@ def _render(function: str, *arguments: str) -> str:
     return _TEMPLATES[_vendor()][function].format(*arguments)
 
 
-def now() -> str:
-    """The time at which the statement started, by the database's clock."""
-    return _render("now")
+now = partial(_render, "now")
+"""The time at which the statement started, by the database's clock."""
 
+# `from_epoch` takes seconds since the epoch, and `to_epoch` returns them.
+now_plus_seconds = partial(_render, "now_plus_seconds")
+from_epoch = partial(_render, "from_epoch")
+to_epoch = partial(_render, "to_epoch")
 
-def now_plus_seconds(expression: str) -> str:
-    return _render("now_plus_seconds", expression)
+greatest = partial(_render, "greatest")
+least = partial(_render, "least")
+json = partial(_render, "json")
 
+array_element = partial(_render, "array_element")
+"""The string at an index of a JSON array, from 0; NULL if the array is shorter."""
 
-def from_epoch(expression: str) -> str:
-    """Convert seconds since the epoch to a timestamp."""
-    return _render("from_epoch", expression)
+lock_rows = partial(_render, "lock_rows")
+"""At the end of a SELECT: lock its rows of that table."""
 
-
-def to_epoch(expression: str) -> str:
-    """Convert a timestamp to seconds since the epoch."""
-    return _render("to_epoch", expression)
-
-
-def greatest(*expressions: str) -> str:
-    return _render("greatest", ", ".join(expressions))
-
-
-def least(*expressions: str) -> str:
-    return _render("least", ", ".join(expressions))
-
-
-def json(expression: str) -> str:
-    """Cast text to JSON."""
-    return _render("json", expression)
-
-
-def array_element(array: str, index: str) -> str:
-    """The string at an index of a JSON array, from 0; NULL if the array is shorter."""
-    return _render("array_element", array, index)
-
-
-def lock_rows(table: str) -> str:
-    """At the end of a SELECT: lock its rows of that table."""
-    return _render("lock_rows", table)
-
-
-def row_number() -> str:
-    """The column `row_number` of `g`, for the RETURNING of an UPDATE from `g`."""
-    return _render("row_number")
+row_number = partial(_render, "row_number")
+"""The column `row_number` of `g`, for the RETURNING of an UPDATE from `g`."""
 
 
 def numbered_params(name: str, values: Iterable[Any]) -> dict[str, Any]:
-    """Return the values by name: `name_0`, `name_1` and so on."""
     return {f"{name}_{number}": value for number, value in enumerate(values)}
 
 
@@ -112,8 +87,6 @@ def numbered_columns(name: str, count: int) -> str:
 
 
 def cached_sql(build: Callable[[*_Ts], str]) -> Callable[[*_Ts], str]:
-    """Cache a function that builds a statement, by the database vendor and its arguments."""
-
     @cache
     def build_for_vendor(vendor: str, *arguments: *_Ts) -> str:
         return build(*arguments)
@@ -126,10 +99,7 @@ def cached_sql(build: Callable[[*_Ts], str]) -> Callable[[*_Ts], str]:
 
 
 def values_table(**columns: str) -> str:
-    """Return the table of the rows of `values_params`. `columns`: the PostgreSQL type of each column.
-
-    The table also has a column `row_number`, from 1.
-    """
+    """Return the table of `values_params`, with `row_number` from 1. `columns`: the PostgreSQL types."""
     if _vendor() == "sqlite":
         return f"(SELECT {', '.join(f'%({name})s AS {name}' for name in columns)}, 1 AS row_number)"
     expressions = [
@@ -169,6 +139,11 @@ def order_results(rows: Sequence[Row], results: Sequence[Any]) -> list[Sequence[
     """Return the result for each row, or None, in the order of `rows`. Results begin with `row_number`."""
     by_number = {number: rest for number, *rest in results}
     return [by_number.get(number) for number in range(1, len(rows) + 1)]
+
+
+def batch_selects(statement: Callable[[], str]) -> Batcher:
+    """Return a batcher for a SELECT whose first column is `row_number`. Its results are rows, or None."""
+    return Batcher(lambda rows: select_each(statement(), rows))
 
 
 async def select_each(statement: str, rows: Sequence[Row], kind: str = READS) -> list[Sequence[Any] | None]:

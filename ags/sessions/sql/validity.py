@@ -12,13 +12,6 @@ _TENANT_AND_SERVICE = (
     ("NOT t.enabled", InvalidReason.TENANT_NOT_AVAILABLE),
     ("NOT s.enabled", InvalidReason.SERVICE_NOT_AVAILABLE),
 )
-_KEY = (
-    (
-        f"k.state NOT IN ({KEY_STATES})"
-        " OR k.not_before > CURRENT_TIMESTAMP OR k.not_after <= CURRENT_TIMESTAMP",
-        InvalidReason.KEY_NOT_IN_FORCE,
-    ),
-)
 _ACCOUNT = (
     ("a.status = 'cancelled'", InvalidReason.ACCOUNT_CANCELLED),
     ("a.status = 'suspended'", InvalidReason.ACCOUNT_SUSPENDED),
@@ -28,13 +21,6 @@ _ACCOUNT = (
 def _missing_key(alias: str) -> tuple[str, InvalidReason]:
     # AGS never deletes keys, but an operator may do so in SQL. The foreign keys have no constraints.
     return f"{alias}.key_id IS NOT NULL AND k.id IS NULL", InvalidReason.KEY_NOT_IN_FORCE
-
-
-_DEVICE = (
-    ("d.status = 'deleted'", InvalidReason.DEVICE_DELETED),
-    ("d.status = 'disabled'", InvalidReason.DEVICE_DISABLED),
-    ("d.ended_at IS NOT NULL OR d.fixed_expires_at <= CURRENT_TIMESTAMP", InvalidReason.SIGN_ON_ENDED),
-)
 
 
 def _issued_before_revocation(proven_at: str) -> tuple[str, InvalidReason]:
@@ -47,7 +33,15 @@ def _case_expression(*rules: tuple[str, InvalidReason]) -> str:
 
 
 SESSION_TOKEN_INVALID_REASON = _case_expression(
-    *_TENANT_AND_SERVICE, _missing_key("st"), *_KEY, *_ACCOUNT, _issued_before_revocation("st.created_at")
+    *_TENANT_AND_SERVICE,
+    _missing_key("st"),
+    (
+        f"k.state NOT IN ({KEY_STATES})"
+        " OR k.not_before > CURRENT_TIMESTAMP OR k.not_after <= CURRENT_TIMESTAMP",
+        InvalidReason.KEY_NOT_IN_FORCE,
+    ),
+    *_ACCOUNT,
+    _issued_before_revocation("st.created_at"),
 )
 """SQL expression: why session token `st` is invalid, or NULL if it is valid."""
 
@@ -55,7 +49,9 @@ _SIGN_ON_RULES = (
     *_TENANT_AND_SERVICE,
     _missing_key("d"),
     *_ACCOUNT,
-    *_DEVICE,
+    ("d.status = 'deleted'", InvalidReason.DEVICE_DELETED),
+    ("d.status = 'disabled'", InvalidReason.DEVICE_DISABLED),
+    ("d.ended_at IS NOT NULL OR d.fixed_expires_at <= CURRENT_TIMESTAMP", InvalidReason.SIGN_ON_ENDED),
     _issued_before_revocation("d.proven_at"),
 )
 

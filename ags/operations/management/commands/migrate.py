@@ -25,8 +25,6 @@ def _retries(text: str) -> int:
 
 
 class Command(migrate.Command):
-    """Retries a migration that cannot acquire a lock."""
-
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         parser.add_argument(
@@ -39,7 +37,6 @@ class Command(migrate.Command):
         )
 
     def handle(self, *args: Any, lock_retries: int, **options: Any) -> None:
-        """Migrate. Raises CommandError if all attempts failed to acquire a lock."""
         self.database = connections[options["database"]]
         if self.database.vendor != "postgresql":
             super().handle(*args, **options)
@@ -71,10 +68,7 @@ class Command(migrate.Command):
     def migration_progress_callback(
         self, action: str, migration: Migration | None = None, fake: bool = False
     ) -> None:
-        """Before a non-atomic migration, drop the indexes that an earlier attempt left invalid.
-
-        Otherwise it would fail because the name exists, or skip the index (IF NOT EXISTS).
-        """
+        """Drop invalid indexes: the migration would fail, or skip them (IF NOT EXISTS)."""
         starts = action in {"apply_start", "unapply_start"} and self.database.vendor == "postgresql"
         if starts and migration and not migration.atomic and not fake:
             models = apps.get_app_config(migration.app_label).get_models(include_auto_created=True)

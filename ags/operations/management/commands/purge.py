@@ -37,7 +37,6 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, batch: int, **options: Any) -> None:
-        """Purge and print the numbers of deleted rows, also if it ends early."""
         deleted: Counter[str] = Counter()
         try:
             for kind, count in purge(batch):

@@ -28,16 +28,14 @@ class Server(BaseApplication):  # type: ignore[misc]
     """gunicorn in the process of the command, whose loaded modules the workers share."""
 
     def load_config(self) -> None:
-        """Set the settings of AGS. gunicorn's configuration file and environment variables are not read."""
+        """The configuration file and the environment variables of gunicorn are not read."""
         for name, value in _gunicorn_settings().items():
             self.cfg.set(name, value)
 
     def load(self) -> Any:
-        """Called in each worker."""
         return import_string("ags.asgi.application")
 
     def run(self) -> None:
-        """Start and monitor the workers."""
         Arbiter(self).run()
 
 
@@ -46,7 +44,6 @@ class Command(BaseCommand):
     requires_system_checks = "__all__"
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Run the system checks, then serve until a signal. gunicorn raises SystemExit."""
         # Database checks run last, because only they need the database.
         self.check(tags=[Tags.database], databases=["default"])
         log.info(
