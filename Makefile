@@ -12,7 +12,7 @@ TEST_MANAGE := DJANGO_SETTINGS_MODULE=tests.settings $(MANAGE)
 OPENAPI := spectacular --format openapi-json --validate --fail-on-warn
 OIDC := tests/support/upstream/oidc_provider
 PEER := bench/systems/oidc_provider
-CODE := ags tenants providers examples manage.py
+CODE := ags tenants providers examples tests manage.py
 # Requirements of single providers. If one cannot be installed, `make test` names the tests that did not run.
 OPTIONAL := ldap radius
 OPTIONAL_STAMPS := $(OPTIONAL:%=$(VENV)/%.stamp)

@@ -38,7 +38,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if connection.vendor != "postgresql" and item.get_closest_marker("postgresql"):
             item.add_marker(pytest.mark.skip(reason=NEEDS_POSTGRESQL))
-        if not (item.get_closest_marker("django_db") or DATABASE_FIXTURES & {*item.fixturenames}):
+        if not (
+            item.get_closest_marker("django_db") or DATABASE_FIXTURES & {*getattr(item, "fixturenames", ())}
+        ):
             item.add_marker(RUN_ONCE)
 
 

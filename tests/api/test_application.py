@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import MutableMapping
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ def call(
     async def receive() -> dict[str, Any]:
         return next(messages)
 
-    async def send(message: dict[str, Any]) -> None:
+    async def send(message: MutableMapping[str, Any]) -> None:
         sent.append(message)
 
     defaults = make_scope(method, path, [(b"host", b"localhost"), (b"x-correlation-id", ID), *headers])
@@ -142,7 +143,7 @@ def test_lifespan_starts_and_stops_the_application(monkeypatch: pytest.MonkeyPat
     async def receive() -> dict[str, Any]:
         return {"type": next(messages)}
 
-    async def send(message: dict[str, Any]) -> None:
+    async def send(message: MutableMapping[str, Any]) -> None:
         sent.append(message["type"])
 
     asyncio.run(application({"type": "lifespan"}, receive, send))

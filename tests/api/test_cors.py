@@ -48,7 +48,7 @@ REQUEST_HEADERS = [
 ]
 
 METHODS = {
-    f"/{url.pattern}": [method.upper() for method in url.callback.view_class.http_method_names]
+    f"/{url.pattern}": [method.upper() for method in url.callback.view_class.http_method_names]  # type: ignore[attr-defined]
     for url in urlpatterns
     # /metrics exists only on the operations port.
     if isinstance(url, URLPattern) and url.name != "docs" and str(url.pattern) != "metrics"

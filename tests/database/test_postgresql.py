@@ -83,8 +83,9 @@ def test_statements_use_the_assumed_role(options: dict[str, Any], other: Observe
         other.execute(f"SELECT pg_terminate_backend({await fetch_value(database, PID)})")
         await wait_until_async(lambda: not other.pids(), "the backend does not end")
         await wait_until_async(
-            lambda: not database._connection.is_usable, "the end of the backend is not seen"
-        )  # type: ignore[union-attr]
+            lambda: not database._connection.is_usable,  # type: ignore[union-attr]
+            "the end of the backend is not seen",
+        )
         assert await fetch_value(database, "SELECT current_user") == "pg_monitor"
 
     options["assume_role"] = "pg_monitor"
@@ -196,8 +197,9 @@ def test_terminated_idle_backend_is_replaced_without_an_error(other: Observer) -
         other.execute(f"SELECT pg_terminate_backend({pid})")
         await wait_until_async(lambda: not other.pids(), "the backend does not end")
         await wait_until_async(
-            lambda: not database._connection.is_usable, "the end of the backend is not seen"
-        )  # type: ignore[union-attr]
+            lambda: not database._connection.is_usable,  # type: ignore[union-attr]
+            "the end of the backend is not seen",
+        )
         assert await fetch_value(database, PID) != pid
 
     run_with_lane(test)

@@ -54,7 +54,8 @@ class Result:
     """What was seen of a row, and whether it holds."""
 
     def __init__(self) -> None:
-        self.holds, self.text = True, []
+        self.holds = True
+        self.text: list[str] = []
 
     def check(self, holds: bool, text: str) -> None:
         """Note something that must hold."""
@@ -231,7 +232,7 @@ def bulkheads(deployment: Deployment, result: Result) -> None:
     with ExitStack() as held:
         services = [hanging(name, held.enter_context(silent_upstream())) for name in ("first", "second")]
         set_up(deployment.database, *services)
-        names = cycle(service["name"] for service in services)
+        names = cycle(str(service["name"]) for service in services)
         hung = (open_loop_load, deployment.ports, 40.0, lambda: introspect(next(names)))
         with deployment.traffic([deployment.proxy]) as samples:
             usual = warm_up()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
@@ -124,7 +125,7 @@ def test_the_steps_of_the_image_work_in_a_fresh_environment(tmp_path: Path, port
     # USER
     if as_nobody:
         os.chown(data, NOBODY, NOBODY)
-    identity = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if as_nobody else {}
+    identity: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if as_nobody else {}
     environment = {
         **ENVIRONMENT,
         "AGS_PROVIDERS": "providers.operator_token",

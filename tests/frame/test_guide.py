@@ -50,9 +50,9 @@ def test_a_provider_is_written_from_the_guide_alone(tmp_path: Path, port: int) -
     assert {path: (project / path).read_text() for path in FILES} == FILES, "it is formatted already"
 
     serving = commands.index(SERVE)
-    said = [shell.run(command) for command in commands[offering:serving]]
-    assert "System check identified no issues (0 silenced).\n" in said
-    assert "No changes detected\n" in said, "no migration is needed"
+    output = [shell.run(command) for command in commands[offering:serving]]
+    assert "System check identified no issues (0 silenced).\n" in output
+    assert "No changes detected\n" in output, "no migration is needed"
     after = hash_python_files(project)
     assert {path: digest for path, digest in after.items() if path in before} == before
     assert sorted(after.keys() - before.keys()) == [

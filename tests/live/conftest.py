@@ -23,9 +23,9 @@ def threads_are_not_traced() -> Iterator[None]:
     CPython sometimes fails to trace a thread when many start at the same time.
     """
     trace = threading.gettrace()
-    threading.settrace(None)  # type: ignore[arg-type]
+    threading.settrace(None)
     yield
-    threading.settrace(trace)  # type: ignore[arg-type]
+    threading.settrace(trace)
 
 
 @pytest.fixture(scope="session")

@@ -113,7 +113,7 @@ def test_invalid_requests_do_not_affect_concurrent_requests(server: ServerProces
 @pytest.mark.postgresql
 def test_concurrent_introspections_get_their_own_results(server: ServerProcess, nagra: HeadEnd) -> None:
     head_end = wait_until_served(server, nagra)
-    resource_server = replace(create_platform(nagra.tenant_id), client=server)  # type: ignore[arg-type]
+    resource_server = replace(create_platform(nagra.tenant_id), client=server)
     wait_until(
         lambda: resource_server.introspect("none").status_code == 200,
         "the resource server cannot authenticate",

@@ -89,7 +89,7 @@ class Cluster:
 
 def _execute(url: str, statement: str) -> Any:
     with psycopg.connect(url, autocommit=True) as pg:
-        done = pg.execute(statement)  # type: ignore[call-overload]
+        done = pg.execute(statement)
         return done.fetchone() if done.description else None
 
 
@@ -112,7 +112,7 @@ def gateway(cluster: Cluster) -> Iterator[ServerProcess]:
 
 
 def make_head_end(gateway: ServerProcess) -> HeadEnd:
-    return HeadEnd("nagra", "nagra-key-1", bytes(range(1, 33)), client=gateway)  # type: ignore[arg-type]
+    return HeadEnd("nagra", "nagra-key-1", bytes(range(1, 33)), client=gateway)
 
 
 def test_persistent_connections_to_a_read_only_server_are_replaced(

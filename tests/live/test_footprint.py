@@ -124,7 +124,7 @@ def test_worker_has_four_database_connections_and_at_most_100_mb(
     numbers = iter(range(REQUESTS))
 
     def request() -> None:
-        here = replace(nagra, client=server.client())  # type: ignore[arg-type]
+        here = replace(nagra, client=server.client())
         app = ClientApp(here)
         for number in numbers:
             if number % 4:

@@ -30,7 +30,7 @@ def test_only_apply_imports_pydantic(transactional_db: None, nagra: HeadEnd, tmp
     imports = tmp_path / "imports"
     (tmp_path / "sitecustomize.py").write_text(SITE.format(file=str(imports)))
     with ServerProcess(AGS_TRUSTED_PROXIES="1", PYTHONPATH=str(tmp_path)) as server:
-        app = ClientApp(replace(nagra, client=server.client()))  # type: ignore[arg-type]
+        app = ClientApp(replace(nagra, client=server.client()))
         assert app.sign_on().status_code == 201
         assert app.refresh().status_code == 200
         for path in ("/openapi.json", "/docs/", "/admin/login/"):

@@ -44,7 +44,7 @@ def test_access_tokens_verify_throughout_a_rotation(server: ServerProcess, nagra
         return get_kid(app.tokens["access_token"])
 
     def get_published_kids() -> set[str]:
-        return {key.key_id for key in uncached.get_signing_keys()}
+        return {str(key.key_id) for key in uncached.get_signing_keys()}
 
     app.sign_on()
     before = app.tokens["access_token"]

@@ -100,9 +100,9 @@ def test_server_conforms_to_openapi(
             examples=examples,
         )
     )
-    command = [Path(sys.executable).with_name("schemathesis"), f"--config-file={configuration}"]
+    command = [str(Path(sys.executable).with_name("schemathesis")), f"--config-file={configuration}"]
     done = subprocess.run(
-        [*command, "run", OPENAPI_FILE, f"--url={server.url}", f"--report-har-path={calls}"],
+        [*command, "run", str(OPENAPI_FILE), f"--url={server.url}", f"--report-har-path={calls}"],
         cwd=tmp_path,
         env={"PATH": os.environ["PATH"]},
         capture_output=True,

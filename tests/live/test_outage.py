@@ -132,7 +132,7 @@ def fragile_server(postgresql: PostgreSQL) -> Iterator[ServerProcess]:
 @pytest.fixture
 def head_end(fragile_server: ServerProcess) -> HeadEnd:
     """The head-end of the operator."""
-    return HeadEnd("nagra", "nagra-key-1", bytes(range(1, 33)), client=fragile_server)  # type: ignore[arg-type]
+    return HeadEnd("nagra", "nagra-key-1", bytes(range(1, 33)), client=fragile_server)
 
 
 @dataclass

@@ -57,7 +57,7 @@ class Pooler:
                 for _ in range(POOL)
             ]
             # Each is in a transaction, so they use different connections.
-            rows = [client.execute(query).fetchone() for client in clients]  # type: ignore[call-overload]
+            rows = [client.execute(query).fetchone() for client in clients]
             for client in clients:
                 client.rollback()  # otherwise PgBouncer closes the connection
             return rows
@@ -146,7 +146,7 @@ def test_server_and_purge_leave_no_connection_state(pooler: Pooler, nagra: HeadE
         server = held.enter_context(ServerProcess(**pooler.environment(pooler.serving), AGS_LOG_LEVEL="INFO"))
         app = ClientApp(wait_until_served(server, nagra))
         resources = create_platform(nagra.tenant_id)
-        resources.client = server  # type: ignore[assignment]
+        resources.client = server
         for _ in range(2 * POOL):
             assert app.sign_on().status_code == 201
             assert resources.is_active(app.tokens["access_token"])

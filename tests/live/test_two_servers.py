@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,6 +25,16 @@ from tests.support.server import ServerProcess
 from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.postgresql
+
+
+def has_responses(log: ResponseLog, server: ServerProcess) -> bool:
+    """Return True if the server has accepted more than ten tokens."""
+    return log.count(server, after=0)[200, None] > 10
+
+
+def has_any_responses(log: ResponseLog, server: ServerProcess, after: float) -> bool:
+    """Return True if the server has answered more than ten requests that were sent after that time."""
+    return log.count(server, after=after).total() > 10
 
 
 def revoke_key(head_end: HeadEnd) -> None:
@@ -94,7 +105,7 @@ def test_revocation_is_effective_from_its_commit(
         wait_until_served(server, nagra)
     with continuous_requests(two_servers, nagra) as log:
         for server in two_servers:
-            wait_until(lambda server=server: log.count(server, after=0)[200, None] > 10, "no response")
+            wait_until(partial(has_responses, log, server), "no response")
         with transaction.atomic():
             revoke(nagra)
         committed = time.monotonic()
@@ -118,7 +129,7 @@ def wait_for_responses(servers: Servers, log: ResponseLog, *, after: float) -> N
     """Wait until each server has responded to several requests sent after that time."""
     for server in servers:
         wait_until(
-            lambda server=server: log.count(server, after=after).total() > 10,
+            partial(has_any_responses, log, server, after),
             f"{server.url} does not respond",
         )
 
@@ -136,7 +147,7 @@ def wait_for_new_snapshots(servers: Servers) -> float:
 def wait_for_each(servers: Servers, condition: Callable[[ServerProcess], bool]) -> None:
     """Wait until the condition is true for each server, and check that it remains true."""
     for server in servers:
-        wait_until(lambda server=server: condition(server), f"the condition is false for {server.url}")
+        wait_until(partial(condition, server), f"the condition is false for {server.url}")
         assert all(condition(server) for _ in range(5)), f"the condition is not always true for {server.url}"
 
 

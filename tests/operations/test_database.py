@@ -23,7 +23,7 @@ def test_limits_are_added_to_the_startup_options_of_the_url(
 ) -> None:
     monkeypatch.setitem(connection.settings_dict["OPTIONS"], "options", "-c work_mem=5MB")
     with override_settings(AGS_DATABASE_POOLER=pooler):
-        parameters = with_timeouts(connection.get_connection_params())  # type: ignore[attr-defined]
+        parameters = with_timeouts(connection.get_connection_params())
     with closing(psycopg.connect(**parameters)) as pg:
-        current = [pg.execute(f"SHOW {name}").fetchone() for name in SETTINGS]  # type: ignore[call-overload]
+        current = [pg.execute(f"SHOW {name}").fetchone() for name in SETTINGS]
     assert current == [(value,) for value in values]

@@ -43,7 +43,7 @@ def fetch(server: HTTPSServer, tenant: str = "nagra") -> None:
 
 
 def lines() -> list[str]:
-    answer = Client().get("/metrics", **{"ags.operations": True})
+    answer = Client().get("/metrics", **{"ags.operations": True})  # type: ignore[arg-type]
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     return [line for line in answer.content.decode().splitlines() if not line.startswith("#")]

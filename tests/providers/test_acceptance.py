@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -297,7 +298,7 @@ def test_the_example_reaches_the_upstream_within_the_deadline(strategy: Strategy
             settings = {**cleaned(strategy, sockets[0].getsockname()[1])}
             if "deadline" in settings:
                 settings["deadline"] = deadline
-            outcome = call_with_patience(lambda settings=settings: try_verify(strategy, settings))
+            outcome = call_with_patience(partial(try_verify, strategy, settings))
             assert isinstance(outcome, VerificationFailed | UpstreamUnavailable)
             if has_connection(sockets):
                 return

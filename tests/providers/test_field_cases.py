@@ -16,7 +16,7 @@ from tenants.models import Service
 from tests.support.clients import ClientApp, HeadEnd
 from tests.support.paths import CASES
 from tests.support.upstream.authority import Authority, authority
-from tests.support.upstream.https import HTTPSServer, Reply, as_json
+from tests.support.upstream.https import HTTPSServer, ReceivedRequest, Reply, as_json
 from tests.support.upstream.signer import Signer, base64url, signer
 
 ISSUER = "https://idp.example"
@@ -163,7 +163,8 @@ def test_05_typ_is_case_insensitive(idp: HTTPSServer, app: ClientApp, header: di
 BOM = "\ufeff"
 
 
-def with_prefix(mark: str, reply: Reply) -> Reply:
+def with_prefix(mark: str, reply: Reply | Callable[[ReceivedRequest], Reply]) -> Reply:
+    assert isinstance(reply, Reply)
     return Reply(reply.status, mark.encode() + reply.body)
 
 

@@ -275,9 +275,12 @@ def test_an_unknown_kid_causes_a_check_with_a_key_of_the_set(monkeypatch: pytest
 
     checked: list[Any] = []
     verify = RSAAlgorithm.verify
-    monkeypatch.setattr(
-        RSAAlgorithm, "verify", lambda self, *args: checked.append(args[1]) or verify(self, *args)
-    )
+
+    def record_call(self: RSAAlgorithm, *args: Any) -> bool:
+        checked.append(args[1])
+        return verify(self, *args)
+
+    monkeypatch.setattr(RSAAlgorithm, "verify", record_call)
     ring = parse_jwk_set([RSA.jwk()]).key_ring
     for jws in (
         RSA.token({}, kid="nobody"),

@@ -12,6 +12,7 @@ from django.core.management import call_command
 
 from providers.contract import (
     Account,
+    CheckResult,
     Choice,
     FailureReason,
     Identity,
@@ -184,7 +185,7 @@ def test_check_reports_success(directory: Slapd) -> None:
 
 
 def test_check_reports_failures(directory: Slapd) -> None:
-    found = []
+    found: list[CheckResult] = []
     with pytest.raises(UpstreamUnavailable, match="no such search base"):
         found.extend(strategies()["ldap"].check(cleaned(directory.settings(search_base=OTHER)), RING))
     with pytest.raises(UpstreamUnavailable, match="credentials"):

@@ -290,9 +290,10 @@ def test_check_reports_rejected_credentials_of_ags(server: HTTPSServer) -> None:
 @pytest.fixture(scope="module")
 def example() -> Iterator[str]:
     """The URL of the example endpoint."""
-    words = ["--certificate", authority().server_certificate, "--key", authority().server_key, "--port", "0"]
+    ca = authority()
+    words = ["--certificate", str(ca.server_certificate), "--key", str(ca.server_key), "--port", "0"]
     with subprocess.Popen(
-        [sys.executable, ROOT / "examples" / "operator_login.py", *words],
+        [sys.executable, str(ROOT / "examples" / "operator_login.py"), *words],
         env=os.environ | {"LOGIN_SECRET": "of the example"},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

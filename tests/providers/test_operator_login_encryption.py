@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+from collections.abc import Callable
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -64,7 +65,7 @@ def longer(sent: str) -> str:
 
 
 # Values that cannot be decrypted.
-UNDECRYPTABLE = {
+UNDECRYPTABLE: dict[str, Callable[[str], str]] = {
     "of another key": lambda padding: encrypted(b"p", padding, OTHER_KEY),
     "of another padding": lambda padding: encrypted(
         b"p", "oaep_sha1" if padding == "oaep_sha256" else "oaep_sha256"

@@ -190,8 +190,8 @@ class Empty(serializers.Serializer[Any]):
 def strategy(**changes: Any) -> type[Strategy]:
     class Fine(Dummy):
         slug = "fine"
-        endpoints = (Endpoint.GET_SESSION_TOKEN,)
-        Settings = SessionTokenSettings
+        endpoints = (Endpoint.GET_SESSION_TOKEN,)  # type: ignore[assignment]
+        Settings = SessionTokenSettings  # type: ignore[assignment]
 
     for name, value in changes.items():
         setattr(Fine, name, value)

@@ -42,7 +42,9 @@ def verify_with(jws: str, settings: Mapping[str, Any]) -> Identity:
 def get_failure(jws: str, settings: Mapping[str, Any]) -> FailureReason | UpstreamFailure:
     with pytest.raises((VerificationFailed, UpstreamUnavailable)) as raised:
         verify_with(jws, settings)
-    return raised.value.reason if isinstance(raised.value, VerificationFailed) else raised.value.failure
+    error = raised.value
+    assert isinstance(error, VerificationFailed | UpstreamUnavailable)
+    return error.reason if isinstance(error, VerificationFailed) else error.failure
 
 
 def test_the_jwk_set_is_fetched_once_for_many_tokens(jwks_server: HTTPSServer) -> None:

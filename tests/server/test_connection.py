@@ -7,7 +7,7 @@ import contextlib
 import socket
 import struct
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import uvloop
@@ -63,7 +63,7 @@ class Process:
 async def communicate(process: Process, *parts: bytes, end: str) -> bytes:
     """Send data, end the connection as `end` says, and return the response after the server has closed it."""
     process.loop = asyncio.get_running_loop()
-    server = await process.loop.create_server(lambda: Connection(process), "127.0.0.1", 0)
+    server = await process.loop.create_server(lambda: Connection(cast(Any, process)), "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
     for part in parts:
         writer.write(part)

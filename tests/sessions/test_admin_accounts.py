@@ -27,7 +27,7 @@ def page_of(account: Account, act: str = "change") -> str:
 
 
 def text(response: Any) -> str:
-    return response.content.decode()  # type: ignore[no-any-return]
+    return response.content.decode()
 
 
 def status(account: Account) -> str:

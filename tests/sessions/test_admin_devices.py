@@ -29,7 +29,7 @@ def page_of(device: Device, act: str = "change") -> str:
 
 
 def text(response: Any) -> str:
-    return response.content.decode()  # type: ignore[no-any-return]
+    return response.content.decode()
 
 
 def look_up(client: Client, tenant: str = "nagra", **criteria: str) -> Any:
@@ -37,7 +37,7 @@ def look_up(client: Client, tenant: str = "nagra", **criteria: str) -> Any:
 
 
 def rows(response: Any) -> list[list[str]]:
-    return response.context["table"]["rows"]  # type: ignore[no-any-return]
+    return response.context["table"]["rows"]
 
 
 def test_a_device_is_found_by_account_id_or_client_id(

@@ -40,7 +40,7 @@ def rows(page: Any) -> list[list[str]]:
 def searches(browser: Client) -> dict[str, Any]:
     """Return the searches in the session of the browser."""
     session = SessionStore(browser.cookies[settings.SESSION_COOKIE_NAME].value)
-    return session.get("look_ups", {})  # type: ignore[no-any-return]
+    return session.get("look_ups", {})
 
 
 @pytest.fixture

@@ -84,6 +84,7 @@ def test_the_requesting_device_signs_on_to_the_chosen_account(app: ClientApp, in
     assert set(body) == set(app.sign_on().json()), "the same members as after signOnWithSessionToken"
     assert (device.account.account_id, device.information) == (body["accountId"], DEVICE_INFORMATION)
     assert (device.service.name, device.key_id, device.correlation_id) == (TRIAL, None, CORRELATION_ID)
+    assert row.used_at is not None
     assert device.proven_at == row.created_at <= row.used_at <= device.signed_on_at
     assert app.refresh(body["refresh_token"]).status_code == 200
 

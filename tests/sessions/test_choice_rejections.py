@@ -182,6 +182,7 @@ def test_repeated_choices_are_counted_in_one_security_event(app: ClientApp) -> N
     (event,), (row,) = SecurityEvent.objects.for_tenant("nagra"), get_choices()
     assert (event.kind, event.subject) == ("user_account_token_reused", str(row.pk))
     assert (event.account_id, event.times, event.correlation_id) == ("Kühn 7", 3, CORRELATION_ID)
+    assert row.used_at is not None
     assert row.used_at <= event.first_at <= event.latest_at
     app.tokens = first
     assert app.refresh().status_code == 200, "the first sign-on stays valid"

@@ -49,6 +49,7 @@ def test_the_row_contains_everything_but_the_token(nagra: HeadEnd) -> None:
     assert TOKEN.fullmatch(token)
     assert answer.headers["Cache-Control"] == "no-store"
     (row,) = get_session_tokens()
+    assert row.key is not None
     assert (row.tenant_id, row.service.name, row.key.kid) == ("nagra", SERVICE, nagra.kid)
     assert (row.account_id, row.jti, row.correlation_id) == ("Kühn 7", "jti-1", "call-1")
     assert row.revoked_at is None

@@ -25,7 +25,7 @@ from tests.support.responses import CORRELATION_ID, NOT_AUTHENTICATED, full_resp
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("claims", [{}, {"jti": "once"}])
 def test_a_warm_request_needs_one_statement(
-    nagra: HeadEnd, stale_snapshots: None, claims: dict[str, str]
+    nagra: HeadEnd, stale_snapshots: None, claims: dict[str, Any]
 ) -> None:
     nagra.present(nagra.token())
     token = nagra.token(**claims)
@@ -101,7 +101,7 @@ def test_revoked_or_disabled_configuration_issues_nothing_immediately(
     stale_snapshots: None,
     disable: Callable[[], None],
     answer: dict[str, Any],
-    claims: dict[str, str],
+    claims: dict[str, Any],
 ) -> None:
     assert nagra.present(nagra.token()).status_code == 200
     disable()

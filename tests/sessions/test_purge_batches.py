@@ -6,10 +6,10 @@ import io
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from axes.models import AccessAttempt
@@ -211,7 +211,7 @@ def test_the_oldest_session_tokens_are_deleted_first(nagra: HeadEnd) -> None:
     assert next(first) == ("session tokens", 2)
     oldest = SessionToken.unscoped.order_by("dead_after").values_list("dead_after", flat=True)[0]
     assert timedelta(seconds=590) < datetime.now(UTC) - oldest < timedelta(seconds=5900)
-    first.close()
+    cast(Generator[Any], first).close()
 
 
 @pytest.mark.django_db(transaction=True)
@@ -253,7 +253,7 @@ def test_a_second_purge_fails_and_names_the_first(nagra: HeadEnd) -> None:
     with pytest.raises(CommandError, match=rf"^Another purge is running: {holder}, since \d{{4}}-.+ UTC\.$"):
         run_purge()
     assert SessionToken.unscoped.count() == 3
-    first.close()
+    cast(Generator[Any], first).close()
     assert run_purge() == purge_output(tokens=3)
 
 
@@ -335,7 +335,7 @@ def test_expired_rows_are_selected_by_an_index_and_deleted_by_primary_key(
             if f'FROM "{table}"' in query["sql"]:
                 cursor.execute("EXPLAIN " + query["sql"])
                 plans[verb] = "\n".join(line for (line,) in cursor.fetchall())
-    deletions.close()
+    cast(Generator[Any], deletions).close()
     assert set(plans) == {"SELECT", "DELETE"}
     assert f"Index Scan using {index}" in plans["SELECT"]
     assert "Sort" not in plans["SELECT"]

@@ -115,6 +115,8 @@ def test_the_rows_contain_everything_but_the_tokens(app: ClientApp) -> None:
         "enabled",
         CORRELATION_ID,
     )
+    assert device.key is not None
+    assert row.redeemed_at is not None
     assert (device.service.name, device.key.kid, device.generation) == (SERVICE, "nagra-key-1", 0)
     assert device.proven_at == row.created_at <= row.redeemed_at <= device.signed_on_at
     assert device.fixed_expires_at - device.signed_on_at == timedelta(days=90)

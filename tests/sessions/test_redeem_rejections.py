@@ -121,6 +121,7 @@ def test_repeated_redemptions_are_counted_in_one_security_event(app: ClientApp) 
     row = SessionToken.objects.for_tenant("nagra").get()
     assert (event.kind, event.subject, event.account_id) == ("session_token_reused", str(row.pk), "Kühn 7")
     assert (event.times, event.correlation_id) == (4, CORRELATION_ID)
+    assert row.redeemed_at is not None
     assert row.redeemed_at <= event.first_at <= event.latest_at
     app.tokens = first
     assert app.refresh().status_code == 200, "the first sign-on stays valid"

@@ -205,8 +205,8 @@ def test_rejected_tokens_are_explained_in_a_batch_while_others_sign_on(
         async with open_application():
             reported = execute_together(security_events._events, 7)
             explained = execute_together(states, len(requests))
-            *posted, last = [post_json(request.path, request.body, request.headers) for request in requests]
-            posted = [asyncio.create_task(response) for response in posted]
+            *first, last = [post_json(request.path, request.body, request.headers) for request in requests]
+            posted = [asyncio.create_task(response) for response in first]
             others = len(requests) - 1  # the batch waits for the last request
             await wait_until_async(
                 lambda: len(states._pending) == others, "a rejection is not part of the batch"

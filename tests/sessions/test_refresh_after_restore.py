@@ -91,7 +91,8 @@ def test_a_token_newer_than_the_database_is_accepted_and_moves_it_forward(
 def test_a_database_that_is_behind_is_logged_at_most_once_a_minute(
     restored: RestoredSignOn, lines: Callable[[], list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    clock: Any = SimpleNamespace(now=0.0)
+    clock.monotonic = lambda: clock.now
     monkeypatch.setattr(database_behind, "time", clock)
     for clock.now, expected in [(1000.0, 1), (1001.0, 1), (1059.9, 1), (1060.0, 2), (1119.9, 2), (1120.0, 3)]:
         restored.restore()

@@ -207,7 +207,10 @@ def test_a_later_revocation_with_an_outdated_row_uses_the_current_time(
     revoke_issued(rows[0])
     wait_for_clock_tick()
     revoke_issued(rows[1])
-    assert rows[0].revoked_before < rows[1].revoked_before
+    first, second = rows[0].revoked_before, rows[1].revoked_before
+    assert first is not None
+    assert second is not None
+    assert first < second
     assert Key.unscoped.get(pk=rows[0].pk).revoked_before == rows[1].revoked_before
 
 
@@ -306,7 +309,13 @@ def test_a_revoked_signing_key_cannot_be_changed(app: ClientApp) -> None:
     key = SigningKey.objects.for_tenant("nagra").get()
     read_before = SigningKey.objects.for_tenant("nagra").get()
     rotation.revoke(key)
-    for changes in ({"state": "active"}, {"state": "retiring"}, {"kid": "changed"}, {"public_jwk": {}}):
+    all_changes: list[dict[str, Any]] = [
+        {"state": "active"},
+        {"state": "retiring"},
+        {"kid": "changed"},
+        {"public_jwk": {}},
+    ]
+    for changes in all_changes:
         row = SigningKey.objects.for_tenant("nagra").get(pk=read_before.pk)
         for name, value in changes.items():
             setattr(row, name, value)

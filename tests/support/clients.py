@@ -18,13 +18,16 @@ TRIAL = "Trial"
 
 @dataclass
 class HeadEnd:
-    """The back office of an operator, with a tenant, a key and an HTTP client of the gateway."""
+    """The back office of an operator, with a tenant and a key.
+
+    `client` is Django's test client, or has its methods `get` and `generic`.
+    """
 
     tenant_id: str
     kid: str
     secret: bytes = field(repr=False)
     algorithm: str = "HS256"
-    client: Client = field(default_factory=lambda: Client(raise_request_exception=False), repr=False)
+    client: Any = field(default_factory=lambda: Client(raise_request_exception=False), repr=False)
 
     def claims(self, **changes: Any) -> dict[str, Any]:
         """Return the claims of a valid token. A change to None removes the claim."""
@@ -153,7 +156,7 @@ class Platform:
 
     client_id: str
     secret: str = field(repr=False)
-    client: Client = field(default_factory=lambda: Client(raise_request_exception=False), repr=False)
+    client: Any = field(default_factory=lambda: Client(raise_request_exception=False), repr=False)
 
     @property
     def basic(self) -> str:

@@ -39,7 +39,9 @@ def without_none(members: dict[str, Any]) -> dict[str, Any]:
 
 
 def rows() -> list[dict[str, Any]]:
-    return [row for model in (Tenant, Service, Key) for row in model._base_manager.order_by("pk").values()]
+    return [
+        dict(row) for model in (Tenant, Service, Key) for row in model._base_manager.order_by("pk").values()
+    ]
 
 
 def writes(captured: CaptureQueriesContext) -> list[str]:

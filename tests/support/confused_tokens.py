@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from cryptography.hazmat.primitives import hashes
@@ -128,9 +129,7 @@ KEY: dict[str, tuple[Callable[[Any], str], FailureReason]] = {
     ),
     **{
         f"a key in the header member {member}": (
-            lambda claims, member=member, brought=brought: OTHER_EC.token(
-                claims, kid="ES256", **{member: brought}
-            ),
+            partial(OTHER_EC.token, kid="ES256", **{member: brought}),
             FailureReason.SIGNATURE_INVALID,
         )
         for member, brought in {

@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable
 from functools import partial
 from types import MappingProxyType, SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import jwt
 import pytest
@@ -217,8 +217,11 @@ class Reader(Connection):
 
     def __init__(self) -> None:
         super().__init__(
-            SimpleNamespace(
-                application=application, buffered=0, extensions=dict, free_buffer_space=lambda _: True
+            cast(
+                Any,
+                SimpleNamespace(
+                    application=application, buffered=0, extensions=dict, free_buffer_space=lambda _: True
+                ),
             )
         )
         self.parser = HttpRequestParser(self)

@@ -25,7 +25,7 @@ def get_server(servers: dict[str, ServerProcess], name: str, **changes: str) -> 
 
 def use_server(server: ServerProcess, head_end: HeadEnd) -> HeadEnd:
     """Return a copy of the head-end that uses this server."""
-    return replace(head_end, client=server)  # type: ignore[type-var]
+    return replace(head_end, client=server)
 
 
 def wait_until_served(server: ServerProcess, head_end: HeadEnd) -> HeadEnd:

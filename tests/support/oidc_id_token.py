@@ -63,4 +63,5 @@ def get_failure(jws: str, settings: Mapping[str, Any], nonce: str | None = "n") 
         verify(jws, settings, nonce)
     if isinstance(raised.value, VerificationFailed):
         return raised.value.reason, raised.value.claim
+    assert isinstance(raised.value, UpstreamUnavailable)
     return raised.value.failure, None

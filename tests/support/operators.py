@@ -68,7 +68,7 @@ class SavedOperator:
     def __init__(self, head_end: HeadEnd) -> None:
         self.head_end = head_end
         self._tenant = Tenant.objects.get(pk=head_end.tenant_id)
-        self._rows = [
+        self._rows: list[tuple[Any, list[Any]]] = [
             (row, list(row.history.all()))
             for model in (SigningKey, Service, Key)
             for row in model.objects.for_tenant(self._tenant)

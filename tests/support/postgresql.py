@@ -56,7 +56,7 @@ class Observer:
         self.pg = pg
 
     def execute(self, statement: str) -> list[Any]:
-        done = self.pg.execute(statement)  # type: ignore[call-overload]
+        done = self.pg.execute(statement)
         return [row[0] for row in done.fetchall()] if done.description else []
 
     def pids(self, condition: str = "true") -> list[int]:

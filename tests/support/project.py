@@ -37,7 +37,7 @@ def hash_python_files(project: Path) -> dict[str, str]:
     }
 
 
-def run_command(folder: Path, *words: str, seconds: float = 5 * PATIENCE, **environment: str) -> str:
+def run_command(folder: Path, *words: str, **environment: str) -> str:
     """Run a command in that folder and return its output. Fail if it fails."""
     done = subprocess.run(
         words,
@@ -47,7 +47,7 @@ def run_command(folder: Path, *words: str, seconds: float = 5 * PATIENCE, **envi
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        timeout=seconds,
+        timeout=5 * PATIENCE,
     )
     assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout[-6000:]}"
     return done.stdout

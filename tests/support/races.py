@@ -46,7 +46,7 @@ def race(
     ready = threading.Barrier(clients)
 
     def run_rounds(server: ServerProcess) -> list[Any]:
-        app = ClientApp(replace(head_end, client=server.client()))  # type: ignore[arg-type]
+        app = ClientApp(replace(head_end, client=server.client()))
         responses = []
         for item in rounds:
             ready.wait(PATIENCE)

@@ -71,7 +71,7 @@ def different_value(name: str, field: forms.Field, value: Any) -> Any:
         case _ if name in FORMATTED_VALUES:
             return FORMATTED_VALUES[name]
         case forms.ChoiceField():
-            return next(choice for choice, _ in field.choices if choice != value)  # type: ignore[misc]
+            return next(choice for choice, _ in field.choices if choice != value)  # type: ignore[misc, union-attr]
         case forms.IntegerField():
             return field.max_value if field.max_value != value else field.min_value
         case HTTPSField():

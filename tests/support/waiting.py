@@ -9,8 +9,8 @@ PATIENCE: float = 60.0
 """Seconds after which a wait fails. Only a defect reaches them, not a slow machine."""
 
 
-def wait_until(happens: Callable[[], bool], otherwise: str, seconds: float = PATIENCE) -> None:
-    """Call `happens` until it returns True; fail with the message `otherwise` after that many seconds."""
+def wait_until(happens: Callable[[], object], otherwise: str, seconds: float = PATIENCE) -> None:
+    """Call `happens` until it returns a true value; fail with `otherwise` after that many seconds."""
     limit = time.monotonic() + seconds
     while not happens():
         assert time.monotonic() < limit, otherwise

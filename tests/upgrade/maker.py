@@ -196,10 +196,10 @@ class Maker:
 
     def _head_end(self, tenant: str, key: str, algorithm: str) -> HeadEnd:
         secret = self.credentials["secrets"][f"{tenant}_{key}".upper()]
-        return HeadEnd(tenant, f"{tenant}-{key}", secret.encode(), algorithm, self.server)  # type: ignore[arg-type]
+        return HeadEnd(tenant, f"{tenant}-{key}", secret.encode(), algorithm, self.server)
 
     def _services(self, tenant: str) -> list[str]:
-        answer = HeadEnd(tenant, "", b"", client=self.server).discover()  # type: ignore[arg-type]
+        answer = HeadEnd(tenant, "", b"", client=self.server).discover()
         return sorted(service["authServiceName"] for service in answer.json()["availableServices"])
 
     def _issue_tokens(self) -> None:
@@ -279,7 +279,7 @@ class Maker:
         self.apps["closed"].tokens = json.loads(self._expect(201, closed))
 
     def _end_sign_ons(self) -> None:
-        platform = Platform(**self.credentials["resource_server"], client=self.server)  # type: ignore[arg-type]
+        platform = Platform(**self.credentials["resource_server"], client=self.server)
         self._expect(200, platform.revoke(self.apps["revoked"].tokens["refresh_token"]))
         self._expect(200, self.apps["signed-out"].sign_out())
         self.credentials["revoked_access_token"] = self.apps["access-token-revoked"].tokens["access_token"]

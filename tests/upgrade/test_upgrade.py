@@ -79,7 +79,7 @@ def test_what_an_older_commit_stored_and_issued_keeps_working(
         # `serve` runs every system check, those of the database included, and prints the warnings.
         assert "System check" not in server.log
         nagra, sunrise = (
-            HeadEnd(tenant, key["kid"], key["secret"].encode(), key["algorithm"], server)  # type: ignore[arg-type]
+            HeadEnd(tenant, key["kid"], key["secret"].encode(), key["algorithm"], server)
             for tenant, key in credentials["head_ends"].items()
         )
         check_services(credentials, nagra, sunrise)

@@ -48,7 +48,7 @@ class Authority:
         if issuer:
             key_identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer._key.public_key())
             own = own.add_extension(key_identifier, critical=False)
-        self._certificate = own.sign((issuer or self)._key, hashes.SHA256())
+        self._certificate: x509.Certificate = own.sign((issuer or self)._key, hashes.SHA256())
         self.certificate: str = self._certificate.public_bytes(Encoding.PEM).decode()
         self.file = self.folder / "authority.pem"
         self.file.write_text(self.certificate)

@@ -152,7 +152,7 @@ def _handler(server: HTTPSServer) -> type[BaseHTTPRequestHandler]:
                 self.send_header(name, value)
             if whole:
                 # In one write with the head: a large body arrives before the client can disconnect.
-                self._headers_buffer += [b"\r\n", reply.body]
+                self._headers_buffer += [b"\r\n", reply.body]  # type: ignore[attr-defined]
                 self.flush_headers()
                 return
             self.send_header("Connection", "close")

@@ -124,7 +124,7 @@ SERVERS: dict[str, Server] = {
 
 _MEMBERS = ("active", "sub", "account", "accounts", "keys", "issuer", "jwks_uri")
 
-_REPLIES = {
+_REPLIES: dict[str, Reply | Callable[[ReceivedRequest], Reply]] = {
     "status 500": Reply(500, b"{}"),
     "status 404": Reply(404, b"{}"),
     "status 401": Reply(401, b"{}"),

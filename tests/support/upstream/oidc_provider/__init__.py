@@ -57,10 +57,10 @@ class OidcProvider:
         if missing := find_missing():
             pytest.skip(f"{NOT_HERE}{missing}")
         ca = authority()
-        words = [ca.server_certificate, ca.server_key, "television", "gate", self.secret]
+        words = [str(ca.server_certificate), str(ca.server_key), "television", "gate", self.secret]
         self._stderr = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
-            ["node", FOLDER / "server.js", *words],
+            ["node", str(FOLDER / "server.js"), *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -123,7 +123,7 @@ class OidcProvider:
         if "claims" in parameters:
             parameters["claims"] = json.dumps(parameters["claims"])
         form = {"grant_type": "urn:ags-tests:account", "account": account, **parameters}
-        return json.loads(self._post("/token", algorithm, form))  # type: ignore[no-any-return]
+        return json.loads(self._post("/token", algorithm, form))
 
     def access_token(self, account: str, **parameters: Any) -> str:
         """Return an opaque access token of a subscriber."""
@@ -163,11 +163,11 @@ class OidcProvider:
         headers = {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
         request = Request(f"{self.issuer}{path}", urlencode(form).encode(), headers)
         with urlopen(request, timeout=PATIENCE, context=self._context) as response:
-            return response.read()  # type: ignore[no-any-return]
+            return response.read()
 
     def _read_message(self) -> dict[str, Any]:
         while line := self._lines.next():
             if line.startswith("{"):  # oidc-provider also writes notices
-                return json.loads(line)  # type: ignore[no-any-return]
+                return json.loads(line)
         self._stderr.seek(0)
         raise RuntimeError(self._stderr.read().decode()[-2000:])
