@@ -21,7 +21,7 @@ NEW = {"tenant": "nagra", "name": "Entitlements"}
 
 
 def text(response: Any) -> str:
-    return response.content.decode()  # type: ignore[no-any-return]
+    return response.content.decode()
 
 
 def shown(response: Any, name: str) -> str:

@@ -25,7 +25,7 @@ def page_of(model: str, act: str = "revoke-issued") -> str:
 
 
 def text(response: Any) -> str:
-    return response.content.decode()  # type: ignore[no-any-return]
+    return response.content.decode()
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -20,7 +20,7 @@ ROTATE = "/admin/tenants/tenant/nagra/rotate/"
 
 
 def text(response: Any) -> str:
-    return response.content.decode()  # type: ignore[no-any-return]
+    return response.content.decode()
 
 
 def keys() -> dict[str, SigningKey]:

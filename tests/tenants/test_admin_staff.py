@@ -37,7 +37,7 @@ def test_staff_log_in_with_a_password(client: Client, staff: User) -> None:
 def test_after_five_failures_the_right_password_is_refused_too(client: Client, staff: User) -> None:
     assert [_log_in(client, WRONG) for _ in range(5)] == [200, 200, 200, 200, 429]
     for by in ({}, {"HTTP_X_REQUESTED_WITH": "XMLHttpRequest"}):
-        locked = client.post(LOGIN, {"username": "staff", "password": RIGHT}, **by)
+        locked = client.post(LOGIN, {"username": "staff", "password": RIGHT}, **by)  # type: ignore[arg-type]
         assert locked.status_code == 429
         assert locked["Retry-After"] == "900"
         page = ErrorPage(locked)
@@ -150,7 +150,7 @@ def test_files_of_the_pages_are_served_by_the_application_itself(client: Client)
     for file in ("unfold/css/styles.css", "unfold/js/alpine/alpine.js", "admin/js/jquery.init.js"):
         served = client.get(f"/static/{file}")
         assert served.status_code == 200
-        assert b"".join(served.streaming_content)  # type: ignore[arg-type]
+        assert b"".join(served.streaming_content)  # type: ignore[attr-defined]
     assert client.get("/static/no-such-file").status_code == 404
 
 

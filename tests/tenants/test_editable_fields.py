@@ -56,7 +56,9 @@ def other_values(model: type[models.Model]) -> dict[str, Any]:
     }
 
 
-VALUES = {model: other_values(model) for model in (Tenant, Service, Key)}
+VALUES: dict[type[models.Model], dict[str, Any]] = {
+    model: other_values(model) for model in (Tenant, Service, Key)
+}
 
 
 def stored(model: type[models.Model]) -> dict[str, Any]:

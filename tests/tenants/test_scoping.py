@@ -81,7 +81,7 @@ def test_the_list_of_models_is_complete() -> None:
 @pytest.mark.parametrize("model", SCOPED)
 def test_every_tenant_model_is_scoped(model: type[Model]) -> None:
     assert issubclass(model, TenantScoped)
-    assert isinstance(model.objects, ScopedManager)  # type: ignore[attr-defined]
+    assert isinstance(model.objects, ScopedManager)
     assert type(model._default_manager) is Manager, "the admin and dumpdata use the default manager"
     constraints = [constraint.fields for constraint in model._meta.constraints]  # type: ignore[attr-defined]
     assert constraints
