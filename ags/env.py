@@ -270,7 +270,7 @@ _POSTGRES_OPTIONS = {
     "connect_timeout": 2,
     "tcp_user_timeout": 1800,  # milliseconds
     "application_name": "ags",
-    # For Django's connections. Statements of API requests are always prepared (ags/database/postgresql.py).
+    # For Django's connections. Statements of API requests are always prepared (ags/database/lane.py).
     # The value none in DATABASE_URL disables prepared statements.
     "prepare_threshold": 5,
 }

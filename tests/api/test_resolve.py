@@ -149,8 +149,8 @@ def test_event_loop_never_reads_an_expired_snapshot(
     monkeypatch.setattr(resolve, "snapshot", snapshot)
     run_in_event_loop(test())
     assert seen == {"nagra", "sunrise", "nobody"}
-    # Waiting requests share one read of the versions. After it, one check finds them fresh.
-    assert statements.versions() >= TIMES // (CONCURRENT_REQUESTS + 1)
+    # Requests that wait share a read of the versions; some use it twice, and load a tenant in between.
+    assert statements.versions() >= TIMES // (2 * CONCURRENT_REQUESTS)
     assert snapshot.expired["since the check"] > 0
 
 
