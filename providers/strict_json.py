@@ -1,4 +1,7 @@
-"""A JSON parser that rejects what other parsers may interpret differently (RFC 8259)."""
+"""A JSON parser that rejects what other parsers may interpret differently (RFC 8259).
+
+It is built on the parser of the standard library: the faster ones accept duplicate members.
+"""
 
 from __future__ import annotations
 

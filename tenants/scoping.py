@@ -1,4 +1,7 @@
-"""A model manager that gives access only to the rows of one tenant."""
+"""A model manager that gives access only to the rows of one tenant.
+
+Not by django-scopes, whose scope is ambient: here each query names its tenant.
+"""
 
 from __future__ import annotations
 

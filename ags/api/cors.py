@@ -1,4 +1,7 @@
-"""CORS (the Fetch standard, section 3.2) for the origins that a tenant allows."""
+"""CORS (the Fetch standard, section 3.2) for the origins that a tenant allows.
+
+Not by django-cors-headers, which has one list for all tenants (docs/decisions/0013-our-own-cors.md).
+"""
 
 from __future__ import annotations
 

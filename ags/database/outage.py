@@ -43,6 +43,7 @@ class Outage:
             raise self._error.with_traceback(None)
 
     async def connect(self) -> Connection:
+        """Raises psycopg's errors, immediately during an outage."""
         self.raise_if_active()
         pg, self._connection = self._connection, None
         if pg is not None and pg.is_usable:

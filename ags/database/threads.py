@@ -50,6 +50,7 @@ def close_threads() -> None:
 
 
 async def acquire(semaphore: asyncio.Semaphore) -> None:
+    """Raises QueueTimeout."""
     if not semaphore.locked():  # avoids the cost of asyncio.timeout
         await semaphore.acquire()
         return

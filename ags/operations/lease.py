@@ -34,6 +34,7 @@ class LeaseHolder:
         self._token = uuid.uuid4()
 
     def acquire(self) -> None:
+        """Raises LeaseNotAvailable."""
         Lease.objects.bulk_create([Lease(name=self._name)], ignore_conflicts=True)
         self._renewed_at = time.monotonic()
         acquired = Lease.objects.filter(name=self._name, expires_at__lte=Now()).update(
@@ -46,6 +47,7 @@ class LeaseHolder:
             raise self._not_available()
 
     def renew(self) -> None:
+        """Renew the lease after `RENEWAL_INTERVAL`. Raises LeaseNotAvailable if another process holds it."""
         now = time.monotonic()
         if now - self._renewed_at < RENEWAL_INTERVAL.total_seconds():
             return
@@ -66,6 +68,7 @@ class LeaseHolder:
 
 @contextmanager
 def lease(name: str) -> Iterator[LeaseHolder]:
+    """Raises LeaseNotAvailable."""
     holder = LeaseHolder(name)
     holder.acquire()
     try:

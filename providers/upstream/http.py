@@ -1,4 +1,7 @@
-"""The HTTP client: https only, no redirects, no proxies, limited in time and size."""
+"""The HTTP client: https only, no redirects, no proxies, limited in time and size.
+
+It uses httpcore2: httpx2 would add redirects, cookies and proxies (docs/decisions/0017-upstreams.md).
+"""
 
 from __future__ import annotations
 

@@ -125,6 +125,7 @@ class BoundedAdmin(ModelAdmin):
         raise Http404
 
     def get_object_or_404(self, request: HttpRequest, object_id: str) -> Any:
+        """Raises Http404, also for a row of another tenant."""
         row = self.get_object(request, unquote(object_id))
         if row is None:
             raise Http404

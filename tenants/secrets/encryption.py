@@ -1,4 +1,7 @@
-"""Encryption at rest with AES-256-GCM. Each value is bound to its row as associated data."""
+"""Encryption at rest with AES-256-GCM. Each value is bound to its row as associated data.
+
+Not by an encrypted model field: Fernet, on which these are built, has no associated data.
+"""
 
 from __future__ import annotations
 

@@ -30,6 +30,7 @@ class DeviceSerializer(serializers.Serializer[Any]):
 
 
 def read_device(body: Mapping[str, Any]) -> NewDevice | KnownDevice:
+    """Raises ApiError (400)."""
     match {name: body[name] for name in ("deviceInformation", "clientId") if name in body}:
         case {"deviceInformation": dict() as information, **others} if not others:
             return NewDevice(information)

@@ -32,14 +32,14 @@ def read_correlation_id(meta: Mapping[str, Any]) -> str:
 
 
 def reject_repeated_headers(meta: Mapping[str, Any]) -> None:
-    """The server joins repeated headers with a comma, which no valid value contains."""
+    """Raise ApiError (400) for them: the server joins them with a comma, which no valid value contains."""
     for variable, name in _UNREPEATABLE.items():
         if "," in meta.get(variable, ""):
             raise ApiError(HEADER_REPEATED, name=name)
 
 
 def read_tenant_id(meta: Mapping[str, Any], entry: AccessLogEntry, *, allow_legacy_name: bool = False) -> str:
-    """`allow_legacy_name`: also accept the header `tenantId`."""
+    """Raises ApiError (400). `allow_legacy_name`: also accept the header `tenantId`."""
     value: str = meta.get("HTTP_NV_TENANT_ID", "")
     if allow_legacy_name:
         legacy: str = meta.get("HTTP_TENANTID", "")
@@ -56,6 +56,7 @@ def read_tenant_id(meta: Mapping[str, Any], entry: AccessLogEntry, *, allow_lega
 
 
 def read_service_name(meta: Mapping[str, Any], entry: AccessLogEntry) -> str:
+    """Raises ApiError (400)."""
     value: str = meta.get("HTTP_X_AUTH_SERVICE_ID", "")
     if not value:
         raise ApiError(HEADER_MISSING, name="x-auth-service-id")
@@ -66,7 +67,7 @@ def read_service_name(meta: Mapping[str, Any], entry: AccessLogEntry) -> str:
 
 
 def read_bearer_token(meta: Mapping[str, Any], *, scheme_optional: bool = False) -> str:
-    """Return the token in Authorization (RFC 6750, section 2.1)."""
+    """Return the token in Authorization (RFC 6750, section 2.1). Raises `TokenRejected` if it is missing."""
     scheme, _, token = meta.get("HTTP_AUTHORIZATION", "").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return str(token.strip())
@@ -76,6 +77,7 @@ def read_bearer_token(meta: Mapping[str, Any], *, scheme_optional: bool = False)
 
 
 def read_user_token(meta: Mapping[str, Any]) -> str:
+    """Raises ApiError (400)."""
     token: str = meta.get("HTTP_USER_TOKEN", "")
     if not token:
         raise ApiError(HEADER_MISSING, name="User-Token")

@@ -21,7 +21,10 @@ NAME_MAX_LENGTH = 128
 
 
 def read_parameters(body: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the pairs of name and value, after the checks that do not depend on the service."""
+    """Return the pairs of name and value, after the checks that do not depend on the service.
+
+    Raises ApiError (400).
+    """
     members = body.get("parameters")
     if not isinstance(members, list):
         raise ApiError(PARAMETERS_MALFORMED)
@@ -42,6 +45,7 @@ def read_parameters(body: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def validate_parameters(schema: ParameterSchema, pairs: Iterable[tuple[str, str]]) -> Mapping[str, str]:
+    """Raises ApiError (400)."""
     values = {}
     for name, value in pairs:
         declared = schema.names.get(name.lower())

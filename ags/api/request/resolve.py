@@ -65,6 +65,7 @@ class VerificationCache:
     async def verify(
         self, tenant: TenantSnapshot, service: ServiceSnapshot, parameters: Mapping[str, str]
     ) -> Identity | Choice:
+        """Raises `VerificationFailed` and `UpstreamUnavailable`."""
         strategy = service.strategy
         key = (service.id, strategy, service.settings, tenant.keys)
         if self._identity is None or key != self._key:
@@ -78,6 +79,7 @@ class VerificationCache:
 
 
 async def retry_once_if_stale(operation: Callable[[], Awaitable[_T]]) -> _T:
+    """Raises the errors of the operation, and ApiError (503) if the snapshot is stale again."""
     try:
         return await operation()
     except StaleSnapshot as stale:

@@ -15,6 +15,7 @@ CONCURRENT_CHANGE = "It has been changed in the meantime. This page shows its cu
 
 
 def change_status(row: Account | Device, allowed: Collection[str], status: str) -> None:
+    """Raises ValidationError if the current status, in the database, is not one of `allowed`."""
     rows = type(row).objects.for_tenant(row.tenant_id).filter(pk=row.pk, status__in=allowed)
     if not rows.update(status=status):
         raise ValidationError(CONCURRENT_CHANGE)
@@ -22,6 +23,7 @@ def change_status(row: Account | Device, allowed: Collection[str], status: str) 
 
 @transaction.atomic
 def cancel_account(account: Account) -> None:
+    """Cancel an account permanently and revoke everything issued to it. Raises ValidationError."""
     revoke_issued(account)
     change_status(account, [AccountStatus.ACTIVE, AccountStatus.SUSPENDED], AccountStatus.CANCELLED)
 
@@ -29,6 +31,7 @@ def cancel_account(account: Account) -> None:
 @transaction.atomic
 def enable_device(device: Device) -> None:
     # Sign-ons of new devices take the same lock, so the count cannot change before the commit.
+    """Raises ValidationError, also if the account is at its device limit."""
     Account.objects.for_tenant(device.tenant_id).select_for_update().get(pk=device.account_id)
     limit = Tenant.objects.get(pk=device.tenant_id).device_limit
     enabled = Device.objects.for_tenant(device.tenant_id).filter(

@@ -68,7 +68,10 @@ _replay_key = itemgetter("tenant", "service", "key", "jti")
 
 
 def reject_known_replay(row: sql.Row) -> None:
-    """This makes a replay cheaper than a valid proof. The database decides on all other proofs."""
+    """Raise `VerificationFailed(REPLAYED)` for a proof that the database has rejected as replayed.
+
+    This makes a replay cheaper than a valid proof. The database decides on all other proofs.
+    """
     if _replay_key(row) in known_replays:
         raise VerificationFailed(FailureReason.REPLAYED, "jti")
 

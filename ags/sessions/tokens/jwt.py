@@ -80,7 +80,7 @@ def require_signing_key(tenant: TenantSnapshot) -> None:
 
 
 def token_response(tenant: TenantSnapshot, sign_on: SignOn) -> dict[str, Any]:
-    """RFC 6749, section 5.1."""
+    """Return the response of RFC 6749, section 5.1. Raises `NoActiveSigningKey`."""
     now = time.time()
     issued_at = int(now)
     expires_at = min(issued_at + tenant.rules.access_token_ttl, int(sign_on.fixed_expires_at))
@@ -97,6 +97,7 @@ def token_response(tenant: TenantSnapshot, sign_on: SignOn) -> dict[str, Any]:
 
 
 def read_access_token(tenant: TenantSnapshot, token: str) -> AccessToken:
+    """Raises `TokenRejected`."""
     claims = _verify(token, tenant.verification_keys, ACCESS_TYP)
     match claims:
         case {
@@ -114,7 +115,7 @@ def read_access_token(tenant: TenantSnapshot, token: str) -> AccessToken:
 
 
 def read_refresh_token(tenant: TenantSnapshot, token: str) -> RefreshToken:
-    """The token may have expired."""
+    """Verify the token, except for its expiration. Raises `TokenRejected`."""
     claims = _verify(token, _refresh_key_ring(tenant.id), REFRESH_TYP)
     sign_on, _, generation = claims["jti"].partition(".")
     return RefreshToken(sign_on, int(generation), claims["exp"], claims)
