@@ -22,6 +22,7 @@ from tenants.models import Key, Service, Tenant
 from tenants.secrets import key_material
 from tenants.secrets.encryption import DecryptionFailed
 from tenants.secrets.settings import is_placeholder, secret_names
+from tenants.services.settings import StoredSettings
 from tenants.whitespace import strip_values, strip_whitespace
 
 
@@ -66,8 +67,9 @@ def _apply_service(entry: Entry, tenant: Tenant, folder: Path, changes: list[str
     secrets = {*secret_names(strategy), *(name for name, value in stored.items() if is_placeholder(value))}
     redacted = service.settings
     if "settings" in fields:
-        fields["settings"] = _resolve_settings(entry, service, secrets, folder)
-        redacted = service.stored_settings().redact(fields["settings"])
+        current = service.stored_settings()
+        fields["settings"] = _resolve_settings(entry, service, current, secrets, folder)
+        redacted = current.redact(fields["settings"])
         if redacted == service.settings:
             del fields["settings"]
     label = f"service {tenant.pk}/{entry.name}"
@@ -75,7 +77,7 @@ def _apply_service(entry: Entry, tenant: Tenant, folder: Path, changes: list[str
 
 
 def _resolve_settings(
-    entry: Entry, service: Service, secrets: Collection[str], folder: Path
+    entry: Entry, service: Service, current: StoredSettings, secrets: Collection[str], folder: Path
 ) -> dict[str, Any]:
     """Return the settings to store, with references resolved to secrets in plain text."""
     in_file: dict[str, Any] = strip_values(entry.fields["settings"])
@@ -85,7 +87,6 @@ def _resolve_settings(
         for name, value in in_file.items()
         if name in secrets
     }
-    current = service.stored_settings()
     if current.redact(settings) == service.settings:
         # Unchanged settings are not validated, so that a disabled service can keep settings that have become
         # invalid.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from django import forms
@@ -81,9 +82,10 @@ class ServiceForm(VersionedModelForm):
                     None, "The provider of this service is not installed: disable it before you change it."
                 )
             return self.cleaned_data
-        values = self._settings_to_save(self.strategy)
+        stored = self.instance.stored_settings()
+        values = self._settings_to_save(self.strategy, stored.placeholders)
         try:
-            settings = self.instance.stored_settings().clean(values, enabled=self.enabled)
+            settings = stored.clean(values, enabled=self.enabled)
         except InvalidSettings as problem:
             for name, messages in problem.errors.items():
                 field = setting_name(name) if name in values else None
@@ -93,9 +95,8 @@ class ServiceForm(VersionedModelForm):
             self.instance.settings = settings
         return self.cleaned_data
 
-    def _settings_to_save(self, strategy: Strategy) -> dict[str, Any]:
+    def _settings_to_save(self, strategy: Strategy, placeholders: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings that were entered, and the placeholders of secrets that are kept."""
-        stored = self.instance.stored_settings().placeholders
         values = {}
         for name in strategy.Settings.base_fields:
             field = setting_name(name)
@@ -104,7 +105,7 @@ class ServiceForm(VersionedModelForm):
             removed = self.cleaned_data.get(removal_name(name))
             if entered and removed:
                 self.add_error(field, "Enter another secret or remove it, not both.")
-            values[name] = entered if entered or removed or name not in stored else stored[name]
+            values[name] = entered if entered or removed else placeholders.get(name, entered)
         return values
 
     def _post_clean(self) -> None:
