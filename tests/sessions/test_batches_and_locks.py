@@ -201,7 +201,7 @@ def test_processes_with_the_same_rows_do_not_deadlock(
     execute: Any
     rows: list[Any]
     if kind == REDEEM:
-        execute, service = redeem._redeem, tenant.services[SERVICE]
+        execute, service = redeem._redeemer.redeem_all, tenant.services[SERVICE]
         tokens = [app.session_token(f"account-{number}") for number in range(7)]
         rows = [
             redeem._Redemption(tenant, service, CORRELATION_ID, token_hashes(token), NewDevice({}))

@@ -187,11 +187,11 @@ def test_rejected_tokens_are_explained_in_a_batch_while_others_sign_on(
 ) -> None:
     accounts = ["a-1", "b-1", "c-1"]
     if path == REDEEM:
-        states, kind = redeem._rejections.states, "session_token_reused"
+        states, kind = redeem._redeemer.states, "session_token_reused"
         spent = [redemption(nagra, app.session_token(account)) for account in accounts]
         unknown = redemption(nagra, new_token()[0])
     else:
-        states, kind = account_choice._rejections.states, "user_account_token_reused"
+        states, kind = account_choice._redeemer.states, "user_account_token_reused"
         headers = nagra.headers(x_auth_service_id=TRIAL)
         tokens = [app.request_choices(f"{account},{account[0]}-2")[0] for account in accounts]
         spent = [Request(CHOOSE, {}, {**headers, "user-token": token}) for token in tokens]

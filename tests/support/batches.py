@@ -22,9 +22,9 @@ from tests.support.sign_ons import REFRESH_PATH as REFRESH
 REDEEM, SIGN_ON, CHOOSE = "/ags/signOnWithSessionToken", "/ags/signOn", "/ags/subsequentSignOn"
 
 BATCHERS = {
-    REDEEM: redeem._redemptions,
+    REDEEM: redeem._redeemer.redemptions,
     SIGN_ON: sign_on._sign_ons,
-    CHOOSE: account_choice._redemptions,
+    CHOOSE: account_choice._redeemer.redemptions,
     REFRESH: refresh._rotations,
 }
 

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ags.database import INSERTS, fetch_all, transaction
-from ags.database.batching import Batcher
+from ags.database import INSERTS, fetch_all
 from ags.sessions.exceptions import RejectReason, TokenRejected
 from ags.sessions.models import SecurityEvent
 from ags.sessions.services import single_use
-from ags.sessions.services.devices import (
-    KnownDevice,
-    NewDevice,
-    Outcome,
-    Proof,
-    SignOnRequest,
-    sign_on_devices,
-    sign_on_or_raise,
-)
+from ags.sessions.services.devices import KnownDevice, NewDevice, Proof, SignOnRequest
 from ags.sessions.services.issue import acceptance_join, explain_rejection
 from ags.sessions.sql import functions as sql
 from ags.sessions.sql import validity
@@ -66,19 +57,15 @@ async def create_choice(
     return [f"{secret}.{index}" for index in range(len(choice.accounts))]
 
 
-async def redeem_choice(
+def redeem_choice(
     tenant: TenantSnapshot, service: ServiceSnapshot, token: str, correlation_id: str
-) -> SignOn:
+) -> Awaitable[SignOn]:
     """Committed when this returns. Raises `StaleSnapshot`, and `TokenRejected`, which uses up no choice."""
     parts = _TOKEN_PATTERN.fullmatch(token)
     if parts is None:
         raise TokenRejected(RejectReason.TOKEN_MALFORMED)
     hashes, account_index = token_hashes(parts[1], USER_ACCOUNT_TOKEN), int(parts[2])
-    redemption = _Redemption(tenant, service, correlation_id, hashes, account_index)
-    outcome: Outcome | None = await _redemptions.submit(redemption)
-    if outcome is None:
-        raise await _rejections.explain(redemption)
-    return sign_on_or_raise(outcome)
+    return _redeemer.redeem(_Redemption(tenant, service, correlation_id, hashes, account_index))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,34 +75,11 @@ class _Redemption(single_use.Redemption):
     def row(self) -> dict[str, Any]:
         return {**single_use.Redemption.row(self), "account_index": self.account_index}
 
-
-async def _redeem(redemptions: Sequence[_Redemption]) -> list[Outcome | None]:
-    rows = [redemption.row() for redemption in redemptions]
-    statement = _redeem_sql(len(redemptions[0].hashes))
-    async with transaction() as opened:
-        redeemed = sql.order_results(rows, await opened.fetch_all(statement, sql.values_params(rows)))
-        sign_ons = {
-            index: _sign_on_request(redemptions[index], row)
-            for index, row in enumerate(redeemed)
-            if row is not None
-        }
-        requests = [request for request, _ in sign_ons.values()]
-        proofs = [proof for _, proof in sign_ons.values()]
-        results = await sign_on_devices(opened, requests, proofs, _RESTORE_SQL)
-    outcomes = dict(zip(sign_ons, results, strict=True))
-    return [outcomes.get(index) for index in range(len(redemptions))]
-
-
-_redemptions = Batcher(_redeem)
-
-_RESTORE_SQL = "UPDATE ags_sessions_accountchoice SET used_at = NULL"
-
-
-def _sign_on_request(redemption: _Redemption, row: Sequence[Any]) -> tuple[SignOnRequest, Proof]:
-    accounts, information, client_id, *proof = row
-    device = KnownDevice(client_id) if information is None else NewDevice(json.loads(information))
-    account_id: str = json.loads(accounts)[redemption.account_index]
-    return SignOnRequest(redemption.tenant, device, redemption.correlation_id), Proof(account_id, *proof)
+    def sign_on_request(self, columns: Sequence[Any]) -> SignOnRequest:
+        accounts, information, client_id, *proof = columns
+        device = KnownDevice(client_id) if information is None else NewDevice(json.loads(information))
+        account_id: str = json.loads(accounts)[self.account_index]
+        return SignOnRequest(self.tenant, device, self.correlation_id, Proof(account_id, *proof))
 
 
 @sql.cached_sql
@@ -178,7 +142,12 @@ SELECT g.row_number, c.id, {_account_id_sql()}, c.used_at IS NOT NULL, FALSE,
 """
 
 
-_rejections = single_use.RejectionExplainer(_state_sql, SecurityEvent.Kind.USER_ACCOUNT_TOKEN_REUSED)
+_redeemer = single_use.Redeemer(
+    redeem_sql=_redeem_sql,
+    restore_sql="UPDATE ags_sessions_accountchoice SET used_at = NULL",
+    state_sql=_state_sql,
+    reuse_kind=SecurityEvent.Kind.USER_ACCOUNT_TOKEN_REUSED,
+)
 
 
 def _account_id_sql() -> str:

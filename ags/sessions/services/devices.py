@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
@@ -48,78 +48,64 @@ class SignOnRequest:
     tenant: TenantSnapshot
     device: NewDevice | KnownDevice
     correlation_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class _ProvenRequest:
-    request: SignOnRequest
     proof: Proof
-    account_key: tuple[str, str]
-    """The tenant ID and the account ID."""
 
 
 Outcome = SignOn | TokenRejected
 
 
-def sign_on_or_raise(outcome: Outcome) -> SignOn:
-    if isinstance(outcome, TokenRejected):
-        raise outcome
-    return outcome
-
-
 async def sign_on_devices(
-    transaction: Transaction,
-    requests: Sequence[SignOnRequest],
-    proofs: Sequence[Proof | None],
-    restore: str,
+    transaction: Transaction, requests: Sequence[SignOnRequest | None], restore: str
 ) -> list[Outcome | None]:
-    """Sign devices on, in the transaction that consumes their proofs. Return None for a missing proof.
+    """Sign devices on, in the transaction that consumes their proofs. The outcome of None is None.
 
     If a device is rejected, its proof is restored: `restore`, a statement without WHERE clause, is executed
     for the consumed row.
     """
-    new: dict[int, _ProvenRequest] = {}
-    known: list[tuple[str, int, _ProvenRequest]] = []
-    for index, (request, proof) in enumerate(zip(requests, proofs, strict=True)):
-        if proof is None:
+    new: dict[int, SignOnRequest] = {}
+    known: list[tuple[str, int, SignOnRequest]] = []
+    for index, request in enumerate(requests):
+        if request is None:
             continue
-        proven = _ProvenRequest(request, proof, (request.tenant.id, proof.account_id))
         if isinstance(request.device, KnownDevice):
-            known.append((request.device.client_id, index, proven))
+            known.append((request.device.client_id, index, request))
         else:
-            new[index] = proven
+            new[index] = request
     outcomes = await _register(transaction, new) if new else {}
     # Locks devices in the order of the client ID, so that concurrent transactions cannot deadlock.
-    for client_id, index, proven in sorted(known, key=itemgetter(0)):
-        outcomes[index] = await _sign_on_known(transaction, proven, client_id)
+    for client_id, index, request in sorted(known, key=itemgetter(0)):
+        outcomes[index] = await _sign_on_known(transaction, request, client_id)
     rejected = [
-        {"row_id": proof.row_id}
-        for index, proof in enumerate(proofs)
-        if proof is not None and isinstance(outcomes[index], TokenRejected)
+        {"row_id": request.proof.row_id}
+        for index, request in enumerate(requests)
+        if request is not None and isinstance(outcomes[index], TokenRejected)
     ]
     if rejected:
         await transaction.fetch_all(_restore_sql(restore), sql.values_params(rejected))
     return [outcomes.get(index) for index in range(len(requests))]
 
 
-async def _register(transaction: Transaction, new: Mapping[int, _ProvenRequest]) -> dict[int, Outcome]:
-    accounts = await _lock_accounts(transaction, {proven.account_key for proven in new.values()})
+async def _register(transaction: Transaction, new: Mapping[int, SignOnRequest]) -> dict[int, Outcome]:
+    keys = {index: (request.tenant.id, request.proof.account_id) for index, request in new.items()}
+    key_rows = [{"tenant": tenant_id, "account": account_id} for tenant_id, account_id in set(keys.values())]
+    locked = await transaction.fetch_all(_lock_accounts_sql(), sql.values_params(key_rows))
     # The accounts stay locked until the commit, so the number of their devices cannot change.
+    accounts = {(tenant_id, account_id): (pk, status) for tenant_id, account_id, pk, status in locked}
     new_devices = Counter[tuple[str, str]]()
     outcomes: dict[int, Outcome] = {}
     rows: dict[int, dict[str, Any]] = {}
-    for index, proven in new.items():
-        account_pk, status = accounts[proven.account_key]
+    for index, request in new.items():
+        account_pk, status = accounts[keys[index]]
         if status != AccountStatus.ACTIVE:
             outcomes[index] = TokenRejected(_ACCOUNT_INVALID_REASONS[status])
             continue
         rows[index] = {
-            **_sign_on_row(proven, secrets.token_hex(16)),
+            **_sign_on_row(request, secrets.token_hex(16)),
             "account": account_pk,
-            "information": proven.request.device.information,  # type: ignore[union-attr] # it is a NewDevice
-            "new_devices": new_devices[proven.account_key],
+            "information": request.device.information,  # type: ignore[union-attr] # it is a NewDevice
+            "new_devices": new_devices[keys[index]],
         }
-        new_devices[proven.account_key] += 1
+        new_devices[keys[index]] += 1
     if rows:
         stored = await transaction.fetch_all(_register_sql(), sql.values_params([*rows.values()]))
         expirations = {client_id: rest for client_id, *rest in stored}
@@ -131,21 +117,12 @@ async def _register(transaction: Transaction, new: Mapping[int, _ProvenRequest])
     return outcomes
 
 
-async def _lock_accounts(
-    transaction: Transaction, accounts: Iterable[tuple[str, str]]
-) -> dict[tuple[str, str], tuple[int, str]]:
-    """Create missing accounts. Return the primary key and the status of each."""
-    rows = [{"tenant": tenant_id, "account": account_id} for tenant_id, account_id in accounts]
-    locked = await transaction.fetch_all(_lock_accounts_sql(), sql.values_params(rows))
-    return {(tenant_id, account_id): (pk, status) for tenant_id, account_id, pk, status in locked}
-
-
-async def _sign_on_known(transaction: Transaction, proven: _ProvenRequest, client_id: str) -> Outcome:
-    row = {**_sign_on_row(proven, client_id), "account": proven.proof.account_id}
+async def _sign_on_known(transaction: Transaction, request: SignOnRequest, client_id: str) -> Outcome:
+    row = {**_sign_on_row(request, client_id), "account": request.proof.account_id}
     stored = await transaction.fetch_all(_sign_on_known_sql(), sql.values_params([row]))
     if not stored:
-        return TokenRejected(await _explain_rejection(transaction, proven, client_id))
-    return _build_sign_on(proven, row, stored[0][1:])
+        return TokenRejected(await _explain_rejection(transaction, request, client_id))
+    return _build_sign_on(request, row, stored[0][1:])
 
 
 _ACCOUNT_INVALID_REASONS = {
@@ -155,11 +132,10 @@ _ACCOUNT_INVALID_REASONS = {
 
 
 async def _explain_rejection(
-    transaction: Transaction, proven: _ProvenRequest, client_id: str
+    transaction: Transaction, request: SignOnRequest, client_id: str
 ) -> RejectReason | InvalidReason:
     """A device of another account counts as unknown."""
-    tenant_id, account_id = proven.account_key
-    params = {"tenant": tenant_id, "account": account_id, "device": client_id}
+    params = {"tenant": request.tenant.id, "account": request.proof.account_id, "device": client_id}
     rows = await transaction.fetch_all(_STATUS_SQL, params)
     if not rows or rows[0][0] == DeviceStatus.DELETED:
         return RejectReason.DEVICE_UNKNOWN
@@ -181,7 +157,7 @@ def _restore_sql(restore: str) -> str:
 
 @sql.cached_sql
 def _lock_accounts_sql() -> str:
-    # Ordered, so that concurrent statements cannot deadlock.
+    # Creates missing accounts. Ordered, so that concurrent statements cannot deadlock.
     return f"""
 INSERT INTO ags_sessions_account (tenant_id, account_id, status, created_at)
 SELECT g.tenant, g.account, '{AccountStatus.ACTIVE}', {sql.now()}
@@ -239,17 +215,17 @@ _COLUMNS = {
 }
 
 
-def _sign_on_row(proven: _ProvenRequest, client_id: str) -> dict[str, Any]:
+def _sign_on_row(request: SignOnRequest, client_id: str) -> dict[str, Any]:
     return {
-        "tenant": proven.request.tenant.id,
+        "tenant": request.tenant.id,
         "device": client_id,
-        "service": proven.proof.service_id,
-        "key": proven.proof.key_id,
+        "service": request.proof.service_id,
+        "key": request.proof.key_id,
         "new_sign_on": secrets.token_hex(16),
-        "correlation": proven.request.correlation_id,
-        "proven_at": proven.proof.accepted_at,
-        "sign_on_ttl": proven.request.tenant.rules.sign_on_ttl,
-        "refresh_ttl": proven.request.tenant.rules.refresh_token_ttl,
+        "correlation": request.correlation_id,
+        "proven_at": request.proof.accepted_at,
+        "sign_on_ttl": request.tenant.rules.sign_on_ttl,
+        "refresh_ttl": request.tenant.rules.refresh_token_ttl,
     }
 
 
@@ -275,5 +251,5 @@ def _returned_columns() -> str:
     return f"client_id, {sql.to_epoch('refresh_expires_at')}, {sql.to_epoch('fixed_expires_at')}"
 
 
-def _build_sign_on(proven: _ProvenRequest, row: Mapping[str, Any], expirations: Sequence[float]) -> SignOn:
-    return SignOn(proven.proof.account_id, row["device"], row["new_sign_on"], 0, *expirations)
+def _build_sign_on(request: SignOnRequest, row: Mapping[str, Any], expirations: Sequence[float]) -> SignOn:
+    return SignOn(request.proof.account_id, row["device"], row["new_sign_on"], 0, *expirations)

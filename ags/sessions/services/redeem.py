@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from ags.database import transaction
-from ags.database.batching import Batcher
 from ags.sessions.models import SecurityEvent
 from ags.sessions.services import single_use
-from ags.sessions.services.devices import (
-    KnownDevice,
-    NewDevice,
-    Outcome,
-    Proof,
-    SignOnRequest,
-    sign_on_devices,
-    sign_on_or_raise,
-)
+from ags.sessions.services.devices import KnownDevice, NewDevice, Proof, SignOnRequest
 from ags.sessions.sql import functions as sql
 from ags.sessions.sql import validity
 from ags.sessions.tokens.jwt import SignOn
@@ -28,42 +19,23 @@ from tenants.tenant_snapshot import ServiceSnapshot, TenantSnapshot
 # ruff: noqa: S608
 
 
-async def redeem(
+def redeem(
     tenant: TenantSnapshot,
     service: ServiceSnapshot,
     token: str,
     device: NewDevice | KnownDevice,
     correlation_id: str,
-) -> SignOn:
+) -> Awaitable[SignOn]:
     """Committed when this returns. Raises `StaleSnapshot`, and `TokenRejected`, which uses up no token."""
-    redemption = _Redemption(tenant, service, correlation_id, token_hashes(token), device)
-    outcome: Outcome | None = await _redemptions.submit(redemption)
-    if outcome is None:
-        raise await _rejections.explain(redemption)
-    return sign_on_or_raise(outcome)
+    return _redeemer.redeem(_Redemption(tenant, service, correlation_id, token_hashes(token), device))
 
 
 @dataclass(frozen=True, slots=True)
 class _Redemption(single_use.Redemption):
     device: NewDevice | KnownDevice
 
-
-async def _redeem(redemptions: Sequence[_Redemption]) -> list[Outcome | None]:
-    rows = [redemption.row() for redemption in redemptions]
-    statement = _redeem_sql(len(redemptions[0].hashes))
-    async with transaction() as opened:
-        redeemed = sql.order_results(rows, await opened.fetch_all(statement, sql.values_params(rows)))
-        proofs = [None if proof is None else Proof(*proof) for proof in redeemed]
-        requests = [
-            SignOnRequest(redemption.tenant, redemption.device, redemption.correlation_id)
-            for redemption in redemptions
-        ]
-        return await sign_on_devices(opened, requests, proofs, _RESTORE_SQL)
-
-
-_redemptions = Batcher(_redeem)
-
-_RESTORE_SQL = "UPDATE ags_sessions_sessiontoken SET redeemed_at = NULL"
+    def sign_on_request(self, columns: Sequence[Any]) -> SignOnRequest:
+        return SignOnRequest(self.tenant, self.device, self.correlation_id, Proof(*columns))
 
 
 @sql.cached_sql
@@ -100,4 +72,9 @@ SELECT g.row_number, st.id, st.account_id, st.redeemed_at IS NOT NULL, st.revoke
 """
 
 
-_rejections = single_use.RejectionExplainer(_state_sql, SecurityEvent.Kind.SESSION_TOKEN_REUSED)
+_redeemer = single_use.Redeemer(
+    redeem_sql=_redeem_sql,
+    restore_sql="UPDATE ags_sessions_sessiontoken SET redeemed_at = NULL",
+    state_sql=_state_sql,
+    reuse_kind=SecurityEvent.Kind.SESSION_TOKEN_REUSED,
+)

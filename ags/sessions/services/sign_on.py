@@ -7,14 +7,8 @@ from dataclasses import dataclass
 
 from ags.database import transaction
 from ags.database.batching import Batcher
-from ags.sessions.services.devices import (
-    KnownDevice,
-    NewDevice,
-    Outcome,
-    SignOnRequest,
-    sign_on_devices,
-    sign_on_or_raise,
-)
+from ags.sessions.exceptions import TokenRejected
+from ags.sessions.services.devices import KnownDevice, NewDevice, Outcome, SignOnRequest, sign_on_devices
 from ags.sessions.services.issue import consume_proofs, explain_rejection, reject_known_replay, token_row
 from ags.sessions.sql import functions as sql
 from ags.sessions.tokens.jwt import SignOn
@@ -37,20 +31,28 @@ async def sign_on(
     outcome: Outcome | None = await _sign_ons.submit(_ProofRequest(tenant, device, correlation_id, row))
     if outcome is None:
         raise await explain_rejection(tenant, row)
-    return sign_on_or_raise(outcome)
+    if isinstance(outcome, TokenRejected):
+        raise outcome
+    return outcome
 
 
 @dataclass(frozen=True, slots=True)
-class _ProofRequest(SignOnRequest):
-    proof_row: sql.Row
+class _ProofRequest:
+    tenant: TenantSnapshot
+    device: NewDevice | KnownDevice
+    correlation_id: str
+    row: sql.Row
+    """Of `token_row`."""
 
 
 async def _sign_on(requests: Sequence[_ProofRequest]) -> list[Outcome | None]:
     async with transaction() as opened:
-        proofs = await consume_proofs(opened, [request.proof_row for request in requests])
-        return await sign_on_devices(opened, requests, proofs, _RESTORE_SQL)
+        proofs = await consume_proofs(opened, [request.row for request in requests])
+        sign_ons = [
+            None if proof is None else SignOnRequest(each.tenant, each.device, each.correlation_id, proof)
+            for each, proof in zip(requests, proofs, strict=True)
+        ]
+        return await sign_on_devices(opened, sign_ons, restore="DELETE FROM ags_sessions_sessiontoken")
 
 
 _sign_ons = Batcher(_sign_on)
-
-_RESTORE_SQL = "DELETE FROM ags_sessions_sessiontoken"

@@ -6,11 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ags.database import transaction
 from ags.database.batching import Batcher
 from ags.sessions.exceptions import InvalidReason, RejectReason, StaleSnapshot, TokenRejected
 from ags.sessions.models import SecurityEvent
 from ags.sessions.services import security_events
+from ags.sessions.services.devices import Outcome, SignOnRequest, sign_on_devices
 from ags.sessions.sql import functions as sql
+from ags.sessions.tokens.jwt import SignOn
 from tenants.tenant_snapshot import ServiceSnapshot, TenantSnapshot
 
 
@@ -31,6 +34,10 @@ class Redemption:
             **sql.numbered_params("hash", self.hashes),
         }
 
+    def sign_on_request(self, columns: Sequence[Any]) -> SignOnRequest:
+        """`columns`: what the UPDATE that redeems the token returns, after `row_number`."""
+        raise NotImplementedError
+
 
 def redemptions_table(hash_count: int, **columns: str) -> str:
     """Return the table of `Redemption.row()` values with that number of hashes, and more columns."""
@@ -38,20 +45,47 @@ def redemptions_table(hash_count: int, **columns: str) -> str:
     return sql.values_table(tenant="text", service="bigint", version="bigint", **hashes, **columns)
 
 
-class RejectionExplainer:
-    """Explains rejected redemptions.
+class Redeemer:
+    """Redeems the tokens of one kind, in the transaction of the sign-on, and explains rejections.
 
+    `redeem_sql` returns an UPDATE for a number of hashes; `restore_sql` reverts it, as in `sign_on_devices`.
     `state_sql` returns a SELECT for a number of hashes. Its columns, after `row_number`, are: primary key,
     account ID, is used, is revoked, is expired, service, and reason for invalidity or NULL. Using a token
     twice is recorded as a security event of the kind `reuse_kind`.
     """
 
-    def __init__(self, state_sql: Callable[[int], str], reuse_kind: SecurityEvent.Kind) -> None:
-        self._state_sql = state_sql
+    def __init__(
+        self,
+        redeem_sql: Callable[[int], str],
+        restore_sql: str,
+        state_sql: Callable[[int], str],
+        reuse_kind: SecurityEvent.Kind,
+    ) -> None:
+        self._redeem_sql, self._restore_sql, self._state_sql = redeem_sql, restore_sql, state_sql
         self._reuse_kind = reuse_kind
+        self.redemptions = Batcher(self.redeem_all)
         self.states = Batcher(self._fetch_states)
 
-    async def explain(self, redemption: Redemption) -> Exception:
+    async def redeem(self, redemption: Redemption) -> SignOn:
+        outcome: Outcome | None = await self.redemptions.submit(redemption)
+        if outcome is None:
+            raise await self._explain(redemption)
+        if isinstance(outcome, TokenRejected):
+            raise outcome
+        return outcome
+
+    async def redeem_all(self, redemptions: Sequence[Redemption]) -> list[Outcome | None]:
+        rows = [redemption.row() for redemption in redemptions]
+        statement = self._redeem_sql(len(redemptions[0].hashes))
+        async with transaction() as opened:
+            redeemed = sql.order_results(rows, await opened.fetch_all(statement, sql.values_params(rows)))
+            requests = [
+                None if columns is None else redemption.sign_on_request(columns)
+                for redemption, columns in zip(redemptions, redeemed, strict=True)
+            ]
+            return await sign_on_devices(opened, requests, restore=self._restore_sql)
+
+    async def _explain(self, redemption: Redemption) -> Exception:
         row = await self.states.submit(redemption)
         if row is None:
             return TokenRejected(RejectReason.TOKEN_UNKNOWN)
