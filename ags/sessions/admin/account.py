@@ -7,7 +7,6 @@ from typing import Any
 from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.urls import reverse
 from unfold.decorators import display
 from unfold.enums import ActionVariant
 
@@ -16,9 +15,8 @@ from ags.sessions.admin.search_only import SearchOnlyAdmin, change_link, format_
 from ags.sessions.models import Account, AccountStatus, Device
 from ags.sessions.services.account_status import cancel_account
 from tenants.admin.forms import restricted_to
-from tenants.admin.transitions import OFFLINE, Transition, revoke_issued_transition
+from tenants.admin.transitions import OFFLINE, RevokeIssuedAdmin, Transition, revoke_issued_transition
 from tenants.models import tenants_for_user
-from tenants.revocation import revoke_issued
 
 NAME = "account {row} of {row.tenant_id}"
 
@@ -26,7 +24,7 @@ STATUS_COLORS = {"active": "success", "suspended": "warning", "cancelled": "dang
 
 
 @admin.register(Account)
-class AccountAdmin(SearchOnlyAdmin):
+class AccountAdmin(SearchOnlyAdmin, RevokeIssuedAdmin):
     search_form = AccountSearchForm
     title = "Look up an account"
     columns = ("account ID", "status", "created (UTC)", "revoked up to (UTC)")
@@ -117,23 +115,17 @@ class AccountAdmin(SearchOnlyAdmin):
     ) -> HttpResponse:
         """Messages are stored in a cookie, so that this one omits the account ID."""
         messages.success(request, "The account was added.")
-        return redirect(reverse("admin:ags_sessions_account_change", args=[obj.pk]))
+        return redirect("admin:ags_sessions_account_change", obj.pk)
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
         account = context.get("original")
-        if account is not None:
-            device_admin: Any = self.admin_site.get_model_admin(Device)
-            if device_admin.has_view_permission(request):
-                devices = device_admin.get_queryset(request)
-                context |= device_admin.table_context(
-                    devices.filter(tenant=account.tenant_id, account=account)
-                )
+        device_admin: Any = self.admin_site.get_model_admin(Device)
+        if account is not None and device_admin.has_view_permission(request):
+            devices = device_admin.get_queryset(request).filter(tenant=account.tenant_id, account=account)
+            context |= device_admin.table_context(devices)
         return super().render_change_form(request, context, *args, **kwargs)
 
     def cancel_account(self, request: HttpRequest, account: Account, _: Transition) -> None:
         cancel_account(account)
-
-    def perform_revoke_issued(self, request: HttpRequest, account: Account, _: Transition) -> None:
-        revoke_issued(account)

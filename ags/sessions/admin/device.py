@@ -17,14 +17,7 @@ from unfold.enums import ActionVariant
 
 from ags.sessions.admin.annotations import with_device_state
 from ags.sessions.admin.forms import DeviceSearchForm
-from ags.sessions.admin.search_only import (
-    EMPTY_VALUE,
-    STATE_COLORS,
-    SearchOnlyAdmin,
-    change_link,
-    format_code,
-    format_time,
-)
+from ags.sessions.admin.search_only import EMPTY_VALUE, SearchOnlyAdmin, change_link, format_code, format_time
 from ags.sessions.models import Device, DeviceStatus
 from ags.sessions.services.account_status import CONCURRENT_CHANGE, enable_device
 from ags.sessions.services.revoke import end_sign_on
@@ -42,15 +35,7 @@ INFORMATION_STYLE = "max-height: 30rem; white-space: pre-wrap; overflow-wrap: an
 class DeviceAdmin(SearchOnlyAdmin):
     search_form = DeviceSearchForm
     title = "Look up devices"
-    columns = (
-        "client ID",
-        "account ID",
-        "type",
-        "status",
-        "sign-on",
-        "signed on (UTC)",
-        "expires (UTC)",
-    )
+    columns = ("client ID", "account ID", "type", "status", "sign-on", "signed on (UTC)", "expires (UTC)")
     keeps_history = True
     fieldsets = (
         (None, {"fields": ("tenant", "account_link", "client_id", "status_label", "created_at")}),
@@ -167,10 +152,6 @@ class DeviceAdmin(SearchOnlyAdmin):
     def status_label(self, device: Device) -> str:
         return device.status
 
-    @display(description="State", label=STATE_COLORS)
-    def state_label(self, device: Any) -> str:
-        return format_code(device.state)
-
     @display(description="Reason for the end")
     def end_reason_label(self, device: Device) -> str:
         return format_code(device.end_reason)
@@ -178,10 +159,9 @@ class DeviceAdmin(SearchOnlyAdmin):
     @display(description="Device information")
     def information_json(self, device: Device) -> SafeString:
         text = json.dumps(device.information, indent=2, ensure_ascii=False)
-        if len(text) > INFORMATION_MAX_LENGTH:
-            text = (
-                f"{text[:INFORMATION_MAX_LENGTH]}\n… and {len(text) - INFORMATION_MAX_LENGTH} more characters"
-            )
+        excess = len(text) - INFORMATION_MAX_LENGTH
+        if excess > 0:
+            text = f"{text[:INFORMATION_MAX_LENGTH]}\n… and {excess} more characters"
         return format_html('<pre class="overflow-auto" style="{}">{}</pre>', INFORMATION_STYLE, text)
 
     def is_offered(self, transition: Transition, row: Any) -> bool:

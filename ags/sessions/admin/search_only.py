@@ -18,6 +18,7 @@ from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.views.decorators.debug import sensitive_post_parameters
+from unfold.decorators import display
 
 from ags.sessions.admin.forms import SearchForm
 from ags.sessions.services.account_status import change_status
@@ -76,6 +77,11 @@ class SearchOnlyAdmin(TransitionAdmin):
         """Return a cell for each of `columns`."""
         raise TypeError(f"{type(self).__name__} declares no row_cells()")
 
+    @display(description="State", label=STATE_COLORS)
+    def state_label(self, row: Any) -> str:
+        """For rows with the annotation `state`."""
+        return format_code(row.state)
+
     def search_data(self, request: HttpRequest) -> Any:
         """Return the form data of a search that is executed before the form is submitted, or None."""
         return None
@@ -111,19 +117,16 @@ class SearchOnlyAdmin(TransitionAdmin):
             "has_add_permission": self.has_add_permission(request),
         }
         if terms is not None:  # get_queryset() is limited to the tenants of the user, for any terms
-            context |= self.table_context(
-                self.get_queryset(request).filter(**self.search_form.filters(terms))
-            )
+            rows = self.get_queryset(request).filter(**self.search_form.filters(terms))
+            context |= self.table_context(rows)
         return TemplateResponse(request, "ags_sessions/admin/search.html", context)
 
     def table_context(self, queryset: QuerySet[Any]) -> dict[str, Any]:
         rows = list(queryset.order_by(*self.newest_first)[: MAX_RESULTS + 1])
-        has_more = len(rows) > MAX_RESULTS
+        more = f"More than {MAX_RESULTS} rows match. The newest {MAX_RESULTS} are shown."
         return {
             "table": {"headers": self.columns, "rows": [self.row_cells(row) for row in rows[:MAX_RESULTS]]},
-            "more": f"More than {MAX_RESULTS} rows match. The newest {MAX_RESULTS} are shown."
-            if has_more
-            else "",
+            "more": more if len(rows) > MAX_RESULTS else "",
         }
 
     def render_change_form(

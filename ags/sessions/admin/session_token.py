@@ -8,18 +8,10 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.db.models.functions import Coalesce, Now
 from django.http import HttpRequest
-from unfold.decorators import display
 
 from ags.sessions.admin.annotations import with_session_token_state
 from ags.sessions.admin.forms import SessionTokenSearchForm
-from ags.sessions.admin.search_only import (
-    EMPTY_VALUE,
-    STATE_COLORS,
-    SearchOnlyAdmin,
-    change_link,
-    format_code,
-    format_time,
-)
+from ags.sessions.admin.search_only import EMPTY_VALUE, SearchOnlyAdmin, change_link, format_time
 from ags.sessions.models import SessionToken
 from tenants.admin.transitions import Transition
 
@@ -85,10 +77,6 @@ class SessionTokenAdmin(SearchOnlyAdmin):
             row.key.kid if row.key else EMPTY_VALUE,
             row.correlation_id,
         ]
-
-    @display(description="State", label=STATE_COLORS)
-    def state_label(self, token: Any) -> str:
-        return format_code(token.state)
 
     def is_offered(self, transition: Transition, row: SessionToken) -> bool:
         return row.revoked_at is None and row.redeemed_at is None
