@@ -10,12 +10,11 @@ import base64
 import binascii
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from difflib import get_close_matches
 from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -41,8 +40,7 @@ _KUBERNETES_SUFFIX = re.compile(
 )
 """Suffixes of the variables that Kubernetes sets for services, here those whose names begin with ags."""
 
-ON_OFF = MappingProxyType({"1": "on", "true": "on", "yes": "on", "0": "off", "false": "off", "no": "off"})
-"""Synonyms of on and off, for `env_choice`."""
+_SYNONYMS = {"1": "on", "true": "on", "yes": "on", "0": "off", "false": "off", "no": "off"}
 
 
 def env_str(name: str, default: str | None = None) -> str:
@@ -77,12 +75,8 @@ def find_unknown_variables() -> Iterator[tuple[str, str]]:
             yield name, f"{suggestion}If it is a secret for `apply`, begin its name with AGS_SECRET_."
 
 
-def is_set(name: str) -> bool:
-    return env_str(name, "") != ""
-
-
 def env_bool(name: str, default: bool) -> bool:
-    return env_choice(name, "on" if default else "off", ("on", "off"), ON_OFF) == "on"
+    return env_choice(name, "on" if default else "off", ("on", "off")) == "on"
 
 
 def available_cpus() -> list[int]:
@@ -102,20 +96,12 @@ def env_int(name: str, default: int, minimum: int, maximum: int) -> int:
     return int(value)
 
 
-def env_choice(
-    name: str,
-    default: str,
-    choices: tuple[str, ...],
-    synonyms: Mapping[str, str] = MappingProxyType({}),
-) -> str:
-    """Return one of `choices`, compared case-insensitively.
-
-    `synonyms` maps other spellings, in lower case, to choices.
-    """
+def env_choice(name: str, default: str, choices: tuple[str, ...]) -> str:
+    """Return one of `choices`, compared case-insensitively. `on` and `off` have synonyms."""
     value = env_str(name, default)
-    canonical = synonyms.get(value.lower(), value)
+    canonical = _SYNONYMS.get(value.lower(), value.lower())
     for choice in choices:
-        if choice.lower() == canonical.lower():
+        if choice.lower() == canonical:
             return choice
     raise ImproperlyConfigured(f"{name}: {value!r} is not one of {', '.join(choices)}.")
 

@@ -21,13 +21,13 @@ AGS_PRIVATE_UPSTREAMS = env.env_networks("AGS_PRIVATE_UPSTREAMS")
 AGS_DEFAULT_TENANT = env.env_match(
     "AGS_DEFAULT_TENANT", "", r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})?", "a tenant ID"
 )
-AGS_ADMIN = env.env_choice("AGS_ADMIN", "on", ("on", "off", "only"), env.ON_OFF)
+AGS_ADMIN = env.env_choice("AGS_ADMIN", "on", ("on", "off", "only"))
 AGS_BIND = env.env_bind("AGS_BIND", "127.0.0.1:8000")
 AGS_OPERATIONS_BIND = env.env_second_bind("AGS_OPERATIONS_BIND", AGS_BIND)
 AGS_DRAIN_SECONDS = env.env_int("AGS_DRAIN_SECONDS", 8, 0, 300)
 AGS_WORKERS = env.env_int("AGS_WORKERS", len(env.available_cpus()), 1, 512)
 # A system check warns if it is unset; 0 must be explicit.
-AGS_TRUSTED_PROXIES_SET = env.is_set("AGS_TRUSTED_PROXIES")
+AGS_TRUSTED_PROXIES_SET = env.env_str("AGS_TRUSTED_PROXIES", "") != ""
 AGS_TRUSTED_PROXIES = env.env_int("AGS_TRUSTED_PROXIES", 0, 0, 10)
 AGS_LOG_LEVEL = env.env_choice("AGS_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
 
@@ -74,7 +74,6 @@ AUTHENTICATION_BACKENDS = [
 ROOT_URLCONF = "ags.urls"
 APPEND_SLASH = False
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-USE_TZ = True
 TIME_ZONE = "UTC"
 FORMAT_MODULE_PATH = "ags.formats"
 LANGUAGE_CODE = "en"
@@ -113,11 +112,8 @@ SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 if AGS_TRUSTED_PROXIES:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
-SILENCED_SYSTEM_CHECKS = [
-    # Only the owner of the domain can decide about HSTS for subdomains and preloading.
-    "security.W005",
-    "security.W021",
-]
+# Only the owner of the domain can decide about HSTS for subdomains and preloading.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": ["'self'"],
@@ -165,7 +161,6 @@ UNFOLD = {
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [],
     "DEFAULT_PERMISSION_CLASSES": [],
-    "DEFAULT_THROTTLE_CLASSES": [],
     "UNAUTHENTICATED_USER": None,
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
@@ -182,7 +177,6 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SWAGGER_UI_SETTINGS": {"deepLinking": True, "persistAuthorization": False, "validatorUrl": None},
-    "TAGS": [],
     "COMPONENT_SPLIT_REQUEST": False,
     "APPEND_COMPONENTS": {
         "securitySchemes": {

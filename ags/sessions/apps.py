@@ -8,4 +8,3 @@ class SessionsConfig(AppConfig):
     # "sessions" is the label of django.contrib.sessions.
     label = "ags_sessions"
     verbose_name = "Sessions"
-    default_auto_field = "django.db.models.BigAutoField"
