@@ -53,8 +53,7 @@ RELOAD = ("Reload the page", "same")
 
 PAGES: Mapping[errors.Error, Page] = {
     errors.REQUEST_MALFORMED: Page(
-        "Bad request",
-        ("The URL or the form contains an unsupported value, such as an unknown filter.",),
+        "Bad request", ("The URL or the form contains an unsupported value, such as an unknown filter.",)
     ),
     errors.HOST_INVALID: Page(
         "This host is not allowed",
@@ -66,9 +65,7 @@ PAGES: Mapping[errors.Error, Page] = {
         ("Your account does not have permission to do this. A superuser can grant it.",),
     ),
     errors.FORM_EXPIRED: Page(
-        "The form has expired",
-        (f"{NOTHING_SAVED} Reload the page and submit the form again.",),
-        *RELOAD,
+        "The form has expired", (f"{NOTHING_SAVED} Reload the page and submit the form again.",), *RELOAD
     ),
     errors.ORIGIN_MISMATCH: Page(
         "The form comes from another origin",
@@ -173,11 +170,8 @@ def _link(page: Page, request: HttpRequest | None) -> tuple[str, str]:
         if request.path == reverse("admin:logout"):  # does not support GET
             return BACK_TO_START, reverse("admin:index")
         return page.link_text, request.get_full_path()
-    if (
-        page is PAGES[errors.REQUEST_MALFORMED]
-        and request.META.get("QUERY_STRING")
-        and request.method == "GET"
-    ):
+    has_query = request.method == "GET" and request.META.get("QUERY_STRING")
+    if has_query and page is PAGES[errors.REQUEST_MALFORMED]:
         return "Open the page without its query", escape_uri_path(request.path)
     return page.link_text, reverse(f"admin:{page.link_target}")
 

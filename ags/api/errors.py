@@ -19,13 +19,7 @@ from django.core.exceptions import (
     TooManyFilesSent,
 )
 from django.db.utils import DatabaseError, InterfaceError, OperationalError
-from django.http import (
-    Http404,
-    HttpRequest,
-    HttpResponse,
-    HttpResponseForbidden,
-    UnreadablePostError,
-)
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseForbidden, UnreadablePostError
 from django.http.multipartparser import MultiPartParserError
 from django.http.response import HttpResponseBase
 from rest_framework.exceptions import MethodNotAllowed
@@ -63,21 +57,16 @@ class Error:
 
 
 def _error(code: int, reason: str, message: str, oauth_error: str = "") -> Error:
-    return Error(code, HTTPStatus(code // 100), reason, message, oauth_error)
+    """Published client apps handle the codes below 40000; their status is always 403."""
+    status = HTTPStatus.FORBIDDEN if code < 40000 else HTTPStatus(code // 100)
+    return Error(code, status, reason, message, oauth_error)
 
 
-def _published_error(code: int, reason: str, message: str) -> Error:
-    """Return an error whose code published client apps handle; its status is always 403."""
-    return Error(code, HTTPStatus.FORBIDDEN, reason, message)
-
-
-ACCOUNT_CANCELLED = _published_error(20001, "account_cancelled", "The account is cancelled.")
-ACCOUNT_SUSPENDED = _published_error(20002, "account_suspended", "The account is suspended.")
-DEVICE_UNKNOWN = _published_error(
-    20003, "device_unknown", "The device is unknown or has been deleted. Sign on again."
-)
-DEVICE_DISABLED = _published_error(20004, "device_disabled", "The device is disabled.")
-DEVICE_LIMIT_REACHED = _published_error(
+ACCOUNT_CANCELLED = _error(20001, "account_cancelled", "The account is cancelled.")
+ACCOUNT_SUSPENDED = _error(20002, "account_suspended", "The account is suspended.")
+DEVICE_UNKNOWN = _error(20003, "device_unknown", "The device is unknown or has been deleted. Sign on again.")
+DEVICE_DISABLED = _error(20004, "device_disabled", "The device is disabled.")
+DEVICE_LIMIT_REACHED = _error(
     20007, "device_limit_reached", "The account has reached its maximum number of devices."
 )
 REQUEST_MALFORMED = _error(40000, "request_malformed", "The request is not valid HTTP.")
@@ -167,9 +156,7 @@ BODY_TOO_LARGE = _error(
 )
 URI_TOO_LONG = _error(41400, "uri_too_long", "The request line is too long.")
 UNSUPPORTED_MEDIA_TYPE = _error(
-    41500,
-    "unsupported_media_type",
-    "The body must be uncompressed application/json in UTF-8.",
+    41500, "unsupported_media_type", "The body must be uncompressed application/json in UTF-8."
 )
 FORM_EXPECTED = _error(
     41501, "form_expected", "The body must be an uncompressed form in UTF-8.", "invalid_request"
@@ -285,10 +272,8 @@ def as_api_error(exception: BaseException) -> ApiError:
             error = ERRORS_BY_REJECT_REASON.get(reason, NOT_AUTHENTICATED)
             return ApiError(error, log_reason=reason.value, retry_after=retry_after)
         case DatabaseError() | InterfaceError() if _is_database_unavailable(exception):
-            has_queued = isinstance(exception, QueueTimeout)
-            return ApiError(
-                UNAVAILABLE, log_reason="waited_too_long" if has_queued else "database_unavailable"
-            )
+            waited = isinstance(exception, QueueTimeout)
+            return ApiError(UNAVAILABLE, log_reason="waited_too_long" if waited else "database_unavailable")
     for kinds, error in ERRORS_BY_EXCEPTION.items():
         if isinstance(exception, kinds):
             return ApiError(error)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from drf_spectacular.utils import extend_schema
 from drf_spectacular.views import SpectacularSwaggerView
-from rest_framework.negotiation import BaseContentNegotiation
-from rest_framework.parsers import BaseParser
-from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 
 from ags.api.views.base import GatewayView
@@ -36,21 +33,14 @@ class OpenAPI(GatewayView):
         )
 
 
-class IgnoreClientContentNegotiation(BaseContentNegotiation):
-    def select_parser(self, request: Request, parsers: Iterable[BaseParser]) -> BaseParser:
-        return next(iter(parsers))
-
-    def select_renderer(
-        self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None
-    ) -> tuple[BaseRenderer, str]:
-        renderer = next(iter(renderers))
-        return renderer, renderer.media_type
-
-
 class APIReference(SpectacularSwaggerView):
-    content_negotiation_class = IgnoreClientContentNegotiation
     http_method_names = ["get", "head"]
     url = "/openapi.json"
+
+    def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
+        """Ignore the Accept header: there is only HTML."""
+        (renderer,) = self.get_renderers()
+        return renderer, renderer.media_type
 
 
 class RedirectToPage(GatewayView):

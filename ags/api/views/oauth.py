@@ -36,8 +36,7 @@ class TokenRequestSerializer(serializers.Serializer[Any]):
 
     token = serializers.CharField(min_length=1, help_text="An access token or a refresh token.")
     token_type_hint = serializers.CharField(
-        required=False,
-        help_text="refresh_token to introspect a refresh token. Not needed for revocation.",
+        required=False, help_text="refresh_token to introspect a refresh token. Not needed for revocation."
     )
     client_id = serializers.CharField(
         required=False, help_text="Required without HTTP Basic; with it, must be the same client ID."
