@@ -74,9 +74,7 @@ class Batcher:
             for pending, result in zip(batch, results, strict=True):
                 pending.finish(result)
         except Exception as error:  # noqa: BLE001 - raised by `submit`
-            is_unavailable = isinstance(error, OperationalError | InterfaceError) and not _is_lock_error(
-                error
-            )
+            is_unavailable = _is_unavailable(error)
             if len(batch) > 1 and not is_unavailable:
                 # Only one of the rows may have caused the error: execute each of them separately.
                 for pending in batch:
@@ -95,8 +93,9 @@ class Batcher:
             self._pending.popleft().fail(failure or QueueTimeout())
 
 
-def _is_lock_error(error: Exception) -> bool:
-    return getattr(error.__cause__, "sqlstate", None) in {"55P03", "40P01"}  # lock timeout, deadlock
+def _is_unavailable(error: Exception) -> bool:
+    is_lock_error = getattr(error.__cause__, "sqlstate", None) in {"55P03", "40P01"}  # lock timeout, deadlock
+    return isinstance(error, OperationalError | InterfaceError) and not is_lock_error
 
 
 @dataclass(slots=True, eq=False)

@@ -13,10 +13,7 @@ from ags import env
 from ags.database.django_connections import RESPONSE_TIMEOUT
 from ags.operations import pooler
 
-SERVED_PATHS = {
-    "off": "the API, but not /admin/",
-    "only": "/admin/ and /docs/, but not the API",
-}
+SERVED_PATHS = {"off": "the API, but not /admin/", "only": "/admin/ and /docs/, but not the API"}
 """Values of AGS_ADMIN with which a process does not serve everything."""
 
 POOLER_HINT = "Set AGS_DATABASE_POOLER=transaction (docs/running/database.md, Behind a pooler)."

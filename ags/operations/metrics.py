@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 from prometheus_client.registry import Collector
@@ -18,9 +18,7 @@ MAX_DOCUMENTS = 1000
 
 
 def render_metrics() -> bytes:
-    registry = CollectorRegistry()
-    registry.register(_DocumentCollector())
-    return generate_latest(registry)
+    return generate_latest(_DocumentCollector())
 
 
 class _DocumentCollector(Collector):

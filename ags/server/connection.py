@@ -161,9 +161,8 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         self.unparsed = 0
         exchange = self.reading
-        if (
-            exchange is not None and not self.parser.should_upgrade()
-        ):  # after an upgrade, another parser reads the body
+        # After an upgrade request, another parser reads the body.
+        if exchange is not None and not self.parser.should_upgrade():
             self.reading = None
             self.ignores_input = not exchange.keep_alive
             self._queue(exchange)

@@ -88,9 +88,7 @@ class Account(TenantScoped):
     revoked_before = models.DateTimeField(null=True, editable=False)
 
     class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["tenant", "account_id"], name="one_account_of_an_id"),
-        ]
+        constraints = [models.UniqueConstraint(fields=["tenant", "account_id"], name="one_account_of_an_id")]
 
     def __str__(self) -> str:
         return self.account_id
@@ -170,9 +168,7 @@ class AccountChoice(Issued):
     used_at = models.DateTimeField(null=True)
 
     class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["tenant", "token_hash"], name="one_choice_of_a_hash"),
-        ]
+        constraints = [models.UniqueConstraint(fields=["tenant", "token_hash"], name="one_choice_of_a_hash")]
 
     def __str__(self) -> str:
         return f"choice of an account {self.pk}"
