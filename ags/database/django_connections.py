@@ -27,17 +27,16 @@ READ_ONLY_QUERY = "SELECT pg_is_in_recovery() OR current_setting('transaction_re
 """Returns true on a standby and in a read-only database."""
 
 
-def is_read_only() -> bool:
+def close_if_read_only() -> None:
     """Close a connection to a read-only database, so that the next query connects to the new primary."""
     database = connections[DEFAULT_DB_ALIAS]
     if database.vendor != "postgresql":
-        return False
+        return
     with database.cursor() as cursor:
         cursor.execute(READ_ONLY_QUERY)
         (read_only,) = cursor.fetchone()
     if read_only and not database.in_atomic_block:
         database.close()
-    return bool(read_only)
 
 
 def close_broken_connection() -> None:

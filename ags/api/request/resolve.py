@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from ags.api.errors import SERVICE_NOT_AVAILABLE, UNAVAILABLE, ApiError
 from ags.database import get_database, run_with_orm
 from ags.database.batching import copy_exception
-from ags.database.django_connections import is_read_only
+from ags.database.django_connections import close_if_read_only
 from ags.database.threads import VERIFICATION, run_in_thread
 from ags.sessions.exceptions import StaleSnapshot
 from providers.contract import Choice, Endpoint, Identity
@@ -110,6 +110,6 @@ async def _run_shared(name: Hashable, function: Callable[..., _T], *args: Any) -
 
 def _call_on_primary(function: Callable[..., _T], *args: Any) -> _T:
     # After a failover, a thread's connection may still lead to the old primary. In a thread that only reads,
-    # only `is_read_only` detects this; it closes the connection.
-    is_read_only()
+    # nothing else detects this.
+    close_if_read_only()
     return function(*args)
