@@ -6,11 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from django import forms
-from django.apps import AppConfig, apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 
-from providers.apps import ProviderConfig
 from providers.contract import Endpoint, Parameter, SecretField, Strategy
 from providers.registry import provider_configs
 from providers.version_1 import upgrade_warning
@@ -24,15 +22,16 @@ def check_providers(**kwargs: Any) -> list[CheckMessage]:
 
 
 def _check_providers() -> Iterator[CheckMessage]:
+    configs = provider_configs()
+    installed = {config.name for config in configs}
+    installed |= {f"{type(config).__module__}.{type(config).__qualname__}" for config in configs}
     for path in settings.AGS_PROVIDERS:
-        config = next((c for c in apps.get_app_configs() if path in (c.name, _dotted_path(c))), None)
-        if not isinstance(config, ProviderConfig):
+        if path not in installed:
             yield Error(
                 f"{path} is listed in AGS_PROVIDERS but is not a provider.",
                 hint="Its apps.py must define a ProviderConfig with `default = True`.",
                 id="providers.E001",
             )
-    configs = provider_configs()
     for config in configs:
         for module, hint in config.missing_modules.items():
             message = f"{config.name} lacks the module {module}, so its services are not offered."
@@ -46,10 +45,6 @@ def _check_providers() -> Iterator[CheckMessage]:
     for name, strategy in usable:
         for problem, check_id in _problems(strategy):
             yield Error(f"{name}: {problem}", id=check_id)
-
-
-def _dotted_path(config: AppConfig) -> str:
-    return f"{type(config).__module__}.{type(config).__qualname__}"
 
 
 def _problems(strategy: Strategy) -> Iterable[tuple[str, str]]:

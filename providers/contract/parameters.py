@@ -9,8 +9,7 @@ from django.core.validators import MaxLengthValidator
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 
-PARAMETER_MAX_LENGTH = 8192
-"""The default maximum length of a parameter, in characters."""
+PARAMETER_MAX_LENGTH = 8192  # characters; the default
 
 
 class Parameter(serializers.CharField):

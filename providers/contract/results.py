@@ -25,9 +25,7 @@ def parse_account_id(value: Any) -> str | None:
     return value if isinstance(value, str) and IDENTIFIER.fullmatch(value) else None
 
 
-MAX_ACCOUNTS = 50
-"""The maximum number of accounts in a `Choice`."""
-
+MAX_ACCOUNTS = 50  # of a `Choice`
 MAX_CLAIMS = 16
 MAX_CLAIM_NAME_LENGTH = 64
 

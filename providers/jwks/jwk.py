@@ -50,9 +50,8 @@ def create_trusted_key(kid: str, material: Any, algorithm: Any, algorithms: Sequ
     Raises `UnusableKey`.
     """
     check_strength(material)
-    matching = [name for name in algorithms if isinstance(material, PUBLIC_KEY_TYPES[name])]
-    if algorithm is not None:
-        matching = [name for name in matching if name == algorithm]
+    candidates = algorithms if algorithm is None else [name for name in algorithms if name == algorithm]
+    matching = [name for name in candidates if isinstance(material, PUBLIC_KEY_TYPES[name])]
     if not matching:
         raise UnusableKey("for none of the algorithms that the service allows")
     if len(matching) > 1:

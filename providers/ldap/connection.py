@@ -7,7 +7,6 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import TypeVar
 
@@ -107,7 +106,7 @@ class TLSConnection:
         return data
 
 
-@contextmanager
+@contextlib.contextmanager
 def _translate_errors() -> Iterator[None]:
     try:
         yield

@@ -7,7 +7,6 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -134,7 +133,7 @@ class Directory:
 _MAX_REQUEST = 128 * 1024  # bytes; more than any request, which libldap writes in one call
 
 
-@contextmanager
+@contextlib.contextmanager
 def _translate_errors() -> Iterator[None]:
     """Convert the exceptions of libldap, without text from the server."""
     try:
@@ -153,7 +152,7 @@ def _translate_errors() -> Iterator[None]:
 _INVALID_LDAP = "its response is not valid LDAP"
 
 
-@contextmanager
+@contextlib.contextmanager
 def open_directory(settings: Mapping[str, Any]) -> Iterator[Directory]:
     """Yield a session with TLS, bound as the service account if there is one."""
     ends = time.monotonic() + settings["deadline"] * DEADLINE_SHARE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -30,6 +31,9 @@ from providers.upstream import run
 _UNKNOWN_ENTRY = "cn=nobody that AGS knows"
 """AGS binds as this entry if the username is unknown, so that it takes as long as a wrong password."""
 
+_PASSWORD = re.compile("[^\0\ud800-\udfff]++")
+"""Not empty: some servers accept a bind without a password (RFC 4513, section 5.1.2)."""
+
 
 class LDAPParameters(serializers.Serializer[Any]):
     Username = Parameter(description="The username in the operator's directory.", max_length=255)
@@ -57,8 +61,7 @@ class LDAP(Strategy):
         self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing
     ) -> Identity | Choice:
         username, password = parameters["Username"], parameters["Password"]
-        # Some servers accept a bind without a password (RFC 4513, section 5.1.2).
-        if not IDENTIFIER.fullmatch(username) or not _is_password(password):
+        if not IDENTIFIER.fullmatch(username) or not _PASSWORD.fullmatch(password):
             raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)
         authenticate = partial(_authenticate, username, password, settings)
         entry = run(settings["deadline"], _server(settings), authenticate)
@@ -76,13 +79,6 @@ class LDAP(Strategy):
 
 def _server(settings: Mapping[str, Any]) -> str:
     return f"{settings['host']}:{settings['port']}"
-
-
-def _is_password(text: str) -> bool:
-    try:
-        return b"\0" not in text.encode() and bool(text)
-    except UnicodeEncodeError:
-        return False
 
 
 def _filter(username: str, settings: Mapping[str, Any]) -> str:

@@ -12,9 +12,7 @@ from providers.contract import HTTPSField
 from providers.jwks import JWKSet, JWKSetReader
 from providers.strict_json import NotStrictJSON, parse
 from providers.upstream import Document, Source, document
-from providers.upstream.response import invalid_response
-
-_DEPTH = 8
+from providers.upstream.response import DEPTH, invalid_response
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +27,7 @@ class DiscoveryReader:
 
     def __call__(self, raw: bytes) -> Document[JWKSet]:
         try:
-            metadata = parse(raw, _DEPTH)
+            metadata = parse(raw, DEPTH)
         except NotStrictJSON as error:
             raise invalid_response(f"its discovery document is not valid JSON: {error}") from None
         if not isinstance(metadata, dict) or metadata.get("issuer") != self.issuer:

@@ -43,11 +43,7 @@ class OperatorLogin(Strategy):
     Parameters = OperatorLoginParameters
     Settings = OperatorLoginSettings
     example = Example(
-        settings={
-            "address": "https://{upstream}/login",
-            "user": "ags",
-            "secret": "the secret of AGS",
-        },
+        settings={"address": "https://{upstream}/login", "user": "ags", "secret": "the secret of AGS"},
         parameters={"Username": "anna", "Password": "the-password-of-anna"},
     )
 

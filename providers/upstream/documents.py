@@ -156,8 +156,14 @@ class Document(Generic[_T]):
         fetched.send_robust(sender=Document, document=self)
 
     def _load(self) -> _T:
+        source = self.source
+        limits = {"deadline": source.deadline, "ca_certificates": source.ca_certificates}
+        headers = {"Accept": "application/json"}
         try:
-            copy = self._request()
+            response = request("GET", source.url, limits, headers=headers, limit=LIMIT, bulkhead=background)
+            if response.status != 200:
+                raise invalid_response(f"it responds with {response.status}")
+            copy = self._parse(response.body)
         except UpstreamUnavailable as error:
             self._store_failure(error)
             raise
@@ -166,15 +172,6 @@ class Document(Generic[_T]):
             self._good_at = time.monotonic()
             self.health = Health(time.time(), self.health.failed_at)
         return copy
-
-    def _request(self) -> _T:
-        source = self.source
-        limits = {"deadline": source.deadline, "ca_certificates": source.ca_certificates}
-        headers = {"Accept": "application/json"}
-        response = request("GET", source.url, limits, headers=headers, limit=LIMIT, bulkhead=background)
-        if response.status != 200:
-            raise invalid_response(f"it responds with {response.status}")
-        return self._parse(response.body)
 
     def _store_failure(self, error: UpstreamUnavailable) -> None:
         with self._lock:
