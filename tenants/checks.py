@@ -1,6 +1,6 @@
 """System checks of the stored configuration: tenants, services and keys that requests cannot use."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.conf import settings
@@ -9,7 +9,7 @@ from django.core.exceptions import ValidationError
 from django.db import connections
 from django.db.utils import OperationalError, ProgrammingError
 
-from providers.contract import SecretField, Strategy
+from providers.contract import SecretField
 from providers.registry import strategies
 from tenants.models import Key, KeyState, Service, SigningKey, Tenant
 from tenants.secrets import key_material
@@ -40,60 +40,43 @@ def check_stored_configuration_on_deploy(
     return [] if databases else check_stored_configuration(["default"])
 
 
-def _check_tenants() -> list[CheckMessage]:
-    messages: list[CheckMessage] = []
+def _check_tenants() -> Iterator[CheckMessage]:
     for tenant in Tenant.objects.order_by("pk").iterator():
         try:
             tenant.clean_fields()
         except ValidationError as problem:
-            messages += [
-                Warning(
+            for name, errors in problem.message_dict.items():
+                yield Warning(
                     f"tenant {tenant.pk!r}: {name}: {'; '.join(errors)}",
                     hint="It still works, but must be corrected before the tenant can be changed.",
                     id="tenants.W004",
                 )
-                for name, errors in problem.message_dict.items()
-            ]
-    return messages
 
 
-def _check_services() -> list[CheckMessage]:
-    messages: list[CheckMessage] = []
+def _check_services() -> Iterator[CheckMessage]:
     for service in Service.unscoped.filter(enabled=True).order_by("tenant", "name").iterator():
         location = f"tenant {service.tenant_id!r}, service {service.name!r}"
         strategy = strategies().get(service.strategy)
         if strategy is None:
-            messages.append(
-                Warning(
-                    f"{location}: not offered: the provider {service.strategy!r} is not installed.",
-                    hint="Add its app to AGS_PROVIDERS, or disable the service.",
-                    id="tenants.W001",
-                )
+            yield Warning(
+                f"{location}: not offered: the provider {service.strategy!r} is not installed.",
+                hint="Add its app to AGS_PROVIDERS, or disable the service.",
+                id="tenants.W001",
             )
             continue
         try:
             secrets = service.secrets()
             clean_settings(strategy, service.settings_with_secrets())
-            messages += [
-                _surrounding_whitespace(f"{location}, {name}")
-                for name, secret in secrets.items()
-                if name in _single_line_secrets(strategy) and strip_whitespace(secret) != secret
-            ]
+            for name, secret in secrets.items():
+                field = strategy.Settings.base_fields.get(name)
+                # Multi-line secrets may end with a line break.
+                is_single_line = isinstance(field, SecretField) and not field.multiline
+                if is_single_line and strip_whitespace(secret) != secret:
+                    yield _surrounding_whitespace(f"{location}, {name}")
         except DecryptionFailed:
-            messages.append(_decryption_failed(location))
+            yield _decryption_failed(location)
         except ValidationError as problem:
-            messages.append(
-                Warning(f"{location}: not offered: {'; '.join(problem.messages)}", id="tenants.W002")
-            )
-    return messages
-
-
-def _single_line_secrets(strategy: Strategy) -> set[str]:
-    """Return the names of the single-line secrets. Multi-line secrets may end with a line break."""
-    declared = strategy.Settings.base_fields
-    return {
-        name for name, field in declared.items() if isinstance(field, SecretField) and not field.multiline
-    }
+            yield Warning(f"{location}: not offered: {'; '.join(problem.messages)}", id="tenants.W002")
 
 
 def _surrounding_whitespace(location: str) -> CheckMessage:
@@ -104,14 +87,12 @@ def _surrounding_whitespace(location: str) -> CheckMessage:
     )
 
 
-def _check_signing_keys() -> list[CheckMessage]:
-    messages: list[CheckMessage] = []
+def _check_signing_keys() -> Iterator[CheckMessage]:
     for key in SigningKey.unscoped.exclude(state=KeyState.REVOKED).order_by("tenant", "kid").iterator():
         try:
             key.secret()
         except DecryptionFailed:
-            messages.append(_decryption_failed(f"tenant {key.tenant_id!r}, signing key {key.kid!r}"))
-    return messages
+            yield _decryption_failed(f"tenant {key.tenant_id!r}, signing key {key.kid!r}")
 
 
 def _decryption_failed(location: str) -> CheckMessage:
@@ -122,17 +103,15 @@ def _decryption_failed(location: str) -> CheckMessage:
     )
 
 
-def _check_keys() -> list[CheckMessage]:
-    messages: list[CheckMessage] = []
+def _check_keys() -> Iterator[CheckMessage]:
     for key in Key.unscoped.exclude(state=KeyState.REVOKED).order_by("tenant", "kid").iterator():
         location = f"tenant {key.tenant_id!r}, key {key.kid!r}"
         try:
             secret = key.secret()
             key_material.validate(secret, key.algorithm)
             if key_material.has_surrounding_whitespace(secret):
-                messages.append(_surrounding_whitespace(location))
+                yield _surrounding_whitespace(location)
         except DecryptionFailed:
-            messages.append(_decryption_failed(location))
+            yield _decryption_failed(location)
         except ValidationError as problem:
-            messages.append(Warning(f"{location}: {'; '.join(problem.messages)}", id="tenants.W003"))
-    return messages
+            yield Warning(f"{location}: {'; '.join(problem.messages)}", id="tenants.W003")
