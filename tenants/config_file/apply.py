@@ -200,15 +200,11 @@ def _describe_difference(name: str, before: Any, after: Any, secrets: Collection
 
 
 def _format(value: Any) -> str:
-    match value:
-        case bool():
-            return "on" if value else "off"
-        case datetime():
-            return value.isoformat()
-        case None:
-            return "none"
-        case _:
-            return str(value)
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return "none" if value is None else str(value)
 
 
 @contextmanager

@@ -15,8 +15,7 @@ from tenants.config_file.yaml_loader import ConfigurationError
 from tenants.secrets import key_material
 from tenants.whitespace import strip_whitespace
 
-SECRET_FILE_MAX_LENGTH = 16 * 1024
-"""The maximum number of characters that are read from a secret file."""
+SECRET_FILE_MAX_LENGTH = 16 * 1024  # characters that are read from a secret file
 
 Encoding = Literal["text", "base64", "base64url"]
 

@@ -11,14 +11,14 @@ and accepts anchors, tags and keys of any type.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import yaml
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 16
-MAX_NAME = 255
-"""Maximum length of a member name, which is part of the paths in error messages."""
+MAX_NAME = 255  # characters of a member name, which is part of the paths in error messages
 
 
 class ConfigurationError(Exception):
@@ -75,17 +75,17 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-_INTEGER = "tag:yaml.org,2002:int"
-_FLOAT = "tag:yaml.org,2002:float"
-_BOOLEAN = "tag:yaml.org,2002:bool"
-_NULL = "tag:yaml.org,2002:null"
+_TAG = "tag:yaml.org,2002:"
+_SCALARS: Mapping[str, tuple[str, Sequence[str], Callable[[str], Any]]] = {
+    f"{_TAG}bool": (r"true|True|TRUE|false|False|FALSE", "tTfF", lambda text: text.lower() == "true"),
+    f"{_TAG}null": (r"~|null|Null|NULL|", ["~", "n", "N", ""], lambda text: None),
+    f"{_TAG}int": (r"-?(0|[1-9][0-9]{0,17})", "-0123456789", int),
+    f"{_TAG}float": (r"-?(0|[1-9][0-9]{0,17})\.[0-9]{1,17}([eE][-+][0-9]{1,2})?", "-0123456789", float),
+}
+"""Pattern, possible first characters and converter, by tag. All other scalars are strings."""
+
 # Each pattern has the same type in the YAML 1.1 of the dumper, so that `export` and `apply` round-trip.
-for _tag, _pattern, _first in (
-    (_BOOLEAN, r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    (_NULL, r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    (_INTEGER, r"-?(0|[1-9][0-9]{0,17})", "-0123456789"),
-    (_FLOAT, r"-?(0|[1-9][0-9]{0,17})\.[0-9]{1,17}([eE][-+][0-9]{1,2})?", "-0123456789"),
-):
+for _tag, (_pattern, _first, _) in _SCALARS.items():
     _Loader.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})\Z"), list(_first))
 
 
@@ -99,15 +99,17 @@ def _convert(node: yaml.Node, path: str) -> Any:
             return [_convert(member, f"{path}[{index}]") for index, member in enumerate(members)]
         case yaml.MappingNode(value=pairs):
             return _convert_mapping(pairs, path)
-        case yaml.ScalarNode(tag=tag, value=text):
-            return _convert_scalar(tag, _check_storable(text, path))
-    raise TypeError(node)
+    text = _check_storable(node.value, path)
+    if node.tag not in _SCALARS:
+        return text
+    _, _, convert = _SCALARS[node.tag]
+    return convert(text)
 
 
 def _convert_mapping(pairs: list[tuple[yaml.Node, yaml.Node]], path: str) -> dict[str, Any]:
     members: dict[str, Any] = {}
     for key, value in pairs:
-        if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
+        if not isinstance(key, yaml.ScalarNode) or key.tag != f"{_TAG}str":
             raise ConfigurationError(path or "file", f"a name is not a string, at {_line(key.start_mark)}")
         if len(key.value) > MAX_NAME:
             raise ConfigurationError(_line(key.start_mark), f"a name has more than {MAX_NAME} characters")
@@ -123,13 +125,3 @@ def _check_storable(text: str, path: str) -> str:
     if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
         raise ConfigurationError(path or "file", "contains a NUL character or an unpaired surrogate")
     return text
-
-
-def _convert_scalar(tag: str, text: str) -> Any:
-    if tag == _NULL:
-        return None
-    if tag == _BOOLEAN:
-        return text.lower() == "true"
-    if tag == _INTEGER:
-        return int(text)
-    return float(text) if tag == _FLOAT else text

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import chain
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -26,21 +24,17 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Re-encrypt row by row. Continue after a row that cannot be decrypted, and report it at the end."""
         reencrypted, failed = 0, []
-        rows = chain(*(_rows(model, column) for model, column in ENCRYPTED_COLUMNS.items()))
-        for row, encrypted in rows:
-            if is_encrypted_with_newest_key(bytes(encrypted)):
-                continue
-            try:
-                row.reencrypt()
-            except DecryptionFailed:
-                failed.append(f"{row.tenant_id}/{row}")
-            else:
-                reencrypted += 1
+        for model, column in ENCRYPTED_COLUMNS.items():
+            rows = model.unscoped.exclude(**{column: None}).order_by("pk")
+            for row in rows.iterator(chunk_size=500):
+                if is_encrypted_with_newest_key(bytes(getattr(row, column))):
+                    continue
+                try:
+                    row.reencrypt()
+                except DecryptionFailed:
+                    failed.append(f"{row.tenant_id}/{row}")
+                else:
+                    reencrypted += 1
         self.stdout.write(f"{reencrypted} re-encrypted")
         if failed:
             raise CommandError(f"cannot be decrypted with any encryption key: {', '.join(failed)}")
-
-
-def _rows(model: type[Any], column: str) -> Iterator[tuple[Any, Any]]:
-    rows = model.unscoped.exclude(**{column: None}).order_by("pk")
-    return ((row, getattr(row, column)) for row in rows.iterator(chunk_size=500))
