@@ -7,7 +7,6 @@ last token that it signed has expired.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import NamedTuple
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
@@ -23,15 +22,11 @@ class RotationTooEarly(Exception):
     """The next step is not due. The message gives the reason and the time from which it is due."""
 
 
-class RotationStep(NamedTuple):
-    message: str
-    key: SigningKey
-
-
 @transaction.atomic
-def perform_next_step(tenant_id: str, *, secret: bytes | None = None) -> RotationStep:
+def perform_next_step(tenant_id: str, *, secret: bytes | None = None) -> tuple[str, SigningKey]:
     """Perform the next step that is due: publish a new key, activate it, or revoke the old one.
 
+    Returns a message for staff, and the key that the step concerns.
     `secret`: the secret of a new HS256 key; without it, one is generated. Raises `RotationTooEarly`,
     ValidationError and `Tenant.DoesNotExist`.
     """
@@ -46,21 +41,21 @@ def perform_next_step(tenant_id: str, *, secret: bytes | None = None) -> Rotatio
         raise ValidationError("A secret can only be given for a new key of a tenant that uses HS256.")
     if retiring is not None and retiring.needed_until is not None and retiring.needed_until <= now:
         _set_state(retiring, KeyState.REVOKED)
-        return RotationStep("revoked; every token that it signed has expired", retiring)
+        return "revoked; every token that it signed has expired", retiring
     if staged is not None:
         if staged.may_sign_at() > now:
             raise RotationTooEarly(
                 f"verifiers may not have fetched {staged.kid} before {format_utc(staged.may_sign_at())}"
             )
         _activate(tenant, staged, now)
-        return RotationStep("signs from now on", staged)
+        return "signs from now on", staged
     if retiring is not None and retiring.needed_until is not None:
         raise RotationTooEarly(
             f"tokens signed by {retiring.kid} are valid until {format_utc(retiring.needed_until)}"
         )
     new = SigningKey.generate(tenant, secret=secret)
     new.save()
-    return RotationStep(f"published; it can sign from {format_utc(new.may_sign_at())} on", new)
+    return f"published; it can sign from {format_utc(new.may_sign_at())} on", new
 
 
 @transaction.atomic

@@ -6,7 +6,6 @@ import logging
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -91,7 +90,9 @@ def load_tenant(tenant_id: str) -> TenantSnapshot | None:
     signing_keys = list(
         SigningKey.objects.for_tenant(tenant).filter(state__in=published).order_by("-published_at")
     )
-    signers = {key.kid: _load_signer(key) for key in signing_keys}
+    signers = {signer.kid: signer for signer in map(_load_signer, signing_keys) if signer is not None}
+    verification_keys = {kid: _verification_key(signer) for kid, signer in signers.items()}
+    rules = {rule.name: getattr(tenant, rule.name) for rule in fields(TokenRules)}
     servers = ResourceServer.objects.for_tenant(tenant).filter(enabled=True)
     ring = load_key_ring(tenant.id)
     for service in services:
@@ -101,24 +102,14 @@ def load_tenant(tenant_id: str) -> TenantSnapshot | None:
         version=tenant.version,
         services=MappingProxyType({service.name: service for service in services}),
         keys=ring,
-        rules=_token_rules(tenant),
-        signer=next((signers[key.kid] for key in signing_keys if key.state == KeyState.ACTIVE), None),
-        verification_keys=KeyRing(
-            tenant.id,
-            MappingProxyType(
-                {kid: _verification_key(signer) for kid, signer in signers.items() if signer is not None}
-            ),
-        ),
+        rules=TokenRules(**rules | {"audience": tenant.audience or tenant.id}),
+        signer=next((signers.get(key.kid) for key in signing_keys if key.state == KeyState.ACTIVE), None),
+        verification_keys=KeyRing(tenant.id, MappingProxyType(verification_keys)),
         jwks=tuple(MappingProxyType(key.public_jwk) for key in signing_keys if key.public_jwk),
         resource_servers=MappingProxyType(
             {server.client_id: bytes(server.secret_hash) for server in servers}
         ),
     )
-
-
-def _token_rules(tenant: Tenant) -> TokenRules:
-    rules = {rule.name: getattr(tenant, rule.name) for rule in fields(TokenRules)}
-    return TokenRules(**rules | {"audience": tenant.audience or tenant.id})
 
 
 def load_key_ring(tenant_id: str) -> KeyRing:
@@ -163,8 +154,8 @@ def _trusted_key(key: Key) -> TrustedKey:
         algorithm=key.algorithm,
         material=secret,
         in_force=in_force,
-        not_before=_timestamp(key.not_before),
-        not_after=_timestamp(key.not_after),
+        not_before=key.not_before.timestamp() if key.not_before else None,
+        not_after=key.not_after.timestamp() if key.not_after else None,
     )
 
 
@@ -180,7 +171,3 @@ def _verification_key(signer: Signer) -> TrustedKey:
     is_secret = isinstance(signer.material, bytes)
     material = signer.material if is_secret else signer.material.public_key()
     return TrustedKey(id=None, kid=signer.kid, algorithm=signer.algorithm, material=material)
-
-
-def _timestamp(time: datetime | None) -> float | None:
-    return None if time is None else time.timestamp()

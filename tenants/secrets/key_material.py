@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
 import re
 import secrets
 from base64 import b64decode
@@ -49,7 +48,7 @@ def decode(text: str, encoding: str) -> bytes:
         padded = compact.rstrip("=")
         padded += "=" * (-len(padded) % 4)
         return b64decode(padded, altchars=None if encoding == "base64" else b"-_", validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         raise ValidationError(f"The secret is not valid {encoding}.") from None
 
 

@@ -17,8 +17,7 @@ from tenants.models import DocumentHealth, Service
 from tenants.services.settings import clean_settings
 from tenants.times import format_utc
 
-RETENTION = timedelta(days=7)
-"""How long the health of a document that is no longer fetched is kept."""
+RETENTION = timedelta(days=7)  # of the health of a document that is no longer fetched
 
 
 def record_fetches(documents: Iterable[Document[Any]]) -> None:
@@ -28,10 +27,9 @@ def record_fetches(documents: Iterable[Document[Any]]) -> None:
         health, source = document.health, document.source
         column = "good_at" if health.failure is None else "failed_at"
         fetched_at = datetime.fromtimestamp(getattr(health, column) or 0, UTC)
-        row = DocumentHealth(
+        rows[column][source.tenant, source.url] = DocumentHealth(
             tenant_id=source.tenant, address=source.url, trouble=health.detail[:255], **{column: fetched_at}
         )
-        rows[column][source.tenant, source.url] = row
     for column, rows_by_document in rows.items():
         DocumentHealth.unscoped.bulk_create(
             # Sorted, so that all processes lock rows in the same order and cannot deadlock.
