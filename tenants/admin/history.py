@@ -15,8 +15,7 @@ from typing import Any
 from tenants.secrets.settings import is_placeholder
 from tenants.times import format_utc
 
-MAX_CHANGES = 100
-"""Changes that the page shows, the newest; the table keeps all."""
+MAX_CHANGES = 100  # the page shows the newest; the table keeps all
 
 EMPTY = "—"
 SET = "set"

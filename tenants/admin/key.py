@@ -9,11 +9,10 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_post_parameters
-from unfold.decorators import display
 
 from providers.registry import strategies
 from tenants.admin.forms import GENERATE, KeyChangeForm, NewKeyForm, restricted_to
-from tenants.admin.key_secret import STATE_COLORS, KeySecretAdmin
+from tenants.admin.key_secret import KeyListAdmin
 from tenants.admin.transitions import RevokeIssuedAdmin, Transition, revoke_issued_transition
 from tenants.models import IN_FORCE, Key, KeyState, Service, tenants_for_user
 
@@ -51,14 +50,10 @@ def _format_names(names: list[str]) -> str:
 
 
 @admin.register(Key)
-class KeyAdmin(KeySecretAdmin, RevokeIssuedAdmin):
+@method_decorator(sensitive_post_parameters("secret"), name="add_view")
+class KeyAdmin(KeyListAdmin, RevokeIssuedAdmin):
+    form = KeyChangeForm
     list_display = ("kid", "tenant_link", "algorithm", "state_label", "not_before", "not_after", "created_at")
-    search_fields = ("tenant__id__exact", "kid__startswith")
-    search_help_text = "A tenant ID, the start of a key ID, or both."
-    list_filter = ("state",)
-    allowed_lookups = ("state__exact", "tenant__id__exact")
-    ordering = ("tenant_id", "kid")
-    state_field = "state"
     transitions = (
         Transition(
             name="revoke",
@@ -82,14 +77,11 @@ class KeyAdmin(KeySecretAdmin, RevokeIssuedAdmin):
         ),
     )
 
-    # The forms
-
     def get_form(
         self, request: HttpRequest, obj: Key | None = None, change: bool = False, **kwargs: Any
     ) -> Any:
-        kwargs["form"] = (
-            restricted_to(NewKeyForm, tenants_for_user(request.user)) if obj is None else KeyChangeForm
-        )
+        if obj is None:
+            kwargs["form"] = restricted_to(NewKeyForm, tenants_for_user(request.user))
         return super().get_form(request, obj, change, **kwargs)
 
     def get_fieldsets(self, request: HttpRequest, obj: Key | None = None) -> list[Any]:
@@ -109,13 +101,6 @@ class KeyAdmin(KeySecretAdmin, RevokeIssuedAdmin):
         if isinstance(obj, Key) and obj.state == KeyState.REVOKED:
             return False
         return bool(super().has_change_permission(request, obj))
-
-    @method_decorator(sensitive_post_parameters("secret"))
-    def add_view(
-        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        response: HttpResponse = super().add_view(request, form_url, extra_context)
-        return response
 
     def response_add(
         self, request: HttpRequest, obj: Key, post_url_continue: str | None = None
@@ -137,7 +122,3 @@ class KeyAdmin(KeySecretAdmin, RevokeIssuedAdmin):
                 return redirect(request.get_full_path())
         response: HttpResponse = super().changeform_view(request, object_id, *args, **kwargs)
         return response
-
-    @display(description="State", label=STATE_COLORS)
-    def state_label(self, key: Key) -> str:
-        return key.state

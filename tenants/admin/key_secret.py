@@ -1,4 +1,4 @@
-"""What the pages of keys and of signing keys share: colors of states, and showing a generated secret."""
+"""What the pages of keys and of signing keys share: the list, and showing a generated secret."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
+from unfold.decorators import display
 
 from tenants.admin.base import ConfigurationAdmin, LabelledValue
 from tenants.models import Key, SigningKey
@@ -29,3 +30,16 @@ class KeySecretAdmin(ConfigurationAdmin):
         return self.show_once(
             request, title, values, LabelledValue("Secret, in base64", secret, "secret"), next_url
         )
+
+
+class KeyListAdmin(KeySecretAdmin):
+    search_fields = ("tenant__id__exact", "kid__startswith")
+    search_help_text = "A tenant ID, the start of a key ID, or both."
+    list_filter = ("state",)
+    allowed_lookups = ("state__exact", "tenant__id__exact")
+    ordering = ("tenant_id", "kid")
+    state_field = "state"
+
+    @display(description="State", label=STATE_COLORS)
+    def state_label(self, key: Key | SigningKey) -> str:
+        return key.state

@@ -18,6 +18,7 @@ NAME = "resource server {row.name} of {row.tenant_id}"
 
 @admin.register(ResourceServer)
 class ResourceServerAdmin(ConfigurationAdmin, EnabledAdmin):
+    form = VersionedModelForm
     list_display = ("client_id", "name", "tenant_link", "status_label")
     search_fields = ("tenant__id__exact", "client_id__startswith")
     search_help_text = "A tenant ID, or the start of a client ID."
@@ -36,11 +37,8 @@ class ResourceServerAdmin(ConfigurationAdmin, EnabledAdmin):
     def get_form(
         self, request: HttpRequest, obj: ResourceServer | None = None, change: bool = False, **kwargs: Any
     ) -> Any:
-        kwargs["form"] = (
-            restricted_to(NewResourceServerForm, tenants_for_user(request.user))
-            if obj is None
-            else VersionedModelForm
-        )
+        if obj is None:
+            kwargs["form"] = restricted_to(NewResourceServerForm, tenants_for_user(request.user))
         return super().get_form(request, obj, change, **kwargs)
 
     def get_fields(self, request: HttpRequest, obj: ResourceServer | None = None) -> tuple[str, ...]:

@@ -6,10 +6,9 @@ from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
-from unfold.decorators import display
 
 from tenants import rotation
-from tenants.admin.key_secret import STATE_COLORS
+from tenants.admin.key_secret import KeyListAdmin
 from tenants.admin.signing_key_rotation import SigningKeyRotationAdmin, rotate_transition
 from tenants.admin.transitions import Transition
 from tenants.models import Algorithm, KeyState, SigningKey
@@ -17,11 +16,8 @@ from tenants.models import Algorithm, KeyState, SigningKey
 _SUCCESSOR = {
     (False, False): "A new key is generated and signs from now on: resource servers that receive an unknown "
     "key ID fetch the key set again.",
-    (
-        False,
-        True,
-    ): "A new key is generated and signs from now on. Its secret is shown once, on the next page: "
-    "until the platform has it, the platform refuses every access token.",
+    (False, True): "A new key is generated and signs from now on. Its secret is shown once, on the next "
+    "page: until the platform has it, the platform refuses every access token.",
     (True, False): "The staged key signs from now on.",
     (True, True): "The staged key signs from now on: until the platform has its secret, the platform refuses "
     "every access token.",
@@ -44,22 +40,10 @@ def _describe_revocation(key: SigningKey) -> list[str]:
 
 
 @admin.register(SigningKey)
-class SigningKeyAdmin(SigningKeyRotationAdmin):
+class SigningKeyAdmin(KeyListAdmin, SigningKeyRotationAdmin):
     list_display = ("kid", "tenant_link", "algorithm", "state_label", "published_at", "needed_until")
-    search_fields = ("tenant__id__exact", "kid__startswith")
-    search_help_text = "A tenant ID, the start of a key ID, or both."
-    list_filter = ("state",)
-    allowed_lookups = ("state__exact", "tenant__id__exact")
-    ordering = ("tenant_id", "kid")
-    fields = readonly_fields = (
-        "tenant_link",
-        "kid",
-        "algorithm",
-        "state_label",
-        "published_at",
-        "needed_until",
-    )
-    state_field = "state"
+    fields = ("tenant_link", "kid", "algorithm", "state_label", "published_at", "needed_until")
+    readonly_fields = fields
     transitions = (
         rotate_transition("{row.tenant_id}"),
         Transition(
@@ -85,10 +69,6 @@ class SigningKeyAdmin(SigningKeyRotationAdmin):
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
-
-    @display(description="State", label=STATE_COLORS)
-    def state_label(self, key: SigningKey) -> str:
-        return key.state
 
     def revoke_key(self, request: HttpRequest, key: SigningKey, _: Transition) -> HttpResponse | None:
         """Revoke the key. If that generated a successor with a shared secret, show the secret."""
