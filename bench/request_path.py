@@ -55,8 +55,7 @@ Functions and methods of `ags/`, `tenants/` and `providers/` that a warm request
 A function that runs only once a second is left out.
 
 - A path of the API begins when `GatewayView.dispatch` is called, and ends when it returns the response.
-  A path of the admin begins with the first function in `tenants/admin/`.
-  It ends when `save()` of the model returns.
+  A path of the admin begins when its form is validated, and ends when `save()` of the model returns.
   All requests have the rest in common: it is listed once, [below](#around-each-request).
 - `ags/database/`, which executes statements, is not counted.
   It is listed [below](#executing-statements), too.
@@ -108,7 +107,10 @@ API = Span(
     lambda function: function.name == "GatewayView.dispatch",
 )
 ADMIN = Span(
-    lambda function: function.file.startswith("tenants/admin/"),
+    lambda function: (
+        function.file.startswith("tenants/admin/forms/")
+        and function.name.split(".")[-1].startswith(("clean", "to_python"))
+    ),
     lambda function: function.file.startswith("tenants/models/") and function.name.endswith(".save"),
 )
 

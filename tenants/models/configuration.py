@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
@@ -17,18 +17,38 @@ if TYPE_CHECKING:
 class ConfigurationModel(models.Model):
     """Base class that validates every save and increments `Tenant.version` with every change."""
 
-    _loaded_values: dict[str, Any] = {}
+    loaded_values: dict[str, Any] = {}
+    """The values of the fields when the row was loaded, by `attname`; empty for a new row."""
+
+    derived_fields: ClassVar[dict[str, str]] = {}
+    """The fields that `_prepare_fields` sets, by the name of the field with which they are written."""
 
     class Meta:
         abstract = True
 
-    def save(self, *args: Any, **kwargs: Any) -> None:
+    @transaction.atomic
+    def save(self, *args: Any, validate: bool = True, **kwargs: Any) -> None:
         """Validate, save, and increment the version of the tenant. Raises ValidationError.
 
         A save is refused if a field that it writes was changed since the row was loaded: a form that was
-        opened before a revocation does not undo it.
+        opened before a revocation does not undo it. Without `validate`, it is never refused.
         """
-        self._save(*args, validate=True, **kwargs)
+        tenant = self._tenant_queryset()
+        # Lock the tenant: concurrent changes cannot invalidate what is validated here.
+        tenant.select_for_update(no_key=True).first()
+        unwritten = {"version"}  # incremented below
+        if (written := kwargs.get("update_fields")) is not None:
+            derived = (field for name, field in self.derived_fields.items() if name in written)
+            kwargs["update_fields"] = written = {*written, *derived}
+            unwritten |= {field.name for field in self._meta.concrete_fields} - written
+        if not self._state.adding:
+            self._load_unwritten_fields(unwritten, check_others=validate)
+        if validate:
+            self.full_clean(exclude=unwritten)
+        self._prepare_fields(unwritten)
+        super().save(*args, **kwargs)
+        tenant.update(version=models.F("version") + 1)
+        self._record_loaded_values()
 
     @classmethod
     def from_db(cls, *args: Any, **kwargs: Any) -> Self:
@@ -44,28 +64,7 @@ class ConfigurationModel(models.Model):
         """Save a change that only removes access. Skips validation so that revocation cannot fail."""
         for name, value in changes.items():
             setattr(self, name, value)
-        self._save(validate=False, update_fields=list(changes))
-
-    @transaction.atomic
-    def _save(self, *args: Any, validate: bool, **kwargs: Any) -> None:
-        tenant = self._tenant_queryset()
-        # Lock the tenant: concurrent changes cannot invalidate what is validated here.
-        tenant.select_for_update(no_key=True).first()
-        update_fields = kwargs.get("update_fields")
-        unwritten = {
-            field.name
-            for field in self._meta.concrete_fields
-            # `version` is incremented below.
-            if field.name == "version" or (update_fields is not None and field.name not in update_fields)
-        }
-        if not self._state.adding:
-            self._load_unwritten_fields(unwritten, check_others=validate)
-        if validate:
-            self.full_clean(exclude=unwritten)
-        self._prepare_fields(unwritten)
-        super().save(*args, **kwargs)
-        tenant.update(version=models.F("version") + 1)
-        self._record_loaded_values()
+        self.save(validate=False, update_fields=list(changes))
 
     def _prepare_fields(self, unwritten: set[str]) -> None:
         """Convert field values to their stored form. Called after validation; does nothing by default.
@@ -78,23 +77,19 @@ class ConfigurationModel(models.Model):
 
         Raises ValidationError if `check_others` and another field was changed since the row was loaded.
         """
-        stored = type(self)._base_manager.get(pk=self.pk)
+        stored = type(self)._base_manager.values().get(pk=self.pk)
         for field in self._meta.concrete_fields:
-            value = getattr(stored, field.attname)
+            value = stored[field.attname]
             if field.name in unwritten:
                 setattr(self, field.attname, value)
-                self._loaded_values[field.attname] = value
-            elif check_others and value != self._loaded_values.get(field.attname, value):
+                self.loaded_values[field.attname] = value
+            elif check_others and value != self.loaded_values.get(field.attname, value):
                 raise ValidationError(f"{describe_last_change(self)} Reload it, and make your change again.")
-
-    def original_value(self, name: str) -> Any:
-        """Return the value that the field had when the row was loaded, or None if it was not loaded."""
-        return self._loaded_values.get(name)
 
     def _record_loaded_values(self) -> None:
         values = {field.attname: self.__dict__.get(field.attname) for field in self._meta.concrete_fields}
         # Copy mutable values, so that a change in place is detected.
-        self._loaded_values = {
+        self.loaded_values = {
             name: copy.deepcopy(value) if isinstance(value, dict | list) else value
             for name, value in values.items()
         }

@@ -45,6 +45,7 @@ class Service(TenantScoped, ConfigurationModel):
     sealed_secrets = models.BinaryField(null=True, editable=False)
     revoked_before = models.DateTimeField(null=True, editable=False)
 
+    derived_fields = {"settings": "sealed_secrets"}
     history = HistoricalRecords(excluded_fields=["sealed_secrets"])
 
     class Meta:
@@ -59,11 +60,11 @@ class Service(TenantScoped, ConfigurationModel):
         The unchanged settings of a disabled service are not checked, so that it can be edited even if its
         provider has been removed.
         """
-        loaded = self.original_value("tenant_id"), self.original_value("strategy")
-        if not self._state.adding and (self.tenant_id, self.strategy) != loaded:
-            raise ValidationError("Tenant and strategy cannot be changed: create a new service.")
-        if not self.enabled and not self._state.adding and self.settings == self.original_value("settings"):
-            return
+        if loaded := self.loaded_values:
+            if (self.tenant_id, self.strategy) != (loaded["tenant_id"], loaded["strategy"]):
+                raise ValidationError("Tenant and strategy cannot be changed: create a new service.")
+            if not self.enabled and self.settings == loaded["settings"]:
+                return
         self.settings = self.stored_settings().clean(self.settings, enabled=self.enabled)
 
     def secrets(self) -> dict[str, str]:
@@ -76,7 +77,7 @@ class Service(TenantScoped, ConfigurationModel):
             secrets = self.secrets()
         except DecryptionFailed:
             secrets = None
-        return StoredSettings(self.strategy, self.original_value("settings"), secrets)
+        return StoredSettings(self.strategy, self.loaded_values.get("settings"), secrets)
 
     def settings_with_secrets(self) -> Any:
         """Return the settings with the secrets in plain text. Raises ValidationError.
@@ -95,11 +96,6 @@ class Service(TenantScoped, ConfigurationModel):
             stored = type(self).unscoped.get(pk=self.pk)
             encrypted = secret_settings.encrypt(stored.secrets(), self.tenant_id, self.strategy)
             type(self).unscoped.filter(pk=self.pk).update(sealed_secrets=encrypted)
-
-    def _save(self, *args: Any, validate: bool, **kwargs: Any) -> None:
-        if "settings" in (kwargs.get("update_fields") or ()):
-            kwargs["update_fields"] = [*kwargs["update_fields"], "sealed_secrets"]
-        super()._save(*args, validate=validate, **kwargs)
 
     def _prepare_fields(self, unwritten: set[str]) -> None:
         """Encrypt the secrets that were entered and replace them with placeholders."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -25,7 +25,7 @@ from tenants.secrets.settings import (
 class InvalidSettings(ValidationError):
     """The settings of a service are invalid. Each message begins with the name of a setting."""
 
-    def __init__(self, errors: Mapping[str, list[str]]) -> None:
+    def __init__(self, errors: Mapping[str, Sequence[str]]) -> None:
         self.errors = errors
         super().__init__(
             {"settings": [f"{name}: {message}" for name, messages in errors.items() for message in messages]}
@@ -39,7 +39,7 @@ def clean_settings(strategy: Strategy, stored: Any) -> tuple[dict[str, Any], Map
     """
     form = _validate(strategy, stored)
     if form.errors:
-        raise InvalidSettings(_messages(form))
+        raise InvalidSettings(form.errors)
     return {name: form.cleaned_data[name] for name in form.fields}, MappingProxyType(form.cleaned_data)
 
 
@@ -54,10 +54,6 @@ def _validate(strategy: Strategy, values: Any) -> forms.Form:
     return form
 
 
-def _messages(form: forms.Form) -> dict[str, list[str]]:
-    return {name: [str(message) for message in messages] for name, messages in form.errors.items()}
-
-
 @dataclass(frozen=True, slots=True)
 class StoredSettings:
     """The stored settings of a service, and what becomes of them if others are saved in their place.
@@ -70,10 +66,12 @@ class StoredSettings:
     values: Any
     secrets: Mapping[str, str] | None = field(repr=False)
 
-    @property
-    def placeholders(self) -> dict[str, Any]:
-        """The stored placeholders; a setting that became a secret after it was stored has its plain text."""
-        return self._secrets_of(self.values)
+    def secrets_in(self, values: Any) -> dict[str, Any]:
+        """Return the secrets among `values` by setting name: placeholders or plain text.
+
+        A setting that became a secret after it was stored has its plain text in the stored values.
+        """
+        return select_secrets(strategies().get(self.slug), values)
 
     def in_plain_text(self, values: Any, *, lenient: bool = False) -> Any:
         """Return `values` with each placeholder replaced by its secret.
@@ -82,7 +80,7 @@ class StoredSettings:
         placeholder instead.
         """
         secrets = self.secrets or {}
-        kept = [name for name, value in self._secrets_of(values).items() if is_placeholder(value)]
+        kept = [name for name, value in self.secrets_in(values).items() if is_placeholder(value)]
         missing = [name for name in kept if name not in secrets]
         if missing and not lenient:
             reason = UNDECRYPTABLE if self.secrets is None else NOTHING_STORED
@@ -100,14 +98,14 @@ class StoredSettings:
         strategy = strategies().get(self.slug)
         if strategy is None:
             raise ValidationError({"strategy": f"The strategy {self.slug!r} is not installed."})
-        secrets = self._secrets_of(values)
+        secrets = self.secrets_in(values)
         kept = {name: value for name, value in secrets.items() if is_placeholder(value)}
         plain = self.in_plain_text(values, lenient=not enabled and kept == secrets)
         form = _validate(strategy, plain)
         errors = {
             # A placeholder that cannot be replaced is not validated: it is no secret.
             name: messages
-            for name, messages in _messages(form).items()
+            for name, messages in form.errors.items()
             if not (name in kept and plain[name] == kept[name])
         }
         for name, messages in self._check_destinations(strategy, secrets, kept, form.cleaned_data).items():
@@ -123,7 +121,7 @@ class StoredSettings:
         kept: Collection[str],
         cleaned: Mapping[str, Any],
     ) -> dict[str, list[str]]:
-        before = self.placeholders
+        before = self.secrets_in(self.values)
         # A setting that became a secret after it was stored has no placeholder.
         unchanged = [name for name, value in secrets.items() if name in kept or value == before.get(name)]
         errors = {name: [NOTHING_STORED] for name in unchanged if name not in before}
@@ -137,23 +135,20 @@ class StoredSettings:
 
     def redact(self, values: dict[str, Any]) -> dict[str, Any]:
         """Return `values` with the stored placeholder in place of each placeholder or unchanged secret."""
-        entered, secrets = self._secrets_of(values), self.secrets or {}
+        entered, secrets = self.secrets_in(values), self.secrets or {}
         return values | {
             name: placeholder
-            for name, placeholder in self.placeholders.items()
+            for name, placeholder in self.secrets_in(self.values).items()
             if name in entered and (is_placeholder(entered[name]) or entered[name] == secrets.get(name))
         }
 
     def replace(self, values: dict[str, Any]) -> StoredSettings:
         """Return the settings as they are stored after `values`, which are valid, have been saved."""
         values = self.redact(values)
-        secrets = self._secrets_of(values)
+        secrets = self.secrets_in(values)
         entered = {name: value for name, value in secrets.items() if not is_placeholder(value)}
         if self.secrets is None and secrets and not entered:
             return StoredSettings(self.slug, values, None)
         kept = {name: secret for name, secret in (self.secrets or {}).items() if name in secrets}
         placeholders = {name: new_placeholder() for name in entered}
         return StoredSettings(self.slug, values | placeholders, kept | entered)
-
-    def _secrets_of(self, values: Any) -> dict[str, Any]:
-        return select_secrets(strategies().get(self.slug), values)

@@ -11,7 +11,7 @@ from unfold.widgets import UnfoldAdminRadioSelectWidget
 
 from providers.contract import Strategy
 from providers.registry import strategies
-from tenants.admin.forms.settings import removal_name, setting_fields, setting_name
+from tenants.admin.forms.settings import REMOVAL_SUFFIX, SETTING_PREFIX, setting_fields
 from tenants.admin.forms.tenant_field import TenantChoiceField, TenantScopedForm
 from tenants.admin.forms.version import VersionedModelForm
 from tenants.models import Service
@@ -37,7 +37,7 @@ def service_form(service: Service) -> type[ServiceForm]:
     class Meta(ServiceForm.Meta):
         # For the read-only page, on which settings are no form fields.
         labels = {name: str(field.label) for name, field in fields.items()}
-        help_texts = {setting_name(name): str(field.help_text) for name, field in declared.items()}
+        help_texts = {SETTING_PREFIX + name: str(field.help_text) for name, field in declared.items()}
 
     attributes = {**fields, "Meta": Meta, "strategy": strategy, "new_service": service}
     return type("ServiceForm", (ServiceForm,), attributes)
@@ -63,7 +63,7 @@ class ServiceForm(VersionedModelForm):
         secret = secret_names(self.strategy)
         for name, value in self.instance.settings.items():
             if name not in secret:
-                self.initial.setdefault(setting_name(name), value)
+                self.initial.setdefault(SETTING_PREFIX + name, value)
 
     def clean_name(self) -> str:
         """Check that the name is unique: without a field for the tenant, Django does not."""
@@ -83,12 +83,12 @@ class ServiceForm(VersionedModelForm):
                 )
             return self.cleaned_data
         stored = self.instance.stored_settings()
-        values = self._settings_to_save(self.strategy, stored.placeholders)
+        values = self._settings_to_save(self.strategy, stored.secrets_in(stored.values))
         try:
             settings = stored.clean(values, enabled=self.enabled)
         except InvalidSettings as problem:
             for name, messages in problem.errors.items():
-                field = setting_name(name) if name in values else None
+                field = SETTING_PREFIX + name if name in values else None
                 if field not in self.errors:
                     self.add_error(field, messages)
         if not self.errors:
@@ -99,10 +99,10 @@ class ServiceForm(VersionedModelForm):
         """Return the settings that were entered, and the placeholders of secrets that are kept."""
         values = {}
         for name in strategy.Settings.base_fields:
-            field = setting_name(name)
+            field = SETTING_PREFIX + name
             # What is not valid by itself is validated again, with the other settings.
             entered = self.cleaned_data.get(field, self[field].data)
-            removed = self.cleaned_data.get(removal_name(name))
+            removed = self.cleaned_data.get(field + REMOVAL_SUFFIX)
             if entered and removed:
                 self.add_error(field, "Enter another secret or remove it, not both.")
             values[name] = entered if entered or removed else placeholders.get(name, entered)
@@ -112,7 +112,7 @@ class ServiceForm(VersionedModelForm):
         # The model validates the whole row, and its errors name fields that this form does not have.
         if not self.errors:
             super()._post_clean()  # type: ignore[misc]
-        for name in map(setting_name, secret_names(self.strategy)):
+        for field in (SETTING_PREFIX + name for name in secret_names(self.strategy)):
             # The field is rendered empty, as if the secret were kept.
-            if self.errors and self.data.get(name) and name not in self.errors:
-                self.add_error(name, "Enter it again: it was not saved, because of the other errors.")
+            if self.errors and self.data.get(field) and field not in self.errors:
+                self.add_error(field, "Enter it again: it was not saved, because of the other errors.")

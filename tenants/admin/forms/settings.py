@@ -26,21 +26,14 @@ from providers.contract import SecretField, SecretTextarea, Strategy
 from tenants.models import Service
 from tenants.secrets.settings import PLACEHOLDER, secret_destinations, select_secrets
 
-PREFIX = "settings"
+SETTING_PREFIX = "settings-"
+"""Begins the names of form fields for settings: keeps them apart from the fields of the service."""
+
+REMOVAL_SUFFIX = "-remove"  # no setting has a hyphen in its name
 EMPTY = "-"
 _NO_PLACEHOLDER = RegexValidator(
     PLACEHOLDER, "A secret of this form is not accepted: choose another.", inverse_match=True
 )
-
-
-def setting_name(name: str) -> str:
-    """Return the name of the form field. The prefix keeps it apart from the fields of the service."""
-    return f"{PREFIX}-{name}"
-
-
-def removal_name(name: str) -> str:
-    # No setting has a hyphen in its name.
-    return f"{setting_name(name)}-remove"
 
 
 def declared_settings(strategy: Strategy) -> dict[str, forms.Field]:
@@ -55,12 +48,12 @@ def setting_fields(service: Service, strategy: Strategy) -> dict[str, forms.Fiel
     secrets = select_secrets(strategy, service.settings)
     fields: dict[str, forms.Field] = {}
     for name, declared in declared_settings(strategy).items():
-        field = fields[setting_name(name)] = _with_admin_widget(name, declared)
+        field = fields[SETTING_PREFIX + name] = _with_admin_widget(name, declared)
         if isinstance(field, SecretField):
             destinations = list(secret_destinations(strategy, name).values())
             _prepare_secret_field(field, is_set=name in secrets, destinations=destinations)
             if name in secrets and not declared.required:
-                fields[removal_name(name)] = _with_admin_widget(
+                fields[SETTING_PREFIX + name + REMOVAL_SUFFIX] = _with_admin_widget(
                     f"Remove the {str(field.label).lower()}", forms.BooleanField(required=False)
                 )
     return fields
@@ -79,7 +72,7 @@ def setting_display(name: str, field: forms.Field) -> Callable[[Service], Any]:
             value = dict(choices).get(value, value)
         return value if display.boolean else display_for_value(value, EMPTY) or EMPTY  # type: ignore[attr-defined]
 
-    display.__name__ = setting_name(name)
+    display.__name__ = SETTING_PREFIX + name
     display.boolean = isinstance(field, forms.BooleanField)  # type: ignore[attr-defined] # an icon
     return display
 
