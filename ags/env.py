@@ -4,8 +4,6 @@ django-environ reads DATABASE_URL only: it would take any unknown word for false
 NAME_FILE even if NAME is set. Django's validators translate their messages, for which they need the settings.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import os

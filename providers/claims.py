@@ -1,7 +1,5 @@
 """Rules for the claims of a verified JWT, and their settings, shared by several providers."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Strict verification of a compact JWS: PyJWT checks the signature, this module the rest of RFC 8725."""
 
-from __future__ import annotations
-
 import re
 from binascii import a2b_base64
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 It is built on the parser of the standard library: the faster ones accept duplicate members.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

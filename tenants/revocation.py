@@ -1,7 +1,5 @@
 """Revokes everything that was issued for a tenant, a service, a key or an account."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from django.db import transaction

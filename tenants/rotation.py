@@ -4,8 +4,6 @@ Verifiers cache the JWKS. So a new key is published before it signs, and an old 
 last token that it signed has expired.
 """
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 
 from django.core.exceptions import ValidationError

@@ -4,8 +4,6 @@ A cached tenant may be out of date. That is safe: every SQL statement that grant
 at which the tenant was read, so a stale snapshot costs a second attempt and never grants anything wrongly.
 """
 
-from __future__ import annotations
-
 import copy
 import threading
 import time

@@ -1,7 +1,5 @@
 """The configuration of a tenant as requests use it: immutable, and shared by all threads."""
 
-from __future__ import annotations
-
 import logging
 import secrets
 from collections.abc import Mapping

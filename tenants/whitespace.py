@@ -1,7 +1,5 @@
 """Strips white space around values that are pasted into forms or read from files."""
 
-from __future__ import annotations
-
 import string
 from collections.abc import Mapping
 from typing import Any

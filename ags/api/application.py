@@ -1,7 +1,5 @@
 """The ASGI application: the event loop serves the API, Django serves staff pages in threads."""
 
-from __future__ import annotations
-
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping

@@ -1,7 +1,5 @@
 """The IP address of the client."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 

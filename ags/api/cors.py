@@ -3,8 +3,6 @@
 Not by django-cors-headers, which has one list for all tenants (docs/decisions/0013-our-own-cors.md).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from django.http import HttpRequest, HttpResponse

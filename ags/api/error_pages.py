@@ -1,7 +1,5 @@
 """HTML error pages for `/admin/`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The registry of API errors, and the conversion of exceptions into error responses."""
 
-from __future__ import annotations
-
 import logging
 import traceback
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The outermost middleware: correlation ID, error responses and access log of every request."""
 
-from __future__ import annotations
-
 import asyncio
 import sys
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """JSON responses, and conditional responses with an ETag."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

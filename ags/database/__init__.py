@@ -5,8 +5,6 @@ Django's test clients use Django's connection of a thread (`django_database.py`)
 clients run each request in a new event loop, and an asynchronous connection cannot outlive its loop.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager

@@ -1,7 +1,5 @@
 """An asynchronous connection to PostgreSQL with a time limit."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Timeouts of database connections, and detection of broken connections."""
 
-from __future__ import annotations
-
 import select
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Errors of PostgreSQL, and their translation to Django's database errors."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

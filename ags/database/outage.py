@@ -1,7 +1,5 @@
 """The state of an outage of PostgreSQL, which the connections of an event loop share."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from typing import TYPE_CHECKING

@@ -1,7 +1,5 @@
 """The database interface on asynchronous connections to PostgreSQL."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager

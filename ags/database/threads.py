@@ -1,7 +1,5 @@
 """Thread pools for blocking calls: the ORM, upstreams and staff pages."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The default groups of staff and their permissions."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

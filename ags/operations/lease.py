@@ -1,7 +1,5 @@
 """Leases: expiring locks that, unlike advisory locks, work behind a pooler. Times are the database's."""
 
-from __future__ import annotations
-
 import os
 import socket
 import time

@@ -1,7 +1,5 @@
 """Limits on lock waits during PostgreSQL migrations, and reports of lock holders (decision 0020)."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager

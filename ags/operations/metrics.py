@@ -1,7 +1,5 @@
 """Prometheus metrics. They are read from the database, so every process returns the same values."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from prometheus_client import generate_latest

@@ -1,7 +1,5 @@
 """Detection of a connection pooler between AGS and PostgreSQL that is incompatible with the settings."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager

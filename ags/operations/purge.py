@@ -1,7 +1,5 @@
 """Deletion of expired rows in small batches."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from datetime import timedelta

@@ -1,7 +1,5 @@
 """Staff sessions that end at a fixed time after the login."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from typing import Any
 

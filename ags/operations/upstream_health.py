@@ -1,7 +1,5 @@
 """Storing the results of fetching upstream documents."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Sequence

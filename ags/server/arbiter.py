@@ -1,7 +1,5 @@
 """The parent process: gunicorn's arbiter with a drain period before it stops."""
 
-from __future__ import annotations
-
 import signal
 import sys
 import time

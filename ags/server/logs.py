@@ -1,7 +1,5 @@
 """Log formatters: JSON for log collectors, text for terminals."""
 
-from __future__ import annotations
-
 import json
 import logging
 import traceback

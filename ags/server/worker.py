@@ -1,7 +1,5 @@
 """A worker process: one event loop that accepts connections and closes them at shutdown."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import gc

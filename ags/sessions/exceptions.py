@@ -1,7 +1,5 @@
 """Exceptions of the session services. `ags.api.errors` maps them to responses."""
 
-from __future__ import annotations
-
 import time
 from enum import StrEnum
 

@@ -1,7 +1,5 @@
 """The keys that a strategy verifies with."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """The parameters that a caller sends: named strings, declared by a serializer."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, cast
 

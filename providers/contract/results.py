@@ -1,7 +1,5 @@
 """The results of `verify`: an identity, a choice of accounts, or an exception that gives the reason."""
 
-from __future__ import annotations
-
 import enum
 import math
 import re

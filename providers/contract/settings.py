@@ -1,7 +1,5 @@
 """The settings that staff configure: base forms, and fields shared by providers."""
 
-from __future__ import annotations
-
 import re
 import ssl
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """The base class of strategies, which each provider implements."""
 
-from __future__ import annotations
-
 import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

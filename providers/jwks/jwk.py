@@ -1,7 +1,5 @@
 """Parsing of one JWK (RFC 7517), and the rules for usable public keys."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

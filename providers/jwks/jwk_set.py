@@ -1,7 +1,5 @@
 """A JWK Set (RFC 7517, section 5) as a key ring, and as check results for staff."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Settings for public keys."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from django import forms

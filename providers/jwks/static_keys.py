@@ -1,7 +1,5 @@
 """Public keys that staff enter as text: a key in PEM, a certificate, a JWK or a JWK Set."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable

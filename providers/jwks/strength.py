@@ -1,7 +1,5 @@
 """Checks that only the owner of the private key can sign."""
 
-from __future__ import annotations
-
 from math import gcd, isqrt, prod
 from typing import Any
 

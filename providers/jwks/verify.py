@@ -1,7 +1,5 @@
 """Verification with a JWK Set from a URL. An unknown `kid` causes one refresh of the set."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The connection to a directory: to an allowed address, with TLS, within a deadline."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import ssl

@@ -1,7 +1,5 @@
 """An LDAP client: libldap only encodes and decodes messages, on one end of a socket pair."""
 
-from __future__ import annotations
-
 import contextlib
 import select
 import socket

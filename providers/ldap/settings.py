@@ -1,7 +1,5 @@
 """The settings of the provider `ldap`."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The LDAP strategy: searches for the entry of a username, and binds as it (RFC 4513, section 5.1)."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from functools import partial

@@ -1,7 +1,5 @@
 """The discovery document of an issuer (OpenID Connect Discovery, section 4)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """The settings of the provider `oidc_id_token`."""
 
-from __future__ import annotations
-
 from django import forms
 from django.core.exceptions import ValidationError
 

@@ -1,7 +1,5 @@
 """The OpenID Connect strategy: an ID token of the operator's OpenID provider."""
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """The client of the operator's login endpoint, as specified in docs/providers/operator_login.md."""
 
-from __future__ import annotations
-
 import base64
 import json
 from collections.abc import Mapping

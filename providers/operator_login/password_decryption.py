@@ -1,7 +1,5 @@
 """Decryption of passwords that client apps encrypt with an RSA key of the operator."""
 
-from __future__ import annotations
-
 import secrets
 from base64 import b64decode
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """The settings of the provider `operator_login`."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The operator login strategy: username and password, verified by an HTTP endpoint of the operator."""
 
-from __future__ import annotations
-
 import base64
 import secrets
 from collections.abc import Iterable, Mapping

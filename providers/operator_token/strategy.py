@@ -1,7 +1,5 @@
 """The operator token strategy: a JWT with account and tenant, signed by the head-end with a shared secret."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any

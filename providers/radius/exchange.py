@@ -1,7 +1,5 @@
 """A RADIUS client. pyrad encodes and decodes packets; AGS manages sockets, retransmission and time limits."""
 
-from __future__ import annotations
-
 import contextlib
 import enum
 import secrets

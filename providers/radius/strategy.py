@@ -1,7 +1,5 @@
 """The RADIUS strategy: a server verifies a username and password, or a line ID (RFC 2865)."""
 
-from __future__ import annotations
-
 import hmac
 import secrets
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """The settings of the provider `signed_jwt`."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from django import forms

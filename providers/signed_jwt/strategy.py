@@ -1,7 +1,5 @@
 """The signed JWT strategy: a JWT signed with a private key of the operator."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any

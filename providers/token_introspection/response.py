@@ -1,7 +1,5 @@
 """Validation of the introspection response for an active token (RFC 7662, section 2.2)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The settings of the provider `token_introspection`."""
 
-from __future__ import annotations
-
 import re
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """The token introspection strategy (RFC 7662): an access token of the operator's identity provider."""
 
-from __future__ import annotations
-
 import base64
 import re
 import secrets

@@ -1,7 +1,5 @@
 """The addresses that AGS may connect to: staff must not make it call into a private network (SSRF)."""
 
-from __future__ import annotations
-
 import socket
 from ipaddress import IPv4Address, ip_address, ip_network
 

@@ -1,7 +1,5 @@
 """Bulkheads: limits for the number of concurrent calls to upstreams."""
 
-from __future__ import annotations
-
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator

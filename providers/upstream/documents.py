@@ -1,7 +1,5 @@
 """Documents of upstreams, such as JWK Sets: fetched in the background and cached."""
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

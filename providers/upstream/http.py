@@ -3,8 +3,6 @@
 It uses httpcore2: httpx2 would add redirects, cookies and proxies (docs/decisions/0017-upstreams.md).
 """
 
-from __future__ import annotations
-
 import ssl
 import threading
 import time

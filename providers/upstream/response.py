@@ -1,7 +1,5 @@
 """The response of an upstream."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

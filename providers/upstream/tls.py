@@ -1,7 +1,5 @@
 """TLS contexts for upstreams."""
 
-from __future__ import annotations
-
 import ssl
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The names of version 1 of the contract, and what each is called in version 2."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 MODULES: Mapping[str, str] = {

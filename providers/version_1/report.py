@@ -1,7 +1,5 @@
 """Reports what a provider made for version 1 has to change: the old names that its modules use."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The bases of all pages of staff: limits that hold with a million rows, tenants, history, secrets."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn
 

@@ -4,8 +4,6 @@
 that version, so that it undoes a revocation.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime

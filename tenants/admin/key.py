@@ -1,7 +1,5 @@
 """The pages of keys: only the state and the dates of a key change."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from django.contrib import admin, messages

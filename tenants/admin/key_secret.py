@@ -1,7 +1,5 @@
 """What the pages of keys and of signing keys share: the list, and showing a generated secret."""
 
-from __future__ import annotations
-
 import base64
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The pages of resource servers: the secret of each is shown once."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from django.contrib import admin

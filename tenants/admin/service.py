@@ -1,7 +1,5 @@
 """The pages of services. A new one is added in two steps: tenant and strategy, then the settings."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from django.contrib import admin

@@ -1,7 +1,5 @@
 """The pages of signing keys: shown, rotated and revoked, never edited."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from django.contrib import admin

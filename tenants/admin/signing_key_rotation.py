@@ -1,7 +1,5 @@
 """The button that rotates the signing key of a tenant, on the pages of the tenant and of its keys."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from django.core.exceptions import ValidationError

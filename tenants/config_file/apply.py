@@ -1,7 +1,5 @@
 """Applies a configuration file to the database, in one transaction."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Exports the configuration as a file that `apply` reads."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

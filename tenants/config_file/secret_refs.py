@@ -1,7 +1,5 @@
 """References to secrets in a configuration file: an environment variable, a file or the value itself."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -8,8 +8,6 @@ ruamel.yaml would save nothing: with YAML 1.2, it also reads `2026-01-01` as a d
 and accepts anchors, tags and keys of any type.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

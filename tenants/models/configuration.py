@@ -77,7 +77,8 @@ class ConfigurationModel(models.Model):
 
         Raises ValidationError if `check_others` and another field was changed since the row was loaded.
         """
-        stored = type(self)._base_manager.values().get(pk=self.pk)
+        rows: Any = type(self)._base_manager  # the fields of an abstract model are unknown to mypy
+        stored = rows.values().get(pk=self.pk)
         for field in self._meta.concrete_fields:
             value = stored[field.attname]
             if field.name in unwritten:

@@ -1,7 +1,5 @@
 """The outcome of the latest fetch of each upstream document."""
 
-from __future__ import annotations
-
 from django.db import models
 
 from tenants.models.tenant import Tenant

@@ -1,7 +1,5 @@
 """The keys whose tokens AGS accepts."""
 
-from __future__ import annotations
-
 from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 from django.db import models

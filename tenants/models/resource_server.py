@@ -1,7 +1,5 @@
 """Resource servers: the OAuth clients that introspect and revoke access tokens."""
 
-from __future__ import annotations
-
 import hashlib
 import secrets
 

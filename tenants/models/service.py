@@ -1,7 +1,5 @@
 """Services: the strategies that a tenant offers."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

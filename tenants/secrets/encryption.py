@@ -3,8 +3,6 @@
 Not by an encrypted model field: Fernet, on which these are built, has no associated data.
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import secrets

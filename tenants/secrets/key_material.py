@@ -1,7 +1,5 @@
 """Decoding, validation and generation of the secrets of keys."""
 
-from __future__ import annotations
-
 import re
 import secrets
 from base64 import b64decode

@@ -1,7 +1,5 @@
 """Secret settings of services: their placeholders, encryption and destinations."""
 
-from __future__ import annotations
-
 import json
 import re
 import secrets

@@ -1,7 +1,5 @@
 """Checks the configuration of a service against its upstream, without issuing a token."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from django.core.exceptions import ValidationError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -25,7 +25,7 @@ from tenants.secrets.settings import (
 class InvalidSettings(ValidationError):
     """The settings of a service are invalid. Each message begins with the name of a setting."""
 
-    def __init__(self, errors: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, errors: Mapping[str, Any]) -> None:
         self.errors = errors
         super().__init__(
             {"settings": [f"{name}: {message}" for name, messages in errors.items() for message in messages]}
@@ -102,7 +102,7 @@ class StoredSettings:
         kept = {name: value for name, value in secrets.items() if is_placeholder(value)}
         plain = self.in_plain_text(values, lenient=not enabled and kept == secrets)
         form = _validate(strategy, plain)
-        errors = {
+        errors: dict[str, Any] = {
             # A placeholder that cannot be replaced is not validated: it is no secret.
             name: messages
             for name, messages in form.errors.items()

@@ -1,7 +1,5 @@
 """Records the outcome of upstream document fetches, and reports it to staff."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """Parsing of request bodies: JSON objects and forms."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping
 from email.message import Message

@@ -1,7 +1,5 @@
 """The device of a sign-on: `deviceInformation` at its first sign-on, `clientId` later."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

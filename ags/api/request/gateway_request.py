@@ -1,7 +1,5 @@
 """The request class of the API."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from io import BytesIO
 from typing import Any

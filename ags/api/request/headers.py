@@ -1,7 +1,5 @@
 """Parsing of request headers: correlation ID, tenant, service and tokens."""
 
-from __future__ import annotations
-
 import re
 import uuid
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Parsing and validation of the member `parameters` of a body."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Lookup of the tenant and the service of a request; retries when the snapshot of a tenant was stale."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from typing import Any, TypeVar

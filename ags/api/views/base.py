@@ -1,7 +1,5 @@
 """The base class of the API views."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse

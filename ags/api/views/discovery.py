@@ -1,7 +1,5 @@
 """`GET /ags/servicediscovery`: the services of a tenant and their parameters."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 from weakref import WeakKeyDictionary

@@ -1,7 +1,5 @@
 """`GET /openapi.json`, and the API reference at `/docs/`."""
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`GET /healthz` and `GET /readyz`: probes for orchestrators and load balancers."""
 
-from __future__ import annotations
-
 from django.db import connection
 from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema, inline_serializer

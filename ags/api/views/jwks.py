@@ -1,7 +1,5 @@
 """`GET /.well-known/jwks.json`: the public keys for verifying access tokens."""
 
-from __future__ import annotations
-
 import json
 
 from django.conf import settings

@@ -1,7 +1,5 @@
 """`GET /metrics`: metrics in the Prometheus text format, only on the operations port."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from django.http import Http404, HttpRequest, HttpResponse

@@ -1,7 +1,5 @@
 """Token introspection (RFC 7662) and revocation (RFC 7009), for resource servers."""
 
-from __future__ import annotations
-
 import base64
 import hmac
 from collections.abc import Callable, Iterable, Mapping

@@ -1,7 +1,5 @@
 """`POST /ags/signOut`: end a sign-on."""
 
-from __future__ import annotations
-
 from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema, inline_serializer
 

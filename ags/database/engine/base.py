@@ -1,7 +1,5 @@
 """Django's PostgreSQL engine with timeouts for every statement of a serving process."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

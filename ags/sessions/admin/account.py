@@ -1,7 +1,5 @@
 """Admin pages of subscriber accounts."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from django.contrib import admin, messages

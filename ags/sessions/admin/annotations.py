@@ -1,7 +1,5 @@
 """The state of session tokens and sign-ons as a column, by the definition of `sql.validity`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Admin pages of devices and their sign-ons."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

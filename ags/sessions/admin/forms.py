@@ -1,7 +1,5 @@
 """Search forms for data about subscribers, and the form of a new account."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """The number of session tokens and sign-ons that a revocation ends, for its confirmation page."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from django.db import OperationalError, connection, transaction

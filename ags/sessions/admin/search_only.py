@@ -1,7 +1,5 @@
 """Base of the admin pages of data about subscribers, which can be searched but not browsed or edited."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar
 from urllib.parse import urlencode

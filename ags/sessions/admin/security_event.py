@@ -1,7 +1,5 @@
 """Admin pages of security events."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from django.contrib import admin

@@ -1,7 +1,5 @@
 """Admin pages of session tokens."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from django.contrib import admin

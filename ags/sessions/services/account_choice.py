@@ -1,7 +1,5 @@
 """The choice between several accounts that match one proof."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Awaitable, Sequence

@@ -1,7 +1,5 @@
 """Changes of the status of accounts and devices by staff."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 from django.core.exceptions import ValidationError

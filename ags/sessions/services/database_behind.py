@@ -1,7 +1,5 @@
 """The log message for a database that has lost commits, by a restore or a failover."""
 
-from __future__ import annotations
-
 import logging
 import math
 import threading

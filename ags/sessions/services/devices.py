@@ -1,7 +1,5 @@
 """Sign-ons of devices: new devices are registered within the device limit, known ones get a new sign-on."""
 
-from __future__ import annotations
-
 import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence

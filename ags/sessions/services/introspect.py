@@ -1,7 +1,5 @@
 """The state of tokens for resource servers (RFC 7662)."""
 
-from __future__ import annotations
-
 from ags.sessions.sql import functions as sql
 from ags.sessions.sql import validity
 from ags.sessions.tokens.jwt import AccessToken, RefreshToken

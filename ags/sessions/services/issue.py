@@ -1,7 +1,5 @@
 """Issuing session tokens. A single INSERT checks a proof, consumes it and stores the token."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime

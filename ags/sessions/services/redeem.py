@@ -1,7 +1,5 @@
 """Redeeming session tokens. A single UPDATE checks and redeems a token, in the transaction of the sign-on."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Revoking access tokens and ending sign-ons."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Recording signs of stolen tokens."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 

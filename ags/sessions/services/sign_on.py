@@ -1,7 +1,5 @@
 """Signing on with a proof, which is consumed in the transaction of the sign-on."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Redemption of single-use tokens: session tokens and account choices."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The single definition of token validity, shared by every statement that checks a token."""
 
-from __future__ import annotations
-
 from ags.sessions.exceptions import InvalidReason
 from tenants.models import IN_FORCE
 

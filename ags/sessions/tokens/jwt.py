@@ -4,8 +4,6 @@ Access tokens are signed with the tenant's signing key, for anyone with its JWKS
 with a key that only AGS can derive, so that neither kind can be used as the other.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """`manage.py startprovider NAME`: creates a working provider, with a test and a page, from a template."""
 
-from __future__ import annotations
-
 import keyword
 import re
 import sys

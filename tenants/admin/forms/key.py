@@ -1,7 +1,5 @@
 """The forms of a key: a new one has a secret; later, the state and dates can be changed."""
 
-from __future__ import annotations
-
 from typing import Any
 from uuid import uuid4
 

@@ -1,7 +1,5 @@
 """The form of a resource server."""
 
-from __future__ import annotations
-
 from tenants.admin.forms.tenant_field import TenantChoiceField, TenantScopedModelForm
 from tenants.models import ResourceServer
 

@@ -1,7 +1,5 @@
 """The field `tenant`, which accepts the tenants that the user may work with, and the forms that have it."""
 
-from __future__ import annotations
-
 from typing import Any, TypeVar, cast
 
 from django import forms

@@ -1,7 +1,5 @@
 """Forms that do not overwrite a change that their user has not seen."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from django import forms

@@ -1,7 +1,5 @@
 """The bases of all forms of staff: white space around pasted values is removed."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 from django import forms

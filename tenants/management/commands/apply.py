@@ -1,7 +1,5 @@
 """`manage.py apply FILE`: apply a configuration file to the database."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

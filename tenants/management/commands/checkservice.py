@@ -1,7 +1,5 @@
 """`manage.py checkservice [TENANT [SERVICE]]`: check the configuration of services."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser

@@ -1,7 +1,5 @@
 """`manage.py export`: write tenants, services and keys as a configuration file."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser

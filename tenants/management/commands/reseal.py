@@ -1,7 +1,5 @@
 """`manage.py reseal`: encrypt all secrets with the newest of AGS_ENCRYPTION_KEYS."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError

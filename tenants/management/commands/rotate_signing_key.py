@@ -1,7 +1,5 @@
 """`manage.py rotate_signing_key TENANT`: perform the next step of a key rotation."""
 
-from __future__ import annotations
-
 import base64
 import os
 from typing import Any

@@ -1,7 +1,5 @@
 """`manage.py migrate`: Django's command, with limits on lock waits (decision 0020)."""
 
-from __future__ import annotations
-
 import argparse
 import time
 from typing import Any

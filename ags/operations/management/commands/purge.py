@@ -1,7 +1,5 @@
 """`manage.py purge`: delete expired rows."""
 
-from __future__ import annotations
-
 import argparse
 from collections import Counter
 from typing import Any

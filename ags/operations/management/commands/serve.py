@@ -1,7 +1,5 @@
 """`manage.py serve`: the production server."""
 
-from __future__ import annotations
-
 import gc
 import logging
 import threading
