@@ -13,7 +13,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection, transaction
 
-from ags.sessions.services.issue import known_replays
+from ags.sessions.services.replays import known_replays
 from providers.upstream import document, http
 from tenants import snapshot as tenants_snapshot
 from tenants.models import Service

@@ -1,1 +1,1 @@
-"""How moments are written on the pages of staff."""
+"""Formats of dates and times on the pages of staff."""

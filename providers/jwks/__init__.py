@@ -1,10 +1,10 @@
 """Public keys of an operator: from a JWK Set at a URL, or entered by staff."""
 
 from providers.jwks.jwk_set import JWKSet, JWKSetReader
+from providers.jwks.refetch import verify_with_jwks
 from providers.jwks.settings import AlgorithmsField
 from providers.jwks.static_keys import PublicKeysField, parse_static_keys
 from providers.jwks.strength import UnusableKey
-from providers.jwks.verify import verify_with_jwks
 
 __all__ = [
     "AlgorithmsField",

@@ -8,7 +8,7 @@ MODULES: Mapping[str, str] = {
     "providers.key_set.entered": "providers.jwks.static_keys",
     "providers.key_set.jwk": "providers.jwks.jwk",
     "providers.key_set.key_set": "providers.jwks.jwk_set",
-    "providers.key_set.proof": "providers.jwks.verify",
+    "providers.key_set.proof": "providers.jwks.refetch",
     "providers.key_set.settings": "providers.jwks.settings",
     "providers.key_set.strength": "providers.jwks.strength",
     "providers.upstream.answer": "providers.upstream.response",

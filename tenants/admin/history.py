@@ -10,7 +10,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-from tenants.secrets.settings import is_placeholder
+from tenants.secrets.service_secrets import is_placeholder
 from tenants.times import format_utc
 
 MAX_CHANGES = 100  # the page shows the newest; the table keeps all

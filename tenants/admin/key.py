@@ -11,7 +11,8 @@ from django.views.decorators.debug import sensitive_post_parameters
 from providers.registry import strategies
 from tenants.admin.forms import GENERATE, KeyChangeForm, NewKeyForm, restricted_to
 from tenants.admin.key_secret import KeyListAdmin
-from tenants.admin.transitions import RevokeIssuedAdmin, Transition, revoke_issued_transition
+from tenants.admin.revoke_issued import RevokeIssuedAdmin, revoke_issued_transition
+from tenants.admin.transitions import Transition
 from tenants.models import IN_FORCE, Key, KeyState, Service, tenants_for_user
 
 MAX_NAMES_LISTED = 20

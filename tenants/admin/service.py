@@ -26,13 +26,12 @@ from tenants.admin.forms import (
     setting_display,
     setting_fields,
 )
+from tenants.admin.revoke_issued import RevokeIssuedAdmin, revoke_issued_transition
 from tenants.admin.transitions import (
     EnabledAdmin,
-    RevokeIssuedAdmin,
     Transition,
     disable_transition,
     enable_transition,
-    revoke_issued_transition,
 )
 from tenants.models import Service, tenants_for_user
 from tenants.services import upstream_health

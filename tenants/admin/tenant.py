@@ -11,16 +11,15 @@ from django.utils.safestring import SafeString
 from unfold.decorators import display
 
 from tenants.admin.forms import TenantForm
+from tenants.admin.revoke_issued import RevokeIssuedAdmin, revoke_issued_transition
 from tenants.admin.signing_key_rotation import SigningKeyRotationAdmin, rotate_transition
 from tenants.admin.transitions import (
     EnabledAdmin,
-    RevokeIssuedAdmin,
     disable_transition,
     enable_transition,
-    revoke_issued_transition,
 )
 from tenants.models import Algorithm, SigningKey, Tenant
-from tenants.models.fields import editable_fields
+from tenants.models.editable_fields import editable_fields
 
 RELATED_LISTS = {
     "service": "Services",

@@ -20,7 +20,6 @@ from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
 from tenants.admin.base import BoundedAdmin
-from tenants.revocation import revoke_issued
 
 collect_revocation_impact = Signal()
 """Sent with `row` before staff revoke it, or (`revokes_issued`) everything that it issued.
@@ -156,33 +155,6 @@ def revocation_impact(row: Model, revokes_issued: bool) -> list[str]:
         sender=type(row), row=row, revokes_issued=revokes_issued
     )
     return [sentence for _, sentences in responses for sentence in sentences]
-
-
-class RevokeIssuedAdmin(TransitionAdmin):
-    def perform_revoke_issued(self, request: HttpRequest, row: Any, transition: Transition) -> None:
-        revoke_issued(row)
-
-
-def revoke_issued_transition(what: str, *consequences: str, **fields: Any) -> Transition:
-    """Return the transition of a row, called `what`, that revokes everything that it issued."""
-    return Transition(
-        **{
-            "name": "revoke_issued",
-            "label": "Revoke everything issued",
-            "method": "perform_revoke_issued",
-            "title": f"Revoke everything that {what} issued?",
-            "done": f"Everything that {what} issued is revoked.",
-            "revokes_issued": True,
-            **fields,
-        },
-        consequences=(
-            "Every session token, every choice of an account and every sign-on issued until now becomes "
-            "invalid: devices have to sign on again, with new credentials.",
-            OFFLINE,
-            *consequences,
-            "This cannot be undone.",
-        ),
-    )
 
 
 class EnabledAdmin(TransitionAdmin):

@@ -19,7 +19,7 @@ from tenants.config_file.yaml_loader import ConfigurationError
 from tenants.models import Key, Service, Tenant
 from tenants.secrets import key_material
 from tenants.secrets.encryption import DecryptionFailed
-from tenants.secrets.settings import is_placeholder, secret_names
+from tenants.secrets.service_secrets import is_placeholder, secret_names
 from tenants.services.settings import StoredSettings
 from tenants.whitespace import strip_values, strip_whitespace
 

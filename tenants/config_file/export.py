@@ -11,8 +11,8 @@ import yaml
 
 from providers.registry import strategies
 from tenants.models import Key, Service, Tenant
-from tenants.models.fields import editable_fields
-from tenants.secrets.settings import is_placeholder, select_secrets
+from tenants.models.editable_fields import editable_fields
+from tenants.secrets.service_secrets import is_placeholder, select_secrets
 
 
 def export(tenants: Iterable[Tenant]) -> str:

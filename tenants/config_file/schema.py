@@ -13,7 +13,7 @@ from pydantic import AfterValidator, FailFast, TypeAdapter, ValidationError, cre
 from tenants.config_file.secret_refs import Encoding, SecretReference, StrictModel
 from tenants.config_file.yaml_loader import ConfigurationError, join_path, parse_yaml
 from tenants.models import Key, Service, Tenant
-from tenants.models.fields import editable_fields
+from tenants.models.editable_fields import editable_fields
 from tenants.whitespace import strip_whitespace
 
 

@@ -12,7 +12,7 @@ from providers.registry import strategies
 from tenants.models.configuration import ConfigurationModel
 from tenants.models.tenant import Tenant
 from tenants.scoping import TenantScoped
-from tenants.secrets import settings as secret_settings
+from tenants.secrets import service_secrets
 from tenants.secrets.encryption import DecryptionFailed
 from tenants.services.settings import StoredSettings
 
@@ -67,7 +67,7 @@ class Service(TenantScoped, ConfigurationModel):
 
     def secrets(self) -> dict[str, str]:
         """Return the decrypted secrets by setting name. Raises `encryption.DecryptionFailed`."""
-        return secret_settings.decrypt(self.sealed_secrets, self.tenant_id, self.strategy)
+        return service_secrets.decrypt(self.sealed_secrets, self.tenant_id, self.strategy)
 
     def stored_settings(self) -> StoredSettings:
         """Return the settings that the row was loaded with."""
@@ -92,7 +92,7 @@ class Service(TenantScoped, ConfigurationModel):
         with transaction.atomic():
             self._tenant_queryset().select_for_update(no_key=True).first()
             stored = type(self).unscoped.get(pk=self.pk)
-            encrypted = secret_settings.encrypt(stored.secrets(), self.tenant_id, self.strategy)
+            encrypted = service_secrets.encrypt(stored.secrets(), self.tenant_id, self.strategy)
             type(self).unscoped.filter(pk=self.pk).update(sealed_secrets=encrypted)
 
     def _prepare_fields(self, unwritten: set[str]) -> None:
@@ -107,4 +107,4 @@ class Service(TenantScoped, ConfigurationModel):
         new = stored.replace(self.settings)
         self.settings = new.values
         if new.secrets is not None and new.secrets != stored.secrets:
-            self.sealed_secrets = secret_settings.encrypt(new.secrets, self.tenant_id, self.strategy)
+            self.sealed_secrets = service_secrets.encrypt(new.secrets, self.tenant_id, self.strategy)

@@ -12,7 +12,7 @@ from django.core.exceptions import ValidationError
 
 from providers.contract import Strategy
 from providers.registry import strategies
-from tenants.secrets.settings import (
+from tenants.secrets.service_secrets import (
     NOTHING_STORED,
     UNDECRYPTABLE,
     changed_destinations,

@@ -32,8 +32,8 @@ from providers.contract import (
 )
 from providers.registry import provider_configs, strategies
 from tenants.models import Service
-from tenants.secrets.settings import secret_destinations, secret_names
-from tenants.secrets.settings import select_secrets as secrets_of_service
+from tenants.secrets.service_secrets import secret_destinations, secret_names
+from tenants.secrets.service_secrets import select_secrets as secrets_of_service
 from tenants.snapshot import snapshot
 from tests.support.clients import HeadEnd
 from tests.support.paths import ROOT

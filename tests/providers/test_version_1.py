@@ -109,7 +109,7 @@ USES: dict[str, tuple[str, dict[str, str]]] = {
         "import providers.key_set.proof\nproviders.key_set.proof.prove_by",
         {
             "providers.key_set": "providers.jwks",
-            "providers.key_set.proof": "providers.jwks.verify",
+            "providers.key_set.proof": "providers.jwks.refetch",
             "prove_by": "verify_with_jwks",
         },
     ),

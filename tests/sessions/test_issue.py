@@ -19,6 +19,7 @@ from django.test.utils import CaptureQueriesContext
 
 from ags.sessions.models import SessionToken
 from ags.sessions.services import issue as issuing
+from ags.sessions.services import replays
 from ags.sessions.services.issue import CLOCK_MARGIN, token_row
 from ags.sessions.tokens.opaque import new_token, token_hashes
 from providers.claims import MAX_CLOCK_SKEW
@@ -234,7 +235,7 @@ def test_a_replay_is_explained_with_one_statement(nagra: HeadEnd, stale_snapshot
 def test_a_known_replay_is_rejected_without_the_database(
     nagra: HeadEnd, stale_snapshots: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(issuing, "MAX_KNOWN_REPLAYS", 2)
+    monkeypatch.setattr(replays, "MAX_KNOWN_REPLAYS", 2)
     tokens = [nagra.token(jti=jti) for jti in "abc"]
     for token in [*tokens, *tokens]:
         nagra.present(token)

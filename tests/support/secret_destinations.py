@@ -21,7 +21,7 @@ from django.test import Client
 from providers.contract import HostField, HTTPSField, Strategy
 from providers.registry import provider_configs
 from tenants.models import Service
-from tenants.secrets.settings import is_placeholder, secret_names
+from tenants.secrets.service_secrets import is_placeholder, secret_names
 from tests.support.change_form import form_version
 from tests.support.provider_examples import settings_at
 from tests.support.staff import person

@@ -12,7 +12,7 @@ from django.test import Client
 from providers.contract import Strategy
 from providers.registry import strategies
 from tenants.models import Service
-from tenants.secrets.settings import is_placeholder, secret_destinations, secret_names
+from tenants.secrets.service_secrets import is_placeholder, secret_destinations, secret_names
 from tests.support.clients import HeadEnd
 from tests.support.configuration import NEW_ENCRYPTION_KEY as NEW
 from tests.support.provider_examples import settings_at

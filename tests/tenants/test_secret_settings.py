@@ -15,7 +15,7 @@ from django.test import Client
 from providers.contract import SecretField, SessionTokenSettings
 from providers.registry import strategies
 from tenants.secrets.encryption import DecryptionFailed, is_encrypted_with_newest_key
-from tenants.secrets.settings import is_placeholder
+from tenants.secrets.service_secrets import is_placeholder
 from tenants.snapshot import snapshot
 from tests.support.change_form import submit_change
 from tests.support.clients import HeadEnd

@@ -9,7 +9,7 @@ from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework import serializers
 
 from ags.api.errors import NO_SERVICES, ApiError
-from ags.api.openapi import CORRELATION_ID, TENANT_ID, error_responses
+from ags.api.openapi_components import CORRELATION_ID, TENANT_ID, error_responses
 from ags.api.request import headers
 from ags.api.request.resolve import get_tenant
 from ags.api.responses import compute_etag, conditional_response

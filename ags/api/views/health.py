@@ -6,7 +6,7 @@ from drf_spectacular.utils import extend_schema, inline_serializer
 from rest_framework import serializers
 
 from ags.api.errors import UNAVAILABLE, ApiError
-from ags.api.openapi import error_responses
+from ags.api.openapi_components import error_responses
 from ags.api.views.base import GatewayView, Response
 from ags.database import READS, fetch_all, get_database
 from ags.database.django_connections import READ_ONLY_QUERY

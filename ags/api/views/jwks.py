@@ -8,7 +8,7 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serial
 from rest_framework import serializers
 
 from ags.api.errors import NO_KEY_SET, ApiError
-from ags.api.openapi import CORRELATION_ID, error_responses
+from ags.api.openapi_components import CORRELATION_ID, error_responses
 from ags.api.request.resolve import get_tenant
 from ags.api.responses import compute_etag, conditional_response
 from ags.api.views.base import GatewayView

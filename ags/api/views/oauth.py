@@ -17,7 +17,7 @@ from ags.api.errors import (
     FORM_MALFORMED,
     ApiError,
 )
-from ags.api.openapi import CORRELATION_ID, error_responses
+from ags.api.openapi_components import CORRELATION_ID, error_responses
 from ags.api.request.body import read_form
 from ags.api.request.resolve import get_tenant
 from ags.api.views.base import GatewayView, Response

@@ -7,7 +7,13 @@ from typing import Any
 from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema
 
-from ags.api.openapi import AUTHORIZATION, CORRELATION_ID, TENANT_ID, TokenResponseSerializer, error_responses
+from ags.api.openapi_components import (
+    AUTHORIZATION,
+    CORRELATION_ID,
+    TENANT_ID,
+    TokenResponseSerializer,
+    error_responses,
+)
 from ags.api.request import headers
 from ags.api.request.body import read_object
 from ags.api.request.resolve import get_tenant_or_403, retry_once_if_stale

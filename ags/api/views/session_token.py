@@ -8,7 +8,13 @@ from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 
-from ags.api.openapi import CORRELATION_ID, SERVICE_ID, TENANT_ID, ParameterSerializer, error_responses
+from ags.api.openapi_components import (
+    CORRELATION_ID,
+    SERVICE_ID,
+    TENANT_ID,
+    ParameterSerializer,
+    error_responses,
+)
 from ags.api.request import headers
 from ags.api.request.body import read_object
 from ags.api.request.parameters import read_parameters, validate_parameters

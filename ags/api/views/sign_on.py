@@ -8,7 +8,7 @@ from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 
-from ags.api.openapi import (
+from ags.api.openapi_components import (
     CORRELATION_ID,
     SERVICE_ID,
     TENANT_ID,

@@ -3,7 +3,7 @@
 from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema, inline_serializer
 
-from ags.api.openapi import AUTHORIZATION, CORRELATION_ID, SERVICE_ID, TENANT_ID, error_responses
+from ags.api.openapi_components import AUTHORIZATION, CORRELATION_ID, SERVICE_ID, TENANT_ID, error_responses
 from ags.api.request import headers
 from ags.api.request.resolve import get_service_or_403
 from ags.api.views.base import GatewayView, Response

@@ -13,7 +13,8 @@ from ags.sessions.admin.search_only import SearchOnlyAdmin, change_link, format_
 from ags.sessions.models import Account, AccountStatus, Device
 from ags.sessions.services.account_status import cancel_account
 from tenants.admin.forms import restricted_to
-from tenants.admin.transitions import OFFLINE, RevokeIssuedAdmin, Transition, revoke_issued_transition
+from tenants.admin.revoke_issued import RevokeIssuedAdmin, revoke_issued_transition
+from tenants.admin.transitions import OFFLINE, Transition
 from tenants.models import tenants_for_user
 
 NAME = "account {row} of {row.tenant_id}"

@@ -9,9 +9,9 @@ from typing import Any
 from ags.database import INSERTS, fetch_all
 from ags.sessions.exceptions import RejectReason, TokenRejected
 from ags.sessions.models import SecurityEvent
-from ags.sessions.services import single_use
 from ags.sessions.services.devices import KnownDevice, NewDevice, Proof, SignOnRequest
 from ags.sessions.services.issue import acceptance_join, explain_rejection
+from ags.sessions.services.redemption import Redeemer, Redemption, redemptions_table
 from ags.sessions.sql import functions as sql
 from ags.sessions.sql import validity
 from ags.sessions.tokens.jwt import SignOn
@@ -67,11 +67,11 @@ def redeem_choice(
 
 
 @dataclass(frozen=True, slots=True)
-class _Redemption(single_use.Redemption):
+class _Redemption(Redemption):
     account_index: int
 
     def row(self) -> dict[str, Any]:
-        return {**single_use.Redemption.row(self), "account_index": self.account_index}
+        return {**Redemption.row(self), "account_index": self.account_index}
 
     def sign_on_request(self, columns: Sequence[Any]) -> SignOnRequest:
         accounts, information, client_id, *proof = columns
@@ -113,7 +113,7 @@ def _redeem_sql(hash_count: int) -> str:
 UPDATE ags_sessions_accountchoice AS c
    SET used_at = {sql.now()}
   FROM (SELECT c.id AS choice, g.row_number
-          FROM {single_use.redemptions_table(hash_count, account_index="integer")} AS g
+          FROM {redemptions_table(hash_count, account_index="integer")} AS g
           JOIN ags_sessions_accountchoice c
             ON c.tenant_id = g.tenant AND c.token_hash IN ({sql.numbered_columns("hash", hash_count)})
            AND c.service_id = g.service
@@ -133,14 +133,14 @@ def _state_sql(hash_count: int) -> str:
 SELECT g.row_number, c.id, {_account_id_sql()}, c.used_at IS NOT NULL, FALSE,
        c.expires_at <= {sql.now()}, c.service_id,
        (SELECT {validity.SESSION_TOKEN_INVALID_REASON} FROM {_session_token_sql()} WHERE t.id = st.tenant_id)
-  FROM {single_use.redemptions_table(hash_count, account_index="integer")} AS g
+  FROM {redemptions_table(hash_count, account_index="integer")} AS g
   JOIN ags_sessions_accountchoice c
     ON c.tenant_id = g.tenant AND c.token_hash IN ({sql.numbered_columns("hash", hash_count)})
  WHERE {_account_id_sql()} IS NOT NULL
 """
 
 
-_redeemer = single_use.Redeemer(
+_redeemer = Redeemer(
     redeem_sql=_redeem_sql,
     restore_sql="UPDATE ags_sessions_accountchoice SET used_at = NULL",
     state_sql=_state_sql,

@@ -28,8 +28,8 @@ def cancel_account(account: Account) -> None:
 
 @transaction.atomic
 def enable_device(device: Device) -> None:
-    # Sign-ons of new devices take the same lock, so the count cannot change before the commit.
     """Raises ValidationError, also if the account is at its device limit."""
+    # Sign-ons of new devices take the same lock, so the count cannot change before the commit.
     Account.objects.for_tenant(device.tenant_id).select_for_update().get(pk=device.account_id)
     limit = Tenant.objects.get(pk=device.tenant_id).device_limit
     enabled = Device.objects.for_tenant(device.tenant_id).filter(

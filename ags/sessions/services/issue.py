@@ -3,13 +3,12 @@
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from operator import itemgetter
-from typing import Any
 
 from ags.database import INSERTS, Transaction, fetch_all
 from ags.database.batching import Batcher
 from ags.sessions.exceptions import StaleSnapshot
 from ags.sessions.services.devices import Proof
+from ags.sessions.services.replays import reject_known_replay, remember_replay
 from ags.sessions.sql import functions as sql
 from ags.sessions.sql.validity import KEY_STATES
 from ags.sessions.tokens.opaque import new_token
@@ -21,9 +20,6 @@ MAX_DATETIME = datetime(9999, 12, 31, tzinfo=UTC)
 
 CLOCK_MARGIN = 60.0
 """Seconds that a `jti` is kept longer, for processes whose clock is behind the database's."""
-
-MAX_KNOWN_REPLAYS = 1024
-"""Replayed proofs that a process rejects without the database, the latest ones; 1 MiB at most."""
 
 
 async def issue(
@@ -59,27 +55,6 @@ async def consume_proofs(transaction: Transaction, rows: Sequence[sql.Row]) -> l
     ]
 
 
-known_replays: dict[tuple[Any, ...], None] = {}
-"""Proofs that the database has rejected as replayed. It rejects them for as long as they verify."""
-
-_replay_key = itemgetter("tenant", "service", "key", "jti")
-
-
-def reject_known_replay(row: sql.Row) -> None:
-    """Raise `VerificationFailed(REPLAYED)` for a proof that the database has rejected as replayed.
-
-    This makes a replay cheaper than a valid proof. The database decides on all other proofs.
-    """
-    if _replay_key(row) in known_replays:
-        raise VerificationFailed(FailureReason.REPLAYED, "jti")
-
-
-def _remember_replay(row: sql.Row) -> None:
-    known_replays[_replay_key(row)] = None
-    if len(known_replays) > MAX_KNOWN_REPLAYS:
-        known_replays.pop(next(iter(known_replays)), None)  # another thread of runserver may have removed it
-
-
 async def explain_rejection(tenant: TenantSnapshot, row: sql.Row) -> Exception:
     """Return the exception for a proof that the database has rejected.
 
@@ -91,7 +66,7 @@ async def explain_rejection(tenant: TenantSnapshot, row: sql.Row) -> Exception:
     values = {name: row.get(name) for name in _PROOF_COLUMNS}
     since, is_current, is_replayed, is_key_outside_validity = await _rejections.submit(values)
     if is_current and is_replayed:
-        _remember_replay(row)
+        remember_replay(row)
         return VerificationFailed(FailureReason.REPLAYED, "jti")
     if is_current and is_key_outside_validity:
         return VerificationFailed(FailureReason.KEY_NOT_IN_FORCE)

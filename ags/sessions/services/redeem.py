@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ags.sessions.models import SecurityEvent
-from ags.sessions.services import single_use
 from ags.sessions.services.devices import KnownDevice, NewDevice, Proof, SignOnRequest
+from ags.sessions.services.redemption import Redeemer, Redemption, redemptions_table
 from ags.sessions.sql import functions as sql
 from ags.sessions.sql import validity
 from ags.sessions.tokens.jwt import SignOn
@@ -29,7 +29,7 @@ def redeem(
 
 
 @dataclass(frozen=True, slots=True)
-class _Redemption(single_use.Redemption):
+class _Redemption(Redemption):
     device: NewDevice | KnownDevice
 
     def sign_on_request(self, columns: Sequence[Any]) -> SignOnRequest:
@@ -43,7 +43,7 @@ def _redeem_sql(hash_count: int) -> str:
 UPDATE ags_sessions_sessiontoken AS st
    SET redeemed_at = {sql.now()}
   FROM (SELECT st.id AS token, g.row_number
-          FROM {single_use.redemptions_table(hash_count)} AS g
+          FROM {redemptions_table(hash_count)} AS g
           JOIN ags_sessions_sessiontoken st
             ON st.tenant_id = g.tenant AND st.token_hash IN ({sql.numbered_columns("hash", hash_count)})
            AND st.service_id = g.service
@@ -62,7 +62,7 @@ def _state_sql(hash_count: int) -> str:
     return f"""
 SELECT g.row_number, st.id, st.account_id, st.redeemed_at IS NOT NULL, st.revoked_at IS NOT NULL,
        st.expires_at <= {sql.now()}, st.service_id, {validity.SESSION_TOKEN_INVALID_REASON}
-  FROM {single_use.redemptions_table(hash_count)} AS g
+  FROM {redemptions_table(hash_count)} AS g
   JOIN ags_sessions_sessiontoken st
     ON st.tenant_id = g.tenant AND st.token_hash IN ({sql.numbered_columns("hash", hash_count)})
  CROSS JOIN {validity.SESSION_TOKEN_JOINS}
@@ -70,7 +70,7 @@ SELECT g.row_number, st.id, st.account_id, st.redeemed_at IS NOT NULL, st.revoke
 """
 
 
-_redeemer = single_use.Redeemer(
+_redeemer = Redeemer(
     redeem_sql=_redeem_sql,
     restore_sql="UPDATE ags_sessions_sessiontoken SET redeemed_at = NULL",
     state_sql=_state_sql,

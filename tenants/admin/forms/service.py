@@ -15,7 +15,7 @@ from tenants.admin.forms.settings import REMOVAL_SUFFIX, SETTING_PREFIX, setting
 from tenants.admin.forms.tenant_field import TenantChoiceField, TenantScopedForm
 from tenants.admin.forms.version import VersionedModelForm
 from tenants.models import Service
-from tenants.secrets.settings import secret_names
+from tenants.secrets.service_secrets import secret_names
 from tenants.services.settings import InvalidSettings
 
 

@@ -24,7 +24,7 @@ from unfold.widgets import (
 
 from providers.contract import SecretField, SecretTextarea, Strategy
 from tenants.models import Service
-from tenants.secrets.settings import PLACEHOLDER, secret_destinations, select_secrets
+from tenants.secrets.service_secrets import PLACEHOLDER, secret_destinations, select_secrets
 
 SETTING_PREFIX = "settings-"
 """Begins the names of form fields for settings: keeps them apart from the fields of the service."""
