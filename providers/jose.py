@@ -10,7 +10,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.algorithms import ECAlgorithm, get_default_algorithms
 
-from providers.contract import PARAMETER_MAX_LENGTH, FailureReason, KeyRing, TrustedKey, VerificationFailed
+from providers.contract import (
+    PARAMETER_MAX_LENGTH,
+    FailureReason,
+    KeyRing,
+    TrustedKey,
+    VerificationFailed,
+    log_context,
+)
 from providers.strict_json import NotStrictJSON, parse
 
 HMAC_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
@@ -80,6 +87,8 @@ def verify_jws(
     if not is_expected_type or not isinstance(kid, str) or not kid_pattern.fullmatch(kid):
         raise VerificationFailed(FailureReason.MALFORMED)
 
+    if (context := log_context.get()) is not None:
+        context.kid = kid
     key = keys.get(kid)
     used_key = next(k for k in (key, keys.dummy_key, _DUMMY_KEY) if k is not None and _is_usable(k))
     signed = token.rpartition(".")[0].encode("ascii")

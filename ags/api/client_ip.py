@@ -2,6 +2,9 @@
 
 import ipaddress
 import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest
@@ -10,16 +13,20 @@ _WITH_PORT = re.compile(r"\[(?P<ipv6>[^\]]++)\](:\d++)?|(?P<ipv4>[^:]++):\d++")
 
 
 def client_ip(request: HttpRequest) -> str | None:
+    return get_client_address(request.META)
+
+
+def get_client_address(meta: Mapping[str, Any]) -> str | None:
     """Return the client's IP address without a port, or None on a Unix socket.
 
     Each trusted proxy (AGS_TRUSTED_PROXIES) appends the address of its peer to X-Forwarded-For. With n
     proxies the client is the n-th entry from the right; the client may have forged the entries before it. If
     that entry is missing or invalid, the address of the peer is returned.
     """
-    hops = request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")
+    hops = meta.get("HTTP_X_FORWARDED_FOR", "").split(",")
     trusted: int = settings.AGS_TRUSTED_PROXIES
     forwarded = _parse_address(hops[-trusted]) if 0 < trusted <= len(hops) else None
-    return forwarded or _parse_address(request.META.get("REMOTE_ADDR", ""))
+    return forwarded or _parse_address(meta.get("REMOTE_ADDR", ""))
 
 
 def format_client(
@@ -29,6 +36,7 @@ def format_client(
     return ip_address or "unknown address"
 
 
+@lru_cache(maxsize=1024)
 def _parse_address(text: str) -> str | None:
     """Return the IP address in `text` without port, brackets and zone; None if it is invalid."""
     text = text.strip()

@@ -18,15 +18,14 @@ from django.http.response import HttpResponseBase
 from django.urls import resolve
 
 from ags.api import cors, error_pages, errors
-from ags.api.access_log import AccessLogEntry, get_log_entry
+from ags.api.access_log import PROBE_PATHS, AccessLogEntry, get_log_entry
+from ags.api.client_ip import get_client_address
 from ags.api.request import body, headers
 from ags.database.django_connections import close_broken_connection
+from providers.contract import log_context
 
 STAFF_PATHS = ("/admin/", "/docs/", "/static/")
 """Paths that need Django's other middleware. All other paths are the API."""
-
-PROBE_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
-"""Their clients may use any Host header: they address a process by its IP address."""
 
 # Only existing paths are cached, and there are few: exceptions are not cached.
 _resolve = lru_cache(maxsize=64)(resolve)
@@ -71,8 +70,9 @@ class GatewayMiddleware:
 async def handle_api_request(request: HttpRequest) -> HttpResponse:
     """Raises only CancelledError."""
     entry = _open_log_entry(request)
+    log_context.set(entry)
     try:
-        if request.path_info not in PROBE_PATHS:
+        if request.path_info not in PROBE_PATHS:  # these may have any Host header
             request.get_host()
         response = await _call_view(request, entry)
     except asyncio.CancelledError:  # the client has disconnected
@@ -101,7 +101,10 @@ async def _call_view(request: HttpRequest, entry: AccessLogEntry) -> HttpRespons
 
 
 def _open_log_entry(request: HttpRequest) -> AccessLogEntry:
-    entry = AccessLogEntry(headers.read_correlation_id(request.META), str(request.method)[:16])
+    meta = request.META
+    entry = AccessLogEntry(
+        headers.read_correlation_id(meta), str(request.method)[:16], get_client_address(meta)
+    )
     request.log_entry = entry  # type: ignore[attr-defined]
     return entry
 
@@ -138,7 +141,7 @@ def _standardize_error(
 
 def respond_outside_middleware(meta: dict[str, Any], exception: Exception) -> HttpResponse:
     method = meta["REQUEST_METHOD"][:16] or None
-    entry = AccessLogEntry(headers.read_correlation_id(meta), method)
+    entry = AccessLogEntry(headers.read_correlation_id(meta), method, get_client_address(meta))
     if method is None:  # the request could not be parsed, so its start is unknown
         entry.started = None
     error = errors.error_response(exception, entry)

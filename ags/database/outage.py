@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -24,6 +25,7 @@ class Outage:
     def __init__(self) -> None:
         self.lanes: list[Lane] = []
         self._error: psycopg.Error | None = None
+        self._began_at = 0.0
         self._probe_task: asyncio.Task[None] | None = None
         self._connection: Connection | None = None
 
@@ -34,6 +36,10 @@ class Outage:
     def begin(self, error: psycopg.Error) -> None:
         if self._error is None:
             self._error = error
+            self._began_at = time.monotonic()
+            # The message of an error of a connection contains no value of a statement.
+            cause = str(error).partition("\n")[0] or type(error).__qualname__
+            log.error("the database is unavailable", extra={"cause": cause, "sqlstate": error.sqlstate})
             self._probe_task = asyncio.create_task(self._probe())
 
     def raise_if_active(self) -> None:
@@ -69,6 +75,8 @@ class Outage:
                 if not await pg.is_read_only():
                     self._connection, self._error = pg, None
                     circuit_breaker.close()
+                    seconds = round(time.monotonic() - self._began_at, 1)
+                    log.warning("the database is available again", extra={"seconds": seconds})
                     return
                 await pg.close()
             except psycopg.Error:

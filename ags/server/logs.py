@@ -2,11 +2,14 @@
 
 import json
 import logging
+import os
 import traceback
 from datetime import UTC, datetime
 from functools import lru_cache
 from math import modf
 from typing import Any
+
+from ags import __version__
 
 # No line contains the source location, thread, process or task, so Python need not determine them (the
 # logging HOWTO, "Optimization").
@@ -17,7 +20,7 @@ logging.logAsyncioTasks = False  # type: ignore[attr-defined] # since Python 3.1
 MAX_CHAINED_EXCEPTIONS = 10
 
 _STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_RESERVED_NAMES = _STANDARD_ATTRIBUTES | {"time", "level", "logger"}
+_RESERVED_NAMES = _STANDARD_ATTRIBUTES | {"time", "level", "logger", "version"}
 
 
 def _type_name(value: object) -> str:
@@ -56,7 +59,7 @@ class _Formatter(logging.Formatter):
 
 
 class JSONFormatter(_Formatter):
-    """One JSON object per line: time in UTC, level, logger, message, `extra` fields, exception."""
+    """One JSON object per line: time in UTC, level, logger, message, process, version, `extra`, exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -64,6 +67,8 @@ class JSONFormatter(_Formatter):
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
+            "process": os.getpid(),
+            "version": __version__,
             **{name: value for name, value in vars(record).items() if name not in _RESERVED_NAMES},
         }
         if record.exc_info:

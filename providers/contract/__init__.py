@@ -1,5 +1,6 @@
 """The contract between AGS and its providers: start with `strategy.py`, then `results.py`."""
 
+from providers.contract.context import LogContext, log_context
 from providers.contract.keys import KeyRing, TrustedKey
 from providers.contract.parameters import PARAMETER_MAX_LENGTH, Parameter, ParameterSchema
 from providers.contract.results import (
@@ -46,6 +47,7 @@ __all__ = [
     "HostField",
     "Identity",
     "KeyRing",
+    "LogContext",
     "Parameter",
     "ParameterSchema",
     "SecretField",
@@ -57,5 +59,6 @@ __all__ = [
     "UpstreamSettings",
     "UpstreamUnavailable",
     "VerificationFailed",
+    "log_context",
     "parse_account_id",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -10,6 +9,7 @@ from contextlib import ExitStack
 import psutil
 import pytest
 
+from ags import __version__
 from ags.sessions.models import SessionToken
 from tests.support.clients import HeadEnd
 from tests.support.live import (
@@ -156,18 +156,21 @@ def test_invalid_http_is_an_error_and_closes_the_connection(
 def test_invalid_request_has_an_access_log_line(transactional_db: None) -> None:
     with ServerProcess(AGS_LOG_LEVEL="INFO") as server:
         (response,) = exchange_bytes(server.port, b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n")
-        lines = [json.loads(line) for line in server.log.splitlines()]
-    (line,) = (line for line in lines if line.get("correlation_id") == response.headers["x-correlation-id"])
+        line = server.request_line(response.headers["x-correlation-id"])
+        assert line.pop("process") in server.workers()
     assert line.pop("time")
     assert line == {
         "level": "INFO",
         "logger": "ags.request",
         "message": "request",
+        "version": __version__,
         "correlation_id": response.json()["correlationId"],
+        "client_address": "127.0.0.1",
         "method": None,
         "route": None,
         "tenant": None,
         "service": None,
+        "kid": None,
         "outcome": "refused",
         "reason": "uri_too_long",
         "status": 414,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -310,6 +311,35 @@ def test_during_an_outage_only_the_probe_connects(
     assert len(probe_packets) + len(orm_packets) == len([packet for packet in packets if packet])
     postgresql.start()
     wait_until(lambda: status() == 200, "no success after the restart of PostgreSQL")
+
+
+def test_an_outage_is_logged_when_it_begins_and_when_it_ends(
+    postgresql: PostgreSQL, fragile_server: ServerProcess, head_end: HeadEnd
+) -> None:
+    def status() -> int:
+        return int(head_end.present(head_end.token()).status_code)
+
+    def outage_lines(worker: int) -> list[dict[str, Any]]:
+        lines = (json.loads(line) for line in fragile_server.log[logged:].splitlines())
+        return [line for line in lines if line["logger"] == "ags.database" and line["process"] == worker]
+
+    wait_until(lambda: status() == 200, "no responses")
+    (worker,) = fragile_server.workers()
+    logged = len(fragile_server.log)
+    postgresql.signal_all(signal.SIGKILL)
+    wait_until(postgresql.is_gone, "PostgreSQL does not stop")
+    wait_until(lambda: status() == 503 and outage_lines(worker), "the outage is not logged")
+    assert {status() for _ in range(20)} == {503}
+    (began,) = outage_lines(worker)
+    assert (began["level"], began["message"]) == ("ERROR", "the database is unavailable")
+    assert "connection" in began["cause"]
+    postgresql.start()
+    wait_until(lambda: status() == 200, "no success after the restart of PostgreSQL")
+    _, ended = outage_lines(worker)
+    assert (ended["level"], ended["message"]) == ("WARNING", "the database is available again")
+    assert ended["seconds"] >= 0
+    refused = [line for line in fragile_server.log[logged:].splitlines() if '"status": 503' in line]
+    assert {json.loads(line)["level"] for line in refused} == {"WARNING"}
 
 
 def test_idle_connections_work_after_an_outage(

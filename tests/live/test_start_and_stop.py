@@ -107,12 +107,13 @@ def test_documented_commands_convert_a_database_to_utf8(
 def test_log_has_one_line_for_start_up_and_one_per_request(transactional_db: None) -> None:
     with ServerProcess(AGS_LOG_LEVEL="INFO") as server:
         assert server.get("/nowhere", headers={"x-correlation-id": "looked-for"}).status_code == 404
+        request = server.request_line("looked-for")
         lines = [json.loads(line) for line in server.log.splitlines()]
     assert lines[0]["message"] == "starting"
     assert lines[0]["bind"] == f"127.0.0.1:{server.port}"
     assert (lines[0]["workers"], lines[0]["debug"]) == (1, False)
     assert (lines[0]["api"], lines[0]["admin"]) == (True, True)
-    (request,) = (line for line in lines if line.get("correlation_id") == "looked-for")
+    assert [line for line in lines if line.get("correlation_id") == "looked-for"] == [request]
     assert (request["status"], request["outcome"], request["reason"]) == (404, "refused", "not_found")
 
 
@@ -193,14 +194,14 @@ def test_sigterm_finishes_current_requests(nagra: HeadEnd) -> None:
 
 
 def test_sigterm_starts_draining(transactional_db: None) -> None:
-    with ServerProcess(AGS_DRAIN_SECONDS="300", AGS_LOG_LEVEL="INFO") as server:
+    with ServerProcess(AGS_DRAIN_SECONDS="300", AGS_LOG_LEVEL="DEBUG") as server:
         kept = server.client()
         assert kept.get("/readyz").headers["Connection"] == "keep-alive"
         server.terminate()
         wait_until(lambda: kept.get("/readyz").status_code == 503, "it is still ready")
         response = server.client().get("/healthz")  # on a new connection
         assert (response.status_code, response.headers["Connection"]) == (200, "close")
-        assert '"reason": "stopping"' in server.log
+        wait_until(lambda: '"reason": "stopping"' in server.log, "it is not logged")
         os.kill(server.pid, signal.SIGINT)
         assert server.wait() == 0
 

@@ -18,6 +18,7 @@ from django.test import Client, RequestFactory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ags import __version__
 from ags.server.arbiter import Logger
 from ags.server.logs import JSONFormatter, TextFormatter
 from tests.support.configuration import REQUIRED_VARIABLES
@@ -25,7 +26,8 @@ from tests.support.paths import ROOT
 
 REQUESTS = """
 from django.test import Client
-Client().get("/healthz", headers={"x-correlation-id": "call-1", "host": "localhost"})
+Client().get("/healthz", headers={"x-correlation-id": "probe-1", "host": "localhost"})
+Client().get("/openapi.json", headers={"x-correlation-id": "call-1", "host": "localhost"})
 Client().get("/ags/servicediscovery", headers={"x-correlation-id": "call-2", "host": "localhost"})
 """
 
@@ -54,26 +56,30 @@ def run_at_terminal() -> list[str]:
 
 def test_each_request_is_logged_as_one_json_object() -> None:
     before = datetime.now(UTC)
-    alive, discovery = (json.loads(line) for line in run_with_pipe())
+    found, discovery = (json.loads(line) for line in run_with_pipe())
     after = datetime.now(UTC)
-    for line in (alive, discovery):
+    for line in (found, discovery):
+        assert line.pop("process") > 0
         # The line has milliseconds.
         assert before - timedelta(milliseconds=1) <= datetime.fromisoformat(line.pop("time")) <= after
         assert 0 <= line.pop("duration_ms") <= (after - before) / timedelta(milliseconds=1)
-    assert alive == {
+    assert found == {
         "level": "INFO",
         "logger": "ags.request",
         "message": "request",
+        "version": __version__,
         "correlation_id": "call-1",
+        "client_address": "127.0.0.1",
         "method": "GET",
-        "route": "/healthz",
+        "route": "/openapi.json",
         "tenant": None,
         "service": None,
+        "kid": None,
         "outcome": "answered",
         "reason": None,
         "status": 200,
     }
-    assert discovery == alive | {
+    assert discovery == found | {
         "correlation_id": "call-2",
         "route": "/ags/servicediscovery",
         "outcome": "refused",
@@ -83,11 +89,11 @@ def test_each_request_is_logged_as_one_json_object() -> None:
 
 
 def test_readable_lines_omit_empty_fields() -> None:
-    alive, discovery = run_at_terminal()
+    found, discovery = run_at_terminal()
     assert re.fullmatch(
-        r"\d\d:\d\d:\d\d INFO    request correlation_id=call-1 method=GET route=/healthz outcome=answered"
-        r" status=200 duration_ms=[0-9.]+",
-        alive,
+        r"\d\d:\d\d:\d\d INFO    request correlation_id=call-1 client_address=127.0.0.1 method=GET"
+        r" route=/openapi.json outcome=answered status=200 duration_ms=[0-9.]+",
+        found,
     )
     assert "outcome=refused reason=header_missing status=400" in discovery
 
@@ -124,8 +130,17 @@ def test_the_time_equals_isoformat(created: float) -> None:
 
 
 def test_extra_fields_do_not_replace_standard_fields() -> None:
-    line = JSONFormatter().format(record("x", time=1, level=2, logger=3, tenant="nagra"))
-    assert line.endswith('"level": "ERROR", "logger": "ags.x", "message": "x", "tenant": "nagra"}')
+    line = JSONFormatter().format(record("x", time=1, level=2, logger=3, version=4, tenant="nagra"))
+    written = json.loads(line)
+    assert datetime.fromisoformat(written.pop("time"))
+    assert written == {
+        "level": "ERROR",
+        "logger": "ags.x",
+        "message": "x",
+        "process": os.getpid(),
+        "version": __version__,
+        "tenant": "nagra",
+    }
 
 
 def test_a_readable_line_contains_extra_fields() -> None:

@@ -256,7 +256,7 @@ def read_parts(text: str) -> Any:
     return request.POST, request.FILES
 
 
-entry = AccessLogEntry("", "")
+entry = AccessLogEntry("", "", None)
 HTTP: Shapes = {
     "Content-Type: semicolons": (text_of(";"), read_content_type),
     "Content-Type: quoted semicolons": (text_of(";", 'a/b; a="'), read_content_type),

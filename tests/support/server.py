@@ -217,6 +217,17 @@ class ServerProcess:
         """The standard error output so far."""
         return self._log.read_text()
 
+    def request_line(self, correlation_id: str) -> dict[str, Any]:
+        """Return the line of a request in the access log, which is written after the response."""
+
+        def matching() -> list[str]:
+            return [line for line in self.log.splitlines() if f'"correlation_id": "{correlation_id}"' in line]
+
+        wait_until(matching, f"the request {correlation_id} is not logged")
+        (line,) = matching()
+        fields: dict[str, Any] = json.loads(line)
+        return fields
+
     def client(self) -> Client:
         """Return a new connection. It is closed when the server stops."""
         client = Client(self.port)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 from ags.api.errors import SERVICE_NOT_AVAILABLE, UNAVAILABLE, ApiError
@@ -69,7 +70,9 @@ class VerificationCache:
         if self._identity is None or key != self._key:
             args = (parameters, service.settings, tenant.keys)
             if strategy.blocking:
-                self._identity = await run_in_thread(strategy.verify, *args, pool=VERIFICATION)
+                # With its context: `verify` sets the key ID in `log_context`.
+                run: Callable[..., Identity | Choice] = copy_context().run
+                self._identity = await run_in_thread(run, strategy.verify, *args, pool=VERIFICATION)
             else:
                 self._identity = strategy.verify(*args)
             self._key = key

@@ -13,6 +13,7 @@ from django.db import connections
 from django.utils.module_loading import import_string
 from gunicorn.app.base import BaseApplication
 
+from ags import __version__
 from ags.operations.checks import check_limits
 from ags.server.arbiter import Arbiter, Logger
 from ags.server.worker import Worker
@@ -47,6 +48,7 @@ class Command(BaseCommand):
         log.info(
             "starting",
             extra={
+                "version": __version__,
                 "bind": settings.AGS_BIND,
                 "operations_bind": settings.AGS_OPERATIONS_BIND,
                 "workers": settings.AGS_WORKERS,
