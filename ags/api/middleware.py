@@ -96,8 +96,7 @@ async def _call_view(request: HttpRequest, entry: AccessLogEntry) -> HttpRespons
     preflight = await cors.respond_to_preflight(request, methods)
     if preflight is not None:
         return preflight
-    response: HttpResponse = await match.func(request)
-    return response
+    return await match.func(request)
 
 
 def _open_log_entry(request: HttpRequest) -> AccessLogEntry:

@@ -104,8 +104,7 @@ class BoundedAdmin(ModelAdmin):
         if len(search_term) > SEARCH_MAX_LENGTH:
             return queryset.none(), False
         search_term = strip_whitespace(search_term)
-        results: tuple[QuerySet[Any], bool] = super().get_search_results(request, queryset, search_term)
-        return results
+        return super().get_search_results(request, queryset, search_term)
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return BoundedList
@@ -183,15 +182,13 @@ class ConfigurationAdmin(BoundedAdmin):
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
         context = {**context, "show_save_and_add_another": False}
-        response: HttpResponse = super().render_change_form(request, context, *args, **kwargs)
-        return response
+        return super().render_change_form(request, context, *args, **kwargs)
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         context = {**(extra_context or {}), "tenant_id": request.GET.get("tenant__id__exact")}
-        response: HttpResponse = super().changelist_view(request, context)
-        return response
+        return super().changelist_view(request, context)
 
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None

@@ -106,8 +106,7 @@ class KeyAdmin(KeyListAdmin, RevokeIssuedAdmin):
     ) -> HttpResponse:
         """Show a generated secret, in this response only."""
         if request.POST.get("source") != GENERATE:
-            response: HttpResponse = super().response_add(request, obj, post_url_continue)
-            return response
+            return super().response_add(request, obj, post_url_continue)
         return self.show_key_secret(request, obj, "Key added: copy its secret now")
 
     def changeform_view(
@@ -119,5 +118,4 @@ class KeyAdmin(KeyListAdmin, RevokeIssuedAdmin):
             if key.state == KeyState.REVOKED:
                 messages.error(request, "Not saved: the key was revoked in the meantime, and stays revoked.")
                 return redirect(request.get_full_path())
-        response: HttpResponse = super().changeform_view(request, object_id, *args, **kwargs)
-        return response
+        return super().changeform_view(request, object_id, *args, **kwargs)

@@ -95,8 +95,7 @@ class ServiceAdmin(ConfigurationAdmin, EnabledAdmin, RevokeIssuedAdmin):
         if form.is_valid():
             request.new_service = Service(**form.cleaned_data)  # type: ignore[attr-defined] # for get_form
             context = {**(extra_context or {}), "title": "Add service, step 2 of 2: settings"}
-            response: HttpResponse = super().add_view(request, form_url, context)
-            return response
+            return super().add_view(request, form_url, context)
         context = {
             **self.admin_site.each_context(request),
             "title": "Add service, step 1 of 2: tenant and strategy",
@@ -112,8 +111,7 @@ class ServiceAdmin(ConfigurationAdmin, EnabledAdmin, RevokeIssuedAdmin):
     @method_decorator(sensitive_post_parameters())
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         """Show or save the form. All its parameters are sensitive: each strategy has its own secrets."""
-        response: HttpResponse = super().changeform_view(request, *args, **kwargs)
-        return response
+        return super().changeform_view(request, *args, **kwargs)
 
     def get_form(
         self, request: HttpRequest, obj: Service | None = None, change: bool = False, **kwargs: Any

@@ -76,8 +76,7 @@ class TenantAdmin(EnabledAdmin, RevokeIssuedAdmin, SigningKeyRotationAdmin):
         if obj.signing_algorithm == Algorithm.HS256:
             key = SigningKey.objects.for_tenant(obj).get()
             return self.show_key_secret(request, key, "Tenant added: copy the secret of its signing key now")
-        response: HttpResponse = super().response_add(request, obj, post_url_continue)
-        return response
+        return super().response_add(request, obj, post_url_continue)
 
     @display(description="Related")
     def related_links(self, tenant: Tenant) -> SafeString:

@@ -143,8 +143,7 @@ class SearchOnlyAdmin(TransitionAdmin):
     ) -> HttpResponse:
         if not self.keeps_history:
             raise Http404
-        response: HttpResponse = super().history_view(request, object_id, extra_context)
-        return response
+        return super().history_view(request, object_id, extra_context)
 
 
 def _store_search(request: HttpRequest, model_name: str | None, terms: Mapping[str, Any]) -> str:

@@ -24,8 +24,7 @@ class TenantChoiceField(forms.ModelChoiceField):  # type: ignore[type-arg] # not
         """Refuse what cannot be a tenant ID without a query."""
         if value not in self.empty_values and not TENANT_ID.match(str(value)):
             raise ValidationError(self.error_messages["invalid_choice"], code="invalid_choice")
-        tenant: Tenant | None = super().to_python(value)
-        return tenant
+        return super().to_python(value)
 
 
 class TenantSearch(AutocompleteSelect):
