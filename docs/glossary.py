@@ -8,7 +8,7 @@ from pathlib import Path
 from django.apps import apps
 from django.db.models import Model
 
-from ags.sessions.tokens.jwt import AccessToken, RefreshToken, SignOn
+from ags.sessions.tokens.client_tokens import AccessToken, RefreshToken, SignOn
 from providers import contract
 from providers.apps import ProviderConfig
 from providers.upstream.bulkhead import Bulkhead

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from ags.database.async_connection import Connection, open_connection
-from ags.database.circuit_breaker import circuit_breaker
+from ags.database.engine.base import circuit_breaker
 
 if TYPE_CHECKING:
     from ags.database.lane import Lane

@@ -14,7 +14,7 @@ from ags import __version__
 from ags.server.logs import JSONFormatter, TextFormatter
 from ags.sessions.models import Account, AccountChoice, Device, SecurityEvent, SessionToken
 from ags.sessions.services.devices import NewDevice, Proof
-from ags.sessions.tokens.jwt import SignOn, read_access_token, read_refresh_token
+from ags.sessions.tokens.client_tokens import SignOn, read_access_token, read_refresh_token
 from providers.dummy.strategy import Dummy
 from providers.registry import strategies
 from tenants.models import Service

@@ -11,7 +11,7 @@ from typing import Any
 import jwt
 import pytest
 
-from ags.sessions.tokens.jwt import SignOn, token_response
+from ags.sessions.tokens.client_tokens import SignOn, token_response
 from providers.contract import FailureReason, Identity, KeyRing, TrustedKey, VerificationFailed
 from providers.operator_token.strategy import OperatorToken
 from tenants.services.settings import clean_settings

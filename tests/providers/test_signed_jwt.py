@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.core.exceptions import ValidationError
 
-from ags.sessions.tokens.jwt import SignOn, token_response
+from ags.sessions.tokens.client_tokens import SignOn, token_response
 from providers.contract import FailureReason, Identity, VerificationFailed
 from providers.signed_jwt.strategy import SignedJWT
 from tenants.models import Service

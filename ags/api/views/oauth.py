@@ -24,7 +24,7 @@ from ags.api.views.base import GatewayView, Response
 from ags.sessions.exceptions import TokenRejected
 from ags.sessions.services.introspect import introspect
 from ags.sessions.services.revoke import end_sign_on, revoke_access_token
-from ags.sessions.tokens.jwt import AccessToken, RefreshToken, read_access_token, read_refresh_token
+from ags.sessions.tokens.client_tokens import AccessToken, RefreshToken, read_access_token, read_refresh_token
 from tenants.models.resource_server import SEPARATOR, hash_client_secret
 from tenants.tenant_snapshot import TenantSnapshot
 

@@ -19,7 +19,7 @@ from ags.api.request.body import read_object
 from ags.api.request.resolve import get_tenant_or_403, retry_once_if_stale
 from ags.api.views.base import GatewayView, Response
 from ags.sessions.services.refresh import refresh
-from ags.sessions.tokens.jwt import read_refresh_token, require_signing_key, token_response
+from ags.sessions.tokens.client_tokens import read_refresh_token, require_signing_key, token_response
 
 
 class Refresh(GatewayView):

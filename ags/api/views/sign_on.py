@@ -26,7 +26,7 @@ from ags.api.views.base import GatewayView, Response
 from ags.sessions.services.account_choice import create_choice, redeem_choice
 from ags.sessions.services.redeem import redeem
 from ags.sessions.services.sign_on import sign_on
-from ags.sessions.tokens.jwt import require_signing_key, token_response
+from ags.sessions.tokens.client_tokens import require_signing_key, token_response
 from providers.contract import (
     Choice,
     Endpoint,

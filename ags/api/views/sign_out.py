@@ -9,7 +9,7 @@ from ags.api.request.resolve import get_service_or_403
 from ags.api.views.base import GatewayView, Response
 from ags.sessions.exceptions import InvalidReason, TokenRejected
 from ags.sessions.services.revoke import sign_out
-from ags.sessions.tokens.jwt import read_access_token
+from ags.sessions.tokens.client_tokens import read_access_token
 from providers.contract import Endpoint
 
 

@@ -1,14 +1,37 @@
 """Django's PostgreSQL engine with timeouts for every statement of a serving process."""
 
+import time
 from typing import Any
 
 import psycopg
 from django.db.backends.postgresql import base
 from psycopg.pq import TransactionStatus
 
-from ags.database.circuit_breaker import circuit_breaker
 from ags.database.django_connections import RESPONSE_TIMEOUT, with_timeouts
 from ags.database.errors import is_connection_lost
+
+OPEN_SECONDS = 1.0
+"""Seconds for which the circuit breaker stays open, so that threads do not wait one after another."""
+
+
+class _CircuitBreaker:
+    """Shared by all threads: after a timeout in one of them, the statements of all fail immediately."""
+
+    def __init__(self) -> None:
+        self._open_until = 0.0
+
+    def open(self) -> None:
+        self._open_until = time.monotonic() + OPEN_SECONDS
+
+    def close(self) -> None:
+        self._open_until = 0.0
+
+    def raise_if_open(self) -> None:
+        if time.monotonic() < self._open_until:
+            raise psycopg.OperationalError("PostgreSQL did not respond to a recent statement")
+
+
+circuit_breaker = _CircuitBreaker()
 
 
 class BoundedConnection(psycopg.Connection[Any]):

@@ -10,11 +10,12 @@ from ags.database import INSERTS, fetch_all
 from ags.sessions.exceptions import RejectReason, TokenRejected
 from ags.sessions.models import SecurityEvent
 from ags.sessions.services.devices import KnownDevice, NewDevice, Proof, SignOnRequest
-from ags.sessions.services.issue import acceptance_join, explain_rejection
-from ags.sessions.services.redemption import Redeemer, Redemption, redemptions_table
+from ags.sessions.services.issue import acceptance_join
+from ags.sessions.services.redeemer import Redeemer, Redemption, redemptions_table
+from ags.sessions.services.replays import explain_rejection
 from ags.sessions.sql import functions as sql
 from ags.sessions.sql import validity
-from ags.sessions.tokens.jwt import SignOn
+from ags.sessions.tokens.client_tokens import SignOn
 from ags.sessions.tokens.opaque import TOKEN_LENGTH, USER_ACCOUNT_TOKEN, new_token, token_hashes
 from providers.contract import Choice
 from tenants.tenant_snapshot import ServiceSnapshot, TenantSnapshot

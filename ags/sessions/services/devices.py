@@ -11,7 +11,7 @@ from ags.database import Transaction
 from ags.sessions.exceptions import InvalidReason, RejectReason, TokenRejected
 from ags.sessions.models import AccountStatus, DeviceStatus
 from ags.sessions.sql import functions as sql
-from ags.sessions.tokens.jwt import SignOn
+from ags.sessions.tokens.client_tokens import SignOn
 from tenants.tenant_snapshot import TenantSnapshot
 
 # Statements are built from constants.

@@ -2,7 +2,7 @@
 
 from ags.sessions.sql import functions as sql
 from ags.sessions.sql import validity
-from ags.sessions.tokens.jwt import AccessToken, RefreshToken
+from ags.sessions.tokens.client_tokens import AccessToken, RefreshToken
 
 # Statements are built from constants.
 # ruff: noqa: S608

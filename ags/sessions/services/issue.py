@@ -1,18 +1,16 @@
 """Issuing session tokens. A single INSERT checks a proof, consumes it and stores the token."""
 
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from ags.database import INSERTS, Transaction, fetch_all
 from ags.database.batching import Batcher
-from ags.sessions.exceptions import StaleSnapshot
 from ags.sessions.services.devices import Proof
-from ags.sessions.services.replays import reject_known_replay, remember_replay
+from ags.sessions.services.replays import PROOF_COLUMNS, explain_rejection, reject_known_replay
 from ags.sessions.sql import functions as sql
 from ags.sessions.sql.validity import KEY_STATES
 from ags.sessions.tokens.opaque import new_token
-from providers.contract import FailureReason, Identity, VerificationFailed
+from providers.contract import Identity
 from tenants.tenant_snapshot import ServiceSnapshot, TenantSnapshot
 
 MAX_DATETIME = datetime(9999, 12, 31, tzinfo=UTC)
@@ -55,34 +53,6 @@ async def consume_proofs(transaction: Transaction, rows: Sequence[sql.Row]) -> l
     ]
 
 
-async def explain_rejection(tenant: TenantSnapshot, row: sql.Row) -> Exception:
-    """Return the exception for a proof that the database has rejected.
-
-    `row` has at least the columns of `acceptance_join`. The exception is `VerificationFailed(REPLAYED)` if
-    the proof was accepted before, `VerificationFailed(KEY_NOT_IN_FORCE)` if the database's clock is outside
-    the validity period of the key, and `StaleSnapshot` if the tenant, service or key has changed. Raises
-    Django's database errors.
-    """
-    values = {name: row.get(name) for name in _PROOF_COLUMNS}
-    since, is_current, is_replayed, is_key_outside_validity = await _rejections.submit(values)
-    if is_current and is_replayed:
-        remember_replay(row)
-        return VerificationFailed(FailureReason.REPLAYED, "jti")
-    if is_current and is_key_outside_validity:
-        return VerificationFailed(FailureReason.KEY_NOT_IN_FORCE)
-    return StaleSnapshot(tenant, since)
-
-
-async def _explain(rows: Sequence[sql.Row]) -> list[tuple[float, bool, bool, bool]]:
-    """Return the time of the statement and its three flags for each row."""
-    since = time.monotonic()
-    reasons = await sql.select_each(_rejection_sql(), rows, INSERTS)
-    return [(since, *map(bool, row or ())) for row in reasons]  # type: ignore[misc] # a row has three flags
-
-
-_rejections = Batcher(_explain)  # a change of a tenant rejects many proofs at the same time
-
-
 def token_row(
     tenant: TenantSnapshot,
     service: ServiceSnapshot,
@@ -120,10 +90,8 @@ def acceptance_join() -> str:
  WHERE (g.key IS NULL OR k.id IS NOT NULL)"""
 
 
-_PROOF_COLUMNS = {"tenant": "text", "version": "bigint", "service": "bigint", "key": "bigint", "jti": "text"}
-
 _COLUMNS = {
-    **_PROOF_COLUMNS,
+    **PROOF_COLUMNS,
     "token_hash": "bytea",
     "account_id": "text",
     "correlation_id": "text",
@@ -148,20 +116,4 @@ SELECT t.id, s.id, k.id, g.token_hash, g.account_id, g.correlation_id, g.jti,
  ORDER BY g.jti, t.id, s.id
     ON CONFLICT DO NOTHING
 RETURNING token_hash{", created_at, id" if redeemed else ""}
-"""  # noqa: S608 - built from constants
-
-
-@sql.cached_sql
-def _rejection_sql() -> str:
-    now = sql.now()
-    return f"""
-SELECT g.row_number, t.id IS NOT NULL,
-       g.jti IS NOT NULL AND EXISTS (SELECT 1 FROM ags_sessions_sessiontoken st
-                WHERE st.tenant_id = g.tenant AND st.jti = g.jti
-                  AND (st.key_id = g.key
-                       OR (g.key IS NULL AND st.key_id IS NULL AND st.service_id = g.service))),
-       k.not_before > {now} OR k.not_after <= {now}
-  FROM {sql.values_table(**_PROOF_COLUMNS)} AS g
-  LEFT JOIN tenants_tenant t ON t.id = g.tenant AND t.enabled AND t.version = g.version
-  LEFT JOIN tenants_key k ON k.id = g.key AND k.tenant_id = g.tenant
 """  # noqa: S608 - built from constants

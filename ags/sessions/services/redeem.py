@@ -6,10 +6,10 @@ from typing import Any
 
 from ags.sessions.models import SecurityEvent
 from ags.sessions.services.devices import KnownDevice, NewDevice, Proof, SignOnRequest
-from ags.sessions.services.redemption import Redeemer, Redemption, redemptions_table
+from ags.sessions.services.redeemer import Redeemer, Redemption, redemptions_table
 from ags.sessions.sql import functions as sql
 from ags.sessions.sql import validity
-from ags.sessions.tokens.jwt import SignOn
+from ags.sessions.tokens.client_tokens import SignOn
 from ags.sessions.tokens.opaque import token_hashes
 from tenants.tenant_snapshot import ServiceSnapshot, TenantSnapshot
 

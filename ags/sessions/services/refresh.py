@@ -15,7 +15,7 @@ from ags.sessions.services import database_behind, security_events
 from ags.sessions.services.revoke import end_sign_on
 from ags.sessions.sql import functions as sql
 from ags.sessions.sql import validity
-from ags.sessions.tokens.jwt import RefreshToken, SignOn
+from ags.sessions.tokens.client_tokens import RefreshToken, SignOn
 from tenants.tenant_snapshot import TenantSnapshot
 
 # Statements are built from constants.

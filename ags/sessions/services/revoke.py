@@ -6,7 +6,7 @@ from typing import Any
 from ags.database import INSERTS, fetch_all
 from ags.sessions.services.introspect import introspect
 from ags.sessions.sql import functions as sql
-from ags.sessions.tokens.jwt import AccessToken
+from ags.sessions.tokens.client_tokens import AccessToken
 
 # Statements are built from constants.
 # ruff: noqa: S608

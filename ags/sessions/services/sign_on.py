@@ -7,10 +7,10 @@ from ags.database import transaction
 from ags.database.batching import Batcher
 from ags.sessions.exceptions import TokenRejected
 from ags.sessions.services.devices import KnownDevice, NewDevice, Outcome, SignOnRequest, sign_on_devices
-from ags.sessions.services.issue import consume_proofs, explain_rejection, token_row
-from ags.sessions.services.replays import reject_known_replay
+from ags.sessions.services.issue import consume_proofs, token_row
+from ags.sessions.services.replays import explain_rejection, reject_known_replay
 from ags.sessions.sql import functions as sql
-from ags.sessions.tokens.jwt import SignOn
+from ags.sessions.tokens.client_tokens import SignOn
 from ags.sessions.tokens.opaque import new_token
 from providers.contract import Identity
 from tenants.tenant_snapshot import ServiceSnapshot, TenantSnapshot

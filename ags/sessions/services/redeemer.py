@@ -11,7 +11,7 @@ from ags.sessions.models import SecurityEvent
 from ags.sessions.services import security_events
 from ags.sessions.services.devices import Outcome, SignOnRequest, sign_on_devices
 from ags.sessions.sql import functions as sql
-from ags.sessions.tokens.jwt import SignOn
+from ags.sessions.tokens.client_tokens import SignOn
 from tenants.tenant_snapshot import ServiceSnapshot, TenantSnapshot
 
 
