@@ -1,6 +1,6 @@
 """Admin pages of subscriber accounts."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse
@@ -19,14 +19,17 @@ from tenants.models import tenants_for_user
 
 NAME = "account {row} of {row.tenant_id}"
 
-STATUS_COLORS = {"active": "success", "suspended": "warning", "cancelled": "danger"}
-
 
 @admin.register(Account)
 class AccountAdmin(SearchOnlyAdmin, RevokeIssuedAdmin):
     search_form = AccountSearchForm
     title = "Look up an account"
-    columns = ("account ID", "status", "created (UTC)", "revoked up to (UTC)")
+    columns: ClassVar = {
+        "account ID": lambda account: change_link(account, account.account_id),
+        "status": lambda account: account.status,
+        "created (UTC)": lambda account: format_time(account.created_at),
+        "revoked up to (UTC)": lambda account: format_time(account.revoked_before),
+    }
     keeps_history = True
     readonly_fields = ("state_label",)
     transitions = (
@@ -81,15 +84,7 @@ class AccountAdmin(SearchOnlyAdmin, RevokeIssuedAdmin):
     )
     change_form_outer_after_template = "ags_sessions/admin/devices.html"
 
-    def row_cells(self, row: Account) -> list[Any]:
-        return [
-            change_link(row, row.account_id),
-            row.status,
-            format_time(row.created_at),
-            format_time(row.revoked_before),
-        ]
-
-    @display(description="Status", label=STATUS_COLORS)
+    @display(description="Status", label={"active": "success", "suspended": "warning", "cancelled": "danger"})
     def state_label(self, account: Account) -> str:
         return account.status
 

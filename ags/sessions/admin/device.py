@@ -1,7 +1,7 @@
 """Admin pages of devices and their sign-ons."""
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 from asgiref.sync import async_to_sync
 from django.contrib import admin
@@ -21,8 +21,6 @@ from ags.sessions.services.account_status import CONCURRENT_CHANGE, enable_devic
 from ags.sessions.services.revoke import end_sign_on
 from tenants.admin.transitions import OFFLINE, Transition
 
-STATUS_COLORS = {"enabled": "success", "disabled": "warning", "deleted": "danger"}
-
 INFORMATION_MAX_LENGTH = 20_000
 """Characters of the device information that are shown."""
 
@@ -33,7 +31,15 @@ INFORMATION_STYLE = "max-height: 30rem; white-space: pre-wrap; overflow-wrap: an
 class DeviceAdmin(SearchOnlyAdmin):
     search_form = DeviceSearchForm
     title = "Look up devices"
-    columns = ("client ID", "account ID", "type", "status", "sign-on", "signed on (UTC)", "expires (UTC)")
+    columns: ClassVar = {
+        "client ID": lambda device: change_link(device, device.client_id),
+        "account ID": lambda device: device.account.account_id,
+        "type": lambda device: _device_type(device.information),
+        "status": lambda device: device.status,
+        "sign-on": lambda device: format_code(device.state),
+        "signed on (UTC)": lambda device: format_time(device.signed_on_at),
+        "expires (UTC)": lambda device: format_time(device.refresh_expires_at),
+    }
     keeps_history = True
     fieldsets = (
         (None, {"fields": ("tenant", "account_link", "client_id", "status_label", "created_at")}),
@@ -121,17 +127,6 @@ class DeviceAdmin(SearchOnlyAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Device]:
         return with_device_state(super().get_queryset(request).select_related("account", "service", "key"))
 
-    def row_cells(self, row: Any) -> list[Any]:
-        return [
-            change_link(row, row.client_id),
-            row.account.account_id,
-            _device_type(row.information),
-            row.status,
-            self.state_label(row),
-            format_time(row.signed_on_at),
-            format_time(row.refresh_expires_at),
-        ]
-
     def get_form(
         self, request: HttpRequest, obj: Device | None = None, change: bool = False, **kwargs: Any
     ) -> Any:
@@ -146,7 +141,7 @@ class DeviceAdmin(SearchOnlyAdmin):
     def account_link(self, device: Device) -> SafeString:
         return change_link(device.account, str(device.account))
 
-    @display(description="Status", label=STATUS_COLORS)
+    @display(description="Status", label={"enabled": "success", "disabled": "warning", "deleted": "danger"})
     def status_label(self, device: Device) -> str:
         return device.status
 

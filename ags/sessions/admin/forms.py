@@ -102,11 +102,8 @@ class DeviceSearchForm(SearchForm):
 
 class SecurityEventSearchForm(SearchForm):
     tenant = TenantChoiceField(SecurityEvent, "Leave empty for all tenants that you are assigned to.")
+    tenant.required = False
     account_id = _account_id_field()
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields["tenant"].required = False
 
     def clean(self) -> dict[str, Any]:
         """Require a tenant with an account ID: two operators may use the same ID."""

@@ -1,6 +1,6 @@
 """Base of the admin pages of data about subscribers, which can be searched but not browsed or edited."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 
@@ -49,7 +49,8 @@ class SearchOnlyAdmin(TransitionAdmin):
 
     search_form: ClassVar[type[SearchForm]]
     title: ClassVar[str]
-    columns: ClassVar[tuple[str, ...]]
+    columns: ClassVar[Mapping[str, Callable[[Any], Any]]]
+    """The headers of the results, and the functions that return their cells for a row."""
     newest_first: ClassVar[tuple[str, ...]] = ("-created_at", "-pk")
     # True if there are transitions, which Django logs.
     keeps_history: ClassVar[bool] = False
@@ -70,10 +71,6 @@ class SearchOnlyAdmin(TransitionAdmin):
 
     def set_state(self, request: HttpRequest, row: Any, transition: Transition) -> None:
         change_status(row, transition.sources or (), transition.target)
-
-    def row_cells(self, row: Any) -> list[Any]:
-        """Return a cell for each of `columns`."""
-        raise TypeError(f"{type(self).__name__} declares no row_cells()")
 
     @display(description="State", label=STATE_COLORS)
     def state_label(self, row: Any) -> str:
@@ -120,18 +117,18 @@ class SearchOnlyAdmin(TransitionAdmin):
         return TemplateResponse(request, "ags_sessions/admin/search.html", context)
 
     def table_context(self, queryset: QuerySet[Any]) -> dict[str, Any]:
-        rows = list(queryset.order_by(*self.newest_first)[: MAX_RESULTS + 1])
+        rows = queryset.order_by(*self.newest_first)[: MAX_RESULTS + 1]
+        cells = [[cell(row) for cell in self.columns.values()] for row in rows]
         more = f"More than {MAX_RESULTS} rows match. The newest {MAX_RESULTS} are shown."
         return {
-            "table": {"headers": self.columns, "rows": [self.row_cells(row) for row in rows[:MAX_RESULTS]]},
-            "more": more if len(rows) > MAX_RESULTS else "",
+            "table": {"headers": list(self.columns), "rows": cells[:MAX_RESULTS]},
+            "more": more if len(cells) > MAX_RESULTS else "",
         }
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
-        context = {
-            **context,
+        context |= {
             "show_history": self.keeps_history,
             "show_save_and_add_another": False,
             "show_save_and_continue": False,

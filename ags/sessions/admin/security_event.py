@@ -1,6 +1,6 @@
 """Admin pages of security events."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.http import HttpRequest
@@ -16,7 +16,15 @@ from ags.sessions.models import AccountChoice, Device, SecurityEvent, SessionTok
 class SecurityEventAdmin(SearchOnlyAdmin):
     search_form = SecurityEventSearchForm
     title = "Security events"
-    columns = ("latest (UTC)", "event", "tenant", "account ID", "times", "first (UTC)", "correlation ID")
+    columns: ClassVar = {
+        "latest (UTC)": lambda event: change_link(event, format_time(event.latest_at)),
+        "event": lambda event: event.get_kind_display(),
+        "tenant": lambda event: event.tenant_id,
+        "account ID": lambda event: event.account_id,
+        "times": lambda event: event.times,
+        "first (UTC)": lambda event: format_time(event.first_at),
+        "correlation ID": lambda event: event.correlation_id,
+    }
     newest_first = ("-latest_at", "-pk")
     fields = (
         "tenant",
@@ -34,34 +42,19 @@ class SecurityEventAdmin(SearchOnlyAdmin):
         """Show the newest events; the query parameter `tenant` limits them to a tenant."""
         return {"tenant": request.GET.get("tenant", "")}
 
-    def row_cells(self, row: SecurityEvent) -> list[Any]:
-        return [
-            change_link(row, format_time(row.latest_at)),
-            row.get_kind_display(),
-            row.tenant_id,
-            row.account_id,
-            row.times,
-            format_time(row.first_at),
-            row.correlation_id,
-        ]
-
     @display(description="Subject")
     def subject_link(self, event: SecurityEvent) -> SafeString | str:
         match event.kind:
             case SecurityEvent.Kind.SESSION_TOKEN_REUSED:
-                return _session_token_link(event)
+                name = f"Session token {event.subject}"
+                token = SessionToken.objects.for_tenant(event.tenant_id).filter(pk=event.subject).first()
+                return f"{name} (purged)" if token is None else change_link(token, name)
             case SecurityEvent.Kind.USER_ACCOUNT_TOKEN_REUSED:
                 return _describe_choice(event)
         device = Device.objects.for_tenant(event.tenant_id).filter(sign_on=event.subject).first()
         if device is None:
             return "A sign-on that was replaced by a later one, or whose device was purged"
         return change_link(device, f"The sign-on of device {device}")
-
-
-def _session_token_link(event: SecurityEvent) -> SafeString | str:
-    name = f"Session token {event.subject}"
-    token = SessionToken.objects.for_tenant(event.tenant_id).filter(pk=event.subject).first()
-    return f"{name} (purged)" if token is None else change_link(token, name)
 
 
 def _describe_choice(event: SecurityEvent) -> str:

@@ -1,6 +1,6 @@
 """Admin pages of session tokens."""
 
-from typing import Any
+from typing import ClassVar
 
 from django.contrib import admin
 from django.db.models import QuerySet
@@ -9,7 +9,7 @@ from django.http import HttpRequest
 
 from ags.sessions.admin.annotations import with_session_token_state
 from ags.sessions.admin.forms import SessionTokenSearchForm
-from ags.sessions.admin.search_only import EMPTY_VALUE, SearchOnlyAdmin, change_link, format_time
+from ags.sessions.admin.search_only import EMPTY_VALUE, SearchOnlyAdmin, change_link, format_code, format_time
 from ags.sessions.models import SessionToken
 from tenants.admin.transitions import Transition
 
@@ -18,17 +18,17 @@ from tenants.admin.transitions import Transition
 class SessionTokenAdmin(SearchOnlyAdmin):
     search_form = SessionTokenSearchForm
     title = "Look up session tokens"
-    columns = (
-        "account ID",
-        "state",
-        "issued (UTC)",
-        "expires (UTC)",
-        "redeemed (UTC)",
-        "revoked (UTC)",
-        "service",
-        "key",
-        "correlation ID",
-    )
+    columns: ClassVar = {
+        "account ID": lambda token: change_link(token, token.account_id),
+        "state": lambda token: format_code(token.state),
+        "issued (UTC)": lambda token: format_time(token.created_at),
+        "expires (UTC)": lambda token: format_time(token.expires_at),
+        "redeemed (UTC)": lambda token: format_time(token.redeemed_at),
+        "revoked (UTC)": lambda token: format_time(token.revoked_at),
+        "service": lambda token: token.service.name,
+        "key": lambda token: token.key.kid if token.key else EMPTY_VALUE,
+        "correlation ID": lambda token: token.correlation_id,
+    }
     fields = (
         "tenant",
         "account_id",
@@ -62,19 +62,6 @@ class SessionTokenAdmin(SearchOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[SessionToken]:
         return with_session_token_state(super().get_queryset(request).select_related("service", "key"))
-
-    def row_cells(self, row: Any) -> list[Any]:
-        return [
-            change_link(row, row.account_id),
-            self.state_label(row),
-            *(
-                format_time(time)
-                for time in (row.created_at, row.expires_at, row.redeemed_at, row.revoked_at)
-            ),
-            row.service.name,
-            row.key.kid if row.key else EMPTY_VALUE,
-            row.correlation_id,
-        ]
 
     def is_offered(self, transition: Transition, row: SessionToken) -> bool:
         return row.revoked_at is None and row.redeemed_at is None
