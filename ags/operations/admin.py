@@ -29,8 +29,7 @@ class SuperuserOnlyAdmin(BoundedAdmin):
     def has_module_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.is_active and request.user.is_superuser)
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return self.has_module_permission(request)
+    has_add_permission = has_module_permission
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.has_module_permission(request)
@@ -93,6 +92,5 @@ class AssignmentAdmin(SuperuserOnlyAdmin):
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """An assignment can be deleted, because no other row depends on it."""
-        return self.has_module_permission(request)
+    # An assignment can be deleted, because no other row depends on it.
+    has_delete_permission = SuperuserOnlyAdmin.has_view_permission

@@ -30,15 +30,7 @@ def check_environment(**kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.database)
 def check_encoding(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    if not databases or "default" not in databases or connection.vendor != "postgresql":
-        return []
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute("SHOW server_encoding")
-            (encoding,) = cursor.fetchone()
-    except DatabaseError:
-        return []
-    if encoding == "UTF8":
+    if not databases:
         return []
     return [
         Error(
@@ -47,12 +39,14 @@ def check_encoding(databases: Sequence[str] | None = None, **kwargs: Any) -> lis
             "CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0",
             id="operations.E001",
         )
+        for (encoding,) in _query("SHOW server_encoding")
+        if encoding != "UTF8"
     ]
 
 
 @register(Tags.database)
 def check_pooler(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    if not databases or "default" not in databases or connection.vendor != "postgresql":
+    if not databases or connection.vendor != "postgresql":
         return []
     try:
         pooler.check_options()
@@ -112,9 +106,9 @@ def check_limits(**kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.security, deploy=True)
 def check_deployment(**kwargs: Any) -> list[CheckMessage]:
-    warnings: list[CheckMessage] = []
+    found: list[CheckMessage] = []
     if connection.vendor == "sqlite":
-        warnings.append(
+        found.append(
             Warning(
                 "DATABASE_URL is SQLite, which only one machine can write to.",
                 hint="Use PostgreSQL.",
@@ -122,47 +116,46 @@ def check_deployment(**kwargs: Any) -> list[CheckMessage]:
             )
         )
     if not settings.AGS_TRUSTED_PROXIES_SET:
-        warnings.append(
+        found.append(
             Warning(
                 "AGS_TRUSTED_PROXIES is not set.",
                 hint="Set it to the number of proxies that append to X-Forwarded-For, 0 if there is none.",
                 id="operations.W002",
             )
         )
-    return warnings
-
-
-@register(Tags.security, deploy=True)
-def check_admin(**kwargs: Any) -> list[CheckMessage]:
-    if settings.AGS_ADMIN not in SERVED_PATHS:
-        return []
-    return [
-        Info(
-            f"AGS_ADMIN is {settings.AGS_ADMIN}: processes with this environment serve "
-            f"{SERVED_PATHS[settings.AGS_ADMIN]}.",
-            hint="Run others that serve the rest "
-            "(docs/running/install.md, The admin in a process of its own).",
-            id="operations.I001",
+    if served := SERVED_PATHS.get(settings.AGS_ADMIN):
+        found.append(
+            Info(
+                f"AGS_ADMIN is {settings.AGS_ADMIN}: processes with this environment serve {served}.",
+                hint="Run others that serve the rest "
+                "(docs/running/install.md, The admin in a process of its own).",
+                id="operations.I001",
+            )
         )
-    ]
+    return found
 
 
 @register(Tags.security, deploy=True)
 def check_durability(**kwargs: Any) -> list[CheckMessage]:
-    if connection.vendor != "postgresql":
-        return []
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT name FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit')"
-                " AND setting = 'off' ORDER BY name"
-            )
-            names = [name for (name,) in cursor.fetchall()]
-    except DatabaseError:
-        return []
+    rows = _query(
+        "SELECT name FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit')"
+        " AND setting = 'off' ORDER BY name"
+    )
     return [
         Warning(
             f"PostgreSQL runs with {name} off: issued tokens may be lost in a crash.", id="operations.W003"
         )
-        for name in names
+        for (name,) in rows
     ]
+
+
+def _query(sql: str) -> list[tuple[Any, ...]]:
+    """Return the rows; none if the database is not PostgreSQL or is unavailable."""
+    if connection.vendor != "postgresql":
+        return []
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(sql)
+            return list(cursor)
+    except DatabaseError:
+        return []

@@ -4,9 +4,9 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import timedelta
+from typing import Self
 
 from django.db import Error, models
 from django.db.models.functions import Now
@@ -25,14 +25,16 @@ class LeaseNotAvailable(Exception):
 
 
 class LeaseHolder:
-    """A lease of this process. It expires after `LIFETIME` without a call of `renew`."""
+    """A lease of this process. It expires after `LIFETIME` without a call of `renew`.
+
+    Entering the context raises LeaseNotAvailable if another process holds the lease.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._token = uuid.uuid4()
 
-    def acquire(self) -> None:
-        """Raises LeaseNotAvailable."""
+    def __enter__(self) -> Self:
         Lease.objects.bulk_create([Lease(name=self._name)], ignore_conflicts=True)
         self._renewed_at = time.monotonic()
         acquired = Lease.objects.filter(name=self._name, expires_at__lte=Now()).update(
@@ -43,6 +45,11 @@ class LeaseHolder:
         )
         if not acquired:
             raise self._not_available()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        with suppress(Error):  # if the database is unavailable, the lease expires
+            self._own().update(expires_at=Now())
 
     def renew(self) -> None:
         """Renew the lease after `RENEWAL_INTERVAL`. Raises LeaseNotAvailable if another process holds it."""
@@ -53,25 +60,9 @@ class LeaseHolder:
             raise self._not_available()
         self._renewed_at = now
 
-    def release(self) -> None:
-        self._own().update(expires_at=Now())
-
     def _own(self) -> models.QuerySet[Lease]:
         return Lease.objects.filter(name=self._name, token=self._token)
 
     def _not_available(self) -> LeaseNotAvailable:
         row = Lease.objects.get(name=self._name)
         return LeaseNotAvailable(f"{row.holder}, since {format_utc(row.acquired_at)}")
-
-
-@contextmanager
-def lease(name: str) -> Iterator[LeaseHolder]:
-    """Raises LeaseNotAvailable."""
-    holder = LeaseHolder(name)
-    holder.acquire()
-    try:
-        yield holder
-    finally:
-        # If the database is unavailable, the lease expires.
-        with suppress(Error):
-            holder.release()

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 from django.db import DatabaseError, connections, transaction
@@ -64,12 +64,13 @@ class LockWaits:
     def limited(self) -> Iterator[None]:
         """Limit the statements of this thread. They raise OperationalError after `LOCK_TIMEOUT`."""
         watcher = threading.Thread(target=self._watch, name="lock-waits", daemon=True)
-        with ExitStack() as stack:
-            stack.enter_context(connections[self._alias].execute_wrapper(self._execute))
+        with connections[self._alias].execute_wrapper(self._execute):
             watcher.start()
-            stack.callback(watcher.join)
-            stack.callback(self._stop.set)
-            yield
+            try:
+                yield
+            finally:
+                self._stop.set()
+                watcher.join()
 
     def _execute(self, execute: Any, sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
         database: BaseDatabaseWrapper = context["connection"]

@@ -24,6 +24,7 @@ def check_options() -> None:
     """Connect as the server does. Raises StartupOptionsLost, or psycopg's errors if it cannot connect."""
     if settings.AGS_DATABASE_POOLER != "none":
         return
+    sources: set[str] = set()
     for _ in range(ATTEMPTS):
         try:
             with _connect() as pg:
@@ -37,8 +38,6 @@ def check_options() -> None:
             psycopg.connect(**connection.get_connection_params()).close()
         else:
             break
-    else:
-        raise StartupOptionsLost
     if sources != {"client"}:
         raise StartupOptionsLost
 

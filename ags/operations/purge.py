@@ -13,7 +13,7 @@ from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from ags.operations.lease import lease
+from ags.operations.lease import LeaseHolder
 from ags.sessions.models import (
     AccountChoice,
     Device,
@@ -50,12 +50,12 @@ def purge(batch_size: int = BATCH_SIZE) -> Iterator[tuple[str, int]]:
     The kinds take turns, because one may grow as fast as it is purged. Raises LeaseNotAvailable if another
     purge is running: before anything is deleted, or when this one was blocked for longer than its lease.
     """
-    with lease("purge") as holder:
+    with LeaseHolder("purge") as lease:
         expired = expired_querysets()
         remaining = dict(expired)
         while remaining:
             for kind, queryset in list(remaining.items()):
-                holder.renew()
+                lease.renew()
                 (order,) = queryset.query.order_by
                 started_at = time.monotonic()
                 rows = list(queryset.values_list("pk", order)[:batch_size])
@@ -77,6 +77,12 @@ def expired_querysets() -> dict[str, QuerySet[Any]]:
     """Return the rows to delete by kind, as `purge` prints it, each in the order of an indexed column."""
     now = timezone.now()  # for tables whose times Django writes with the clock of a process
     lockout = timedelta(hours=settings.AXES_COOLOFF_TIME)
+    # An earlier release accepted an `exp` in milliseconds, and kept its `jti` until the year 9999. These
+    # strategies now reject such tokens as `lifetime_too_long` until ten years before they expire, so their
+    # `jti` need not be kept. Other strategies may need rows that never expire.
+    limiting_lifetimes = [
+        slug for slug, strategy in strategies().items() if issubclass(strategy.Settings, TokenSettings)
+    ]
     return {
         "session tokens": SessionToken.unscoped.filter(dead_after__lte=Now()).order_by("dead_after"),
         "choices of an account": AccountChoice.unscoped.filter(expires_at__lte=Now()).order_by("expires_at"),
@@ -97,16 +103,6 @@ def expired_querysets() -> dict[str, QuerySet[Any]]:
         "guards without end": SessionToken.unscoped.filter(
             dead_after__gte=MAX_DATETIME,
             expires_at__lte=Now(),
-            service__strategy__in=_strategies_limiting_lifetimes(),
+            service__strategy__in=limiting_lifetimes,
         ).order_by("dead_after"),
     }
-
-
-def _strategies_limiting_lifetimes() -> list[str]:
-    """Return the strategies that reject a token that expires in the year 9999 as `lifetime_too_long`.
-
-    An earlier release accepted an `exp` in milliseconds, and kept its `jti` until the year 9999. Such tokens
-    are now rejected, until ten years before they expire, so their `jti` need not be kept. Other strategies
-    may need rows that never expire.
-    """
-    return [slug for slug, strategy in strategies().items() if issubclass(strategy.Settings, TokenSettings)]

@@ -100,9 +100,7 @@ class Worker(base.Worker):
 
     # Called by gunicorn
 
-    def handle_quit(self, sig: int, frame: Any) -> None:
-        """Stop as on SIGTERM; only the parent uses a shorter timeout."""
-        self.handle_exit(sig, frame)
+    handle_quit = base.Worker.handle_exit  # as on SIGTERM; only the parent uses a shorter timeout
 
     def run(self) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)

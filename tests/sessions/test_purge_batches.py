@@ -285,7 +285,7 @@ def test_a_purge_that_loses_its_lease_prints_its_counts(
         done = execute(sql, *rest)
         if sql.startswith('DELETE FROM "ags_sessions_sessiontoken"'):
             Lease.objects.update(expires_at=time_before(seconds=1))
-            lease.LeaseHolder("purge").acquire()
+            lease.LeaseHolder("purge").__enter__()
         return done
 
     message = r"^Stopped: this purge was blocked .* 60 seconds, and another one has started: process \d+ on "

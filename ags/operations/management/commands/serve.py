@@ -28,8 +28,15 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def load_config(self) -> None:
         """The configuration file and the environment variables of gunicorn are not read."""
-        for name, value in _gunicorn_settings().items():
-            self.cfg.set(name, value)
+        self.cfg.set("bind", [bind for bind in (settings.AGS_BIND, settings.AGS_OPERATIONS_BIND) if bind])
+        self.cfg.set("workers", settings.AGS_WORKERS)
+        self.cfg.set("worker_class", Worker)
+        self.cfg.set("logger_class", Logger)
+        self.cfg.set("graceful_timeout", 20)
+        self.cfg.set("loglevel", "error")
+        self.cfg.set("control_socket_disable", True)
+        if SHARED_MEMORY.is_dir():
+            self.cfg.set("worker_tmp_dir", str(SHARED_MEMORY))  # a slow disk cannot delay the heartbeat
 
     def load(self) -> Any:
         return import_string("ags.asgi.application")
@@ -66,18 +73,3 @@ class Command(BaseCommand):
         connections.close_all()  # otherwise the workers would inherit the connections
         gc.freeze()  # the collector would write to the memory that the workers share, and so copy it
         Server().run()
-
-
-def _gunicorn_settings() -> dict[str, Any]:
-    values = {
-        "bind": [address for address in (settings.AGS_BIND, settings.AGS_OPERATIONS_BIND) if address],
-        "workers": settings.AGS_WORKERS,
-        "worker_class": Worker,
-        "logger_class": Logger,
-        "graceful_timeout": 20,
-        "loglevel": "error",
-        "control_socket_disable": True,
-    }
-    if SHARED_MEMORY.is_dir():
-        values["worker_tmp_dir"] = str(SHARED_MEMORY)  # a slow disk cannot delay the heartbeat
-    return values
