@@ -1,14 +1,11 @@
 """Applies a configuration file to the database, in one transaction."""
 
-import re
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import transaction
 
 from providers.jose import HMAC_BYTES
@@ -33,22 +30,17 @@ def apply(tenants: list[Entry], folder: Path, *, dry_run: bool = False) -> list[
     changes: list[str] = []
     with transaction.atomic():
         # Lock the tenants, so that what is compared does not change. Sorted, to avoid deadlocks.
-        existing = Tenant.objects.filter(pk__in=[entry.name for entry in tenants])
-        list(existing.select_for_update(no_key=True).order_by("pk"))
+        rows = Tenant.objects.filter(pk__in=[entry.name for entry in tenants]).order_by("pk")
+        existing = {row.pk: row for row in rows.select_for_update(no_key=True)}
         for entry in tenants:
-            tenant = _apply_tenant(entry, changes)
+            tenant = existing.get(entry.name) or Tenant(pk=entry.name)
+            _save_changes(tenant, entry, entry.fields, f"tenant {entry.name}", changes)
             for service in entry.services:
                 _apply_service(service, tenant, folder, changes)
             for key in entry.keys:
                 _apply_key(key, tenant, folder, changes)
         transaction.set_rollback(dry_run)
     return changes
-
-
-def _apply_tenant(entry: Entry, changes: list[str]) -> Tenant:
-    tenant = Tenant.objects.filter(pk=entry.name).first() or Tenant(pk=entry.name)
-    _save_changes(tenant, entry, entry.fields, f"tenant {entry.name}", changes)
-    return tenant
 
 
 def _apply_service(entry: Entry, tenant: Tenant, folder: Path, changes: list[str]) -> None:
@@ -91,7 +83,7 @@ def _resolve_settings(
         return settings
     # Fill in the defaults, as they are stored: otherwise every run would find a difference.
     enabled = entry.fields.get("enabled", service.enabled)
-    with _entry_error_location(entry):
+    with error_location(entry.path):
         return current.clean(settings, enabled=enabled)
 
 
@@ -179,7 +171,7 @@ def _save_changes(
     ]
     for name, value in differing.items():
         setattr(row, name, value)
-    with _entry_error_location(entry):
+    with error_location(entry.path):
         row.save()
     changes.append(f"+ {label}" if new else f"~ {label}: {', '.join(differences)}")
 
@@ -187,12 +179,11 @@ def _save_changes(
 def _describe_difference(name: str, before: Any, after: Any, secrets: Collection[str]) -> Iterator[str]:
     if isinstance(before, dict) and isinstance(after, dict):
         for member in sorted(before.keys() | after.keys()):
-            if before.get(member) == after.get(member):
-                continue
-            if member in secrets:
+            old, new = before.get(member), after.get(member)
+            if old != new and member in secrets:
                 yield f"{name}.{member} changed"
-            else:
-                yield f"{name}.{member} {_format(before.get(member))} -> {_format(after.get(member))}"
+            elif old != new:
+                yield f"{name}.{member} {_format(old)} -> {_format(new)}"
     else:
         yield f"{name} {_format(before)} -> {_format(after)}"
 
@@ -203,21 +194,3 @@ def _format(value: Any) -> str:
     if isinstance(value, datetime):
         return value.isoformat()
     return "none" if value is None else str(value)
-
-
-@contextmanager
-def _entry_error_location(entry: Entry) -> Iterator[None]:
-    """Convert model validation errors into errors that carry the file location."""
-    try:
-        yield
-    except ValidationError as problem:
-        name, messages = next(iter(problem.message_dict.items()))
-        message = messages[0]
-        # Messages about settings begin with the name of the setting.
-        setting = re.match(r"(\w++): ", message) if name == "settings" else None
-        if setting:
-            raise ConfigurationError(
-                f"{entry.path}.settings.{setting[1]}", message[setting.end() :]
-            ) from None
-        location = entry.path if name == NON_FIELD_ERRORS else f"{entry.path}.{name}"
-        raise ConfigurationError(location, message) from None

@@ -1,12 +1,13 @@
 """References to secrets in a configuration file: an environment variable, a file or the value itself."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from django.core.exceptions import ValidationError
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from pydantic import BaseModel, ConfigDict, Discriminator, SecretStr, StringConstraints, Tag
 
 from tenants.config_file.yaml_loader import ConfigurationError
@@ -95,8 +96,16 @@ def resolve(reference: SecretReference, path: str, folder: Path) -> bytes:
 
 @contextmanager
 def error_location(path: str) -> Iterator[None]:
-    """Convert ValidationError into ConfigurationError with this path."""
+    """Convert ValidationError into ConfigurationError with this path, and the member that the error names."""
     try:
         yield
     except ValidationError as problem:
-        raise ConfigurationError(path, problem.messages[0]) from None
+        has_names = hasattr(problem, "error_dict")
+        errors = problem.message_dict if has_names else {NON_FIELD_ERRORS: problem.messages}
+        name, (message, *_) = next(iter(errors.items()))
+        if name != NON_FIELD_ERRORS:
+            path += f".{name}"
+        # Messages about settings begin with the name of the setting.
+        if name == "settings" and (setting := re.match(r"(\w++): ", message)):
+            path, message = f"{path}.{setting[1]}", message[setting.end() :]
+        raise ConfigurationError(path, message) from None

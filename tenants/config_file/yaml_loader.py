@@ -9,7 +9,7 @@ and accepts anchors, tags and keys of any type.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
@@ -74,17 +74,17 @@ class _Loader(yaml.SafeLoader):
 
 
 _TAG = "tag:yaml.org,2002:"
-_SCALARS: Mapping[str, tuple[str, Sequence[str], Callable[[str], Any]]] = {
-    f"{_TAG}bool": (r"true|True|TRUE|false|False|FALSE", "tTfF", lambda text: text.lower() == "true"),
-    f"{_TAG}null": (r"~|null|Null|NULL|", ["~", "n", "N", ""], lambda text: None),
-    f"{_TAG}int": (r"-?(0|[1-9][0-9]{0,17})", "-0123456789", int),
-    f"{_TAG}float": (r"-?(0|[1-9][0-9]{0,17})\.[0-9]{1,17}([eE][-+][0-9]{1,2})?", "-0123456789", float),
+_SCALARS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
+    f"{_TAG}bool": (r"true|True|TRUE|false|False|FALSE", lambda text: text.lower() == "true"),
+    f"{_TAG}null": (r"~|null|Null|NULL|", lambda text: None),
+    f"{_TAG}int": (r"-?(0|[1-9][0-9]{0,17})", int),
+    f"{_TAG}float": (r"-?(0|[1-9][0-9]{0,17})\.[0-9]{1,17}([eE][-+][0-9]{1,2})?", float),
 }
-"""Pattern, possible first characters and converter, by tag. All other scalars are strings."""
+"""Pattern and converter, by tag. All other scalars are strings."""
 
 # Each pattern has the same type in the YAML 1.1 of the dumper, so that `export` and `apply` round-trip.
-for _tag, (_pattern, _first, _) in _SCALARS.items():
-    _Loader.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})\Z"), list(_first))
+for _tag, (_pattern, _) in _SCALARS.items():
+    _Loader.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})\Z"), None)
 
 
 def _line(mark: Any) -> str:
@@ -100,7 +100,7 @@ def _convert(node: yaml.Node, path: str) -> Any:
     text = _check_storable(node.value, path)
     if node.tag not in _SCALARS:
         return text
-    _, _, convert = _SCALARS[node.tag]
+    _, convert = _SCALARS[node.tag]
     return convert(text)
 
 
