@@ -12,7 +12,7 @@ from http import HTTPStatus
 from django.http import HttpRequest
 
 PROBE_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
-"""Requested every few seconds, so logged at DEBUG. Their clients address a process by its IP address."""
+"""Requested every few seconds, so logged at DEBUG unless they fail. Their clients may use any Host header."""
 
 _LEVELS: dict[int | None, int] = {
     **{status: logging.ERROR for status in HTTPStatus if status >= 500},
@@ -20,9 +20,7 @@ _LEVELS: dict[int | None, int] = {
     # Any client can cause it, with an unknown Transfer-Encoding: that must raise no alarm.
     HTTPStatus.NOT_IMPLEMENTED: logging.INFO,
 }
-_LEVEL_NAMES = {
-    level: logging.getLevelName(level) for level in {logging.DEBUG, logging.INFO, *_LEVELS.values()}
-}
+_LEVEL_NAMES = {level: name for name, level in logging.getLevelNamesMapping().items()}
 
 log = logging.getLogger("ags.request")
 
@@ -53,7 +51,7 @@ class AccessLogEntry:
 
     def write(self, status: int | None) -> None:
         """`status` is None if the client disconnected before the response."""
-        level = logging.DEBUG if self.route in PROBE_PATHS else _LEVELS.get(status, logging.INFO)
+        level = _LEVELS.get(status, logging.DEBUG if self.route in PROBE_PATHS else logging.INFO)
         if not log.isEnabledFor(level):
             return
         duration = self.started and time.perf_counter() - self.started

@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from django.db.utils import InterfaceError, OperationalError
 
 from ags.database import get_database
+from ags.database.tasks import complete
 from ags.database.threads import QUEUE_TIMEOUT, QueueTimeout
 
 QUEUE_TIMEOUT_AFTER_FAILURE = 0.5
 """Seconds. Replaces QUEUE_TIMEOUT after a failed statement, because the next one is likely to fail, too."""
 
-Execute = Callable[[Sequence[Any]], Awaitable[Sequence[Any]]]
+Execute = Callable[[Sequence[Any]], Coroutine[Any, Any, Sequence[Any]]]
 
 _E = TypeVar("_E", bound=Exception)
 
@@ -40,11 +41,11 @@ class Batcher:
         A row whose caller is cancelled before its statement starts is skipped. Without batching (SQLite, and
         an event loop of one request), it is written nevertheless.
         """
+        loop = asyncio.get_running_loop()
         if get_database().max_batch_size == 1:
             # A cancelled request does not stop a statement that has started.
-            (result,) = await asyncio.shield(asyncio.ensure_future(self._execute([row])))
+            (result,) = await complete(loop.create_task(self._execute([row])))
             return result
-        loop = asyncio.get_running_loop()
         pending = _PendingRow(row, loop.create_future(), loop.time())
         self._pending.append(pending)
         if self._task is None or self._task.done():

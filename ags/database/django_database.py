@@ -12,6 +12,7 @@ from django.db import connection, connections
 from django.db import transaction as django_transaction
 
 from ags.database.postgresql import UPDATES
+from ags.database.tasks import complete
 from ags.database.threads import CONFIGURATION, DATABASE, acquire, run_in_thread
 
 _T = TypeVar("_T")
@@ -48,7 +49,7 @@ class DjangoDatabase:
                     await asyncio.wait([begin])
                 if begin.exception() is None:
                     end = run_in_thread(atomic.__exit__, error and type(error), error, None, pool=DATABASE)
-                    await asyncio.shield(asyncio.create_task(end))
+                    await complete(asyncio.create_task(end))
 
     async def run_with_orm(self, function: Callable[..., _T], *args: Any) -> _T:
         return await run_in_thread(function, *args, pool=CONFIGURATION)

@@ -13,6 +13,7 @@ from psycopg.pq import TransactionStatus
 from ags.database.async_connection import Connection
 from ags.database.errors import is_connection_lost, to_django_error, translate_errors
 from ags.database.outage import Outage
+from ags.database.tasks import complete
 from ags.database.threads import QueueTimeout, acquire
 
 CHECK_INTERVAL = 1.0
@@ -49,7 +50,7 @@ class Lane:
         A statement that has started is completed even if the caller is cancelled.
         """
         await acquire(self._semaphore)
-        return await asyncio.shield(asyncio.create_task(self._fetch_all(statement, params)))
+        return await complete(asyncio.create_task(self._fetch_all(statement, params)))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:

@@ -74,6 +74,11 @@ os.register_at_fork(
 )
 
 
+def log_loop_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what asyncio reports. Its own handler logs the message of the exception and the objects."""
+    log.error(context["message"], exc_info=context.get("exception"))
+
+
 class Worker(base.Worker):
     """A gunicorn worker. If there is one for each CPU, each is pinned to its CPU."""
 
@@ -116,6 +121,7 @@ class Worker(base.Worker):
 
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()
+        self.loop.set_exception_handler(log_loop_error)
         await self.application.start()
         self._count_connections(0)
         for listener in self.sockets:

@@ -23,6 +23,7 @@ class ResourceServerAdmin(ConfigurationAdmin, EnabledAdmin):
     list_filter = ("enabled",)
     allowed_lookups = ("enabled__exact", "tenant__id__exact")
     ordering = ("tenant_id", "client_id")
+    readonly_fields = ("tenant_link", "client_id", "status_label")  # to replace credentials, add another one
     transitions = (
         enable_transition(NAME, "{row} may introspect and revoke tokens again, within a second."),
         disable_transition(
@@ -41,10 +42,6 @@ class ResourceServerAdmin(ConfigurationAdmin, EnabledAdmin):
 
     def get_fields(self, request: HttpRequest, obj: ResourceServer | None = None) -> tuple[str, ...]:
         return ("tenant", "name") if obj is None else ("tenant_link", "client_id", "name", "status_label")
-
-    def get_readonly_fields(self, request: HttpRequest, obj: ResourceServer | None = None) -> tuple[str, ...]:
-        """Return all fields but the name: to replace credentials, add a resource server."""
-        return () if obj is None else ("tenant_link", "client_id", "status_label")
 
     def save_model(self, request: HttpRequest, obj: ResourceServer, form: Any, change: bool) -> None:
         """Save the row; generate the credentials of a new one, for `response_add`."""

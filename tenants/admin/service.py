@@ -41,6 +41,7 @@ NAME = "service {row} of {row.tenant_id}"
 
 
 @admin.register(Service)
+@method_decorator(sensitive_post_parameters(), name="changeform_view")  # each strategy has its own secrets
 class ServiceAdmin(ConfigurationAdmin, EnabledAdmin, RevokeIssuedAdmin):
     list_display = ("name", "tenant_link", "strategy_label", "status_label", "display_name")
     search_fields = ("tenant__id__exact", "name__istartswith")
@@ -107,11 +108,6 @@ class ServiceAdmin(ConfigurationAdmin, EnabledAdmin, RevokeIssuedAdmin):
         return TemplateResponse(request, "tenants/admin/service_strategy.html", context)
 
     # The form
-
-    @method_decorator(sensitive_post_parameters())
-    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Show or save the form. All its parameters are sensitive: each strategy has its own secrets."""
-        return super().changeform_view(request, *args, **kwargs)
 
     def get_form(
         self, request: HttpRequest, obj: Service | None = None, change: bool = False, **kwargs: Any

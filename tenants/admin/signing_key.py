@@ -1,7 +1,5 @@
 """The pages of signing keys: shown, rotated and revoked, never edited."""
 
-from typing import Any
-
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 
@@ -65,8 +63,7 @@ class SigningKeyAdmin(KeyListAdmin, SigningKeyRotationAdmin):
         """Return False: a rotation adds them."""
         return False
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+    has_change_permission = KeyListAdmin.has_delete_permission
 
     def revoke_key(self, request: HttpRequest, key: SigningKey, _: Transition) -> HttpResponse | None:
         """Revoke the key. If that generated a successor with a shared secret, show the secret."""

@@ -194,7 +194,7 @@ def test_sigterm_finishes_current_requests(nagra: HeadEnd) -> None:
 
 
 def test_sigterm_starts_draining(transactional_db: None) -> None:
-    with ServerProcess(AGS_DRAIN_SECONDS="300", AGS_LOG_LEVEL="DEBUG") as server:
+    with ServerProcess(AGS_DRAIN_SECONDS="300", AGS_LOG_LEVEL="WARNING") as server:
         kept = server.client()
         assert kept.get("/readyz").headers["Connection"] == "keep-alive"
         server.terminate()

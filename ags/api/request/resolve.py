@@ -9,6 +9,7 @@ from ags.api.errors import SERVICE_NOT_AVAILABLE, UNAVAILABLE, ApiError
 from ags.database import get_database, run_with_orm
 from ags.database.batching import copy_exception
 from ags.database.django_connections import close_if_read_only
+from ags.database.tasks import complete
 from ags.database.threads import VERIFICATION, run_in_thread
 from ags.sessions.exceptions import StaleSnapshot
 from providers.contract import Choice, Endpoint, Identity
@@ -103,8 +104,8 @@ async def _run_shared(name: Hashable, function: Callable[..., _T], *args: Any) -
         task = _shared_tasks[key] = asyncio.create_task(run_with_orm(_call_on_primary, function, *args))
         task.add_done_callback(lambda _: _shared_tasks.pop(key))
     try:
-        # Shielded: if the request that created the task is cancelled, the others still need its result.
-        return await asyncio.shield(task)
+        # If the request that created the task is cancelled, the others still need its result.
+        return await complete(task)
     except Exception as error:  # noqa: BLE001
         raise copy_exception(error) from error.__cause__
 

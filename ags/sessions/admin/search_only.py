@@ -59,8 +59,7 @@ class SearchOnlyAdmin(TransitionAdmin):
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+    has_change_permission = TransitionAdmin.has_delete_permission
 
     def has_revoke_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return bool(request.user.has_perm(f"ags_sessions.change_{self.opts.model_name}"))
