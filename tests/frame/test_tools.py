@@ -31,6 +31,22 @@ def run(folder: Path, *words: str, **environment: str) -> subprocess.CompletedPr
     )
 
 
+COMMANDS = {
+    "tests.faults": "--list",
+    "bench": "--help",
+    "bench.check": "--help",
+    "bench.growth": "--help",
+    "bench.machines": "--help",
+    "bench.request_path": "--help",
+}
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+def test_the_commands_of_the_makefile_start(module: str) -> None:
+    done = run(ROOT, sys.executable, "-W", "ignore", "-m", module, COMMANDS[module])
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """A repository with the hooks and rules of this one, and its environment."""

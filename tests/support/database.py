@@ -13,7 +13,6 @@ from django.db import OperationalError, connection
 from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
-from tenants.models import Tenant
 from tests.support.waiting import wait_until
 
 
@@ -55,6 +54,8 @@ def empty_database(suffix: str, options: str = "") -> Iterator[str]:
 
 def database_now() -> datetime:
     """Return its time, on SQLite in milliseconds. Requires a tenant."""
+    from tenants.models import Tenant  # `make faults` imports this module without Django's apps
+
     now: datetime = Tenant.objects.annotate(now=Now()).values_list("now", flat=True)[0]
     return now
 
