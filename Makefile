@@ -13,11 +13,11 @@ OPENAPI := spectacular --format openapi-json --validate --fail-on-warn
 OIDC := tests/support/upstream/oidc_provider
 PEER := bench/systems/oidc_provider
 CODE := ags tenants providers examples tests manage.py
-# Requirements of single providers. If one cannot be installed, `make test` names the tests that did not run.
-OPTIONAL := ldap radius
+# Requirements of single providers, and of Redis. If one cannot be installed, `make test` names the tests that did not run.
+OPTIONAL := ldap radius redis
 OPTIONAL_STAMPS := $(OPTIONAL:%=$(VENV)/%.stamp)
 # Debian packages: the servers and the proxy of the tests, the build requirements of python-ldap, and a browser.
-PACKAGES := slapd freeradius pgbouncer haproxy gcc python3-dev libldap-dev libsasl2-dev \
+PACKAGES := slapd freeradius redis-server pgbouncer haproxy gcc python3-dev libldap-dev libsasl2-dev \
   $(if $(AGS_TEST_CHROMIUM)$(shell command -v chromium),,chromium)
 
 .DEFAULT_GOAL := help
@@ -152,7 +152,8 @@ $(VENV)/glewlwyd.stamp: | $(VENV)/bin/python
 
 $(OPTIONAL_STAMPS): $(VENV)/%.stamp: requirements/%.txt $(VENV)/dev.stamp | $(VENV)/packages.stamp
 	@$(PIP) -r $< && touch $@ || \
-	  echo "The provider $* lacks what $< names, so its tests do not run."
+	  echo "The packages of $< are missing, so the tests of $* do not run."
 
 # Only one pip at a time may change an environment, also with `make --jobs`.
 $(VENV)/radius.stamp: | $(VENV)/ldap.stamp
+$(VENV)/redis.stamp: | $(VENV)/radius.stamp

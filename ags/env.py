@@ -14,14 +14,14 @@ from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
 from tenants.whitespace import strip_whitespace
 
-SECRETS = ("SECRET_KEY", "AGS_ENCRYPTION_KEYS", "DATABASE_URL")
+SECRETS = ("SECRET_KEY", "AGS_ENCRYPTION_KEYS", "DATABASE_URL", "AGS_REDIS_URL")
 """Variables that can also be set as NAME_FILE, the path of a file that contains the value."""
 
 REMOVED: dict[str, str] = {}
@@ -208,6 +208,30 @@ def env_list(name: str, default: str | None = None) -> list[str]:
     if not items and default != "":
         raise ImproperlyConfigured(f"{name}: the list is empty.")
     return items
+
+
+def env_redis() -> str:
+    """Return the URL of Redis or Valkey in the form that the client library reads, or an empty string."""
+    url = re.sub(r"\Avalkey(s?)://", r"redis\1://", env_str("AGS_REDIS_URL", ""))
+    try:
+        if url and not _is_redis_location(urlsplit(url)):
+            raise ValueError
+    except ValueError:
+        raise ImproperlyConfigured(
+            "AGS_REDIS_URL: it must look like redis://user:password@host:6379/0, rediss://… for TLS, "
+            "or unix:///path."
+        ) from None
+    return url
+
+
+def _is_redis_location(url: SplitResult) -> bool:
+    """Raises ValueError for an invalid port."""
+    if not re.fullmatch(r"((db=[0-9]{1,5}|ssl_ca_certs=[^&]++)(&|\Z))*+", url.query) or url.fragment:
+        return False
+    if url.scheme == "unix":
+        return url.path.startswith("/")
+    is_host = bool(url.hostname) and url.port != 0 and bool(re.fullmatch(r"(/[0-9]{0,5})?", url.path))
+    return url.scheme in ("redis", "rediss") and is_host
 
 
 def env_database(*, pooled: bool = False) -> dict[str, Any]:

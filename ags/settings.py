@@ -16,6 +16,7 @@ AGS_ENCRYPTION_KEYS = env.env_encryption_keys()
 AGS_DATABASE_POOLER = env.env_choice("AGS_DATABASE_POOLER", "none", ("none", "transaction"))
 DATABASES = {"default": env.env_database(pooled=AGS_DATABASE_POOLER == "transaction")}
 ALLOWED_HOSTS = env.env_hosts("AGS_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+AGS_REDIS_URL = env.env_redis()
 AGS_PROVIDERS = env.env_apps("AGS_PROVIDERS", "providers.operator_token")
 AGS_PRIVATE_UPSTREAMS = env.env_networks("AGS_PRIVATE_UPSTREAMS")
 AGS_DEFAULT_TENANT = env.env_match(

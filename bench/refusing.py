@@ -49,6 +49,9 @@ REPLAYS = 4096
 
 DATABASE = "refusing"
 
+UNLIMITED = ags.configuration(max_failures_per_address=0)
+"""All requests come from one address."""
+
 GRANTS = {
     "getSessionToken": conversation_factory(lambda _: map(_request_with_jti, count()), asking.head_end),
     "signOnWithSessionToken": ags.WORK["signOnWithSessionToken"],
@@ -155,7 +158,7 @@ def main() -> int:
     figures: dict[str, list[rounds.Round]] = {}
     with (
         postgresql.server() as database,
-        ags.start(database.create(DATABASE), AGS_WORKERS="1") as running,
+        ags.start(database.create(DATABASE), wanted=UNLIMITED, AGS_WORKERS="1") as running,
     ):
         requests = refused_requests(running)
         for _ in range(options.rounds):

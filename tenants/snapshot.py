@@ -38,6 +38,10 @@ class Snapshot:
         """Return whether the versions can be used without querying the database."""
         return time.monotonic() - self._versions_read_at < VERSIONS_MAX_AGE
 
+    def has_tenant(self, tenant_id: str) -> bool:
+        """Return whether the tenant existed and was enabled when the versions were last read."""
+        return tenant_id in self._versions
+
     def get_cached_tenant(self, tenant_id: str) -> TenantSnapshot | None:
         """Return the tenant without querying the database; None if it was unknown or disabled when last read.
 

@@ -13,6 +13,8 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection, transaction
 
+from ags.api import failure_limit
+from ags.limits import LIMITERS
 from ags.sessions.services.replays import known_replays
 from providers.upstream import document, http
 from tenants import snapshot as tenants_snapshot
@@ -56,6 +58,9 @@ def _fresh_process_state() -> Iterator[None]:
     snapshot.__init__()  # type: ignore[misc]
     known_replays.clear()
     document.cache_clear()
+    failure_limit.blocks.__init__()  # type: ignore[misc]
+    for limiter in LIMITERS:
+        limiter.__init__(limiter.name, seconds=limiter.seconds)  # type: ignore[misc]
     yield
     for thread in threading.enumerate():
         if thread.name.startswith("document "):  # it would store its result during the next test

@@ -21,6 +21,7 @@ from ags.api.request.gateway_request import GatewayRequest
 from ags.database import close_database, open_database
 from ags.database.engine.base import limit_all_statements
 from ags.database.threads import STAFF, close_threads, open_threads, run_in_thread
+from ags.limits import close_redis, open_redis
 from ags.operations import migrations_state
 from providers.contract import UpstreamSettings
 from providers.registry import strategies
@@ -89,8 +90,10 @@ class Application:
         uses_upstreams = any(issubclass(each.Settings, UpstreamSettings) for each in strategies().values())
         open_threads(VERIFICATION_THREADS + (MAX_CONCURRENT_CALLS if uses_upstreams else 0))
         open_database()
+        open_redis()
 
     async def stop(self) -> None:
+        await close_redis()
         await close_database()
         close_threads()
 

@@ -1,9 +1,9 @@
 """The IP address of the client."""
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
 from django.conf import settings
@@ -29,6 +29,19 @@ def get_client_address(meta: Mapping[str, Any]) -> str | None:
     return forwarded or _parse_address(meta.get("REMOTE_ADDR", ""))
 
 
+def normalize(address: str) -> IPv4Address | IPv6Address:
+    """Return the IPv4 address of an IPv4-mapped IPv6 address, and any other unchanged."""
+    parsed = ip_address(address)
+    return (isinstance(parsed, IPv6Address) and parsed.ipv4_mapped) or parsed
+
+
+def client_block(address: IPv4Address | IPv6Address) -> str:
+    """Return the addresses that belong to one client: an IPv4 address, or a /64 network of IPv6."""
+    if isinstance(address, IPv4Address):
+        return str(address)
+    return str(IPv6Network((address, 64), strict=False))
+
+
 def format_client(
     username: str, ip_address: str, user_agent: str, path_info: str, request: HttpRequest
 ) -> str:
@@ -43,6 +56,6 @@ def _parse_address(text: str) -> str | None:
     if match := _WITH_PORT.fullmatch(text):
         text = match["ipv6"] or match["ipv4"]
     try:
-        return str(ipaddress.ip_address(text.partition("%")[0]))
+        return str(ip_address(text.partition("%")[0]))
     except ValueError:
         return None

@@ -173,6 +173,11 @@ TOO_MANY_REFRESHES = _error(
     "too_many_refreshes",
     "Too many refreshes in a short time. Retry-After contains the seconds to wait.",
 )
+TOO_MANY_FAILURES = _error(
+    42902,
+    "too_many_failures",
+    "Too many refused requests from this address. Retry-After contains the seconds to wait.",
+)
 HEADERS_TOO_LARGE = _error(43100, "headers_too_large", "The headers are too large or too many.")
 INTERNAL_ERROR = _error(50000, "internal_error", "An internal error occurred.")
 NOT_IMPLEMENTED = _error(50100, "not_implemented", "Unsupported Transfer-Encoding.")

@@ -17,7 +17,7 @@ from django.http.multipartparser import MultiPartParserError
 from django.http.response import HttpResponseBase
 from django.urls import resolve
 
-from ags.api import cors, error_pages, errors
+from ags.api import cors, error_pages, errors, failure_limit
 from ags.api.access_log import PROBE_PATHS, AccessLogEntry, get_log_entry
 from ags.api.client_ip import get_client_address
 from ags.api.request import body, headers
@@ -83,6 +83,12 @@ async def handle_api_request(request: HttpRequest) -> HttpResponse:
         response = errors.error_response(error, entry)
     if response.status_code >= HTTPStatus.BAD_REQUEST:
         response = _standardize_error(request, response, entry)
+        if response.status_code in failure_limit.FAILURES:
+            try:
+                await failure_limit.count_failure(request, entry)
+            except asyncio.CancelledError:  # while it waits for Redis
+                entry.write(None)
+                raise
     cors.add_cors_headers(request, response, entry.tenant)
     _add_headers(entry, response)
     return _close_log_entry(entry, response)
@@ -92,6 +98,8 @@ async def _call_view(request: HttpRequest, entry: AccessLogEntry) -> HttpRespons
     headers.reject_repeated_headers(request.META)
     match = _resolve(request.path_info)
     entry.route = "/" + match.route
+    if failure_limit.blocks.ends and request.path_info not in PROBE_PATHS:
+        failure_limit.raise_if_blocked(request, entry)
     methods = match.func.view_class.http_method_names  # type: ignore[attr-defined] # every API view has them
     preflight = await cors.respond_to_preflight(request, methods)
     if preflight is not None:

@@ -90,7 +90,7 @@ _DESCRIPTIONS = {
     404: "There is no such tenant, or it offers no services.",
     413: "The body is larger than 64 KiB.",
     415: "The body is compressed, or is not in UTF-8 with the media type above.",
-    429: "Too many refreshes in a short time. Retry-After contains the seconds to wait.",
+    429: "Too many requests in a short time. Retry-After contains the seconds to wait.",
     503: "The service is temporarily unavailable. Retry-After contains the seconds to wait.",
 }
 

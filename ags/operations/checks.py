@@ -11,6 +11,7 @@ from django.db.utils import DatabaseError
 
 from ags import env
 from ags.database.django_connections import RESPONSE_TIMEOUT
+from ags.limits.redis import is_client_installed
 from ags.operations import pooler
 
 SERVED_PATHS = {"off": "the API, but not /admin/", "only": "/admin/ and /docs/, but not the API"}
@@ -25,6 +26,19 @@ def check_environment(**kwargs: Any) -> list[CheckMessage]:
     return [
         Warning(f"{name} is set, but AGS has no such setting.", hint=hint, id="operations.W005")
         for name, hint in env.find_unknown_variables()
+    ]
+
+
+@register()
+def check_redis_client(**kwargs: Any) -> list[CheckMessage]:
+    if not settings.AGS_REDIS_URL or is_client_installed():
+        return []
+    return [
+        Error(
+            "AGS_REDIS_URL is set, but the client library of Redis is not installed.",
+            hint="Install requirements/redis.txt (docs/running/limits.md).",
+            id="operations.E004",
+        )
     ]
 
 

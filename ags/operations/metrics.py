@@ -1,12 +1,13 @@
-"""Prometheus metrics. They are read from the database, so every process returns the same values."""
+"""Prometheus metrics. Every process of a server returns the same values."""
 
 from collections.abc import Iterator
 
 from prometheus_client import generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
-from prometheus_client.registry import Collector
+from prometheus_client.registry import Collector, CollectorRegistry
 
+from ags.limits import LIMITERS
 from tenants.models import DocumentHealth
 
 __all__ = ["CONTENT_TYPE", "render_metrics"]
@@ -16,10 +17,29 @@ MAX_DOCUMENTS = 1000
 
 
 def render_metrics() -> bytes:
-    return generate_latest(_DocumentCollector())
+    registry = CollectorRegistry()
+    registry.register(_DocumentCollector())
+    registry.register(_LimitCollector())
+    return generate_latest(registry)
+
+
+class _LimitCollector(Collector):
+    """Counts of this server: a limit refuses requests without the database."""
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        requests = CounterMetricFamily(
+            "ags_limited_requests",
+            "Requests that a limit has refused since the server started.",
+            labels=["limit"],
+        )
+        for limiter in LIMITERS:
+            requests.add_metric([limiter.name], limiter.refusals.total())
+        yield requests
 
 
 class _DocumentCollector(Collector):
+    """Read from the database, so that every server returns the same values."""
+
     def collect(self) -> Iterator[GaugeMetricFamily]:
         rows = DocumentHealth.unscoped.order_by("tenant_id", "address")[:MAX_DOCUMENTS]
         label_names = ["tenant", "document"]

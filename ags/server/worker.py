@@ -21,6 +21,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.workers import base
 
 from ags.env import available_cpus
+from ags.server import shared_counter
 from ags.server.connection import Connection
 
 TICK = 0.1
@@ -52,7 +53,7 @@ SWITCH_INTERVAL = 0.0005
 
 STOP_SIGNALS = {signal.SIGTERM, signal.SIGQUIT, signal.SIGINT}
 
-WORKER_SLOTS = 1024
+WORKER_SLOTS = shared_counter.SLOTS
 
 connections_by_slot = memoryview(mmap.mmap(-1, 4 * WORKER_SLOTS)).cast("i")
 """1 + the number of open connections of each accepting worker, 0 for others.
@@ -112,6 +113,7 @@ class Worker(base.Worker):
         if self.cpu is not None:
             with contextlib.suppress(OSError):  # not allowed in some sandboxes
                 os.sched_setaffinity(0, {self.cpu})
+        shared_counter.current_slot = self.slot
         self.limit = _limit_connections()
         self.application = self.wsgi
         gc.collect()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -42,6 +43,29 @@ def check_origins(value: Any) -> None:
             raise ValidationError(
                 f"{origin!r} is not an origin: write it as scheme://host or scheme://host:port."
             )
+
+
+MAX_NETWORKS = 100
+NETWORK_MAX_LENGTH = 100
+
+
+def check_networks(value: Any) -> None:
+    """Check that each is a network in CIDR notation, or an address. Raises ValidationError."""
+    if not isinstance(value, list) or len(value) > MAX_NETWORKS:
+        raise ValidationError(f"Must be a list of at most {MAX_NETWORKS} networks.")
+    for network in value:
+        if not isinstance(network, str) or len(network) > NETWORK_MAX_LENGTH:
+            raise ValidationError(f"A network must be a string of at most {NETWORK_MAX_LENGTH} characters.")
+        try:
+            ip_network(network)
+        except ValueError:
+            raise ValidationError(
+                f"{network!r} is not a network in CIDR notation, e.g. 10.1.0.0/16 or 2001:db8::/32."
+            ) from None
+
+
+DEFAULT_MAX_FAILURES = 5000
+"""A head-end whose key is wrong, with 300 requests per second, has 3,000 in 10 seconds."""
 
 
 def _is_port_canonical(origin: str) -> bool:
@@ -101,6 +125,20 @@ class Tenant(ConfigurationModel):
         blank=True,
         validators=[check_origins],
         help_text="Web origins that may call the API from a browser (CORS).",
+    )
+    max_failures_per_address = models.PositiveIntegerField(
+        default=DEFAULT_MAX_FAILURES,
+        db_default=DEFAULT_MAX_FAILURES,  # for processes of the release before this one
+        validators=[MaxValueValidator(1_000_000)],
+        help_text="Refused requests (401 and 403) of one client address in 10 seconds. "
+        "Any more get a 429 until the 10 seconds are over. 0: no limit.",
+    )
+    exempt_networks = models.JSONField(
+        default=list,
+        db_default=models.Value([], models.JSONField()),
+        blank=True,
+        validators=[check_networks],
+        help_text="Networks whose addresses are never limited.",
     )
     revoked_before = models.DateTimeField(
         null=True, editable=False, help_text="Everything issued up to this time is revoked."

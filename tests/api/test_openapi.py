@@ -56,12 +56,13 @@ def test_operations_describe_headers_and_errors(document: dict[str, Any]) -> Non
         ("x-auth-service-id", True),
         ("x-correlation-id", False),
     }
-    assert set(operation["responses"]) == {"200", "400", "401", "403", "413", "415", "503"}
+    assert set(operation["responses"]) == {"200", "400", "401", "403", "413", "415", "429", "503"}
     assert set(document["paths"]["/ags/servicediscovery"]["get"]["responses"]) == {
         "200",
         "304",
         "400",
         "404",
+        "429",
         "503",
     }
     for path in document["paths"].values():

@@ -42,7 +42,7 @@ def test_the_image_runs_as_somebody_without_privileges_and_serves() -> None:
     assert "USER 10001" in lines
     assert 'CMD ["manage.py", "serve"]' in lines
     ignored = (ROOT / ".dockerignore").read_text().split()
-    requirements = [f"requirements/{name}.txt" for name in ("runtime", "ldap", "radius")]
+    requirements = [f"requirements/{name}.txt" for name in ("runtime", "redis", "ldap", "radius")]
     for path in [*_copied(), *requirements]:
         assert f"!{path}" in ignored, f".dockerignore keeps {path} from the image"
 
@@ -103,9 +103,7 @@ def test_the_steps_of_the_image_work_in_a_fresh_environment(tmp_path: Path, port
         [python, "-m", "venv", str(venv)], env=os.environ | libraries, check=True, timeout=5 * PATIENCE
     )
     install = next(line for line in _joined(DOCKERFILE) if "--require-hashes" in line).split("-m pip ")[1]
-    words = install.replace("--no-cache-dir ", "").replace(
-        "/tmp/runtime.txt", str(ROOT / "requirements/runtime.txt")
-    )
+    words = install.replace("--no-cache-dir ", "").replace("/tmp/", f"{ROOT}/requirements/")
     subprocess.run(
         [str(venv / "bin" / "python"), "-m", "pip", "--quiet", *shlex.split(words)],
         env=os.environ | libraries,

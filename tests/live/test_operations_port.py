@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import socket
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tenants.models import Tenant
+from tests.support.clients import HeadEnd
 from tests.support.server import Client, ServerProcess, run_manage
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.once
 
@@ -22,6 +27,33 @@ def test_metrics_are_only_on_the_operations_port(transactional_db: None, port: i
         assert server.get("/metrics").status_code == 404
         assert server.get("/metrics", headers={"Host": f"127.0.0.1:{port}"}).status_code == 404
         operations.close()
+
+
+def test_every_process_returns_the_limited_requests_of_all(
+    transactional_db: None, port: int, nagra: HeadEnd
+) -> None:
+    Tenant.objects.filter(pk=nagra.tenant_id).update(max_failures_per_address=1)
+    with ServerProcess(AGS_WORKERS="2", AGS_OPERATIONS_BIND=f"127.0.0.1:{port}") as server:
+        limited: Counter[int] = Counter()
+
+        def fail() -> bool:
+            """Send failures over new connections, of either process; return True when enough are limited."""
+            for _ in range(3):
+                connection = Client(server.port)
+                limited[replace(nagra, client=connection).present("x.y.z").status_code] += 1
+                connection.close()
+            return limited[429] > 20
+
+        wait_until(fail, "the client is not limited")
+        totals: Counter[str] = Counter()
+        for _ in range(20):
+            operations = Client(port)
+            page = operations.get("/metrics").content.decode()
+            operations.close()
+            totals.update(
+                re.findall(r'^ags_limited_requests_total\{limit="address"\} (.+)$', page, re.MULTILINE)
+            )
+        assert totals == {f"{limited[429]}.0": 20}
 
 
 def test_unix_socket_does_not_use_the_port_of_the_host_header(

@@ -61,6 +61,14 @@ INVALID = {
     "AGS_PROVIDERS not a path": ("AGS_PROVIDERS", "../x"),
     "AGS_PROVIDERS twice": ("AGS_PROVIDERS", "providers.operator_token,providers.operator_token"),
     "AGS_PROVIDERS only a comma": ("AGS_PROVIDERS", ","),
+    "AGS_REDIS_URL no URL": ("AGS_REDIS_URL", SAMPLE_SECRET),
+    "AGS_REDIS_URL of another kind": ("AGS_REDIS_URL", f"http://:{SAMPLE_SECRET}@host"),
+    "AGS_REDIS_URL without a host": ("AGS_REDIS_URL", f"redis://:{SAMPLE_SECRET}@"),
+    "AGS_REDIS_URL with a bad port": ("AGS_REDIS_URL", f"redis://:{SAMPLE_SECRET}@host:port"),
+    "AGS_REDIS_URL with signs that are not escaped": ("AGS_REDIS_URL", f"redis://:a#/{SAMPLE_SECRET}@host"),
+    "AGS_REDIS_URL with a name of a database": ("AGS_REDIS_URL", f"redis://:{SAMPLE_SECRET}@host/name"),
+    "AGS_REDIS_URL with another option": ("AGS_REDIS_URL", f"redis://host?password={SAMPLE_SECRET}"),
+    "AGS_REDIS_URL without a path": ("AGS_REDIS_URL", "unix://path"),
     "AGS_DEFAULT_TENANT with a space": ("AGS_DEFAULT_TENANT", "na gra"),
     "AGS_ADMIN": ("AGS_ADMIN", "maybe"),
     "AGS_BIND without a port": ("AGS_BIND", "127.0.0.1"),
@@ -95,6 +103,23 @@ def test_database_url_with_several_hosts(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("DATABASE_URL", "postgres://ags:x@one,two:5432,5433/ags")
     with pytest.raises(ImproperlyConfigured):
         env.env_database()
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://host", "redis://host"),
+        ("redis://user:p%40ss@host:6380/15", "redis://user:p%40ss@host:6380/15"),
+        ("rediss://[::1]?ssl_ca_certs=/etc/ca.pem", "rediss://[::1]?ssl_ca_certs=/etc/ca.pem"),
+        ("valkey://host/1", "redis://host/1"),
+        ("valkeys://host", "rediss://host"),
+        ("unix:///run/redis.sock?db=3", "unix:///run/redis.sock?db=3"),
+        ("", ""),
+    ],
+)
+def test_redis_url(monkeypatch: pytest.MonkeyPatch, url: str, expected: str) -> None:
+    monkeypatch.setenv("AGS_REDIS_URL", url)
+    assert env.env_redis() == expected
 
 
 def test_pooled_database_uses_no_connection_state(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ def lines() -> list[str]:
     answer = Client().get("/metrics", **{"ags.operations": True})  # type: ignore[arg-type]
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
-    return [line for line in answer.content.decode().splitlines() if not line.startswith("#")]
+    return [line for line in answer.content.decode().splitlines() if line.startswith("ags_document_")]
 
 
 def test_the_metrics_show_the_result_of_the_latest_fetch(nagra: HeadEnd, server: HTTPSServer) -> None:

@@ -66,5 +66,7 @@ TENANT_FORM = {
     "issuer": "ags",
     "audience": "",
     "allowed_origins": "",
+    "max_failures_per_address": "5000",
+    "exempt_networks": "",
 }
 """The initial values of the form."""

@@ -13,7 +13,7 @@ from django.test import Client
 from tenants.models import KeyState, SigningKey, Tenant
 from tenants.snapshot import snapshot
 from tests.support.clients import ClientApp, HeadEnd
-from tests.support.staff import person
+from tests.support.staff import TENANT_FORM, person
 
 LIST = "/admin/tenants/signingkey/"
 ROTATE = "/admin/tenants/tenant/nagra/rotate/"
@@ -105,16 +105,7 @@ def test_a_generated_secret_is_shown_once(admin_client: Client, nagra: HeadEnd, 
 
 
 def test_a_tenant_that_shares_a_secret_is_shown_its_first(admin_client: Client, db: None) -> None:
-    form = {
-        "id": "nova",
-        "name": "Nova",
-        "enabled": "on",
-        "access_token_ttl": "3600",
-        "refresh_token_ttl": "172800",
-        "sign_on_ttl": "7776000",
-        "refresh_grace": "10",
-        "issuer": "ags",
-    }
+    form = {**TENANT_FORM, "id": "nova", "name": "Nova", "enabled": "on"}
     answer = admin_client.post("/admin/tenants/tenant/add/", {**form, "signing_algorithm": "HS256"})
     secret = shown(answer, "secret")
     assert secret is not None

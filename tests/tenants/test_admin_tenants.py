@@ -58,6 +58,8 @@ CHANGED: dict[str, tuple[str, Any]] = {
         "https://tv.example\r\n\r\n  http://localhost:8080  \r\n",
         ["https://tv.example", "http://localhost:8080"],
     ),
+    "max_failures_per_address": ("0", 0),
+    "exempt_networks": ("10.1.0.0/16\r\n 2001:db8::1 \r\n", ["10.1.0.0/16", "2001:db8::1"]),
 }
 
 
@@ -94,6 +96,12 @@ def test_the_rules_for_client_apps_are_changed_here(admin_client: Client, nagra:
         ("allowed_origins", "https://TV.example"),
         ("allowed_origins", "\n".join(f"https://{n}.example" for n in range(101))),
         ("allowed_origins", "x" * 30_001),
+        ("max_failures_per_address", "-1"),
+        ("max_failures_per_address", "1000001"),
+        ("exempt_networks", "10.1.0.0/16\n10.1.0.1/16"),
+        ("exempt_networks", "ags.example"),
+        ("exempt_networks", "\n".join(f"10.1.{n}.0/24" for n in range(101))),
+        ("exempt_networks", "1" * 101),
     ],
 )
 def test_a_rule_that_makes_no_sense_is_refused_at_its_field(

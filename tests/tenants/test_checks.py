@@ -138,6 +138,14 @@ def test_a_stored_origin_that_is_too_long_still_works(nagra: HeadEnd) -> None:
     assert nagra.discover(origin=origin)["Access-Control-Allow-Origin"] == origin
 
 
+def test_a_stored_network_that_is_invalid_exempts_nothing(nagra: HeadEnd) -> None:
+    Tenant.objects.filter(pk="nagra").update(exempt_networks=["10.0.0.0/8", "10.1.0.1/16"])
+    (message,) = run_database_checks()
+    assert message.id == "tenants.W004"
+    assert "exempt_networks: '10.1.0.1/16' is not a network" in message.msg
+    assert nagra.present(nagra.token()).status_code == 200
+
+
 UNTRIMMED = "the secret begins or ends with white space, and is used unchanged."
 TEXT = "a shared secret of the two, 40 characters"
 

@@ -16,7 +16,7 @@ from django.db import models
 from django.test import Client
 
 from tenants.models import Key, Service, SigningKey, Tenant
-from tenants.tenant_snapshot import TokenRules, load_tenant
+from tenants.tenant_snapshot import Limits, TokenRules, load_tenant
 from tests.support.change_form import submit_change
 
 SECRET = "a secret of the operator, which has 64 bytes and suits HMAC-512!"
@@ -24,6 +24,7 @@ OF_A_NAME: dict[str, Any] = {
     "strategy": "operator_token",
     "settings": {"clock_skew": 31, "session_token_ttl": 301, "replay": "required", "max_lifetime": 61},
     "allowed_origins": ["https://tv.example", "capacitor://localhost"],
+    "exempt_networks": ["10.1.0.0/16", "2001:db8::/32"],
 }
 """The values of fields whose class does not show which values are valid."""
 
@@ -176,3 +177,13 @@ def test_every_token_rule_is_the_field_of_its_name() -> None:
     assert snapshot is not None
     for rule in fields(TokenRules):
         assert getattr(snapshot.rules, rule.name) == VALUES[Tenant][rule.name]
+
+
+@pytest.mark.django_db
+def test_every_limit_is_the_field_of_its_name() -> None:
+    Tenant(id="nova", **VALUES[Tenant] | {"enabled": True}).save()
+    snapshot = load_tenant("nova")
+    assert snapshot is not None
+    for limit in fields(Limits):
+        value = getattr(snapshot.limits, limit.name)
+        assert (list(map(str, value)) if isinstance(value, tuple) else value) == VALUES[Tenant][limit.name]

@@ -33,6 +33,8 @@ NAGRA = """tenants:
   issuer: ags
   audience: ''
   allowed_origins: []
+  max_failures_per_address: 5000
+  exempt_networks: []
   services:
   - name: Customer Auth Service
     strategy: operator_token

@@ -71,7 +71,7 @@ class ServiceDiscovery(GatewayView):
         responses={
             200: DiscoverySerializer,
             304: OpenApiResponse(description="The ETag in If-None-Match is current."),
-            **error_responses(400, 404, 503),
+            **error_responses(400, 404, 429, 503),
         },
     )
     async def get(self, request: HttpRequest) -> HttpResponse:

@@ -29,7 +29,7 @@ class JWKS(GatewayView):
             OpenApiParameter("tenant", str, description="The tenant ID.", required=True),
             CORRELATION_ID,
         ],
-        responses={200: JWKS_SERIALIZER, **error_responses(400, 404, 503)},
+        responses={200: JWKS_SERIALIZER, **error_responses(400, 404, 429, 503)},
     )
     async def get(self, request: HttpRequest) -> HttpResponse:
         """List the public keys, from before their first signature until the last token expires.

@@ -72,7 +72,7 @@ class Introspect(GatewayView):
         summary="Introspect a token (RFC 7662)",
         parameters=[CORRELATION_ID],
         request=FORM,
-        responses={200: ACTIVE, **error_responses(400, 401, 413, 415, 503)},
+        responses={200: ACTIVE, **error_responses(400, 401, 413, 415, 429, 503)},
         auth=[{"resourceServer": []}, {}],  # or in the form
     )
     async def post(self, request: HttpRequest) -> Response:
@@ -113,7 +113,7 @@ class Revoke(GatewayView):
         summary="Revoke a token (RFC 7009)",
         parameters=[CORRELATION_ID],
         request=FORM,
-        responses={200: inline_serializer("Revoked", {}), **error_responses(400, 401, 413, 415, 503)},
+        responses={200: inline_serializer("Revoked", {}), **error_responses(400, 401, 413, 415, 429, 503)},
         auth=[{"resourceServer": []}, {}],  # or in the form
     )
     async def post(self, request: HttpRequest) -> Response:

@@ -44,7 +44,7 @@ class GetSessionToken(GatewayView):
         summary="Get a session token for a subscriber's account",
         parameters=[TENANT_ID, SERVICE_ID, CORRELATION_ID],
         request=SessionTokenRequestSerializer,
-        responses={200: SessionTokenSerializer, **error_responses(400, 401, 403, 413, 415, 503)},
+        responses={200: SessionTokenSerializer, **error_responses(400, 401, 403, 413, 415, 429, 503)},
     )
     async def post(self, request: HttpRequest) -> Response:
         """Exchange the parameters that discovery declares for an opaque session token.

@@ -70,7 +70,7 @@ class SignOn(GatewayView):
         responses={
             201: TokenResponseSerializer,
             300: AccountsSerializer,
-            **error_responses(400, 401, 403, 413, 415, 503),
+            **error_responses(400, 401, 403, 413, 415, 429, 503),
         },
     )
     async def post(self, request: HttpRequest) -> Response:
@@ -125,7 +125,7 @@ class SubsequentSignOn(GatewayView):
         summary="Choose one of several accounts, and sign on to it",
         parameters=[TENANT_ID, SERVICE_ID, USER_TOKEN, CORRELATION_ID],
         request=SubsequentSignOnSerializer,
-        responses={201: TokenResponseSerializer, **error_responses(400, 401, 403, 413, 415, 503)},
+        responses={201: TokenResponseSerializer, **error_responses(400, 401, 403, 413, 415, 429, 503)},
     )
     async def post(self, request: HttpRequest) -> Response:
         """Sign on the device of the signOn request. Only a successful response uses the choice up."""
@@ -168,7 +168,7 @@ class SignOnWithSessionToken(GatewayView):
         summary="Redeem a session token for access and refresh tokens",
         parameters=[TENANT_ID, SERVICE_ID, CORRELATION_ID],
         request=SessionTokenSignOnSerializer,
-        responses={201: TokenResponseSerializer, **error_responses(400, 401, 403, 413, 415, 503)},
+        responses={201: TokenResponseSerializer, **error_responses(400, 401, 403, 413, 415, 429, 503)},
     )
     async def post(self, request: HttpRequest) -> Response:
         """Sign on a device. Only a successful response uses the session token up."""

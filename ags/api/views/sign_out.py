@@ -22,7 +22,7 @@ class SignOut(GatewayView):
         parameters=[TENANT_ID, SERVICE_ID, AUTHORIZATION, CORRELATION_ID],
         request=None,
         auth=[{"accessToken": []}],
-        responses={200: inline_serializer("SignedOut", {}), **error_responses(400, 401, 403, 503)},
+        responses={200: inline_serializer("SignedOut", {}), **error_responses(400, 401, 403, 429, 503)},
     )
     async def post(self, request: HttpRequest) -> Response:
         """End the sign-on of the access token. Its access and refresh tokens become invalid."""

@@ -7,7 +7,7 @@ from unfold.widgets import UnfoldAdminTextareaWidget
 
 from tenants.admin.forms.version import VersionedModelForm
 from tenants.models import Tenant
-from tenants.models.tenant import MAX_ORIGINS, ORIGIN_MAX_LENGTH
+from tenants.models.tenant import MAX_NETWORKS, MAX_ORIGINS, NETWORK_MAX_LENGTH, ORIGIN_MAX_LENGTH
 from tenants.whitespace import strip_whitespace
 
 
@@ -32,9 +32,17 @@ class TenantForm(VersionedModelForm):
         "https://tv.example or, for an app, capacitor://localhost.",
     )
 
+    exempt_networks = LinesField(
+        required=False,
+        max_length=MAX_NETWORKS * (NETWORK_MAX_LENGTH + len("\r\n")),
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 4}),
+        help_text="Networks whose addresses are never limited, such as those of head-ends: one on each line, "
+        "in CIDR notation, such as 10.1.0.0/16.",
+    )
+
     class Meta:
         model = Tenant
-        fields = ("allowed_origins",)  # the page adds others
+        fields = ("allowed_origins", "exempt_networks")  # the page adds others
         labels = {
             "access_token_ttl": "Access token TTL",
             "refresh_token_ttl": "Refresh token TTL",

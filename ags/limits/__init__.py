@@ -1,0 +1,11 @@
+"""Limits: counters by key in fixed windows, which all processes share through Redis if it is configured."""
+
+from ags.limits.limiter import Limiter
+from ags.limits.redis import close_redis, open_redis
+
+__all__ = ["ADDRESS_FAILURES", "LIMITERS", "close_redis", "open_redis"]
+
+ADDRESS_FAILURES = Limiter("address", seconds=10)
+"""Refused requests of a tenant and a client address. A corrected head-end is served within 10 seconds."""
+
+LIMITERS = (ADDRESS_FAILURES,)
