@@ -49,8 +49,8 @@ REPLAYS = 4096
 
 DATABASE = "refusing"
 
-UNLIMITED = ags.configuration(max_failures_per_address=0)
-"""All requests come from one address."""
+UNLIMITED = ags.configuration(max_failures_per_address=0, max_sign_ons_per_account=0)
+"""All requests come from one address, and those of a kind are for one account."""
 
 GRANTS = {
     "getSessionToken": conversation_factory(lambda _: map(_request_with_jti, count()), asking.head_end),

@@ -49,6 +49,7 @@ class Limits:
     """The limits of a tenant: its fields with the same names. 0: no limit."""
 
     max_failures_per_address: int
+    max_sign_ons_per_account: int
     exempt_networks: tuple[IPv4Network | IPv6Network, ...]
 
     def is_exempt(self, address: IPv4Address | IPv6Address) -> bool:
@@ -129,7 +130,7 @@ def _load_limits(tenant: Tenant) -> Limits:
         networks = tuple(map(ip_network, tenant.exempt_networks))
     except ValueError:  # not stored by AGS; the check tenants.W004 names the tenant
         networks = ()
-    return Limits(tenant.max_failures_per_address, networks)
+    return Limits(tenant.max_failures_per_address, tenant.max_sign_ons_per_account, networks)
 
 
 def load_key_ring(tenant_id: str) -> KeyRing:

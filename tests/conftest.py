@@ -60,7 +60,7 @@ def _fresh_process_state() -> Iterator[None]:
     document.cache_clear()
     failure_limit.blocks.__init__()  # type: ignore[misc]
     for limiter in LIMITERS:
-        limiter.__init__(limiter.name, seconds=limiter.seconds)  # type: ignore[misc]
+        limiter.__init__(limiter.name, seconds=limiter.seconds, unshared=limiter.unshared)  # type: ignore[misc]
     yield
     for thread in threading.enumerate():
         if thread.name.startswith("document "):  # it would store its result during the next test

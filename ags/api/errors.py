@@ -178,6 +178,11 @@ TOO_MANY_FAILURES = _error(
     "too_many_failures",
     "Too many refused requests from this address. Retry-After contains the seconds to wait.",
 )
+TOO_MANY_SIGN_ONS = _error(
+    42903,
+    "too_many_sign_ons",
+    "Too many sign-ons of this account in a short time. Retry-After contains the seconds to wait.",
+)
 HEADERS_TOO_LARGE = _error(43100, "headers_too_large", "The headers are too large or too many.")
 INTERNAL_ERROR = _error(50000, "internal_error", "An internal error occurred.")
 NOT_IMPLEMENTED = _error(50100, "not_implemented", "Unsupported Transfer-Encoding.")
@@ -231,6 +236,7 @@ ERRORS_BY_REJECT_REASON: Mapping[RejectReason | InvalidReason, Error] = {
     RejectReason.DEVICE_UNKNOWN: DEVICE_UNKNOWN,
     RejectReason.DEVICE_LIMIT_REACHED: DEVICE_LIMIT_REACHED,
     RejectReason.TOO_MANY_REFRESHES: TOO_MANY_REFRESHES,
+    RejectReason.TOO_MANY_SIGN_ONS: TOO_MANY_SIGN_ONS,
     InvalidReason.TENANT_NOT_AVAILABLE: SERVICE_NOT_AVAILABLE,
     InvalidReason.SERVICE_NOT_AVAILABLE: SERVICE_NOT_AVAILABLE,
 }

@@ -21,7 +21,7 @@ FAILURES = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 UNKNOWN_TENANT = ""
 """Requests that name no tenant, or one that does not exist, share a limit."""
 
-UNKNOWN_TENANT_LIMITS = Limits(DEFAULT_MAX_FAILURES, ())
+UNKNOWN_TENANT_LIMITS = Limits(DEFAULT_MAX_FAILURES, 0, ())
 
 blocks = Blocks()
 """By tenant and client. Requests look up only this table, and only those that are refused are counted."""

@@ -32,6 +32,7 @@ class RejectReason(StrEnum):
     DEVICE_UNKNOWN = "device_unknown"
     DEVICE_LIMIT_REACHED = "device_limit_reached"
     TOO_MANY_REFRESHES = "too_many_refreshes"
+    TOO_MANY_SIGN_ONS = "too_many_sign_ons"
 
 
 class TokenRejected(Exception):

@@ -133,6 +133,13 @@ class Tenant(ConfigurationModel):
         help_text="Refused requests (401 and 403) of one client address in 10 seconds. "
         "Any more get a 429 until the 10 seconds are over. 0: no limit.",
     )
+    max_sign_ons_per_account = models.PositiveIntegerField(
+        default=120,
+        db_default=120,
+        validators=[MaxValueValidator(1_000_000)],
+        help_text="Session tokens and sign-ons of one account in 60 seconds. "
+        "Any more get a 429 until the 60 seconds are over. 0: no limit.",
+    )
     exempt_networks = models.JSONField(
         default=list,
         db_default=models.Value([], models.JSONField()),

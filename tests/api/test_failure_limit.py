@@ -172,14 +172,14 @@ def test_addresses_of_one_ipv6_network_are_one_client(nagra: HeadEnd) -> None:
 
 
 def test_unknown_tenants_share_a_limit(nagra: HeadEnd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(failure_limit, "UNKNOWN_TENANT_LIMITS", Limits(MAXIMUM, ()))
+    monkeypatch.setattr(failure_limit, "UNKNOWN_TENANT_LIMITS", Limits(MAXIMUM, 0, ()))
     statuses = [fail(nagra, nv_tenant_id=f"nobody-{number}") for number in range(MAXIMUM + 2)]
     assert statuses == [403] * (MAXIMUM + 1) + [429]
     assert succeed(nagra) == 200
 
 
 def test_refused_resource_servers_count(server: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(failure_limit, "UNKNOWN_TENANT_LIMITS", Limits(MAXIMUM, ()))
+    monkeypatch.setattr(failure_limit, "UNKNOWN_TENANT_LIMITS", Limits(MAXIMUM, 0, ()))
     server.secret = "wrong"
     statuses = [server.introspect("token", x_forwarded_for=ADDRESS).status_code for _ in range(MAXIMUM + 2)]
     assert statuses == [401] * (MAXIMUM + 1) + [429]

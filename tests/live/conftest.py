@@ -66,4 +66,4 @@ def two_with_dummy(
 @pytest.fixture
 def nagra(transactional_db: None) -> HeadEnd:
     """A new operator with a unique tenant ID, because the servers are shared by several tests."""
-    return create_operator(f"nagra-{next(_numbers)}", bytes(range(1, 33)))
+    return create_operator(f"nagra-{next(_numbers)}", bytes(range(1, 33)), is_limited=False)

@@ -289,7 +289,9 @@ async def _check_all(port: int, generator: PipelineGenerator, count: int) -> lis
 @pytest.fixture
 def pages(server: ServerProcess, nagra: HeadEnd) -> dict[str, bytes]:
     """The discovery responses of three operators by tenant ID; they differ."""
-    others = [create_operator(f"{nagra.tenant_id}-{letter}", bytes(range(32))) for letter in "bc"]
+    others = [
+        create_operator(f"{nagra.tenant_id}-{letter}", bytes(range(32)), is_limited=False) for letter in "bc"
+    ]
     pages_by_tenant = {}
     for head_end in (nagra, *others):
         service = Service.objects.for_tenant(head_end.tenant_id).get()

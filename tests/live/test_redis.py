@@ -41,7 +41,9 @@ def gateways(
     transactional_db: None, redis: RedisServer, nagra: HeadEnd
 ) -> Iterator[tuple[ServerProcess, ServerProcess]]:
     """Two servers that share Redis, and a tenant with a low limit."""
-    Tenant.objects.filter(pk=nagra.tenant_id).update(max_failures_per_address=MAXIMUM)
+    Tenant.objects.filter(pk=nagra.tenant_id).update(
+        max_failures_per_address=MAXIMUM, max_sign_ons_per_account=MAXIMUM
+    )
     with ExitStack() as held:
         one, other = (
             held.enter_context(
@@ -94,11 +96,35 @@ def test_two_servers_count_together(
         assert statuses == [401] * MAXIMUM
         assert [fail(one, address), fail(one, address), succeed(one, address)] == [401, 429, 429]
         assert [succeed(other, address), fail(other, address), succeed(other, address)] == [200, 401, 429]
-        assert any(f"{nagra.tenant_id}/{address}/" in key for key in redis.list_keys())
+        assert any(f":address/{nagra.tenant_id}/" in key for key in redis.list_keys())
+        assert not any(address in key for key in redis.list_keys())
 
     in_one_window(test, *gateways)
     for server in gateways:
         assert PASSWORD not in server.log
+
+
+def test_two_servers_count_the_sign_ons_of_an_account_together(
+    gateways: tuple[ServerProcess, ServerProcess], nagra: HeadEnd, redis: RedisServer
+) -> None:
+    one, other = (use_server(server, nagra) for server in gateways)
+
+    def grant(head_end: HeadEnd, account: str) -> int:
+        status: int = head_end.present(head_end.token(OpfAccountId=account)).status_code
+        return status
+
+    def test(name: str) -> None:
+        account = f"marker-{name}"
+        assert [grant(one, account), grant(other, account)] == [200, 200]
+        assert not any(":account/" in key for key in redis.list_keys()), "the first does not need Redis"
+        statuses = [grant(head_end, account) for head_end in [one, other] * (MAXIMUM // 2)]
+        assert statuses == [200] * MAXIMUM
+        assert [grant(one, account), grant(other, account)] == [429, 429]
+        assert [grant(one, f"{account}-2"), grant(other, f"{account}-2")] == [200, 200]
+        assert any(f":account/{nagra.tenant_id}/" in key for key in redis.list_keys())
+        redis.client().flushall()
+
+    in_one_window(test, *gateways)
 
 
 def kill_and_start(redis: RedisServer) -> Iterator[None]:
@@ -156,14 +182,16 @@ def is_available(server: ServerProcess) -> bool:
 
 
 def is_shared(head_end: HeadEnd, address: str, redis: RedisServer) -> bool:
-    """Return True if a failure is counted in Redis."""
+    """Return True if the failure of another address is counted in Redis."""
+    before = set(redis.list_keys())
     assert fail(head_end, address) == 401
-    return any(f"/{address}/" in key for key in redis.list_keys())
+    return any(":address/" in key for key in set(redis.list_keys()) - before)
 
 
 def test_a_server_starts_and_serves_without_redis(
     transactional_db: None, nagra: HeadEnd, redis: RedisServer
 ) -> None:
+    Tenant.objects.filter(pk=nagra.tenant_id).update(max_failures_per_address=MAXIMUM)
     redis.kill()
     with ServerProcess(AGS_REDIS_URL=redis.url, AGS_LOG_LEVEL="INFO") as server:
         here = replace(nagra, client=server)

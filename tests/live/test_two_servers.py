@@ -139,7 +139,7 @@ _numbers = itertools.count(1)
 
 def wait_for_new_snapshots(servers: Servers) -> float:
     """Wait until each server has read its tenants again; return a time after that."""
-    new_operator = create_operator(f"newcomer-{next(_numbers)}", bytes(range(32)))
+    new_operator = create_operator(f"newcomer-{next(_numbers)}", bytes(range(32)), is_limited=False)
     wait_for_each(servers, lambda server: use_server(server, new_operator).discover().status_code == 200)
     return time.monotonic()
 
@@ -165,7 +165,7 @@ def test_new_key_works_on_each_server(two_servers: Servers, nagra: HeadEnd) -> N
 def test_new_tenant_is_served_by_each_server(two_servers: Servers, nagra: HeadEnd) -> None:
     for server in two_servers:
         wait_until_served(server, nagra)
-    sunrise = create_operator(f"sunrise-of-{nagra.tenant_id}", bytes(range(101, 133)))
+    sunrise = create_operator(f"sunrise-of-{nagra.tenant_id}", bytes(range(101, 133)), is_limited=False)
     wait_for_each(
         two_servers,
         lambda server: (

@@ -52,9 +52,10 @@ def token_request_body(token: str) -> bytes:
     return json.dumps({"parameters": [{"name": "OperatorAuthToken", "value": token}]}).encode()
 
 
-CREATE_OPERATOR = (
-    "from tests.support.operators import create_operator; create_operator('nagra', bytes(range(1, 33)))"
-)
+CREATE_OPERATOR = """
+from tests.support.operators import create_operator
+create_operator('nagra', bytes(range(1, 33)), is_limited=False)
+"""
 
 Servers = tuple[ServerProcess, ServerProcess]
 

@@ -23,9 +23,14 @@ def create_platform(tenant_id: str, **fields: Any) -> Platform:
     return Platform(server.client_id, secret)
 
 
-def create_operator(tenant_id: str, secret: bytes, **settings: Any) -> HeadEnd:
-    """Save an operator with one enabled service and one active key."""
+def create_operator(tenant_id: str, secret: bytes, *, is_limited: bool = True, **settings: Any) -> HeadEnd:
+    """Save an operator with one enabled service and one active key.
+
+    `is_limited = False`: for tests with any number of requests for one account, or of refused requests.
+    """
     tenant = Tenant(id=tenant_id, name=tenant_id.title())
+    if not is_limited:
+        tenant.max_sign_ons_per_account = tenant.max_failures_per_address = 0
     tenant.save()
     Service(
         tenant=tenant,

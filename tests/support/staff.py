@@ -67,6 +67,7 @@ TENANT_FORM = {
     "audience": "",
     "allowed_origins": "",
     "max_failures_per_address": "5000",
+    "max_sign_ons_per_account": "120",
     "exempt_networks": "",
 }
 """The initial values of the form."""

@@ -59,6 +59,7 @@ CHANGED: dict[str, tuple[str, Any]] = {
         ["https://tv.example", "http://localhost:8080"],
     ),
     "max_failures_per_address": ("0", 0),
+    "max_sign_ons_per_account": ("1000000", 1_000_000),
     "exempt_networks": ("10.1.0.0/16\r\n 2001:db8::1 \r\n", ["10.1.0.0/16", "2001:db8::1"]),
 }
 
@@ -98,6 +99,7 @@ def test_the_rules_for_client_apps_are_changed_here(admin_client: Client, nagra:
         ("allowed_origins", "x" * 30_001),
         ("max_failures_per_address", "-1"),
         ("max_failures_per_address", "1000001"),
+        ("max_sign_ons_per_account", ""),
         ("exempt_networks", "10.1.0.0/16\n10.1.0.1/16"),
         ("exempt_networks", "ags.example"),
         ("exempt_networks", "\n".join(f"10.1.{n}.0/24" for n in range(101))),

@@ -34,6 +34,7 @@ NAGRA = """tenants:
   audience: ''
   allowed_origins: []
   max_failures_per_address: 5000
+  max_sign_ons_per_account: 120
   exempt_networks: []
   services:
   - name: Customer Auth Service

@@ -13,6 +13,7 @@ from ags.sessions.services.devices import KnownDevice, NewDevice, Proof, SignOnR
 from ags.sessions.services.issue import acceptance_join
 from ags.sessions.services.redeemer import Redeemer, Redemption, redemptions_table
 from ags.sessions.services.replays import explain_rejection
+from ags.sessions.services.sign_on_limit import count_sign_on
 from ags.sessions.sql import functions as sql
 from ags.sessions.sql import validity
 from ags.sessions.tokens.client_tokens import SignOn
@@ -38,6 +39,7 @@ async def create_choice(
     correlation_id: str,
 ) -> list[str]:
     """Return a user account token for each account, in the same order. Raises the exceptions of `issue`."""
+    await count_sign_on(tenant, choice.accounts[0].id)  # which account will be chosen, is unknown
     secret, token_hash = new_token(USER_ACCOUNT_TOKEN)
     row = {
         "tenant": tenant.id,

@@ -7,6 +7,7 @@ from ags.database import INSERTS, Transaction, fetch_all
 from ags.database.batching import Batcher
 from ags.sessions.services.devices import Proof
 from ags.sessions.services.replays import PROOF_COLUMNS, explain_rejection, reject_known_replay
+from ags.sessions.services.sign_on_limit import count_sign_on
 from ags.sessions.sql import functions as sql
 from ags.sessions.sql.validity import KEY_STATES
 from ags.sessions.tokens.opaque import new_token
@@ -23,11 +24,15 @@ CLOCK_MARGIN = 60.0
 async def issue(
     tenant: TenantSnapshot, service: ServiceSnapshot, identity: Identity, correlation_id: str
 ) -> str:
-    """The token is committed when this returns. Raises the exceptions that `explain_rejection` returns."""
+    """The token is committed when this returns.
+
+    Raises the exceptions that `explain_rejection` returns, and `TokenRejected` if the account has too many.
+    """
     token, token_hash = new_token()
     ttl: int = service.settings["session_token_ttl"]
     row = token_row(tenant, service, identity, correlation_id, token_hash=token_hash, ttl=ttl)
     reject_known_replay(row)
+    await count_sign_on(tenant, identity.account_id)
     if not await _session_tokens.submit(row):
         raise await explain_rejection(tenant, row)
     return token

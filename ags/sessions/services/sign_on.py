@@ -9,6 +9,7 @@ from ags.sessions.exceptions import TokenRejected
 from ags.sessions.services.devices import KnownDevice, NewDevice, Outcome, SignOnRequest, sign_on_devices
 from ags.sessions.services.issue import consume_proofs, token_row
 from ags.sessions.services.replays import explain_rejection, reject_known_replay
+from ags.sessions.services.sign_on_limit import count_sign_on
 from ags.sessions.sql import functions as sql
 from ags.sessions.tokens.client_tokens import SignOn
 from ags.sessions.tokens.opaque import new_token
@@ -27,6 +28,7 @@ async def sign_on(
     _, token_hash = new_token()  # the row is a session token that nobody receives
     row = token_row(tenant, service, identity, correlation_id, token_hash=token_hash, ttl=0)
     reject_known_replay(row)
+    await count_sign_on(tenant, identity.account_id)
     outcome: Outcome | None = await _sign_ons.submit(_ProofRequest(tenant, device, correlation_id, row))
     if outcome is None:
         raise await explain_rejection(tenant, row)
