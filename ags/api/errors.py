@@ -183,6 +183,11 @@ TOO_MANY_SIGN_ONS = _error(
     "too_many_sign_ons",
     "Too many sign-ons of this account in a short time. Retry-After contains the seconds to wait.",
 )
+TOO_MANY_PASSWORD_FAILURES = _error(
+    42904,
+    "too_many_password_failures",
+    "Too many wrong passwords. Retry-After contains the seconds to wait.",
+)
 HEADERS_TOO_LARGE = _error(43100, "headers_too_large", "The headers are too large or too many.")
 INTERNAL_ERROR = _error(50000, "internal_error", "An internal error occurred.")
 NOT_IMPLEMENTED = _error(50100, "not_implemented", "Unsupported Transfer-Encoding.")

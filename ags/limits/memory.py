@@ -40,6 +40,12 @@ class LocalCounters:
         counter.value += 1
         return counter.value, counter.ends_at - now
 
+    def undo(self, key: Hashable) -> None:
+        """Take back a count, unless its window has ended."""
+        counter = self._counters.get(key)
+        if counter is not None and counter.value > 0:
+            counter.value -= 1
+
     def _start_window(self, key: Hashable, now: float) -> _Counter:
         counters = self._counters
         counters.pop(key, None)

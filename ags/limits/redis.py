@@ -57,23 +57,23 @@ class Redis:
         self._calls = 0
         self._probe_task: asyncio.Task[None] | None = None
 
-    async def hit(self, name: str, amount: int, seconds: int, key: Sequence[str]) -> float:
+    async def hit(self, name: str, amount: int, seconds: int, key: Sequence[str], cost: int = 1) -> float:
         """Return the same as `Limiter.hit`. Raises `RedisUnavailable`, after `TIMEOUT` at the latest."""
         if self._probe_task is not None or self._calls >= MAX_CONNECTIONS:
             raise RedisUnavailable
         self._calls += 1
         try:
             async with asyncio.timeout(TIMEOUT):
-                return await self._hit(name, amount, seconds, key)
+                return await self._hit(name, amount, seconds, key, cost)
         except Exception as error:  # noqa: BLE001 - no request fails because of Redis
             self._begin_outage(error)
             raise RedisUnavailable from None
         finally:
             self._calls -= 1
 
-    async def _hit(self, name: str, amount: int, seconds: int, key: Sequence[str]) -> float:
+    async def _hit(self, name: str, amount: int, seconds: int, key: Sequence[str], cost: int) -> float:
         item = self._item_type(amount, seconds, name)
-        if await self._limiter.hit(item, *key):
+        if await self._limiter.hit(item, *key, cost=cost):
             return 0.0
         window = await self._limiter.get_window_stats(item, *key)
         # A clock that was set back does not prolong a window, and an exceeded limit is never 0.

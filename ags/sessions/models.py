@@ -126,6 +126,8 @@ class Device(Issued):
     end_reason = models.CharField(max_length=32, blank=True)
     generation = models.PositiveIntegerField(default=0)
     refresh_expires_at = models.DateTimeField()
+    # Of `services.usernames`, if the sign-on proved a password; NULL otherwise.
+    username_hash = models.BinaryField(max_length=32, null=True, editable=False)
     # Recently used refresh tokens: [[generation, seconds since the epoch], …], newest last. A missing
     # generation counts as used together with the next one: a restored database has lost its use.
     used = models.JSONField(default=list)
@@ -163,6 +165,7 @@ class AccountChoice(Issued):
     information = models.JSONField("device information", null=True)
     client_id = models.CharField("client ID", max_length=128, null=True)  # noqa: DJ001 - absent and empty differ
     correlation_id = models.CharField("correlation ID", max_length=128)
+    username_hash = models.BinaryField(max_length=32, null=True, editable=False)  # for the device
     created_at = models.DateTimeField(db_default=Now())
     expires_at = models.DateTimeField(db_index=True)
     used_at = models.DateTimeField(null=True)

@@ -17,9 +17,11 @@ from providers.contract.results import (
     parse_account_id,
 )
 from providers.contract.settings import (
+    MAX_PASSWORD_FAILURES,
     CertificatesField,
     HostField,
     HTTPSField,
+    PasswordSettings,
     SecretField,
     SecretTextarea,
     SessionTokenSettings,
@@ -33,6 +35,7 @@ VERSION = 2
 __all__ = [
     "IDENTIFIER",
     "MAX_ACCOUNTS",
+    "MAX_PASSWORD_FAILURES",
     "PARAMETER_MAX_LENGTH",
     "UPSTREAM_FAILURE_MESSAGES",
     "VERSION",
@@ -50,6 +53,7 @@ __all__ = [
     "LogContext",
     "Parameter",
     "ParameterSchema",
+    "PasswordSettings",
     "SecretField",
     "SecretTextarea",
     "SessionTokenSettings",

@@ -11,7 +11,11 @@ PARAMETER_MAX_LENGTH = 8192  # characters; the default
 
 
 class Parameter(serializers.CharField):
-    """A named string from the caller, listed in discovery. AGS neither trims nor converts it."""
+    """A named string from the caller, listed in discovery. AGS neither trims nor converts it.
+
+    `username`: the name of the subscriber whose password another parameter contains. AGS limits wrong
+    passwords by it.
+    """
 
     def __init__(
         self,
@@ -19,6 +23,7 @@ class Parameter(serializers.CharField):
         description: str,
         max_length: int = PARAMETER_MAX_LENGTH,
         password: bool = False,
+        username: bool = False,
         required: bool = True,
     ) -> None:
         super().__init__(
@@ -29,6 +34,7 @@ class Parameter(serializers.CharField):
             allow_blank=True,  # verify() decides about the empty string
             style={"input_type": "password"} if password else {},
         )
+        self.is_username = username
         # The base class rejects NUL and lone surrogates. The JSON parser has done so already.
         self.validators = [MaxLengthValidator(max_length)]
 
@@ -51,6 +57,9 @@ class ParameterSchema:
         self.names: Mapping[str, str] = {name.lower(): name for name in self.fields}
         """The names by their lower-case form: names of parameters are case-insensitive."""
         self.required = tuple(name for name, field in self.fields.items() if field.required)
+        self.username = next(
+            (name for name, field in self.fields.items() if getattr(field, "is_username", False)), None
+        )
         self._max_lengths = _max_lengths(self.serializer)
 
     def validate(self, given: Mapping[str, str]) -> dict[str, str]:

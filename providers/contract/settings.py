@@ -137,6 +137,37 @@ class SessionTokenSettings(forms.Form):
     )
 
 
+MAX_PASSWORD_FAILURES = 20
+"""The default of `max_password_failures`."""
+
+
+class OptionalIntegerField(forms.IntegerField):
+    """An integer that is stored only if it is not the initial value.
+
+    For a setting that is added to an existing strategy: processes of the previous release do not offer a
+    service with a setting that they do not have.
+    """
+
+    omit_initial = True
+
+    def clean(self, value: Any) -> Any:
+        return super().clean(self.initial if value in self.empty_values else value)
+
+
+class PasswordSettings(forms.Form):
+    """The settings, entered by staff, of every service that verifies the passwords of subscribers."""
+
+    max_password_failures = OptionalIntegerField(
+        label="Wrong passwords",
+        min_value=0,
+        max_value=1000,
+        required=False,
+        initial=MAX_PASSWORD_FAILURES,
+        help_text="Wrong passwords of one username in 15 minutes. Any more are not verified, except those of "
+        "a device that has signed on with this username before. 0: no limit.",
+    )
+
+
 class UpstreamSettings(forms.Form):
     """The settings, entered by staff, of every service that sends requests to a server of the operator."""
 

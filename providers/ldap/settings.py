@@ -8,7 +8,7 @@ from django import forms
 from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 
-from providers.contract import HostField, SecretField, UpstreamSettings
+from providers.contract import HostField, PasswordSettings, SecretField, UpstreamSettings
 from providers.ldap.directory import STARTTLS, is_valid_filter
 
 USERNAME = "{username}"
@@ -19,7 +19,7 @@ _WORD = r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff@\\]++"
 _AD_NAME = re.compile(rf"{_WORD}[@\\]{_WORD}")  # user@domain, DOMAIN\user
 
 
-class LDAPSettings(UpstreamSettings):
+class LDAPSettings(PasswordSettings, UpstreamSettings):
     host = HostField(help_text="The name of the server, as in its certificate.")
     port = forms.IntegerField(
         min_value=1, max_value=65535, initial=636, help_text="Usually 636 for LDAPS, 389 for StartTLS."

@@ -34,7 +34,9 @@ _PASSWORD = re.compile("[^\0\ud800-\udfff]++")
 
 
 class LDAPParameters(serializers.Serializer[Any]):
-    Username = Parameter(description="The username in the operator's directory.", max_length=255)
+    Username = Parameter(
+        description="The username in the operator's directory.", max_length=255, username=True
+    )
     Password = Parameter(description="The password.", max_length=1024, password=True)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from django import forms
 
-from providers.contract import HTTPSField, SecretField, UpstreamSettings
+from providers.contract import HTTPSField, PasswordSettings, SecretField, UpstreamSettings
 from providers.operator_login.password_decryption import private_key
 
 # The characters that Basic allows (RFC 7617, section 2).
@@ -14,7 +14,7 @@ _BEARER = re.compile("[!-~]++")
 """Visible ASCII. RFC 6750, section 2.1, allows fewer characters, but operators use others too."""
 
 
-class OperatorLoginSettings(UpstreamSettings):
+class OperatorLoginSettings(PasswordSettings, UpstreamSettings):
     address = HTTPSField(label="Login endpoint", help_text="The operator's endpoint that verifies passwords.")
     authentication = forms.ChoiceField(
         choices=[

@@ -26,7 +26,7 @@ from providers.operator_login.settings import OperatorLoginSettings
 
 
 class OperatorLoginParameters(serializers.Serializer[Any]):
-    Username = Parameter(description="The subscriber's username.", max_length=255)
+    Username = Parameter(description="The subscriber's username.", max_length=255, username=True)
     Password = Parameter(
         description="The password. If the operator requires it: encrypted with its RSA key, in base64.",
         max_length=2048,

@@ -4,14 +4,20 @@ from typing import Any
 
 from django import forms
 
-from providers.contract import HostField, SecretField, SessionTokenSettings, UpstreamSettings
+from providers.contract import (
+    HostField,
+    PasswordSettings,
+    SecretField,
+    SessionTokenSettings,
+    UpstreamSettings,
+)
 
 PASSWORD, LINE = "password", "line"
 
 USERNAME_AS_SENT = "sent"
 
 
-class RADIUSSettings(SessionTokenSettings, UpstreamSettings):
+class RADIUSSettings(PasswordSettings, SessionTokenSettings, UpstreamSettings):
     ca_certificates = None  # type: ignore[assignment] # RADIUS uses the shared secret instead
     mode = forms.ChoiceField(
         choices=[(PASSWORD, "Username and password of a subscriber"), (LINE, "ID of an access line")],

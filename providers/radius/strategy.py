@@ -30,7 +30,9 @@ PASSWORD_BYTES = 128
 
 class RADIUSParameters(serializers.Serializer[Any]):
     Username = Parameter(
-        description="The subscriber's username, or the ID of the access line.", max_length=USERNAME_BYTES
+        description="The subscriber's username, or the ID of the access line.",
+        max_length=USERNAME_BYTES,
+        username=True,
     )
     Password = Parameter(
         description="The subscriber's password, or the secret that the head-end sends with the ID of a line.",

@@ -40,7 +40,9 @@ def clean_settings(strategy: Strategy, stored: Any) -> tuple[dict[str, Any], Map
     form = _validate(strategy, stored)
     if form.errors:
         raise InvalidSettings(form.errors)
-    return {name: form.cleaned_data[name] for name in form.fields}, MappingProxyType(form.cleaned_data)
+    return {name: form.cleaned_data[name] for name in _stored_names(form)}, MappingProxyType(
+        form.cleaned_data
+    )
 
 
 def _validate(strategy: Strategy, values: Any) -> forms.Form:
@@ -52,6 +54,15 @@ def _validate(strategy: Strategy, values: Any) -> forms.Form:
     form = strategy.Settings({name: field.initial for name, field in fields.items()} | values)
     form.full_clean()
     return form
+
+
+def _stored_names(form: forms.Form) -> list[str]:
+    """Return the names of the settings to store: all but initial values of an `OptionalIntegerField`."""
+    return [
+        name
+        for name, field in form.fields.items()
+        if not getattr(field, "omit_initial", False) or form.cleaned_data.get(name) != field.initial
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +123,7 @@ class StoredSettings:
             errors.setdefault(name, messages)
         if errors:
             raise InvalidSettings(errors)
-        return {name: kept.get(name, form.cleaned_data.get(name)) for name in form.fields}
+        return {name: kept.get(name, form.cleaned_data.get(name)) for name in _stored_names(form)}
 
     def _check_destinations(
         self,

@@ -65,7 +65,7 @@ def test_exactly_the_destination_settings_require_the_secret_again(
     fields, secrets = strategy.Settings.base_fields, secret_names(strategy)
     for name, field in fields.items():
         before = stored().settings
-        value = different_value(name, field, before[name])
+        value = different_value(name, field, before.get(name, field.initial))
         if name in secrets:
             value = private_key() if name == "private_key" else "another-secret-of-the-two"
         errors = change({name: value}, tmp_path)

@@ -6,13 +6,15 @@ from contextvars import copy_context
 from typing import Any, TypeVar
 
 from ags.api.errors import SERVICE_NOT_AVAILABLE, UNAVAILABLE, ApiError
+from ags.api.password_limit import PasswordAttempt, begin_attempt
 from ags.database import get_database, run_with_orm
 from ags.database.batching import copy_exception
 from ags.database.django_connections import close_if_read_only
 from ags.database.tasks import complete
-from ags.database.threads import VERIFICATION, run_in_thread
+from ags.database.threads import VERIFICATION, QueueTimeout, run_in_thread
 from ags.sessions.exceptions import StaleSnapshot
-from providers.contract import Choice, Endpoint, Identity
+from ags.sessions.services.devices import KnownDevice, NewDevice
+from providers.contract import Choice, Endpoint, Identity, Strategy, UpstreamUnavailable
 from tenants.snapshot import snapshot
 from tenants.tenant_snapshot import ServiceSnapshot, TenantSnapshot
 
@@ -59,8 +61,12 @@ async def get_service_or_403(
 class VerificationCache:
     """Verifying again could count as a second failed login at the upstream, so the result is cached."""
 
+    device: NewDevice | KnownDevice | None = None
+    """The device that signs on, if the request names one."""
+
     _key: Any = None
     _identity: Identity | Choice | None = None
+    _attempt: PasswordAttempt | None = None
 
     async def verify(
         self, tenant: TenantSnapshot, service: ServiceSnapshot, parameters: Mapping[str, str]
@@ -70,14 +76,38 @@ class VerificationCache:
         key = (service.id, strategy, service.settings, tenant.keys)
         if self._identity is None or key != self._key:
             args = (parameters, service.settings, tenant.keys)
+            if strategy.parameter_schema.username is not None:
+                await self.forget_failure()  # of an attempt with other settings
+                self._attempt = await begin_attempt(tenant, service, parameters, self.device)
             if strategy.blocking:
-                # With its context: `verify` sets the key ID in `log_context`.
-                run: Callable[..., Identity | Choice] = copy_context().run
-                self._identity = await run_in_thread(run, strategy.verify, *args, pool=VERIFICATION)
+                self._identity = await self._verify_in_thread(strategy, *args)
             else:
                 self._identity = strategy.verify(*args)
             self._key = key
         return self._identity
+
+    async def _verify_in_thread(self, strategy: Strategy, *args: Any) -> Identity | Choice:
+        # With its context: `verify` sets the key ID in `log_context`.
+        run: Callable[..., Identity | Choice] = copy_context().run
+        try:
+            return await run_in_thread(run, strategy.verify, *args, pool=VERIFICATION)
+        except (UpstreamUnavailable, QueueTimeout):  # no password was verified
+            await self.forget_failure()
+            raise
+
+    @property
+    def username_hash(self) -> bytes | None:
+        """The hash of the user name whose password was verified."""
+        return None if self._attempt is None else self._attempt.username_hash
+
+    async def forget_failure(self) -> None:
+        """Call it after a successful sign-on. Otherwise its password counts as wrong.
+
+        A right password with an unknown `clientId` counts, too, because its response differs.
+        """
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            await attempt.forget_failure()
 
 
 async def retry_once_if_stale(operation: Callable[[], Awaitable[_T]]) -> _T:

@@ -64,4 +64,6 @@ class GetSessionToken(GatewayView):
                 raise VerificationFailed(FailureReason.ACCOUNT_AMBIGUOUS)
             return await issue(tenant, service, identity, self.log_entry.correlation_id)
 
-        return Response({"sessionToken": await retry_once_if_stale(issue_token)})
+        token = await retry_once_if_stale(issue_token)
+        await cache.forget_failure()
+        return Response({"sessionToken": token})

@@ -83,8 +83,8 @@ class SignOn(GatewayView):
         service_name = headers.read_service_name(request.META, self.log_entry)
         body = read_object(request)
         pairs = read_parameters(body)
-        device = read_device(body)
         cache = VerificationCache()
+        cache.device = device = read_device(body)
 
         async def verify_and_sign_on() -> Response:
             tenant, service = await get_service_or_403(tenant_id, service_name, Endpoint.SIGNON)
@@ -92,14 +92,30 @@ class SignOn(GatewayView):
             require_signing_key(tenant)
             identity = await cache.verify(tenant, service, parameters)
             if not isinstance(identity, Choice):
-                signed_on = await sign_on(tenant, service, identity, device, self.log_entry.correlation_id)
+                signed_on = await sign_on(
+                    tenant,
+                    service,
+                    identity,
+                    device,
+                    self.log_entry.correlation_id,
+                    username_hash=cache.username_hash,
+                )
                 return Response(token_response(tenant, signed_on), status=201)
             if Endpoint.SUBSEQUENT_SIGNON not in service.strategy.endpoints:
                 raise VerificationFailed(FailureReason.ACCOUNT_AMBIGUOUS)
-            tokens = await create_choice(tenant, service, identity, device, self.log_entry.correlation_id)
+            tokens = await create_choice(
+                tenant,
+                service,
+                identity,
+                device,
+                self.log_entry.correlation_id,
+                username_hash=cache.username_hash,
+            )
             return Response(_accounts_json(identity, tokens), status=300)
 
-        return await retry_once_if_stale(verify_and_sign_on)
+        response = await retry_once_if_stale(verify_and_sign_on)
+        await cache.forget_failure()
+        return response
 
 
 def _accounts_json(choice: Choice, tokens: list[str]) -> dict[str, Any]:

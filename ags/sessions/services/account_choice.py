@@ -37,6 +37,8 @@ async def create_choice(
     choice: Choice,
     device: NewDevice | KnownDevice,
     correlation_id: str,
+    *,
+    username_hash: bytes | None = None,
 ) -> list[str]:
     """Return a user account token for each account, in the same order. Raises the exceptions of `issue`."""
     await count_sign_on(tenant, choice.accounts[0].id)  # which account will be chosen, is unknown
@@ -51,6 +53,7 @@ async def create_choice(
         "information": device.information if isinstance(device, NewDevice) else None,
         "client_id": device.client_id if isinstance(device, KnownDevice) else None,
         "correlation_id": correlation_id,
+        "username_hash": username_hash,
         "lifetime": LIFETIME,
     }
     if not await fetch_all(_create_sql(), sql.values_params([row]), INSERTS):
@@ -77,10 +80,11 @@ class _Redemption(Redemption):
         return {**Redemption.row(self), "account_index": self.account_index}
 
     def sign_on_request(self, columns: Sequence[Any]) -> SignOnRequest:
-        accounts, information, client_id, *proof = columns
+        accounts, information, client_id, username_hash, *proof = columns
         device = KnownDevice(client_id) if information is None else NewDevice(json.loads(information))
         account_id: str = json.loads(accounts)[self.account_index]
-        return SignOnRequest(self.tenant, device, self.correlation_id, Proof(account_id, *proof))
+        username = None if username_hash is None else bytes(username_hash)
+        return SignOnRequest(self.tenant, device, self.correlation_id, Proof(account_id, *proof), username)
 
 
 @sql.cached_sql
@@ -95,14 +99,15 @@ def _create_sql() -> str:
         information="jsonb",
         client_id="text",
         correlation_id="text",
+        username_hash="bytea",
         lifetime="integer",
     )
     return f"""
 INSERT INTO ags_sessions_accountchoice
        (tenant_id, service_id, key_id, token_hash, accounts, information, client_id, correlation_id,
-        created_at, expires_at)
+        username_hash, created_at, expires_at)
 SELECT t.id, s.id, k.id, g.token_hash, g.accounts, g.information,
-       g.client_id, g.correlation_id, {sql.now()}, {sql.now_plus_seconds("g.lifetime")}
+       g.client_id, g.correlation_id, g.username_hash, {sql.now()}, {sql.now_plus_seconds("g.lifetime")}
   FROM {values} AS g
   JOIN {acceptance_join()}
 RETURNING id
@@ -126,7 +131,8 @@ UPDATE ags_sessions_accountchoice AS c
                           AND st.account_id IS NOT NULL AND ({validity.SESSION_TOKEN_INVALID_REASON}) IS NULL)
          ORDER BY c.id {sql.lock_rows("c")}) AS g
  WHERE c.id = g.choice AND c.used_at IS NULL
-RETURNING {sql.row_number()}, accounts, information, client_id, service_id, key_id, created_at, id
+RETURNING {sql.row_number()}, accounts, information, client_id, username_hash,
+          service_id, key_id, created_at, id
 """
 
 

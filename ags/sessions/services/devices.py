@@ -47,6 +47,7 @@ class SignOnRequest:
     device: NewDevice | KnownDevice
     correlation_id: str
     proof: Proof
+    username_hash: bytes | None = None
 
 
 Outcome = SignOn | TokenRejected
@@ -210,6 +211,7 @@ _COLUMNS = {
     "proven_at": "timestamptz",
     "sign_on_ttl": "integer",
     "refresh_ttl": "integer",
+    "username_hash": "bytea",
 }
 
 
@@ -224,6 +226,7 @@ def _sign_on_row(request: SignOnRequest, client_id: str) -> dict[str, Any]:
         "proven_at": request.proof.accepted_at,
         "sign_on_ttl": request.tenant.rules.sign_on_ttl,
         "refresh_ttl": request.tenant.rules.refresh_token_ttl,
+        "username_hash": request.username_hash,
     }
 
 
@@ -242,6 +245,7 @@ def _sign_on_columns() -> dict[str, str]:
         "generation": "0",
         "refresh_expires_at": sql.least(sql.now_plus_seconds("g.refresh_ttl"), fixed_expires_at),
         "used": sql.json("'[]'"),
+        "username_hash": "g.username_hash",
     }
 
 

@@ -23,13 +23,20 @@ async def sign_on(
     identity: Identity,
     device: NewDevice | KnownDevice,
     correlation_id: str,
+    *,
+    username_hash: bytes | None = None,
 ) -> SignOn:
-    """Committed when this returns. Raises as `issue` does, and `TokenRejected`, which uses up no `jti`."""
+    """Committed when this returns. Raises as `issue` does, and `TokenRejected`, which uses up no `jti`.
+
+    `username_hash`: that of `usernames.py`, stored with the device.
+    """
     _, token_hash = new_token()  # the row is a session token that nobody receives
     row = token_row(tenant, service, identity, correlation_id, token_hash=token_hash, ttl=0)
     reject_known_replay(row)
     await count_sign_on(tenant, identity.account_id)
-    outcome: Outcome | None = await _sign_ons.submit(_ProofRequest(tenant, device, correlation_id, row))
+    outcome: Outcome | None = await _sign_ons.submit(
+        _ProofRequest(tenant, device, correlation_id, row, username_hash)
+    )
     if outcome is None:
         raise await explain_rejection(tenant, row)
     if isinstance(outcome, TokenRejected):
@@ -44,13 +51,16 @@ class _ProofRequest:
     correlation_id: str
     row: sql.Row
     """Of `token_row`."""
+    username_hash: bytes | None
 
 
 async def _sign_on(requests: Sequence[_ProofRequest]) -> list[Outcome | None]:
     async with transaction() as opened:
         proofs = await consume_proofs(opened, [request.row for request in requests])
         sign_ons = [
-            None if proof is None else SignOnRequest(each.tenant, each.device, each.correlation_id, proof)
+            None
+            if proof is None
+            else SignOnRequest(each.tenant, each.device, each.correlation_id, proof, each.username_hash)
             for each, proof in zip(requests, proofs, strict=True)
         ]
         return await sign_on_devices(opened, sign_ons, restore="DELETE FROM ags_sessions_sessiontoken")
