@@ -1,4 +1,4 @@
-"""The limit on wrong passwords of a user name."""
+"""The limit on wrong passwords of a username."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ags.api.errors import TOO_MANY_PASSWORD_FAILURES, ApiError
-from ags.limits import PASSWORD_FAILURES
+from ags.limits import PASSWORD_FAILURES, Hit
+from ags.sessions.exceptions import InvalidReason, RejectReason, TokenRejected
 from ags.sessions.services.devices import KnownDevice, NewDevice
-from ags.sessions.services.usernames import has_signed_on, username_hashes
-from providers.contract import MAX_PASSWORD_FAILURES
+from ags.sessions.services.usernames import has_signed_on, username_hashes, username_key
+from providers.contract import MAX_PASSWORD_FAILURES, VerificationFailed
 from tenants.tenant_snapshot import ServiceSnapshot, TenantSnapshot
 
 
@@ -18,14 +19,20 @@ from tenants.tenant_snapshot import ServiceSnapshot, TenantSnapshot
 class PasswordAttempt:
     """A password that is being verified. It counts as a failure unless `forget_failure` is called."""
 
-    maximum: int
-    tenant_id: str
-    counted: str
+    hit: Hit | None
+    """None: there is no limit."""
     username_hash: bytes = field(repr=False)
 
     async def forget_failure(self) -> None:
-        if self.maximum:
-            await PASSWORD_FAILURES.undo(self.maximum, self.tenant_id, self.counted)
+        if self.hit is not None:
+            await self.hit.undo()
+
+
+def is_password_failure(error: Exception) -> bool:
+    """Return whether a sign-on has failed because of its password, or its unknown `clientId`."""
+    if isinstance(error, TokenRejected):
+        return error.reason in (RejectReason.DEVICE_UNKNOWN, InvalidReason.DEVICE_DELETED)
+    return isinstance(error, VerificationFailed)
 
 
 async def begin_attempt(
@@ -36,24 +43,25 @@ async def begin_attempt(
 ) -> PasswordAttempt | None:
     """Count a password as a failure, before it is verified: so at most the maximum reach the upstream.
 
-    Return None if the service has no passwords. A known device is counted by itself if its user name has too
-    many failures. Raises ApiError (429), and Django's database errors.
+    Return None if the service has no passwords of subscribers. A known device is counted by itself if its
+    username has too many failures. Raises ApiError (429), and Django's database errors.
     """
-    name = service.strategy.parameter_schema.username
-    if name is None or name not in parameters:
+    username = service.strategy.get_username(parameters, service.settings)
+    if username is None:
         return None
     maximum: int = service.settings.get("max_password_failures", MAX_PASSWORD_FAILURES)
-    hashes = username_hashes(tenant, service, parameters[name])
-    counted = hashes[0].hex()
-    remaining = maximum and await PASSWORD_FAILURES.hit(maximum, tenant.id, counted)
+    hashes = username_hashes(tenant, service, username)
+    if not maximum:
+        return PasswordAttempt(None, hashes[0])
+    key = username_key(tenant, service, username)
+    hit = await PASSWORD_FAILURES.try_hit(maximum, tenant.id, key)
     if (
-        remaining
+        hit.remaining
         and isinstance(device, KnownDevice)
         and await has_signed_on(tenant.id, device.client_id, hashes)
     ):
-        counted = f"{counted} {device.client_id}"
-        remaining = await PASSWORD_FAILURES.hit(maximum, tenant.id, counted)
-    if remaining:
+        hit = await PASSWORD_FAILURES.try_hit(maximum, tenant.id, f"{key} {device.client_id}")
+    if hit.remaining:
         PASSWORD_FAILURES.refusals.increment()
-        raise ApiError(TOO_MANY_PASSWORD_FAILURES, retry_after=math.ceil(remaining))
-    return PasswordAttempt(maximum, tenant.id, counted, hashes[0])
+        raise ApiError(TOO_MANY_PASSWORD_FAILURES, retry_after=math.ceil(hit.remaining))
+    return PasswordAttempt(hit, hashes[0])

@@ -1,6 +1,6 @@
 """Limits: counters by key in fixed windows, which all processes share through Redis if it is configured."""
 
-from ags.limits.limiter import Limiter
+from ags.limits.limiter import Hit, Limiter
 from ags.limits.redis import close_redis, open_redis
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "LIMITERS",
     "PASSWORD_FAILURES",
     "SIGN_ONS",
+    "Hit",
     "Limiter",
     "close_redis",
     "open_redis",

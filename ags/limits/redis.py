@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.conf import settings
 
 if TYPE_CHECKING:
+    from limits import RateLimitItem
     from redis.asyncio import ConnectionPool
 
 TIMEOUT = 0.05
@@ -27,6 +28,15 @@ MAX_CONNECTIONS = 16
 """Connections, and so calls at the same time, of a process. With more, the last would exceed `TIMEOUT`."""
 
 KEY_PREFIX = "ags"
+
+UNDO_SCRIPT = """
+if tonumber(redis.call("get", KEYS[1]) or 0) > 0 then
+    redis.call("decr", KEYS[1])
+end
+"""
+"""Unlike an increment by -1, it creates no key and prolongs no window."""
+
+_T = TypeVar("_T")
 
 log = logging.getLogger("ags.limits")
 
@@ -46,12 +56,14 @@ class Redis:
         from limits import RateLimitItemPerSecond
         from limits.aio.storage import RedisStorage
         from limits.aio.strategies import FixedWindowRateLimiter
+        from redis.asyncio import Redis as Client
 
         self._pool = _open_pool(url)
         # The URL with the password is only in the pool.
         self._storage = RedisStorage(
             "async+redis://", implementation="redispy", key_prefix=KEY_PREFIX, connection_pool=self._pool
         )
+        self._undo_script = Client(connection_pool=self._pool).register_script(UNDO_SCRIPT)
         self._limiter = FixedWindowRateLimiter(self._storage)
         self._item_type = RateLimitItemPerSecond
         self._calls = 0
@@ -59,25 +71,36 @@ class Redis:
 
     async def hit(self, name: str, amount: int, seconds: int, key: Sequence[str], cost: int = 1) -> float:
         """Return the same as `Limiter.hit`. Raises `RedisUnavailable`, after `TIMEOUT` at the latest."""
-        if self._probe_task is not None or self._calls >= MAX_CONNECTIONS:
+        item = self._item_type(amount, seconds, name)
+        return await self._call(MAX_CONNECTIONS, self._hit, item, key, cost)
+
+    async def undo(self, name: str, amount: int, seconds: int, key: Sequence[str]) -> None:
+        """Take back a `hit`, unless its window has ended. Raises as `hit` does."""
+        # With the maximum of `hit`, other calls could prevent it, and an accepted password would count.
+        await self._call(2 * MAX_CONNECTIONS, self._undo, self._item_type(amount, seconds, name), key)
+
+    async def _call(self, max_calls: int, function: Callable[..., Awaitable[_T]], *args: Any) -> _T:
+        if self._probe_task is not None or self._calls >= max_calls:
             raise RedisUnavailable
         self._calls += 1
         try:
             async with asyncio.timeout(TIMEOUT):
-                return await self._hit(name, amount, seconds, key, cost)
+                return await function(*args)
         except Exception as error:  # noqa: BLE001 - no request fails because of Redis
             self._begin_outage(error)
             raise RedisUnavailable from None
         finally:
             self._calls -= 1
 
-    async def _hit(self, name: str, amount: int, seconds: int, key: Sequence[str], cost: int) -> float:
-        item = self._item_type(amount, seconds, name)
+    async def _hit(self, item: RateLimitItem, key: Sequence[str], cost: int) -> float:
         if await self._limiter.hit(item, *key, cost=cost):
             return 0.0
         window = await self._limiter.get_window_stats(item, *key)
         # A clock that was set back does not prolong a window, and an exceeded limit is never 0.
-        return min(max(window.reset_time - time.time(), 0.001), seconds)
+        return min(max(window.reset_time - time.time(), 0.001), item.get_expiry())
+
+    async def _undo(self, item: RateLimitItem, key: Sequence[str]) -> None:
+        await self._undo_script([f"{KEY_PREFIX}:{item.key_for(*key)}"])
 
     async def close(self) -> None:
         if self._probe_task is not None:

@@ -77,6 +77,11 @@ class Strategy:
         """
         raise TypeError(f"{type(self).__name__} does not implement verify()")
 
+    def get_username(self, parameters: Mapping[str, str], settings: Mapping[str, Any]) -> str | None:
+        """Return the username of a subscriber by which AGS limits wrong passwords; None: there is none."""
+        name = self.parameter_schema.username
+        return None if name is None else parameters.get(name)
+
     def prepare(self, settings: Mapping[str, Any], keys: KeyRing) -> None:
         """Start fetching what `verify` will need. Called when a process first loads the service.
 

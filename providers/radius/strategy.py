@@ -71,6 +71,10 @@ class RADIUS(Strategy):
             raise VerificationFailed(FailureReason.CREDENTIAL_UNKNOWN)
         return Identity(_get_account_id(username, attributes, settings["account_attribute"]))
 
+    def get_username(self, parameters: Mapping[str, str], settings: Mapping[str, Any]) -> str | None:
+        """Not the ID of a line: it is not secret, so anybody could use up the wrong passwords of a line."""
+        return None if settings["mode"] == LINE else super().get_username(parameters, settings)
+
     def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterator[CheckResult]:
         """Send an unknown user. A signed response proves that the shared secret is correct."""
         server = f"{settings['host']}:{settings['port']}"

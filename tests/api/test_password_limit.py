@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from django.db.models import Model
 
 from ags.limits import memory
-from ags.sessions.models import Device
-from tenants.models import Service
+from ags.sessions.models import Account, Device
+from tenants.models import Service, Tenant
 from tenants.snapshot import snapshot
 from tests.support.clients import ClientApp, HeadEnd
 from tests.support.clock import StoppedClock
+from tests.support.sign_ons import update_row
 from tests.support.upstream.https import HTTPSServer, ReceivedRequest, Reply, as_json
 
 MAXIMUM = 3
@@ -115,13 +117,65 @@ def test_a_right_password_with_an_unknown_device_counts(login: Login) -> None:
 def test_only_the_user_name_of_the_service_is_limited(login: Login, sunrise: HeadEnd) -> None:
     assert login.statuses(MAXIMUM + 1) == {401: MAXIMUM, 429: 1}
     assert login.sign_on(username="bert").status_code == 201
-    assert login.sign_on(username="ANNA ").status_code == 429, "an upstream may take it for the same name"
     login.service.name = "Other login"
     login.service.pk = None
     login.service._state.adding = True
     login.service.save()
     snapshot.invalidate("nagra")
     assert login.sign_on().status_code == 201
+
+
+SPELLINGS = {
+    "case": "ANNA",
+    "white space": "anna ",
+    "white space inside": "an na",
+    "a control character": "anna\x1f",
+    "width": "\uff41nna",
+    "accents": "\xe1n\u0303na",
+    "strokes": "\u2c65nna",
+    "a soft hyphen": "an\xadna",
+    "a zero-width space": "an\u200bna",
+    "an invisible letter": "an\u3164na",
+    "an unassigned character": "an\u0378na",
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
+def test_spellings_that_an_upstream_may_take_for_the_same_name_are_one(login: Login, spelling: str) -> None:
+    assert login.statuses(MAXIMUM) == {401: MAXIMUM}
+    assert login.sign_on(username=spelling).status_code == 429
+
+
+@pytest.mark.parametrize("other", ["ann", "anna2", "anna.b", "\u0430nna", "\u5b89\u5a1c", ""])
+def test_other_names_are_not_limited(login: Login, other: str) -> None:
+    assert login.statuses(MAXIMUM + 1) == {401: MAXIMUM, 429: 1}
+    assert login.sign_on(username=other).status_code == (201 if other else 401)
+
+
+def test_a_device_of_another_spelling_is_not_known(login: Login) -> None:
+    """On a server with case-sensitive names, it may be somebody else's, who guesses with many devices."""
+    device = login.sign_on(username="Anna").json()["client_id"]
+    assert login.statuses(MAXIMUM + 1) == {401: MAXIMUM, 429: 1}
+    assert login.sign_on(clientId=device).status_code == 429
+    assert login.sign_on(username="Anna", clientId=device).status_code == 201
+
+
+def test_a_right_password_that_is_refused_for_another_reason_does_not_count(login: Login) -> None:
+    assert login.sign_on().status_code == 201
+    refusals: list[tuple[type[Model], dict[str, Any], dict[str, Any], int]] = [
+        (Tenant, {"max_sign_ons_per_account": 1}, {"max_sign_ons_per_account": 0}, 429),
+        (Tenant, {"device_limit": 1}, {"device_limit": None}, 403),
+        (Account, {"status": "suspended"}, {"status": "active"}, 403),
+    ]
+    for model, refused, accepted, status in refusals:
+        update_row(model, **refused)
+        snapshot.invalidate("nagra")
+        responses = [login.sign_on() for _ in range(MAXIMUM + 1)]
+        assert {response.status_code for response in responses} == {status}
+        assert "too_many_password_failures" not in [response.json()["reason"] for response in responses]
+        update_row(model, **accepted)
+        snapshot.invalidate("nagra")
+        assert login.sign_on().status_code == 201
 
 
 def test_a_known_device_has_a_limit_of_its_own(login: Login) -> None:

@@ -18,6 +18,7 @@ from providers.contract import (
 )
 from providers.registry import strategies
 from tenants.models import Service
+from tenants.snapshot import snapshot
 from tests.support.clients import ClientApp, HeadEnd
 from tests.support.markers import skip_unless_installed
 from tests.support.radius import (
@@ -180,10 +181,10 @@ def test_check_detects_a_server_that_accepts_everybody() -> None:
         assert "does not reject" in found.message
 
 
-def offer(server: FreeRADIUS, **changes: Any) -> None:
+def offer(server: FreeRADIUS, name: str = "Lines", **changes: Any) -> None:
     Service(
         tenant_id="nagra",
-        name="Lines",
+        name=name,
         strategy="radius",
         display_name="x",
         enabled=True,
@@ -201,6 +202,22 @@ def test_a_line_is_exchanged_for_a_session_token(server: FreeRADIUS, nagra: Head
     }
     signed_on = ClientApp(nagra).call("/ags/signOnWithSessionToken", body, x_auth_service_id="Lines")
     assert (signed_on.status_code, signed_on.json()["accountId"]) == (201, LINE)
+
+
+def test_only_passwords_of_subscribers_are_limited(server: FreeRADIUS, nagra: HeadEnd) -> None:
+    """The ID of a line is not secret: otherwise anybody could use up the wrong passwords of a line."""
+
+    def request(service: str, username: str, password: str) -> int:
+        response = nagra.post(get_parameters(username, password), x_auth_service_id=service)
+        status: int = response.status_code
+        return status
+
+    offer(server, **LINES, max_password_failures=1)
+    statuses = [request("Lines", LINE, password) for password in ("wrong", "wrong", LINE_SECRET)]
+    assert statuses == [401, 401, 200]
+    offer(server, name="Passwords", max_password_failures=1)
+    snapshot.invalidate("nagra")
+    assert [request("Passwords", "alice", password) for password in ("wrong", PASSWORD)] == [401, 429]
 
 
 def test_two_account_attributes_are_ambiguous(server: FreeRADIUS, nagra: HeadEnd) -> None:

@@ -6,7 +6,7 @@ from contextvars import copy_context
 from typing import Any, TypeVar
 
 from ags.api.errors import SERVICE_NOT_AVAILABLE, UNAVAILABLE, ApiError
-from ags.api.password_limit import PasswordAttempt, begin_attempt
+from ags.api.password_limit import PasswordAttempt, begin_attempt, is_password_failure
 from ags.database import get_database, run_with_orm
 from ags.database.batching import copy_exception
 from ags.database.django_connections import close_if_read_only
@@ -100,11 +100,14 @@ class VerificationCache:
         """The hash of the user name whose password was verified."""
         return None if self._attempt is None else self._attempt.username_hash
 
-    async def forget_failure(self) -> None:
-        """Call it after a successful sign-on. Otherwise its password counts as wrong.
+    async def forget_failure(self, error: Exception | None = None) -> None:
+        """Call it after a sign-on, with the error if it has failed. Otherwise its password counts as wrong.
 
-        A right password with an unknown `clientId` counts, too, because its response differs.
+        After an error, only a password that was accepted does not count. With an unknown `clientId` it
+        counts, because its response differs.
         """
+        if error is not None and (self._identity is None or is_password_failure(error)):
+            return
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             await attempt.forget_failure()

@@ -64,6 +64,10 @@ class GetSessionToken(GatewayView):
                 raise VerificationFailed(FailureReason.ACCOUNT_AMBIGUOUS)
             return await issue(tenant, service, identity, self.log_entry.correlation_id)
 
-        token = await retry_once_if_stale(issue_token)
+        try:
+            token = await retry_once_if_stale(issue_token)
+        except Exception as error:
+            await cache.forget_failure(error)
+            raise
         await cache.forget_failure()
         return Response({"sessionToken": token})

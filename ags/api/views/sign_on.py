@@ -113,7 +113,11 @@ class SignOn(GatewayView):
             )
             return Response(_accounts_json(identity, tokens), status=300)
 
-        response = await retry_once_if_stale(verify_and_sign_on)
+        try:
+            response = await retry_once_if_stale(verify_and_sign_on)
+        except Exception as error:
+            await cache.forget_failure(error)
+            raise
         await cache.forget_failure()
         return response
 
