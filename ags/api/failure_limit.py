@@ -66,7 +66,11 @@ def _applicable_maximum(tenant_id: str, address: IPv4Address | IPv6Address) -> i
 
 
 def _read_tenant_id(request: HttpRequest) -> str:
-    """Return the tenant that the headers name, or `UNKNOWN_TENANT`."""
+    """Return the tenant for which the view serves the request, or `UNKNOWN_TENANT`."""
+    match = request.resolver_match
+    variables = () if match is None else match.func.view_class.tenant_headers  # type: ignore[attr-defined]
+    if not variables:
+        return UNKNOWN_TENANT
     meta = request.META
-    tenant_id = meta.get("HTTP_NV_TENANT_ID") or meta.get("HTTP_TENANTID") or settings.AGS_DEFAULT_TENANT
+    tenant_id = next(filter(None, map(meta.get, variables)), settings.AGS_DEFAULT_TENANT)
     return tenant_id if snapshot.has_tenant(tenant_id) else UNKNOWN_TENANT

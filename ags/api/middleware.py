@@ -96,14 +96,14 @@ async def handle_api_request(request: HttpRequest) -> HttpResponse:
 
 async def _call_view(request: HttpRequest, entry: AccessLogEntry) -> HttpResponse:
     headers.reject_repeated_headers(request.META)
-    match = _resolve(request.path_info)
+    match = request.resolver_match = _resolve(request.path_info)
     entry.route = "/" + match.route
-    if failure_limit.blocks.ends and request.path_info not in PROBE_PATHS:
-        failure_limit.raise_if_blocked(request, entry)
     methods = match.func.view_class.http_method_names  # type: ignore[attr-defined] # every API view has them
     preflight = await cors.respond_to_preflight(request, methods)
     if preflight is not None:
         return preflight
+    if failure_limit.blocks.ends and request.path_info not in PROBE_PATHS:
+        failure_limit.raise_if_blocked(request, entry)
     return await match.func(request)
 
 

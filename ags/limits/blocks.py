@@ -20,6 +20,7 @@ class Blocks:
         self._clean_up_at = 0.0
 
     def add(self, key: tuple[str, str], seconds: float) -> None:
+        self.ends.pop(key, None)
         if len(self.ends) >= MAX_BLOCKS:
             self.ends.popitem(last=False)
         self.ends[key] = time.monotonic() + seconds

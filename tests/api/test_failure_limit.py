@@ -126,6 +126,50 @@ def test_refused_refreshes_count_with_either_name_of_the_header(nagra: HeadEnd, 
     assert succeed(nagra) == 429
 
 
+def test_a_header_that_does_not_name_the_tenant_evades_nothing(
+    nagra: HeadEnd, sunrise: HeadEnd, settings: Any
+) -> None:
+    settings.AGS_DEFAULT_TENANT = "nagra"
+    limit("nagra")
+    limit("sunrise", max_failures_per_address=0)
+    others: dict[str, Any] = {"nv_tenant_id": None, "tenantId": "sunrise"}
+    statuses = [fail(nagra, **others) for _ in range(MAXIMUM + 2)]
+    assert statuses == [401] * (MAXIMUM + 1) + [429]
+    assert succeed(sunrise) == 200
+
+
+def test_a_resource_server_names_no_tenant(
+    server: Platform, nagra: HeadEnd, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failure_limit, "UNKNOWN_TENANT_LIMITS", Limits(MAXIMUM, 0, ()))
+    settings.AGS_DEFAULT_TENANT = "nagra"
+    limit("nagra")
+    server.secret = "wrong"
+    statuses = [
+        server.introspect("token", x_forwarded_for=ADDRESS, nv_tenant_id="nagra").status_code
+        for _ in range(MAXIMUM + 2)
+    ]
+    assert statuses == [401] * (MAXIMUM + 1) + [429]
+    assert succeed(nagra) == 200
+
+
+def test_a_preflight_request_is_not_blocked(nagra: HeadEnd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names no tenant: a block of unknown tenants would refuse the browsers of all tenants."""
+    monkeypatch.setattr(failure_limit, "UNKNOWN_TENANT_LIMITS", Limits(MAXIMUM, 0, ()))
+    limit("nagra", allowed_origins=["https://tv.example"])
+    block_unknown = [fail(nagra, nv_tenant_id="nobody") for _ in range(MAXIMUM + 2)]
+    assert block_unknown == [403] * (MAXIMUM + 1) + [429]
+    preflight = nagra.client.options(
+        "/ags/signOn",
+        headers={
+            "x-forwarded-for": ADDRESS,
+            "origin": "https://tv.example",
+            "access-control-request-method": "POST",
+        },
+    )
+    assert preflight.status_code == 204
+
+
 def test_invalid_requests_and_successes_do_not_count(nagra: HeadEnd) -> None:
     limit("nagra", max_failures_per_address=1)
     for _ in range(3):

@@ -1,6 +1,6 @@
 """The base class of the API views."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django.http import HttpRequest, HttpResponse
 from rest_framework.exceptions import MethodNotAllowed
@@ -19,6 +19,9 @@ class GatewayView(APIView):
     It omits DRF's content negotiation, parsing and authentication
     (docs/decisions/0018-what-a-request-costs.md).
     """
+
+    tenant_headers: ClassVar[tuple[str, ...]] = ("HTTP_NV_TENANT_ID",)
+    """The headers that name the tenant, the first one first, before AGS_DEFAULT_TENANT. Empty: none."""
 
     log_entry: AccessLogEntry
 

@@ -66,6 +66,7 @@ FORM = {"application/x-www-form-urlencoded": TokenRequestSerializer}
 
 class Introspect(GatewayView):
     http_method_names = ["post"]
+    tenant_headers = ()
 
     @extend_schema(
         operation_id="introspect",
@@ -107,6 +108,7 @@ class Introspect(GatewayView):
 
 class Revoke(GatewayView):
     http_method_names = ["post"]
+    tenant_headers = ()
 
     @extend_schema(
         operation_id="revoke",

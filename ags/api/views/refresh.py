@@ -24,6 +24,7 @@ from ags.sessions.tokens.client_tokens import read_refresh_token, require_signin
 
 class Refresh(GatewayView):
     http_method_names = ["post"]
+    tenant_headers = ("HTTP_NV_TENANT_ID", "HTTP_TENANTID")
 
     @extend_schema(
         operation_id="refresh",
