@@ -12,6 +12,10 @@ from django.http import HttpRequest
 _WITH_PORT = re.compile(r"\[(?P<ipv6>[^\]]++)\](:\d++)?|(?P<ipv4>[^:]++):\d++")
 
 
+MAX_LENGTH = len("[0000:0000:0000:0000:0000:ffff:255.255.255.255%]:65535") + 15
+"""Characters of the longest address, with a zone. Longer texts are neither parsed nor cached."""
+
+
 def client_ip(request: HttpRequest) -> str | None:
     return get_client_address(request.META)
 
@@ -25,7 +29,8 @@ def get_client_address(meta: Mapping[str, Any]) -> str | None:
     """
     hops = meta.get("HTTP_X_FORWARDED_FOR", "").split(",")
     trusted: int = settings.AGS_TRUSTED_PROXIES
-    forwarded = _parse_address(hops[-trusted]) if 0 < trusted <= len(hops) else None
+    text = hops[-trusted].strip() if 0 < trusted <= len(hops) else ""
+    forwarded = _parse_address(text) if len(text) <= MAX_LENGTH else None
     return forwarded or _parse_address(meta.get("REMOTE_ADDR", ""))
 
 
@@ -52,7 +57,6 @@ def format_client(
 @lru_cache(maxsize=1024)
 def _parse_address(text: str) -> str | None:
     """Return the IP address in `text` without port, brackets and zone; None if it is invalid."""
-    text = text.strip()
     if match := _WITH_PORT.fullmatch(text):
         text = match["ipv6"] or match["ipv4"]
     try:
