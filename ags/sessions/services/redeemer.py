@@ -1,5 +1,6 @@
 """Redemption of single-use tokens: session tokens and account choices."""
 
+import abc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from tenants.tenant_snapshot import ServiceSnapshot, TenantSnapshot
 
 
 @dataclass(frozen=True, slots=True)
-class Redemption:
+class Redemption(abc.ABC):
     """A request to redeem a token. `hashes`: the hashes of the token under each encryption key."""
 
     tenant: TenantSnapshot
@@ -32,9 +33,9 @@ class Redemption:
             **sql.numbered_params("hash", self.hashes),
         }
 
+    @abc.abstractmethod
     def sign_on_request(self, columns: Sequence[Any]) -> SignOnRequest:
         """`columns`: what the UPDATE that redeems the token returns, after `row_number`."""
-        raise NotImplementedError
 
 
 def redemptions_table(hash_count: int, **columns: str) -> str:
