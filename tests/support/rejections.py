@@ -8,6 +8,7 @@ from typing import Any
 
 from ags.sessions.models import Account, AccountStatus, Device, DeviceStatus, SessionToken
 from tenants.models import Key, KeyState, Service, Tenant
+from tenants.snapshot import snapshot
 from tests.support.clients import ClientApp, HeadEnd
 from tests.support.operators import add_key
 from tests.support.responses import (
@@ -18,8 +19,9 @@ from tests.support.responses import (
     DEVICE_UNKNOWN,
     NOT_AUTHENTICATED,
     SERVICE_NOT_AVAILABLE,
+    full_response,
 )
-from tests.support.sign_ons import update_row
+from tests.support.sign_ons import get_devices, update_row
 
 # Changes of the configuration apply although the snapshot is stale
 
@@ -99,7 +101,27 @@ AMBIGUOUS_DEVICES: dict[str, dict[str, Any]] = {
 }
 
 
-# Rejections that do not redeem the token
+# Rejections that do not use up the proof
+
+
+def reject_and_accept(
+    sign_on: Callable[[], Any],
+    undo: Callable[[], None],
+    expected: dict[str, Any],
+    is_unused: Callable[[], bool],
+) -> str:
+    """Present the proof twice, with the `expected` response, and again after `undo`; return the client ID."""
+    before = [(device.sign_on, device.signed_on_at) for device in get_devices()]
+    for _ in range(2):
+        assert full_response(sign_on()) == expected
+    assert [(device.sign_on, device.signed_on_at) for device in get_devices()] == before
+    assert is_unused()
+    undo()
+    snapshot.invalidate("nagra")
+    answer = sign_on()
+    assert answer.status_code == 201
+    client_id: str = answer.json()["client_id"]
+    return client_id
 
 
 def suspend_account(app: ClientApp) -> Callable[[], None]:
