@@ -94,6 +94,7 @@ def test_only_the_client_and_the_tenant_of_the_failures_are_blocked(nagra: HeadE
     assert succeed(nagra) == 429
     assert succeed(nagra, OTHER_ADDRESS) == 200
     assert succeed(sunrise) == 200
+    block(sunrise)
     block(sunrise, OTHER_ADDRESS)
     assert succeed(nagra, OTHER_ADDRESS) == 200
 
@@ -178,6 +179,13 @@ def test_invalid_requests_and_successes_do_not_count(nagra: HeadEnd) -> None:
     assert [fail(nagra) for _ in range(3)] == [401, 401, 429]
 
 
+def test_what_another_limit_refuses_does_not_count(nagra: HeadEnd) -> None:
+    limit("nagra", max_sign_ons_per_account=1)
+    assert [succeed(nagra) for _ in range(MAXIMUM + 3)] == [200] + [429] * (MAXIMUM + 2)
+    assert fail(nagra) == 401
+    assert nagra.present(nagra.token(OpfAccountId="account-2"), x_forwarded_for=ADDRESS).status_code == 200
+
+
 def test_a_tenant_without_a_limit(nagra: HeadEnd) -> None:
     limit("nagra", max_failures_per_address=0)
     assert {fail(nagra) for _ in range(20)} == {401}
@@ -203,6 +211,7 @@ def test_addresses_of_exempt_networks_are_never_limited(
 
 def test_an_exempt_address_is_served_although_its_neighbour_is_blocked(nagra: HeadEnd) -> None:
     limit("nagra", exempt_networks=["2001:db8::1"])
+    assert {fail(nagra, "2001:db8::1") for _ in range(MAXIMUM + 2)} == {401}
     block(nagra, "2001:db8::2")
     assert succeed(nagra, "2001:db8::1") == 200
     assert succeed(nagra, "2001:db8::3") == 429

@@ -87,6 +87,8 @@ def test_passwords_are_not_verified_after_too_many_wrong_ones(login: Login, cloc
     assert (refused.status_code, refused.headers["Retry-After"]) == (429, "890")
     assert (refused.json()["code"], refused.json()["reason"]) == (42904, "too_many_password_failures")
     assert len(login.server.requests) == MAXIMUM
+    metrics = login.app.head_end.client.get("/metrics", **{"ags.operations": True}).content.decode()
+    assert 'ags_limited_requests_total{limit="password"} 1.0' in metrics
     clock.ahead = 900.0
     assert login.sign_on().status_code == 201
 

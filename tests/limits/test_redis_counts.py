@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from ags.limits import Limiter, close_redis, open_redis
+from ags.limits.redis import TIMEOUT
 from tests.support.markers import skip_unless_installed
 from tests.support.upstream.redis_server import RedisServer, redis_server
+from tests.support.waiting import PATIENCE
 
 pytestmark = skip_unless_installed(
     programs={"redis-server": "apt-get install redis-server"},
@@ -102,6 +104,20 @@ def test_only_what_redis_has_counted_is_taken_back(server: RedisServer, run: Any
     run(count)
 
 
+def test_a_count_is_taken_back_while_others_use_all_calls(
+    server: RedisServer, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ags.limits.redis.MAX_CONNECTIONS", 1)
+
+    async def count() -> None:
+        limiter = Limiter("test", seconds=600)
+        hit = await limiter.try_hit(MAXIMUM, "nagra", "client")
+        await asyncio.gather(limiter.hit(MAXIMUM, "nagra", "other"), hit.undo())
+        assert sorted(value for value, _ in stored(server).values()) == [0, 1]
+
+    run(count)
+
+
 def test_the_first_counts_that_are_not_shared_count_later(server: RedisServer, run: Any) -> None:
     async def count() -> None:
         limiter = Limiter("test", seconds=600, unshared=1)
@@ -111,3 +127,60 @@ def test_the_first_counts_that_are_not_shared_count_later(server: RedisServer, r
         assert [bool(await other.hit(MAXIMUM, "nagra", "client")) for _ in range(2)] == [False, True]
 
     run(count)
+
+
+def test_calls_that_fail_together_are_one_outage(
+    server: RedisServer, run: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("ags.limits.redis.TIMEOUT", TIMEOUT)
+    monkeypatch.setattr("ags.limits.redis.PROBE_TIMEOUT", 10 * PATIENCE)  # so that only TIMEOUT ends a call
+    caplog.set_level("INFO", "ags.limits")
+
+    async def count() -> None:
+        limiter = Limiter("test", seconds=600)
+        hits = (limiter.hit(MAXIMUM, "nagra", "client") for _ in range(MAXIMUM + 1))
+        remaining = await asyncio.wait_for(asyncio.gather(*hits), PATIENCE)
+        assert [bool(each) for each in remaining] == [False] * MAXIMUM + [True], "counted in this process"
+        assert await asyncio.wait_for(limiter.hit(MAXIMUM, "nagra", "client"), PATIENCE) > 0
+
+    server.stop()
+    try:
+        run(count)
+    finally:
+        server.resume()
+    assert [record.message for record in caplog.records] == ["Redis is unavailable"]
+
+
+def test_a_full_redis_is_available_when_it_accepts_writes(
+    server: RedisServer, run: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It answers a PING all the time."""
+    monkeypatch.setattr("ags.limits.redis.PROBE_INTERVAL", 0.01)
+    caplog.set_level("INFO", "ags.limits")
+
+    def messages() -> list[str]:
+        return [record.message for record in caplog.records]
+
+    def refused() -> int:
+        errors = server.client().info("errorstats").get("errorstat_OOM", {"count": 0})
+        return int(errors["count"])
+
+    async def wait_until(condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while not condition():
+                await asyncio.sleep(0.01)
+
+    async def fill_and_free() -> None:
+        before = refused()
+        server.fill()
+        await Limiter("test", seconds=600).hit(MAXIMUM, "nagra", "client")
+        await wait_until(lambda: refused() >= before + 3)
+        assert messages() == ["Redis is unavailable"]
+        server.free()
+        await wait_until(lambda: len(messages()) > 1)
+        assert messages()[1] == "Redis is available again"
+
+    try:
+        run(fill_and_free)
+    finally:
+        server.free()

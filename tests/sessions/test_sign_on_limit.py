@@ -57,6 +57,8 @@ def test_an_account_with_too_many_session_tokens_waits_until_the_minute_ends(
         "correlationId": "flow-1",
     }
     assert SessionToken.objects.for_tenant("nagra").count() == MAXIMUM
+    metrics = nagra.client.get("/metrics", **{"ags.operations": True}).content.decode()
+    assert 'ags_limited_requests_total{limit="account"} 2.0' in metrics
     clock.ahead = 60.0
     assert grant(nagra) == 200
 
