@@ -29,9 +29,9 @@ blocks = Blocks()
 
 def raise_if_blocked(request: HttpRequest, entry: AccessLogEntry) -> None:
     """Raises ApiError (429), before anything of the request is looked up."""
-    if entry.client_address is None:
+    parsed, tenant_id = _read_client(entry), _read_tenant_id(request)
+    if parsed is None:
         return
-    parsed, tenant_id = normalize(entry.client_address), _read_tenant_id(request)
     remaining = blocks.remaining((tenant_id, client_block(parsed)))
     if remaining and _applicable_maximum(tenant_id, parsed):
         if tenant_id:
@@ -42,15 +42,26 @@ def raise_if_blocked(request: HttpRequest, entry: AccessLogEntry) -> None:
 
 async def count_failure(request: HttpRequest, entry: AccessLogEntry) -> None:
     """Count a refused request, and block the client if it has too many. Raises nothing."""
-    if entry.client_address is None:
+    parsed, tenant_id = _read_client(entry), _read_tenant_id(request)
+    if parsed is None:
         return
-    parsed, tenant_id = normalize(entry.client_address), _read_tenant_id(request)
     maximum = _applicable_maximum(tenant_id, parsed)
     if maximum:
         client = client_block(parsed)
         remaining = await ADDRESS_FAILURES.hit(maximum, tenant_id, client)
         if remaining:
             blocks.add((tenant_id, client), remaining)
+
+
+def _read_client(entry: AccessLogEntry) -> IPv4Address | IPv6Address | None:
+    """Return None if the address is not that of a client.
+
+    Without AGS_TRUSTED_PROXIES, a private address may be that of a proxy with all clients behind it.
+    """
+    if entry.client_address is None:
+        return None
+    parsed = normalize(entry.client_address)
+    return None if parsed.is_private and not settings.AGS_TRUSTED_PROXIES else parsed
 
 
 def _applicable_maximum(tenant_id: str, address: IPv4Address | IPv6Address) -> int:

@@ -21,6 +21,6 @@ SIGN_ONS = Limiter("account", seconds=60, unshared=1)
 """Session tokens and sign-ons of a tenant and an account. For the first in a minute, Redis is not used."""
 
 PASSWORD_FAILURES = Limiter("password", seconds=900)
-"""Passwords that were not accepted, of a tenant, service and user name."""
+"""Passwords that were not accepted, of a tenant, service and username."""
 
 LIMITERS = (ADDRESS_FAILURES, SIGN_ONS, PASSWORD_FAILURES)

@@ -238,11 +238,19 @@ def test_refused_resource_servers_count(server: Platform, monkeypatch: pytest.Mo
     assert statuses == [401] * (MAXIMUM + 1) + [429]
 
 
-def test_a_request_without_an_address_is_not_limited(nagra: HeadEnd, settings: Any) -> None:
+@pytest.mark.parametrize("address", ["", "127.0.0.1", "10.0.0.1", "::ffff:10.0.0.1", "fd00::1"])
+def test_a_peer_that_may_be_a_proxy_is_not_limited(nagra: HeadEnd, settings: Any, address: str) -> None:
     settings.AGS_TRUSTED_PROXIES = 0
     limit("nagra")
-    nagra.client = Client(REMOTE_ADDR="")
+    nagra.client = Client(REMOTE_ADDR=address)
     assert {fail(nagra) for _ in range(10)} == {401}
+
+
+def test_a_public_peer_is_limited_without_proxies(nagra: HeadEnd, settings: Any) -> None:
+    settings.AGS_TRUSTED_PROXIES = 0
+    limit("nagra")
+    nagra.client = Client(REMOTE_ADDR="9.9.9.9")
+    assert [fail(nagra) for _ in range(MAXIMUM + 2)] == [401] * (MAXIMUM + 1) + [429]
 
 
 def test_a_browser_can_read_the_response(nagra: HeadEnd) -> None:

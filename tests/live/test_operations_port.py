@@ -33,14 +33,16 @@ def test_every_process_returns_the_limited_requests_of_all(
     transactional_db: None, port: int, nagra: HeadEnd
 ) -> None:
     Tenant.objects.filter(pk=nagra.tenant_id).update(max_failures_per_address=1)
-    with ServerProcess(AGS_WORKERS="2", AGS_OPERATIONS_BIND=f"127.0.0.1:{port}") as server:
+    changes = {"AGS_OPERATIONS_BIND": f"127.0.0.1:{port}", "AGS_TRUSTED_PROXIES": "1"}
+    with ServerProcess(AGS_WORKERS="2", **changes) as server:
         limited: Counter[int] = Counter()
 
         def fail() -> bool:
             """Send failures over new connections, of either process; return True when enough are limited."""
             for _ in range(3):
                 connection = Client(server.port)
-                limited[replace(nagra, client=connection).present("x.y.z").status_code] += 1
+                here = replace(nagra, client=connection)
+                limited[here.present("x.y.z", x_forwarded_for="192.0.2.1").status_code] += 1
                 connection.close()
             return limited[429] > 20
 

@@ -193,7 +193,7 @@ def test_a_server_starts_and_serves_without_redis(
 ) -> None:
     Tenant.objects.filter(pk=nagra.tenant_id).update(max_failures_per_address=MAXIMUM)
     redis.kill()
-    with ServerProcess(AGS_REDIS_URL=redis.url, AGS_LOG_LEVEL="INFO") as server:
+    with ServerProcess(AGS_REDIS_URL=redis.url, AGS_TRUSTED_PROXIES="1", AGS_LOG_LEVEL="INFO") as server:
         here = replace(nagra, client=server)
         assert (succeed(here), fail(here)) == (200, 401)
         wait_until(lambda: UNAVAILABLE in server.log, "the failure of Redis is not logged")

@@ -97,7 +97,7 @@ class VerificationCache:
 
     @property
     def username_hash(self) -> bytes | None:
-        """The hash of the user name whose password was verified."""
+        """The hash of the username whose password was verified."""
         return None if self._attempt is None else self._attempt.username_hash
 
     async def forget_failure(self, error: Exception | None = None) -> None:
