@@ -69,6 +69,7 @@ MIDDLEWARE = [
 ]
 AUTHENTICATION_BACKENDS = [
     "axes.backends.AxesStandaloneBackend",
+    "ags.api.staff_login.LimitBackend",
     "django.contrib.auth.backends.ModelBackend",
 ]
 
@@ -136,10 +137,13 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
 ]
+PASSWORD_HASHERS = ["ags.limits.password_hasher.QueuedPasswordHasher"]
 AXES_FAILURE_LIMIT = 5
 AXES_COOLOFF_TIME = 0.25  # hours
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
-AXES_CLIENT_IP_CALLABLE = "ags.api.client_ip.client_ip"
+AXES_CLIENT_IP_CALLABLE = "ags.api.client_ip.lockout_address"
+AXES_WHITELIST_CALLABLE = "ags.api.staff_login.is_known_browser"
+AXES_LOCKOUT_CALLABLE = "ags.api.staff_login.respond_to_lockout"
 AXES_VERBOSE = False
 AXES_CLIENT_STR_CALLABLE = "ags.api.client_ip.format_client"
 AXES_ENABLE_ADMIN = False  # its pages run COUNT(*) on whole tables

@@ -4,6 +4,7 @@ from django.conf import settings
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, path
 
+from ags.api.staff_login import log_in
 from ags.api.views.discovery import ServiceDiscovery
 from ags.api.views.docs import APIReference, OpenAPI, RedirectToPage
 from ags.api.views.health import Liveness, Readiness
@@ -36,6 +37,7 @@ COMMON: list[URLPattern | URLResolver] = [
     path("docs", RedirectToPage.as_view(page="docs")),
 ]
 ADMIN: list[URLPattern | URLResolver] = [
+    path("admin/login/", log_in),
     path("admin/", admin.site.urls),
     path("admin", RedirectToPage.as_view(page="admin:index")),
 ]

@@ -16,10 +16,6 @@ MAX_LENGTH = len("[0000:0000:0000:0000:0000:ffff:255.255.255.255%]:65535") + 15
 """Characters of the longest address, with a zone. Longer texts are neither parsed nor cached."""
 
 
-def client_ip(request: HttpRequest) -> str | None:
-    return get_client_address(request.META)
-
-
 def get_client_address(meta: Mapping[str, Any]) -> str | None:
     """Return the client's IP address without a port, or None on a Unix socket.
 
@@ -47,11 +43,17 @@ def client_block(address: IPv4Address | IPv6Address) -> str:
     return str(IPv6Network((address, 64), strict=False))
 
 
+def lockout_address(request: HttpRequest) -> str | None:
+    """Return the address by which django-axes counts failed logins: of a /64 network, the first."""
+    address = get_client_address(request.META)
+    return None if address is None else client_block(normalize(address)).partition("/")[0]
+
+
 def format_client(
     username: str, ip_address: str, user_agent: str, path_info: str, request: HttpRequest
 ) -> str:
     """Return how django-axes logs a client: without any text that the client sent."""
-    return ip_address or "unknown address"
+    return client_block(normalize(ip_address)) if ip_address else "unknown address"
 
 
 @lru_cache(maxsize=1024)

@@ -35,8 +35,9 @@ BACK_TO_START = "Back to the start page"
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The content of an error page. `{host}`, `{origin}` and `{received_at}` come from the request.
+    """The content of an error page.
 
+    `{host}`, `{origin}` and `{received_at}` come from the request, `{wait}` from the header Retry-After.
     `link_target`: "same" for the URL of the request, otherwise the name of an admin URL.
     """
 
@@ -86,11 +87,19 @@ PAGES: Mapping[errors.Error, Page] = {
     errors.TOO_MANY_LOGINS: Page(
         "Too many failed logins",
         (
-            f"You cannot log in for {errors.LOCKOUT_SECONDS // 60} minutes after your last attempt, even "
-            "with the correct password.",
+            "Try again in {wait}. Until then, even the correct password is refused.",
+            "The attempts of others do not lock a browser with which you have logged in before.",
         ),
         "Back to the login",
         "login",
+    ),
+    errors.TOO_MANY_PASSWORDS: Page(
+        "Too many logins at the same time",
+        (
+            f"AGS verifies one password at a time, and others are waiting. {NOTHING_SAVED}",
+            "Try again in {wait}.",
+        ),
+        *RELOAD,
     ),
     errors.INTERNAL_ERROR: Page(
         "Something went wrong",
@@ -144,7 +153,9 @@ def _render_template(
     page = PAGES.get(error.error) or Page(error.reason_phrase, (error.error.message,))
     if not hasattr(context_request, "user"):  # the error was raised before AuthenticationMiddleware
         context_request = _anonymous_request()
-    details = {} if request is None else _request_details(request)
+    details = {"wait": _format_wait(int(error.headers.get("Retry-After", 0)))}
+    if request is not None:
+        details |= _request_details(request)
     link_text, link_url = _link(page, request)
     context = {
         **admin.site.each_context(context_request),
@@ -189,6 +200,11 @@ def _request_details(request: HttpRequest) -> dict[str, Any]:
         host = request.get_host()
     details = {"host": host, "received_at": f"{scheme}://{host}", "origin": _origin(request.META)}
     return {name: value[:MAX_HEADER_LENGTH] for name, value in details.items()}
+
+
+def _format_wait(seconds: int) -> str:
+    number, unit = (seconds, "second") if seconds < 60 else (-(-seconds // 60), "minute")
+    return f"{number} {unit}{'' if number == 1 else 's'}"
 
 
 def _origin(meta: Mapping[str, Any]) -> str:

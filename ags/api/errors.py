@@ -166,7 +166,7 @@ EXPECTATION_FAILED = _error(
     41700, "expectation_failed", "The server does not support the value of the Expect header."
 )
 TOO_MANY_LOGINS = _error(
-    42900, "too_many_logins", f"Too many failed logins. Try again in {LOCKOUT_SECONDS // 60} minutes."
+    42900, "too_many_logins", "Too many failed logins. Retry-After contains the seconds to wait."
 )
 TOO_MANY_REFRESHES = _error(
     42901,
@@ -187,6 +187,11 @@ TOO_MANY_PASSWORD_FAILURES = _error(
     42904,
     "too_many_password_failures",
     "Too many wrong passwords. Retry-After contains the seconds to wait.",
+)
+TOO_MANY_PASSWORDS = _error(
+    42905,
+    "too_many_passwords",
+    "Too many passwords are being verified at the same time. Retry-After contains the seconds to wait.",
 )
 HEADERS_TOO_LARGE = _error(43100, "headers_too_large", "The headers are too large or too many.")
 INTERNAL_ERROR = _error(50000, "internal_error", "An internal error occurred.")

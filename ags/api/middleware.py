@@ -22,6 +22,7 @@ from ags.api.access_log import PROBE_PATHS, AccessLogEntry, get_log_entry
 from ags.api.client_ip import get_client_address
 from ags.api.request import body, headers
 from ags.database.django_connections import close_broken_connection
+from ags.limits.password_hasher import RETRY_AFTER, TooManyPasswords
 from providers.contract import log_context
 
 STAFF_PATHS = ("/admin/", "/docs/", "/static/")
@@ -52,6 +53,15 @@ class GatewayMiddleware:
             response = _standardize_error(request, response, entry)
             _add_headers(entry, response)
         return _close_log_entry(entry, response)
+
+    @staticmethod
+    def process_exception(request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """Respond to a limit that a staff page has reached; Django would treat its exception as a crash."""
+        if isinstance(exception, TooManyPasswords):
+            exception = errors.ApiError(errors.TOO_MANY_PASSWORDS, retry_after=RETRY_AFTER)
+        if isinstance(exception, errors.ApiError):
+            return errors.error_response(exception, get_log_entry(request))
+        return None
 
     def _handle_staff_page(self, request: HttpRequest) -> HttpResponseBase:
         _remove_escaped_cookies(request)

@@ -1,12 +1,13 @@
 """Thread pools for blocking calls: the ORM, upstreams and staff pages."""
 
 import asyncio
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from django.db import OperationalError
 
 from ags.database.django_connections import close_broken_connection
@@ -34,12 +35,19 @@ class QueueTimeout(OperationalError):
 _pools: dict[asyncio.AbstractEventLoop, dict[str, ThreadPoolExecutor]] = {}
 """The pools of each event loop by name. Each thread has a persistent database connection."""
 
+_this_thread = threading.local()
+"""`loop`: the event loop whose pool the thread belongs to."""
+
 
 def open_threads(verification: int) -> None:
     """`verification`: threads for blocking strategies."""
     sizes = {VERIFICATION: verification, STAFF: STAFF_THREADS, CONFIGURATION: 1, DATABASE: 1}
-    pools = {name: ThreadPoolExecutor(size, name) for name, size in sizes.items()}
-    _pools[asyncio.get_running_loop()] = pools
+    loop = asyncio.get_running_loop()
+    _pools[loop] = {name: ThreadPoolExecutor(size, name, _set_loop, (loop,)) for name, size in sizes.items()}
+
+
+def _set_loop(loop: asyncio.AbstractEventLoop) -> None:
+    _this_thread.loop = loop
 
 
 def close_threads() -> None:
@@ -70,6 +78,22 @@ async def run_in_thread(function: Callable[..., _T], *args: Any, pool: str) -> _
     if pools is None:
         return await sync_to_async(_call, thread_sensitive=True)(function, *args)
     return await loop.run_in_executor(pools[pool], _call_unless_expired, time.monotonic(), function, *args)
+
+
+def run_in_event_loop(function: Callable[..., Coroutine[Any, Any, _T]], *args: Any) -> _T:
+    """Call a coroutine function from a thread of a pool, in the event loop of the pool. Raises QueueTimeout.
+
+    In other threads (`runserver`, Django's test client), it runs in an event loop of its own.
+    """
+    loop = getattr(_this_thread, "loop", None)
+    if loop is None:
+        return async_to_sync(function)(*args)
+    future = asyncio.run_coroutine_threadsafe(function(*args), loop)
+    try:
+        return future.result(QUEUE_TIMEOUT)
+    except TimeoutError:
+        future.cancel()
+        raise QueueTimeout from None
 
 
 def _call_unless_expired(submitted_at: float, function: Callable[..., _T], *args: Any) -> _T:

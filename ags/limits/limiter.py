@@ -12,19 +12,25 @@ from ags.server.shared_counter import SharedCounter
 from tenants.secrets.encryption import derive_keys
 
 
-class Limiter:
+class Limit:
+    """A limit, and the number of requests that it has refused in all processes of the server."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.refusals = SharedCounter()
+
+
+class Limiter(Limit):
     """Counts by key in fixed windows: in Redis if it is available, otherwise in this process.
 
     A window begins when a key is counted first. `unshared`: the number of the first counts of a key for which
-    a process does not use Redis. `refusals`: the requests that this limit has refused, in all processes of
-    the server.
+    a process does not use Redis.
     """
 
     def __init__(self, name: str, *, seconds: int, unshared: int = 0) -> None:
-        self.name = name
+        super().__init__(name)
         self.seconds = seconds
         self.unshared = unshared
-        self.refusals = SharedCounter()
         self.local = LocalCounters(seconds)
 
     async def hit(self, amount: int, tenant_id: str, client: str) -> float:

@@ -7,7 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from ags.limits import LIMITERS
+from ags.limits import LIMITS
 from tenants.models import DocumentHealth
 
 __all__ = ["CONTENT_TYPE", "render_metrics"]
@@ -32,8 +32,8 @@ class _LimitCollector(Collector):
             "Requests that a limit has refused since the server started.",
             labels=["limit"],
         )
-        for limiter in LIMITERS:
-            requests.add_metric([limiter.name], limiter.refusals.total())
+        for limit in LIMITS:
+            requests.add_metric([limit.name], limit.refusals.total())
         yield requests
 
 

@@ -51,7 +51,9 @@ METHODS = {
     f"/{url.pattern}": [method.upper() for method in url.callback.view_class.http_method_names]  # type: ignore[attr-defined]
     for url in urlpatterns
     # /metrics exists only on the operations port.
-    if isinstance(url, URLPattern) and url.name != "docs" and str(url.pattern) != "metrics"
+    if isinstance(url, URLPattern)
+    and url.name != "docs"
+    and str(url.pattern) not in {"metrics", "admin/login/"}
 }
 
 

@@ -244,7 +244,7 @@ ISOLATION_CHECKS: dict[str, Callable[[Operators], None]] = {
     "openapi.json": is_tenant_independent("/openapi.json"),
 }
 
-PAGES = {"docs/", "docs", "admin/", "admin"}
+PAGES = {"docs/", "docs", "admin/login/", "admin/", "admin"}
 """Staff pages; tests/tenants and tests/sessions check their isolation."""
 
 

@@ -13,6 +13,7 @@ from ags.sessions.models import SessionToken
 from tests.support.clients import ClientApp, HeadEnd
 from tests.support.live import use_server, wait_until_served
 from tests.support.server import Client, Response, ServerProcess, exchange_bytes
+from tests.support.staff_login import post_login
 from tests.support.waiting import PATIENCE, wait_until
 
 
@@ -54,6 +55,15 @@ def check_staff_pages(server: ServerProcess) -> None:
     assert file.content
 
 
+def check_login(server: ServerProcess, scheme: str) -> None:
+    """Check that passwords of staff are verified, and that all of them count."""
+    for number in range(5):
+        page = post_login(server, "somebody", "wrong", scheme=scheme)
+        assert (page.status_code, "Too many" in page.content.decode()) == (
+            (200, False) if number < 4 else (429, True)
+        )
+
+
 def test_uvicorn(transactional_db: None, nagra: HeadEnd) -> None:
     with Uvicorn(AGS_LOG_LEVEL="INFO", AGS_TRUSTED_PROXIES="1") as server:
         head_end = wait_until_served(server, nagra)
@@ -77,6 +87,7 @@ def test_uvicorn(transactional_db: None, nagra: HeadEnd) -> None:
         (without_host,) = exchange_bytes(server.port, posting(nagra, "Content-Length: 0"))
         assert status_and_reason(without_host) == (400, "request_malformed")
         check_staff_pages(server)
+        check_login(server, "https")
 
         with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as sock:
             sock.sendall(posting(nagra, local, f"Content-Length: {len(body)}") + body[:50])
@@ -96,4 +107,5 @@ def test_runserver(transactional_db: None, nagra: HeadEnd) -> None:
         assert app.sign_on().status_code == 201
         assert app.refresh().status_code == 200
         check_staff_pages(server)
+        check_login(server, "http")
         assert "Traceback" not in server.log

@@ -17,7 +17,7 @@ from httptools import HttpRequestParser
 
 from ags.api.access_log import AccessLogEntry
 from ags.api.application import StaffRequest
-from ags.api.client_ip import client_ip
+from ags.api.client_ip import get_client_address
 from ags.api.errors import ApiError
 from ags.api.middleware import handle_api_request
 from ags.api.request import body, device, headers, parameters
@@ -205,7 +205,7 @@ def read_basic(text: str) -> Any:
 
 
 def read_addresses(text: str) -> Any:
-    return client_ip(api_request(HTTP_X_FORWARDED_FOR=text, REMOTE_ADDR=text))
+    return get_client_address(api_request(HTTP_X_FORWARDED_FOR=text, REMOTE_ADDR=text).META)
 
 
 def read_etags(text: str) -> Any:

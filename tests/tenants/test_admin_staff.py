@@ -42,23 +42,23 @@ def test_after_five_failures_the_right_password_is_refused_too(client: Client, s
         assert locked["Retry-After"] == "900"
         page = ErrorPage(locked)
         assert page.title == "Too many failed logins"
-        assert "for 15 minutes after your last attempt" in page.sentences
+        assert "Try again in 15 minutes." in page.sentences
         assert page.back == ("Back to the login", "/admin/login/")
         assert "Access-Control-Allow-Origin" not in locked
     assert client.get("/admin/").status_code == 302
     assert _log_in(client, RIGHT, REMOTE_ADDR="198.51.100.7") == 302, "nobody locks out a colleague elsewhere"
 
 
-# X-Forwarded-For as a proxy at 10.0.0.1 sends it, and the address that is locked out.
+# X-Forwarded-For as a proxy at 10.0.0.1 sends it, and the address that is locked out (IPv6: of its /64).
 FORWARDED = {
     "an address": ("203.0.113.7", "203.0.113.7"),
     "what the caller wrote before it": ("198.51.100.1, 203.0.113.7", "203.0.113.7"),
     "junk before it": ("junk,203.0.113.7", "203.0.113.7"),
     "with a port": ("203.0.113.7:5678", "203.0.113.7"),
-    "IPv6": ("2001:DB8::7", "2001:db8::7"),
-    "IPv6 in brackets": ("[2001:db8::7]", "2001:db8::7"),
-    "IPv6 with a port": ("[::1]:80", "::1"),
-    "IPv6 with a zone": ("fe80::1%eth0", "fe80::1"),
+    "IPv6": ("2001:DB8::7", "2001:db8::"),
+    "IPv6 in brackets": ("[2001:db8::7]", "2001:db8::"),
+    "IPv6 with a port": ("[::1]:80", "::"),
+    "IPv6 with a zone": ("fe80::1%eth0", "fe80::"),
     "nothing": (None, "10.0.0.1"),
     "empty": ("", "10.0.0.1"),
     "nothing at last": ("203.0.113.7,", "10.0.0.1"),
