@@ -8,6 +8,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import Any
 
 from django.http import HttpRequest
 
@@ -32,10 +33,11 @@ def get_log_entry(request: HttpRequest) -> AccessLogEntry:
 
 @dataclass(slots=True)
 class AccessLogEntry:
-    """Contains no parameter, token or account.
+    """What is logged and stored about a request. The line of the log contains no parameter, token or account.
 
-    `kid`: the key ID in the token of the request, verified or not. `exception`: one that Django caught, for
-    the response.
+    `kid`: the key ID in the token of the request, verified or not. `account_id`, `client_id` (that of the
+    device) and `facts` (those of `LogContext`) are for the audit trail only. `exception`: one that Django
+    caught, for the response.
     """
 
     correlation_id: str
@@ -45,6 +47,9 @@ class AccessLogEntry:
     tenant: str | None = None
     service: str | None = None
     kid: str | None = None
+    account_id: str | None = field(default=None, repr=False)
+    client_id: str | None = field(default=None, repr=False)
+    facts: dict[str, Any] = field(default_factory=dict, repr=False)
     reason: str | None = None
     exception: BaseException | None = None
     started: float | None = field(default_factory=time.perf_counter)

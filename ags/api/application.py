@@ -23,6 +23,7 @@ from ags.database.engine.base import limit_all_statements
 from ags.database.threads import STAFF, close_threads, open_threads, run_in_thread
 from ags.limits import close_redis, open_redis
 from ags.operations import migrations_state
+from ags.sessions.services.refusals import close_refusal_queue, open_refusal_queue
 from providers.contract import UpstreamSettings
 from providers.registry import strategies
 from providers.upstream.bulkhead import MAX_CONCURRENT_CALLS
@@ -91,8 +92,10 @@ class Application:
         open_threads(VERIFICATION_THREADS + (MAX_CONCURRENT_CALLS if uses_upstreams else 0))
         open_database()
         open_redis()
+        open_refusal_queue()
 
     async def stop(self) -> None:
+        await close_refusal_queue()
         await close_redis()
         await close_database()
         close_threads()

@@ -308,6 +308,7 @@ class ErrorResponse(Response):
     """The JSON body of an error (`ErrorSerializer`)."""
 
     error: Error
+    message: str
     correlation_id: str
 
 
@@ -326,7 +327,8 @@ def error_response(exception: BaseException, entry: AccessLogEntry) -> ErrorResp
     response = ErrorResponse(body, error.status)
     for name, value in STATUS_HEADERS.get(error.status, {}).items():
         response[name] = value
-    response.error, response.correlation_id = error, entry.correlation_id
+    response.error, response.message = error, api_error.message
+    response.correlation_id = entry.correlation_id
     if error is CLIENT_NOT_AUTHENTICATED:
         response["WWW-Authenticate"] = BASIC_CHALLENGE
     if api_error.retry_after is not None:

@@ -20,6 +20,7 @@ from django.urls import resolve
 from ags.api import cors, error_pages, errors, failure_limit
 from ags.api.access_log import PROBE_PATHS, AccessLogEntry, get_log_entry
 from ags.api.client_ip import get_client_address
+from ags.api.refusals import submit_refusal
 from ags.api.request import body, headers
 from ags.database.django_connections import close_broken_connection
 from ags.limits.password_hasher import RETRY_AFTER, TooManyPasswords
@@ -99,6 +100,7 @@ async def handle_api_request(request: HttpRequest) -> HttpResponse:
             except asyncio.CancelledError:  # while it waits for Redis
                 entry.write(None)
                 raise
+        submit_refusal(entry, response)
     cors.add_cors_headers(request, response, entry.tenant)
     _add_headers(entry, response)
     return _close_log_entry(entry, response)
@@ -164,6 +166,7 @@ def respond_outside_middleware(meta: dict[str, Any], exception: Exception) -> Ht
     error = errors.error_response(exception, entry)
     is_page = error_pages.is_admin_path(meta.get("PATH_INFO", ""))
     response = error_pages.render_error_page(error, None) if is_page else error
+    submit_refusal(entry, response)
     _add_headers(entry, response)
     return _close_log_entry(entry, response)
 

@@ -8,6 +8,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYP
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from ags.limits import LIMITS
+from ags.sessions.services.refusals import omitted_refusals
 from tenants.models import DocumentHealth
 
 __all__ = ["CONTENT_TYPE", "render_metrics"]
@@ -35,6 +36,11 @@ class _LimitCollector(Collector):
         for limit in LIMITS:
             requests.add_metric([limit.name], limit.refusals.total())
         yield requests
+        yield CounterMetricFamily(
+            "ags_omitted_refusals",
+            "Refused requests since the server started that are missing from the audit trail, as too many.",
+            value=omitted_refusals.total(),
+        )
 
 
 class _DocumentCollector(Collector):

@@ -125,15 +125,19 @@ _HOST = RegexValidator(
 )
 
 
+MAX_SESSION_TOKEN_TTL = 3600
+"""Seconds."""
+
+
 class SessionTokenSettings(forms.Form):
     """The settings, entered by staff, of every service that offers `GET_SESSION_TOKEN`."""
 
     session_token_ttl = forms.IntegerField(
         label="Session token lifetime",
         min_value=1,
-        max_value=3600,
+        max_value=MAX_SESSION_TOKEN_TTL,
         initial=300,
-        help_text="Seconds until a session token expires. At most 3600.",
+        help_text=f"Seconds until a session token expires. At most {MAX_SESSION_TOKEN_TTL}.",
     )
 
 

@@ -147,6 +147,13 @@ class Tenant(ConfigurationModel):
         validators=[check_networks],
         help_text="Networks whose addresses are never limited.",
     )
+    event_retention = models.PositiveIntegerField(
+        "event retention (days)",
+        default=30,
+        db_default=1,  # for tenants of the release before this one, and for its processes
+        validators=[MinValueValidator(1), MaxValueValidator(3650)],
+        help_text="Days for which the events of the audit trail are kept. 1 to 3,650.",
+    )
     revoked_before = models.DateTimeField(
         null=True, editable=False, help_text="Everything issued up to this time is revoked."
     )

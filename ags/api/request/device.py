@@ -5,6 +5,7 @@ from typing import Any
 
 from rest_framework import serializers
 
+from ags.api.access_log import AccessLogEntry
 from ags.api.errors import SIGN_ON_MALFORMED, ApiError
 from ags.sessions.services.devices import KnownDevice, NewDevice
 
@@ -27,7 +28,7 @@ class DeviceSerializer(serializers.Serializer[Any]):
     )
 
 
-def read_device(body: Mapping[str, Any]) -> NewDevice | KnownDevice:
+def read_device(body: Mapping[str, Any], entry: AccessLogEntry) -> NewDevice | KnownDevice:
     """Raises ApiError (400)."""
     match {name: body[name] for name in ("deviceInformation", "clientId") if name in body}:
         case {"deviceInformation": dict() as information, **others} if not others:
@@ -35,5 +36,6 @@ def read_device(body: Mapping[str, Any]) -> NewDevice | KnownDevice:
         case {"clientId": str() as client_id, **others} if not others and (
             1 <= len(client_id) <= CLIENT_ID_MAX_LENGTH
         ):
+            entry.client_id = client_id
             return KnownDevice(client_id)
     raise ApiError(SIGN_ON_MALFORMED)

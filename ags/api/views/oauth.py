@@ -82,7 +82,7 @@ class Introspect(GatewayView):
         A refresh token is active only with the hint refresh_token, because services accept any active token
         as an access token.
         """
-        tenant, form = await _authenticate(request)
+        tenant, _, form = await _authenticate(request)
         accepts_refresh_token = form.get("token_type_hint") == "refresh_token"
         token = _read_token(
             tenant, form["token"], TOKEN_READERS if accepts_refresh_token else TOKEN_READERS[:1]
@@ -123,12 +123,12 @@ class Revoke(GatewayView):
 
         The response is 200 even if there is nothing to revoke (RFC 7009, section 2.2).
         """
-        tenant, form = await _authenticate(request)
+        tenant, client_id, form = await _authenticate(request)
         match _read_token(tenant, form["token"], TOKEN_READERS):
             case AccessToken() as token:
-                await revoke_access_token(tenant.id, token)
+                await revoke_access_token(tenant.id, token, self.log_entry, actor=client_id)
             case RefreshToken() as token:
-                await end_sign_on(tenant.id, token.sign_on, "revoked")
+                await end_sign_on(tenant.id, token.sign_on, "revoked", self.log_entry, actor=client_id)
         return Response({})
 
 
@@ -143,7 +143,8 @@ def _read_token(
     return None
 
 
-async def _authenticate(request: HttpRequest) -> tuple[TenantSnapshot, Mapping[str, str]]:
+async def _authenticate(request: HttpRequest) -> tuple[TenantSnapshot, str, Mapping[str, str]]:
+    """Return the tenant, the client ID of the resource server, and the form."""
     form = read_form(request)
     if not form.get("token"):
         raise ApiError(FORM_MALFORMED)
@@ -155,7 +156,7 @@ async def _authenticate(request: HttpRequest) -> tuple[TenantSnapshot, Mapping[s
     if tenant is None or secret_hash is None or not is_equal:
         raise ApiError(CLIENT_NOT_AUTHENTICATED)
     get_log_entry(request).tenant = tenant.id
-    return tenant, form
+    return tenant, client_id, form
 
 
 def _credentials(meta: Mapping[str, Any], form: Mapping[str, str]) -> tuple[str, str]:

@@ -44,7 +44,7 @@ class Refresh(GatewayView):
             tenant = await get_tenant_or_403(tenant_id)
             require_signing_key(tenant)
             refresh_token = read_refresh_token(tenant, token)
-            signed_on = await refresh(tenant, refresh_token, self.log_entry.correlation_id)
+            signed_on = await refresh(tenant, refresh_token, self.log_entry)
             return token_response(tenant, signed_on)
 
         return Response(await retry_once_if_stale(rotate))

@@ -62,7 +62,7 @@ class GetSessionToken(GatewayView):
             identity = await cache.verify(tenant, service, parameters)
             if isinstance(identity, Choice):
                 raise VerificationFailed(FailureReason.ACCOUNT_AMBIGUOUS)
-            return await issue(tenant, service, identity, self.log_entry.correlation_id)
+            return await issue(tenant, service, identity, self.log_entry)
 
         try:
             token = await retry_once_if_stale(issue_token)

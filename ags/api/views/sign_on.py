@@ -84,7 +84,7 @@ class SignOn(GatewayView):
         body = read_object(request)
         pairs = read_parameters(body)
         cache = VerificationCache()
-        cache.device = device = read_device(body)
+        cache.device = device = read_device(body, self.log_entry)
 
         async def verify_and_sign_on() -> Response:
             tenant, service = await get_service_or_403(tenant_id, service_name, Endpoint.SIGNON)
@@ -97,7 +97,7 @@ class SignOn(GatewayView):
                     service,
                     identity,
                     device,
-                    self.log_entry.correlation_id,
+                    self.log_entry,
                     username_hash=cache.username_hash,
                 )
                 return Response(token_response(tenant, signed_on), status=201)
@@ -108,7 +108,7 @@ class SignOn(GatewayView):
                 service,
                 identity,
                 device,
-                self.log_entry.correlation_id,
+                self.log_entry,
                 username_hash=cache.username_hash,
             )
             return Response(_accounts_json(identity, tokens), status=300)
@@ -159,7 +159,7 @@ class SubsequentSignOn(GatewayView):
         async def redeem_and_sign_on() -> dict[str, Any]:
             tenant, service = await get_service_or_403(tenant_id, service_name, Endpoint.SUBSEQUENT_SIGNON)
             require_signing_key(tenant)
-            signed_on = await redeem_choice(tenant, service, token, self.log_entry.correlation_id)
+            signed_on = await redeem_choice(tenant, service, token, self.log_entry)
             return token_response(tenant, signed_on)
 
         return Response(await retry_once_if_stale(redeem_and_sign_on), status=201)
@@ -196,7 +196,7 @@ class SignOnWithSessionToken(GatewayView):
         service_name = headers.read_service_name(request.META, self.log_entry)
         body = read_object(request)
         parameters = validate_parameters(SESSION_TOKEN_SCHEMA, read_parameters(body))
-        device = read_device(body)
+        device = read_device(body, self.log_entry)
 
         async def redeem_and_sign_on() -> dict[str, Any]:
             tenant, service = await get_service_or_403(
@@ -204,7 +204,7 @@ class SignOnWithSessionToken(GatewayView):
             )
             require_signing_key(tenant)
             token = parameters["sessionToken"]
-            signed_on = await redeem(tenant, service, token, device, self.log_entry.correlation_id)
+            signed_on = await redeem(tenant, service, token, device, self.log_entry)
             return token_response(tenant, signed_on)
 
         return Response(await retry_once_if_stale(redeem_and_sign_on), status=201)

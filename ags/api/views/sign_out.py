@@ -29,7 +29,8 @@ class SignOut(GatewayView):
         tenant_id = headers.read_tenant_id(request.META, self.log_entry)
         service_name = headers.read_service_name(request.META, self.log_entry)
         token = headers.read_bearer_token(request.META, scheme_optional=True)
-        tenant, _ = await get_service_or_403(tenant_id, service_name, Endpoint.SIGNOUT)
-        if not await sign_out(tenant.id, read_access_token(tenant, token)):
+        tenant, service = await get_service_or_403(tenant_id, service_name, Endpoint.SIGNOUT)
+        access_token = read_access_token(tenant, token)
+        if not await sign_out(tenant.id, access_token, self.log_entry, service=service.name):
             raise TokenRejected(InvalidReason.SIGN_ON_ENDED)
         return Response({})

@@ -17,6 +17,7 @@ from ags.sessions.admin.annotations import with_device_state
 from ags.sessions.admin.forms import DeviceSearchForm
 from ags.sessions.admin.search_only import EMPTY_VALUE, SearchOnlyAdmin, change_link, format_code, format_time
 from ags.sessions.models import Device, DeviceStatus
+from ags.sessions.request_context import RequestContext
 from ags.sessions.services.account_status import CONCURRENT_CHANGE, enable_device
 from ags.sessions.services.revoke import end_sign_on
 from tenants.admin.transitions import OFFLINE, Transition
@@ -162,7 +163,10 @@ class DeviceAdmin(SearchOnlyAdmin):
         return super().is_offered(transition, row) and not (transition.name == "end" and row.ended_at)
 
     def end_sign_on(self, request: HttpRequest, device: Device, _: Transition) -> None:
-        if not async_to_sync(end_sign_on)(device.tenant_id, device.sign_on, "ended_by_staff"):
+        context: RequestContext = request.log_entry  # type: ignore[attr-defined] # set by GatewayMiddleware
+        actor = request.user.get_username()
+        reason = "ended_by_staff"
+        if not async_to_sync(end_sign_on)(device.tenant_id, device.sign_on, reason, context, actor=actor):
             raise ValidationError(CONCURRENT_CHANGE)
 
     def enable_device(self, request: HttpRequest, device: Device, _: Transition) -> None:

@@ -1,5 +1,6 @@
 """The number of session tokens and sign-ons that a revocation ends, for its confirmation page."""
 
+from datetime import timedelta
 from typing import Any
 
 from django.db import OperationalError, connection, transaction
@@ -9,6 +10,7 @@ from django.dispatch import receiver
 
 from ags.sessions.admin.annotations import with_device_state, with_session_token_state
 from ags.sessions.models import Account, Device, SessionToken
+from providers.contract.settings import MAX_SESSION_TOKEN_TTL
 from tenants.admin.base import bounded_count, format_count
 from tenants.admin.transitions import collect_revocation_impact
 from tenants.models import Key, Service, Tenant
@@ -23,8 +25,9 @@ def describe_impact(sender: type[Model], row: Any, revokes_issued: bool, **kwarg
     if not revokes_issued and not isinstance(row, Key):
         return []
     tokens, devices = _get_issued(row)
-    # `dead_after` has an index, and is never before `expires_at`.
-    live_tokens = with_session_token_state(tokens.filter(dead_after__gt=Now())).filter(state="live")
+    # Older ones have expired; the time has an index.
+    newest = tokens.filter(created_at__gt=Now() - timedelta(seconds=MAX_SESSION_TOKEN_TTL))
+    live_tokens = with_session_token_state(newest).filter(state="live")
     impact = [f"Live session tokens: {_count_with_timeout(live_tokens)}."]
     if revokes_issued:
         live_sign_ons = with_device_state(devices).filter(state="live")

@@ -9,6 +9,7 @@ from typing import Any
 from ags.database import INSERTS, fetch_all
 from ags.sessions.exceptions import RejectReason, TokenRejected
 from ags.sessions.models import SecurityEvent
+from ags.sessions.request_context import RequestContext
 from ags.sessions.services.devices import KnownDevice, NewDevice, Proof, SignOnRequest
 from ags.sessions.services.issue import acceptance_join
 from ags.sessions.services.redeemer import Redeemer, Redemption, redemptions_table
@@ -36,7 +37,7 @@ async def create_choice(
     service: ServiceSnapshot,
     choice: Choice,
     device: NewDevice | KnownDevice,
-    correlation_id: str,
+    context: RequestContext,
     *,
     username_hash: bytes | None = None,
 ) -> list[str]:
@@ -52,7 +53,7 @@ async def create_choice(
         "accounts": [account.id for account in choice.accounts],
         "information": device.information if isinstance(device, NewDevice) else None,
         "client_id": device.client_id if isinstance(device, KnownDevice) else None,
-        "correlation_id": correlation_id,
+        "correlation_id": context.correlation_id,
         "username_hash": username_hash,
         "lifetime": LIFETIME,
     }
@@ -62,14 +63,14 @@ async def create_choice(
 
 
 def redeem_choice(
-    tenant: TenantSnapshot, service: ServiceSnapshot, token: str, correlation_id: str
+    tenant: TenantSnapshot, service: ServiceSnapshot, token: str, context: RequestContext
 ) -> Awaitable[SignOn]:
     """Committed when this returns. Raises `StaleSnapshot`, and `TokenRejected`, which uses up no choice."""
     parts = _TOKEN_PATTERN.fullmatch(token)
     if parts is None:
         raise TokenRejected(RejectReason.TOKEN_MALFORMED)
     hashes, account_index = token_hashes(parts[1], USER_ACCOUNT_TOKEN), int(parts[2])
-    return _redeemer.redeem(_Redemption(tenant, service, correlation_id, hashes, account_index))
+    return _redeemer.redeem(_Redemption(tenant, service, context, hashes, account_index))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class _Redemption(Redemption):
         device = KnownDevice(client_id) if information is None else NewDevice(json.loads(information))
         account_id: str = json.loads(accounts)[self.account_index]
         username = None if username_hash is None else bytes(username_hash)
-        return SignOnRequest(self.tenant, device, self.correlation_id, Proof(account_id, *proof), username)
+        return SignOnRequest(self.tenant, device, self.context, Proof(account_id, *proof), username)
 
 
 @sql.cached_sql
@@ -154,6 +155,7 @@ _redeemer = Redeemer(
     restore_sql="UPDATE ags_sessions_accountchoice SET used_at = NULL",
     state_sql=_state_sql,
     reuse_kind=SecurityEvent.Kind.USER_ACCOUNT_TOKEN_REUSED,
+    is_event_stored=True,
 )
 
 

@@ -4,12 +4,14 @@ import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
 from ags.database import Transaction
 from ags.sessions.exceptions import InvalidReason, RejectReason, TokenRejected
 from ags.sessions.models import AccountStatus, DeviceStatus
+from ags.sessions.request_context import RequestContext
 from ags.sessions.sql import functions as sql
 from ags.sessions.tokens.client_tokens import SignOn
 from tenants.tenant_snapshot import TenantSnapshot
@@ -31,9 +33,10 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class NewDevice:
-    """`information`: the JSON object that its app sent."""
+    """`information`: the JSON object that its app sent. `client_id`: what it will be registered with."""
 
     information: dict[str, Any] = field(repr=False)
+    client_id: str = field(default_factory=partial(secrets.token_hex, 16))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class KnownDevice:
 class SignOnRequest:
     tenant: TenantSnapshot
     device: NewDevice | KnownDevice
-    correlation_id: str
+    context: RequestContext
     proof: Proof
     username_hash: bytes | None = None
 
@@ -79,6 +82,9 @@ async def sign_on_devices(
         for index, request in enumerate(requests)
         if request is not None and isinstance(outcomes[index], TokenRejected)
     ]
+    for request in requests:
+        if request is not None:
+            request.context.account_id = request.proof.account_id
     if rejected:
         await transaction.fetch_all(_restore_sql(restore), sql.values_params(rejected))
     return [outcomes.get(index) for index in range(len(requests))]
@@ -99,7 +105,7 @@ async def _register(transaction: Transaction, new: Mapping[int, SignOnRequest]) 
             outcomes[index] = TokenRejected(_ACCOUNT_INVALID_REASONS[status])
             continue
         rows[index] = {
-            **_sign_on_row(request, secrets.token_hex(16)),
+            **_sign_on_row(request),
             "account": account_pk,
             "information": request.device.information,  # type: ignore[union-attr] # it is a NewDevice
             "new_devices": new_devices[keys[index]],
@@ -117,7 +123,7 @@ async def _register(transaction: Transaction, new: Mapping[int, SignOnRequest]) 
 
 
 async def _sign_on_known(transaction: Transaction, request: SignOnRequest, client_id: str) -> Outcome:
-    row = {**_sign_on_row(request, client_id), "account": request.proof.account_id}
+    row = {**_sign_on_row(request), "account": request.proof.account_id}
     stored = await transaction.fetch_all(_sign_on_known_sql(), sql.values_params([row]))
     if not stored:
         return TokenRejected(await _explain_rejection(transaction, request, client_id))
@@ -215,14 +221,14 @@ _COLUMNS = {
 }
 
 
-def _sign_on_row(request: SignOnRequest, client_id: str) -> dict[str, Any]:
+def _sign_on_row(request: SignOnRequest) -> dict[str, Any]:
     return {
         "tenant": request.tenant.id,
-        "device": client_id,
+        "device": request.device.client_id,
         "service": request.proof.service_id,
         "key": request.proof.key_id,
         "new_sign_on": secrets.token_hex(16),
-        "correlation": request.correlation_id,
+        "correlation": request.context.correlation_id,
         "proven_at": request.proof.accepted_at,
         "sign_on_ttl": request.tenant.rules.sign_on_ttl,
         "refresh_ttl": request.tenant.rules.refresh_token_ttl,

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from ags.database import INSERTS, Transaction, fetch_all
 from ags.database.batching import Batcher
+from ags.sessions.request_context import RequestContext
 from ags.sessions.services.devices import Proof
 from ags.sessions.services.replays import PROOF_COLUMNS, explain_rejection, reject_known_replay
 from ags.sessions.services.sign_on_limit import count_sign_on
@@ -22,7 +23,7 @@ CLOCK_MARGIN = 60.0
 
 
 async def issue(
-    tenant: TenantSnapshot, service: ServiceSnapshot, identity: Identity, correlation_id: str
+    tenant: TenantSnapshot, service: ServiceSnapshot, identity: Identity, context: RequestContext
 ) -> str:
     """The token is committed when this returns.
 
@@ -30,7 +31,7 @@ async def issue(
     """
     token, token_hash = new_token()
     ttl: int = service.settings["session_token_ttl"]
-    row = token_row(tenant, service, identity, correlation_id, token_hash=token_hash, ttl=ttl)
+    row = token_row(tenant, service, identity, context, token_hash=token_hash, ttl=ttl)
     reject_known_replay(row)
     await count_sign_on(tenant, identity.account_id)
     if not await _session_tokens.submit(row):
@@ -62,11 +63,14 @@ def token_row(
     tenant: TenantSnapshot,
     service: ServiceSnapshot,
     identity: Identity,
-    correlation_id: str,
+    context: RequestContext,
     *,
     token_hash: bytes,
     ttl: int,
+    client_id: str | None = None,
 ) -> sql.Row:
+    """`client_id`: the device, if the token is redeemed at once."""
+    context.account_id = identity.account_id
     return {
         "tenant": tenant.id,
         "version": tenant.version,
@@ -74,7 +78,10 @@ def token_row(
         "key": identity.key_id,
         "token_hash": token_hash,
         "account_id": identity.account_id,
-        "correlation_id": correlation_id,
+        "correlation_id": context.correlation_id,
+        "kid": context.kid,
+        "client_address": context.client_address,
+        "client_id": client_id,
         "jti": identity.jti,
         "ttl": ttl,
         "replayable_until": min((identity.replayable_until or 0.0) + CLOCK_MARGIN, MAX_DATETIME.timestamp()),
@@ -95,11 +102,17 @@ def acceptance_join() -> str:
  WHERE (g.key IS NULL OR k.id IS NOT NULL)"""
 
 
+REDEMPTION_COLUMNS = ("redeemed_at", "redemption_correlation_id", "redemption_address", "client_id")
+"""The columns of a session token that are NULL until it is redeemed."""
+
 _COLUMNS = {
     **PROOF_COLUMNS,
     "token_hash": "bytea",
     "account_id": "text",
     "correlation_id": "text",
+    "kid": "text",
+    "client_address": "inet",
+    "client_id": "text",
     "ttl": "integer",
     "replayable_until": "double precision",
 }
@@ -110,12 +123,14 @@ def _insert_sql(redeemed: bool) -> str:
     # Ordered, so that concurrent statements with the same assertions cannot deadlock.
     now, expires = sql.now(), sql.now_plus_seconds("g.ttl")
     dead_after = sql.greatest(expires, sql.from_epoch("g.replayable_until"))
+    values = [now, "g.correlation_id", "g.client_address", "g.client_id"]
+    redemption = values if redeemed else ["NULL"] * len(REDEMPTION_COLUMNS)
     return f"""
 INSERT INTO ags_sessions_sessiontoken
-       (tenant_id, service_id, key_id, token_hash, account_id, correlation_id, jti,
-        created_at, expires_at, redeemed_at, dead_after)
-SELECT t.id, s.id, k.id, g.token_hash, g.account_id, g.correlation_id, g.jti,
-       {now}, {expires}, {now if redeemed else "NULL"}, {dead_after}
+       (tenant_id, service_id, key_id, token_hash, account_id, correlation_id, kid, client_address, jti,
+        created_at, expires_at, dead_after, {", ".join(REDEMPTION_COLUMNS)})
+SELECT t.id, s.id, k.id, g.token_hash, g.account_id, g.correlation_id, g.kid, g.client_address, g.jti,
+       {now}, {expires}, {dead_after}, {", ".join(redemption)}
   FROM {sql.values_table(**_COLUMNS)} AS g
   JOIN {acceptance_join()}
  ORDER BY g.jti, t.id, s.id

@@ -11,6 +11,7 @@ from ags.database import fetch_all
 from ags.database.batching import Batcher
 from ags.sessions.exceptions import InvalidReason, RejectReason, StaleSnapshot, TokenRejected
 from ags.sessions.models import SecurityEvent
+from ags.sessions.request_context import RequestContext
 from ags.sessions.services import database_behind, security_events
 from ags.sessions.services.revoke import end_sign_on
 from ags.sessions.sql import functions as sql
@@ -25,7 +26,7 @@ MAX_USED = 16
 """Used refresh tokens that are kept. A refresh that would drop one within its grace period is rejected."""
 
 
-async def refresh(tenant: TenantSnapshot, token: RefreshToken, correlation_id: str) -> SignOn:
+async def refresh(tenant: TenantSnapshot, token: RefreshToken, context: RequestContext) -> SignOn:
     """Return the sign-on with its next generation, which is committed when this returns.
 
     A token that was used within the grace period gets the same successor: the response was lost, or the
@@ -33,28 +34,31 @@ async def refresh(tenant: TenantSnapshot, token: RefreshToken, correlation_id: s
     is newer than the database moves the row forward: only AGS can have signed it, so the database has lost
     commits. Raises `TokenRejected`, `StaleSnapshot` and Django's database errors.
     """
-    state = await _fetch_usable_state(tenant, token, correlation_id)
+    state = await _fetch_usable_state(tenant, token, context)
     if state.is_unused(token):
         rotated = await _rotate(tenant, token, state)
         if rotated is not None:
             if token.generation > state.sign_on.generation:
-                database_behind.reporter.report(tenant.id, correlation_id)
+                database_behind.reporter.report(tenant.id, context.correlation_id)
             return rotated
         # Another request has used the token, or something has just been revoked.
-        state = await _fetch_usable_state(tenant, token, correlation_id)
+        state = await _fetch_usable_state(tenant, token, context)
         if state.is_unused(token):
             raise StaleSnapshot(tenant)
     return state.sign_on
 
 
 async def _fetch_usable_state(
-    tenant: TenantSnapshot, token: RefreshToken, correlation_id: str
+    tenant: TenantSnapshot, token: RefreshToken, context: RequestContext
 ) -> _SignOnState:
     state = await _SignOnState.fetch(tenant, token)
+    context.account_id, context.client_id = state.sign_on.account_id, state.sign_on.client_id
     if not (state.is_unused(token) or state.was_used_within(tenant.rules.refresh_grace, token)):
-        await end_sign_on(tenant.id, token.sign_on, "refresh_token_reused")
+        await end_sign_on(tenant.id, token.sign_on, "refresh_token_reused", context)
         kind = SecurityEvent.Kind.REFRESH_TOKEN_REUSED
-        await security_events.record(tenant.id, kind, token.sign_on, state.sign_on.account_id, correlation_id)
+        await security_events.record(
+            tenant.id, kind, token.sign_on, state.sign_on.account_id, context.correlation_id
+        )
         raise TokenRejected(RejectReason.TOKEN_REUSED)
     # Checked after reuse: a client that was offline when its token was stolen may present it expired.
     if state.has_expired(token):

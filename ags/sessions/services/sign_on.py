@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ags.database import transaction
 from ags.database.batching import Batcher
 from ags.sessions.exceptions import TokenRejected
+from ags.sessions.request_context import RequestContext
 from ags.sessions.services.devices import KnownDevice, NewDevice, Outcome, SignOnRequest, sign_on_devices
 from ags.sessions.services.issue import consume_proofs, token_row
 from ags.sessions.services.replays import explain_rejection, reject_known_replay
@@ -22,7 +23,7 @@ async def sign_on(
     service: ServiceSnapshot,
     identity: Identity,
     device: NewDevice | KnownDevice,
-    correlation_id: str,
+    context: RequestContext,
     *,
     username_hash: bytes | None = None,
 ) -> SignOn:
@@ -31,11 +32,13 @@ async def sign_on(
     `username_hash`: that of `usernames.py`, stored with the device.
     """
     _, token_hash = new_token()  # the row is a session token that nobody receives
-    row = token_row(tenant, service, identity, correlation_id, token_hash=token_hash, ttl=0)
+    row = token_row(
+        tenant, service, identity, context, token_hash=token_hash, ttl=0, client_id=device.client_id
+    )
     reject_known_replay(row)
     await count_sign_on(tenant, identity.account_id)
     outcome: Outcome | None = await _sign_ons.submit(
-        _ProofRequest(tenant, device, correlation_id, row, username_hash)
+        _ProofRequest(tenant, device, context, row, username_hash)
     )
     if outcome is None:
         raise await explain_rejection(tenant, row)
@@ -48,7 +51,7 @@ async def sign_on(
 class _ProofRequest:
     tenant: TenantSnapshot
     device: NewDevice | KnownDevice
-    correlation_id: str
+    context: RequestContext
     row: sql.Row
     """Of `token_row`."""
     username_hash: bytes | None
@@ -60,7 +63,7 @@ async def _sign_on(requests: Sequence[_ProofRequest]) -> list[Outcome | None]:
         sign_ons = [
             None
             if proof is None
-            else SignOnRequest(each.tenant, each.device, each.correlation_id, proof, each.username_hash)
+            else SignOnRequest(each.tenant, each.device, each.context, proof, each.username_hash)
             for each, proof in zip(requests, proofs, strict=True)
         ]
         return await sign_on_devices(opened, sign_ons, restore="DELETE FROM ags_sessions_sessiontoken")

@@ -1,0 +1,26 @@
+"""Models of everything that AGS issues, of the accounts and devices that it issues it to, and of events."""
+
+from ags.sessions.models.events import Event, SecurityEvent
+from ags.sessions.models.issued import (
+    Account,
+    AccountChoice,
+    AccountStatus,
+    Device,
+    DeviceStatus,
+    RevokedAccessToken,
+    SessionToken,
+)
+from ags.sessions.models.lease import Lease
+
+__all__ = [
+    "Account",
+    "AccountChoice",
+    "AccountStatus",
+    "Device",
+    "DeviceStatus",
+    "Event",
+    "Lease",
+    "RevokedAccessToken",
+    "SecurityEvent",
+    "SessionToken",
+]
