@@ -4,7 +4,6 @@ from http import HTTPStatus
 from typing import Any
 
 from django.http.response import HttpResponseBase
-from django.utils import timezone
 
 from ags.api.access_log import PROBE_PATHS, AccessLogEntry
 from ags.api.client_ip import client_block, normalize
@@ -24,7 +23,6 @@ def submit_refusal(entry: AccessLogEntry, response: HttpResponseBase) -> None:
     event = Event(
         tenant_id=tenant_id,
         kind=Event.Kind.FAILED if is_failure else Event.Kind.REFUSED,
-        created_at=timezone.now(),
         service=_clean(entry.service, 128),
         kid=_clean(entry.kid, 128),
         correlation_id=entry.correlation_id,

@@ -74,6 +74,16 @@ class SessionToken(Issued):
             ),
             # For searching by time, and the purge. The index has all that it reads of rows it must keep.
             models.Index(fields=["tenant", "created_at", "dead_after"], name="tokens_of_a_time"),
+            models.Index(
+                fields=["tenant", "redeemed_at"],
+                condition=models.Q(redeemed_at__isnull=False),
+                name="redemptions_of_a_time",
+            ),
+            models.Index(
+                fields=["tenant", "redemption_correlation_id"],
+                condition=models.Q(redemption_correlation_id__isnull=False),
+                name="redemptions_of_an_id",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -9,7 +9,6 @@ import time
 from collections import Counter, deque
 
 from django.db.utils import InterfaceError, OperationalError
-from django.utils import timezone
 
 from ags.database import run_with_orm
 from ags.database.threads import QueueTimeout
@@ -81,13 +80,8 @@ class RefusalQueue:
     def _queue_omitted(self) -> None:
         omitted, self._omitted = self._omitted, Counter()
         for tenant_id, number in omitted.items():
-            event = Event(
-                tenant_id=tenant_id,
-                kind=Event.Kind.OMITTED,
-                created_at=timezone.now(),
-                details={"number": number},
-            )
-            self._events.append(event)
+            details = {"number": number}
+            self._events.append(Event(tenant_id=tenant_id, kind=Event.Kind.OMITTED, details=details))
 
     async def _flush(self) -> None:
         """Raises nothing. Events stay queued while the database is unavailable."""
