@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, Permission, User
-from django.db.models import ManyToManyField
+from django.db.models import ManyToManyField, Model
 from django.http import HttpRequest
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from ags.operations.groups import CHECKED_PERMISSIONS
+from ags.sessions.services.staff_events import record_staff_action
 from tenants.admin.base import BoundedAdmin
 from tenants.models import Assignment
 
@@ -25,6 +27,10 @@ class SuperuserOnlyAdmin(BoundedAdmin):
     """A user who can edit permissions could grant themselves any of them."""
 
     tenant_lookup = None
+    recorded_fields: ClassVar[tuple[str, ...]] = ()
+    """The fields of the form whose changes are an event."""
+    recorded_change = "change"
+    """The reason code of that event."""
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.is_active and request.user.is_superuser)
@@ -36,10 +42,33 @@ class SuperuserOnlyAdmin(BoundedAdmin):
 
     has_change_permission = has_view_permission
 
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        """Save the rest of the form, and an event in the same transaction."""
+        super().save_related(request, form, formsets, change)
+        names = [name for name in form.changed_data if name in self.recorded_fields]
+        if names:
+            before = {name: _to_json(form.initial.get(name)) for name in names} if change else None
+            after = {name: _to_json(form.cleaned_data[name]) for name in names}
+            record_staff_action(form.instance, self.recorded_change if change else "add", before, after)
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, Model):
+        return value.codename if isinstance(value, Permission) else str(value)
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return sorted(map(_to_json, value))
+    return value
+
 
 @admin.register(User)
 class UserAdmin(DjangoUserAdmin, SuperuserOnlyAdmin):  # type: ignore[type-arg] # not generic at run time
-    """Users are deactivated and not deleted, because the history refers to them."""
+    """Users are deactivated and not deleted, because the history refers to them.
+
+    `event_receivers` records changes of their other fields, because commands change them, too.
+    """
+
+    recorded_fields = ("groups",)
+    recorded_change = "change_groups"
 
     form = UserChangeForm
     add_form = UserCreationForm
@@ -62,6 +91,7 @@ class UserAdmin(DjangoUserAdmin, SuperuserOnlyAdmin):  # type: ignore[type-arg] 
 @admin.register(Group)
 class GroupAdmin(DjangoGroupAdmin, SuperuserOnlyAdmin):
     filter_horizontal = ()
+    recorded_fields = ("name", "permissions")
 
     def formfield_for_manytomany(
         self, db_field: ManyToManyField[Any, Any], request: HttpRequest | None = None, **kwargs: Any
@@ -88,9 +118,15 @@ class AssignmentAdmin(SuperuserOnlyAdmin):
     ordering = ("tenant_id", "user_id")
     list_select_related = ("user", "tenant")
     autocomplete_fields = ("tenant", "user")
+    recorded_fields = ("tenant", "user")
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
     # An assignment can be deleted, because no other row depends on it.
     has_delete_permission = SuperuserOnlyAdmin.has_view_permission
+
+    def delete_model(self, request: HttpRequest, obj: Assignment) -> None:
+        """Delete the assignment, and store its event in the same transaction."""
+        record_staff_action(obj, "delete", {"tenant": obj.tenant_id, "user": str(obj.user)}, None)
+        super().delete_model(request, obj)

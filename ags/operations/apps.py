@@ -8,7 +8,7 @@ class OperationsConfig(AppConfig):
     name = "ags.operations"
 
     def ready(self) -> None:
-        from ags.operations import checks, upstream_health  # noqa: F401 - registers the checks
+        from ags.operations import checks, event_receivers, upstream_health  # noqa: F401 - they register themselves
         from ags.operations.groups import set_up_groups
         from providers.upstream.documents import fetched
 

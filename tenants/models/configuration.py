@@ -7,18 +7,25 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
+from django.dispatch import Signal
 
 from tenants.times import format_utc
 
 if TYPE_CHECKING:
     from tenants.models.tenant import Tenant
 
+secret_reencrypted = Signal()
+"""Sent with `row` in the transaction that encrypts its secret with another key, which the history omits."""
+
 
 class ConfigurationModel(models.Model):
     """Base class that validates every save and increments `Tenant.version` with every change."""
 
     loaded_values: dict[str, Any] = {}
-    """The values of the fields when the row was loaded, by `attname`; empty for a new row."""
+    """The values of the fields when the row was loaded, by `attname`; empty for a new row.
+
+    During a save, those in the database before it.
+    """
 
     derived_fields: ClassVar[dict[str, str]] = {}
     """The fields that `_prepare_fields` sets, by the name of the field with which they are written."""
@@ -66,6 +73,13 @@ class ConfigurationModel(models.Model):
             setattr(self, name, value)
         self.save(validate=False, update_fields=list(changes))
 
+    @transaction.atomic
+    def _store_reencrypted(self, **encrypted: bytes | None) -> None:
+        """Store a secret that is encrypted with another key, which is no change of the configuration."""
+        rows: Any = type(self)._base_manager  # the fields of an abstract model are unknown to mypy
+        rows.filter(pk=self.pk).update(**encrypted)
+        secret_reencrypted.send(sender=type(self), row=self)
+
     def _prepare_fields(self, unwritten: set[str]) -> None:
         """Convert field values to their stored form. Called after validation; does nothing by default.
 
@@ -83,9 +97,9 @@ class ConfigurationModel(models.Model):
             value = stored[field.attname]
             if field.name in unwritten:
                 setattr(self, field.attname, value)
-                self.loaded_values[field.attname] = value
             elif check_others and value != self.loaded_values.get(field.attname, value):
                 raise ValidationError(f"{describe_last_change(self)} Reload it, and make your change again.")
+            self.loaded_values[field.attname] = value
 
     def _record_loaded_values(self) -> None:
         values = {field.attname: self.__dict__.get(field.attname) for field in self._meta.concrete_fields}

@@ -83,7 +83,7 @@ class Key(TenantScoped, ConfigurationModel):
     def reencrypt(self) -> None:
         """Encrypt the secret with the newest encryption key. Raises `encryption.DecryptionFailed`."""
         encrypted = encryption.encrypt(self.secret(), self._row_id())
-        type(self).unscoped.filter(pk=self.pk).update(sealed_secret=encrypted)
+        self._store_reencrypted(sealed_secret=encrypted)
 
     def _row_id(self) -> tuple[str, str, str]:
         return ("key", self.tenant_id, self.kid)

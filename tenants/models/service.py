@@ -93,7 +93,7 @@ class Service(TenantScoped, ConfigurationModel):
             self._tenant_queryset().select_for_update(no_key=True).first()
             stored = type(self).unscoped.get(pk=self.pk)
             encrypted = service_secrets.encrypt(stored.secrets(), self.tenant_id, self.strategy)
-            type(self).unscoped.filter(pk=self.pk).update(sealed_secrets=encrypted)
+            self._store_reencrypted(sealed_secrets=encrypted)
 
     def _prepare_fields(self, unwritten: set[str]) -> None:
         """Encrypt the secrets that were entered and replace them with placeholders."""

@@ -114,7 +114,7 @@ class SigningKey(TenantScoped, ConfigurationModel):
         """Encrypt the secret with the newest encryption key. Raises `encryption.DecryptionFailed`."""
         secret = encryption.decrypt(bytes(self.sealed_secret), self._row_id())
         encrypted = encryption.encrypt(secret, self._row_id())
-        type(self).unscoped.filter(pk=self.pk).update(sealed_secret=encrypted)
+        self._store_reencrypted(sealed_secret=encrypted)
 
     def _row_id(self) -> tuple[str, str, str]:
         return ("signing key", self.tenant_id, self.kid)

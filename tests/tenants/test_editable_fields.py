@@ -15,6 +15,7 @@ from django.core.management import call_command
 from django.db import models
 from django.test import Client
 
+from ags.sessions.models import Event
 from tenants.models import Key, Service, SigningKey, Tenant
 from tenants.tenant_snapshot import Limits, TokenRules, load_tenant
 from tests.support.change_form import submit_change
@@ -120,7 +121,7 @@ def test_export_writes_every_field_and_apply_restores_it(
     (tenant,) = yaml.safe_load(text)["tenants"]
     for model, entry in ((Tenant, tenant), (Service, *tenant["services"]), (Key, *tenant["keys"])):
         assert {name: entry[name] for name in VALUES[model]} == in_file(model)
-    for model in (Key, Service, SigningKey, Tenant):
+    for model in (Key, Service, SigningKey, Event, Tenant):
         model._base_manager.all().delete()
     monkeypatch.setenv(tenant["keys"][0]["secret"]["env"], SECRET)
     assert len(apply(text.replace("encoding: base64", "encoding: text"))) == 3

@@ -14,6 +14,7 @@ from django.core.management import CommandError, call_command
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ags.sessions.models import Event
 from tenants.config_file.export import export as export_tenants
 from tenants.config_file.yaml_loader import parse_yaml
 from tenants.models import Key, Service, SigningKey, Tenant
@@ -81,7 +82,7 @@ def variables(text: str) -> dict[tuple[str, str], str]:
 
 
 def clear_database() -> None:
-    for model in (Key, Service, SigningKey, Tenant):
+    for model in (Key, Service, SigningKey, Event, Tenant):
         model._base_manager.all().delete()
 
 

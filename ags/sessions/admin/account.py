@@ -11,7 +11,8 @@ from unfold.enums import ActionVariant
 from ags.sessions.admin.forms import AccountCreationForm, AccountSearchForm
 from ags.sessions.admin.search_only import SearchOnlyAdmin, change_link, format_time
 from ags.sessions.models import Account, AccountStatus, Device
-from ags.sessions.services.account_status import cancel_account
+from ags.sessions.services.account_status import cancel_account, revoke_all
+from ags.sessions.services.staff_events import record_staff_action
 from tenants.admin.forms import restricted_to
 from tenants.admin.revoke_issued import RevokeIssuedAdmin, revoke_issued_transition
 from tenants.admin.transitions import OFFLINE, Transition
@@ -76,6 +77,7 @@ class AccountAdmin(SearchOnlyAdmin, RevokeIssuedAdmin):
             NAME,
             "The account itself and its devices are not changed: each device can sign on again.",
             name="revoke_all",
+            method="perform_revoke_all",
             label="Revoke all",
             permission="revoke",
             title=f"Revoke everything issued to {NAME}?",
@@ -120,6 +122,14 @@ class AccountAdmin(SearchOnlyAdmin, RevokeIssuedAdmin):
             devices = device_admin.get_queryset(request).filter(tenant=account.tenant_id, account=account)
             context |= device_admin.table_context(devices)
         return super().render_change_form(request, context, *args, **kwargs)
+
+    def save_model(self, request: HttpRequest, obj: Account, form: Any, change: bool) -> None:
+        """Save a new account, and its event in the same transaction."""
+        super().save_model(request, obj, form, change)
+        record_staff_action(obj, "add", None, {"status": obj.status})
+
+    def perform_revoke_all(self, request: HttpRequest, account: Account, _: Transition) -> None:
+        revoke_all(account)
 
     def cancel_account(self, request: HttpRequest, account: Account, _: Transition) -> None:
         cancel_account(account)

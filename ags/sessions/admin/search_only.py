@@ -69,7 +69,7 @@ class SearchOnlyAdmin(TransitionAdmin):
         return bool(request.user.has_perm(f"ags_sessions.delete_{self.opts.model_name}"))
 
     def set_state(self, request: HttpRequest, row: Any, transition: Transition) -> None:
-        change_status(row, transition.sources or (), transition.target)
+        change_status(row, transition.sources or (), transition.target, action=transition.name)
 
     @display(description="State", label=STATE_COLORS)
     def state_label(self, row: Any) -> str:

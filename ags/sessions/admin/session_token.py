@@ -4,13 +4,13 @@ from typing import ClassVar
 
 from django.contrib import admin
 from django.db.models import QuerySet
-from django.db.models.functions import Coalesce, Now
 from django.http import HttpRequest
 
 from ags.sessions.admin.annotations import with_session_token_state
 from ags.sessions.admin.forms import SessionTokenSearchForm
 from ags.sessions.admin.search_only import EMPTY_VALUE, SearchOnlyAdmin, change_link, format_code, format_time
 from ags.sessions.models import SessionToken
+from ags.sessions.services.account_status import revoke_session_token
 from tenants.admin.transitions import Transition
 
 
@@ -67,7 +67,4 @@ class SessionTokenAdmin(SearchOnlyAdmin):
         return row.revoked_at is None and row.redeemed_at is None
 
     def revoke_session_token(self, request: HttpRequest, token: SessionToken, _: Transition) -> None:
-        # Coalesce keeps the time of an earlier revocation.
-        SessionToken.objects.for_tenant(token.tenant_id).filter(pk=token.pk).update(
-            revoked_at=Coalesce("revoked_at", Now())
-        )
+        revoke_session_token(token)

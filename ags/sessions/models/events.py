@@ -42,8 +42,9 @@ class SecurityEvent(TenantScoped):
 
 
 class Event(TenantScoped):
-    """An event of the audit trail that no other row records. `services.events` is the only writer.
+    """An event of the audit trail that no other row records.
 
+    `services.events`, `services.staff_events` and `services.refusals` are the only writers.
     Grants and redemptions are rows of `SessionToken`, and signs of stolen tokens of `SecurityEvent`.
     """
 
