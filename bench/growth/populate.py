@@ -19,15 +19,20 @@ TENANTS_A_FILE = 100
 
 _ROWS = """
 INSERT INTO ags_sessions_sessiontoken
-       (tenant_id, service_id, key_id, token_hash, account_id, correlation_id, jti,
-        created_at, expires_at, redeemed_at, dead_after)
+       (tenant_id, service_id, key_id, token_hash, account_id, correlation_id, kid, client_address, jti,
+        created_at, expires_at, dead_after,
+        redeemed_at, redemption_correlation_id, redemption_address, client_id)
 SELECT %(tenant)s, s.id, k.id, sha256(uuid_send(gen_random_uuid())),
-       md5('account' || floor(random() * %(accounts)s))::uuid::text, gen_random_uuid()::text,
-       gen_random_uuid()::text, r.at, r.at + r.good_for,
-       CASE WHEN random() < 0.5 THEN r.at + interval '20 seconds' END,
-       r.at + r.good_for + interval '90 seconds'
+       md5('account' || floor(random() * %(accounts)s))::uuid::text, gen_random_uuid()::text, k.kid,
+       '192.0.2.1', gen_random_uuid()::text,
+       r.at, r.at + r.good_for, r.at + r.good_for + interval '90 seconds',
+       CASE WHEN r.is_redeemed THEN r.at + interval '20 seconds' END,
+       CASE WHEN r.is_redeemed THEN gen_random_uuid()::text END,
+       CASE WHEN r.is_redeemed THEN '198.51.100.1'::inet END,
+       CASE WHEN r.is_redeemed THEN replace(gen_random_uuid()::text, '-', '') END
   FROM (SELECT statement_timestamp() + %(from)s * interval '1 second'
-               + n * interval '1 second' * %(step)s AS at, %(ttl)s * interval '1 second' AS good_for
+               + n * interval '1 second' * %(step)s AS at, %(ttl)s * interval '1 second' AS good_for,
+               random() < 0.5 AS is_redeemed
           FROM generate_series(%(first)s::bigint, %(last)s::bigint) n) r
   JOIN tenants_service s ON s.tenant_id = %(tenant)s AND s.name = %(service)s
   JOIN tenants_key k ON k.tenant_id = %(tenant)s AND k.kid = %(kid)s
@@ -35,14 +40,18 @@ SELECT %(tenant)s, s.id, k.id, sha256(uuid_send(gen_random_uuid())),
 
 WEEK, HOUR = 7 * 24 * 3600, 3600
 
+RETENTION = 30 * 24 * HOUR
+"""The default of `Tenant.event_retention`, in seconds."""
+
 
 def fill(database: str, dead: int, living: int) -> None:
-    """Insert rows as `issue` does: expired ones of the past week, and valid ones of the last hour.
+    """Insert rows as `issue` does: those of a week before the retention, and valid ones of the last hour.
 
     The valid ones, which a purge must keep, expire after a day. As in production they are inserted last,
     after a checkpoint and a vacuum.
     """
-    _insert(database, dead, "expired", {"from": -WEEK - HOUR, "step": WEEK / max(dead, 1), "ttl": 300})
+    begin = -RETENTION - WEEK - HOUR
+    _insert(database, dead, "expired", {"from": begin, "step": WEEK / max(dead, 1), "ttl": 300})
     _maintain(database, "VACUUM (ANALYZE) ags_sessions_sessiontoken", "CHECKPOINT")
     _insert(database, living, "valid", {"from": -HOUR, "step": HOUR / max(living, 1), "ttl": 24 * HOUR})
     _maintain(database, "VACUUM (ANALYZE) ags_sessions_sessiontoken")

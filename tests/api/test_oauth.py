@@ -109,12 +109,14 @@ def test_introspection_needs_one_statement(
         assert get_verbs(captured) == ["SELECT"] * expected
 
 
-def test_revocation_needs_one_statement(
+def test_revocation_needs_two_statements_and_one_if_it_changes_nothing(
     server: Platform, tokens: dict[str, Any], stale_snapshots: None
 ) -> None:
     server.introspect("x")
     for token, expected in (
+        (tokens["access_token"], ["INSERT", "INSERT"]),
         (tokens["access_token"], ["INSERT"]),
+        (tokens["refresh_token"], ["UPDATE", "INSERT"]),
         (tokens["refresh_token"], ["UPDATE"]),
         ("garbage", []),
     ):

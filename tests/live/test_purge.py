@@ -13,7 +13,7 @@ from ags.sessions.models import Lease, SessionToken
 from tenants.models import Service
 from tests.support.clients import HeadEnd
 from tests.support.live import Servers, continuous_requests, wait_until_served
-from tests.support.purge import add_expired_rows, purge_output
+from tests.support.purge import RETENTION, add_expired_rows, purge_output
 from tests.support.server import ServerProcess, run_manage
 from tests.support.waiting import wait_until
 
@@ -33,7 +33,7 @@ def test_one_of_two_concurrent_purges_fails(nagra: HeadEnd) -> None:
     with ThreadPoolExecutor(1) as pool:
         with transaction.atomic():
             # The first purge waits for this row.
-            SessionToken.objects.for_tenant(nagra.tenant_id).select_for_update().order_by("dead_after", "pk")[
+            SessionToken.objects.for_tenant(nagra.tenant_id).select_for_update().order_by("created_at", "pk")[
                 :1
             ].get()
             first = pool.submit(purge)
@@ -69,6 +69,7 @@ def test_a_purge_keeps_rows_with_a_jti(server: ServerProcess, nagra: HeadEnd) ->
     assert here.present(token).status_code == 200
     row = SessionToken.objects.for_tenant(nagra.tenant_id).filter(jti="once", expires_at__lt=Now())
     wait_until(row.exists, "the session token does not expire")
+    SessionToken.objects.for_tenant(nagra.tenant_id).update(created_at=Now() - RETENTION)
     assert run_manage("purge").stdout == purge_output(1), "the session token of the warm-up, without a jti"
     again = here.present(token)
     assert (again.status_code, again.json()["reason"]) == (401, "replayed")

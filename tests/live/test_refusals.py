@@ -1,7 +1,5 @@
 """Refused requests in the audit trail, on a real server."""
 
-import pytest
-
 from ags.sessions.models import Event
 from tests.support.clients import HeadEnd
 from tests.support.live import use_server

@@ -17,6 +17,7 @@ from ags.sessions.services import redeem, refresh
 from ags.sessions.services.devices import NewDevice
 from ags.sessions.tokens.opaque import token_hashes
 from tenants.snapshot import snapshot
+from tests.support.audit_trail import request_context
 from tests.support.batches import (
     REDEEM,
     OtherTransaction,
@@ -30,7 +31,6 @@ from tests.support.batches import (
 )
 from tests.support.clients import SERVICE, ClientApp, HeadEnd
 from tests.support.event_loop import open_application, run_in_event_loop, wait_until_async
-from tests.support.responses import CORRELATION_ID
 from tests.support.sign_ons import REFRESH_PATH as REFRESH
 from tests.support.sign_ons import get_events
 from tests.support.waiting import PATIENCE, wait_until
@@ -204,7 +204,7 @@ def test_processes_with_the_same_rows_do_not_deadlock(
         execute, service = redeem._redeemer.redeem_all, tenant.services[SERVICE]
         tokens = [app.session_token(f"account-{number}") for number in range(7)]
         rows = [
-            redeem._Redemption(tenant, service, CORRELATION_ID, token_hashes(token), NewDevice({}))
+            redeem._Redemption(tenant, service, request_context(), token_hashes(token), NewDevice({}))
             for token in tokens
         ]
         other.execute("SELECT id FROM ags_sessions_sessiontoken ORDER BY id OFFSET 3 LIMIT 1 FOR UPDATE")

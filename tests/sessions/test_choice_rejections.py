@@ -22,6 +22,7 @@ from tenants import snapshot as tenants_snapshot
 from tenants.models import Key, KeyState, Service, Tenant
 from tenants.revocation import revoke_issued
 from tenants.snapshot import snapshot
+from tests.support.audit_trail import request_context
 from tests.support.choices import get_choices, is_choice_open, redeem_choice
 from tests.support.clients import SERVICE, TRIAL, ClientApp, HeadEnd
 from tests.support.operators import add_trial_service, create_operator
@@ -307,7 +308,7 @@ def create_choice_with_key() -> str:
     accounts = contract.Account("a-1", "First"), contract.Account("a-2", "Second")
     choice = Choice(accounts, Key.objects.for_tenant("nagra").get().pk)
     tokens = async_to_sync(create_choice)(
-        tenant, tenant.services[TRIAL], choice, NewDevice({}), CORRELATION_ID
+        tenant, tenant.services[TRIAL], choice, NewDevice({}), request_context()
     )
     return tokens[0]
 

@@ -26,10 +26,10 @@ pytestmark = pytest.mark.usefixtures("trial")
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(
     ("later", "expected"),
-    [(False, ["UPDATE", "INSERT", "INSERT"]), (True, ["UPDATE", "UPDATE"])],
+    [(False, ["UPDATE", "INSERT", "INSERT", "INSERT"]), (True, ["UPDATE", "UPDATE", "INSERT"])],
     ids=["first", "later"],
 )
-def test_a_warm_choice_needs_one_statement_and_redeeming_it_at_most_three(
+def test_a_warm_choice_needs_one_statement_and_redeeming_it_at_most_four(
     app: ClientApp, stale_snapshots: None, later: bool, expected: list[str]
 ) -> None:
     app.sign_on_directly("account-1")
@@ -90,6 +90,7 @@ def test_without_a_signing_key_the_choice_stays_open(app: ClientApp) -> None:
         "UPDATE ags_sessions_accountchoice",
         "INSERT INTO ags_sessions_account ",
         "INSERT INTO ags_sessions_device",
+        "INSERT INTO ags_sessions_event",
     ],
 )
 def test_a_database_error_leaves_the_choice_open(app: ClientApp, fails: str) -> None:

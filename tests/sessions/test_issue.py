@@ -26,12 +26,12 @@ from providers.claims import MAX_CLOCK_SKEW
 from providers.contract import FailureReason, Identity, VerificationFailed
 from tenants import snapshot as tenants_snapshot
 from tenants.models import Service, Tenant
+from tests.support.audit_trail import request_context
 from tests.support.clients import SERVICE, HeadEnd
 from tests.support.database import database_now
 from tests.support.issues import get_session_tokens, get_verbs
 from tests.support.operators import add_key
 from tests.support.rejections import revoke_key, save_disabled_tenant
-from tests.support.responses import CORRELATION_ID
 from tests.support.waiting import PATIENCE, wait_until
 
 issue = async_to_sync(issuing.issue)
@@ -124,7 +124,9 @@ def test_a_row_is_kept_until_token_and_assertion_have_expired(nagra: HeadEnd, tt
 def test_a_proof_that_never_expires_is_kept_until_the_year_9999(nagra: HeadEnd, until: float) -> None:
     tenant = tenants_snapshot.snapshot.get_tenant("nagra")
     assert tenant is not None
-    issue(tenant, tenant.services[SERVICE], Identity("a", jti="once", replayable_until=until), CORRELATION_ID)
+    issue(
+        tenant, tenant.services[SERVICE], Identity("a", jti="once", replayable_until=until), request_context()
+    )
     (row,) = get_session_tokens()
     assert row.dead_after.year == 9999
 
@@ -171,9 +173,9 @@ def test_a_jti_without_a_key_is_accepted_once_per_service(nagra: HeadEnd) -> Non
     assert tenant is not None
     identity = Identity("somebody", jti="once", replayable_until=time.time() + 60)
     for name in ("one", "two"):
-        assert TOKEN.fullmatch(issue(tenant, tenant.services[name], identity, CORRELATION_ID))
+        assert TOKEN.fullmatch(issue(tenant, tenant.services[name], identity, request_context()))
         with pytest.raises(VerificationFailed) as rejected:
-            issue(tenant, tenant.services[name], identity, CORRELATION_ID)
+            issue(tenant, tenant.services[name], identity, request_context())
         assert rejected.value.reason is FailureReason.REPLAYED
 
 
@@ -186,7 +188,9 @@ def test_concurrent_statements_with_the_same_assertions_do_not_deadlock(nagra: H
     until = time.time() + 60
     proofs = [Identity("somebody", jti=jti, replayable_until=until) for jti in "abcdefg"]
     rows = [
-        token_row(tenant, tenant.services[SERVICE], proof, CORRELATION_ID, token_hash=new_token()[1], ttl=60)
+        token_row(
+            tenant, tenant.services[SERVICE], proof, request_context(), token_hash=new_token()[1], ttl=60
+        )
         for proof in proofs
     ]
 

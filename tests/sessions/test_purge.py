@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -14,18 +15,34 @@ from django.contrib.auth.models import User
 from django.db.models.functions import Now
 from django.test import Client
 
-from ags.sessions.models import AccountChoice, Device, RevokedAccessToken, SecurityEvent, SessionToken
+from ags.sessions.models import (
+    AccountChoice,
+    Device,
+    Event,
+    RevokedAccessToken,
+    SecurityEvent,
+    SessionToken,
+)
 from ags.sessions.services.issue import MAX_DATETIME, issue
+from ags.sessions.services.replays import known_replays
 from providers.contract import Identity
-from tenants.models import DocumentHealth, ResourceServer, Service
+from tenants.models import DocumentHealth, ResourceServer, Service, Tenant
 from tenants.snapshot import snapshot
+from tests.support.audit_trail import request_context
 from tests.support.clients import SERVICE, ClientApp, HeadEnd
-from tests.support.purge import add_session_tokens, purge_output, run_purge, time_before
+from tests.support.purge import (
+    RETENTION,
+    add_events,
+    add_session_tokens,
+    purge_output,
+    run_purge,
+    time_before,
+)
 
 
 def expire_session_tokens(**rows: Any) -> None:
-    """Let the session tokens expire now. Rows with a jti are kept for their assertions."""
-    SessionToken.unscoped.filter(**rows).update(expires_at=Now())
+    """Let the session tokens expire now, after their retention. Rows with a jti are kept."""
+    SessionToken.unscoped.filter(**rows).update(created_at=Now() - RETENTION, expires_at=Now())
     SessionToken.unscoped.filter(**rows, jti=None).update(dead_after=Now())
 
 
@@ -39,6 +56,55 @@ def test_only_expired_session_tokens_are_deleted(nagra: HeadEnd, sunrise: HeadEn
     assert SessionToken.objects.for_tenant("nagra").count() == 1
     assert SessionToken.objects.for_tenant("sunrise").count() == 1
     assert run_purge() == purge_output()
+
+
+def set_retention(tenant_id: str, days: int) -> None:
+    tenant = Tenant.objects.get(pk=tenant_id)
+    tenant.event_retention = days
+    tenant.save()
+
+
+def test_session_tokens_and_events_are_kept_for_the_retention_of_their_tenant(
+    nagra: HeadEnd, sunrise: HeadEnd
+) -> None:
+    set_retention("nagra", 2)
+    for head_end in (nagra, sunrise):
+        assert head_end.present(head_end.token()).status_code == 200
+        SessionToken.unscoped.update(expires_at=time_before(hours=47), dead_after=time_before(hours=47))
+    for age, deleted in ((timedelta(hours=47), 0), (timedelta(hours=49), 1)):
+        SessionToken.unscoped.update(created_at=Now() - age)
+        for tenant_id in ("nagra", "sunrise", None):
+            add_events(tenant_id, 1, seconds=0, retention=age)
+        assert run_purge() == purge_output(tokens=deleted, events=deleted)
+    assert SessionToken.unscoped.get().tenant_id == "sunrise"
+    assert Counter(Event.unscoped.values_list("tenant", flat=True)) == {"nagra": 1, "sunrise": 2, None: 2}
+    set_retention("nagra", 3650)
+    assert run_purge() == purge_output()
+    set_retention("sunrise", 1)
+    assert run_purge() == purge_output(tokens=1, events=2), "a shorter retention applies at once"
+    assert not SessionToken.unscoped.exists()
+
+
+def test_events_of_no_tenant_are_kept_for_30_days(nagra: HeadEnd) -> None:
+    set_retention("nagra", 1)
+    add_events(None, 1, seconds=-60)
+    assert run_purge() == purge_output()
+    add_events(None, 2, seconds=1)
+    assert run_purge() == purge_output(events=2)
+    assert Event.unscoped.count() == 1
+
+
+def test_a_jti_that_can_be_replayed_is_kept_after_the_retention(nagra: HeadEnd) -> None:
+    set_retention("nagra", 1)
+    token = nagra.token(jti="once")
+    assert nagra.present(token).status_code == 200
+    SessionToken.unscoped.update(created_at=time_before(days=40), expires_at=time_before(days=39))
+    assert run_purge() == purge_output()
+    snapshot.invalidate("nagra")
+    known_replays.clear()
+    assert nagra.present(token).json()["reason"] == "replayed"
+    SessionToken.unscoped.update(dead_after=Now())
+    assert run_purge() == purge_output(tokens=1)
 
 
 def test_a_row_with_a_jti_is_kept_after_its_token_expires(nagra: HeadEnd) -> None:
@@ -77,7 +143,10 @@ def test_a_guard_without_end_is_deleted_if_its_assertion_is_rejected_anyway(nagr
     for exp in (milliseconds, year_2100):
         assert nagra.present(nagra.token(jti=str(exp), exp=exp)).json()["reason"] == "lifetime_too_long"
         async_to_sync(issue)(
-            tenant, tenant.services[SERVICE], Identity("a", jti=str(exp), replayable_until=exp), "x"
+            tenant,
+            tenant.services[SERVICE],
+            Identity("a", jti=str(exp), replayable_until=exp),
+            request_context(),
         )
     rows = SessionToken.objects.for_tenant("nagra")
     assert run_purge() == purge_output(), "the session token can still be redeemed"
@@ -161,7 +230,7 @@ def test_a_security_event_is_kept_for_90_days_after_its_latest_occurrence(
     SecurityEvent.unscoped.update(latest_at=time_before(days=89))
     assert run_purge() == purge_output()
     SecurityEvent.unscoped.update(latest_at=time_before(days=91))
-    assert run_purge() == purge_output(events=1)
+    assert run_purge() == purge_output(security_events=1)
 
 
 def fail_to_log_in(times: int, **extra: str) -> Any:
@@ -170,7 +239,7 @@ def fail_to_log_in(times: int, **extra: str) -> Any:
     return answer
 
 
-def test_a_failed_login_is_deleted_when_it_no_longer_causes_a_lockout(staff: User) -> None:
+def test_a_failed_login_is_deleted_when_it_no_longer_causes_a_lockout(nagra: HeadEnd, staff: User) -> None:
     right = {"username": "staff", "password": "a long staff password"}
     assert fail_to_log_in(5).status_code == 429
     with time_machine.travel(datetime.now(UTC) + timedelta(minutes=14), tick=True):
@@ -201,13 +270,15 @@ def test_a_choice_is_deleted_when_it_expires(app: ClientApp, trial: Service) -> 
     assert run_purge() == purge_output(choices=1)
 
 
-def test_the_proof_of_a_direct_sign_on_is_deleted_by_the_next_purge(app: ClientApp, trial: Service) -> None:
+def test_the_proof_of_a_direct_sign_on_is_kept_for_the_retention(app: ClientApp, trial: Service) -> None:
     app.sign_on_directly("account-1")
+    assert run_purge() == purge_output(), "it has expired, but is an event"
+    SessionToken.unscoped.update(created_at=Now() - RETENTION)
     assert run_purge() == purge_output(tokens=1)
     assert app.refresh().status_code == 200
 
 
-def test_a_session_of_staff_is_deleted_when_it_expires(staff: User) -> None:
+def test_a_session_of_staff_is_deleted_when_it_expires(nagra: HeadEnd, staff: User) -> None:
     early, late = Client(), Client()
     early.force_login(staff)
     assert run_purge() == purge_output()

@@ -17,6 +17,7 @@ from tenants import rotation
 from tenants import snapshot as tenants_snapshot
 from tenants.models import Key, Service, SigningKey, Tenant
 from tenants.revocation import revoke_issued
+from tests.support.audit_trail import request_context
 from tests.support.clients import ClientApp, HeadEnd, Platform
 from tests.support.database import wait_for_clock_tick
 from tests.support.operators import add_key, create_platform
@@ -79,7 +80,7 @@ def revoke_session_token(issued: IssuedTokens) -> None:
 
 
 def revoke_sign_on(issued: IssuedTokens) -> None:
-    assert async_to_sync(end_sign_on)("nagra", device_of(issued).sign_on, "revoked")
+    assert async_to_sync(end_sign_on)("nagra", device_of(issued).sign_on, "revoked", request_context())
 
 
 def delete_device(issued: IssuedTokens) -> None:

@@ -80,11 +80,14 @@ def test_signing_out_requires_a_service_of_the_tenant(app: ClientApp) -> None:
     assert app.refresh().status_code == 200
 
 
-def test_signing_out_needs_two_statements(app: ClientApp, stale_snapshots: None) -> None:
+def test_signing_out_needs_three_statements(app: ClientApp, stale_snapshots: None) -> None:
     app.sign_on()
     with CaptureQueriesContext(connection) as captured:
         assert app.sign_out().status_code == 200
-    assert get_verbs(captured) == ["SELECT", "UPDATE"]
+    assert get_verbs(captured) == ["SELECT", "UPDATE", "INSERT"], "the last stores the event"
+    with CaptureQueriesContext(connection) as captured:
+        assert app.sign_out().status_code == 401
+    assert get_verbs(captured) == ["SELECT", "UPDATE"], "nothing ends"
 
 
 # Revoking one access token

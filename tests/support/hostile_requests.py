@@ -33,6 +33,7 @@ from providers import claims, jose, strict_json
 from providers.contract import KeyRing, TrustedKey, VerificationFailed
 from providers.strict_json import NotStrictJSON
 from providers.token_introspection import response
+from tests.support.audit_trail import request_context
 
 PACKET = 250
 """Bytes. A server reads 8 KiB at a time; Django, and the client that asks upstreams, 64 KiB."""
@@ -318,5 +319,5 @@ def nested(size: int) -> dict[str, Any]:
 
 BODIES: Shapes = {
     "parameters": (many_parameters, parameters.read_parameters),
-    "device information": (nested, device.read_device),
+    "device information": (nested, lambda body: device.read_device(body, request_context())),
 }

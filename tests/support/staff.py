@@ -69,5 +69,6 @@ TENANT_FORM = {
     "max_failures_per_address": "5000",
     "max_sign_ons_per_account": "120",
     "exempt_networks": "",
+    "event_retention": "30",
 }
 """The initial values of the form."""

@@ -61,6 +61,7 @@ CHANGED: dict[str, tuple[str, Any]] = {
     "max_failures_per_address": ("0", 0),
     "max_sign_ons_per_account": ("1000000", 1_000_000),
     "exempt_networks": ("10.1.0.0/16\r\n 2001:db8::1 \r\n", ["10.1.0.0/16", "2001:db8::1"]),
+    "event_retention": ("3650", 3650),
 }
 
 
@@ -74,7 +75,10 @@ def test_the_rules_for_client_apps_are_changed_here(admin_client: Client, nagra:
     assert "https://tv.example\nhttp://localhost:8080</textarea>" in page
     change, *_ = admin_client.get(LIST + "nagra/history/").context["changes"]
     told = {d.label: (d.before, d.after) for d in change.differences}
-    assert set(told) == {name.replace("_", " ") for name in CHANGED}
+    labels = {name: name.replace("_", " ") for name in CHANGED} | {
+        "event_retention": "event retention (days)"
+    }
+    assert set(told) == set(labels.values())
     assert told["allowed origins"] == ("—", "https://tv.example, http://localhost:8080")
     assert "https://tv.example" in _text(person("auditor", "nagra").get(LIST + "nagra/change/"))
 
@@ -104,6 +108,8 @@ def test_the_rules_for_client_apps_are_changed_here(admin_client: Client, nagra:
         ("exempt_networks", "ags.example"),
         ("exempt_networks", "\n".join(f"10.1.{n}.0/24" for n in range(101))),
         ("exempt_networks", "1" * 101),
+        ("event_retention", "0"),
+        ("event_retention", "3651"),
     ],
 )
 def test_a_rule_that_makes_no_sense_is_refused_at_its_field(

@@ -37,6 +37,7 @@ NAGRA = """tenants:
   max_failures_per_address: 5000
   max_sign_ons_per_account: 120
   exempt_networks: []
+  event_retention: 30
   services:
   - name: Customer Auth Service
     strategy: operator_token

@@ -70,6 +70,10 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='event',
+            index=models.Index(condition=models.Q(('tenant__isnull', True)), fields=['created_at'], name='audit_events_of_no_tenant'),
+        ),
+        migrations.AddIndex(
+            model_name='event',
             index=models.Index(fields=['correlation_id'], name='events_of_a_correlation_id'),
         ),
         migrations.AddIndex(

@@ -78,6 +78,12 @@ class Event(TenantScoped):
         indexes = [
             # Also for the purge.
             models.Index(fields=["tenant", "created_at"], name="audit_events_of_a_tenant"),
+            # PostgreSQL does not use the order of the index above for `tenant IS NULL`.
+            models.Index(
+                fields=["created_at"],
+                condition=models.Q(tenant__isnull=True),
+                name="audit_events_of_no_tenant",
+            ),
             models.Index(fields=["correlation_id"], name="events_of_a_correlation_id"),
             models.Index(
                 fields=["tenant", "account_id", "created_at"],
