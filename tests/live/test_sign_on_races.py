@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ags.sessions.models import Account, Device, SecurityEvent, SessionToken
+from ags.sessions.models import Account, Device, Event, SecurityEvent, SessionToken
 from ags.sessions.services.refresh import MAX_USED
 from tests.support.clients import ClientApp, HeadEnd
 from tests.support.live import Servers
@@ -265,3 +265,20 @@ def test_sign_out_wins_against_concurrent_refreshes(two_servers: Servers, nagra:
         for token in (tokens["refresh_token"], *refreshed):
             assert ClientApp(here).refresh(token).status_code == 401
     assert {device.end_reason for device in get_devices(nagra)} == {"signed_out"}
+
+
+# Signing out
+
+
+def test_8_sign_outs_of_one_sign_on_are_one_event(two_servers: Servers, nagra: HeadEnd) -> None:
+    app = ClientApp(wait_until_served_by_both(two_servers, nagra))
+    tokens = [app.sign_on(f"account-{number}").json()["access_token"] for number in range(10)]
+    rounds = race(two_servers, nagra, 8, tokens, lambda app, token: app.sign_out(token))
+    for responses in rounds:
+        statuses = count_statuses(responses)
+        assert statuses[200] >= 1
+        assert set(statuses) <= {200, 401}
+    events = Event.objects.for_tenant(nagra.tenant_id).filter(kind=Event.Kind.SIGN_ON_ENDED)
+    assert sorted(events.values_list("account_id", flat=True)) == [
+        f"account-{number}" for number in range(10)
+    ]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from django.db import connection
 
 from ags.api.access_log import AccessLogEntry
 from ags.sessions.models import Event
@@ -20,3 +24,22 @@ def request_context(correlation_id: str = CORRELATION_ID) -> AccessLogEntry:
 def get_events(tenant_id: str = "nagra", **fields: Any) -> list[Event]:
     """Return the events of a tenant that are rows of their own, in their order."""
     return list(Event.objects.for_tenant(tenant_id).filter(**fields).order_by("pk"))
+
+
+@contextmanager
+def reject_events(account_id: str = "account-1") -> Iterator[None]:
+    """Let the database reject events of this account."""
+    if connection.vendor == "postgresql":
+        condition = f"CHECK (account_id <> '{account_id}') NOT VALID"
+        create = f"ALTER TABLE ags_sessions_event ADD CONSTRAINT rejected {condition}"
+        drop = "ALTER TABLE ags_sessions_event DROP CONSTRAINT rejected"
+    else:
+        create = f"""CREATE TRIGGER rejected BEFORE INSERT ON ags_sessions_event
+                     WHEN NEW.account_id = '{account_id}' BEGIN SELECT RAISE(ABORT, 'rejected'); END"""
+        drop = "DROP TRIGGER rejected"
+    with connection.cursor() as cursor:
+        cursor.execute(create)
+        try:
+            yield
+        finally:
+            cursor.execute(drop)
