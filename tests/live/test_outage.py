@@ -29,7 +29,7 @@ from ags.database.django_connections import TIMEOUTS
 from ags.sessions.tokens.opaque import token_hashes
 from tenants.snapshot import VERSIONS_MAX_AGE
 from tests.support.clients import HeadEnd
-from tests.support.live import CREATE_OPERATOR
+from tests.support.live import CREATE_OPERATOR, wait_until_served
 from tests.support.server import Response, ServerProcess, run_manage
 from tests.support.waiting import PATIENCE, wait_until
 
@@ -104,6 +104,12 @@ class PostgreSQL:
         """Return the hashes of all stored session tokens."""
         with psycopg.connect(self.url) as pg:
             return {bytes(row[0]) for row in pg.execute("SELECT token_hash FROM ags_sessions_sessiontoken")}
+
+    def count_events(self, *prefixes: str) -> Counter[tuple[str, str]]:
+        """Count the events by tenant and kind whose correlation ID has one of the prefixes."""
+        with psycopg.connect(self.url) as pg:
+            events = pg.execute("SELECT tenant_id, kind, correlation_id FROM ags_sessions_event").fetchall()
+        return Counter((tenant, kind) for tenant, kind, name in events if name.startswith(prefixes))
 
     def remove(self) -> None:
         """Stop it and delete its files."""
@@ -390,3 +396,17 @@ def test_frozen_postgresql_is_503(
     for *_, response in seen.responses:
         assert response.status_code == 200 or is_unavailable_error(response)
     assert {probe.status_code for probe in seen.probes} == {200}
+
+
+def test_refusals_during_an_outage_are_stored_after_it(postgresql: PostgreSQL, head_end: HeadEnd) -> None:
+    with ServerProcess(DATABASE_URL=postgresql.url) as server:  # one that has stored no refusal
+        here = wait_until_served(server, head_end)
+        postgresql.signal_all(signal.SIGKILL)
+        wait_until(postgresql.is_gone, "PostgreSQL does not stop")
+        for number in range(20):
+            assert here.present(here.token(), x_correlation_id=f"failed-{number}").status_code == 503
+            assert here.post("{", x_correlation_id=f"refused-{number}").status_code == 400
+        postgresql.start()
+        wait_until(postgresql.accepts_connections, "PostgreSQL does not restart")
+        expected = Counter({("nagra", "failed"): 20, ("nagra", "refused"): 20})
+        wait_until(lambda: postgresql.count_events("failed-", "refused-") == expected, "events are missing")

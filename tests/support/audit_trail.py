@@ -11,6 +11,7 @@ from django.db import connection
 from ags.api.access_log import AccessLogEntry
 from ags.sessions.models import Event
 from tests.support.responses import CORRELATION_ID
+from tests.support.waiting import wait_until
 
 ADDRESS = "192.0.2.1"
 """An address of a client, for documentation (RFC 5737)."""
@@ -27,15 +28,15 @@ def get_events(tenant_id: str = "nagra", **fields: Any) -> list[Event]:
 
 
 @contextmanager
-def reject_events(account_id: str = "account-1") -> Iterator[None]:
-    """Let the database reject events of this account."""
+def reject_events(column: str = "account_id", value: str = "account-1") -> Iterator[None]:
+    """Let the database reject the events with this value."""
     if connection.vendor == "postgresql":
-        condition = f"CHECK (account_id <> '{account_id}') NOT VALID"
+        condition = f"CHECK ({column} <> '{value}') NOT VALID"
         create = f"ALTER TABLE ags_sessions_event ADD CONSTRAINT rejected {condition}"
         drop = "ALTER TABLE ags_sessions_event DROP CONSTRAINT rejected"
     else:
         create = f"""CREATE TRIGGER rejected BEFORE INSERT ON ags_sessions_event
-                     WHEN NEW.account_id = '{account_id}' BEGIN SELECT RAISE(ABORT, 'rejected'); END"""
+                     WHEN NEW.{column} = '{value}' BEGIN SELECT RAISE(ABORT, 'rejected'); END"""
         drop = "DROP TRIGGER rejected"
     with connection.cursor() as cursor:
         cursor.execute(create)
@@ -43,3 +44,16 @@ def reject_events(account_id: str = "account-1") -> Iterator[None]:
             yield
         finally:
             cursor.execute(drop)
+
+
+def find_refusal(correlation_id: str) -> Event:
+    """Wait until the refusal of a request to a server is stored."""
+    events = Event.unscoped.filter(correlation_id=correlation_id)
+    wait_until(events.exists, f"the refusal {correlation_id} is not stored")
+    return events.get()
+
+
+def sum_omitted(tenant_id: str | None) -> int:
+    """Return the number of refusals that were only counted, of all stored events."""
+    events = Event.unscoped.filter(kind=Event.Kind.OMITTED, tenant=tenant_id)
+    return sum(event.details["number"] for event in events)

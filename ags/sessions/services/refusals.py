@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections import Counter, deque
+from collections.abc import Sequence
 
 from django.db.utils import InterfaceError, OperationalError
 
@@ -15,6 +16,7 @@ from ags.database.threads import QueueTimeout
 from ags.limits.memory import LocalCounters
 from ags.server.shared_counter import SharedCounter
 from ags.sessions.models import Event
+from tenants.models import Tenant
 
 MAX_PER_ADDRESS = 60
 """Events that a process stores in a minute for one client address and tenant."""
@@ -65,6 +67,8 @@ class RefusalQueue:
         self._is_closing.set()
         await asyncio.wait([self._task], timeout=CLOSE_TIMEOUT)
         self._task.cancel()
+        if self._events:
+            log.error("events were not stored", extra={"number": len(self._events)})
 
     async def _run(self) -> None:
         omitted_at = time.monotonic()
@@ -72,10 +76,12 @@ class RefusalQueue:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FLUSH_INTERVAL):
                     await self._is_closing.wait()
-            if self._is_closing.is_set() or time.monotonic() >= omitted_at + OMITTED_INTERVAL:
+            if time.monotonic() >= omitted_at + OMITTED_INTERVAL:
                 omitted_at = time.monotonic()
                 self._queue_omitted()
             await self._flush()
+        self._queue_omitted()
+        await self._flush()
 
     def _queue_omitted(self) -> None:
         omitted, self._omitted = self._omitted, Counter()
@@ -85,21 +91,40 @@ class RefusalQueue:
 
     async def _flush(self) -> None:
         """Raises nothing. Events stay queued while the database is unavailable."""
+        alone = 0
         while self._events:
-            batch = [self._events.popleft() for _ in range(min(len(self._events), BATCH_SIZE))]
+            size = min(len(self._events), 1 if alone else BATCH_SIZE)
+            batch = [self._events.popleft() for _ in range(size)]
+            alone = max(alone - 1, 0)
             try:
-                await run_with_orm(Event.unscoped.bulk_create, batch)
+                await run_with_orm(_store, batch)
             except (OperationalError, InterfaceError, QueueTimeout):
                 self._events.extendleft(reversed(batch))
                 return
             except Exception as error:  # noqa: BLE001 - the next events must be stored
-                log.error("events were not stored", extra={"cause": type(error).__qualname__})
-                for event in batch:
-                    self._omit(event.tenant_id)
+                if size > 1:
+                    # Only one of them may have caused the error: store each of them separately.
+                    self._events.extendleft(reversed(batch))
+                    alone = size
+                    continue
+                log.error("events were not stored", extra={"number": 1, "cause": type(error).__qualname__})
+                self._omit(batch[0].tenant_id)
 
     def _omit(self, tenant_id: str | None) -> None:
         self._omitted[tenant_id] += 1
         omitted_refusals.increment()
+
+
+def _store(events: Sequence[Event]) -> None:
+    unknown = [event for event in events if event.tenant_id is None and "tenant" in event.details]
+    if unknown:
+        # Of a tenant that is disabled, or that this process had not read yet.
+        names = {event.details["tenant"] for event in unknown}
+        existing = set(Tenant.objects.filter(pk__in=names).values_list("pk", flat=True))
+        for event in unknown:
+            if event.details["tenant"] in existing:
+                event.tenant_id = event.details.pop("tenant")
+    Event.unscoped.bulk_create(events)
 
 
 _open: dict[asyncio.AbstractEventLoop, RefusalQueue] = {}
