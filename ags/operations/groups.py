@@ -15,6 +15,7 @@ READ = (
     "view_account",
     "view_device",
     "view_securityevent",
+    "view_event",
 )
 
 REVOKE = ("change_sessiontoken", "change_account", "change_device")

@@ -7,7 +7,7 @@ import pytest
 from django.contrib.auth.models import User
 from playwright.sync_api import Error, Page, expect
 
-from ags.sessions.models import SessionToken
+from ags.sessions.models import Event, SessionToken
 from tenants.models import Key, KeyState, ResourceServer, Service, Tenant
 from tests.support.browser import find_chromium, visit
 from tests.support.clients import ClientApp, HeadEnd
@@ -236,3 +236,26 @@ def test_without_a_browser_these_tests_fail_and_say_why(monkeypatch: pytest.Monk
     monkeypatch.delenv("AGS_TEST_CHROMIUM", raising=False)
     with pytest.raises(pytest.fail.Exception, match="No browser: install chromium"):
         find_chromium()
+
+
+def test_the_audit_trail_fits_a_narrow_screen(live_server: Any, nagra: HeadEnd, staff: User) -> None:
+    long = {"account_id": "A" * 255, "correlation_id": "c" * 128, "kid": "k" * 128, "reason": "r" * 64}
+    details = {"before": {"name": "b" * 400}, "after": {"name": "a" * 400}}
+    Event.unscoped.create(tenant_id="nagra", kind="staff_action", actor="x" * 255, details=details, **long)
+    widths: list[int] = []
+
+    def script(page: Page) -> None:
+        log_in(page)
+        page.get_by_role("link", name="Audit trail").first.click()
+        choose_tenant(page, "nagra")
+        page.get_by_role("button", name="Look up").click()
+        expect(page.get_by_role("cell", name="Action of staff")).to_be_visible()
+        page.set_viewport_size({"width": 390, "height": 850})
+        widths.append(page.evaluate("document.documentElement.scrollWidth"))
+        page.get_by_role("row", name="Action of staff").get_by_role("link").click()
+        expect(page.get_by_role("cell", name="a" * 400)).to_be_visible()
+        widths.append(page.evaluate("document.documentElement.scrollWidth"))
+
+    seen = visit(live_server.url, script)
+    assert (seen.complaints, seen.strangers) == ([], [])
+    assert widths == [390, 390], "tables scroll, and long values wrap"

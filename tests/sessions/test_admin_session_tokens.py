@@ -11,9 +11,10 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from ags.sessions.models import Account, Device, SecurityEvent, SessionToken
+from ags.sessions.models import Account, Device, Event, SecurityEvent, SessionToken
 from tenants.models import Assignment, Key, ResourceServer, Service, SigningKey, Tenant
-from tests.support.clients import ClientApp, HeadEnd
+from tenants.snapshot import snapshot
+from tests.support.clients import ClientApp, HeadEnd, Platform
 from tests.support.database import database_now
 
 LIST = "/admin/ags_sessions/sessiontoken/"
@@ -233,10 +234,13 @@ def test_no_page_shows_a_token_a_secret_or_a_jti(
     server = ResourceServer(tenant_id="nagra", name="Entitlements")
     secret_of_server = server.set_credentials()
     server.save()
+    snapshot.invalidate("nagra")
+    assert Platform(server.client_id, secret_of_server).revoke(tokens["access_token"]).status_code == 200
     caplog.set_level(logging.DEBUG)
     row = SessionToken.unscoped.get(account_id="account-1")
     key, service, signing_key = Key.unscoped.get(), Service.unscoped.get(), SigningKey.unscoped.get()
-    account, device, event = Account.unscoped.get(), Device.unscoped.get(), SecurityEvent.unscoped.get()
+    account, device, event = Account.unscoped.get(), Device.unscoped.get(), Event.unscoped.get()
+    security_event = SecurityEvent.unscoped.get()
     markers = [token, JTI, redeemed, tokens["access_token"], tokens["refresh_token"], secret_of_server]
     markers += [part for name in ("access_token", "refresh_token") for part in tokens[name].split(".")[1:]]
     for secret in (
@@ -258,7 +262,8 @@ def test_no_page_shows_a_token_a_secret_or_a_jti(
         "ags_sessions/sessiontoken": (row.pk, "revoke"),
         "ags_sessions/account": (account.pk, "suspend"),
         "ags_sessions/device": (device.pk, "end"),
-        "ags_sessions/securityevent": (event.pk, "change"),
+        "ags_sessions/securityevent": (security_event.pk, "change"),
+        "ags_sessions/event": (event.pk, "change"),
     }
     visited = ["/admin/", "/admin/tenants/", "/admin/ags_sessions/", "/admin/auth/"]
     for model, (pk, act) in rows.items():
@@ -283,6 +288,9 @@ def test_no_page_shows_a_token_a_secret_or_a_jti(
         criteria = {"tenant": "nagra", "account_id": "account-2"}
         answers.append(admin_client.post(f"/admin/ags_sessions/{page}/", criteria, follow=True))
         assert len(result_rows(answers[-1])) == 1
+    answers.append(admin_client.post("/admin/ags_sessions/event/", {"tenant": "nagra"}, follow=True))
+    kinds = {row[1] for row in result_rows(answers[-1])}
+    assert kinds >= {"Session token issued", "Signed on", "Access token revoked"}
     for act in reversed(rows):
         pk, word = rows[act]
         answers.append(admin_client.post(f"/admin/{act}/{pk}/{word}/", follow=True))

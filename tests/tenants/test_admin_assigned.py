@@ -9,9 +9,10 @@ from django.contrib.auth.models import Group, User
 from django.test import Client
 
 from ags.operations.groups import GROUPS
-from ags.sessions.models import Account, Device, SecurityEvent, SessionToken
+from ags.sessions.models import Account, Device, Event, SecurityEvent, SessionToken
 from tenants.models import Assignment, Key, ResourceServer, Service, SigningKey, Tenant
 from tests.support.clients import ClientApp, HeadEnd
+from tests.support.operators import create_platform
 from tests.support.staff import person
 
 pytestmark = pytest.mark.once
@@ -25,10 +26,10 @@ def both(nagra: HeadEnd, sunrise: HeadEnd) -> None:
     for head_end in (nagra, sunrise):
         token = head_end.present(head_end.token()).json()["sessionToken"]
         app = ClientApp(head_end)
-        assert [app.redeem(token).status_code for _ in range(2)] == [201, 401]
-        server = ResourceServer(tenant_id=head_end.tenant_id, name="Entitlements")
-        server.set_credentials()
-        server.save()
+        signed_on = app.redeem(token)
+        assert (signed_on.status_code, app.redeem(token).status_code) == (201, 401)
+        platform = create_platform(head_end.tenant_id)
+        assert platform.revoke(signed_on.json()["access_token"]).status_code == 200
 
 
 def rows_of(tenant_id: str) -> dict[str, Any]:
@@ -42,6 +43,7 @@ def rows_of(tenant_id: str) -> dict[str, Any]:
         "ags_sessions/account": Account.objects.for_tenant(tenant_id).get(),
         "ags_sessions/device": Device.objects.for_tenant(tenant_id).get(),
         "ags_sessions/securityevent": SecurityEvent.objects.for_tenant(tenant_id).get(),
+        "ags_sessions/event": Event.objects.for_tenant(tenant_id).get(),
         "ags_sessions/sessiontoken": SessionToken.objects.for_tenant(tenant_id).get(),
     }
     return {f"/admin/{model}/{row.pk}": row for model, row in rows.items()}
@@ -56,6 +58,7 @@ ACTS: dict[str, tuple[str, ...]] = {
     "account": ("suspend", "reactivate", "revoke-all", "cancel"),
     "device": ("end", "disable", "enable", "delete-device"),
     "securityevent": (),
+    "event": (),
     "sessiontoken": ("revoke",),
 }
 
@@ -77,7 +80,7 @@ def test_every_page_and_every_act_is_in_the_tables(both: None) -> None:
 
 def state() -> list[Any]:
     """Everything that an act could have changed."""
-    models = (Service, Key, SigningKey, ResourceServer, SessionToken, Account, Device, SecurityEvent)
+    models = (Service, Key, SigningKey, ResourceServer, SessionToken, Account, Device, SecurityEvent, Event)
     rows = (Tenant.objects, *(model.unscoped for model in models))
     return [list(some.order_by("pk").values()) for some in rows]
 
@@ -97,7 +100,7 @@ def test_the_pages_of_the_other_operator_are_not_there(both: None, group: str) -
 
 
 LISTED = ("tenant", "service", "key", "signingkey", "resourceserver")
-LOOKED_UP = ("sessiontoken", "account", "device", "securityevent")
+LOOKED_UP = ("sessiontoken", "account", "device", "securityevent", "event")
 
 
 @pytest.mark.parametrize("group", GROUPS)

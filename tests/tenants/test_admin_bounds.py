@@ -11,7 +11,7 @@ from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from ags.sessions.models import Account, Device, SecurityEvent
+from ags.sessions.models import Account, Device, Event, SecurityEvent
 from tenants.models import Assignment, Key, ResourceServer, Service, SigningKey, Tenant
 from tests.support.operators import SavedOperator
 
@@ -76,7 +76,7 @@ def _insert_crowd() -> None:
 
 
 def _subscribers(service: Service) -> None:
-    """Thousands of accounts, devices of one of them, and security events."""
+    """Thousands of accounts, devices of one of them, and events."""
     old = "2001-01-01T00:00:00Z"
     Account.unscoped.bulk_create(Account(tenant_id="nagra", account_id=f"crowd-{n:04}") for n in range(MANY))
     account = Account.objects.for_tenant("nagra").get(account_id="crowd-0000")
@@ -97,6 +97,10 @@ def _subscribers(service: Service) -> None:
     )
     SecurityEvent.unscoped.bulk_create(
         SecurityEvent(tenant_id="nagra", kind="session_token_reused", subject=str(n), account_id="crowd-0000")
+        for n in range(MANY)
+    )
+    Event.unscoped.bulk_create(
+        Event(tenant_id="nagra", kind="refused", account_id="crowd-0000", correlation_id=f"crowd-{n:04}")
         for n in range(MANY)
     )
 
@@ -153,7 +157,7 @@ def test_a_search_is_bounded_too(admin_client: Client, crowd: None, page: str) -
     assert len(found.context["cl"].result_list) == 1
 
 
-@pytest.mark.parametrize("model", ["account", "device", "securityevent"])
+@pytest.mark.parametrize("model", ["account", "device", "securityevent", "event"])
 def test_a_look_up_is_bounded_too(admin_client: Client, crowd: None, model: str) -> None:
     known = {"tenant": "nagra", "account_id": "crowd-0000"}
     with CaptureQueriesContext(connection) as queries:
@@ -206,6 +210,9 @@ def test_pages_lead_no_further_than_the_count(admin_client: Client, crowd: None,
         "ags_sessions/device/{device}/end/",
         "ags_sessions/securityevent/",
         "ags_sessions/securityevent/?tenant=nagra",
+        "ags_sessions/event/",
+        "ags_sessions/event/?account={account}",
+        "ags_sessions/event/?device={device}",
         "auth/user/{user}/change/",
         "auth/user/{user}/history/",
         "autocomplete/?term=crowd&app_label=tenants&model_name=key&field_name=tenant",

@@ -171,6 +171,7 @@ def test_a_group_offers_what_the_pages_heed(admin_client: Client) -> None:
         ),
         "all_tenants",
         "view_securityevent",
+        "view_event",
         "delete_account",
         "delete_device",
     }

@@ -87,10 +87,18 @@ def test_an_account_search_strips_terms_but_finds_ids_with_white_space(
         page = admin_client.post(f"/admin/ags_sessions/{kind}/", form, follow=True)
         return len(page.context["table"]["rows"])
 
-    for kind, rows in (("account", 1), ("device", 1), ("sessiontoken", 1), ("securityevent", 0)):
+    for kind, rows in (
+        ("account", 1),
+        ("device", 1),
+        ("sessiontoken", 1),
+        ("securityevent", 0),
+        ("event", 2),
+    ):
         assert count_results(kind, account_id=account_id) == rows
     assert count_results("account", account_id=f"{account_id}\xa0") == (account_id == "account-1")
-    assert count_results("device", client_id=padded(app.tokens["client_id"])) == 1
+    assert count_results("event", account_id=f"{account_id}\xa0") == 2 * (account_id == "account-1")
+    for kind in ("device", "event"):
+        assert count_results(kind, client_id=padded(app.tokens["client_id"])) == 1
 
 
 def test_a_new_account_id_is_stripped(admin_client: Client, nagra: HeadEnd) -> None:

@@ -1,5 +1,5 @@
-"""Admin pages of accounts, devices, session tokens and security events."""
+"""Admin pages of accounts, devices, session tokens, security events and the audit trail."""
 
-from ags.sessions.admin import account, device, revocation_impact, security_event, session_token
+from ags.sessions.admin import account, device, event, revocation_impact, security_event, session_token
 
-__all__ = ["account", "device", "revocation_impact", "security_event", "session_token"]
+__all__ = ["account", "device", "event", "revocation_impact", "security_event", "session_token"]

@@ -32,7 +32,7 @@ class AccountAdmin(SearchOnlyAdmin, RevokeIssuedAdmin):
         "revoked up to (UTC)": lambda account: format_time(account.revoked_before),
     }
     keeps_history = True
-    readonly_fields = ("state_label",)
+    readonly_fields = ("state_label", "audit_trail_link")
     transitions = (
         Transition(
             name="suspend",
@@ -104,7 +104,9 @@ class AccountAdmin(SearchOnlyAdmin, RevokeIssuedAdmin):
 
     def get_fields(self, request: HttpRequest, obj: Account | None = None) -> tuple[str, ...]:
         key_fields = ("tenant", "account_id")
-        return key_fields if obj is None else (*key_fields, "state_label", "created_at", "revoked_before")
+        if obj is None:
+            return key_fields
+        return (*key_fields, "state_label", "created_at", "revoked_before", "audit_trail_link")
 
     def response_add(
         self, request: HttpRequest, obj: Account, post_url_continue: str | None = None

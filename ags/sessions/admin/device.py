@@ -1,6 +1,5 @@
 """Admin pages of devices and their sign-ons."""
 
-import json
 from typing import Any, ClassVar
 
 from asgiref.sync import async_to_sync
@@ -8,12 +7,12 @@ from django.contrib import admin
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.decorators import display
 from unfold.enums import ActionVariant
 
 from ags.sessions.admin.annotations import with_device_state
+from ags.sessions.admin.details import format_json
 from ags.sessions.admin.forms import DeviceSearchForm
 from ags.sessions.admin.search_only import EMPTY_VALUE, SearchOnlyAdmin, change_link, format_code, format_time
 from ags.sessions.models import Device, DeviceStatus
@@ -21,11 +20,6 @@ from ags.sessions.request_context import RequestContext
 from ags.sessions.services.account_status import CONCURRENT_CHANGE, enable_device
 from ags.sessions.services.revoke import end_sign_on
 from tenants.admin.transitions import OFFLINE, Transition
-
-INFORMATION_MAX_LENGTH = 20_000
-"""Characters of the device information that are shown."""
-
-INFORMATION_STYLE = "max-height: 30rem; white-space: pre-wrap; overflow-wrap: anywhere"
 
 
 @admin.register(Device)
@@ -43,7 +37,19 @@ class DeviceAdmin(SearchOnlyAdmin):
     }
     keeps_history = True
     fieldsets = (
-        (None, {"fields": ("tenant", "account_link", "client_id", "status_label", "created_at")}),
+        (
+            None,
+            {
+                "fields": (
+                    "tenant",
+                    "account_link",
+                    "client_id",
+                    "status_label",
+                    "created_at",
+                    "audit_trail_link",
+                )
+            },
+        ),
         (
             "Sign-on",
             {
@@ -62,7 +68,14 @@ class DeviceAdmin(SearchOnlyAdmin):
         ),
         ("Device information", {"fields": ("information_json",)}),
     )
-    readonly_fields = ("account_link", "status_label", "state_label", "end_reason_label", "information_json")
+    readonly_fields = (
+        "account_link",
+        "status_label",
+        "audit_trail_link",
+        "state_label",
+        "end_reason_label",
+        "information_json",
+    )
     transitions = (
         Transition(
             name="end",
@@ -152,11 +165,7 @@ class DeviceAdmin(SearchOnlyAdmin):
 
     @display(description="Device information")
     def information_json(self, device: Device) -> SafeString:
-        text = json.dumps(device.information, indent=2, ensure_ascii=False)
-        excess = len(text) - INFORMATION_MAX_LENGTH
-        if excess > 0:
-            text = f"{text[:INFORMATION_MAX_LENGTH]}\n… and {excess} more characters"
-        return format_html('<pre class="overflow-auto" style="{}">{}</pre>', INFORMATION_STYLE, text)
+        return format_json(device.information)
 
     def is_offered(self, transition: Transition, row: Any) -> bool:
         """A sign-on ends only once."""

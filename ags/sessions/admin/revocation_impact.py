@@ -3,12 +3,13 @@
 from datetime import timedelta
 from typing import Any
 
-from django.db import OperationalError, connection, transaction
+from django.db import OperationalError
 from django.db.models import Model, QuerySet
 from django.db.models.functions import Now
 from django.dispatch import receiver
 
 from ags.sessions.admin.annotations import with_device_state, with_session_token_state
+from ags.sessions.admin.timeouts import StatementTimeout, statement_timeout
 from ags.sessions.models import Account, Device, SessionToken
 from providers.contract.settings import MAX_SESSION_TOKEN_TTL
 from tenants.admin.base import bounded_count, format_count
@@ -50,15 +51,8 @@ def _get_issued(row: Any) -> tuple[QuerySet[SessionToken], QuerySet[Device]]:
 
 def _count_with_timeout(rows: QuerySet[Any]) -> str:
     # Counting must not delay a revocation.
-    if connection.vendor != "postgresql":
-        return format_count(bounded_count(rows))
     try:
-        with transaction.atomic(), connection.cursor() as cursor:
-            # JIT compilation counts towards the timeout, and can take longer than it.
-            cursor.execute(f"SET LOCAL jit = off; SET LOCAL statement_timeout = {COUNT_TIMEOUT}")
-            count = format_count(bounded_count(rows))
-            # Reset for the other statements of an outer transaction.
-            cursor.execute("SET LOCAL jit TO DEFAULT; SET LOCAL statement_timeout TO DEFAULT")
-            return count
-    except OperationalError:
+        with statement_timeout(COUNT_TIMEOUT):
+            return format_count(bounded_count(rows))
+    except (StatementTimeout, OperationalError):
         return f"too many to count in {COUNT_TIMEOUT} ms"

@@ -1,10 +1,11 @@
 """Base of the admin pages of data about subscribers, which can be searched but not browsed or edited."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 
-from django.contrib import messages
+from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
@@ -19,6 +20,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from unfold.decorators import display
 
 from ags.sessions.admin.forms import SearchForm
+from ags.sessions.models import Event
 from ags.sessions.services.account_status import change_status
 from tenants.admin.transitions import Transition, TransitionAdmin
 from tenants.models import tenants_for_user
@@ -54,6 +56,7 @@ class SearchOnlyAdmin(TransitionAdmin):
     newest_first: ClassVar[tuple[str, ...]] = ("-created_at", "-pk")
     # True if there are transitions, which Django logs.
     keeps_history: ClassVar[bool] = False
+    change_form_outer_before_template = "ags_sessions/admin/wrap.html"
     state_field = "status"
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -76,6 +79,9 @@ class SearchOnlyAdmin(TransitionAdmin):
         """For rows with the annotation `state`."""
         return format_code(row.state)
 
+    def get_search_form(self, request: HttpRequest, *args: Any, **kwargs: Any) -> SearchForm:
+        return self.search_form(tenants_for_user(request.user), *args, **kwargs)
+
     def search_data(self, request: HttpRequest) -> Any:
         """Return the form data of a search that is executed before the form is submitted, or None."""
         return None
@@ -87,20 +93,19 @@ class SearchOnlyAdmin(TransitionAdmin):
         """A valid POST redirects to its result."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        tenants = tenants_for_user(request.user)
         terms = None
         if request.method == "POST":  # first: the form of a result page is submitted to the URL of the result
-            form = self.search_form(tenants, request.POST)
+            form = self.get_search_form(request, request.POST)
             if form.is_valid():
                 key = _store_search(request, self.opts.model_name, form.search_terms())
                 return redirect(f"{request.path}?{urlencode({RESULT_PARAM: key})}")
         elif RESULT_PARAM in request.GET:
             terms = _load_search(request, self.opts.model_name)
-            form = self.search_form(tenants, initial=terms)
+            form = self.get_search_form(request, initial=terms)
             if terms is None:
                 messages.warning(request, "This search has expired. Enter it again.")
         else:
-            form = self.search_form(tenants, self.search_data(request))
+            form = self.get_search_form(request, self.search_data(request))
             terms = form.search_terms() if form.is_valid() else None
         context = {
             **self.admin_site.each_context(request),
@@ -110,19 +115,39 @@ class SearchOnlyAdmin(TransitionAdmin):
             "opts": self.opts,
             "has_add_permission": self.has_add_permission(request),
         }
-        if terms is not None:  # get_queryset() is limited to the tenants of the user, for any terms
-            rows = self.get_queryset(request).filter(**self.search_form.filters(terms))
-            context |= self.table_context(rows)
+        if terms is not None:
+            context |= self.search_context(request, terms)
         return TemplateResponse(request, "ags_sessions/admin/search.html", context)
 
+    def search_context(self, request: HttpRequest, terms: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the context of the result. The user may have lost tenants since the terms were stored."""
+        # get_queryset() is limited to the tenants of the user, for any terms
+        rows = self.get_queryset(request).filter(**self.search_form.filters(terms))
+        return self.table_context(rows)
+
     def table_context(self, queryset: QuerySet[Any]) -> dict[str, Any]:
-        rows = queryset.order_by(*self.newest_first)[: MAX_RESULTS + 1]
+        return self.rows_context(queryset.order_by(*self.newest_first)[: MAX_RESULTS + 1])
+
+    def rows_context(self, rows: Iterable[Any]) -> dict[str, Any]:
+        """Return the context of a table. `rows`: one more than are shown, if there are more."""
         cells = [[cell(row) for cell in self.columns.values()] for row in rows]
         more = f"More than {MAX_RESULTS} rows match. The newest {MAX_RESULTS} are shown."
         return {
             "table": {"headers": list(self.columns), "rows": cells[:MAX_RESULTS]},
             "more": more if len(cells) > MAX_RESULTS else "",
+            "none": f"No {self.opts.verbose_name} matches.",
         }
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        """Return the row with the attribute `links`, for fields that link to other pages."""
+        row = super().get_object(request, object_id, from_field)
+        if row is not None:
+            row.links = PageLinks(request)
+        return row
+
+    @display(description="Audit trail")
+    def audit_trail_link(self, row: Any) -> SafeString | str:
+        return row.links.audit_trail(row, "Events of this " + str(self.opts.verbose_name))
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
@@ -153,6 +178,30 @@ def _load_search(request: HttpRequest, model_name: str | None) -> dict[str, Any]
     searches = request.session.get(SEARCHES_SESSION_KEY, {})
     stored_model_name, terms = searches.get(request.GET.get(RESULT_PARAM), (None, None))
     return terms if stored_model_name == model_name else None
+
+
+@dataclass(frozen=True, slots=True)
+class PageLinks:
+    """Links to the pages that the user of the request may see."""
+
+    request: HttpRequest
+
+    def page(self, row: Model | None, text: str) -> SafeString | str:
+        """Link to the page of a row. Without a row or the permission, return the text."""
+        if row is None or not self._may_view(type(row)):
+            return text or EMPTY_VALUE
+        return change_link(row, text)
+
+    def audit_trail(self, row: Model, text: str, param: str = "") -> SafeString | str:
+        """Link to a search in the audit trail, by the primary key of a row. `param`: instead of its model."""
+        if not self._may_view(Event):
+            return EMPTY_VALUE
+        query = urlencode({param or str(row._meta.model_name): row.pk})
+        url = reverse("admin:ags_sessions_event_changelist")
+        return format_html('<a class="text-link" href="{}?{}">{}</a>', url, query, text)
+
+    def _may_view(self, model: type[Model]) -> bool:
+        return admin.site.get_model_admin(model).has_view_permission(self.request)
 
 
 def change_link(row: Model, text: str) -> SafeString:

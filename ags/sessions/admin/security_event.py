@@ -35,12 +35,17 @@ class SecurityEventAdmin(SearchOnlyAdmin):
         "first_at",
         "latest_at",
         "correlation_id",
+        "audit_trail_link",
     )
-    readonly_fields = ("subject_link",)
+    readonly_fields = ("subject_link", "audit_trail_link")
 
     def search_data(self, request: HttpRequest) -> Any:
         """Show the newest events; the query parameter `tenant` limits them to a tenant."""
         return {"tenant": request.GET.get("tenant", "")}
+
+    @display(description="Audit trail")
+    def audit_trail_link(self, event: Any) -> SafeString | str:
+        return event.links.audit_trail(event, "All events with this correlation ID")
 
     @display(description="Subject")
     def subject_link(self, event: SecurityEvent) -> SafeString | str:

@@ -1,15 +1,17 @@
 """Admin pages of session tokens."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.safestring import SafeString
+from unfold.decorators import display
 
 from ags.sessions.admin.annotations import with_session_token_state
 from ags.sessions.admin.forms import SessionTokenSearchForm
 from ags.sessions.admin.search_only import EMPTY_VALUE, SearchOnlyAdmin, change_link, format_code, format_time
-from ags.sessions.models import SessionToken
+from ags.sessions.models import Device, SessionToken
 from ags.sessions.services.account_status import revoke_session_token
 from tenants.admin.transitions import Transition
 
@@ -29,19 +31,37 @@ class SessionTokenAdmin(SearchOnlyAdmin):
         "key": lambda token: token.key.kid if token.key else EMPTY_VALUE,
         "correlation ID": lambda token: token.correlation_id,
     }
-    fields = (
-        "tenant",
-        "account_id",
-        "state_label",
-        "created_at",
-        "expires_at",
-        "redeemed_at",
-        "revoked_at",
-        "service",
-        "key",
-        "correlation_id",
+    fieldsets = (
+        (None, {"fields": ("tenant", "account_id", "state_label", "revoked_at")}),
+        (
+            "Issue",
+            {
+                "fields": (
+                    "created_at",
+                    "expires_at",
+                    "service",
+                    "key",
+                    "kid",
+                    "client_address",
+                    "correlation_id",
+                    "audit_trail_link",
+                )
+            },
+        ),
+        (
+            "Redemption",
+            {
+                "fields": (
+                    "redeemed_at",
+                    "device_link",
+                    "redemption_address",
+                    "redemption_correlation_id",
+                    "redemption_audit_trail_link",
+                )
+            },
+        ),
     )
-    readonly_fields = ("state_label",)
+    readonly_fields = ("state_label", "audit_trail_link", "device_link", "redemption_audit_trail_link")
     transitions = (
         Transition(
             name="revoke",
@@ -62,6 +82,32 @@ class SessionTokenAdmin(SearchOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[SessionToken]:
         return with_session_token_state(super().get_queryset(request).select_related("service", "key"))
+
+    def get_form(
+        self, request: HttpRequest, obj: SessionToken | None = None, change: bool = False, **kwargs: Any
+    ) -> Any:
+        kwargs["labels"] = {
+            "kid": "Key ID",
+            "redemption_address": "Client address",
+            "redemption_correlation_id": "Correlation ID",
+        }
+        return super().get_form(request, obj, change, **kwargs)
+
+    @display(description="Audit trail")
+    def audit_trail_link(self, token: Any) -> SafeString | str:
+        return token.links.audit_trail(token, "All events with this correlation ID")
+
+    @display(description="Device")
+    def device_link(self, token: Any) -> SafeString | str:
+        devices = Device.objects.for_tenant(token.tenant_id)
+        device = devices.filter(client_id=token.client_id).first() if token.client_id else None
+        return token.links.page(device, token.client_id)
+
+    @display(description="Audit trail")
+    def redemption_audit_trail_link(self, token: Any) -> SafeString | str:
+        if not token.redemption_correlation_id:
+            return EMPTY_VALUE
+        return token.links.audit_trail(token, "All events with this correlation ID", "redemption")
 
     def is_offered(self, transition: Transition, row: SessionToken) -> bool:
         return row.revoked_at is None and row.redeemed_at is None

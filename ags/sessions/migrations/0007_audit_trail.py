@@ -30,6 +30,9 @@ class Migration(migrations.Migration):
                 ('reason', models.CharField(blank=True, max_length=64)),
                 ('details', models.JSONField(default=dict)),
             ],
+            options={
+                'verbose_name_plural': 'audit trail',
+            },
             managers=[
                 ('unscoped', django.db.models.manager.Manager()),
             ],

@@ -75,6 +75,7 @@ class Event(TenantScoped):
     details = models.JSONField(default=dict)
 
     class Meta:
+        verbose_name_plural = "audit trail"
         indexes = [
             # Also for the purge.
             models.Index(fields=["tenant", "created_at"], name="audit_events_of_a_tenant"),
