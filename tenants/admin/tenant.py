@@ -29,6 +29,10 @@ RELATED_LISTS = {
 }
 
 
+AUDIT_TRAIL = ("event_retention",)
+"""The fields of the audit trail. All others are about sign-ons and tokens."""
+
+
 @admin.register(Tenant)
 class TenantAdmin(EnabledAdmin, RevokeIssuedAdmin, SigningKeyRotationAdmin):
     """An operator: whether it is enabled, and the tokens of its client apps."""
@@ -59,10 +63,12 @@ class TenantAdmin(EnabledAdmin, RevokeIssuedAdmin, SigningKeyRotationAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Tenant | None = None) -> list[Any]:
         row_fields = ("enabled",) if obj is None else ("status_label", "related_links")
-        rules = [name for name in editable_fields(Tenant) if name not in ("name", "enabled")]
+        elsewhere = ("name", "enabled", *AUDIT_TRAIL)
+        rules = [name for name in editable_fields(Tenant) if name not in elsewhere]
         return [
             (None, {"fields": ("id", "name", *row_fields)}),
             ("Sign-ons and tokens", {"fields": rules}),
+            ("Audit trail", {"fields": AUDIT_TRAIL}),
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Tenant | None = None) -> tuple[str, ...]:

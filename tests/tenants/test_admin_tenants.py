@@ -39,6 +39,18 @@ def test_a_tenant_is_added_and_its_id_never_changes(admin_client: Client) -> Non
     assert list(Tenant.objects.values_list("id", "name", "enabled")) == [("nova", "Nova Two", True)]
 
 
+def test_the_retention_of_events_is_in_the_fieldset_of_the_audit_trail(
+    admin_client: Client, nagra: HeadEnd
+) -> None:
+    Tenant.objects.update(event_retention=1)
+    for page, value in ((LIST + "add/", 30), (LIST + "nagra/change/", 1)):
+        form = admin_client.get(page).context["adminform"]
+        assert {name: options["fields"] for name, options in form.fieldsets}["Audit trail"] == (
+            "event_retention",
+        )
+        assert form.form["event_retention"].value() == value
+
+
 def test_an_id_that_no_header_could_carry_is_refused_at_its_field(admin_client: Client) -> None:
     page = admin_client.post(LIST + "add/", {"id": "no spaces", "name": "x"})
     assert page.context["adminform"].form.errors["id"]

@@ -91,7 +91,7 @@ class TestApply:
 
     def test_new_rows_have_defaults_for_omitted_members(self, apply: Callable[..., list[str]]) -> None:
         apply(tenant(services=[service(enabled=None, settings=None)], keys=[key(state=None)]))
-        assert Tenant.objects.get().enabled is True
+        assert (Tenant.objects.get().enabled, Tenant.objects.get().event_retention) == (True, 30)
         stored = Service.objects.for_tenant("nagra").get()
         assert (stored.enabled, stored.logo) == (False, "")
         assert stored.settings == {
