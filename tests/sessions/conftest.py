@@ -14,6 +14,7 @@ from ags.sessions.services import database_behind
 from providers.contract import Endpoint, KeyRing
 from providers.dummy.strategy import Dummy
 from providers.operator_token.strategy import OperatorToken
+from tests.support.audit_search import add_event
 from tests.support.batches import OtherTransaction
 from tests.support.clients import ClientApp, HeadEnd
 from tests.support.database import database_url
@@ -32,6 +33,17 @@ def lines(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> 
     """Return the log records about a restored database, of a process that has not logged any yet."""
     monkeypatch.setattr(database_behind, "reporter", database_behind.DatabaseBehindReporter())
     return lambda: [record for record in caplog.records if record.name == "ags.database"]
+
+
+@pytest.fixture
+def trail(app: ClientApp) -> ClientApp:
+    """A session token, its redemption, a reuse of it, a refused request and a sign-out."""
+    issued = app.head_end.present(app.head_end.token(), x_correlation_id="call-1").json()["sessionToken"]
+    app.tokens = app.redeem(issued).json()
+    assert app.redeem(issued).status_code == 401
+    add_event(reason="key_unknown", kid="other-key", correlation_id="call-2", client_address="198.51.100.7")
+    assert app.sign_out(x_correlation_id="call-3").status_code == 200
+    return app
 
 
 @pytest.fixture

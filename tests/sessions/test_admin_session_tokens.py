@@ -239,7 +239,11 @@ def test_no_page_shows_a_token_a_secret_or_a_jti(
     caplog.set_level(logging.DEBUG)
     row = SessionToken.unscoped.get(account_id="account-1")
     key, service, signing_key = Key.unscoped.get(), Service.unscoped.get(), SigningKey.unscoped.get()
-    account, device, event = Account.unscoped.get(), Device.unscoped.get(), Event.unscoped.get()
+    account, device, event = (
+        Account.unscoped.get(),
+        Device.unscoped.get(),
+        Event.unscoped.get(kind="access_token_revoked"),
+    )
     security_event = SecurityEvent.unscoped.get()
     markers = [token, JTI, redeemed, tokens["access_token"], tokens["refresh_token"], secret_of_server]
     markers += [part for name in ("access_token", "refresh_token") for part in tokens[name].split(".")[1:]]
