@@ -9,6 +9,7 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
+from django.db import connection
 from django.db.models import F, Q, QuerySet
 
 from ags.sessions.models import Device, Event, SecurityEvent, SessionToken
@@ -22,6 +23,9 @@ KINDS: dict[str, str] = {
     **{value: label for value, label in Event.Kind.choices if value != Event.Kind.SIGNED_ON},
 }
 """All kinds of events, with their labels."""
+
+PAGE_SIZE = 1000
+"""Rows that `read` has in memory, of each source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +75,38 @@ def search(tenant_ids: Collection[str | None], criteria: Criteria, limit: int) -
 
 def read(tenant_id: str | None, criteria: Criteria) -> Iterator[AuditEvent]:
     """Yield all events of a tenant, oldest first."""
-    querysets = [source.queryset([tenant_id], criteria).order_by(source.time, "pk") for source in _SOURCES]
-    events = [map(source.build, rows.iterator()) for source, rows in zip(_SOURCES, querysets, strict=True)]
+    events = [
+        map(source.build, _iterate(source.queryset([tenant_id], criteria), source.time))
+        for source in _SOURCES
+    ]
     return heapq.merge(*events, key=attrgetter("time"))
+
+
+def find_oldest_time(tenant_id: str | None, criteria: Criteria) -> datetime | None:
+    """Return the time of the oldest event of a tenant."""
+    times: list[datetime] = []
+    for source in _SOURCES:
+        rows = source.queryset([tenant_id], criteria).order_by(source.time)
+        times += rows.values_list(source.time, flat=True)[:1]
+    return min(times, default=None)
+
+
+def _iterate(rows: QuerySet[Any], time: str) -> Iterator[Any]:
+    """Yield the rows, oldest first.
+
+    In pages on PostgreSQL: a pooler has no server-side cursors, and other clients load all rows at once.
+    """
+    rows = rows.order_by(time, "pk")
+    if connection.vendor != "postgresql":
+        yield from rows.iterator()
+        return
+    page = list(rows[:PAGE_SIZE])
+    yield from page
+    while len(page) == PAGE_SIZE:
+        latest = getattr(page[-1], time)
+        later = Q(**{f"{time}__gt": latest}) | Q(pk__gt=page[-1].pk)
+        page = list(rows.filter(later, **{f"{time}__gte": latest})[:PAGE_SIZE])
+        yield from page
 
 
 @dataclass(frozen=True, slots=True)
