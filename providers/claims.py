@@ -13,6 +13,8 @@ from providers.contract import (
     Identity,
     SessionTokenSettings,
     VerificationFailed,
+    clean_fact,
+    json_type,
     parse_account_id,
 )
 
@@ -107,7 +109,7 @@ def string(claims: Mapping[str, Any], claim: str) -> str:
     """Return a claim that must be an `IDENTIFIER`."""
     value = require(claims, claim)
     if not isinstance(value, str) or not IDENTIFIER.fullmatch(value):
-        raise VerificationFailed(FailureReason.CLAIM_INVALID, claim)
+        raise VerificationFailed(FailureReason.CLAIM_INVALID, claim, type=json_type(value))
     return value
 
 
@@ -115,17 +117,17 @@ def numeric_date(claims: Mapping[str, Any], claim: str) -> float:
     """Return a claim that must be a NumericDate: a JSON number (RFC 7519, section 2)."""
     value = require(claims, claim)
     if type(value) not in (int, float):
-        raise VerificationFailed(FailureReason.CLAIM_INVALID, claim)
+        raise VerificationFailed(FailureReason.CLAIM_INVALID, claim, type=json_type(value))
     try:
         return float(value)
     except OverflowError:
-        raise VerificationFailed(FailureReason.CLAIM_INVALID, claim) from None
+        raise VerificationFailed(FailureReason.CLAIM_INVALID, claim, type="number") from None
 
 
 def check_issuer(claims: Mapping[str, Any], issuer: str) -> None:
     """Require that `iss` is the issuer, compared byte by byte (RFC 7519, section 4.1.1)."""
     if require(claims, "iss") != issuer:
-        raise VerificationFailed(FailureReason.ISSUER_MISMATCH, "iss")
+        raise VerificationFailed(FailureReason.ISSUER_MISMATCH, "iss", expected=issuer)
 
 
 def audiences(claims: Mapping[str, Any], own: str) -> list[str]:
@@ -133,7 +135,7 @@ def audiences(claims: Mapping[str, Any], own: str) -> list[str]:
     value = require(claims, "aud")
     listed = value if isinstance(value, list) else [value]
     if own not in listed or not all(isinstance(audience, str) for audience in listed):
-        raise VerificationFailed(FailureReason.AUDIENCE_MISMATCH, "aud")
+        raise VerificationFailed(FailureReason.AUDIENCE_MISMATCH, "aud", audience=value, expected=own)
     return listed
 
 
@@ -156,8 +158,9 @@ def get_account_id(claims: Mapping[str, Any], settings: Mapping[str, Any], tenan
     if claim and string(claims, claim) != tenant:
         raise VerificationFailed(FailureReason.TENANT_MISMATCH, claim)
     claim = settings["account_claim"]
-    if (account_id := parse_account_id(require(claims, claim))) is None:
-        raise VerificationFailed(FailureReason.CLAIM_INVALID, claim)
+    value = require(claims, claim)
+    if (account_id := parse_account_id(value)) is None:
+        raise VerificationFailed(FailureReason.CLAIM_INVALID, claim, type=json_type(value))
     return account_id
 
 
@@ -166,13 +169,23 @@ def check_times(claims: Mapping[str, Any], settings: Mapping[str, Any], now: flo
     skew = settings["clock_skew"]
     expires = numeric_date(claims, "exp")
     if expires + skew <= now:
-        raise VerificationFailed(FailureReason.TOKEN_EXPIRED, "exp")
+        raise VerificationFailed(FailureReason.TOKEN_EXPIRED, "exp", **time_facts(claims, settings, now))
     for claim in ("nbf", "iat"):
         if claim in claims and numeric_date(claims, claim) - skew > now:
-            raise VerificationFailed(FailureReason.TOKEN_NOT_YET_VALID, claim)
-    if expires > now + (settings["max_lifetime"] or MAX_LIFETIME):
-        raise VerificationFailed(FailureReason.LIFETIME_TOO_LONG, "exp")
+            facts = time_facts(claims, settings, now)
+            raise VerificationFailed(FailureReason.TOKEN_NOT_YET_VALID, claim, **facts)
+    maximum = settings["max_lifetime"] or MAX_LIFETIME
+    if expires > now + maximum:
+        facts = time_facts(claims, settings, now)
+        raise VerificationFailed(FailureReason.LIFETIME_TOO_LONG, "exp", max_lifetime=maximum, **facts)
     return expires
+
+
+def time_facts(claims: Mapping[str, Any], settings: Mapping[str, Any], now: float) -> dict[str, Any]:
+    """Return the times in the token as seconds after `now`, and the allowed difference, for a failure."""
+    times = {name: claims.get(name) for name in ("exp", "nbf", "iat")}
+    facts = {name: clean_fact(time) - now for name, time in times.items() if type(time) in (int, float)}
+    return {**facts, "skew": settings["clock_skew"]}
 
 
 def jti(claims: Mapping[str, Any], replay: str) -> str | None:

@@ -76,16 +76,20 @@ def verify_jws(
     signature is valid and the payload is not a strict JSON object.
     """
     if len(token) > PARAMETER_MAX_LENGTH or not _COMPACT.fullmatch(token):
-        raise VerificationFailed(FailureReason.MALFORMED)
+        raise VerificationFailed(FailureReason.MALFORMED, problem="it is not a compact JWS")
     raw_header, payload, signature = map(_decode_part, token.split("."))
     header = _parse_object(raw_header, FailureReason.MALFORMED)
     if not _CRITICAL.isdisjoint(header):
-        raise VerificationFailed(FailureReason.HEADER_MEMBER_FORBIDDEN)
+        raise VerificationFailed(
+            FailureReason.HEADER_MEMBER_FORBIDDEN, members=sorted(_CRITICAL & header.keys())
+        )
     kid = header.get("kid")
     typ = header.get("typ", "JWT")
     is_expected_type = typ == media_type or _is_same_type(typ, media_type)
     if not is_expected_type or not isinstance(kid, str) or not kid_pattern.fullmatch(kid):
-        raise VerificationFailed(FailureReason.MALFORMED)
+        member = "kid" if is_expected_type else "typ"
+        problem = f"{member} in its header is {'not accepted' if member in header else 'missing'}"
+        raise VerificationFailed(FailureReason.MALFORMED, problem=problem)
 
     if (context := log_context.get()) is not None:
         context.kid = kid
@@ -94,16 +98,23 @@ def verify_jws(
     signed = token.rpartition(".")[0].encode("ascii")
     is_valid = _ALGORITHMS[used_key.algorithm].verify(signed, used_key.material, signature)
     if key is None:
-        raise VerificationFailed(FailureReason.KEY_UNKNOWN)
+        raise VerificationFailed(FailureReason.KEY_UNKNOWN, alg=header.get("alg"))
     if header.get("alg") != key.algorithm:
-        raise VerificationFailed(FailureReason.ALGORITHM_MISMATCH)
+        raise VerificationFailed(
+            FailureReason.ALGORITHM_MISMATCH, alg=header.get("alg"), key_alg=key.algorithm
+        )
     if (reason := key.failure_reason(now)) is not None:
-        raise VerificationFailed(reason)
+        raise VerificationFailed(reason, alg=key.algorithm, **_validity_facts(key, now))
     if used_key is not key:
-        raise VerificationFailed(FailureReason.KEY_UNREADABLE)
+        raise VerificationFailed(FailureReason.KEY_UNREADABLE, alg=key.algorithm)
     if not is_valid:
-        raise VerificationFailed(FailureReason.SIGNATURE_INVALID)
+        raise VerificationFailed(FailureReason.SIGNATURE_INVALID, alg=key.algorithm)
     return VerifiedJWS(key, _parse_object(payload, FailureReason.PAYLOAD_MALFORMED))
+
+
+def _validity_facts(key: TrustedKey, now: float) -> dict[str, Any]:
+    times = {"not_before": key.not_before, "not_after": key.not_after}
+    return {name: time - now for name, time in times.items() if time is not None}
 
 
 def decode_base64url(part: str) -> bytes:
@@ -137,14 +148,14 @@ def _decode_part(part: str) -> bytes:
     try:
         return decode_base64url(part)
     except ValueError:
-        raise VerificationFailed(FailureReason.MALFORMED) from None
+        raise VerificationFailed(FailureReason.MALFORMED, problem="a part of it is not base64url") from None
 
 
 def _parse_object(raw: bytes, reason: FailureReason) -> dict[str, Any]:
     try:
         value = parse(raw, _PART_DEPTH)
-    except NotStrictJSON:
-        raise VerificationFailed(reason) from None
+    except NotStrictJSON as error:
+        raise VerificationFailed(reason, problem=str(error)) from None
     if not isinstance(value, dict):
-        raise VerificationFailed(reason)
+        raise VerificationFailed(reason, problem="it is not a JSON object")
     return value

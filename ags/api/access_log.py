@@ -36,7 +36,7 @@ class AccessLogEntry:
     """What is logged and stored about a request. The line of the log contains no parameter, token or account.
 
     `kid`: the key ID in the token of the request, verified or not. `account_id`, `client_id` (that of the
-    device) and `facts` (those of `LogContext`) are for the audit trail only. `exception`: one that Django
+    device) and `facts` (those of `ApiError`) are for the audit trail only. `exception`: one that Django
     caught, for the response.
     """
 

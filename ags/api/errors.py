@@ -27,12 +27,15 @@ from ags.api.responses import Response
 from ags.database.errors import NOT_READY_SQLSTATES
 from ags.database.threads import QueueTimeout
 from ags.sessions.exceptions import InvalidReason, NoActiveSigningKey, RejectReason, TokenRejected
-from providers.contract import FailureReason, UpstreamUnavailable, VerificationFailed
+from providers.contract import FailureReason, UpstreamUnavailable, VerificationFailed, clean_fact
 
 log = logging.getLogger(__name__)
 
 LOCKOUT_SECONDS = int(settings.AXES_COOLOFF_TIME * 3600)
 """Seconds from the last attempt for which a person is locked out after too many failed logins."""
+
+MAX_PROBLEM_LENGTH = 200
+"""Characters of the message about an upstream in the audit trail."""
 
 BASIC_CHALLENGE = 'Basic realm="ags", charset="UTF-8"'
 
@@ -256,7 +259,8 @@ class ApiError(Exception):
     """An error response of the registry.
 
     `parameter` names the invalid parameter. `log_reason` is the exact reason, for the log only. `retry_after`
-    (seconds) replaces the default of the status. `message_args` are the placeholders of the message.
+    (seconds) replaces the default of the status. `message_args` are the placeholders of the message. `facts`
+    explain the error, for the audit trail only: JSON values without secrets and unlimited input.
     """
 
     def __init__(
@@ -266,6 +270,7 @@ class ApiError(Exception):
         parameter: str | None = None,
         log_reason: str | None = None,
         retry_after: int | None = None,
+        facts: Mapping[str, Any] | None = None,
         **message_args: str,
     ) -> None:
         super().__init__(error.reason)
@@ -274,17 +279,20 @@ class ApiError(Exception):
         self.log_reason = log_reason or error.reason
         self.retry_after = retry_after
         self.message = error.message.format(**message_args)
+        given = {**message_args, "retry_after": retry_after, **(facts or {})}
+        self.facts = {name: value for name, value in given.items() if value not in (None, "")}
 
 
 def as_api_error(exception: BaseException) -> ApiError:
     match exception:
         case ApiError():
             return exception
-        case VerificationFailed(reason=reason, claim=claim):
+        case VerificationFailed(reason=reason, claim=claim, facts=facts):
             error = ERRORS_BY_FAILURE_REASON.get(reason, NOT_AUTHENTICATED)
-            return ApiError(error, log_reason=reason.value, name=claim or "")
+            return ApiError(error, log_reason=reason.value, facts=facts, name=claim or "")
         case UpstreamUnavailable(failure=failure):
-            return ApiError(UNAVAILABLE, log_reason=failure.value)
+            facts = {"problem": clean_fact(str(exception), MAX_PROBLEM_LENGTH)}
+            return ApiError(UNAVAILABLE, log_reason=failure.value, facts=facts)
         case NoActiveSigningKey():
             return ApiError(UNAVAILABLE, log_reason="no_signing_key")
         case TokenRejected(reason=reason, retry_after=retry_after):
@@ -315,7 +323,7 @@ class ErrorResponse(Response):
 def error_response(exception: BaseException, entry: AccessLogEntry) -> ErrorResponse:
     api_error = as_api_error(exception)
     error = api_error.error
-    entry.reason = api_error.log_reason
+    entry.reason, entry.facts = api_error.log_reason, api_error.facts
     body: dict[str, Any] = {"code": error.code, "reason": error.reason, "message": api_error.message}
     if error.oauth_error:
         body |= {"error": error.oauth_error, "error_description": api_error.message}

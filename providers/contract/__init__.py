@@ -1,6 +1,7 @@
 """The contract between AGS and its providers: start with `strategy.py`, then `results.py`."""
 
 from providers.contract.context import LogContext, log_context
+from providers.contract.facts import clean_fact, json_type
 from providers.contract.keys import KeyRing, TrustedKey
 from providers.contract.parameters import PARAMETER_MAX_LENGTH, Parameter, ParameterSchema
 from providers.contract.results import (
@@ -63,6 +64,8 @@ __all__ = [
     "UpstreamSettings",
     "UpstreamUnavailable",
     "VerificationFailed",
+    "clean_fact",
+    "json_type",
     "log_context",
     "parse_account_id",
 ]

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from providers.contract.facts import clean_fact
+
 IDENTIFIER = re.compile("[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
 """The form of account IDs, `jti` and account information: 1 to 255 characters, without control characters
 and surrogates."""
@@ -69,12 +71,17 @@ class VerificationFailed(Exception):
     """Raised by `Strategy.verify` if the parameters do not authenticate an account.
 
     `claim` is the name of the invalid claim, never its value.
+
+    `facts` explain the failure to staff and to the developers of the head-end, such as `exp=-312`: the claim
+    is 312 seconds before the clock of AGS. They must contain no secret, token, account ID or username. Their
+    values may come from a client: `clean_fact` limits them. Facts that are None are left out.
     """
 
-    def __init__(self, reason: FailureReason, claim: str | None = None) -> None:
+    def __init__(self, reason: FailureReason, claim: str | None = None, **facts: Any) -> None:
         super().__init__(reason, claim)
         self.reason = reason
         self.claim = claim
+        self.facts = {name: clean_fact(value) for name, value in facts.items() if value is not None}
 
 
 class UpstreamFailure(enum.StrEnum):

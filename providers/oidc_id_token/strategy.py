@@ -19,6 +19,7 @@ from providers.claims import (
     numeric_date,
     require,
     string,
+    time_facts,
 )
 from providers.contract import (
     CheckResult,
@@ -101,7 +102,9 @@ def _check_party(claims: Mapping[str, Any], settings: Mapping[str, Any]) -> None
     trusted = {settings["client_id"], *settings["trusted_clients"].splitlines()}
     audience = audiences(claims, settings["client_id"])
     if not trusted.issuperset(audience):
-        raise VerificationFailed(FailureReason.AUDIENCE_MISMATCH, "aud")
+        raise VerificationFailed(
+            FailureReason.AUDIENCE_MISMATCH, "aud", audience=audience, expected=settings["client_id"]
+        )
     if (len(audience) > 1 or "azp" in claims) and string(claims, "azp") not in trusted:
         raise VerificationFailed(FailureReason.AUTHORIZED_PARTY_MISMATCH, "azp")
 
@@ -110,7 +113,8 @@ def _check_age(claims: Mapping[str, Any], settings: Mapping[str, Any], now: floa
     """Check `iat` (step 10)."""
     issued_at, max_age = numeric_date(claims, "iat"), settings["max_age"]
     if max_age is not None and issued_at + max_age + settings["clock_skew"] <= now:
-        raise VerificationFailed(FailureReason.TOKEN_EXPIRED, "iat")
+        facts = time_facts(claims, settings, now)
+        raise VerificationFailed(FailureReason.TOKEN_EXPIRED, "iat", max_age=max_age, **facts)
 
 
 def _check_nonce(claims: Mapping[str, Any], nonce: str | None, rule: str) -> None:

@@ -48,9 +48,11 @@ class OperatorToken(Strategy):
         verified = verify_jws(parameters["OperatorAuthToken"], keys, now)
         claims = verified.claims
         if require(claims, "typ") != TOKEN_TYPE:
-            raise VerificationFailed(FailureReason.TYPE_MISMATCH, "typ")
-        if require(claims, "aud") not in (AUDIENCE, [AUDIENCE]):
-            raise VerificationFailed(FailureReason.AUDIENCE_MISMATCH, "aud")
+            raise VerificationFailed(FailureReason.TYPE_MISMATCH, "typ", expected=TOKEN_TYPE)
+        if (audience := require(claims, "aud")) not in (AUDIENCE, [AUDIENCE]):
+            raise VerificationFailed(
+                FailureReason.AUDIENCE_MISMATCH, "aud", audience=audience, expected=AUDIENCE
+            )
         expires = check_times(claims, settings, now)
         account_id = string(claims, "OpfAccountId")
         if string(claims, "OpfTenantId") != keys.tenant:

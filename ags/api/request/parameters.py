@@ -48,13 +48,14 @@ def validate_parameters(schema: ParameterSchema, pairs: Iterable[tuple[str, str]
     for name, value in pairs:
         declared = schema.names.get(name.lower())
         if declared is None:
-            raise ApiError(PARAMETER_UNKNOWN, parameter=name)
+            # Not with the name, which may be anything: a password, even.
+            raise ApiError(PARAMETER_UNKNOWN, parameter=name, facts={"declared": [*schema.fields]})
         values[declared] = value
     for declared in schema.required:
         if declared not in values:
-            raise ApiError(PARAMETER_MISSING, parameter=declared)
+            raise ApiError(PARAMETER_MISSING, parameter=declared, facts={"parameter": declared})
     try:
         return schema.validate(values)
     except ValidationError as error:
         invalid = next(iter(error.detail), None) if isinstance(error.detail, dict) else None
-        raise ApiError(PARAMETER_INVALID, parameter=invalid) from None
+        raise ApiError(PARAMETER_INVALID, parameter=invalid, facts={"parameter": invalid}) from None
