@@ -14,6 +14,7 @@ from providers.contract import (
     PARAMETER_MAX_LENGTH,
     FailureReason,
     KeyRing,
+    Step,
     TrustedKey,
     VerificationFailed,
     log_context,
@@ -30,6 +31,9 @@ PUBLIC_KEY_TYPES: dict[str, type] = {
     "EdDSA": Ed25519PublicKey,
 }
 """The public-key algorithms (RFC 7518, sections 3.3 to 3.5; RFC 8037, section 3.1), with the key type."""
+
+STEPS = (Step.FORM, Step.KEY, Step.ALGORITHM, Step.KEY_STATE, Step.SIGNATURE, Step.PAYLOAD)
+"""Of `verify_jws`, for `Strategy.steps`."""
 
 KID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 EXTERNAL_KID = re.compile("[!-~]{1,128}")

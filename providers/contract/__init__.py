@@ -28,6 +28,7 @@ from providers.contract.settings import (
     SessionTokenSettings,
     UpstreamSettings,
 )
+from providers.contract.steps import Step
 from providers.contract.strategy import CheckResult, Endpoint, Example, Strategy
 
 VERSION = 2
@@ -58,6 +59,7 @@ __all__ = [
     "SecretField",
     "SecretTextarea",
     "SessionTokenSettings",
+    "Step",
     "Strategy",
     "TrustedKey",
     "UpstreamFailure",

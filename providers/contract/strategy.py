@@ -12,6 +12,7 @@ from rest_framework import serializers
 from providers.contract.keys import KeyRing
 from providers.contract.parameters import ParameterSchema
 from providers.contract.results import Choice, Identity
+from providers.contract.steps import Step
 
 
 class Endpoint(enum.Enum):
@@ -54,7 +55,7 @@ class Strategy:
     needs a key of the tenant, so nobody can sign on at a tenant without keys. `blocking = False`: `verify`
     performs no I/O and takes less than a millisecond; AGS then calls it in the event loop and serves no other
     request until it returns. Otherwise AGS calls it in a thread. All threads share one instance, which must
-    not store anything about a request.
+    not store anything about a request. `steps`: what `verify` checks, in this order, for explanations.
     """
 
     slug: ClassVar[str]
@@ -63,6 +64,7 @@ class Strategy:
     uses_keys: ClassVar[bool] = False
     debug_only: ClassVar[bool] = False
     blocking: ClassVar[bool] = True
+    steps: ClassVar[tuple[Step, ...]] = (Step.CREDENTIALS,)
     Parameters: ClassVar[type[serializers.Serializer[Any]]]
     Settings: ClassVar[type[forms.Form]]
     example: ClassVar[Example] = Example()

@@ -19,6 +19,7 @@ from providers.contract import (
     Identity,
     KeyRing,
     Parameter,
+    Step,
     Strategy,
     VerificationFailed,
 )
@@ -44,6 +45,7 @@ class LDAP(Strategy):
     slug = "ldap"
     label = "LDAP directory"
     endpoints = (Endpoint.SIGNON, Endpoint.SUBSEQUENT_SIGNON, Endpoint.SIGNOUT)
+    steps = (Step.UPSTREAM, Step.CREDENTIALS, Step.ACCOUNT, Step.IDENTITY)
     Parameters = LDAPParameters
     Settings = LDAPSettings
     example = Example(

@@ -29,11 +29,12 @@ from providers.contract import (
     Identity,
     KeyRing,
     Parameter,
+    Step,
     Strategy,
     UpstreamUnavailable,
     VerificationFailed,
 )
-from providers.jose import VerifiedJWS
+from providers.jose import STEPS, VerifiedJWS
 from providers.jwks import verify_with_jwks
 from providers.oidc_id_token.discovery import discovery_document, discovery_url
 from providers.oidc_id_token.settings import OIDCIDTokenSettings
@@ -54,6 +55,17 @@ class OIDCIDToken(Strategy):
         Endpoint.SIGNON,
         Endpoint.SIGNON_WITH_SESSION_TOKEN,
         Endpoint.SIGNOUT,
+    )
+    steps = (
+        Step.UPSTREAM,
+        *STEPS,
+        Step.TYPE,
+        Step.ISSUER,
+        Step.AUDIENCE,
+        Step.TIMES,
+        Step.NONCE,
+        Step.CLAIMS,
+        Step.REPLAY,
     )
     Parameters = OIDCIDTokenParameters
     Settings = OIDCIDTokenSettings

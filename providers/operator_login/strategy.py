@@ -17,6 +17,7 @@ from providers.contract import (
     Identity,
     KeyRing,
     Parameter,
+    Step,
     Strategy,
     VerificationFailed,
 )
@@ -38,6 +39,7 @@ class OperatorLogin(Strategy):
     slug = "operator_login"
     label = "Username and password, verified by the operator's endpoint"
     endpoints = (Endpoint.SIGNON, Endpoint.SUBSEQUENT_SIGNON, Endpoint.SIGNOUT)
+    steps = (Step.UPSTREAM, Step.CREDENTIALS, Step.ACCOUNT)
     Parameters = OperatorLoginParameters
     Settings = OperatorLoginSettings
     example = Example(

@@ -15,10 +15,11 @@ from providers.contract import (
     Identity,
     KeyRing,
     Parameter,
+    Step,
     Strategy,
     VerificationFailed,
 )
-from providers.jose import verify_jws
+from providers.jose import STEPS, verify_jws
 
 TOKEN_TYPE = "GetSessionTokenAuthN"  # noqa: S105 - the public value of the claim `typ`
 AUDIENCE = "ags"
@@ -36,6 +37,7 @@ class OperatorToken(Strategy):
     endpoints = (Endpoint.GET_SESSION_TOKEN, Endpoint.SIGNON_WITH_SESSION_TOKEN, Endpoint.SIGNOUT)
     uses_keys = True
     blocking = False
+    steps = (*STEPS, Step.TYPE, Step.AUDIENCE, Step.TIMES, Step.CLAIMS, Step.REPLAY)
     Parameters = OperatorTokenParameters
     Settings = TokenSettings
     # Well-formed; the signature is invalid.

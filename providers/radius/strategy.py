@@ -17,6 +17,7 @@ from providers.contract import (
     Identity,
     KeyRing,
     Parameter,
+    Step,
     Strategy,
     VerificationFailed,
 )
@@ -50,6 +51,7 @@ class RADIUS(Strategy):
         Endpoint.SIGNON_WITH_SESSION_TOKEN,
         Endpoint.SIGNOUT,
     )
+    steps = (Step.UPSTREAM, Step.CREDENTIALS, Step.ONE_ACCOUNT, Step.IDENTITY)
     Parameters = RADIUSParameters
     Settings = RADIUSSettings
     example = Example(

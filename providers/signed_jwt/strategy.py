@@ -16,8 +16,8 @@ from providers.claims import (
     get_account_id,
     jti,
 )
-from providers.contract import CheckResult, Endpoint, Example, Identity, KeyRing, Parameter, Strategy
-from providers.jose import EXTERNAL_KID, VerifiedJWS, verify_jws
+from providers.contract import CheckResult, Endpoint, Example, Identity, KeyRing, Parameter, Step, Strategy
+from providers.jose import EXTERNAL_KID, STEPS, VerifiedJWS, verify_jws
 from providers.jwks import JWKSet, JWKSetReader, parse_static_keys, verify_with_jwks
 from providers.signed_jwt.settings import SignedJWTSettings
 from providers.upstream import Document, Source, document
@@ -35,6 +35,16 @@ class SignedJWT(Strategy):
         Endpoint.SIGNON,
         Endpoint.SIGNON_WITH_SESSION_TOKEN,
         Endpoint.SIGNOUT,
+    )
+    steps = (
+        Step.UPSTREAM,
+        *STEPS,
+        Step.TYPE,
+        Step.ISSUER,
+        Step.AUDIENCE,
+        Step.TIMES,
+        Step.CLAIMS,
+        Step.REPLAY,
     )
     Parameters = SignedJWTParameters
     Settings = SignedJWTSettings

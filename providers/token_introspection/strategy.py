@@ -18,6 +18,7 @@ from providers.contract import (
     Identity,
     KeyRing,
     Parameter,
+    Step,
     Strategy,
     VerificationFailed,
 )
@@ -42,6 +43,16 @@ class TokenIntrospection(Strategy):
         Endpoint.GET_SESSION_TOKEN,
         Endpoint.SIGNON_WITH_SESSION_TOKEN,
         Endpoint.SIGNOUT,
+    )
+    steps = (
+        Step.FORM,
+        Step.UPSTREAM,
+        Step.CREDENTIALS,
+        Step.TYPE,
+        Step.TIMES,
+        Step.ISSUER,
+        Step.AUDIENCE,
+        Step.CLAIMS,
     )
     Parameters = TokenIntrospectionParameters
     Settings = TokenIntrospectionSettings

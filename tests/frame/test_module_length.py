@@ -10,6 +10,7 @@ LIMITS = {"ags": 300, "tenants": 300, "providers": 300, "examples": 300, "tests"
 
 EXCEPTIONS = {
     "ags/api/errors.py": "the table of all errors, of which docs/api.md is generated",
+    "ags/explanations/reasons.py": "the table of all reason codes",
 }
 
 

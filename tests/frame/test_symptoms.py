@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ags.api.errors import REGISTRY, Error, as_api_error
+from ags.explanations.reasons import REASONS
 from ags.sessions.exceptions import InvalidReason, RejectReason, TokenRejected
 from providers.contract import FailureReason, UpstreamFailure, UpstreamUnavailable, VerificationFailed
 
@@ -48,10 +49,20 @@ def test_every_reason_in_the_log_is_in_the_section_of_its_code(exception: Except
     assert list(sections_about(refusal.error.code, refusal.log_reason))
 
 
+def other_reasons() -> set[str]:
+    return found_in_sources(r'(?:log_reason=|entry\.reason = |log_reason="\w+" if \w+ else )"(\w+)"')
+
+
 def test_every_other_reason_in_the_log_is_explained() -> None:
-    literals = found_in_sources(r'(?:log_reason=|entry\.reason = |log_reason="\w+" if \w+ else )"(\w+)"')
+    literals = other_reasons()
     assert {"stopping", "waited_too_long", "database_unavailable", "disconnected"} <= literals
     assert {reason for reason in literals if f"`{reason}`" not in PAGE} == set()
+
+
+def test_manage_py_explain_has_the_same_reasons() -> None:
+    codes = {error.reason for error in REGISTRY} | {as_api_error(refusal).log_reason for refusal in REFUSALS}
+    assert set(REASONS) == codes | other_reasons()
+    assert {code for code in REASONS if f"`{code}`" not in PAGE} == set()
 
 
 def test_every_log_message_is_explained() -> None:

@@ -1,0 +1,181 @@
+"""Finding what the audit trail has about a correlation ID."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import Q
+from django.utils import timezone
+
+from ags.explanations.explanation import Explanation, Request, explain_grant, explain_refusal
+from ags.explanations.reasons import REASONS
+from ags.explanations.steps import GET_SESSION_TOKEN, REDEEM, SIGN_ON
+from ags.sessions.admin.annotations import with_device_state, with_session_token_state
+from ags.sessions.models import Device, Event, SessionToken
+from providers.contract import Strategy
+from providers.registry import strategies
+from tenants.models import Service, Tenant
+
+MAX_EXPLANATIONS = 20
+
+REDEMPTIONS_WITHIN = timedelta(days=7)
+"""Age of the session tokens whose redemptions are searched: no index has their correlation IDs."""
+
+OMITTED_WITHIN = timedelta(days=1)
+
+_REFUSED = (Event.Kind.REFUSED, Event.Kind.FAILED)
+
+
+def explain_request(correlation_id: str, tenants: Collection[str] | None) -> list[Explanation]:
+    """Return the explanations of all requests with this correlation ID, the newest first.
+
+    `tenants`: the IDs of those that the reader may see; None for all, and for requests of no tenant.
+    """
+    rows = _visible_events(tenants).filter(correlation_id=correlation_id)
+    events = rows.exclude(kind=Event.Kind.OMITTED).order_by("-created_at", "-pk")[:MAX_EXPLANATIONS]
+    found = [*map(_explain_event, events), *_explain_session_tokens(correlation_id, _ids(tenants))]
+    return sorted(found, key=lambda each: each.request.at, reverse=True)[:MAX_EXPLANATIONS]
+
+
+def explain_absence(tenants: Collection[str] | None) -> list[str]:
+    """Return sentences about why nothing may be found."""
+    events = _visible_events(tenants).filter(
+        kind=Event.Kind.OMITTED, created_at__gte=timezone.now() - OMITTED_WITHIN
+    )
+    omitted = sum(details.get("number", 0) for details in events.values_list("details", flat=True))
+    return [
+        "It was refused, and only counted, because there were too many refusals: so were "
+        f"{omitted:,} in the last 24 hours.",
+        "It is older than the event retention of its tenant, so it was purged; or it is newer than a few "
+        "seconds, and not stored yet.",
+        "It succeeded, and is not stored: service discovery, key sets, refreshes and introspection, and a "
+        "sign-on that returned several accounts.",
+        "It is of another tenant, or of another installation of AGS.",
+        "It is not the ID of the response: AGS creates one if x-correlation-id is missing or invalid. Use "
+        "correlationId of the body, or x-correlation-id of the response.",
+    ]
+
+
+def _ids(tenants: Collection[str] | None) -> list[str]:
+    """Return the IDs for which an index is used."""
+    return list(Tenant.objects.values_list("pk", flat=True) if tenants is None else tenants)
+
+
+def _visible_events(tenants: Collection[str] | None) -> Any:
+    of_tenants = Q(tenant__in=_ids(tenants))
+    if tenants is None:
+        return Event.unscoped.filter(of_tenants | Q(tenant=None))
+    # The tenant in the headers is not that of the event if it is disabled.
+    return Event.unscoped.filter(of_tenants | Q(tenant=None, details__tenant__in=list(tenants)))
+
+
+def find_strategy(tenant_id: str, service: str) -> Strategy | None:
+    slug = Service.objects.for_tenant(tenant_id).filter(name=service).values_list("strategy", flat=True)
+    return strategies().get(slug.first() or "")
+
+
+def _explain_event(event: Event) -> Explanation:
+    details = event.details
+    status, code = details.get("status"), details.get("code")
+    message = f"{status}, code {code}: {details.get('message')}" if code else str(status or "")
+    request = Request(
+        event.correlation_id,
+        event.created_at,
+        event.tenant_id or details.get("tenant", ""),
+        event.service,
+        details.get("route") or "",
+        details.get("method") or "",
+        event.kid,
+        event.client_address or "",
+        message,
+    )
+    if event.kind not in _REFUSED:
+        reason = f" ({event.reason})" if event.reason else ""
+        return Explanation(request, f"{event.get_kind_display()}{reason}.")
+    strategy = find_strategy(request.tenant, event.service)
+    is_failure = event.kind == Event.Kind.FAILED
+    return explain_refusal(
+        request, event.reason, details.get("facts", {}), strategy=strategy, is_failure=is_failure
+    )
+
+
+def _explain_session_tokens(correlation_id: str, tenants: list[str]) -> Iterator[Explanation]:
+    rows = with_session_token_state(SessionToken.unscoped.filter(tenant__in=tenants)).select_related(
+        "service"
+    )
+    newest = rows.order_by("-created_at", "-pk")
+    for row in newest.filter(correlation_id=correlation_id)[:MAX_EXPLANATIONS]:
+        yield _explain_redemption(row, SIGN_ON) if row.redeemed_at == row.created_at else _explain_issue(row)
+    recent = newest.filter(
+        redemption_correlation_id=correlation_id, created_at__gte=timezone.now() - REDEMPTIONS_WITHIN
+    )
+    for row in recent[:MAX_EXPLANATIONS]:
+        if row.redeemed_at != row.created_at:
+            yield _explain_redemption(row, REDEEM)
+
+
+_TOKEN_STATES = {
+    "live": "It has not been redeemed, and is valid until {expires_at:%Y-%m-%d %H:%M:%S} UTC.",
+    "expired": "It expired at {expires_at:%Y-%m-%d %H:%M:%S} UTC, and was not redeemed.",
+    "redeemed": "It was redeemed at {redeemed_at:%Y-%m-%d %H:%M:%S} UTC, correlation ID "
+    "{redemption_correlation_id}.",
+    "revoked": "It cannot be redeemed: it was revoked.",
+}
+
+
+def _explain_issue(row: Any) -> Explanation:
+    since = _TOKEN_STATES.get(row.state) or f"It cannot be redeemed: {_reason(row.state)}"
+    return explain_grant(
+        Request(
+            row.correlation_id,
+            row.created_at,
+            row.tenant_id,
+            row.service.name,
+            GET_SESSION_TOKEN,
+            "POST",
+            row.kid or "",
+            row.client_address or "",
+            "200",
+        ),
+        "AGS issued a session token.",
+        strategy=strategies().get(row.service.strategy),
+        since=[since.format_map(vars(row))],
+    )
+
+
+def _explain_redemption(row: Any, route: str) -> Explanation:
+    request = Request(
+        row.redemption_correlation_id,
+        row.redeemed_at,
+        row.tenant_id,
+        row.service.name,
+        route,
+        "POST",
+        row.kid or "",
+        row.redemption_address or "",
+        "201",
+    )
+    strategy = strategies().get(row.service.strategy)
+    return explain_grant(request, "The device signed on.", strategy=strategy, since=[_describe_device(row)])
+
+
+def _describe_device(row: Any) -> str:
+    devices = with_device_state(Device.objects.for_tenant(row.tenant_id).filter(client_id=row.client_id))
+    device = devices.first()
+    if device is None:
+        return "The device has been deleted since."
+    if device.correlation_id != row.redemption_correlation_id:
+        return f"The device signed on again at {device.signed_on_at:%Y-%m-%d %H:%M:%S} UTC."
+    if device.ended_at is not None:
+        return f"The sign-on ended at {device.ended_at:%Y-%m-%d %H:%M:%S} UTC ({device.end_reason})."
+    until = f"{device.refresh_expires_at:%Y-%m-%d %H:%M:%S} UTC"
+    if device.state in {"live", "expired"}:
+        return f"The device {'is' if device.state == 'live' else 'was'} signed on until {until}."
+    return f"The device cannot use its tokens: {_reason(device.state)}"
+
+
+def _reason(code: str) -> str:
+    refused = REASONS[code].refused
+    return refused[0].lower() + refused[1:]
