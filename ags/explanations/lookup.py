@@ -20,9 +20,6 @@ from tenants.models import Service, Tenant
 
 MAX_EXPLANATIONS = 20
 
-REDEMPTIONS_WITHIN = timedelta(days=7)
-"""Age of the session tokens whose redemptions are searched: no index has their correlation IDs."""
-
 OMITTED_WITHIN = timedelta(days=1)
 
 _REFUSED = (Event.Kind.REFUSED, Event.Kind.FAILED)
@@ -108,10 +105,7 @@ def _explain_session_tokens(correlation_id: str, tenants: list[str]) -> Iterator
     newest = rows.order_by("-created_at", "-pk")
     for row in newest.filter(correlation_id=correlation_id)[:MAX_EXPLANATIONS]:
         yield _explain_redemption(row, SIGN_ON) if row.redeemed_at == row.created_at else _explain_issue(row)
-    recent = newest.filter(
-        redemption_correlation_id=correlation_id, created_at__gte=timezone.now() - REDEMPTIONS_WITHIN
-    )
-    for row in recent[:MAX_EXPLANATIONS]:
+    for row in newest.filter(redemption_correlation_id=correlation_id)[:MAX_EXPLANATIONS]:
         if row.redeemed_at != row.created_at:
             yield _explain_redemption(row, REDEEM)
 

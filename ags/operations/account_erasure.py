@@ -29,8 +29,8 @@ from ags.sessions.models import (
     SecurityEvent,
     SessionToken,
 )
+from ags.sessions.services.staff_events import COMMAND
 
-ACTOR = "command"
 REASON = "account_erased"
 
 SEARCHED_EVENTS = 10_000
@@ -60,7 +60,7 @@ def erase_account(tenant_id: str, account_id: str) -> Iterator[tuple[str, int]]:
                 rest = _erase_rest(target)
                 if is_anything_erased or any(number for _, number in rest):
                     Event.unscoped.create(
-                        tenant_id=tenant_id, kind=Event.Kind.STAFF_ACTION, actor=ACTOR, reason=REASON
+                        tenant_id=tenant_id, kind=Event.Kind.STAFF_ACTION, actor=COMMAND, reason=REASON
                     )
         except _Retry:
             continue

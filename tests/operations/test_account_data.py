@@ -218,7 +218,7 @@ def test_events_stay_without_the_person(subscriber: Subscriber) -> None:
     kinds = sorted(Event.unscoped.values_list("kind", flat=True))
     run("erase_account", "nagra", ACCOUNT, "--yes")
     erasure = Event.unscoped.get(reason="account_erased")
-    assert (erasure.tenant_id, erasure.kind, erasure.actor) == ("nagra", "staff_action", "command")
+    assert (erasure.tenant_id, erasure.kind, erasure.actor) == ("nagra", "staff_action", "a command")
     assert (erasure.account_id, erasure.client_id, erasure.details) == ("", "", {})
     assert sorted([*kinds, "staff_action"]) == sorted(Event.unscoped.values_list("kind", flat=True))
     assert not Event.unscoped.exclude(client_address=None).exists()

@@ -99,16 +99,21 @@ class RefusalQueue:
             try:
                 await run_with_orm(_store, batch)
             except (OperationalError, InterfaceError, QueueTimeout):
-                self._events.extendleft(reversed(batch))
+                self._put_back(batch)
                 return
             except Exception as error:  # noqa: BLE001 - the next events must be stored
                 if size > 1:
                     # Only one of them may have caused the error: store each of them separately.
-                    self._events.extendleft(reversed(batch))
+                    self._put_back(batch)
                     alone = size
                     continue
                 log.error("events were not stored", extra={"number": 1, "cause": type(error).__qualname__})
                 self._omit(batch[0].tenant_id)
+
+    def _put_back(self, batch: Sequence[Event]) -> None:
+        for event in batch:
+            event.pk = None  # set if the INSERT has succeeded, but not the COMMIT
+        self._events.extendleft(reversed(batch))
 
     def _omit(self, tenant_id: str | None) -> None:
         self._omitted[tenant_id] += 1
