@@ -408,6 +408,12 @@ REASONS: Mapping[str, Reason] = {
         "Too many logins of staff have failed.",
         "Wait, and log in with the right password.",
     ),
+    "too_many_passwords": Reason(
+        Step.STAFF,
+        Side.STAFF,
+        "Too many passwords of staff were entered at the same time.",
+        "Try again after some seconds; if it persists, look for a flood of logins in the log.",
+    ),
     # The form of a request
     "request_malformed": Reason(
         Step.REQUEST,

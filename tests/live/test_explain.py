@@ -15,10 +15,9 @@ from tests.support.explained_refusals import (
     MARKER,
     ROWS,
     Caller,
-    ForwardingProxy,
     create_refused_operator,
 )
-from tests.support.live import get_server, wait_until_served
+from tests.support.live import ForwardingProxy, get_server, wait_until_served
 from tests.support.server import ServerProcess
 from tests.support.waiting import wait_until
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import replace
+from itertools import count
 
 import pytest
 from django.db.models import F
@@ -14,7 +15,7 @@ from ags.sessions.services.refusals import MAX_PER_ADDRESS
 from tenants.models import Tenant
 from tests.support.audit_trail import ADDRESS, find_refusal, reject_events, sum_omitted
 from tests.support.clients import ClientApp, HeadEnd
-from tests.support.live import use_server, wait_until_served
+from tests.support.live import ForwardingProxy, use_server, wait_until_served
 from tests.support.operators import create_platform
 from tests.support.server import Client, ServerProcess, exchange_bytes
 from tests.support.waiting import wait_until
@@ -35,16 +36,25 @@ def read_metric(port: int) -> int:
     return int(float(value))
 
 
+def forward(server: ServerProcess, head_end: HeadEnd) -> HeadEnd:
+    """Return a head-end with an address of its own: other tests use up the refusals of theirs."""
+    here = wait_until_served(server, head_end)
+    return replace(here, client=ForwardingProxy(server, f"198.51.100.{next(_numbers)}"))
+
+
+_numbers = count(1)
+
+
 # What is stored
 
 
 def test_a_refusal_is_stored_with_its_reason(server: ServerProcess, nagra: HeadEnd) -> None:
-    head_end = wait_until_served(server, nagra)
+    head_end = forward(server, nagra)
     refused = head_end.present(head_end.token(headers={"kid": "another"}), x_correlation_id="unknown-kid")
     event = find_refusal("unknown-kid")
     assert event.tenant_id == nagra.tenant_id
     assert (event.kind, event.reason, event.kid) == ("refused", "key_unknown", "another")
-    assert (event.client_address, event.service) == ("127.0.0.1", "Customer Auth Service")
+    assert (event.client_address, event.service) == (head_end.client.address, "Customer Auth Service")
     assert (event.account_id, event.client_id, event.actor) == ("", "", "")
     answer = refused.json()
     assert event.details == {
@@ -58,7 +68,7 @@ def test_a_refusal_is_stored_with_its_reason(server: ServerProcess, nagra: HeadE
 
 
 def test_a_refusal_has_account_and_device_if_they_are_known(server: ServerProcess, nagra: HeadEnd) -> None:
-    app = ClientApp(wait_until_served(server, nagra))
+    app = ClientApp(forward(server, nagra))
     token = app.session_token()
     body = {"parameters": [{"name": "sessionToken", "value": token}], "clientId": "another"}
     refused = app.call("/ags/signOnWithSessionToken", body, x_correlation_id="unknown-device")
@@ -68,7 +78,7 @@ def test_a_refusal_has_account_and_device_if_they_are_known(server: ServerProces
 
 
 def test_the_refusal_of_an_unknown_tenant_is_of_no_tenant(server: ServerProcess, nagra: HeadEnd) -> None:
-    head_end = use_server(server, nagra)
+    head_end = forward(server, nagra)
     assert head_end.present("x.y.z", nv_tenant_id="nobody", x_correlation_id="nobody").status_code == 403
     event = find_refusal("nobody")
     assert (event.tenant_id, event.details["tenant"], event.details["status"]) == (None, "nobody", 403)
@@ -79,7 +89,7 @@ def test_the_refusal_of_an_unknown_tenant_is_of_no_tenant(server: ServerProcess,
 
 
 def test_the_refusal_of_a_disabled_tenant_is_of_the_tenant(server: ServerProcess, nagra: HeadEnd) -> None:
-    head_end = wait_until_served(server, nagra)
+    head_end = forward(server, nagra)
     Tenant.objects.filter(pk=nagra.tenant_id).update(enabled=False, version=F("version") + 1)
     wait_until(lambda: head_end.present("x.y.z").status_code == 403, "the tenant is still served")
     head_end.present(head_end.token(), x_correlation_id="disabled")
@@ -93,14 +103,14 @@ def test_failed_probes_are_not_stored(server: ServerProcess, nagra: HeadEnd) -> 
     for path in ("/healthz", "/readyz", "/metrics"):
         headers = {"x-correlation-id": f"probe{path.replace('/', '-')}"}
         assert client.generic("DELETE", path, b"", headers=headers).status_code in (404, 405)
-    head_end = use_server(server, nagra)
+    head_end = forward(server, nagra)
     head_end.present("x.y.z", x_correlation_id="after-the-probes")
     find_refusal("after-the-probes")
     assert not Event.unscoped.filter(correlation_id__startswith="probe").exists()
 
 
 def test_granted_requests_are_not_stored_as_refusals(server: ServerProcess, nagra: HeadEnd) -> None:
-    head_end = wait_until_served(server, nagra)
+    head_end = forward(server, nagra)
     assert head_end.present(head_end.token(), x_correlation_id="granted").status_code == 200
     head_end.present("x.y.z", x_correlation_id="after-the-grant")
     find_refusal("after-the-grant")
@@ -114,7 +124,7 @@ UNUSUAL = ["\x01\x1b[31m", "\x7f", "\x85", "\u2028", "\u202e", "\ufeff", "\U000e
 
 
 def test_unusual_characters_do_not_prevent_storing(server: ServerProcess, nagra: HeadEnd) -> None:
-    app = ClientApp(wait_until_served(server, nagra))
+    app = ClientApp(forward(server, nagra))
     expected = set()
     for number, unusual in enumerate(UNUSUAL):
         header = nagra.token(headers={"kid": f"a{unusual}"})
@@ -145,6 +155,7 @@ def test_unusual_bytes_in_headers_do_not_prevent_storing(server: ServerProcess, 
     for value in (b"a\x01b", b"a\x00b", b"a\x7fb", b"\xff\xfe", b"\xed\xa0\x80", b"a" * 5000):
         request = (
             b"POST /ags/getSessionToken HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            b"X-Forwarded-For: 198.51.100.200\r\n"
             b"Content-Type: application/json\r\nContent-Length: 2\r\n" + name + b": " + value + b"\r\n\r\n{}"
         )
         (response,) = exchange_bytes(server.port, request)
@@ -238,8 +249,8 @@ MARKER = "marker0815"
 
 
 def test_events_contain_no_secrets(server: ServerProcess, nagra: HeadEnd) -> None:
-    app = ClientApp(wait_until_served(server, nagra))
-    platform = replace(create_platform(nagra.tenant_id), client=server)
+    app = ClientApp(forward(server, nagra))
+    platform = replace(create_platform(nagra.tenant_id), client=app.head_end.client)
     here = app.head_end
     session_token = app.session_token()
     assert app.redeem(session_token).status_code == 201

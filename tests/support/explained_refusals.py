@@ -25,23 +25,6 @@ UNKNOWN = "x" * 26
 """A session token that AGS has not issued."""
 
 
-@dataclass(frozen=True)
-class ForwardingProxy:
-    """A client whose requests come from an address. Refusals of each address are limited separately."""
-
-    client: Any
-    address: str
-
-    def get(self, path: str, *, headers: dict[str, str] | None = None) -> Any:
-        return self.client.get(path, headers=self._add_address(headers))
-
-    def generic(self, *args: Any, headers: dict[str, str] | None = None) -> Any:
-        return self.client.generic(*args, headers=self._add_address(headers))
-
-    def _add_address(self, headers: dict[str, str] | None) -> dict[str, str]:
-        return {**(headers or {}), "x-forwarded-for": self.address}
-
-
 @dataclass
 class Caller:
     """The clients of an operator whose requests all have one correlation ID, unless a name is given."""

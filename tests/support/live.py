@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tests.support.clients import SERVICE, HeadEnd
 from tests.support.server import ServerProcess
@@ -36,6 +37,23 @@ def wait_until_served(server: ServerProcess, head_end: HeadEnd) -> HeadEnd:
         f"{SERVICE} is not served by {server.url}",
     )
     return here
+
+
+@dataclass(frozen=True)
+class ForwardingProxy:
+    """A client whose requests come from an address. Refusals of each address are limited separately."""
+
+    client: Any
+    address: str
+
+    def get(self, path: str, *, headers: dict[str, str] | None = None) -> Any:
+        return self.client.get(path, headers=self._add_address(headers))
+
+    def generic(self, *args: Any, headers: dict[str, str] | None = None) -> Any:
+        return self.client.generic(*args, headers=self._add_address(headers))
+
+    def _add_address(self, headers: dict[str, str] | None) -> dict[str, str]:
+        return {**(headers or {}), "x-forwarded-for": self.address}
 
 
 TOKEN = b"POST /ags/getSessionToken HTTP/1.1\r\nHost: localhost\r\n"

@@ -43,7 +43,7 @@ def rows_of(tenant_id: str) -> dict[str, Any]:
         "ags_sessions/account": Account.objects.for_tenant(tenant_id).get(),
         "ags_sessions/device": Device.objects.for_tenant(tenant_id).get(),
         "ags_sessions/securityevent": SecurityEvent.objects.for_tenant(tenant_id).get(),
-        "ags_sessions/event": Event.objects.for_tenant(tenant_id).get(),
+        "ags_sessions/event": Event.objects.for_tenant(tenant_id).get(kind="access_token_revoked"),
         "ags_sessions/sessiontoken": SessionToken.objects.for_tenant(tenant_id).get(),
     }
     return {f"/admin/{model}/{row.pk}": row for model, row in rows.items()}
