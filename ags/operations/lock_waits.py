@@ -23,7 +23,8 @@ _SET_TIMEOUTS_SQL = f"""
            pg_backend_pid()
 """
 
-# Without the statements of the holders, which may contain secrets.
+# Without the statements of the holders, which may contain secrets, and without this statement: building an
+# index concurrently waits for it, too.
 _HOLDERS_SQL = """
     SELECT coalesce(waiting.relation::regclass::text, waiting.locktype),
            blocker.pid, coalesce(nullif(holder.application_name, ''), holder.backend_type), holder.usename,
@@ -31,7 +32,7 @@ _HOLDERS_SQL = """
       FROM pg_locks waiting
            CROSS JOIN unnest(pg_blocking_pids(waiting.pid)) AS blocker(pid)
            LEFT JOIN pg_stat_activity holder ON holder.pid = blocker.pid
-     WHERE waiting.pid = %s AND NOT waiting.granted
+     WHERE waiting.pid = %s AND NOT waiting.granted AND blocker.pid <> pg_backend_pid()
      ORDER BY holder.xact_start, blocker.pid
 """
 
