@@ -98,7 +98,7 @@ def _iterate(rows: QuerySet[Any], time: str) -> Iterator[Any]:
     """
     rows = rows.order_by(time, "pk")
     if connection.vendor != "postgresql":
-        yield from rows.iterator()
+        yield from rows.iterator(PAGE_SIZE)
         return
     page = list(rows[:PAGE_SIZE])
     yield from page
@@ -112,6 +112,9 @@ def _iterate(rows: QuerySet[Any], time: str) -> Iterator[Any]:
 @dataclass(frozen=True, slots=True)
 class _Source:
     """A model, or a part of its rows.
+
+    `rows` joins no other table: without statistics of that table, PostgreSQL expects few rows, and reads and
+    sorts all of them instead of using an index.
 
     `columns`: those of the criteria of the same names. An event of another kind than `kinds`, or with another
     criterion, is not in this source.
@@ -217,14 +220,14 @@ def _columns(*names: str, **others: str) -> dict[str, str]:
 _SOURCES = (
     _Source(
         # The proof of a direct sign-on is a row, too, that expires at once.
-        lambda: SessionToken.unscoped.filter(expires_at__gt=F("created_at")).select_related("service"),
+        lambda: SessionToken.unscoped.filter(expires_at__gt=F("created_at")).prefetch_related("service"),
         "created_at",
         {SESSION_TOKEN_ISSUED},
         _columns("account_id", "correlation_id", "kid"),
         _issued,
     ),
     _Source(
-        lambda: SessionToken.unscoped.filter(redeemed_at__isnull=False).select_related("service"),
+        lambda: SessionToken.unscoped.filter(redeemed_at__isnull=False).prefetch_related("service"),
         "redeemed_at",
         {Event.Kind.SIGNED_ON.value},
         _columns("account_id", "client_id", "kid", correlation_id="redemption_correlation_id"),
