@@ -15,6 +15,7 @@ from django.db import connection, transaction
 
 from ags.api import failure_limit
 from ags.limits import LIMITERS
+from ags.sessions.admin import event, revocation_impact
 from ags.sessions.services.replays import known_replays
 from providers.upstream import document, http
 from tenants import snapshot as tenants_snapshot
@@ -79,6 +80,13 @@ def port() -> Iterator[int]:
 def stale_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process keeps its snapshots until a statement shows that they are stale."""
     monkeypatch.setattr(tenants_snapshot, "VERSIONS_MAX_AGE", 3600.0)
+
+
+@pytest.fixture(autouse=True)
+def _patient_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of staff wait for their statements on a slow machine, too."""
+    monkeypatch.setattr(event, "SEARCH_TIMEOUT", PATIENCE * 1000)
+    monkeypatch.setattr(revocation_impact, "COUNT_TIMEOUT", PATIENCE * 1000)
 
 
 @pytest.fixture(scope="session", autouse=True)
