@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,8 @@ from packaging.requirements import Requirement
 
 from bench.systems import ROOT, Missing, Running, ags
 
-COMMIT = "fae518b"
+COMMIT = os.environ.get("BENCH_RELEASE", "fae518b")
+"""The release, or another commit that is to be compared."""
 
 
 @contextmanager
