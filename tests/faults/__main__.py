@@ -2,8 +2,8 @@
 
 Each row starts two gateways and HAProxy, sends good requests on schedule at a quarter of what the machine
 carries, and brings a fault about. It prints what must hold and what it saw; what does not hold is in bold. At
-the end each token that was acknowledged is looked up in the database. The exit status is 1 where a row does
-not hold.
+the end each token that was acknowledged is looked up in the database, with the correlation ID of its request.
+The exit status is 1 where a row does not hold.
 """
 
 from __future__ import annotations
@@ -26,22 +26,23 @@ ROUNDS, FULL_ROUNDS = 5, 20
 
 def run_row(name: str, options: argparse.Namespace) -> bool:
     """Play a row, and print it."""
+    from tests.faults.checks import Result
     from tests.faults.deployment import deploy
-    from tests.faults.rows import ROWS, Result
+    from tests.faults.rows import ROWS
 
     row, result = ROWS[name], Result()
     rounds = FULL_ROUNDS if options.full else ROUNDS
     more = {"rate": options.rate, "clients": options.clients, "rounds": rounds}
-    with deploy(options.database, row.settings, **more) as deployment:
+    with deploy(options.database, row.settings, row.with_redis, **more) as deployment:
         before, idle, began = deployment.resident(), machine.idle(), time.monotonic()
         try:
             row.run(deployment, result)
         except Exception as error:  # noqa: BLE001 - the other rows are played nevertheless
             traceback.print_exc()
             result.check(False, f"ended by {type(error).__name__}: {error}")
-        lost, after = deployment.count_lost_tokens(), deployment.resident()
+        lost, after = deployment.count_lost_grants(), deployment.resident()
         busy = 1 - (machine.idle() - idle) / (time.monotonic() - began) / machine.CPUS
-        result.check(not lost, f"{lost} of {len(deployment.tokens)} acknowledged tokens lost")
+        result.check(not lost, f"{lost} of {len(deployment.grants)} acknowledged tokens lost")
         result.note(f"workers of a gateway held {max(before) / 1e6:.0f} MB, then {max(after) / 1e6:.0f}")
         result.note(f"CPUs {busy:.0%} busy")
     holds = "yes" if result.holds else "**no**"
@@ -61,7 +62,11 @@ def usual_rate(database: str) -> float:
 
 def main() -> int:
     """Play the rows that are named, or all."""
-    from tests.faults.rows import ROWS, set_up
+    import django
+
+    django.setup()  # before the import of the limits of the audit trail
+    from tests.faults.configuration import set_up
+    from tests.faults.rows import ROWS
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -77,8 +82,9 @@ def main() -> int:
             print(f"{name:20} {row.what}")
         return 0
 
-    if find_program("haproxy") is None:
-        parser.error("HAProxy is missing: apt-get install haproxy")
+    for program in ("haproxy", "redis-server"):
+        if find_program(program) is None:
+            parser.error(f"{program} is missing: apt-get install {program}")
 
     from bench.postgresql import server
 

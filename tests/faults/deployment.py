@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import resource
 import signal
 import socket
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import psutil
 import psycopg
@@ -22,8 +23,9 @@ from bench import load
 from bench.systems import asking
 from tests.faults.traffic import Samples, health_probes, open_loop_load, timer, traffic
 from tests.support.markers import find_program
-from tests.support.server import ServerProcess
+from tests.support.server import Client, ServerProcess
 from tests.support.upstream.process import accepts_connections, reserved_port, run_process
+from tests.support.upstream.redis_server import RedisServer, redis_server
 from tests.support.waiting import wait_until
 
 WORKERS = 2
@@ -49,11 +51,30 @@ backend gateways
 """
 """The timeouts are those of Debian's file; all else that matters is HAProxy's default."""
 
-STORED = "SELECT count(*) FROM ags_sessions_sessiontoken WHERE tenant_id = %s AND token_hash = ANY(%s)"
+STORED = """
+SELECT count(*) FROM ags_sessions_sessiontoken
+  JOIN unnest(%s::bytea[], %s::text[]) AS acknowledged (token_hash, correlation_id)
+ USING (token_hash, correlation_id)
+"""
+
+LAST_EVENT = "SELECT coalesce(max(id), 0) FROM ags_sessions_event"
+STORED_REFUSALS = (
+    "SELECT count(*) FROM ags_sessions_event WHERE id > %s AND kind = 'refused' GROUP BY client_address"
+)
+OMITTED_REFUSALS = (
+    "SELECT coalesce(sum((details->>'number')::int), 0) FROM ags_sessions_event"
+    " WHERE id > %s AND kind = 'omitted'"
+)
+
+OMITTED_METRIC = re.compile(r"^ags_omitted_refusals_total (\S+)$", re.MULTILINE)
 
 
 class Gateway(ServerProcess):
-    """A gateway that may be stopped and started again on its port."""
+    """A gateway that may be stopped and started again on its port. `operations`: its port for metrics."""
+
+    def __init__(self, operations: int, **changes: str) -> None:
+        super().__init__(AGS_OPERATIONS_BIND=f"127.0.0.1:{operations}", **changes)
+        self.operations = operations
 
     def restart(self) -> int:
         """Stop it as an operator does, start it at once, and return the exit status."""
@@ -83,6 +104,14 @@ class Gateway(ServerProcess):
         resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (number, number))
         self.reload()
 
+    def count_omitted_refusals(self) -> int:
+        """Return how many refusals its metric counts that it has not stored, since its start."""
+        operations = Client(self.operations)
+        found = OMITTED_METRIC.search(operations.get("/metrics").content.decode())
+        operations.close()
+        assert found
+        return int(float(found[1]))
+
     def resident(self) -> int:
         """Return the bytes of memory that its workers hold, 0 while one comes or goes."""
         with suppress(psutil.NoSuchProcess, FileNotFoundError):
@@ -101,10 +130,11 @@ class Deployment:
     gateways: list[Gateway]
     proxy: int
     folder: Path
+    redis: RedisServer | None
     rate: float = 0.0
     clients: int = 1000
     rounds: int = 5
-    tokens: list[str] = field(default_factory=list)
+    grants: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def ports(self) -> list[int]:
@@ -120,18 +150,26 @@ class Deployment:
             with traffic(probe=(health_probes, self.ports), timer=(timer,), **more) as samples:
                 yield samples
         finally:
-            self.tokens += [one.token for kind in samples.values() for one in kind if one.token]
+            self.grants += [one.grant for kind in samples.values() for one in kind if one.grant]
 
-    def count_lost_tokens(self) -> int:
-        """Return how many of the tokens that were acknowledged the database does not have."""
-        hashes = [token_hashes(token)[0] for token in set(self.tokens)]
+    def query(self, statement: LiteralString, *parameters: Any) -> list[int]:
+        """Return the first column of the rows of a statement."""
         with psycopg.connect(self.database) as connection:
-            (stored,) = connection.execute(STORED, (asking.TENANT, hashes)).fetchone() or (0,)
+            return [row[0] for row in connection.execute(statement, parameters or None)]
+
+    def count_lost_grants(self) -> int:
+        """Return how many acknowledged tokens are not stored with the correlation ID of their request."""
+        hashes = [token_hashes(token)[0] for token, _ in self.grants]
+        (stored,) = self.query(STORED, hashes, [correlation_id for _, correlation_id in self.grants])
         return len(hashes) - stored
 
     def resident(self) -> list[int]:
         """Return for each gateway the bytes of memory that its workers hold."""
         return [gateway.resident() for gateway in self.gateways]
+
+    def count_logged(self, text: str) -> int:
+        """Return how often the logs of the gateways contain a text."""
+        return sum(gateway.log.count(text) for gateway in self.gateways)
 
     def is_balanced(self) -> bool:
         """Whether HAProxy has all gateways in service."""
@@ -163,8 +201,10 @@ def _haproxy(ports: list[int], folder: Path) -> Iterator[int]:
 
 
 @contextmanager
-def deploy(database: str, environment: dict[str, str], **options: Any) -> Iterator[Deployment]:
-    """Start gateways and HAProxy."""
+def deploy(
+    database: str, environment: dict[str, str], with_redis: bool = False, **options: Any
+) -> Iterator[Deployment]:
+    """Start gateways and HAProxy, and Redis for their limits if that is wanted."""
     common = {
         "DATABASE_URL": database,
         "AGS_WORKERS": str(WORKERS),
@@ -173,8 +213,12 @@ def deploy(database: str, environment: dict[str, str], **options: Any) -> Iterat
     }
     with ExitStack() as held:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="ags-faults-")))
-        gateways = [held.enter_context(Gateway(**{**common, **environment})) for _ in range(2)]
+        redis = held.enter_context(redis_server(folder)) if with_redis else None
+        if redis:
+            common["AGS_REDIS_URL"] = redis.url
+        operations = [held.enter_context(reserved_port()) for _ in range(2)]
+        gateways = [held.enter_context(Gateway(port, **{**common, **environment})) for port in operations]
         proxy = held.enter_context(_haproxy([one.port for one in gateways], folder))
-        deployment = Deployment(database, gateways, proxy, folder, **options)
+        deployment = Deployment(database, gateways, proxy, folder, redis, **options)
         wait_until(deployment.is_balanced, "HAProxy does not have both gateways in service")
         yield deployment

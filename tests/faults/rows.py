@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import operator
@@ -19,18 +18,18 @@ import psutil
 
 from bench.hanging_upstream import silent_upstream
 from bench.load import post
-from bench.systems import ags, asking
+from bench.systems import asking
 from tests.faults import slow
-from tests.faults.deployment import Deployment, Gateway
+from tests.faults.checks import BESIDE, WARM_UP, Result, check_good_traffic, check_no_failure, warm_up
+from tests.faults.configuration import PROVIDERS, set_up
+from tests.faults.deployment import (
+    Deployment,
+    Gateway,
+)
+from tests.faults.limits import ADDRESSES, DELAY, HEAD_END, REFUSED, flood, one_address, redis_fails
 from tests.faults.traffic import Samples, idle_connections, open_loop_load
-from tests.support.server import server_environment
+from tests.support.upstream.redis_server import RedisServer
 from tests.support.waiting import wait_until
-
-SERVED, SLOWER, HEALTH = 0.999, 2.0, 100.0
-"""Of good traffic; times its usual p99; milliseconds."""
-
-WARM_UP, USUAL, BESIDE = 3.0, 10.0, 15.0
-"""Seconds of traffic at first, before a fault, and beside it."""
 
 CLOSED, CLOSED_BY_HAPROXY = 13.0, 15.0
 """Seconds after which a slow client is closed: 10, the linger, and the time between two looks.
@@ -46,69 +45,6 @@ SOON = 2.0
 
 FILES = 256
 """That a worker may open, where there are too few."""
-
-PROVIDERS = "providers.operator_token,providers.token_introspection"
-
-
-class Result:
-    """What was seen of a row, and whether it holds."""
-
-    def __init__(self) -> None:
-        self.holds = True
-        self.text: list[str] = []
-
-    def check(self, holds: bool, text: str) -> None:
-        """Note something that must hold."""
-        self.holds &= holds
-        self.text.append(text if holds else f"**{text}**")
-
-    def note(self, text: str) -> None:
-        """Note something that is only worth knowing."""
-        self.text.append(text)
-
-
-def warm_up() -> float:
-    """Let traffic warm up, then run as usual; return when the usual began."""
-    time.sleep(WARM_UP)
-    began = time.monotonic()
-    time.sleep(USUAL)
-    return began
-
-
-def check_good_traffic(
-    result: Result, samples: dict[str, Samples], usual: float, began: float, ended: float
-) -> None:
-    """Compare good traffic beside a fault with the usual before it; check the probes of health."""
-    before, beside = samples["good"].between(usual, began), samples["good"].between(began, ended)
-    failed, p99 = beside.failed(), beside.percentile(0.99)
-    served = 1 - len(failed) / len(beside)
-    if before.failed():
-        result.check(False, f"{len(before.failed())} of {len(before)} failed before the fault")
-    result.check(served >= SERVED, f"{served:.2%} of {len(beside)} served ({beside.statuses()})")
-    result.check(
-        p99 <= SLOWER * before.percentile(0.99),
-        f"p50 {beside.percentile(0.5):.0f}, p99 {p99:.0f} ms, before "
-        f"{before.percentile(0.5):.0f}, {before.percentile(0.99):.0f} ms",
-    )
-    before, beside = samples["probe"].between(usual, began), samples["probe"].between(began, ended)
-    longest, usually = beside.percentile(1), before.percentile(1)
-    result.check(
-        not beside.failed() and longest < HEALTH,
-        f"health at most {longest:.0f} ms, before {usually:.0f} ({beside.statuses()})",
-    )
-    late = samples["timer"]
-    result.note(
-        f"a timer at most {late.between(began, ended).percentile(1):.0f} ms late, "
-        f"before {late.between(usual, began).percentile(1):.0f}"
-    )
-
-
-def check_no_failure(result: Result, samples: dict[str, Samples]) -> None:
-    """Check that every request was answered with 200."""
-    for name in samples.keys() - {"probe", "timer"}:
-        kind = samples[name]
-        text = f"{name}: {len(kind.failed())} of {len(kind)} failed"
-        result.check(not kind.failed(), text + (f" ({kind.failed().statuses()})" if kind.failed() else ""))
 
 
 def slow_clients(
@@ -259,15 +195,6 @@ def introspect(service: str) -> bytes:
     return post("/ags/getSessionToken", body, {"nv-tenant-id": asking.TENANT, "x-auth-service-id": service})
 
 
-def set_up(database: str, *services: dict[str, object]) -> None:
-    """Migrate, and set the tenant up."""
-    its = ags.configuration()
-    its["tenants"][0]["services"] += services
-    secret = base64.b64encode(asking.SECRET).decode()
-    more = {"DATABASE_URL": database, "BENCH_SECRET": secret, "AGS_LOG_LEVEL": "ERROR"}
-    ags.apply(server_environment(AGS_PROVIDERS=PROVIDERS, **more), its)
-
-
 @dataclass(frozen=True)
 class Row:
     """A fault: `what` explains it, `must` says what must hold, `run` does it and checks."""
@@ -276,6 +203,7 @@ class Row:
     must: str
     run: Callable[[Deployment, Result], None]
     settings: dict[str, str] = field(default_factory=dict)
+    with_redis: bool = False
 
 
 GOOD = "99.9 % of good traffic served, p99 within twice its usual, health under 100 ms"
@@ -333,5 +261,28 @@ ROWS = {
         bulkheads,
         {"AGS_PROVIDERS": PROVIDERS},
     ),
+    "flood": Row(
+        f"{REFUSED:,} requests from {len(ADDRESSES)} addresses are refused, at the rate of the good ones.",
+        f"{GOOD}; each refusal is stored or counted, and at most the maximum of a minute stored",
+        flood,
+    ),
+    "one-address": Row(
+        f"A head-end sends {HEAD_END:.0f} good requests in a second from one address.",
+        "none is limited",
+        one_address,
+    ),
+    **{
+        f"redis-{name}": Row(
+            f"Redis {what} for {BESIDE:.0f} s.",
+            f"no failed request, p99 within {DELAY:.0f} ms of its usual",
+            partial(redis_fails, fail=fail, repair=repair),
+            with_redis=True,
+        )
+        for name, what, fail, repair in (
+            ("killed", "is killed, and missing", RedisServer.kill, RedisServer.start),
+            ("stopped", "is stopped by SIGSTOP", RedisServer.stop, RedisServer.resume),
+            ("full", "has no memory left", RedisServer.fill, RedisServer.free),
+        )
+    },
 }
-"""Besides what it says, no row may lose a token that was acknowledged."""
+"""Besides what it says, no row may lose a token that was acknowledged, or its correlation ID."""

@@ -34,6 +34,7 @@ PROBES = [get(path, {"Connection": "close"}) for path in ("/healthz", "/readyz")
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _TOKEN = re.compile(rb'"sessionToken": ?"(\w+)"')
+_CORRELATION_ID = re.compile(rb"\r\nx-correlation-id: (\S+)")
 
 
 class Sample(NamedTuple):
@@ -42,7 +43,8 @@ class Sample(NamedTuple):
     due: float
     seconds: float
     status: int | str
-    token: str = ""
+    grant: tuple[str, str] | None = None
+    """The session token, and the correlation ID of the request."""
 
 
 class Samples(list[Sample]):
@@ -52,9 +54,9 @@ class Samples(list[Sample]):
         """Return those that were due then."""
         return Samples(one for one in self if begin <= one.due < end)
 
-    def failed(self) -> Samples:
-        """Return all but those with status 200."""
-        return Samples(one for one in self if one.status != 200)
+    def failed(self, expected: int = 200) -> Samples:
+        """Return all but those with the expected status."""
+        return Samples(one for one in self if one.status != expected)
 
     def statuses(self) -> str:
         """Return how many there are of each status and error."""
@@ -121,9 +123,10 @@ async def send_request(note: Note, due: float, wire: Wire | None, port: int, req
         if wire:
             wire.transport.abort()
         return None
-    token = _TOKEN.search(body)
+    token, sent = _TOKEN.search(body), _CORRELATION_ID.search(request)
+    grant = (token[1].decode(), sent[1].decode()) if token and sent else None
     outcome = f"{status} of HAProxy" if body.startswith(b"<html>") else status
-    note(Sample(due, time.monotonic() - due, outcome, token[1].decode() if token else ""))
+    note(Sample(due, time.monotonic() - due, outcome, grant))
     return wire if wire.is_usable() else None
 
 
