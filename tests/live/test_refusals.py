@@ -14,6 +14,7 @@ from ags.sessions.models import Event
 from ags.sessions.services.refusals import MAX_PER_ADDRESS
 from tenants.models import Tenant
 from tests.support.audit_trail import ADDRESS, find_refusal, reject_events, sum_omitted
+from tests.support.batches import other_transaction
 from tests.support.clients import ClientApp, HeadEnd
 from tests.support.live import ForwardingProxy, get_server, use_server, wait_until_served
 from tests.support.operators import create_platform
@@ -188,6 +189,29 @@ def test_an_event_that_the_database_rejects_is_only_counted(
         assert '"events were not stored"' in server.log
     assert sum_omitted(nagra.tenant_id) == 1
     assert not Event.unscoped.filter(correlation_id="rejected").exists()
+
+
+def test_a_lock_on_the_table_delays_neither_requests_nor_the_configuration(
+    server: ServerProcess, nagra: HeadEnd
+) -> None:
+    head_end = forward(server, nagra)
+    tenants = Tenant.objects.filter(pk=nagra.tenant_id)
+
+    def get_status() -> int:
+        """Present a valid token, while the server waits for no lock."""
+        assert other.waiting() == 0
+        return int(head_end.present(head_end.token()).status_code)
+
+    with other_transaction() as other:
+        other.execute("LOCK TABLE ags_sessions_event IN ACCESS EXCLUSIVE MODE")
+        rollbacks = other.rollbacks()
+        head_end.present("x.y.z", x_correlation_id="during-the-lock")
+        wait_until(lambda: get_status() == 200 and other.rollbacks() > rollbacks, "nothing is stored")
+        tenants.update(enabled=False, version=F("version") + 1)
+        wait_until(lambda: get_status() == 403, "the tenant is still served")
+        tenants.update(enabled=True, version=F("version") + 1)
+        wait_until(lambda: get_status() == 200, "the tenant is not served")
+    assert find_refusal("during-the-lock").tenant_id == nagra.tenant_id
 
 
 # How many are stored

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import psycopg
 import pytest
 from django.db import connection
 
@@ -15,9 +14,8 @@ from providers.contract import Endpoint, KeyRing
 from providers.dummy.strategy import Dummy
 from providers.operator_token.strategy import OperatorToken
 from tests.support.audit_search import add_event
-from tests.support.batches import OtherTransaction
+from tests.support.batches import OtherTransaction, other_transaction
 from tests.support.clients import ClientApp, HeadEnd
-from tests.support.database import database_url
 from tests.support.waiting import PATIENCE
 
 
@@ -79,9 +77,5 @@ def long_time_limits(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def other(db: None) -> Iterator[OtherTransaction]:
-    with (
-        psycopg.connect(database_url()) as pg,
-        psycopg.connect(database_url(), autocommit=True) as watcher,
-    ):
-        yield OtherTransaction(pg, watcher)
-        pg.rollback()
+    with other_transaction() as other:
+        yield other

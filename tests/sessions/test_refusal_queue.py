@@ -124,7 +124,7 @@ def test_what_is_omitted_is_stored_if_the_server_stops_while_refusals_are_stored
 
     async def test() -> None:
         async with open_queue():
-            other.execute("LOCK TABLE ags_sessions_event IN EXCLUSIVE MODE")
+            other.execute("LOCK TABLE tenants_tenant IN ACCESS EXCLUSIVE MODE")
             for _ in range(MAX_PER_ADDRESS + 5):
                 status, _ = await post_json("/ags/getSessionToken", {}, nagra.headers())
                 assert status == 400
@@ -141,3 +141,24 @@ def test_what_is_omitted_is_stored_if_the_server_stops_while_refusals_are_stored
     )
     assert sum_omitted(None) == 5
     omitted.append(5)
+
+
+@pytest.mark.postgresql
+@pytest.mark.usefixtures("long_time_limits")
+def test_only_a_stopping_server_waits_for_a_lock_on_the_table(other: OtherTransaction) -> None:
+    async def test() -> None:
+        async with open_queue() as queue:
+            other.execute("LOCK TABLE ags_sessions_event IN SHARE MODE")
+            submit(queue, 3)
+            flushing = asyncio.create_task(queue._flush())
+            await wait_until_async(lambda: other.waiting() or flushing.done(), "it is not flushed")
+            assert not other.waiting()
+            await flushing
+            assert len(queue._events) == 3
+            closing = asyncio.create_task(close_refusal_queue())
+            await wait_until_async(other.waiting, "a stopping server does not wait")
+            other.pg.rollback()
+            await closing
+
+    run_in_event_loop(test())
+    assert count_stored() == 3

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from ags.sessions.tokens.opaque import token_hashes
 from tenants.models import Tenant
 from tenants.snapshot import snapshot
 from tests.support.clients import HeadEnd
+from tests.support.database import database_url
 from tests.support.event_loop import open_application, post_json, run_in_event_loop, wait_until_async
 from tests.support.sign_ons import REFRESH_PATH as REFRESH
 
@@ -104,6 +106,17 @@ def limit_devices(limit: int) -> None:
 # Other transactions
 
 
+@contextmanager
+def other_transaction() -> Iterator[OtherTransaction]:
+    """Roll it back at the end."""
+    with (
+        psycopg.connect(database_url()) as pg,
+        psycopg.connect(database_url(), autocommit=True) as watcher,
+    ):
+        yield OtherTransaction(pg, watcher)
+        pg.rollback()
+
+
 class OtherTransaction:
     """Another session of PostgreSQL with a transaction, and a third one that observes locks."""
 
@@ -116,9 +129,16 @@ class OtherTransaction:
 
     def waiting(self) -> int:
         """Return the number of sessions that wait for a lock."""
-        row = self._watcher.execute(
+        return self._count(
             "SELECT count(*) FROM pg_stat_activity"
             " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        ).fetchone()
+        )
+
+    def rollbacks(self) -> int:
+        """Return the number of transactions of all sessions that were rolled back."""
+        return self._count("SELECT xact_rollback FROM pg_stat_database WHERE datname = current_database()")
+
+    def _count(self, query: str) -> int:
+        row = self._watcher.execute(query).fetchone()
         assert row is not None
         return int(row[0])

@@ -8,11 +8,11 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
+from itertools import islice
 
-from django.db.utils import InterfaceError, OperationalError
+from django.db import InterfaceError, OperationalError, connection, transaction
 
 from ags.database import run_with_orm
-from ags.database.threads import QueueTimeout
 from ags.limits.memory import LocalCounters
 from ags.server.shared_counter import SharedCounter
 from ags.sessions.models import Event
@@ -90,37 +90,33 @@ class RefusalQueue:
             self._events.append(Event(tenant_id=tenant_id, kind=Event.Kind.OMITTED, details=details))
 
     async def _flush(self) -> None:
-        """Raises nothing. Events stay queued while the database is unavailable."""
-        alone = 0
+        """Raises nothing. Events stay queued until they are stored, also during an outage of the database."""
+        size = BATCH_SIZE
         while self._events:
-            size = min(len(self._events), 1 if alone else BATCH_SIZE)
-            batch = [self._events.popleft() for _ in range(size)]
-            alone = max(alone - 1, 0)
+            batch = list(islice(self._events, size))
             try:
-                await run_with_orm(_store, batch)
-            except (OperationalError, InterfaceError, QueueTimeout):
-                self._put_back(batch)
+                await run_with_orm(_store, batch, self._is_closing.is_set())
+            except (OperationalError, InterfaceError):
                 return
             except Exception as error:  # noqa: BLE001 - the next events must be stored
-                if size > 1:
-                    # Only one of them may have caused the error: store each of them separately.
-                    self._put_back(batch)
-                    alone = size
+                if len(batch) > 1:
+                    size = 1  # only one of them may have caused the error
                     continue
+                size = BATCH_SIZE
                 log.error("events were not stored", extra={"number": 1, "cause": type(error).__qualname__})
                 self._omit(batch[0].tenant_id)
-
-    def _put_back(self, batch: Sequence[Event]) -> None:
-        for event in batch:
-            event.pk = None  # set if the INSERT has succeeded, but not the COMMIT
-        self._events.extendleft(reversed(batch))
+            for _ in batch:
+                self._events.popleft()
 
     def _omit(self, tenant_id: str | None) -> None:
         self._omitted[tenant_id] += 1
         omitted_refusals.increment()
 
 
-def _store(events: Sequence[Event]) -> None:
+def _store(events: Sequence[Event], may_wait: bool) -> None:
+    """Store all of them, or none. `may_wait`: for a lock on the table."""
+    for event in events:
+        event.pk = None  # set if an earlier INSERT has succeeded, but not its COMMIT
     unknown = [event for event in events if event.tenant_id is None and "tenant" in event.details]
     if unknown:
         # Of a tenant that is disabled, or that this process had not read yet.
@@ -129,7 +125,12 @@ def _store(events: Sequence[Event]) -> None:
         for event in unknown:
             if event.details["tenant"] in existing:
                 event.tenant_id = event.details.pop("tenant")
-    Event.unscoped.bulk_create(events)
+    with transaction.atomic():
+        if not may_wait and connection.vendor == "postgresql":
+            # Requests need this connection to read the configuration: it must not wait for a lock.
+            with connection.cursor() as cursor:
+                cursor.execute(f"LOCK TABLE {Event._meta.db_table} IN ROW EXCLUSIVE MODE NOWAIT")
+        Event.unscoped.bulk_create(events)
 
 
 _open: dict[asyncio.AbstractEventLoop, RefusalQueue] = {}
