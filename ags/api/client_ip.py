@@ -30,30 +30,32 @@ def get_client_address(meta: Mapping[str, Any]) -> str | None:
     return forwarded or _parse_address(meta.get("REMOTE_ADDR", ""))
 
 
+@lru_cache(maxsize=1024)
 def normalize(address: str) -> IPv4Address | IPv6Address:
     """Return the IPv4 address of an IPv4-mapped IPv6 address, and any other unchanged."""
     parsed = ip_address(address)
     return (isinstance(parsed, IPv6Address) and parsed.ipv4_mapped) or parsed
 
 
-def client_block(address: IPv4Address | IPv6Address) -> str:
+def client_block(address: str) -> str:
     """Return the addresses that belong to one client: an IPv4 address, or a /64 network of IPv6."""
-    if isinstance(address, IPv4Address):
-        return str(address)
-    return str(IPv6Network((address, 64), strict=False))
+    parsed = normalize(address)
+    if isinstance(parsed, IPv4Address):
+        return str(parsed)
+    return str(IPv6Network((parsed, 64), strict=False))
 
 
 def lockout_address(request: HttpRequest) -> str | None:
     """Return the address by which django-axes counts failed logins: of a /64 network, the first."""
     address = get_client_address(request.META)
-    return None if address is None else client_block(normalize(address)).partition("/")[0]
+    return None if address is None else client_block(address).partition("/")[0]
 
 
 def format_client(
     username: str, ip_address: str, user_agent: str, path_info: str, request: HttpRequest
 ) -> str:
     """Return how django-axes logs a client: without any text that the client sent."""
-    return client_block(normalize(ip_address)) if ip_address else "unknown address"
+    return client_block(ip_address) if ip_address else "unknown address"
 
 
 @lru_cache(maxsize=1024)

@@ -2,7 +2,6 @@
 
 import math
 from http import HTTPStatus
-from ipaddress import IPv4Address, IPv6Address
 
 from django.conf import settings
 from django.http import HttpRequest
@@ -29,11 +28,11 @@ blocks = Blocks()
 
 def raise_if_blocked(request: HttpRequest, entry: AccessLogEntry) -> None:
     """Raises ApiError (429), before anything of the request is looked up."""
-    parsed, tenant_id = _read_client(entry), _read_tenant_id(request)
-    if parsed is None:
+    address, tenant_id = _read_address(entry), _read_tenant_id(request)
+    if address is None:
         return
-    remaining = blocks.remaining((tenant_id, client_block(parsed)))
-    if remaining and _applicable_maximum(tenant_id, parsed):
+    remaining = blocks.remaining((tenant_id, client_block(address)))
+    if remaining and _applicable_maximum(tenant_id, address):
         if tenant_id:
             entry.tenant = tenant_id
         ADDRESS_FAILURES.refusals.increment()
@@ -42,29 +41,29 @@ def raise_if_blocked(request: HttpRequest, entry: AccessLogEntry) -> None:
 
 async def count_failure(request: HttpRequest, entry: AccessLogEntry) -> None:
     """Count a refused request, and block the client if it has too many. Raises nothing."""
-    parsed, tenant_id = _read_client(entry), _read_tenant_id(request)
-    if parsed is None:
+    address, tenant_id = _read_address(entry), _read_tenant_id(request)
+    if address is None:
         return
-    maximum = _applicable_maximum(tenant_id, parsed)
+    maximum = _applicable_maximum(tenant_id, address)
     if maximum:
-        client = client_block(parsed)
+        client = client_block(address)
         remaining = await ADDRESS_FAILURES.hit(maximum, tenant_id, client)
         if remaining:
             blocks.add((tenant_id, client), remaining)
 
 
-def _read_client(entry: AccessLogEntry) -> IPv4Address | IPv6Address | None:
+def _read_address(entry: AccessLogEntry) -> str | None:
     """Return None if the address is not that of a client.
 
     Without AGS_TRUSTED_PROXIES, a private address may be that of a proxy with all clients behind it.
     """
-    if entry.client_address is None:
+    address = entry.client_address
+    if address is None or (normalize(address).is_private and not settings.AGS_TRUSTED_PROXIES):
         return None
-    parsed = normalize(entry.client_address)
-    return None if parsed.is_private and not settings.AGS_TRUSTED_PROXIES else parsed
+    return address
 
 
-def _applicable_maximum(tenant_id: str, address: IPv4Address | IPv6Address) -> int:
+def _applicable_maximum(tenant_id: str, address: str) -> int:
     """Return 0 if there is no limit."""
     limits = UNKNOWN_TENANT_LIMITS
     if tenant_id:
@@ -73,7 +72,7 @@ def _applicable_maximum(tenant_id: str, address: IPv4Address | IPv6Address) -> i
         except LookupError:  # not loaded: nothing has been verified for it
             return 0
         limits = tenant.limits if tenant else limits
-    return 0 if limits.is_exempt(address) else limits.max_failures_per_address
+    return 0 if limits.is_exempt(normalize(address)) else limits.max_failures_per_address
 
 
 def _read_tenant_id(request: HttpRequest) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from django.http.response import HttpResponseBase
 
 from ags.api.access_log import PROBE_PATHS, AccessLogEntry
-from ags.api.client_ip import client_block, normalize
+from ags.api.client_ip import client_block
 from ags.api.errors import ErrorResponse
 from ags.sessions.models import Event
 from ags.sessions.services.refusals import get_refusal_queue
@@ -32,8 +32,7 @@ def submit_refusal(entry: AccessLogEntry, response: HttpResponseBase) -> None:
         reason=_clean(entry.reason, 64),
         details=_build_details(entry, response, tenant_id),
     )
-    address = entry.client_address
-    queue.submit(event, client_block(normalize(address)) if address else "")
+    queue.submit(event, client_block(entry.client_address) if entry.client_address else "")
 
 
 def _build_details(

@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 
 from ags.api import errors
 from ags.api.access_log import get_log_entry
-from ags.api.client_ip import client_block, get_client_address, normalize
+from ags.api.client_ip import client_block, get_client_address
 from ags.api.known_browser import find_known_browser, remember_browser
 from ags.database.threads import run_in_event_loop
 from ags.limits import STAFF_ADDRESS_FAILURES, STAFF_BROWSER_FAILURES, STAFF_LOCKOUTS, STAFF_USERNAME_FAILURES
@@ -73,7 +73,7 @@ def _counts(request: HttpRequest, username: str) -> list[Count]:
     address = get_client_address(request.META)
     if address is not None:
         # First, so that a flood from one address does not use the limit of a username.
-        counts.insert(0, (STAFF_ADDRESS_FAILURES, MAX_ADDRESS_FAILURES, client_block(normalize(address))))
+        counts.insert(0, (STAFF_ADDRESS_FAILURES, MAX_ADDRESS_FAILURES, client_block(address)))
     return counts
 
 
