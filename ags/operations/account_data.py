@@ -10,7 +10,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db.models import Q, QuerySet
 
-from ags.operations.event_export import format_event, format_time
+from ags.operations.event_export import format_event, format_timestamp
 from ags.sessions.audit_trail import AuditEvent, Criteria, read
 from ags.sessions.models import Account, AccountChoice, Device, SessionToken
 
@@ -162,7 +162,7 @@ def _staff_log(account: Account | None) -> Iterator[dict[str, Any]]:
 
 class _Encoder(DjangoJSONEncoder):
     def default(self, o: Any) -> Any:
-        return format_time(o) if isinstance(o, datetime) else super().default(o)
+        return format_timestamp(o) if isinstance(o, datetime) else super().default(o)
 
 
 def _dump(value: Any) -> str:

@@ -54,7 +54,7 @@ def format_event(event: AuditEvent) -> str:
     return json.dumps(
         {
             "id": event.id,
-            "time": format_time(event.time),
+            "time": format_timestamp(event.time),
             "kind": event.kind,
             "tenant": event.tenant_id,
             "service": event.service or None,
@@ -70,7 +70,8 @@ def format_event(event: AuditEvent) -> str:
     )
 
 
-def format_time(time: datetime) -> str:
+def format_timestamp(time: datetime) -> str:
+    """Return a timestamp of RFC 3339, in UTC."""
     return f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"
 
 
@@ -102,7 +103,7 @@ class Cursor:
 
     def store(self, position: datetime) -> None:
         """Raises OSError. The file has the old position or the new one, also after a power failure."""
-        content = json.dumps({"position": format_time(position), "tenants": self._tenant_ids}) + "\n"
+        content = json.dumps({"position": format_timestamp(position), "tenants": self._tenant_ids}) + "\n"
         new = self._path.with_name(f"{self._path.name}.new")
         with new.open("w", encoding="ascii") as file:
             file.write(content)

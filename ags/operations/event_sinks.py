@@ -8,7 +8,7 @@ import socket
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ags.operations.event_export import format_event, format_time
+from ags.operations.event_export import format_event, format_timestamp
 from ags.sessions.audit_trail import AuditEvent
 from ags.sessions.models import SecurityEvent
 
@@ -131,7 +131,7 @@ class SyslogSink:
     def _format(self, event: AuditEvent) -> bytes:
         severity = WARNING if event.kind in SecurityEvent.Kind.values else INFORMATIONAL
         header = (
-            f"<{FACILITY * 8 + severity}>1 {format_time(event.time)} {self._host} ags {os.getpid()} "
+            f"<{FACILITY * 8 + severity}>1 {format_timestamp(event.time)} {self._host} ags {os.getpid()} "
             f"{event.kind} -"
         )
         return f"{header} {format_event(event)}".encode("ascii")
