@@ -16,8 +16,8 @@ from django.db import connection, transaction
 from django.db.models import Case, F, Max, Min, Q, QuerySet, TextField, When
 from django.db.models.functions import Cast, Now
 
+from ags.database.clock import get_database_time
 from ags.operations.account_data import find_choices, staff_log
-from ags.operations.event_export import get_database_time
 from ags.operations.id_redaction import redact_details, redact_log
 from ags.operations.purge import BATCH_SIZE, MAX_PAUSE, PAUSE_FACTOR
 from ags.sessions.models import (

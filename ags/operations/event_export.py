@@ -11,6 +11,7 @@ from typing import Protocol
 
 from django.db import OperationalError, connection, transaction
 
+from ags.database.clock import get_database_time
 from ags.sessions.audit_trail import AuditEvent, Criteria, find_oldest_time, read
 from ags.sessions.models import Event, SecurityEvent, SessionToken
 from tenants.models import Tenant
@@ -183,17 +184,6 @@ class EventExport:
     def _store(self, position: datetime) -> None:
         if self.cursor is not None:
             self.cursor.store(position)
-
-
-def get_database_time() -> datetime:
-    with connection.cursor() as cursor:
-        if connection.vendor == "postgresql":
-            cursor.execute("SELECT statement_timestamp()")
-            (now,) = cursor.fetchone()
-            return now.astimezone(UTC)  # type: ignore[no-any-return]
-        cursor.execute("SELECT strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')", [])
-        (text,) = cursor.fetchone()
-        return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
 def wait_for_writers() -> None:

@@ -1,0 +1,17 @@
+"""The clock of the database."""
+
+from datetime import UTC, datetime
+
+from django.db import connection
+
+
+def get_database_time() -> datetime:
+    """Return its time in UTC, on SQLite in milliseconds. Uses Django's connection of the thread."""
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SELECT statement_timestamp()")
+            (now,) = cursor.fetchone()
+            return now.astimezone(UTC)  # type: ignore[no-any-return]
+        cursor.execute("SELECT strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')", [])
+        (text,) = cursor.fetchone()
+        return datetime.fromisoformat(text).replace(tzinfo=UTC)
