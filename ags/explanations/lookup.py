@@ -12,7 +12,7 @@ from django.utils import timezone
 from ags.explanations.explanation import Explanation, Request, explain_grant, explain_refusal
 from ags.explanations.reasons import REASONS
 from ags.explanations.steps import GET_SESSION_TOKEN, REDEEM, SIGN_ON
-from ags.sessions.admin.annotations import with_device_state, with_session_token_state
+from ags.sessions.annotations import with_device_state, with_session_token_state
 from ags.sessions.models import Device, Event, SessionToken
 from providers.contract import Strategy
 from providers.registry import strategies

@@ -11,10 +11,10 @@ from django.utils.safestring import SafeString
 from unfold.decorators import display
 from unfold.enums import ActionVariant
 
-from ags.sessions.admin.annotations import with_device_state
 from ags.sessions.admin.details import format_json
 from ags.sessions.admin.forms import DeviceSearchForm
 from ags.sessions.admin.search_only import EMPTY_VALUE, SearchOnlyAdmin, change_link, format_code, format_time
+from ags.sessions.annotations import with_device_state
 from ags.sessions.models import Device, DeviceStatus
 from ags.sessions.request_context import RequestContext
 from ags.sessions.services.account_status import CONCURRENT_CHANGE, enable_device

@@ -8,8 +8,8 @@ from django.db.models import Model, QuerySet
 from django.db.models.functions import Now
 from django.dispatch import receiver
 
-from ags.sessions.admin.annotations import with_device_state, with_session_token_state
 from ags.sessions.admin.timeouts import StatementTimeout, statement_timeout
+from ags.sessions.annotations import with_device_state, with_session_token_state
 from ags.sessions.models import Account, Device, SessionToken
 from providers.contract.settings import MAX_SESSION_TOKEN_TTL
 from tenants.admin.base import bounded_count, format_count

@@ -8,9 +8,9 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 from unfold.decorators import display
 
-from ags.sessions.admin.annotations import with_session_token_state
 from ags.sessions.admin.forms import SessionTokenSearchForm
 from ags.sessions.admin.search_only import EMPTY_VALUE, SearchOnlyAdmin, change_link, format_code, format_time
+from ags.sessions.annotations import with_session_token_state
 from ags.sessions.models import Device, SessionToken
 from ags.sessions.services.account_status import revoke_session_token
 from tenants.admin.transitions import Transition
