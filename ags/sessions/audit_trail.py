@@ -117,7 +117,7 @@ class _Source:
     sorts all of them instead of using an index.
 
     `columns`: those of the criteria of the same names. An event of another kind than `kinds`, or with another
-    criterion, is not in this source.
+    criterion, is not in this source. `finds_device_by_account`: the rows have no index by device.
     """
 
     rows: Callable[[], QuerySet[Any]]
@@ -125,14 +125,14 @@ class _Source:
     kinds: Collection[str]
     columns: dict[str, str]
     build: Callable[[Any], AuditEvent]
+    finds_device_by_account: bool = False
 
     def queryset(self, tenant_ids: Collection[str | None], criteria: Criteria) -> QuerySet[Any]:
         rows = self.rows().filter(_has_tenant(tenant_ids))
         for name in ("account_id", "client_id", "correlation_id", "kid"):
             if value := getattr(criteria, name):
                 rows = rows.filter(**{self.columns[name]: value}) if name in self.columns else rows.none()
-        if criteria.client_id and rows.model is SessionToken:
-            # Their index is by account.
+        if criteria.client_id and self.finds_device_by_account:
             device = Device.unscoped.filter(_has_tenant(tenant_ids), client_id=criteria.client_id)
             rows = rows.filter(account_id__in=device.values("account__account_id"))
         if criteria.kind:
@@ -232,6 +232,7 @@ _SOURCES = (
         {Event.Kind.SIGNED_ON.value},
         _columns("account_id", "client_id", "kid", correlation_id="redemption_correlation_id"),
         _signed_on,
+        finds_device_by_account=True,
     ),
     _Source(
         SecurityEvent.unscoped.all,
