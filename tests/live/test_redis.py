@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ags.limits import ADDRESS_FAILURES
 from tenants.models import Tenant
 from tests.support.clients import HeadEnd
 from tests.support.live import use_server, wait_until_served
 from tests.support.markers import skip_unless_installed
 from tests.support.server import ServerProcess, run_manage
 from tests.support.upstream.redis_server import PASSWORD, RedisServer, redis_server
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = skip_unless_installed(
     programs={"redis-server": "apt-get install redis-server"},
@@ -37,43 +35,31 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def gateways(
-    transactional_db: None, redis: RedisServer, nagra: HeadEnd
-) -> Iterator[tuple[ServerProcess, ServerProcess]]:
-    """Two servers that share Redis, and a tenant with a low limit."""
+def limited(transactional_db: None, nagra: HeadEnd) -> HeadEnd:
+    """The head-end of a tenant with low limits."""
     Tenant.objects.filter(pk=nagra.tenant_id).update(
         max_failures_per_address=MAXIMUM, max_sign_ons_per_account=MAXIMUM
     )
-    with ExitStack() as held:
-        one, other = (
-            held.enter_context(
-                ServerProcess(AGS_REDIS_URL=redis.url, AGS_TRUSTED_PROXIES="1", AGS_LOG_LEVEL="INFO")
-            )
-            for _ in range(2)
-        )
-        for server in (one, other):
-            wait_until_served(server, nagra)
+    return nagra
+
+
+@contextmanager
+def gateway(redis: RedisServer, head_end: HeadEnd, **changes: str) -> Iterator[ServerProcess]:
+    """A server whose limits have long windows."""
+    changes["DJANGO_SETTINGS_MODULE"] = "tests.live.limits_settings"
+    with ServerProcess(
+        AGS_REDIS_URL=redis.url, AGS_TRUSTED_PROXIES="1", AGS_LOG_LEVEL="INFO", **changes
+    ) as server:
+        wait_until_served(server, head_end)
+        yield server
+
+
+@pytest.fixture
+def gateways(limited: HeadEnd, redis: RedisServer) -> Iterator[tuple[ServerProcess, ServerProcess]]:
+    """Two servers that share Redis, and wait for it."""
+    patience = {"REDIS_TIMEOUT": str(PATIENCE)}
+    with gateway(redis, limited, **patience) as one, gateway(redis, limited, **patience) as other:
         yield one, other
-
-
-def in_one_window(test: Callable[[str], None], *servers: ServerProcess) -> None:
-    """Run a test with a new address, again if the machine was too slow for it.
-
-    Then it took longer than a window, or Redis took longer than AGS waits.
-    """
-    for number in range(1, 100):
-        began, outages = time.monotonic(), [server.log.count(UNAVAILABLE) for server in servers]
-        failure = None
-        try:
-            test(f"192.0.2.{number}")
-        except AssertionError as error:
-            failure = error
-        is_slow = time.monotonic() - began >= ADDRESS_FAILURES.seconds
-        if not is_slow and outages == [server.log.count(UNAVAILABLE) for server in servers]:
-            if failure is not None:
-                raise failure
-            return
-    raise AssertionError("the machine is too slow for this test")
 
 
 def fail(head_end: HeadEnd, address: str = ADDRESS) -> int:
@@ -90,16 +76,11 @@ def test_two_servers_count_together(
     gateways: tuple[ServerProcess, ServerProcess], nagra: HeadEnd, redis: RedisServer
 ) -> None:
     one, other = (use_server(server, nagra) for server in gateways)
-
-    def test(address: str) -> None:
-        statuses = [fail(head_end, address) for head_end in [one, other] * (MAXIMUM // 2)]
-        assert statuses == [401] * MAXIMUM
-        assert [fail(one, address), fail(one, address), succeed(one, address)] == [401, 429, 429]
-        assert [succeed(other, address), fail(other, address), succeed(other, address)] == [200, 401, 429]
-        assert any(f":address/{nagra.tenant_id}/" in key for key in redis.list_keys())
-        assert not any(address in key for key in redis.list_keys())
-
-    in_one_window(test, *gateways)
+    assert [fail(head_end) for head_end in [one, other] * (MAXIMUM // 2)] == [401] * MAXIMUM
+    assert [fail(one), fail(one), succeed(one)] == [401, 429, 429]
+    assert [succeed(other), fail(other), succeed(other)] == [200, 401, 429]
+    assert any(f":address/{nagra.tenant_id}/" in key for key in redis.list_keys())
+    assert not any(ADDRESS in key for key in redis.list_keys())
     for server in gateways:
         assert PASSWORD not in server.log
 
@@ -113,18 +94,14 @@ def test_two_servers_count_the_sign_ons_of_an_account_together(
         status: int = head_end.present(head_end.token(OpfAccountId=account)).status_code
         return status
 
-    def test(name: str) -> None:
-        account = f"marker-{name}"
-        assert [grant(one, account), grant(other, account)] == [200, 200]
-        assert not any(":account/" in key for key in redis.list_keys()), "the first does not need Redis"
-        statuses = [grant(head_end, account) for head_end in [one, other] * (MAXIMUM // 2 - 1)]
-        assert statuses == [200] * (MAXIMUM - 2), "the first of each server counts with its second"
-        assert [grant(one, account), grant(other, account)] == [429, 429]
-        assert [grant(one, f"{account}-2"), grant(other, f"{account}-2")] == [200, 200]
-        assert any(f":account/{nagra.tenant_id}/" in key for key in redis.list_keys())
-        redis.client().flushall()
-
-    in_one_window(test, *gateways)
+    account = "marker-account"
+    assert [grant(one, account), grant(other, account)] == [200, 200]
+    assert not any(":account/" in key for key in redis.list_keys()), "the first does not need Redis"
+    statuses = [grant(head_end, account) for head_end in [one, other] * (MAXIMUM // 2 - 1)]
+    assert statuses == [200] * (MAXIMUM - 2), "the first of each server counts with its second"
+    assert [grant(one, account), grant(other, account)] == [429, 429]
+    assert [grant(one, "another"), grant(other, "another")] == [200, 200]
+    assert any(f":account/{nagra.tenant_id}/" in key for key in redis.list_keys())
 
 
 def kill_and_start(redis: RedisServer) -> Iterator[None]:
@@ -147,34 +124,27 @@ def fill_and_free(redis: RedisServer) -> Iterator[None]:
 
 @pytest.mark.parametrize("failure", [kill_and_start, stop_and_resume, fill_and_free])
 def test_no_request_fails_when_redis_does(
-    gateways: tuple[ServerProcess, ServerProcess],
-    nagra: HeadEnd,
-    redis: RedisServer,
-    failure: Callable[[RedisServer], Iterator[None]],
+    limited: HeadEnd, redis: RedisServer, failure: Callable[[RedisServer], Iterator[None]]
 ) -> None:
-    server, _ = gateways
-    here = use_server(server, nagra)
-    addresses = (f"198.51.100.{number}" for number in range(1, 255))
-    wait_until(lambda: is_shared(here, next(addresses), redis), "Redis is not used")
-    wait_until(lambda: is_available(server), "Redis stays unavailable")
-    outages = server.log.count(UNAVAILABLE)
-    steps = failure(redis)
-    next(steps)
-    assert Counter(fail(here, f"203.0.113.{number}") for number in range(50)) == {401: 50}
-    assert server.log.count(UNAVAILABLE) == outages + 1
-
-    def test(address: str) -> None:
-        assert [fail(here, address) for _ in range(MAXIMUM + 2)] == [401] * (MAXIMUM + 1) + [429]
+    with gateway(redis, limited) as server:
+        here = use_server(server, limited)
+        addresses = (f"198.51.100.{number}" for number in range(1, 255))
+        wait_until(lambda: is_shared(here, next(addresses), redis), "Redis is not used")
+        wait_until(lambda: is_available(server), "Redis stays unavailable")
+        outages = server.log.count(UNAVAILABLE)
+        steps = failure(redis)
+        next(steps)
+        assert Counter(fail(here, f"203.0.113.{number}") for number in range(50)) == {401: 50}
+        assert server.log.count(UNAVAILABLE) == outages + 1
+        assert [fail(here) for _ in range(MAXIMUM + 2)] == [401] * (MAXIMUM + 1) + [429]
         assert succeed(here, next(addresses)) == 200
-
-    in_one_window(test)
-    assert server.log.count(UNAVAILABLE) == outages + 1, "it is logged once"
-    assert not is_available(server)
-    next(steps, None)
-    wait_until(lambda: is_available(server), "Redis is not used again")
-    wait_until(lambda: is_shared(here, next(addresses), redis), "failures are not counted in Redis again")
-    assert '"status": 5' not in server.log
-    assert PASSWORD not in server.log
+        assert server.log.count(UNAVAILABLE) == outages + 1, "it is logged once"
+        assert not is_available(server)
+        next(steps, None)
+        wait_until(lambda: is_available(server), "Redis is not used again")
+        wait_until(lambda: is_shared(here, next(addresses), redis), "failures are not counted in Redis again")
+        assert '"status": 5' not in server.log
+        assert PASSWORD not in server.log
 
 
 def is_available(server: ServerProcess) -> bool:
