@@ -191,6 +191,7 @@ def test_an_event_that_the_database_rejects_is_only_counted(
     assert not Event.unscoped.filter(correlation_id="rejected").exists()
 
 
+@pytest.mark.postgresql
 def test_a_lock_on_the_table_delays_neither_requests_nor_the_configuration(
     server: ServerProcess, nagra: HeadEnd
 ) -> None:
