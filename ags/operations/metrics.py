@@ -38,7 +38,7 @@ class _LimitCollector(Collector):
         yield requests
         yield CounterMetricFamily(
             "ags_omitted_refusals",
-            "Refused requests since the server started that are missing from the audit trail, as too many.",
+            "Refused requests since the server started that are counted, and missing from the audit trail.",
             value=omitted_refusals.total(),
         )
 
