@@ -49,6 +49,7 @@ INSTALLED_APPS = [
     *AGS_PROVIDERS,
     "tenants",
     "ags.sessions",
+    "ags.explanations",
     "ags.operations",
 ]
 

@@ -53,6 +53,41 @@ class Explanation:
     facts: tuple[tuple[str, str], ...] = ()
     since: tuple[str, ...] = ()
 
+    @property
+    def heading(self) -> str:
+        request = self.request
+        return f"{_format_time(request.at)} {request.method} {request.route}".strip()
+
+    @property
+    def head(self) -> list[tuple[str, str]]:
+        """Labels and values of the request, without those that are not known."""
+        request = self.request
+        rows = [
+            ("Correlation ID", request.correlation_id),
+            ("Time", _format_time(request.at)),
+            ("Request", f"{request.method} {request.route}".strip()),
+            ("Tenant", request.tenant),
+            ("Service", request.service),
+            ("Key ID (kid)", request.kid),
+            ("Client address", request.client_address),
+            ("Response", request.response),
+            ("Reason", self.reason),
+        ]
+        return [(label, value) for label, value in rows if value]
+
+    @property
+    def fault(self) -> list[tuple[str, str]]:
+        """Labels and values: what has failed, who can correct it, and how. Empty if nothing was refused."""
+        if self.side is None:
+            return []
+        failed = next((step.value for step, outcome in self.steps if outcome is Outcome.FAILED), "")
+        return [("Failed check", failed), ("At fault", self.side.value), ("What to do", self.remedy)]
+
+    @property
+    def checks(self) -> list[tuple[str, str]]:
+        """Outcomes and checks, in the order in which they are made."""
+        return [(outcome.value, step.value) for step, outcome in self.steps]
+
 
 def explain_refusal(
     request: Request,
@@ -109,6 +144,10 @@ def _outcomes(steps: Iterable[Step], failed: Step) -> Iterable[tuple[Step, Outco
             outcome = Outcome.NOT_REACHED
         else:
             yield step, outcome
+
+
+def _format_time(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _format_clock(value: Any) -> str:

@@ -252,10 +252,34 @@ def test_the_audit_trail_fits_a_narrow_screen(live_server: Any, nagra: HeadEnd, 
         expect(page.get_by_role("cell", name="Action of staff")).to_be_visible()
         page.set_viewport_size({"width": 390, "height": 850})
         widths.append(page.evaluate("document.documentElement.scrollWidth"))
-        page.get_by_role("row", name="Action of staff").get_by_role("link").click()
+        page.get_by_role("row", name="Action of staff").get_by_role("link").first.click()
         expect(page.get_by_role("cell", name="a" * 400)).to_be_visible()
         widths.append(page.evaluate("document.documentElement.scrollWidth"))
 
     seen = visit(live_server.url, script)
     assert (seen.complaints, seen.strangers) == ([], [])
     assert widths == [390, 390], "tables scroll, and long values wrap"
+
+
+def test_an_explanation_fits_a_narrow_screen(live_server: Any, nagra: HeadEnd, staff: User) -> None:
+    facts = {"name": "exp", "exp": -312, "skew": 30, "audience": ["a" * 64] * 8, "problem": "p" * 200}
+    details = {"method": "POST", "route": "/ags/getSessionToken", "status": 401, "facts": facts}
+    long = {"correlation_id": "c" * 128, "kid": "k" * 128, "service": "s" * 128, "reason": "token_expired"}
+    Event.unscoped.create(tenant_id="nagra", kind="refused", details=details, **long)
+    widths: list[int] = []
+
+    def script(page: Page) -> None:
+        log_in(page)
+        page.get_by_role("link", name="Explain a request").first.click()
+        page.set_viewport_size({"width": 390, "height": 850})
+        page.get_by_label("Correlation ID").fill(long["correlation_id"])
+        page.get_by_role("button", name="Look up").click()
+        expect(page.get_by_text("The token expired 312 seconds before the clock of AGS")).to_be_visible()
+        expect(page.get_by_role("listitem").filter(has_text="FAILED")).to_have_text(
+            "FAILED times of the token"
+        )
+        widths.append(page.evaluate("document.documentElement.scrollWidth"))
+
+    seen = visit(live_server.url, script)
+    assert (seen.complaints, seen.strangers) == ([], [])
+    assert widths == [390], "long values wrap"

@@ -7,6 +7,7 @@ import itertools
 from dataclasses import replace
 
 import pytest
+from django.contrib.auth.models import Permission, User
 from django.core.management import CommandError, call_command
 
 from ags.sessions.models import Event
@@ -17,8 +18,10 @@ from tests.support.explained_refusals import (
     Caller,
     create_refused_operator,
 )
+from tests.support.explanation_pages import explain_on_page
 from tests.support.live import ForwardingProxy, get_server, wait_until_served
 from tests.support.server import ServerProcess
+from tests.support.staff import person
 from tests.support.waiting import wait_until
 
 _numbers = itertools.count(1)
@@ -58,7 +61,9 @@ def parse(text: str) -> tuple[str, str]:
 
 def test_each_refusal_is_explained(caller: Caller) -> None:
     assert len(ROWS) >= 20
-    statuses, wrong = {}, {}
+    statuses, wrong, wrong_pages = {}, {}, {}
+    browser = person("support", caller.head_end.tenant_id)
+    User.objects.get().user_permissions.add(Permission.objects.get(codename="all_tenants"))
     for number, (name, row) in enumerate(ROWS.items()):
         caller.id = f"refused-{number}"
         statuses[name] = row.send(caller).status_code
@@ -74,7 +79,15 @@ def test_each_refusal_is_explained(caller: Caller) -> None:
         is_right = parse(text) == (row.check, row.side) and row.summary in sentences and row.remedy in remedy
         if not is_right:
             wrong[name] = text
+        page = explain_on_page(browser, correlation_id)
+        assert MARKER not in page.text, name
+        (found,) = page.explanations
+        shown = (found.fault["Failed check"], found.fault["At fault"])
+        is_right = row.summary in found.cause and row.remedy in found.fault["What to do"]
+        if not is_right or shown != (row.check, row.side):
+            wrong_pages[name] = page.text
     assert wrong == {}
+    assert wrong_pages == {}
 
 
 def test_the_steps_before_a_refusal_have_passed(caller: Caller) -> None:

@@ -42,7 +42,9 @@ def test_the_events_of_a_tenant_are_shown_newest_first(admin_client: Client, tra
     assert kinds(page) == [ENDED, REFUSED, REUSED, SIGNED_ON, ISSUED]
     ended, refused, _, signed_on, issued = rows(page)
     client_id = trail.tokens["client_id"]
-    assert f"{SessionToken.unscoped.get().created_at:%Y-%m-%d %H:%M:%S}</a>" in issued.pop("time (UTC)")
+    token = SessionToken.unscoped.get()
+    assert f"{token.created_at:%Y-%m-%d %H:%M:%S}</a>" in issued.pop("time (UTC)")
+    assert f'explainedrequest/?sessiontoken={token.pk}">Explain</a>' in issued.pop("explanation")
     assert issued == {
         "kind": ISSUED,
         "tenant": "nagra",

@@ -39,6 +39,7 @@ MODELS = [
     for model in apps.get_models()
     if model.__module__.split(".")[0] in ("ags", "tenants", "providers")
     and not hasattr(model, "instance_type")  # a history model, which only the admin reads
+    and not model._meta.proxy  # has no table
 ]
 SCOPED = [
     model for model in MODELS if model not in (Tenant, Lease)

@@ -13,7 +13,9 @@ from tenants.models import Tenant
 MODELS = [
     model
     for model in apps.get_models()
-    if model.__module__.split(".")[0] in ("ags", "tenants", "providers") and model not in (Tenant, Lease)
+    if model.__module__.split(".")[0] in ("ags", "tenants", "providers")
+    and model not in (Tenant, Lease)
+    and not model._meta.proxy  # has no table
 ]
 
 

@@ -66,6 +66,14 @@ class _Result:
         kind, pk, *_ = self.event.id.split(":")
         return self.links.page(ROW_MODELS[kind](pk=pk), format_time(self.event.time))
 
+    def explanation_link(self) -> SafeString | str:
+        """Link to the explanation, if the user may view the row, from which the search begins."""
+        kind, pk, *part = self.event.id.split(":")
+        model = ROW_MODELS[kind]
+        if not self.event.correlation_id or not self.links.may_view(model):
+            return EMPTY_VALUE
+        return self.links.explanation(model(pk=pk), "redemption" if part == ["redeemed"] else "")
+
 
 def _cell(name: str) -> Callable[[_Result], str]:
     return lambda result: getattr(result.event, name) or EMPTY_VALUE
@@ -78,6 +86,7 @@ class EventAdmin(SearchOnlyAdmin):
     columns: ClassVar = {
         "time (UTC)": _Result.time_link,
         "kind": lambda result: KINDS.get(result.event.kind, result.event.kind),
+        "explanation": _Result.explanation_link,
         "tenant": _cell("tenant_id"),
         "service": _cell("service"),
         "account ID": _cell("account_id"),
@@ -147,7 +156,7 @@ class EventAdmin(SearchOnlyAdmin):
         if not event.correlation_id:
             return EMPTY_VALUE
         links: PageLinks = event.links  # type: ignore[attr-defined] # set by get_object
-        return links.audit_trail(event, "All events with this correlation ID")
+        return links.of_request(event)
 
     @display(description="Account")
     def account_link(self, event: Event) -> SafeString | str:

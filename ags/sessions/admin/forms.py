@@ -216,6 +216,17 @@ class EventSearchForm(SearchForm):
         return [Criteria(account_id=account_id, **others) for account_id in account_ids]
 
 
+class ExplanationSearchForm(SearchForm):
+    """A correlation ID, which is searched in all tenants of the user."""
+
+    correlation_id = _text_field(
+        "Correlation ID",
+        128,
+        "correlationId in the body of an error, or the x-correlation-id header of any response.",
+        required=True,
+    )
+
+
 class AccountCreationForm(TenantScopedModelForm):
     tenant = TenantChoiceField(Account, "The tenant of the subscriber. It cannot be changed later.")
     account_id = _account_id_field(

@@ -50,6 +50,7 @@ class SearchOnlyAdmin(TransitionAdmin):
     """
 
     search_form: ClassVar[type[SearchForm]]
+    search_template: ClassVar[str] = "ags_sessions/admin/search.html"
     title: ClassVar[str]
     columns: ClassVar[Mapping[str, Callable[[Any], Any]]]
     """The headers of the results, and the functions that return their cells for a row."""
@@ -117,7 +118,7 @@ class SearchOnlyAdmin(TransitionAdmin):
         }
         if terms is not None:
             context |= self.search_context(request, terms)
-        return TemplateResponse(request, "ags_sessions/admin/search.html", context)
+        return TemplateResponse(request, self.search_template, context)
 
     def search_context(self, request: HttpRequest, terms: Mapping[str, Any]) -> dict[str, Any]:
         """Return the context of the result. The user may have lost tenants since the terms were stored."""
@@ -188,19 +189,33 @@ class PageLinks:
 
     def page(self, row: Model | None, text: str) -> SafeString | str:
         """Link to the page of a row. Without a row or the permission, return the text."""
-        if row is None or not self._may_view(type(row)):
+        if row is None or not self.may_view(type(row)):
             return text or EMPTY_VALUE
         return change_link(row, text)
 
     def audit_trail(self, row: Model, text: str, param: str = "") -> SafeString | str:
         """Link to a search in the audit trail, by the primary key of a row. `param`: instead of its model."""
-        if not self._may_view(Event):
+        return self._search("ags_sessions_event", row, text, param)
+
+    def explanation(self, row: Model, param: str = "") -> SafeString | str:
+        """Link to the explanation of a request, with the same arguments as `audit_trail`."""
+        return self._search("ags_explanations_explainedrequest", row, "Explain", param)
+
+    def of_request(self, row: Model, param: str = "") -> SafeString | str:
+        """Link to all events of a request, and to its explanation."""
+        if not self.may_view(Event):
+            return EMPTY_VALUE
+        events = self.audit_trail(row, "All events with this correlation ID", param)
+        return format_html("{} · {}", events, self.explanation(row, param))
+
+    def _search(self, page: str, row: Model, text: str, param: str) -> SafeString | str:
+        if not self.may_view(Event):
             return EMPTY_VALUE
         query = urlencode({param or str(row._meta.model_name): row.pk})
-        url = reverse("admin:ags_sessions_event_changelist")
+        url = reverse(f"admin:{page}_changelist")
         return format_html('<a class="text-link" href="{}?{}">{}</a>', url, query, text)
 
-    def _may_view(self, model: type[Model]) -> bool:
+    def may_view(self, model: type[Model]) -> bool:
         return admin.site.get_model_admin(model).has_view_permission(self.request)
 
 

@@ -45,7 +45,7 @@ class SecurityEventAdmin(SearchOnlyAdmin):
 
     @display(description="Audit trail")
     def audit_trail_link(self, event: Any) -> SafeString | str:
-        return event.links.audit_trail(event, "All events with this correlation ID")
+        return event.links.of_request(event)
 
     @display(description="Subject")
     def subject_link(self, event: SecurityEvent) -> SafeString | str:

@@ -95,7 +95,7 @@ class SessionTokenAdmin(SearchOnlyAdmin):
 
     @display(description="Audit trail")
     def audit_trail_link(self, token: Any) -> SafeString | str:
-        return token.links.audit_trail(token, "All events with this correlation ID")
+        return token.links.of_request(token)
 
     @display(description="Device")
     def device_link(self, token: Any) -> SafeString | str:
@@ -107,7 +107,7 @@ class SessionTokenAdmin(SearchOnlyAdmin):
     def redemption_audit_trail_link(self, token: Any) -> SafeString | str:
         if not token.redemption_correlation_id:
             return EMPTY_VALUE
-        return token.links.audit_trail(token, "All events with this correlation ID", "redemption")
+        return token.links.of_request(token, "redemption")
 
     def is_offered(self, transition: Transition, row: SessionToken) -> bool:
         return row.revoked_at is None and row.redeemed_at is None

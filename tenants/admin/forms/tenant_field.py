@@ -35,9 +35,12 @@ class TenantSearch(AutocompleteSelect):
 
 
 class TenantScopedForm(WhitespaceStrippingForm, forms.Form):
+    """A form that may have a field `tenant`."""
+
     def __init__(self, tenants: QuerySet[Tenant], *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        _tenant_field(self).queryset = tenants
+        if "tenant" in self.fields:
+            _tenant_field(self).queryset = tenants
 
 
 def _tenant_field(form: forms.BaseForm) -> TenantChoiceField:

@@ -1,12 +1,12 @@
 """`manage.py explain`: why a request was refused, or what a token would get now."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ags.explanations.explanation import Explanation, Outcome
+from ags.explanations.explanation import Explanation
 from ags.explanations.lookup import explain_absence, explain_request
 from ags.explanations.token import NotAToken, explain_token
 from providers.contract import PARAMETER_MAX_LENGTH
@@ -72,38 +72,24 @@ class Command(BaseCommand):
 
 def _format(explanation: Explanation) -> str:
     sections = [
-        _format_table(_list_head(explanation)),
+        _format_table(explanation.head),
         "\n".join(_list_sentences(explanation)),
-        _format_table((outcome.value, step.value) for step, outcome in explanation.steps),
+        _format_table(explanation.checks),
         _format_table(explanation.facts),
     ]
     return "\n\n".join(filter(None, sections))
 
 
-def _list_head(explanation: Explanation) -> Iterator[tuple[str, str]]:
-    request = explanation.request
-    yield "Correlation ID", request.correlation_id
-    yield "Time", f"{request.at:%Y-%m-%d %H:%M:%S} UTC"
-    yield "Request", f"{request.method} {request.route}".strip()
-    yield "Tenant", request.tenant
-    yield "Service", request.service
-    yield "Key ID (kid)", request.kid
-    yield "Client address", request.client_address
-    yield "Response", request.response
-    yield "Reason", explanation.reason
-
-
 def _list_sentences(explanation: Explanation) -> Iterator[str]:
-    failed = next((step.value for step, outcome in explanation.steps if outcome is Outcome.FAILED), "")
     yield explanation.summary
     yield from explanation.since
-    if explanation.side is not None:
-        yield f"Failed check: {failed}. At fault: {explanation.side.value}."
-        yield f"What to do: {explanation.remedy}"
+    if explanation.fault:
+        *fault, what_to_do = explanation.fault
+        yield " ".join(f"{label}: {value}." for label, value in fault)
+        yield ": ".join(what_to_do)
 
 
-def _format_table(rows: Iterable[tuple[str, str]]) -> str:
-    """Return aligned rows, without those that have no value."""
-    filled = [(name, value) for name, value in rows if value]
-    width = max((len(name) for name, _ in filled), default=0) + 2
-    return "\n".join(f"{name:{width}}{value}" for name, value in filled)
+def _format_table(rows: Sequence[tuple[str, str]]) -> str:
+    """Return aligned rows."""
+    width = max((len(name) for name, _ in rows), default=0) + 2
+    return "\n".join(f"{name:{width}}{value}" for name, value in rows)
