@@ -7,6 +7,7 @@ from django.urls import URLPattern, URLResolver, path
 from ags.api.staff_login import log_in
 from ags.api.views.discovery import ServiceDiscovery
 from ags.api.views.docs import APIReference, OpenAPI, RedirectToPage
+from ags.api.views.explanation import open_explanation
 from ags.api.views.health import Liveness, Readiness
 from ags.api.views.jwks import JWKS
 from ags.api.views.metrics import Metrics
@@ -35,6 +36,7 @@ COMMON: list[URLPattern | URLResolver] = [
     path("openapi.json", OpenAPI.as_view()),
     path("docs/", APIReference.as_view(), name="docs"),
     path("docs", RedirectToPage.as_view(page="docs")),
+    path("explanations/<token>", open_explanation, name="explanation"),
 ]
 ADMIN: list[URLPattern | URLResolver] = [
     path("admin/login/", log_in),

@@ -59,7 +59,10 @@ def page() -> str:
 def _models() -> Iterator[tuple[str, type[Model]]]:
     for model in apps.get_models():
         # The models of history, which a library generates, belong to no module `models`.
-        if model.__module__.startswith(("ags.sessions.models", "tenants.models")):
+        is_ours = model.__module__.startswith(
+            ("ags.sessions.models", "ags.explanations.models", "tenants.models")
+        )
+        if is_ours and not model._meta.proxy:
             yield str(model._meta.verbose_name), model
 
 

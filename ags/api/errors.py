@@ -196,6 +196,11 @@ TOO_MANY_PASSWORDS = _error(
     "too_many_passwords",
     "Too many passwords are being verified at the same time. Retry-After contains the seconds to wait.",
 )
+TOO_MANY_OPENINGS = _error(
+    42906,
+    "too_many_openings",
+    "The link was opened too often in a short time. Retry-After contains the seconds to wait.",
+)
 HEADERS_TOO_LARGE = _error(43100, "headers_too_large", "The headers are too large or too many.")
 INTERNAL_ERROR = _error(50000, "internal_error", "An internal error occurred.")
 NOT_IMPLEMENTED = _error(50100, "not_implemented", "Unsupported Transfer-Encoding.")

@@ -22,11 +22,12 @@ from ags.api.access_log import PROBE_PATHS, AccessLogEntry, get_log_entry
 from ags.api.client_ip import get_client_address
 from ags.api.refusals import submit_refusal
 from ags.api.request import body, headers
+from ags.api.views import explanation
 from ags.database.django_connections import close_broken_connection
 from ags.limits.password_hasher import RETRY_AFTER, TooManyPasswords
 from providers.contract import log_context
 
-STAFF_PATHS = ("/admin/", "/docs/", "/static/")
+STAFF_PATHS = ("/admin/", "/docs/", "/static/", explanation.PATH)
 """Paths that need Django's other middleware. All other paths are the API."""
 
 # Only existing paths are cached, and there are few: exceptions are not cached.
@@ -153,9 +154,19 @@ def _standardize_error(
     error = response
     if not isinstance(error, errors.ErrorResponse):
         error = errors.convert_error_response(response, entry)
-    if error_pages.is_admin_path(request.path_info):
-        return error_pages.render_error_page(error, request, response)
-    return error
+    return _render_error(error, request.path_info, request, response)
+
+
+def _render_error(
+    error: errors.ErrorResponse,
+    path: str,
+    request: HttpRequest | None,
+    original: HttpResponseBase | None = None,
+) -> HttpResponse:
+    """Return the response, or the page that replaces it."""
+    if error_pages.is_admin_path(path):
+        return error_pages.render_error_page(error, request, original)
+    return explanation.render_error_page(error) if path.startswith(explanation.PATH) else error
 
 
 def respond_outside_middleware(meta: dict[str, Any], exception: Exception) -> HttpResponse:
@@ -164,8 +175,7 @@ def respond_outside_middleware(meta: dict[str, Any], exception: Exception) -> Ht
     if method is None:  # the request could not be parsed, so its start is unknown
         entry.started = None
     error = errors.error_response(exception, entry)
-    is_page = error_pages.is_admin_path(meta.get("PATH_INFO", ""))
-    response = error_pages.render_error_page(error, None) if is_page else error
+    response = _render_error(error, meta.get("PATH_INFO", ""), None)
     submit_refusal(entry, response)
     _add_headers(entry, response)
     return _close_log_entry(entry, response)

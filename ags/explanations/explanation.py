@@ -22,7 +22,10 @@ class Outcome(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is stored about a request that was granted or refused."""
+    """What is stored about a request that was granted or refused.
+
+    `event_id`: its ID in the audit trail, empty if the request is of no tenant.
+    """
 
     correlation_id: str
     at: datetime
@@ -33,6 +36,7 @@ class Request:
     kid: str = ""
     client_address: str = ""
     response: str = ""
+    event_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,11 @@ class Explanation:
             return []
         failed = next((step.value for step, outcome in self.steps if outcome is Outcome.FAILED), "")
         return [("Failed check", failed), ("At fault", self.side.value), ("What to do", self.remedy)]
+
+    @property
+    def is_linkable(self) -> bool:
+        """Whether a link can explain it to another company."""
+        return bool(self.request.event_id and self.steps)
 
     @property
     def checks(self) -> list[tuple[str, str]]:

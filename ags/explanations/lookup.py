@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -22,6 +24,12 @@ MAX_EXPLANATIONS = 20
 
 OMITTED_WITHIN = timedelta(days=1)
 
+_NOT_EXPLAINED = (Event.Kind.OMITTED, Event.Kind.EXPLANATION_OPENED)
+
+_EVENT_ID = re.compile(
+    r"(?a:event:(?P<event>\d{1,18})|session_token:(?P<token>\d{1,18}):(?P<part>issued|redeemed))"
+)
+
 _REFUSED = (Event.Kind.REFUSED, Event.Kind.FAILED)
 
 
@@ -31,9 +39,32 @@ def explain_request(correlation_id: str, tenants: Collection[str] | None) -> lis
     `tenants`: the IDs of those that the reader may see; None for all, and for requests of no tenant.
     """
     rows = _visible_events(tenants).filter(correlation_id=correlation_id)
-    events = rows.exclude(kind=Event.Kind.OMITTED).order_by("-created_at", "-pk")[:MAX_EXPLANATIONS]
+    events = rows.exclude(kind__in=_NOT_EXPLAINED).order_by("-created_at", "-pk")[:MAX_EXPLANATIONS]
     found = [*map(_explain_event, events), *_explain_session_tokens(correlation_id, _ids(tenants))]
     return sorted(found, key=lambda each: each.request.at, reverse=True)[:MAX_EXPLANATIONS]
+
+
+def explain_event(event_id: str, tenants: Collection[str] | None) -> Explanation | None:
+    """Return the explanation of one request of a tenant, without what has happened since.
+
+    `event_id`: that of `Request`. `tenants`: as for `explain_request`.
+    """
+    match = _EVENT_ID.fullmatch(event_id)
+    if match is None:
+        return None
+    if match["event"]:
+        rows = _visible_events(tenants).filter(pk=match["event"], tenant__isnull=False)
+        event = rows.exclude(kind__in=_NOT_EXPLAINED).first()
+        return event and _explain_event(event)
+    token = _session_tokens(_ids(tenants)).filter(pk=match["token"]).first()
+    if token is None:
+        return None
+    is_redemption = match["part"] == "redeemed"
+    if not is_redemption and not _is_direct(token):
+        return replace(_explain_issue(token), since=())
+    if is_redemption and token.redeemed_at is not None:
+        return replace(_explain_redemption(token), since=())
+    return None
 
 
 def explain_absence(tenants: Collection[str] | None) -> list[str]:
@@ -87,6 +118,7 @@ def _explain_event(event: Event) -> Explanation:
         event.kid,
         event.client_address or "",
         message,
+        f"event:{event.pk}" if event.tenant_id else "",
     )
     if event.kind not in _REFUSED:
         reason = f" ({event.reason})" if event.reason else ""
@@ -99,15 +131,22 @@ def _explain_event(event: Event) -> Explanation:
 
 
 def _explain_session_tokens(correlation_id: str, tenants: list[str]) -> Iterator[Explanation]:
-    rows = with_session_token_state(SessionToken.unscoped.filter(tenant__in=tenants)).select_related(
-        "service"
-    )
-    newest = rows.order_by("-created_at", "-pk")
+    newest = _session_tokens(tenants).order_by("-created_at", "-pk")
     for row in newest.filter(correlation_id=correlation_id)[:MAX_EXPLANATIONS]:
-        yield _explain_redemption(row, SIGN_ON) if row.redeemed_at == row.created_at else _explain_issue(row)
+        yield _explain_redemption(row) if _is_direct(row) else _explain_issue(row)
     for row in newest.filter(redemption_correlation_id=correlation_id)[:MAX_EXPLANATIONS]:
-        if row.redeemed_at != row.created_at:
-            yield _explain_redemption(row, REDEEM)
+        if not _is_direct(row):
+            yield _explain_redemption(row)
+
+
+def _session_tokens(tenants: list[str]) -> Any:
+    rows = SessionToken.unscoped.filter(tenant__in=tenants)
+    return with_session_token_state(rows).select_related("service")
+
+
+def _is_direct(row: Any) -> bool:
+    """Return whether the row is the proof of a direct sign-on."""
+    return bool(row.redeemed_at == row.created_at)
 
 
 _TOKEN_STATES = {
@@ -132,6 +171,7 @@ def _explain_issue(row: Any) -> Explanation:
             row.kid or "",
             row.client_address or "",
             "200",
+            f"session_token:{row.pk}:issued",
         ),
         "AGS issued a session token.",
         strategy=strategies().get(row.service.strategy),
@@ -139,17 +179,18 @@ def _explain_issue(row: Any) -> Explanation:
     )
 
 
-def _explain_redemption(row: Any, route: str) -> Explanation:
+def _explain_redemption(row: Any) -> Explanation:
     request = Request(
         row.redemption_correlation_id,
         row.redeemed_at,
         row.tenant_id,
         row.service.name,
-        route,
+        SIGN_ON if _is_direct(row) else REDEEM,
         "POST",
         row.kid or "",
         row.redemption_address or "",
         "201",
+        f"session_token:{row.pk}:redeemed",
     )
     strategy = strategies().get(row.service.strategy)
     return explain_grant(request, "The device signed on.", strategy=strategy, since=[_describe_device(row)])

@@ -414,6 +414,12 @@ REASONS: Mapping[str, Reason] = {
         "Too many passwords of staff were entered at the same time.",
         "Try again after some seconds; if it persists, look for a flood of logins in the log.",
     ),
+    "too_many_openings": Reason(
+        Step.STAFF,
+        CALLER,
+        "An explanation link was opened too often in a short time.",
+        "Wait; if it persists, revoke the link and create another one.",
+    ),
     # The form of a request
     "request_malformed": Reason(
         Step.REQUEST,

@@ -6,6 +6,7 @@ from ags.limits.redis import close_redis, open_redis
 
 __all__ = [
     "ADDRESS_FAILURES",
+    "EXPLANATION_OPENINGS",
     "LIMITERS",
     "LIMITS",
     "PASSWORD_FAILURES",
@@ -38,6 +39,9 @@ STAFF_USERNAME_FAILURES = Limiter("staff_username", seconds=900)
 STAFF_BROWSER_FAILURES = Limiter("staff_browser", seconds=900)
 """Failed logins of staff, of a browser that has logged in as this user before."""
 
+EXPLANATION_OPENINGS = Limiter("explanation", seconds=60)
+"""Requests for the explanation of a link."""
+
 STAFF_LOCKOUTS = Limit("staff_lockout")
 """Failed logins of staff, of a username and a client address. Counted by django-axes, in the database."""
 
@@ -48,6 +52,7 @@ LIMITERS = (
     STAFF_ADDRESS_FAILURES,
     STAFF_USERNAME_FAILURES,
     STAFF_BROWSER_FAILURES,
+    EXPLANATION_OPENINGS,
 )
 
 LIMITS: tuple[Limit, ...] = (*LIMITERS, STAFF_LOCKOUTS, PASSWORDS_AT_ONCE)

@@ -14,7 +14,7 @@ from django.http import HttpRequest
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
-from ags.operations.groups import CHECKED_PERMISSIONS
+from ags.operations.groups import APPS, CHECKED_PERMISSIONS
 from ags.sessions.services.staff_events import record_staff_action
 from tenants.admin.base import BoundedAdmin
 from tenants.models import Assignment
@@ -97,15 +97,15 @@ class GroupAdmin(DjangoGroupAdmin, SuperuserOnlyAdmin):
         self, db_field: ManyToManyField[Any, Any], request: HttpRequest | None = None, **kwargs: Any
     ) -> Any:
         kwargs["queryset"] = Permission.objects.filter(
-            content_type__app_label__in=("tenants", "ags_sessions"), codename__in=CHECKED_PERMISSIONS
+            content_type__app_label__in=APPS, codename__in=CHECKED_PERMISSIONS
         )
         kwargs["widget"] = UnfoldAdminCheckboxSelectMultipleWidget()
         field: Any = super().formfield_for_manytomany(db_field, request, **kwargs)
         field.label_from_instance = lambda permission: permission.name
         field.help_text = (
-            "“Change” includes revoking session tokens, rotating and revoking signing keys, suspending "
-            "accounts, disabling devices and ending sign-ons. “Delete” includes cancelling accounts and "
-            "deleting devices, whose apps must then sign on as new devices. No row is removed."
+            "“Change” includes revoking session tokens and explanation links, rotating and revoking signing "
+            "keys, suspending accounts, disabling devices and ending sign-ons. “Delete” includes cancelling "
+            "accounts and deleting devices, whose apps must then sign on as new devices. No row is removed."
         )
         return field
 

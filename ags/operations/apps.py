@@ -15,4 +15,4 @@ class OperationsConfig(AppConfig):
         fetched.connect(upstream_health.store)
 
         # The last app with permissions of AGS, so that all of them exist when the groups are set up.
-        post_migrate.connect(set_up_groups, sender=apps.get_app_config("ags_sessions"))
+        post_migrate.connect(set_up_groups, sender=apps.get_app_config("ags_explanations"))

@@ -16,10 +16,16 @@ READ = (
     "view_device",
     "view_securityevent",
     "view_event",
+    "view_explanationlink",
 )
+
+LINK = ("add_explanationlink", "change_explanationlink")
 
 REVOKE = ("change_sessiontoken", "change_account", "change_device")
 """Actions that can be undone, or after which the subscriber only has to sign on again."""
+
+APPS = ("tenants", "ags_sessions", "ags_explanations")
+"""The labels of the apps with permissions of AGS."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "operator staff": (
@@ -33,12 +39,13 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "add_resourceserver",
         "change_resourceserver",
         *REVOKE,
+        *LINK,
         "add_account",
         # To cancel accounts and set devices to deleted; no row is removed.
         "delete_account",
         "delete_device",
     ),
-    "support": (*READ, *REVOKE),
+    "support": (*READ, *REVOKE, *LINK),
     "auditor": READ,
 }
 """Permissions by group. They apply to the tenants that a user is assigned to."""
@@ -51,6 +58,6 @@ def set_up_groups(using: str, **kwargs: Any) -> None:
     for name, codenames in GROUPS.items():
         group, _ = Group.objects.using(using).get_or_create(name=name)
         permissions = Permission.objects.using(using).filter(
-            content_type__app_label__in=("tenants", "ags_sessions"), codename__in=codenames
+            content_type__app_label__in=APPS, codename__in=codenames
         )
         group.permissions.set(permissions)

@@ -14,6 +14,7 @@ from django.db.models.expressions import CombinedExpression
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from ags.explanations.models import ExplanationLink
 from ags.operations.lease import LeaseHolder
 from ags.sessions.models import (
     AccountChoice,
@@ -41,6 +42,9 @@ EVENT_RETENTION = timedelta(days=30)
 
 MAX_PAUSE = 2.0
 """Seconds: a batch may have taken long only because it waited for a lock."""
+
+LINK_RETENTION = timedelta(days=30)
+"""How long an explanation link is kept after it has expired, so that staff see who created it."""
 
 SECURITY_EVENT_RETENTION = timedelta(days=90)
 """How long a security event is kept after its latest occurrence, for investigations."""
@@ -106,6 +110,9 @@ def expired_querysets() -> Iterator[tuple[str, QuerySet[Any]]]:
         # The time has no index. In the order of the primary key, the oldest come first.
         "failed logins": AccessAttempt.objects.filter(attempt_time__lt=now - lockout).order_by("pk"),
         "states of documents": upstream_health.stale_documents().order_by("pk"),
+        "explanation links": ExplanationLink.unscoped.filter(expires_at__lte=Now() - LINK_RETENTION).order_by(
+            "expires_at"
+        ),
         "sessions of staff": Session.objects.filter(expire_date__lt=now).order_by("expire_date"),
     }.items()
 

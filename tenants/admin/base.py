@@ -68,6 +68,12 @@ def format_count(count: int) -> str:
     return f"more than {MAX_COUNT}" if count > MAX_COUNT else str(count or "none")
 
 
+SHOWN_ONCE = (
+    "This is the only time that the secret is shown. Give it to the operator over a secure channel. Do not "
+    "save this page."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class LabelledValue:
     """A value on a page that shows a secret once. `id`: of the HTML element, if staff copy the value."""
@@ -135,13 +141,18 @@ class BoundedAdmin(ModelAdmin):
         values: list[LabelledValue],
         secret: LabelledValue,
         next_url: str,
+        *,
+        kind: str = "secret",
+        warning: str = SHOWN_ONCE,
     ) -> HttpResponse:
-        """Show a secret in this response, and never again."""
+        """Show a secret in this response, and never again. `kind`: its name, on the button that copies it."""
         context = {
             **self.admin_site.each_context(request),
             "title": title,
             "values": values,
             "secret": secret,
+            "kind": kind,
+            "warning": warning,
             "opts": self.opts,
             "next_url": next_url,
         }

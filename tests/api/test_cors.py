@@ -52,7 +52,7 @@ METHODS = {
     for url in urlpatterns
     # /metrics exists only on the operations port.
     if isinstance(url, URLPattern)
-    and url.name != "docs"
+    and url.name not in {"docs", "explanation"}
     and str(url.pattern) not in {"metrics", "admin/login/"}
 }
 

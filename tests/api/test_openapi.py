@@ -43,7 +43,16 @@ def test_committed_file_is_served(client: Client) -> None:
 
 
 def test_every_url_is_described(document: dict[str, Any]) -> None:
-    pages = {"openapi.json", "docs/", "docs", "admin/login/", "admin/", "admin", "metrics"}
+    pages = {
+        "openapi.json",
+        "docs/",
+        "docs",
+        "admin/login/",
+        "admin/",
+        "admin",
+        "metrics",
+        "explanations/<token>",
+    }
     assert set(document["paths"]) == {"/" + str(url.pattern) for url in urlpatterns} - {
         "/" + p for p in pages
     }

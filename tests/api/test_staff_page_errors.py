@@ -33,6 +33,9 @@ STAFF_PATHS = [
     "/admin/%00",
     "/docs/",
     "/docs/nothing",
+    "/explanations/",
+    "/explanations/nothing",
+    "/explanations/1." + "a" * 43,
     "/static/",
     "/static/nothing",
     "/static/admin/css/base.css",
@@ -51,7 +54,7 @@ def test_errors_of_staff_pages(admin_client: Client, settings: Any, path: str, d
             response = send(browser, method, path)
             if response.status_code < 400:
                 continue
-            is_page = path.startswith("/admin")
+            is_page = path.startswith(("/admin", "/explanations/"))
             content_type = "text/html; charset=utf-8" if is_page else "application/json"
             assert response.headers["Content-Type"] == content_type
             assert response.headers["Cache-Control"] == "no-store"
@@ -60,7 +63,8 @@ def test_errors_of_staff_pages(admin_client: Client, settings: Any, path: str, d
                 assert response.content == b""
             elif is_page:
                 assert response.headers["X-Frame-Options"] == "DENY"
-                assert "default-src 'self'" in response.headers["Content-Security-Policy"]
+                source = "'none'" if path.startswith("/explanations/") else "'self'"
+                assert f"default-src {source}" in response.headers["Content-Security-Policy"]
                 assert f">{CORRELATION_ID}</code>" in response.content.decode()
             else:
                 body = response.json()

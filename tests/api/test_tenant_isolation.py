@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from django.urls import URLPattern
 
+from ags.explanations.links import build_path
 from ags.sessions.models import Account, Device, SecurityEvent, SessionToken
 from ags.urls import urlpatterns
 from tenants.models import Service
 from tenants.snapshot import snapshot
 from tests.support.clients import SERVICE, TRIAL, ClientApp, HeadEnd, Platform
+from tests.support.explanation_pages import add_refusal, create_explanation_link
 from tests.support.operators import add_key, add_trial_service, create_platform
 
 SECRET_SERVICE = "Only nagra has this"
@@ -204,6 +206,21 @@ def key_set(both_operators: Operators) -> None:
     assert not kids("nagra") & kids("sunrise")
 
 
+def explanation(both_operators: Operators) -> None:
+    """A link of sunrise explains no request of nagra, even if its row names one."""
+    client = both_operators.sunrise.client
+    events = {tenant_id: f"event:{add_refusal(tenant_id).pk}" for tenant_id in ("nagra", "sunrise")}
+    own = create_explanation_link("sunrise", events["sunrise"])
+    assert client.get(build_path(own)).status_code == 200
+    tokens = SessionToken.objects.for_tenant("nagra")
+    for event in (events["nagra"], f"session_token:{tokens.get().pk}:redeemed"):
+        foreign = create_explanation_link("sunrise", event)
+        assert client.get(build_path(foreign), headers={"nv-tenant-id": "nagra"}).status_code == 404
+        foreign.tenant_id = "nagra"
+        foreign.save()
+        assert client.get(build_path(foreign)).status_code == 200
+
+
 def metrics(both_operators: Operators) -> None:
     """Metrics are not available on the port of the API."""
     assert (
@@ -238,6 +255,7 @@ ISOLATION_CHECKS: dict[str, Callable[[Operators], None]] = {
     "oauth/introspect": introspect,
     "oauth/revoke": revoke,
     ".well-known/jwks.json": key_set,
+    "explanations/<token>": explanation,
     "healthz": is_tenant_independent("/healthz"),
     "readyz": is_tenant_independent("/readyz"),
     "metrics": metrics,

@@ -283,3 +283,44 @@ def test_an_explanation_fits_a_narrow_screen(live_server: Any, nagra: HeadEnd, s
     seen = visit(live_server.url, script)
     assert (seen.complaints, seen.strangers) == ([], [])
     assert widths == [390], "long values wrap"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_link_is_created_revoked_and_read_on_a_narrow_screen(
+    live_server: Any, nagra: HeadEnd, staff: User, scheme: Any
+) -> None:
+    facts = {"name": "exp", "exp": -312, "skew": 30, "audience": ["a" * 64] * 8}
+    details = {"method": "POST", "route": "/ags/getSessionToken", "status": 401, "facts": facts}
+    names = {"correlation_id": "c" * 128, "kid": "k" * 128, "reason": "token_expired"}
+    Event.unscoped.create(tenant_id="nagra", kind="refused", details=details, **names)
+
+    def script(page: Page) -> None:
+        log_in(page)
+        page.get_by_role("link", name="Explain a request").first.click()
+        page.get_by_label("Correlation ID").fill(names["correlation_id"])
+        page.get_by_role("button", name="Look up").click()
+        page.get_by_role("button", name="Create a link for the other company").click()
+        url = page.locator("#link").inner_text()
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        page.get_by_role("button", name="Copy the link").click()
+        expect(page.get_by_role("status")).to_have_text("Copied")
+        assert page.evaluate("navigator.clipboard.readText()") == url
+        page.get_by_role("link", name="I have copied it").click()
+        assert url not in page.content()
+        staff_page = page.url
+        page.set_viewport_size({"width": 390, "height": 850})
+        page.emulate_media(color_scheme=scheme)
+        page.goto(url)
+        expect(page.get_by_text("The token expired 312 seconds before the clock of AGS")).to_be_visible()
+        color = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert color == {"light": "rgb(255, 255, 255)", "dark": "rgb(24, 24, 27)"}[scheme], "it is styled"
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        page.set_viewport_size({"width": 1300, "height": 850})
+        page.goto(staff_page)
+        page.get_by_role("link", name="Revoke", exact=True).click()
+        page.get_by_role("button", name="Revoke").click()
+        expect(page.get_by_text("The link is revoked.")).to_be_visible()
+
+    seen = visit(live_server.url, script)
+    assert (seen.complaints, seen.strangers) == ([], [])
+    assert Event.unscoped.filter(kind="explanation_opened").count() == 1

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 from dataclasses import replace
 
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.core.management import CommandError, call_command
 
+from ags.explanations.links import build_path
+from ags.explanations.models import ExplanationLink
 from ags.sessions.models import Event
 from tests.support.clients import ClientApp
 from tests.support.explained_refusals import (
@@ -18,7 +21,7 @@ from tests.support.explained_refusals import (
     Caller,
     create_refused_operator,
 )
-from tests.support.explanation_pages import explain_on_page
+from tests.support.explanation_pages import ADD, ExplanationPage, explain_on_page, find_events
 from tests.support.live import ForwardingProxy, get_server, wait_until_served
 from tests.support.server import ServerProcess
 from tests.support.staff import person
@@ -59,9 +62,9 @@ def parse(text: str) -> tuple[str, str]:
     return check, side
 
 
-def test_each_refusal_is_explained(caller: Caller) -> None:
+def test_each_refusal_is_explained(caller: Caller, servers: dict[str, ServerProcess]) -> None:
     assert len(ROWS) >= 20
-    statuses, wrong, wrong_pages = {}, {}, {}
+    statuses, wrong, wrong_pages, paths = {}, {}, {}, {}
     browser = person("support", caller.head_end.tenant_id)
     User.objects.get().user_permissions.add(Permission.objects.get(codename="all_tenants"))
     for number, (name, row) in enumerate(ROWS.items()):
@@ -86,8 +89,29 @@ def test_each_refusal_is_explained(caller: Caller) -> None:
         is_right = row.summary in found.cause and row.remedy in found.fault["What to do"]
         if not is_right or shown != (row.check, row.side):
             wrong_pages[name] = page.text
+        events = find_events(page)
+        assert (
+            bool(events)
+            == Event.unscoped.filter(correlation_id=correlation_id, tenant__isnull=False).exists()
+        )
+        for event in events:
+            assert browser.post(ADD, {"event": event}).status_code == 200
+            paths[name] = build_path(ExplanationLink.unscoped.get(event=event))
+            opened = ExplanationPage(caller.head_end.client.get(paths[name]))
+            assert [(each.cause, each.fault, each.checks) for each in opened.explanations] == [
+                (found.cause, found.fault, found.checks)
+            ]
+            assert MARKER not in opened.text, name
     assert wrong == {}
     assert wrong_pages == {}
+    assert len(paths) >= 20
+    log = servers["explain"].log
+    assert [name for name, path in paths.items() if path.partition(".")[2] in log] == []
+    assert MARKER not in log
+    assert MARKER not in json.dumps(
+        list(Event.unscoped.filter(kind="explanation_opened").values()), default=str
+    )
+    assert Event.unscoped.filter(kind="explanation_opened").count() == len(paths)
 
 
 def test_the_steps_before_a_refusal_have_passed(caller: Caller) -> None:

@@ -8,10 +8,12 @@ import pytest
 from django.contrib.auth.models import Group, User
 from django.test import Client
 
+from ags.explanations.models import ExplanationLink
 from ags.operations.groups import GROUPS
 from ags.sessions.models import Account, Device, Event, SecurityEvent, SessionToken
 from tenants.models import Assignment, Key, ResourceServer, Service, SigningKey, Tenant
 from tests.support.clients import ClientApp, HeadEnd
+from tests.support.explanation_pages import create_explanation_link
 from tests.support.operators import create_platform
 from tests.support.staff import person
 
@@ -28,6 +30,7 @@ def both(nagra: HeadEnd, sunrise: HeadEnd) -> None:
         app = ClientApp(head_end)
         signed_on = app.redeem(token)
         assert (signed_on.status_code, app.redeem(token).status_code) == (201, 401)
+        create_explanation_link(head_end.tenant_id)
         platform = create_platform(head_end.tenant_id)
         assert platform.revoke(signed_on.json()["access_token"]).status_code == 200
 
@@ -44,6 +47,7 @@ def rows_of(tenant_id: str) -> dict[str, Any]:
         "ags_sessions/device": Device.objects.for_tenant(tenant_id).get(),
         "ags_sessions/securityevent": SecurityEvent.objects.for_tenant(tenant_id).get(),
         "ags_sessions/event": Event.objects.for_tenant(tenant_id).get(kind="access_token_revoked"),
+        "ags_explanations/explanationlink": ExplanationLink.objects.for_tenant(tenant_id).get(),
         "ags_sessions/sessiontoken": SessionToken.objects.for_tenant(tenant_id).get(),
     }
     return {f"/admin/{model}/{row.pk}": row for model, row in rows.items()}
@@ -59,6 +63,7 @@ ACTS: dict[str, tuple[str, ...]] = {
     "device": ("end", "disable", "enable", "delete-device"),
     "securityevent": (),
     "event": (),
+    "explanationlink": ("revoke",),
     "sessiontoken": ("revoke",),
 }
 
@@ -81,7 +86,10 @@ def test_every_page_and_every_act_is_in_the_tables(both: None) -> None:
 
 def state() -> list[Any]:
     """Everything that an act could have changed."""
-    models = (Service, Key, SigningKey, ResourceServer, SessionToken, Account, Device, SecurityEvent, Event)
+    models = (
+        *(Service, Key, SigningKey, ResourceServer, SessionToken, Account, Device),
+        *(SecurityEvent, Event, ExplanationLink),
+    )
     rows = (Tenant.objects, *(model.unscoped for model in models))
     return [list(some.order_by("pk").values()) for some in rows]
 
@@ -100,7 +108,10 @@ def test_the_pages_of_the_other_operator_are_not_there(both: None, group: str) -
     assert state() == before
 
 
-LISTED = ("tenant", "service", "key", "signingkey", "resourceserver")
+LISTED = (
+    *(f"tenants/{model}" for model in ("tenant", "service", "key", "signingkey", "resourceserver")),
+    "ags_explanations/explanationlink",
+)
 LOOKED_UP = ("sessiontoken", "account", "device", "securityevent", "event")
 
 
@@ -108,11 +119,11 @@ LOOKED_UP = ("sessiontoken", "account", "device", "securityevent", "event")
 def test_lists_and_searches_show_assigned_tenants_only(both: None, group: str) -> None:
     browser = person(group, "nagra")
     for model in LISTED:
-        listed = browser.get(f"/admin/tenants/{model}/").context["cl"].result_list
+        listed = browser.get(f"/admin/{model}/").context["cl"].result_list
         assert [getattr(row, "tenant_id", row.pk) for row in listed] == ["nagra"]
-        assert not browser.get(f"/admin/tenants/{model}/?q=sunrise").context["cl"].result_list
-    for model in LISTED[1:]:
-        of_sunrise = browser.get(f"/admin/tenants/{model}/?tenant__id__exact=sunrise")
+        assert not browser.get(f"/admin/{model}/?q=sunrise").context["cl"].result_list
+    for model in LISTED[1:-1]:
+        of_sunrise = browser.get(f"/admin/{model}/?tenant__id__exact=sunrise")
         assert not of_sunrise.context["cl"].result_list
     for field in (
         {"app_label": "tenants", "model_name": "key"},
@@ -154,6 +165,7 @@ def test_nothing_is_added_to_the_other_operator(both: None) -> None:
 # What each group may do with the tenants of its people
 
 SUPPORT = {
+    "explanationlink": {"revoke"},
     "sessiontoken": {"revoke"},
     "account": {"suspend", "reactivate", "revoke-all"},
     "device": {"end", "disable", "enable"},

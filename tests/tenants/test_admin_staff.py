@@ -12,6 +12,8 @@ from axes.models import AccessAttempt, AccessFailureLog, AccessLog
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 
+from ags.explanations.links import build_path
+from ags.explanations.models import ExplanationLink
 from tests.settings import ENVIRONMENT
 from tests.support.staff import ErrorPage
 
@@ -162,7 +164,7 @@ def test_a_group_offers_what_the_pages_heed(admin_client: Client) -> None:
         *(
             f"{act}_{model}"
             for act in ("add", "change", "view")
-            for model in ("tenant", "service", "key", "resourceserver", "account")
+            for model in ("tenant", "service", "key", "resourceserver", "account", "explanationlink")
         ),
         *(
             f"{act}_{model}"
@@ -216,7 +218,7 @@ import django
 django.setup()
 from django.test import Client
 from ags.urls import API
-client = Client(headers={"host": "localhost"})
+client = Client(raise_request_exception=False, headers={"host": "localhost"})
 def ask(path, method="GET"):
     answer = client.generic(method, path, secure=True)
     is_json = answer.headers.get("Content-Type") == "application/json"
@@ -232,6 +234,8 @@ EVERYWHERE = {
     "/openapi.json": [200, None],
     "/static/unfold/css/styles.css": [200, None],
     "/healthz": [200, None],
+    # The signature is valid, and the process has no database.
+    build_path(ExplanationLink(pk=1)): [503, None],
     "/nowhere": NOT_FOUND,
 }
 ADMIN = {

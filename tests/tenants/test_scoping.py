@@ -11,6 +11,7 @@ from asgiref.sync import async_to_sync
 from django.apps import apps
 from django.db.models import Manager, Model
 
+from ags.explanations.models import ExplanationLink
 from ags.sessions.models import (
     Account,
     AccountChoice,
@@ -30,6 +31,7 @@ from tenants.scoping import ScopedManager, TenantScoped, UnscopedAccess
 from tenants.snapshot import snapshot
 from tests.support.audit_trail import request_context
 from tests.support.clients import SERVICE, ClientApp, HeadEnd
+from tests.support.explanation_pages import create_explanation_link
 from tests.support.staff import person
 
 FORM = "application/x-www-form-urlencoded"
@@ -78,6 +80,7 @@ def test_the_list_of_models_is_complete() -> None:
         Event,
         RevokedAccessToken,
         SecurityEvent,
+        ExplanationLink,
         Lease,
     }
 
@@ -88,7 +91,7 @@ def test_every_tenant_model_is_scoped(model: type[Model]) -> None:
     assert isinstance(model.objects, ScopedManager)
     assert type(model._default_manager) is Manager, "the admin and dumpdata use the default manager"
     constraints = [constraint.fields for constraint in model._meta.constraints]  # type: ignore[attr-defined]
-    assert constraints or model is Event, "an event has only a primary key"
+    assert constraints or model in (Event, ExplanationLink), "they have only a primary key"
     assert all(fields[0] == "tenant" for fields in constraints), "every constraint starts with the tenant"
 
 
@@ -115,6 +118,7 @@ def _create_rows(head_end: HeadEnd) -> None:
     assert app.redeem(session_token).status_code == 401
     form = {"token": tokens["access_token"], "client_id": server.client_id, "client_secret": secret}
     assert head_end.client.post("/oauth/revoke", urlencode(form), FORM).status_code == 200
+    create_explanation_link(head_end.tenant_id)
     DocumentHealth(tenant_id=head_end.tenant_id, address="https://keys.example/").save()
 
 

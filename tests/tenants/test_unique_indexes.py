@@ -7,6 +7,7 @@ from django.apps import apps
 from django.db import connection
 from django.db.models import Model
 
+from ags.explanations.models import ExplanationLink
 from ags.sessions.models import Event, Lease
 from tenants.models import Tenant
 
@@ -25,7 +26,7 @@ def test_the_tenant_leads_every_unique_index(db: None, model: type[Model]) -> No
         constraints = connection.introspection.get_constraints(cursor, model._meta.db_table)
     # From the database, not from the models, so that indexes of migrations are included.
     unique = {name: one for name, one in constraints.items() if one["unique"] and not one["primary_key"]}
-    has_only_a_primary_key = hasattr(model, "instance_type") or model is Event  # the first: a history
+    has_only_a_primary_key = hasattr(model, "instance_type") or model in (Event, ExplanationLink)
     assert bool(unique) is not has_only_a_primary_key
     for name, index in unique.items():
         assert index["columns"][0] == "tenant_id", name

@@ -44,7 +44,8 @@ class SecurityEvent(TenantScoped):
 class Event(TenantScoped):
     """An event of the audit trail that no other row records.
 
-    `services.events`, `services.staff_events` and `services.refusals` are the only writers.
+    `services.events`, `services.staff_events`, `services.refusals` and `ags.explanations.links` are the only
+    writers.
     Grants and redemptions are rows of `SessionToken`, and signs of stolen tokens of `SecurityEvent`.
     """
 
@@ -57,6 +58,7 @@ class Event(TenantScoped):
         OMITTED = "omitted", "Refused requests that were only counted"
         CONFIGURATION_CHANGED = "configuration_changed", "Configuration changed"
         STAFF_ACTION = "staff_action", "Action of staff"
+        EXPLANATION_OPENED = "explanation_opened", "Explanation opened with a link"
 
     # NULL: of no tenant. No constraint: a refusal must not lock the row of its tenant, and events outlive it.
     tenant = models.ForeignKey(

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ags.operations.lease import LIFETIME, LeaseNotAvailable
-from ags.operations.purge import BATCH_SIZE, SECURITY_EVENT_RETENTION, purge
+from ags.operations.purge import BATCH_SIZE, LINK_RETENTION, SECURITY_EVENT_RETENTION, purge
 
 
 def _batch_size(text: str) -> int:
@@ -24,7 +24,8 @@ class Command(BaseCommand):
         "retention of their tenant; expired account choices and revoked access tokens; deleted devices whose "
         f"sign-on has expired; security events {SECURITY_EVENT_RETENTION.days} days after their latest "
         "occurrence; failed logins of staff that no longer cause a lockout; states of upstream documents "
-        "that are no longer fetched; expired sessions of staff; and expired session tokens of assertions "
+        f"that are no longer fetched; explanation links {LINK_RETENTION.days} days after they have expired; "
+        "expired sessions of staff; and expired session tokens of assertions "
         "that expire in the year 9999 or later, which are rejected. One purge runs at a time: a second one "
         "names it, deletes nothing and exits with status 1. "
         f"A crashed purge blocks others for {LIFETIME.seconds} seconds."
