@@ -74,8 +74,8 @@ def explain_absence(tenants: Collection[str] | None) -> list[str]:
     )
     omitted = sum(details.get("number", 0) for details in events.values_list("details", flat=True))
     return [
-        "It was refused, and only counted, because there were too many refusals: so were "
-        f"{omitted:,} in the last 24 hours.",
+        "It was refused, and only counted, because there were too many refusals. In 24 hours, until a minute "
+        f"ago, {omitted:,} were only counted.",
         "It is older than the event retention of its tenant, so it was purged; or it is newer than a few "
         "seconds, and not stored yet.",
         "It succeeded, and is not stored: service discovery, key sets, refreshes and introspection, and a "

@@ -114,7 +114,7 @@ def test_the_page_says_why_nothing_may_be_found(nagra: HeadEnd) -> None:
         add_event(tenant_id, kind="omitted", details={"number": number})
     page = explain_on_page(person("support", "nagra"), "<i>nothing</i>")
     assert page.headings == ["Explain a request", "Nothing is stored about <i>nothing</i>"]
-    assert "so were 15 in the last 24 hours" in page.text
+    assert "15 were only counted" in page.text
     assert page.text.count('<li class="mb-2">') == 5
 
 
