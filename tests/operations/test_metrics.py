@@ -149,6 +149,7 @@ def test_an_event_loop_stores_results_through_its_own_connection(
             with ThreadPoolExecutor(1, "fetching") as pool:
                 assert await asyncio.wrap_future(pool.submit(fetch_without_connection))
                 await wait_until_async(lambda: threads, "the result is not stored")
+                await run_with_orm(lambda: None)  # the same thread, when it has executed all statements
                 server.replies["/keys"] = Reply(500)
                 assert await asyncio.wrap_future(pool.submit(fetch_without_connection))
                 await wait_until_async(lambda: caplog.records, "the error is not logged")
