@@ -106,6 +106,18 @@ def test_the_refusal_of_a_disabled_tenant_is_of_the_tenant(server: ServerProcess
     assert "tenant" not in event.details
 
 
+def test_the_refusal_of_a_resource_server_is_of_the_tenant_in_its_client_id(
+    server: ServerProcess, nagra: HeadEnd
+) -> None:
+    here = forward(server, nagra)
+    platform = replace(create_platform(nagra.tenant_id), client=here.client, secret="wrong")
+    assert platform.introspect("x", x_correlation_id="wrong-secret").status_code == 401
+    assert find_refusal("wrong-secret").tenant_id == nagra.tenant_id
+    platform = replace(platform, client_id="nobody~x")
+    assert platform.introspect("x", x_correlation_id="unknown-server").status_code == 401
+    assert find_refusal("unknown-server").tenant_id is None
+
+
 def test_failed_probes_are_not_stored(server: ServerProcess, nagra: HeadEnd) -> None:
     client = server.client()
     for path in ("/healthz", "/readyz", "/metrics"):

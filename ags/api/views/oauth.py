@@ -150,12 +150,13 @@ async def _authenticate(request: HttpRequest) -> tuple[TenantSnapshot, str, Mapp
         raise ApiError(FORM_MALFORMED)
     client_id, secret = _credentials(request.META, form)
     tenant = await get_tenant(client_id.partition(SEPARATOR)[0])
+    if tenant is not None:
+        get_log_entry(request).tenant = tenant.id  # so that its staff can explain a refusal
     secret_hash = tenant.resource_servers.get(client_id) if tenant is not None else None
     # Always compared, so that the response time does not reveal whether the client ID exists.
     is_equal = hmac.compare_digest(secret_hash or bytes(32), hash_client_secret(secret))
     if tenant is None or secret_hash is None or not is_equal:
         raise ApiError(CLIENT_NOT_AUTHENTICATED)
-    get_log_entry(request).tenant = tenant.id
     return tenant, client_id, form
 
 
