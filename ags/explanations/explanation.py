@@ -45,7 +45,7 @@ class Explanation:
 
     `summary` is one sentence. `reason`, `side` and `remedy` are those of a refusal; `side` is None if the
     request was granted. `facts` are names and values for display. `since` are sentences about what has
-    happened since.
+    happened since, or is configured now.
     """
 
     request: Request

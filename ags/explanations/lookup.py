@@ -11,6 +11,7 @@ from typing import Any
 from django.db.models import Q
 from django.utils import timezone
 
+from ags.explanations.current_state import describe_current_state, find_side
 from ags.explanations.explanation import Explanation, Request, explain_grant, explain_refusal
 from ags.explanations.reasons import REASONS
 from ags.explanations.steps import GET_SESSION_TOKEN, REDEEM, SIGN_ON
@@ -38,9 +39,11 @@ def explain_request(correlation_id: str, tenants: Collection[str] | None) -> lis
 
     `tenants`: the IDs of those that the reader may see; None for all, and for requests of no tenant.
     """
-    rows = _visible_events(tenants).filter(correlation_id=correlation_id)
+    # AGS creates IDs in lower case, and callers may display them in upper case.
+    correlation_ids = {correlation_id, correlation_id.lower()}
+    rows = _visible_events(tenants).filter(correlation_id__in=correlation_ids)
     events = rows.exclude(kind__in=_NOT_EXPLAINED).order_by("-created_at", "-pk")[:MAX_EXPLANATIONS]
-    found = [*map(_explain_event, events), *_explain_session_tokens(correlation_id, _ids(tenants))]
+    found = [*map(_explain_event, events), *_explain_session_tokens(correlation_ids, _ids(tenants))]
     return sorted(found, key=lambda each: each.request.at, reverse=True)[:MAX_EXPLANATIONS]
 
 
@@ -55,7 +58,7 @@ def explain_event(event_id: str, tenants: Collection[str] | None) -> Explanation
     if match["event"]:
         rows = _visible_events(tenants).filter(pk=match["event"], tenant__isnull=False)
         event = rows.exclude(kind__in=_NOT_EXPLAINED).first()
-        return event and _explain_event(event)
+        return event and replace(_explain_event(event), since=())
     token = _session_tokens(_ids(tenants)).filter(pk=match["token"]).first()
     if token is None:
         return None
@@ -125,16 +128,21 @@ def _explain_event(event: Event) -> Explanation:
         return Explanation(request, f"{event.get_kind_display()}{reason}.")
     strategy = find_strategy(request.tenant, event.service)
     is_failure = event.kind == Event.Kind.FAILED
-    return explain_refusal(
+    explanation = explain_refusal(
         request, event.reason, details.get("facts", {}), strategy=strategy, is_failure=is_failure
+    )
+    return replace(
+        explanation,
+        side=find_side(event, explanation.side),
+        since=tuple(describe_current_state(event)),
     )
 
 
-def _explain_session_tokens(correlation_id: str, tenants: list[str]) -> Iterator[Explanation]:
+def _explain_session_tokens(correlation_ids: Collection[str], tenants: list[str]) -> Iterator[Explanation]:
     newest = _session_tokens(tenants).order_by("-created_at", "-pk")
-    for row in newest.filter(correlation_id=correlation_id)[:MAX_EXPLANATIONS]:
+    for row in newest.filter(correlation_id__in=correlation_ids)[:MAX_EXPLANATIONS]:
         yield _explain_redemption(row) if _is_direct(row) else _explain_issue(row)
-    for row in newest.filter(redemption_correlation_id=correlation_id)[:MAX_EXPLANATIONS]:
+    for row in newest.filter(redemption_correlation_id__in=correlation_ids)[:MAX_EXPLANATIONS]:
         if not _is_direct(row):
             yield _explain_redemption(row)
 

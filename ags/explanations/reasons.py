@@ -322,14 +322,14 @@ REASONS: Mapping[str, Reason] = {
     ),
     "account_suspended": Reason(
         Step.ACCOUNT,
-        Side.SUBSCRIBER,
+        Side.STAFF,
         "The account of the subscriber is suspended.",
         "Reactivate the account in the admin, or correct its status in the server of the operator if that "
         "has reported it.",
     ),
     "account_cancelled": Reason(
         Step.ACCOUNT,
-        Side.SUBSCRIBER,
+        Side.STAFF,
         "The account of the subscriber is cancelled.",
         "The subscriber needs another account: a cancellation in AGS is permanent.",
     ),
@@ -347,7 +347,7 @@ REASONS: Mapping[str, Reason] = {
     ),
     "device_disabled": Reason(
         Step.DEVICE,
-        CONFIGURATION,
+        Side.STAFF,
         "Staff have disabled the device.",
         "Enable the device in the admin.",
     ),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,8 +13,8 @@ from django.test import Client
 
 from ags.explanations import admin
 from ags.operations.groups import GROUPS
-from ags.sessions.models import Event, SessionToken
-from tenants.models import Assignment
+from ags.sessions.models import Device, Event, SessionToken
+from tenants.models import Assignment, Key, Service
 from tests.support.audit_search import (
     ENDED,
     ISSUED,
@@ -107,6 +108,86 @@ def test_a_grant_is_explained_without_account_and_token(app: ClientApp) -> None:
     assert {outcome for outcome, _ in shown.checks} == {"passed"}
     for hidden in ("account-1", token):
         assert hidden not in page.text
+
+
+def explain_reason(reason: str, **fields: Any) -> ExplanationPage:
+    """Explain a refusal with this reason."""
+    add_event(correlation_id="call-9", **{**REFUSAL, "reason": reason, **fields})
+    return explain_on_page(person("support", "nagra"), "call-9")
+
+
+@pytest.mark.parametrize(
+    ("sent", "is_enabled", "side", "state"),
+    [
+        ("Customer Auth Service", False, "configuration of the tenant in AGS", "Service” is disabled now."),
+        ("Customer Auth Service", True, "head-end", "Service” is enabled now."),
+        (
+            "customer AUTH service",
+            True,
+            "head-end",
+            "The tenant has the service “Customer Auth Service”: upper and lower case differ.",
+        ),
+        ("Another", True, "head-end", None),
+    ],
+)
+def test_a_refusal_because_of_a_service_says_what_is_configured_now(
+    nagra: HeadEnd, sunrise: HeadEnd, sent: str, is_enabled: bool, side: str, state: str | None
+) -> None:
+    Service.objects.for_tenant("nagra").update(enabled=is_enabled)
+    Service.objects.for_tenant("sunrise").update(name="Another")
+    page = explain_reason("service_not_available", service=sent)
+    (shown,) = page.explanations
+    assert shown.fault["At fault"] == side
+    if state is None:
+        assert "now." not in page.text
+        assert "Another”" not in page.text
+    else:
+        assert state in page.text
+
+
+@pytest.mark.parametrize("state", ["staged", "revoked"])
+def test_a_refusal_because_of_a_key_says_its_state_and_dates(nagra: HeadEnd, state: str) -> None:
+    not_after = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
+    Key.objects.for_tenant("nagra").update(state=state, not_after=not_after)
+    page = explain_reason("key_not_in_force")
+    assert f"The key is {state} now, Not after 2030-01-02 03:04:05 UTC." in page.text
+
+
+@pytest.mark.parametrize(
+    ("status", "changed", "sentence"),
+    [
+        ("deleted", {}, "Staff have deleted the device with this clientId."),
+        ("enabled", {"account_id": "account-2"}, "The device with this clientId is of another account."),
+        ("enabled", {"client_id": "unknown"}, "The tenant has no device with this clientId now."),
+    ],
+)
+def test_a_refusal_because_of_a_device_says_what_is_stored_about_it(
+    app: ClientApp, status: str, changed: dict[str, str], sentence: str
+) -> None:
+    app.sign_on()
+    device = Device.unscoped.get()
+    Device.unscoped.update(status=status)
+    ids = {"client_id": device.client_id, "account_id": "account-1", **changed}
+    page = explain_reason("device_unknown", **ids)
+    assert sentence in page.text
+    for hidden in ("account-1", "account-2", device.client_id):
+        assert hidden not in page.text
+
+
+def test_a_refusal_after_the_end_of_the_sign_on_says_why_it_ended(app: ClientApp) -> None:
+    app.sign_on()
+    assert app.sign_out().status_code == 200
+    page = explain_reason("sign_on_ended", client_id=Device.unscoped.get().client_id)
+    assert re.search(r"The sign-on ended at \d{4}-\d\d-\d\d [\d:]{8} UTC \(signed_out\)\.", page.text)
+
+
+def test_an_id_is_found_in_upper_case(app: ClientApp) -> None:
+    """AGS creates them in lower case."""
+    correlation_id = "9b2dc4e2-72c8-4c39-9a02-4b70e9b0a1f6"
+    app.head_end.present(app.head_end.token(), x_correlation_id=correlation_id)
+    add_event(correlation_id=correlation_id, **REFUSAL)
+    page = explain_on_page(person("support", "nagra"), correlation_id.upper())
+    assert len(page.explanations) == 2
 
 
 def test_the_page_says_why_nothing_may_be_found(nagra: HeadEnd) -> None:

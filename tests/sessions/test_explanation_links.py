@@ -22,6 +22,7 @@ from ags.limits import EXPLANATION_OPENINGS
 from ags.server.logs import JSONFormatter, TextFormatter
 from ags.sessions.models import Event
 from tenants.models import Tenant
+from tests.support.audit_search import add_event
 from tests.support.clients import HeadEnd
 from tests.support.database import database_now
 from tests.support.explanation_pages import (
@@ -85,6 +86,19 @@ def test_each_opening_is_stored(link: ExplanationLink) -> None:
         assert event.details == {"link": link.pk, "explained_correlation_id": "call-9"}
         assert (event.account_id, event.actor) == ("", "")
     assert len(get_openings()) == 2
+
+
+def test_the_page_does_not_say_what_is_configured_now(nagra: HeadEnd) -> None:
+    event = add_event(
+        correlation_id="staged",
+        kid=nagra.kid,
+        reason="key_not_in_force",
+        details={"method": "POST", "route": "/ags/getSessionToken", "status": 401},
+    )
+    assert "The key is active now" in explain_on_page(person("support", "nagra"), "staged").text
+    response = Client().get(build_path(create_explanation_link("nagra", f"event:{event.pk}")))
+    assert "Why this request was refused" in response.content.decode()
+    assert "active now" not in response.content.decode()
 
 
 def test_a_head_is_not_an_opening(link: ExplanationLink) -> None:

@@ -264,12 +264,12 @@ ROWS: dict[str, Row] = {
     ),
     "a disabled device": Row(
         _redeem_on_disabled,
-        403, "device", "configuration of the tenant in AGS", "Staff have disabled the device",
+        403, "device", "staff", "Staff have disabled the device",
         "Enable the device",
     ),
     "a suspended account": Row(
         _redeem_suspended,
-        403, "status of the account", "subscriber", "is suspended", "Reactivate the account",
+        403, "status of the account", "staff", "is suspended", "Reactivate the account",
     ),
     "a second sign-out": Row(
         _sign_out_twice, 401, "sign-on not ended", "client app", "The sign-on has ended", "Sign on again",
