@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from ags.sessions.models import Event
 from tests.support.clients import HeadEnd
 from tests.support.live import get_server
 from tests.support.operators import create_operator
@@ -28,13 +30,16 @@ def threads_are_not_traced() -> Iterator[None]:
     threading.settrace(trace)
 
 
-@pytest.fixture(scope="session")
-def servers(django_db_setup: None, django_db_blocker: object) -> Iterator[dict[str, ServerProcess]]:
-    """The running servers, shared by all tests of this folder in this process."""
+@pytest.fixture(scope="module")
+def servers(django_db_setup: None, django_db_blocker: Any) -> Iterator[dict[str, ServerProcess]]:
+    """The running servers, shared by the tests of a module in this process."""
     running: dict[str, ServerProcess] = {}
     yield running
     for server in running.values():
         server.stop()
+    # A server stores refusals later than it responds, so these are events that no other test expects.
+    with django_db_blocker.unblock():
+        Event.unscoped.all().delete()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from tenants.models import Tenant
 from tests.support.audit_trail import ADDRESS, find_refusal, reject_events, sum_omitted
 from tests.support.batches import other_transaction
 from tests.support.clients import ClientApp, HeadEnd
-from tests.support.live import ForwardingProxy, get_server, use_server, wait_until_served
+from tests.support.live import ForwardingProxy, use_server, wait_until_served
 from tests.support.operators import create_platform
 from tests.support.server import Client, ServerProcess, exchange_bytes
 from tests.support.waiting import wait_until
@@ -27,12 +27,6 @@ WINDOW = 60
 """Seconds in which refusals are counted."""
 
 OMITTED = "ags_omitted_refusals_total"
-
-
-@pytest.fixture
-def server(transactional_db: None, servers: dict[str, ServerProcess]) -> ServerProcess:
-    """A server of these tests: races of others cause more refusals in a minute than a process stores."""
-    return get_server(servers, "refusals", AGS_TRUSTED_PROXIES="1")
 
 
 def read_metric(port: int) -> int:
