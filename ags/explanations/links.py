@@ -24,8 +24,8 @@ LIFETIME = timedelta(days=7)
 
 _SALT = "ags.explanations.links"
 
-_TOKEN = re.compile(r"[0-9]{1,18}\.[A-Za-z0-9_-]{43}")
-"""The primary key and its signature."""
+_TOKEN = re.compile(r"[0-9]{1,18}-[0-9]{1,12}\.[A-Za-z0-9_-]{43}")
+"""The key of a link and its signature."""
 
 
 @transaction.atomic
@@ -54,28 +54,30 @@ def revoke_link(link: ExplanationLink) -> None:
 
 
 def build_path(link: ExplanationLink) -> str:
-    return reverse("explanation", args=[_signer().sign(str(link.pk))])
+    return reverse("explanation", args=[_signer().sign(_build_key(link))])
 
 
-def read_token(token: str) -> int | None:
-    """Return the primary key of a link, or None if the signature is invalid. Does not query the database."""
+def read_token(token: str) -> str | None:
+    """Return the key of a link, or None if the signature is invalid. Does not query the database."""
     if not _TOKEN.fullmatch(token):
         return None
     try:
-        return int(_signer().unsign(token))
+        return _signer().unsign(token)
     except signing.BadSignature:
         return None
 
 
-def open_link(pk: int, context: RequestContext | None) -> tuple[ExplanationLink, Explanation] | None:
+def open_link(key: str, context: RequestContext | None) -> tuple[ExplanationLink, Explanation] | None:
     """Return the explanation of a link and store that it was opened, or return None if it does not open.
 
     `context`: None to store nothing.
     """
     valid = ExplanationLink.unscoped.filter(revoked_at=None, expires_at__gt=Now(), tenant__enabled=True)
-    link = valid.filter(pk=pk).first()
-    explanation = link and explain_event(link.event, [link.tenant_id])
-    if link is None or explanation is None:
+    link = valid.filter(pk=key.partition("-")[0]).first()
+    if link is None or _build_key(link) != key:
+        return None
+    explanation = explain_event(link.event, [link.tenant_id])
+    if explanation is None:
         return None
     if context is not None:
         Event.unscoped.create(
@@ -86,6 +88,14 @@ def open_link(pk: int, context: RequestContext | None) -> tuple[ExplanationLink,
             details={"link": link.pk, "explained_correlation_id": link.correlation_id},
         )
     return link, explanation
+
+
+def _build_key(link: ExplanationLink) -> str:
+    """Return the primary key and the time of creation.
+
+    After a backup was restored, other links get primary keys of links that it does not contain.
+    """
+    return f"{link.pk}-{int(link.created_at.timestamp())}"
 
 
 def _signer() -> signing.Signer:

@@ -35,7 +35,7 @@ STAFF_PATHS = [
     "/docs/nothing",
     "/explanations/",
     "/explanations/nothing",
-    "/explanations/1." + "a" * 43,
+    "/explanations/1-1." + "a" * 43,
     "/static/",
     "/static/nothing",
     "/static/admin/css/base.css",

@@ -143,13 +143,18 @@ def delete_link(link: ExplanationLink) -> str:
     return path
 
 
+def reuse_primary_key(link: ExplanationLink) -> str:
+    ExplanationLink.unscoped.update(created_at=link.created_at + timedelta(seconds=1))
+    return build_path(link)
+
+
 def change_tenant_of_event(link: ExplanationLink) -> str:
     Event.unscoped.update(tenant="sunrise")
     return build_path(link)
 
 
 def sign_for_another_purpose(link: ExplanationLink) -> str:
-    return f"/explanations/{signing.Signer(sep='.').sign(str(link.pk))}"
+    return f"/explanations/{signing.Signer(sep='.').sign(build_path(link)[14:-44])}"
 
 
 CLOSED: dict[str, Callable[[ExplanationLink], str]] = {
@@ -160,18 +165,19 @@ CLOSED: dict[str, Callable[[ExplanationLink], str]] = {
     "link purged": delete_link,
     "event of another tenant": change_tenant_of_event,
     "another salt": sign_for_another_purpose,
-    "another key": lambda link: build_path(ExplanationLink(pk=link.pk + 1)),
-    "another number": lambda link: build_path(link).replace(f"/{link.pk}.", f"/{link.pk + 1}."),
+    "another key": lambda link: build_path(ExplanationLink(pk=link.pk + 1, created_at=link.created_at)),
+    "another number": lambda link: build_path(link).replace(f"/{link.pk}-", f"/{link.pk + 1}-"),
+    "of a database before a restored backup": reuse_primary_key,
     "no number": lambda link: "/explanations/." + build_path(link).partition(".")[2],
     "tampered": lambda link: build_path(link)[:-43] + TAMPERED,
     "truncated": lambda link: build_path(link)[:-1],
     "longer": lambda link: build_path(link) + "A",
-    "10,000 characters": lambda link: "/explanations/" + "1" * 9956 + "." + TAMPERED,
+    "10,000 characters": lambda link: "/explanations/" + "1" * 9956 + "-1." + TAMPERED,
     "a slash": lambda link: build_path(link) + "/",
     "another part": lambda link: build_path(link) + "/change",
     "a line end": lambda link: build_path(link) + "%0A",
-    "other digits": lambda link: "/explanations/٣." + TAMPERED,
-    "not UTF-8": lambda link: "/explanations/%FF." + TAMPERED,
+    "other digits": lambda link: "/explanations/٣-1." + TAMPERED,
+    "not UTF-8": lambda link: "/explanations/%FF-1." + TAMPERED,
     "nothing": lambda link: "/explanations/",
 }
 

@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -235,7 +236,7 @@ EVERYWHERE = {
     "/static/unfold/css/styles.css": [200, None],
     "/healthz": [200, None],
     # The signature is valid, and the process has no database.
-    build_path(ExplanationLink(pk=1)): [503, None],
+    build_path(ExplanationLink(pk=1, created_at=datetime(2026, 1, 1, tzinfo=UTC))): [503, None],
     "/nowhere": NOT_FOUND,
 }
 ADMIN = {

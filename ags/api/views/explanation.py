@@ -45,14 +45,14 @@ MESSAGES: Mapping[errors.Error, tuple[str, ...]] = {
 def open_explanation(request: HttpRequest, token: str) -> HttpResponse:
     """Raises Http404 and ApiError (429). A HEAD is not an opening."""
     entry = get_log_entry(request)
-    pk = read_token(token)
-    if pk is None:
+    key = read_token(token)
+    if key is None:
         raise Http404
-    remaining = run_in_event_loop(EXPLANATION_OPENINGS.hit, MAX_OPENINGS, ANY_TENANT, str(pk))
+    remaining = run_in_event_loop(EXPLANATION_OPENINGS.hit, MAX_OPENINGS, ANY_TENANT, key)
     if remaining:
         EXPLANATION_OPENINGS.refusals.increment()
         raise errors.ApiError(errors.TOO_MANY_OPENINGS, retry_after=math.ceil(remaining))
-    opened = open_link(pk, entry if request.method == "GET" else None)
+    opened = open_link(key, entry if request.method == "GET" else None)
     if opened is None:
         raise Http404
     link, explanation = opened
