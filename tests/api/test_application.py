@@ -100,12 +100,16 @@ def test_disconnect_during_the_body_is_400(caplog: pytest.LogCaptureFixture) -> 
     assert vars(line)["reason"] == "body_unreadable"
 
 
-def test_request_rejected_by_the_server_is_a_page_in_the_admin_and_json_elsewhere() -> None:
+def test_request_rejected_by_the_server_is_a_page_for_browsers_and_json_elsewhere() -> None:
     error = {"ags.refusal": {"status": 431}}
     check_error(call("/nowhere", extensions=error), 431, "headers_too_large")
     status, headers, body = call("/admin/", extensions=error)
     assert (status, headers["content-type"]) == (431, "text/html; charset=utf-8")
     assert b"<h2" in body
+    status, headers, body = call("/explanations/1-1.a", extensions=error)
+    assert (status, headers["content-type"]) == (431, "text/html; charset=utf-8")
+    assert (headers["cache-control"], headers["referrer-policy"]) == ("no-store", "no-referrer")
+    assert b"The headers are too large or too many." in body
 
 
 def test_error_response_to_head_has_no_body() -> None:
