@@ -14,9 +14,12 @@ import psutil
 import psycopg
 import pytest
 
+from ags.explanations.links import build_path
 from tenants.models import DocumentHealth, Service
 from tests.support.clients import ClientApp, HeadEnd
 from tests.support.database import database_url
+from tests.support.explanation_pages import add_refusal, create_explanation_link
+from tests.support.live import wait_until_served
 from tests.support.server import ServerProcess
 from tests.support.tokens import ISSUER, make_claims
 from tests.support.upstream.https import HTTPSServer, as_json
@@ -26,6 +29,9 @@ from tests.support.waiting import PATIENCE, wait_until
 pytestmark = [pytest.mark.postgresql, pytest.mark.full]
 
 CONNECTIONS = 4
+STAFF_CONNECTIONS = 3
+"""For explanation links, too, without the pages of staff."""
+
 MEMORY = 100_000_000
 """Bytes."""
 
@@ -66,10 +72,12 @@ def server(transactional_db: None, tmp_path: Path) -> Iterator[ServerProcess]:
     (tmp_path / "sitecustomize.py").write_text(site)
     url = database_url()
     with ServerProcess(
+        AGS_ADMIN="off",
         AGS_PROVIDERS=",".join(f"providers.{name}" for name in PROVIDERS),
         COVERAGE_PROCESS_CONFIG="",
         COVERAGE_PROCESS_START="",
         DATABASE_URL=f"{url}{'&' if '?' in url else '?'}application_name={NAME}",
+        AGS_TRUSTED_PROXIES="1",
         PYTHONPATH=str(tmp_path),
     ) as server:
         yield server
@@ -143,3 +151,20 @@ def test_worker_has_four_database_connections_and_at_most_100_mb(
     assert max(counts) == CONNECTIONS
     (worker,) = server.workers()
     assert psutil.Process(worker).memory_info().rss <= MEMORY
+
+
+def test_openings_of_links_use_at_most_three_more_connections(server: ServerProcess, nagra: HeadEnd) -> None:
+    wait_until_served(server, nagra)
+    refusal = add_refusal(nagra.tenant_id)
+    paths = [
+        build_path(create_explanation_link(nagra.tenant_id, f"event:{refusal.pk}")) for _ in range(CLIENTS)
+    ]
+
+    def open_link(path: str) -> None:
+        client = server.client()
+        for _ in range(20):
+            assert client.get(path, headers={"x-forwarded-proto": "https"}).status_code == 200
+
+    with counted_connections() as counts, ThreadPoolExecutor(CLIENTS) as pool:
+        list(pool.map(open_link, paths))
+    assert max(counts) <= CONNECTIONS + STAFF_CONNECTIONS
