@@ -54,6 +54,8 @@ class GatewayMiddleware:
         if response.status_code >= HTTPStatus.BAD_REQUEST:
             response = _standardize_error(request, response, entry)
             _add_headers(entry, response)
+        elif request.path_info.startswith(explanation.PATH):  # also the redirect to HTTPS
+            response.headers.setdefault("Cache-Control", "no-store")
         return _close_log_entry(entry, response)
 
     @staticmethod

@@ -76,6 +76,13 @@ def test_the_page_is_neither_indexed_nor_kept_and_sets_no_cookie(
     check_headers(Client().get("/explanations/nothing"))
 
 
+def test_the_redirect_to_https_is_not_kept(link: ExplanationLink, settings: Any) -> None:
+    settings.SECURE_SSL_REDIRECT = True
+    response = Client().get(build_path(link))
+    assert (response.status_code, response["Cache-Control"]) == (301, "no-store")
+    assert get_openings() == []
+
+
 def test_each_opening_is_stored(link: ExplanationLink) -> None:
     for number in range(2):
         headers = {"x-correlation-id": f"opening-{number}"}
