@@ -16,7 +16,7 @@ from django.core.exceptions import (
     TooManyFieldsSent,
     TooManyFilesSent,
 )
-from django.db.utils import DatabaseError, InterfaceError, OperationalError
+from django.db.utils import DatabaseError, InterfaceError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseForbidden, UnreadablePostError
 from django.http.multipartparser import MultiPartParserError
 from django.http.response import HttpResponseBase
@@ -24,7 +24,7 @@ from rest_framework.exceptions import MethodNotAllowed
 
 from ags.api.access_log import AccessLogEntry, get_log_entry
 from ags.api.responses import Response
-from ags.database.errors import NOT_READY_SQLSTATES
+from ags.database.errors import is_unavailable
 from ags.database.threads import QueueTimeout
 from ags.sessions.exceptions import InvalidReason, NoActiveSigningKey, RejectReason, TokenRejected
 from providers.contract import FailureReason, UpstreamUnavailable, VerificationFailed, clean_fact
@@ -303,18 +303,13 @@ def as_api_error(exception: BaseException) -> ApiError:
         case TokenRejected(reason=reason, retry_after=retry_after):
             error = ERRORS_BY_REJECT_REASON.get(reason, NOT_AUTHENTICATED)
             return ApiError(error, log_reason=reason.value, retry_after=retry_after)
-        case DatabaseError() | InterfaceError() if _is_database_unavailable(exception):
+        case DatabaseError() | InterfaceError() if is_unavailable(exception):
             waited = isinstance(exception, QueueTimeout)
             return ApiError(UNAVAILABLE, log_reason="waited_too_long" if waited else "database_unavailable")
     for kinds, error in ERRORS_BY_EXCEPTION.items():
         if isinstance(exception, kinds):
             return ApiError(error)
     return ApiError(INTERNAL_ERROR, log_reason=type(exception).__name__)
-
-
-def _is_database_unavailable(exception: BaseException) -> bool:
-    sqlstate = getattr(exception.__cause__, "sqlstate", None)
-    return isinstance(exception, OperationalError | InterfaceError) or sqlstate in NOT_READY_SQLSTATES
 
 
 class ErrorResponse(Response):

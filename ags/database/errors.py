@@ -21,6 +21,12 @@ def is_connection_lost(sqlstate: str | None) -> bool:
     return sqlstate is not None and (sqlstate in CONNECTION_LOST_SQLSTATES or sqlstate.startswith("08"))
 
 
+def is_unavailable(error: utils.Error) -> bool:
+    """Return whether the statement may succeed later, also if Django has translated the error."""
+    sqlstate = getattr(error.__cause__, "sqlstate", None)
+    return isinstance(error, utils.OperationalError | utils.InterfaceError) or sqlstate in NOT_READY_SQLSTATES
+
+
 @contextmanager
 def translate_errors() -> Iterator[None]:
     try:

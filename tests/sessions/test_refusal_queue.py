@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
+from django.db import connection
 
+from ags.database import run_with_orm
 from ags.limits import memory
 from ags.sessions.models import Event
 from ags.sessions.services import refusals
@@ -162,3 +164,24 @@ def test_only_a_stopping_server_waits_for_a_lock_on_the_table(other: OtherTransa
 
     run_in_event_loop(test())
     assert count_stored() == 3
+
+
+@pytest.mark.postgresql
+def test_refusals_stay_queued_while_the_database_is_read_only(omitted: list[int]) -> None:
+    async def test() -> None:
+        async with open_queue() as queue:
+            await run_with_orm(set_read_only, "on")
+            submit(queue, 3)
+            await queue._flush()
+            assert len(queue._events) == 3
+            await run_with_orm(set_read_only, "off")
+
+    run_in_event_loop(test())
+    assert (count_stored(), sum_omitted(None)) == (3, 0)
+    omitted.append(0)
+
+
+def set_read_only(value: str) -> None:
+    """Set it on the connection that stores refusals."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET default_transaction_read_only = {value}")

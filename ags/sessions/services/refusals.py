@@ -10,9 +10,10 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from itertools import islice
 
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import Error, connection, transaction
 
 from ags.database import run_with_orm
+from ags.database.errors import is_unavailable
 from ags.limits.memory import LocalCounters
 from ags.server.shared_counter import SharedCounter
 from ags.sessions.models import Event
@@ -96,9 +97,9 @@ class RefusalQueue:
             batch = list(islice(self._events, size))
             try:
                 await run_with_orm(_store, batch, self._is_closing.is_set())
-            except (OperationalError, InterfaceError):
-                return
             except Exception as error:  # noqa: BLE001 - the next events must be stored
+                if isinstance(error, Error) and is_unavailable(error):
+                    return
                 if len(batch) > 1:
                     size = 1  # only one of them may have caused the error
                     continue
