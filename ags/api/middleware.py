@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ from ags.api.refusals import submit_refusal
 from ags.api.request import body, headers
 from ags.api.views import explanation
 from ags.database.django_connections import close_broken_connection
+from ags.database.threads import QueueTimeout, run_in_event_loop
 from ags.limits.password_hasher import RETRY_AFTER, TooManyPasswords
 from providers.contract import log_context
 
@@ -54,6 +56,9 @@ class GatewayMiddleware:
         if response.status_code >= HTTPStatus.BAD_REQUEST:
             response = _standardize_error(request, response, entry)
             _add_headers(entry, response)
+            if response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
+                with suppress(QueueTimeout):
+                    run_in_event_loop(_submit_refusal, entry, response)
         elif request.path_info.startswith(explanation.PATH):  # also the redirect to HTTPS
             response.headers.setdefault("Cache-Control", "no-store")
         return _close_log_entry(entry, response)
@@ -107,6 +112,11 @@ async def handle_api_request(request: HttpRequest) -> HttpResponse:
     cors.add_cors_headers(request, response, entry.tenant)
     _add_headers(entry, response)
     return _close_log_entry(entry, response)
+
+
+async def _submit_refusal(entry: AccessLogEntry, response: HttpResponse) -> None:
+    """The queue belongs to the event loop, and staff pages run in threads."""
+    submit_refusal(entry, response)
 
 
 async def _call_view(request: HttpRequest, entry: AccessLogEntry) -> HttpResponse:

@@ -12,13 +12,14 @@ import pytest
 from django.contrib.auth.hashers import PBKDF2PasswordHasher
 from django.contrib.auth.models import User
 
+from ags.sessions.models import Event
 from tests.support.clients import HeadEnd
 from tests.support.live import wait_until_served
 from tests.support.markers import skip_unless_installed
 from tests.support.server import Client, Response, ServerProcess
 from tests.support.staff_login import post_form, post_login, read_cookie
 from tests.support.upstream.redis_server import redis_server
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, wait_until
 
 RIGHT, WRONG = "a long staff password", "wrong"
 HTTPS = {"X-Forwarded-Proto": "https"}
@@ -76,16 +77,22 @@ def test_passwords_are_verified_one_at_a_time(staff: User, nagra: HeadEnd, hold:
             assert not any(each.done() for each in waiting)
         assert [each.result().status_code for each in waiting] == [200] * AT_ONCE
         assert post_login(server, "staff", RIGHT, cookie=known).status_code == 302
-        number = FLOOD - AT_ONCE + 1 + BROWSER_MAXIMUM + 1
+        refused_passwords = FLOOD - AT_ONCE + 1 + BROWSER_MAXIMUM + 1
         operations = Client(port)
         metrics = operations.get("/metrics").content.decode()
         operations.close()
-        assert f'ags_limited_requests_total{{limit="staff_passwords"}} {number}.0' in metrics
+        assert f'ags_limited_requests_total{{limit="staff_passwords"}} {refused_passwords}.0' in metrics
 
         # Of the flood, only the passwords that were verified count as failures of the address.
         for number in range(ADDRESS_MAXIMUM - AT_ONCE):
             assert post_login(server, f"other-{number}", WRONG).status_code == 200
         assert post_login(server, "staff", RIGHT).status_code == 429
+        logins = Event.unscoped.filter(reason="too_many_logins")
+        wait_until(logins.exists, "the refused login is not stored")
+        event = logins.get()
+        assert (event.kind, event.tenant_id, event.actor, event.account_id) == ("refused", None, "", "")
+        assert (event.details["route"], event.details["status"]) == ("/admin/", 429)
+        assert Event.unscoped.filter(reason="too_many_passwords").count() == refused_passwords
 
 
 @skip_unless_installed(
