@@ -17,10 +17,10 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 
+from ags.database.clock import get_database_time
 from ags.operations.event_export import EventExport
 from ags.sessions.models import Event, SecurityEvent, SessionToken
 from tests.support.clients import ClientApp, HeadEnd
-from tests.support.database import database_now
 from tests.support.event_exports import (
     add_event,
     add_many_events,
@@ -101,7 +101,7 @@ def test_a_cursor_continues_where_the_last_run_ended(nagra: HeadEnd, tmp_path: P
     stored = json.loads((tmp_path / "cursor").read_text())
     assert stored["tenants"] is None
     position = datetime.fromisoformat(stored["position"])
-    assert timedelta(seconds=30) <= database_now() - position < timedelta(seconds=30 + PATIENCE)
+    assert timedelta(seconds=30) <= get_database_time() - position < timedelta(seconds=30 + PATIENCE)
     assert [file.name for file in tmp_path.iterdir()] == ["cursor"]
 
 
@@ -111,7 +111,7 @@ def test_an_event_is_exported_only_after_the_delay(nagra: HeadEnd, tmp_path: Pat
     assert run_export(*cursor) == []
     assert run_export("--delay", "3600") == []
     (tmp_path / "cursor").unlink()
-    Event.unscoped.update(created_at=database_now() - timedelta(seconds=40))
+    Event.unscoped.update(created_at=get_database_time() - timedelta(seconds=40))
     assert ids(run_export(*cursor)) == [event_id(young)]
 
 
@@ -152,7 +152,7 @@ def test_tenants_can_be_selected(nagra: HeadEnd, sunrise: HeadEnd, tmp_path: Pat
 
 def test_since_and_until_limit_the_time(nagra: HeadEnd, tmp_path: Path) -> None:
     early, middle, late = (add_event("nagra", hours * 3600) for hours in (5, 3, 1))
-    now = database_now()
+    now = get_database_time()
     since, until = iso(now - timedelta(hours=4)), iso(now - timedelta(hours=2))
     assert ids(run_export("--since", since, "--until", until)) == [event_id(middle)]
     assert ids(run_export("--until", until)) == [event_id(early), event_id(middle)]
@@ -202,7 +202,7 @@ def test_a_cursor_that_cannot_be_stored_is_an_error_before_the_first_line(
 
 def test_a_cursor_of_the_future_is_an_error(nagra: HeadEnd, tmp_path: Path) -> None:
     """As after the database was restored: new events would not be exported."""
-    later = iso(database_now() + timedelta(days=1))
+    later = iso(get_database_time() + timedelta(days=1))
     (tmp_path / "cursor").write_text(json.dumps({"position": later, "tenants": None}))
     with pytest.raises(CommandError, match="If the database was restored"):
         run_export("--cursor", str(tmp_path / "cursor"))
@@ -215,9 +215,9 @@ def test_each_state_of_a_security_event_has_an_id_of_its_own(nagra: HeadEnd, tmp
     age_events(7200)
     assert ids(run_export(*cursor)) == [f"security_event:{row.pk}:1"]
     (tmp_path / "cursor").write_text(
-        json.dumps({"position": iso(database_now() - timedelta(hours=1)), "tenants": None})
+        json.dumps({"position": iso(get_database_time() - timedelta(hours=1)), "tenants": None})
     )
-    row.times, row.latest_at = 2, database_now() - timedelta(minutes=10)
+    row.times, row.latest_at = 2, get_database_time() - timedelta(minutes=10)
     row.save()
     assert ids(run_export(*cursor)) == [f"security_event:{row.pk}:2"]
 
@@ -253,7 +253,7 @@ def test_an_event_that_is_committed_late_is_not_missed(nagra: HeadEnd, tmp_path:
 @real_transactions
 def test_a_crash_before_the_cursor_is_stored_repeats_events(nagra: HeadEnd, tmp_path: Path) -> None:
     cursor = tmp_path / "cursor"
-    before = json.dumps({"position": iso(database_now() - timedelta(minutes=30)), "tenants": None})
+    before = json.dumps({"position": iso(get_database_time() - timedelta(minutes=30)), "tenants": None})
     cursor.write_text(before)
     event = add_event("nagra", 1200)
     os.mkfifo(f"{cursor}.new")  # the process waits here for a reader
@@ -306,7 +306,7 @@ def is_after(cursor: Path, event: Event) -> bool:
 @real_transactions
 def test_follow_ends_at_until(nagra: HeadEnd) -> None:
     event = add_event("nagra")
-    assert ids(run_export("--follow", "--until", iso(database_now() - timedelta(minutes=1)))) == [
+    assert ids(run_export("--follow", "--until", iso(get_database_time() - timedelta(minutes=1)))) == [
         event_id(event)
     ]
 
@@ -335,5 +335,7 @@ def test_memory_does_not_grow_with_the_number_of_events(nagra: HeadEnd) -> None:
         return peak
 
     measure_peak(1)  # imports and caches
-    few = measure_peak(5000)
-    assert measure_peak(10_000) < 1.5 * few
+    few = measure_peak(2000)
+    # A page of 1,000 rows takes 0.5 or 0.8 MB: CPython lays out instances of a class in two ways. If all rows
+    # were in memory, the factor would be 9 at least.
+    assert measure_peak(20_000) < 3 * few
