@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import warnings
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
 
@@ -288,26 +286,22 @@ def test_a_stopping_server_stores_what_is_queued(transactional_db: None, nagra: 
 MARKER = "marker0815"
 
 
-MAX_MISSING = 2
+def test_events_contain_no_secrets(transactional_db: None, nagra: HeadEnd) -> None:
+    # A server of its own: the refusal of a request that cannot be parsed counts for its peer, 127.0.0.1, as
+    # those of other tests do.
+    with ServerProcess(AGS_TRUSTED_PROXIES="1") as server:
+        secrets, refused = refuse_secrets(ClientApp(forward(server, nagra)))
+    rows = json.dumps(list(Event.unscoped.values()), default=str)
+    stored = set(Event.unscoped.values_list("correlation_id", flat=True))
+    assert [response for response in refused if response.headers["x-correlation-id"] not in stored] == []
+    assert '"sign_on_ended"' in rows
+    assert [secret for secret in secrets if secret in rows] == []
 
 
-def find_missing(refused: Sequence[Response]) -> list[tuple[int, Response]]:
-    """Return the refusals that are not stored after 20 seconds, with their places."""
-    names = {response.headers["x-correlation-id"] for response in refused}
-    stored: set[str] = set()
-    for _ in range(200):
-        stored = set(Event.unscoped.values_list("correlation_id", flat=True))
-        if names <= stored:
-            return []
-        time.sleep(0.1)
-    return [each for each in enumerate(refused) if each[1].headers["x-correlation-id"] not in stored]
-
-
-@pytest.mark.filterwarnings("default:not stored")
-def test_events_contain_no_secrets(server: ServerProcess, nagra: HeadEnd) -> None:
-    app = ClientApp(forward(server, nagra))
-    platform = replace(create_platform(nagra.tenant_id), client=app.head_end.client)
+def refuse_secrets(app: ClientApp) -> tuple[list[str], list[Response]]:
+    """Return secrets, and the responses to refused requests that contain them."""
     here = app.head_end
+    platform = replace(create_platform(here.tenant_id), client=here.client)
     session_token = app.session_token()
     assert app.redeem(session_token).status_code == 201
     app.sign_on()
@@ -354,10 +348,4 @@ def test_events_contain_no_secrets(server: ServerProcess, nagra: HeadEnd) -> Non
     assert platform.revoke(app.tokens["refresh_token"]).status_code == 200
     assert {response.status_code for response in refused} >= {400, 401, 404, 405, 415}
     assert all(response.status_code >= 400 for response in refused)
-    missing = find_missing(refused)
-    if missing:  # seen in three of ten runs of all tests; the cause is not known yet
-        warnings.warn(f"not stored: {missing}\n{server.log}", stacklevel=1)
-    assert len(missing) <= MAX_MISSING
-    rows = json.dumps(list(Event.unscoped.values()), default=str)
-    assert '"sign_on_ended"' in rows
-    assert [secret for secret in secrets if secret in rows] == []
+    return secrets, refused
