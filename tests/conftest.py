@@ -14,9 +14,8 @@ from django.contrib.auth.models import User
 from django.db import connection, transaction
 
 from ags.api import failure_limit
-from ags.explanations import admin as explanations
 from ags.limits import LIMITERS
-from ags.sessions.admin import event, revocation_impact
+from ags.sessions.admin import revocation_impact, timeouts
 from ags.sessions.services.replays import known_replays
 from providers.upstream import document, http
 from tenants import snapshot as tenants_snapshot
@@ -86,8 +85,7 @@ def stale_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _patient_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages of staff wait for their statements on a slow machine, too."""
-    monkeypatch.setattr(event, "SEARCH_TIMEOUT", PATIENCE * 1000)
-    monkeypatch.setattr(explanations, "SEARCH_TIMEOUT", PATIENCE * 1000)
+    monkeypatch.setattr(timeouts, "SEARCH_TIMEOUT", PATIENCE * 1000)
     monkeypatch.setattr(revocation_impact, "COUNT_TIMEOUT", PATIENCE * 1000)
 
 

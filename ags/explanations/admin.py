@@ -13,7 +13,8 @@ from unfold.decorators import display
 from ags.explanations import links
 from ags.explanations.lookup import explain_absence, explain_event, explain_request
 from ags.explanations.models import ExplainedRequest, ExplanationLink
-from ags.sessions.admin.event import SEARCH_TIMEOUT, TOO_MANY
+from ags.sessions.admin import timeouts
+from ags.sessions.admin.event import TOO_MANY
 from ags.sessions.admin.forms import ExplanationSearchForm
 from ags.sessions.admin.search_only import SearchOnlyAdmin
 from ags.sessions.admin.timeouts import StatementTimeout, statement_timeout
@@ -21,6 +22,7 @@ from ags.sessions.models import Event
 from tenants.admin.base import LabelledValue
 from tenants.admin.transitions import Transition, TransitionAdmin
 from tenants.models import tenants_for_user
+from tenants.times import format_utc
 
 EXPLAIN_PAGE = "admin:ags_explanations_explainedrequest_changelist"
 
@@ -55,7 +57,7 @@ class ExplainedRequestAdmin(SearchOnlyAdmin):
     def search_context(self, request: HttpRequest, terms: Mapping[str, Any]) -> dict[str, Any]:
         tenants = _tenant_ids(request)
         try:
-            with statement_timeout(SEARCH_TIMEOUT):
+            with statement_timeout(timeouts.SEARCH_TIMEOUT):
                 explanations = explain_request(terms["correlation_id"], tenants)
                 reasons = [] if explanations else explain_absence(tenants)
         except StatementTimeout:
@@ -152,7 +154,7 @@ class ExplanationLinkAdmin(TransitionAdmin):
         values = [
             LabelledValue("Tenant", link.tenant_id),
             LabelledValue("Request", explanation.heading),
-            LabelledValue("Valid until", f"{link.expires_at:%Y-%m-%d %H:%M:%S} UTC"),
+            LabelledValue("Valid until", format_utc(link.expires_at)),
             LabelledValue(
                 "To revoke it earlier", "Choose Revoke on the next page, or later on the page of the link."
             ),

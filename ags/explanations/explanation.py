@@ -12,6 +12,7 @@ from typing import Any
 from ags.explanations.reasons import ISSUED_TOKEN_REASONS, REASONS, STEPS_OF_CLAIMS, Reason, Side
 from ags.explanations.steps import CALLERS, ISSUED_TOKEN_ROUTES, list_steps
 from providers.contract import Step, Strategy
+from tenants.times import format_utc
 
 
 class Outcome(enum.Enum):
@@ -60,7 +61,7 @@ class Explanation:
     @property
     def heading(self) -> str:
         request = self.request
-        return f"{_format_time(request.at)} {request.method} {request.route}".strip()
+        return f"{format_utc(request.at)} {request.method} {request.route}".strip()
 
     @property
     def head(self) -> list[tuple[str, str]]:
@@ -68,7 +69,7 @@ class Explanation:
         request = self.request
         rows = [
             ("Correlation ID", request.correlation_id),
-            ("Time", _format_time(request.at)),
+            ("Time", format_utc(request.at)),
             ("Request", f"{request.method} {request.route}".strip()),
             ("Tenant", request.tenant),
             ("Service", request.service),
@@ -155,21 +156,19 @@ def _outcomes(steps: Iterable[Step], failed: Step) -> Iterable[tuple[Step, Outco
             yield step, outcome
 
 
-def _format_time(time: datetime) -> str:
-    return f"{time:%Y-%m-%d %H:%M:%S} UTC"
+DAY = 86_400
 
 
-def _format_clock(value: Any) -> str:
-    seconds = int(value)
-    unit = "second" if abs(seconds) == 1 else "seconds"
-    return f"{abs(seconds):,} {unit} {'after' if seconds > 0 else 'before'} the clock of AGS"
+def _format_clock(seconds: int) -> str:
+    return f"{_format_seconds(abs(seconds))} {'after' if seconds > 0 else 'before'} the clock of AGS"
 
 
-def _format_seconds(value: Any) -> str:
-    return "1 second" if value == 1 else f"{value:,} seconds"
+def _format_seconds(seconds: int) -> str:
+    days = f" ({seconds // DAY:,} days)" if seconds >= 2 * DAY else ""
+    return "1 second" if seconds == 1 else f"{seconds:,} seconds{days}"
 
 
-_FORMATS: Mapping[str, Callable[[Any], str]] = {
+_FORMATS: Mapping[str, Callable[[int], str]] = {
     **dict.fromkeys(("exp", "nbf", "iat", "not_before", "not_after"), _format_clock),
     **dict.fromkeys(("skew", "max_lifetime", "max_age", "retry_after"), _format_seconds),
 }

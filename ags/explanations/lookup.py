@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from django.db.models import Q
 from django.utils import timezone
 
-from ags.explanations.current_state import describe_current_state, find_side
+from ags.explanations.current_state import add_current_state, describe_end
 from ags.explanations.explanation import Explanation, Request, explain_grant, explain_refusal
 from ags.explanations.reasons import REASONS
 from ags.explanations.steps import GET_SESSION_TOKEN, REDEEM, SIGN_ON
@@ -20,6 +20,7 @@ from ags.sessions.models import Device, Event, SessionToken
 from providers.contract import Strategy
 from providers.registry import strategies
 from tenants.models import Service, Tenant
+from tenants.times import format_utc
 
 MAX_EXPLANATIONS = 20
 
@@ -131,11 +132,7 @@ def _explain_event(event: Event) -> Explanation:
     explanation = explain_refusal(
         request, event.reason, details.get("facts", {}), strategy=strategy, is_failure=is_failure
     )
-    return replace(
-        explanation,
-        side=find_side(event, explanation.side),
-        since=tuple(describe_current_state(event)),
-    )
+    return add_current_state(explanation, event)
 
 
 def _explain_session_tokens(correlation_ids: Collection[str], tenants: list[str]) -> Iterator[Explanation]:
@@ -157,17 +154,19 @@ def _is_direct(row: Any) -> bool:
     return bool(row.redeemed_at == row.created_at)
 
 
-_TOKEN_STATES = {
-    "live": "It has not been redeemed, and is valid until {expires_at:%Y-%m-%d %H:%M:%S} UTC.",
-    "expired": "It expired at {expires_at:%Y-%m-%d %H:%M:%S} UTC, and was not redeemed.",
-    "redeemed": "It was redeemed at {redeemed_at:%Y-%m-%d %H:%M:%S} UTC, correlation ID "
-    "{redemption_correlation_id}.",
-    "revoked": "It cannot be redeemed: it was revoked.",
+_TOKEN_STATES: Mapping[str, Callable[[Any], str]] = {
+    "live": lambda row: f"It has not been redeemed, and is valid until {format_utc(row.expires_at)}.",
+    "expired": lambda row: f"It expired at {format_utc(row.expires_at)}, and was not redeemed.",
+    "redeemed": lambda row: (
+        f"It was redeemed at {format_utc(row.redeemed_at)}, correlation ID {row.redemption_correlation_id}."
+    ),
+    "revoked": lambda row: "It cannot be redeemed: it was revoked.",
 }
 
 
 def _explain_issue(row: Any) -> Explanation:
-    since = _TOKEN_STATES.get(row.state) or f"It cannot be redeemed: {_reason(row.state)}"
+    describe = _TOKEN_STATES.get(row.state)
+    since = describe(row) if describe else f"It cannot be redeemed: {_reason(row.state)}"
     return explain_grant(
         Request(
             row.correlation_id,
@@ -183,7 +182,7 @@ def _explain_issue(row: Any) -> Explanation:
         ),
         "AGS issued a session token.",
         strategy=strategies().get(row.service.strategy),
-        since=[since.format_map(vars(row))],
+        since=[since],
     )
 
 
@@ -210,10 +209,10 @@ def _describe_device(row: Any) -> str:
     if device is None:
         return "The device has been deleted since."
     if device.correlation_id != row.redemption_correlation_id:
-        return f"The device signed on again at {device.signed_on_at:%Y-%m-%d %H:%M:%S} UTC."
-    if device.ended_at is not None:
-        return f"The sign-on ended at {device.ended_at:%Y-%m-%d %H:%M:%S} UTC ({device.end_reason})."
-    until = f"{device.refresh_expires_at:%Y-%m-%d %H:%M:%S} UTC"
+        return f"The device signed on again at {format_utc(device.signed_on_at)}."
+    if end := describe_end(device):
+        return end
+    until = format_utc(device.refresh_expires_at)
     if device.state in {"live", "expired"}:
         return f"The device {'is' if device.state == 'live' else 'was'} signed on until {until}."
     return f"The device cannot use its tokens: {_reason(device.state)}"

@@ -11,8 +11,9 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 
-from ags.explanations import admin
+from ags.database.clock import get_database_time
 from ags.operations.groups import GROUPS
+from ags.sessions.admin import timeouts
 from ags.sessions.models import Device, Event, SessionToken
 from tenants.models import Assignment, Key, Service
 from tests.support.audit_search import (
@@ -28,7 +29,6 @@ from tests.support.audit_search import (
     search,
 )
 from tests.support.clients import ClientApp, HeadEnd
-from tests.support.database import database_now
 from tests.support.explanation_pages import PAGE, ExplanationPage, explain_on_page
 from tests.support.staff import person
 
@@ -90,7 +90,7 @@ def test_the_cause_the_side_at_fault_and_the_remedy_come_first(nagra: HeadEnd) -
 
 
 def test_several_requests_have_a_heading_each_the_newest_first(nagra: HeadEnd) -> None:
-    now = database_now()
+    now = get_database_time()
     times = [now - timedelta(minutes=number) for number in range(3)]
     for time in times:
         add_event(correlation_id="repeated", created_at=time, **REFUSAL)
@@ -319,7 +319,7 @@ def test_a_search_that_takes_too_long_says_so(nagra: HeadEnd, monkeypatch: pytes
         return execute(sql, *rest)
 
     browser = person("support", "nagra")
-    monkeypatch.setattr(admin, "SEARCH_TIMEOUT", 50)
+    monkeypatch.setattr(timeouts, "SEARCH_TIMEOUT", 50)
     with connection.execute_wrapper(wait):
         page = explain_on_page(browser, "call-9")
     assert "There are too many events to search." in page.text

@@ -12,6 +12,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from ags.sessions.admin import event as event_admin
+from ags.sessions.admin import timeouts
 from tests.support.operators import SavedOperator
 from tests.support.waiting import PATIENCE
 
@@ -183,7 +184,7 @@ def test_a_search_that_takes_too_long_is_ended_and_says_so(
             return cursor.fetchone()
 
     before = limits()
-    monkeypatch.setattr(event_admin, "SEARCH_TIMEOUT", 50)
+    monkeypatch.setattr(timeouts, "SEARCH_TIMEOUT", 50)
     with connection.execute_wrapper(wait):
         page = run_search(admin_client)
     assert page.status_code == 200
@@ -191,6 +192,6 @@ def test_a_search_that_takes_too_long_is_ended_and_says_so(
     assert "table" not in page.context
     assert '<option value="nagra" selected>' in page.content.decode(), "the form can be corrected"
     assert limits() == before
-    monkeypatch.setattr(event_admin, "SEARCH_TIMEOUT", PATIENCE * 1000)
+    monkeypatch.setattr(timeouts, "SEARCH_TIMEOUT", PATIENCE * 1000)
     assert len(run_search(admin_client).context["table"]["rows"]) == 100
     assert limits() == before

@@ -236,7 +236,7 @@ ROWS: dict[str, Row] = {
     ),
     "exp in milliseconds": Row(
         lambda caller: caller.present_raw({}, caller.head_end.claims(exp=_at(300) * 1000)),
-        401, "times of the token", "head-end", "at most 315,619,200 seconds are allowed",
+        401, "times of the token", "head-end", "at most 315,619,200 seconds (3,653 days) are allowed",
         "Send exp in seconds, not in milliseconds",
     ),
     "a replayed token": Row(

@@ -12,6 +12,7 @@ from django.http import Http404, HttpRequest
 from django.utils.safestring import SafeString
 from unfold.decorators import display
 
+from ags.sessions.admin import timeouts
 from ags.sessions.admin.details import format_details
 from ags.sessions.admin.forms import MAX_TENANTS, EventSearchForm
 from ags.sessions.admin.search_only import (
@@ -25,9 +26,6 @@ from ags.sessions.admin.timeouts import StatementTimeout, statement_timeout
 from ags.sessions.audit_trail import KINDS, AuditEvent, search
 from ags.sessions.models import Account, Device, Event, SecurityEvent, SessionToken
 from tenants.models import tenants_for_user
-
-SEARCH_TIMEOUT = 1000
-"""Milliseconds for each of the statements of a search. Shorter than the timeouts of all statements."""
 
 TOO_MANY = (
     "There are too many events to search. Narrow the time, or enter an account ID, client ID or correlation "
@@ -136,7 +134,7 @@ class EventAdmin(SearchOnlyAdmin):
 
     def search_context(self, request: HttpRequest, terms: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            with statement_timeout(SEARCH_TIMEOUT):
+            with statement_timeout(timeouts.SEARCH_TIMEOUT):
                 events = _search(_tenant_ids(request, terms), terms)
         except StatementTimeout:
             return {"failure": TOO_MANY}

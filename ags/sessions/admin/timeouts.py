@@ -5,6 +5,9 @@ from contextlib import contextmanager
 
 from django.db import OperationalError, connection, transaction
 
+SEARCH_TIMEOUT = 1000
+"""Milliseconds for each of the statements of a search. Shorter than the timeouts of all statements."""
+
 QUERY_CANCELED = "57014"
 """The SQLSTATE of a statement that has exceeded the limit."""
 
