@@ -8,6 +8,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
+from ags.database.clock import get_database_time
 from ags.sessions.models import Event, SessionToken
 from tenants.models import Assignment, Tenant
 from tests.support.audit_search import (
@@ -25,7 +26,6 @@ from tests.support.audit_search import (
     time_fields,
 )
 from tests.support.clients import ClientApp, HeadEnd
-from tests.support.database import database_now
 from tests.support.staff import person
 
 
@@ -102,7 +102,7 @@ def test_events_are_found_by_the_device(admin_client: Client, trail: ClientApp) 
 
 
 def test_the_start_is_included_and_the_end_is_not(admin_client: Client, nagra: HeadEnd) -> None:
-    now = database_now().replace(microsecond=0)
+    now = get_database_time().replace(microsecond=0)
     times = [now - timedelta(minutes=number) for number in range(3)]
     for time in times:
         add_event(created_at=time, correlation_id=f"{time:%H:%M}")
@@ -122,7 +122,7 @@ def test_the_start_is_included_and_the_end_is_not(admin_client: Client, nagra: H
 def test_a_search_that_reads_all_events_covers_24_hours_by_default(
     admin_client: Client, nagra: HeadEnd
 ) -> None:
-    now = database_now()
+    now = get_database_time()
     fields = {"account_id": "account-1", "client_id": "device-1", "correlation_id": "call-1", "kid": "key-1"}
     for hours in (1, 23, 25, 49):
         add_event(created_at=now - timedelta(hours=hours), reason=str(hours), **fields)
@@ -196,7 +196,7 @@ def test_any_time_can_be_searched(admin_client: Client, trail: ClientApp, time: 
 
 def test_only_the_newest_hundred_events_are_shown(admin_client: Client, trail: ClientApp) -> None:
     assert "The newest 100 are shown." not in search(admin_client).content.decode()
-    now = database_now()
+    now = get_database_time()
     Event.unscoped.bulk_create(
         Event(
             tenant_id="nagra", kind="refused", created_at=now - timedelta(seconds=number), reason=f"{number}"

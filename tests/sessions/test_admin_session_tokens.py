@@ -11,11 +11,11 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
+from ags.database.clock import get_database_time
 from ags.sessions.models import Account, Device, Event, SecurityEvent, SessionToken
 from tenants.models import Assignment, Key, ResourceServer, Service, SigningKey, Tenant
 from tenants.snapshot import snapshot
 from tests.support.clients import ClientApp, HeadEnd, Platform
-from tests.support.database import database_now
 
 LIST = "/admin/ags_sessions/sessiontoken/"
 JTI = "a-jti-that-is-not-for-staff"
@@ -183,7 +183,7 @@ def test_revoking_needs_a_confirmation_and_keeps_the_first_time(admin_client: Cl
     assert "The session token is revoked." in html
     revoked = SessionToken.unscoped.get()
     assert revoked.revoked_at is not None
-    assert revoked.created_at <= revoked.revoked_at <= database_now()
+    assert revoked.created_at <= revoked.revoked_at <= get_database_time()
     assert f"{address}revoke/" not in html
     admin_client.post(address + "revoke/")
     assert SessionToken.unscoped.get().revoked_at == revoked.revoked_at

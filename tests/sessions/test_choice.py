@@ -11,6 +11,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from ags.database.clock import get_database_time
 from ags.sessions.models import Account, AccountChoice, SessionToken
 from ags.sessions.tokens.opaque import USER_ACCOUNT_TOKEN, token_hashes
 from providers import contract
@@ -18,7 +19,6 @@ from tenants.models import Service
 from tenants.snapshot import snapshot
 from tests.support.choices import get_choices, is_choice_open, redeem_choice
 from tests.support.clients import TRIAL, ClientApp
-from tests.support.database import database_now
 from tests.support.responses import CORRELATION_ID, INVALID_BODIES, error_response, full_response
 from tests.support.sign_ons import DEVICE_INFORMATION, get_devices
 
@@ -46,14 +46,14 @@ def test_several_accounts_are_answered_with_300_and_register_no_device(app: Clie
 
 
 def test_the_row_contains_the_device_and_no_token(app: ClientApp, trial: Service) -> None:
-    before = database_now()
+    before = get_database_time()
     answer = app.sign_on_directly("a-1,a-2", deviceInformation=DEVICE_INFORMATION)
     token = answer.json()["accounts"][0]["userAccountToken"]
     row = AccountChoice.objects.for_tenant("nagra").get()
     assert (row.service_id, row.key_id, row.used_at) == (trial.pk, None, None)
     assert (row.accounts, row.information, row.client_id) == (["a-1", "a-2"], DEVICE_INFORMATION, None)
     assert row.correlation_id == answer.headers["x-correlation-id"]
-    assert before <= row.created_at <= database_now()
+    assert before <= row.created_at <= get_database_time()
     # SQLite counts milliseconds.
     assert abs(row.expires_at - row.created_at - timedelta(minutes=10)) <= timedelta(milliseconds=2)
     secret = token.partition(".")[0]

@@ -16,6 +16,7 @@ from django.core.management import call_command
 from django.test import Client
 
 from ags.api.views import explanation as views
+from ags.database.clock import get_database_time
 from ags.explanations.links import build_path
 from ags.explanations.models import ExplanationLink
 from ags.limits import EXPLANATION_OPENINGS
@@ -24,7 +25,6 @@ from ags.sessions.models import Event
 from tenants.models import Tenant
 from tests.support.audit_search import add_event
 from tests.support.clients import HeadEnd
-from tests.support.database import database_now
 from tests.support.explanation_pages import (
     ADD,
     create_explanation_link,
@@ -125,12 +125,12 @@ def test_an_opening_does_not_take_the_place_of_its_request(link: ExplanationLink
 
 
 def expire(link: ExplanationLink) -> str:
-    ExplanationLink.unscoped.update(expires_at=database_now() - timedelta(seconds=1))
+    ExplanationLink.unscoped.update(expires_at=get_database_time() - timedelta(seconds=1))
     return build_path(link)
 
 
 def revoke(link: ExplanationLink) -> str:
-    ExplanationLink.unscoped.update(revoked_at=database_now())
+    ExplanationLink.unscoped.update(revoked_at=get_database_time())
     return build_path(link)
 
 
@@ -263,7 +263,7 @@ def test_the_log_contains_no_token(link: ExplanationLink, caplog: pytest.LogCapt
 
 
 def test_the_purge_deletes_a_link_thirty_days_after_its_end(nagra: HeadEnd) -> None:
-    now = database_now()
+    now = get_database_time()
     for days in (29, 31):
         create_explanation_link("nagra", created_by=str(days), expires_at=now - timedelta(days=days))
     output = io.StringIO()

@@ -17,6 +17,7 @@ from django.db.models.functions import Now
 from django.db.utils import InterfaceError, OperationalError
 from django.test.utils import CaptureQueriesContext
 
+from ags.database.clock import get_database_time
 from ags.sessions.models import SessionToken
 from ags.sessions.services import issue as issuing
 from ags.sessions.services import replays
@@ -28,7 +29,6 @@ from tenants import snapshot as tenants_snapshot
 from tenants.models import Service, Tenant
 from tests.support.audit_trail import request_context
 from tests.support.clients import SERVICE, HeadEnd
-from tests.support.database import database_now
 from tests.support.issues import get_session_tokens, get_verbs
 from tests.support.operators import add_key
 from tests.support.rejections import revoke_key, save_disabled_tenant
@@ -90,11 +90,11 @@ def test_the_times_of_a_row_are_taken_from_the_databases_clock(nagra: HeadEnd, t
     service = Service.objects.for_tenant("nagra").get()
     service.settings["session_token_ttl"] = ttl
     service.save()
-    before = database_now()
+    before = get_database_time()
     with time_machine.travel(datetime.now(UTC) + timedelta(hours=hours), tick=True):
         assert nagra.present(nagra.token()).status_code == 200
     row = SessionToken.unscoped.get()
-    assert before <= row.created_at <= database_now()
+    assert before <= row.created_at <= get_database_time()
     # SQLite counts milliseconds.
     assert abs(row.expires_at - row.created_at - timedelta(seconds=ttl)) <= timedelta(milliseconds=2)
     assert row.dead_after == row.expires_at

@@ -13,10 +13,10 @@ from django.core.exceptions import ValidationError
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from ags.database.clock import get_database_time
 from ags.sessions.models import Account, Device, DeviceStatus, SessionToken
 from tenants.models import SigningKey, Tenant
 from tests.support.clients import SERVICE, ClientApp, HeadEnd
-from tests.support.database import database_now
 from tests.support.rejections import AMBIGUOUS_DEVICES
 from tests.support.responses import CORRELATION_ID, DEVICE_UNKNOWN, SIGN_ON_MALFORMED, full_response
 from tests.support.sign_ons import DEVICE_INFORMATION, get_devices, get_events, redeem_token
@@ -25,9 +25,9 @@ from tests.support.sign_ons import DEVICE_INFORMATION, get_devices, get_events, 
 
 
 def test_the_response_follows_the_contract(app: ClientApp) -> None:
-    before = database_now().timestamp()
+    before = get_database_time().timestamp()
     answer = app.sign_on("Kühn 7")
-    after = database_now().timestamp()
+    after = get_database_time().timestamp()
     assert answer.status_code == 201
     assert answer.headers["Content-Type"] == "application/json"
     assert answer.headers["Cache-Control"] == "no-store"

@@ -12,11 +12,11 @@ from django.db import connection
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
+from ags.database.clock import get_database_time
 from ags.sessions.models import Device
 from tenants.models import SigningKey, Tenant
 from tenants.snapshot import snapshot
 from tests.support.clients import ClientApp
-from tests.support.database import database_now
 from tests.support.responses import (
     BODY_TOO_LARGE,
     CORRELATION_ID,
@@ -68,13 +68,13 @@ def test_no_refresh_token_outlives_the_fixed_expiration(signed_on: ClientApp) ->
     snapshot.invalidate("nagra")
     age_sign_on(150_000)
     for _ in range(3):
-        before = database_now().timestamp()
+        before = get_database_time().timestamp()
         body = signed_on.refresh().json()
         payload = decode_claims(body["refresh_token"])
         assert payload["fixed_exp"] == payload["exp"] == fixed - 150_000
         assert body["refresh_expires_in"] == body["fixed_refresh_expires_in"]
         # `exp` is rounded down, what is left to the nearest second.
-        left = [payload["exp"] - now for now in (database_now().timestamp(), before)]
+        left = [payload["exp"] - now for now in (get_database_time().timestamp(), before)]
         assert left[0] - 1 <= body["refresh_expires_in"] < left[1] + 2
     age_sign_on(172_800 + 60 - 150_000)
     assert signed_on.refresh().status_code == 401
@@ -237,7 +237,7 @@ def test_the_database_is_not_read_before_headers_and_body_are_valid(app: ClientA
 
 
 def test_the_times_of_a_sign_on_are_taken_from_the_databases_clock(app: ClientApp) -> None:
-    before = database_now()
+    before = get_database_time()
     with time_machine.travel(datetime.now(UTC) + timedelta(minutes=30), tick=True):
         app.sign_on()
         assert app.refresh().status_code == 200
@@ -245,4 +245,5 @@ def test_the_times_of_a_sign_on_are_taken_from_the_databases_clock(app: ClientAp
     for end, seconds in ((row.refresh_expires_at, 172_800), (row.fixed_expires_at, 7_776_000)):
         # SQLite counts milliseconds.
         started_at = end - timedelta(seconds=seconds)
-        assert before - timedelta(milliseconds=2) <= started_at <= database_now() + timedelta(milliseconds=2)
+        tolerance = timedelta(milliseconds=2)
+        assert before - tolerance <= started_at <= get_database_time() + tolerance

@@ -1,18 +1,17 @@
-"""The database of the tests: its URL, its clock, its statements and its failure."""
+"""The database of the tests: its URL, its statements and its failure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
 import psycopg
 from django.db import OperationalError, connection
-from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
+from ags.database.clock import get_database_time
 from tests.support.waiting import wait_until
 
 
@@ -52,18 +51,10 @@ def empty_database(suffix: str, options: str = "") -> Iterator[str]:
             its.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
-def database_now() -> datetime:
-    """Return its time, on SQLite in milliseconds. Requires a tenant."""
-    from tenants.models import Tenant  # `make faults` imports this module without Django's apps
-
-    now: datetime = Tenant.objects.annotate(now=Now()).values_list("now", flat=True)[0]
-    return now
-
-
 def wait_for_clock_tick() -> None:
     """Wait until the next row gets a later time than all previous ones."""
-    before = database_now()
-    wait_until(lambda: database_now() > before, "the clock of the database does not advance")
+    before = get_database_time()
+    wait_until(lambda: get_database_time() > before, "the clock of the database does not advance")
 
 
 TRANSACTION = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")
