@@ -1,4 +1,4 @@
-"""Statements of requests whose client disconnects: they are completed, and asyncio logs no error."""
+"""Tasks that outlive a request: they are completed, and asyncio logs no error. Periodic tasks."""
 
 import asyncio
 import gc
@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ags.database.batching import Batcher
-from ags.database.tasks import complete
+from ags.database.tasks import PeriodicTask, complete
+from tests.support.event_loop import wait_until_async
 
 
 async def run(is_cancelled: bool) -> tuple[list[str], list[dict[str, Any]]]:
@@ -61,3 +62,49 @@ def test_a_cancelled_task_reports_nothing() -> None:
         return reported
 
     assert asyncio.run(cancel_both()) == []
+
+
+def test_a_periodic_task_is_called_at_once_regularly_and_when_it_is_closed() -> None:
+    calls: list[bool] = []
+
+    async def test() -> None:
+        async def call() -> None:
+            calls.append(task.is_closing)
+
+        task = PeriodicTask(call, 0.001)
+        await wait_until_async(lambda: len(calls) >= 3, "it is not called again")
+        await task.close(60)
+
+    asyncio.run(test())
+    assert calls == [False] * (len(calls) - 1) + [True]
+
+
+def test_a_periodic_task_that_is_closed_during_a_call_is_called_once_more() -> None:
+    calls: list[bool] = []
+
+    async def test() -> None:
+        release = asyncio.Event()
+
+        async def call() -> None:
+            calls.append(task.is_closing)
+            await release.wait()
+
+        task = PeriodicTask(call, 3600)
+        await wait_until_async(lambda: calls, "it is not called")
+        closing = asyncio.create_task(task.close(60))
+        await wait_until_async(lambda: task.is_closing, "it is not closing")
+        release.set()
+        await closing
+
+    asyncio.run(test())
+    assert calls == [False, True]
+
+
+def test_closing_a_periodic_task_does_not_wait_for_a_call_that_hangs() -> None:
+    async def test() -> None:
+        async def hang() -> None:
+            await asyncio.Event().wait()
+
+        await PeriodicTask(hang, 3600).close(0.01)
+
+    asyncio.run(test())

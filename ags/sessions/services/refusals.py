@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections import Counter, deque
@@ -14,6 +13,7 @@ from django.db import Error, connection, transaction
 
 from ags.database import run_with_orm
 from ags.database.errors import is_unavailable
+from ags.database.tasks import PeriodicTask
 from ags.limits.memory import LocalCounters
 from ags.server.shared_counter import SharedCounter
 from ags.sessions.models import Event
@@ -48,8 +48,8 @@ class RefusalQueue:
         self._omitted: Counter[str | None] = Counter()
         self._by_address = LocalCounters(60)
         self._total = LocalCounters(60)
-        self._is_closing = asyncio.Event()
-        self._task = asyncio.create_task(self._run())
+        self._omitted_at = time.monotonic()
+        self._task = PeriodicTask(self._store_due, FLUSH_INTERVAL)
 
     def submit(self, event: Event, client: str) -> None:
         """Store the event later, or only count it. `client`: the address by which refusals are limited."""
@@ -65,23 +65,15 @@ class RefusalQueue:
 
     async def close(self) -> None:
         """Store what is queued, in 2 seconds at most."""
-        self._is_closing.set()
-        await asyncio.wait([self._task], timeout=CLOSE_TIMEOUT)
-        self._task.cancel()
+        await self._task.close(CLOSE_TIMEOUT)
         if self._events:
             log.error("events were not stored", extra={"number": len(self._events)})
 
-    async def _run(self) -> None:
-        omitted_at = time.monotonic()
-        while not self._is_closing.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(FLUSH_INTERVAL):
-                    await self._is_closing.wait()
-            if time.monotonic() >= omitted_at + OMITTED_INTERVAL:
-                omitted_at = time.monotonic()
-                self._queue_omitted()
-            await self._flush()
-        self._queue_omitted()
+    async def _store_due(self) -> None:
+        now = time.monotonic()
+        if self._task.is_closing or now >= self._omitted_at + OMITTED_INTERVAL:
+            self._omitted_at = now
+            self._queue_omitted()
         await self._flush()
 
     def _queue_omitted(self) -> None:
@@ -96,7 +88,7 @@ class RefusalQueue:
         while self._events:
             batch = list(islice(self._events, size))
             try:
-                await run_with_orm(_store, batch, self._is_closing.is_set())
+                await run_with_orm(_store, batch, self._task.is_closing)
             except Exception as error:  # noqa: BLE001 - the next events must be stored
                 if isinstance(error, Error) and is_unavailable(error):
                     return
