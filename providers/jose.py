@@ -39,6 +39,9 @@ KID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 EXTERNAL_KID = re.compile("[!-~]{1,128}")
 """A key ID from outside AGS: some identity providers use base64."""
 
+_MAX_DATE = 2.0**53
+"""An `iat` from here on is no time: the difference to another time would be inexact, or overflow."""
+
 _CRITICAL = frozenset({"crit", "b64"})  # these change the meaning of a token (RFC 7515, 4.1.11; RFC 7797)
 _COMPACT = re.compile(r"[A-Za-z0-9_-]++\.[A-Za-z0-9_-]++\.[A-Za-z0-9_-]++")
 _PART_DEPTH = 8
@@ -53,6 +56,15 @@ _ALGORITHMS = {name: get_default_algorithms()[name] for name in _MATERIAL_TYPES}
 
 # An unknown kid costs the same signature check as a known one, so that the time reveals nothing.
 _DUMMY_KEY = TrustedKey(id=None, kid="", algorithm="HS256", material=bytes(range(32)))
+
+
+@dataclass(slots=True)
+class _NoContext:
+    """The log context outside of requests of the API: nobody reads it."""
+
+    kid: str | None = None
+    key_id: int | None = None
+    token_age: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +107,13 @@ def verify_jws(
         problem = f"{member} in its header is {'not accepted' if member in header else 'missing'}"
         raise VerificationFailed(FailureReason.MALFORMED, problem=problem)
 
-    if (context := log_context.get()) is not None:
-        context.kid = kid
     key = keys.get(kid)
     used_key = next(k for k in (key, keys.dummy_key, _DUMMY_KEY) if k is not None and _is_usable(k))
     signed = token.rpartition(".")[0].encode("ascii")
     is_valid = _ALGORITHMS[used_key.algorithm].verify(signed, used_key.material, signature)
+    context = log_context.get() or _NoContext()
+    context.kid = kid
+    context.key_id, context.token_age = used_key.id if is_valid and used_key is key else None, None
     if key is None:
         raise VerificationFailed(FailureReason.KEY_UNKNOWN, alg=header.get("alg"))
     if header.get("alg") != key.algorithm:
@@ -113,7 +126,14 @@ def verify_jws(
         raise VerificationFailed(FailureReason.KEY_UNREADABLE, alg=key.algorithm)
     if not is_valid:
         raise VerificationFailed(FailureReason.SIGNATURE_INVALID, alg=key.algorithm)
-    return VerifiedJWS(key, _parse_object(payload, FailureReason.PAYLOAD_MALFORMED))
+    claims = _parse_object(payload, FailureReason.PAYLOAD_MALFORMED)
+    context.token_age = _age(claims.get("iat"), now)
+    return VerifiedJWS(key, claims)
+
+
+def _age(issued_at: Any, now: float) -> float | None:
+    is_time = type(issued_at) in (int, float) and abs(issued_at) < _MAX_DATE
+    return now - issued_at if is_time else None
 
 
 def _validity_facts(key: TrustedKey, now: float) -> dict[str, Any]:

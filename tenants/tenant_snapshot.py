@@ -156,18 +156,19 @@ def _load_service(service: Service) -> ServiceSnapshot | None:
     return ServiceSnapshot(service.pk, service.name, service.display_name, service.logo, strategy, settings)
 
 
-# For keys that are not in force: their secrets are not decrypted. Random, so that nobody can sign with it.
+# For keys that are not in force and cannot be decrypted. Random, so that nobody can sign with it.
 _PLACEHOLDER_SECRET = secrets.token_bytes(64)
 
 
 def _trusted_key(key: Key) -> TrustedKey:
+    """Keys that are not in force have their secret, too: their use is counted, but never accepted."""
     in_force = key.state in IN_FORCE and key.algorithm in HMAC_BYTES
-    secret: bytes | None = _PLACEHOLDER_SECRET
-    if in_force:
-        try:
-            secret = key.secret()
-        except DecryptionFailed:
-            secret = None
+    secret: bytes | None
+    try:
+        secret = key.secret()
+    except DecryptionFailed:
+        secret = None if in_force else _PLACEHOLDER_SECRET
+        if in_force:
             log.error("key cannot be decrypted", extra={"tenant": key.tenant_id, "kid": key.kid})
     return TrustedKey(
         id=key.pk,

@@ -35,7 +35,7 @@ def get_log_entry(request: HttpRequest) -> AccessLogEntry:
 class AccessLogEntry:
     """What is logged and stored about a request. The line of the log contains no parameter, token or account.
 
-    `kid`: the key ID in the token of the request, verified or not. `account_id`, `client_id` (that of the
+    `kid`, `key_id` and `token_age` are those of `LogContext`. `account_id`, `client_id` (that of the
     device) and `facts` (those of `ApiError`) are for the audit trail only. `exception`: one that Django
     caught, for the response.
     """
@@ -47,6 +47,8 @@ class AccessLogEntry:
     tenant: str | None = None
     service: str | None = None
     kid: str | None = None
+    key_id: int | None = None
+    token_age: float | None = None
     account_id: str | None = field(default=None, repr=False)
     client_id: str | None = field(default=None, repr=False)
     facts: dict[str, Any] = field(default_factory=dict, repr=False)

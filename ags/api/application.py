@@ -23,6 +23,7 @@ from ags.database.engine.base import limit_all_statements
 from ags.database.threads import STAFF, close_threads, open_threads, run_in_thread
 from ags.limits import close_redis, open_redis
 from ags.operations import migrations_state
+from ags.operations.key_use import close_key_use_counter, open_key_use_counter
 from ags.sessions.services.refusals import close_refusal_queue, open_refusal_queue
 from providers.contract import UpstreamSettings
 from providers.registry import strategies
@@ -93,9 +94,10 @@ class Application:
         open_database()
         open_redis()
         open_refusal_queue()
+        open_key_use_counter()
 
     async def stop(self) -> None:
-        await close_refusal_queue()
+        await asyncio.gather(close_refusal_queue(), close_key_use_counter())
         await close_redis()
         await close_database()
         close_threads()

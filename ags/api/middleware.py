@@ -27,6 +27,7 @@ from ags.api.views import explanation
 from ags.database.django_connections import close_broken_connection
 from ags.database.threads import QueueTimeout, run_in_event_loop
 from ags.limits.password_hasher import RETRY_AFTER, TooManyPasswords
+from ags.operations.key_use import count_key_use
 from providers.contract import log_context
 
 STAFF_PATHS = ("/admin/", "/docs/", "/static/", explanation.PATH)
@@ -109,6 +110,8 @@ async def handle_api_request(request: HttpRequest) -> HttpResponse:
                 entry.write(None)
                 raise
         submit_refusal(entry, response)
+    if entry.key_id is not None:
+        count_key_use(entry.tenant or "", entry.key_id, response.status_code, entry.token_age)
     cors.add_cors_headers(request, response, entry.tenant)
     _add_headers(entry, response)
     return _close_log_entry(entry, response)

@@ -39,6 +39,8 @@ class NotAToken(ValueError):
 @dataclass(slots=True)
 class _LogContext:
     kid: str | None = None
+    key_id: int | None = None
+    token_age: float | None = None
 
 
 @dataclass(eq=False)

@@ -9,7 +9,7 @@ from axes.models import AccessAttempt
 from django.conf import settings
 from django.contrib.sessions.models import Session
 from django.db import connection
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.db.models.expressions import CombinedExpression
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -28,7 +28,7 @@ from ags.sessions.models import (
 from ags.sessions.services.issue import MAX_DATETIME
 from providers.claims import TokenSettings
 from providers.registry import strategies
-from tenants.models import Tenant
+from tenants.models import KeyUse, Tenant
 from tenants.services import upstream_health
 
 BATCH_SIZE = 100
@@ -45,6 +45,9 @@ MAX_PAUSE = 2.0
 
 LINK_RETENTION = timedelta(days=30)
 """How long an explanation link is kept after it has expired, so that staff see who created it."""
+
+KEY_USE_RETENTION = timedelta(days=2)
+"""How long the counts of a period are kept. The pages show one day."""
 
 SECURITY_EVENT_RETENTION = timedelta(days=90)
 """How long a security event is kept after its latest occurrence, for investigations."""
@@ -110,11 +113,20 @@ def expired_querysets() -> Iterator[tuple[str, QuerySet[Any]]]:
         # The time has no index. In the order of the primary key, the oldest come first.
         "failed logins": AccessAttempt.objects.filter(attempt_time__lt=now - lockout).order_by("pk"),
         "states of documents": upstream_health.stale_documents().order_by("pk"),
+        "uses of keys": _expired_key_uses().order_by("began_at"),
         "explanation links": ExplanationLink.unscoped.filter(expires_at__lte=Now() - LINK_RETENTION).order_by(
             "expires_at"
         ),
         "sessions of staff": Session.objects.filter(expire_date__lt=now).order_by("expire_date"),
     }.items()
+
+
+def _expired_key_uses() -> QuerySet[KeyUse]:
+    """All but the latest period of each key, which has the time of its last use."""
+    newer = KeyUse.unscoped.filter(
+        tenant=OuterRef("tenant"), key=OuterRef("key"), began_at__gt=OuterRef("began_at")
+    )
+    return KeyUse.unscoped.filter(Exists(newer), began_at__lte=Now() - KEY_USE_RETENTION)
 
 
 def _expired_tokens(tenant_id: str, before: CombinedExpression) -> Iterator[tuple[str, QuerySet[Any]]]:

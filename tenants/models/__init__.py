@@ -7,6 +7,7 @@ from tenants.models.configuration import (
 )
 from tenants.models.document_health import DocumentHealth
 from tenants.models.key import IN_FORCE, Key, KeyState
+from tenants.models.key_use import KeyUse
 from tenants.models.resource_server import ResourceServer
 from tenants.models.service import SERVICE_NAME, Service
 from tenants.models.signing_key import SigningKey
@@ -22,6 +23,7 @@ __all__ = [
     "DocumentHealth",
     "Key",
     "KeyState",
+    "KeyUse",
     "ResourceServer",
     "Service",
     "SigningKey",

@@ -6,11 +6,12 @@ import hashlib
 import hmac
 import json
 from base64 import urlsafe_b64encode
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from providers.contract import FailureReason, KeyRing, TrustedKey, VerificationFailed
+from providers.contract import FailureReason, KeyRing, TrustedKey, VerificationFailed, log_context
 from providers.jose import verify_jws
 
 SECRET = bytes(range(1, 65))
@@ -211,3 +212,74 @@ def test_each_failure_costs_one_signature_check() -> None:
         "a key that cannot be decrypted",
     )
     assert {name: checks(REJECTED[name][0]) for name in failures} == dict.fromkeys(failures, 1)
+
+
+# What is counted
+
+
+@dataclass
+class Context:
+    kid: str | None = None
+    key_id: int | None = None
+    token_age: float | None = None
+
+
+def verify_with_context(token: str) -> Context:
+    context = Context()
+    reset = log_context.set(context)
+    try:
+        verify_jws(token, RING, NOW)
+    except VerificationFailed:
+        pass
+    finally:
+        log_context.reset(reset)
+    return context
+
+
+def test_the_key_of_a_valid_signature_is_recorded() -> None:
+    assert verify_with_context(signed(GOOD)) == Context("k", 1, None)
+
+
+@pytest.mark.parametrize("kid", ["revoked", "early", "late"])
+def test_a_key_that_is_not_in_force_is_recorded_if_the_signature_is_valid(kid: str) -> None:
+    assert verify_with_context(signed({"alg": "HS256", "kid": kid})) == Context(kid, 1, None)
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        signed({"alg": "HS256", "kid": "k"}, secret=b"x" * 32),
+        signed({"alg": "HS256", "kid": "revoked"}, secret=b"x" * 32),
+        signed({"alg": "HS256", "kid": "sealed"}),
+        # The keys that are used in place of an unknown one are not recorded either.
+        signed({"alg": "HS256", "kid": "nobody"}, secret=bytes(range(32))),
+    ],
+    ids=["another secret", "another secret, and revoked", "not readable", "unknown"],
+)
+def test_no_key_is_recorded_without_a_valid_signature(token: str) -> None:
+    context = verify_with_context(token)
+    assert context.kid
+    assert (context.key_id, context.token_age) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("issued_at", "age"),
+    [
+        (NOW - 5, 5.0),
+        (int(NOW) + 30, -30.0),
+        (NOW + 0.25, -0.25),
+        (0, NOW),
+        ("1800000000", None),
+        (True, None),
+        (None, None),
+        ([], None),
+        (2**53, None),
+        (-(2**53), None),
+        (10**400, None),
+        (1e300, None),
+    ],
+    ids=repr,
+)
+def test_the_age_of_a_token_is_recorded(issued_at: Any, age: float | None) -> None:
+    context = verify_with_context(signed(GOOD, json.dumps({"iat": issued_at})))
+    assert context == Context("k", 1, age)

@@ -163,9 +163,9 @@ def test_the_kinds_take_turns(nagra: HeadEnd) -> None:
     add_session_tokens(nagra, 100, seconds=60)
     add_choices(nagra, 5, seconds=60)
     done = batches(2)
-    kinds = [kind for kind, _ in islice(done, 16)]
-    assert len(kinds[:12]) - len(set(kinds[:12])) == 1, "each once; events of the tenant, and of no tenant"
-    assert kinds[12:14] == kinds[14:] == ["session tokens", "choices of an account"]
+    kinds = [kind for kind, _ in islice(done, 17)]
+    assert len(kinds[:13]) - len(set(kinds[:13])) == 1, "each once; events of the tenant, and of no tenant"
+    assert kinds[13:15] == kinds[15:] == ["session tokens", "choices of an account"]
     assert AccountChoice.unscoped.count() == 0
     assert SessionToken.unscoped.count() == 94
 
@@ -212,6 +212,7 @@ def test_failed_logins_are_deleted_in_batches_oldest_first() -> None:
     assert AccessAttempt.objects.order_by("pk")[0].username == "stranger-10"
     assert list(done) == [
         ("states of documents", 0),
+        ("uses of keys", 0),
         ("explanation links", 0),
         ("sessions of staff", 0),
         ("failed logins", 10),

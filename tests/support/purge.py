@@ -94,6 +94,7 @@ def purge_output(
     security_events: int = 0,
     logins: int = 0,
     states: int = 0,
+    uses: int = 0,
     links: int = 0,
     sessions: int = 0,
 ) -> str:
@@ -102,5 +103,5 @@ def purge_output(
         f"{tokens} session tokens, {guards} guards without end, {events} events, "
         f"{choices} choices of an account, {access} revoked access tokens, {devices} deleted devices, "
         f"{security_events} security events, {logins} failed logins, {states} states of documents, "
-        f"{links} explanation links, {sessions} sessions of staff deleted\n"
+        f"{uses} uses of keys, {links} explanation links, {sessions} sessions of staff deleted\n"
     )

@@ -26,12 +26,22 @@ from ags.sessions.services.account_choice import create_choice
 from ags.sessions.services.devices import NewDevice
 from providers.contract import Account as AccountOption
 from providers.contract import Choice
-from tenants.models import Assignment, DocumentHealth, Key, ResourceServer, Service, SigningKey, Tenant
+from tenants.models import (
+    Assignment,
+    DocumentHealth,
+    Key,
+    KeyUse,
+    ResourceServer,
+    Service,
+    SigningKey,
+    Tenant,
+)
 from tenants.scoping import ScopedManager, TenantScoped, UnscopedAccess
 from tenants.snapshot import snapshot
 from tests.support.audit_trail import request_context
 from tests.support.clients import SERVICE, ClientApp, HeadEnd
 from tests.support.explanation_pages import create_explanation_link
+from tests.support.key_use import add_key_use
 from tests.support.staff import person
 
 FORM = "application/x-www-form-urlencoded"
@@ -73,6 +83,7 @@ def test_the_list_of_models_is_complete() -> None:
         SigningKey,
         ResourceServer,
         DocumentHealth,
+        KeyUse,
         SessionToken,
         Account,
         AccountChoice,
@@ -120,6 +131,7 @@ def _create_rows(head_end: HeadEnd) -> None:
     assert head_end.client.post("/oauth/revoke", urlencode(form), FORM).status_code == 200
     create_explanation_link(head_end.tenant_id)
     DocumentHealth(tenant_id=head_end.tenant_id, address="https://keys.example/").save()
+    add_key_use(head_end.kid, tenant_id=head_end.tenant_id)
 
 
 def test_for_tenant_returns_only_rows_of_the_tenant(nagra: HeadEnd, sunrise: HeadEnd) -> None:

@@ -184,12 +184,23 @@ def test_settings_and_secrets_are_ready_for_use_and_immutable(nagra: HeadEnd) ->
         key.material = b""  # type: ignore[misc]
 
 
-def test_a_key_that_is_not_in_force_is_not_decrypted(nagra: HeadEnd) -> None:
+def test_a_key_that_is_not_in_force_is_decrypted_so_that_its_use_is_counted(nagra: HeadEnd) -> None:
     revoke()
     key = get_tenant().keys.get("nagra-key-1")
     assert key is not None
-    assert key.material != nagra.secret
+    assert key.material == nagra.secret
     assert key.failure_reason(time.time()) == FailureReason.KEY_NOT_IN_FORCE
+
+
+def test_a_key_that_is_not_in_force_need_not_be_readable(
+    nagra: HeadEnd, caplog: pytest.LogCaptureFixture
+) -> None:
+    revoke()
+    Key.objects.for_tenant("nagra").update(sealed_secret=b"\x01 no such thing")
+    key = get_tenant().keys.get("nagra-key-1")
+    assert key is not None
+    assert key.failure_reason(time.time()) == FailureReason.KEY_NOT_IN_FORCE
+    assert caplog.records == []
 
 
 def test_a_key_that_cannot_be_decrypted_is_rejected_and_logged_and_others_work(
