@@ -3,33 +3,53 @@
 from typing import Any
 
 from django.contrib import admin, messages
+from django.db.models import Exists, OuterRef
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_post_parameters
+from unfold.decorators import display
 
 from providers.registry import strategies
-from tenants.admin.forms import GENERATE, KeyChangeForm, NewKeyForm, restricted_to
+from tenants.admin.forms import GENERATE, KeyChangeForm, NewKeyForm, UsedKeyChangeForm, restricted_to
 from tenants.admin.key_secret import KeyListAdmin
+from tenants.admin.key_use import (
+    describe_last_accepted,
+    describe_last_refused,
+    describe_token_ages,
+    describe_traffic_at_risk,
+    describe_usage,
+)
 from tenants.admin.revoke_issued import RevokeIssuedAdmin, revoke_issued_transition
 from tenants.admin.transitions import Transition
-from tenants.models import IN_FORCE, Key, KeyState, Service, tenants_for_user
+from tenants.models import IN_FORCE, Key, KeyState, KeyUse, Service, tenants_for_user
+from tenants.services.key_use import DAY, HOUR, get_last_use, get_usage
 
 MAX_NAMES_LISTED = 20
 
+USE_FIELDS = ("last_accepted", "last_refused", "last_hour", "last_day", "token_ages")
 
-def _other_kids(key: Key) -> list[str]:
+
+def _other_keys(key: Key) -> dict[str, bool]:
+    """Return the IDs of the other keys in force, and whether each was ever used."""
     others = Key.objects.for_tenant(key.tenant_id).filter(state__in=IN_FORCE).exclude(pk=key.pk)
-    return list(others.order_by("kid").values_list("kid", flat=True)[: MAX_NAMES_LISTED + 1])
+    is_used = Exists(KeyUse.objects.for_tenant(key.tenant_id).filter(key=OuterRef("pk")))
+    return dict(others.order_by("kid").values_list("kid", is_used)[: MAX_NAMES_LISTED + 1])
 
 
 def _describe_other_keys(key: Key) -> list[str]:
-    return [f"Other keys of {key.tenant_id} in force: {_format_names(_other_kids(key)) or 'none'}."]
+    names = [kid if is_used else f"{kid} (never used)" for kid, is_used in _other_keys(key).items()]
+    return [f"Other keys of {key.tenant_id} in force: {_format_names(names) or 'none'}."]
+
+
+def _confirm_traffic(key: Any) -> tuple[str, str] | None:
+    traffic = key.traffic_at_risk
+    return (traffic, "Revoke it, although these requests are refused then.") if traffic else None
 
 
 def _warn_of_last_key(key: Key) -> str:
     """Return which enabled services need a key, if the tenant has no other key in force."""
-    if _other_kids(key):
+    if _other_keys(key):
         return ""
     strategy_map = strategies()
     services = Service.objects.for_tenant(key.tenant_id).filter(enabled=True, strategy__in=list(strategy_map))
@@ -68,6 +88,7 @@ class KeyAdmin(KeyListAdmin, RevokeIssuedAdmin):
             ),
             details=_describe_other_keys,
             warning=_warn_of_last_key,
+            second_confirmation=_confirm_traffic,
             done="Key {row.kid} of {row.tenant_id} is revoked.",
         ),
         revoke_issued_transition(
@@ -76,11 +97,23 @@ class KeyAdmin(KeyListAdmin, RevokeIssuedAdmin):
         ),
     )
 
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Key | None:
+        """Set `traffic_at_risk` of the key once, so that all parts of a page agree."""
+        key: Key | None = super().get_object(request, object_id, from_field)
+        if key is not None:
+            key.traffic_at_risk = describe_traffic_at_risk(key)  # type: ignore[attr-defined]
+        return key
+
+    def _needs_confirmation(self, request: HttpRequest, key: Key) -> bool:
+        return self.has_change_permission(request, key) and bool(key.traffic_at_risk)  # type: ignore[attr-defined]
+
     def get_form(
         self, request: HttpRequest, obj: Key | None = None, change: bool = False, **kwargs: Any
     ) -> Any:
         if obj is None:
             kwargs["form"] = restricted_to(NewKeyForm, tenants_for_user(request.user))
+        elif self._needs_confirmation(request, obj):
+            kwargs["form"] = UsedKeyChangeForm
         return super().get_form(request, obj, change, **kwargs)
 
     def get_fieldsets(self, request: HttpRequest, obj: Key | None = None) -> list[Any]:
@@ -90,11 +123,35 @@ class KeyAdmin(KeyListAdmin, RevokeIssuedAdmin):
                 (None, {"fields": ["tenant", "kid", "algorithm", "state", *dates]}),
                 ("Secret", {"fields": ["source", "encoding", "secret"]}),
             ]
-        return [(None, {"fields": ["tenant_link", "kid", "algorithm", "created_at", "state", *dates]})]
+        confirm = ["confirm"] if self._needs_confirmation(request, obj) else []
+        return [
+            (None, {"fields": ["tenant_link", "kid", "algorithm", "created_at", "state", *dates, *confirm]}),
+            ("Use", {"fields": USE_FIELDS}),
+        ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Key | None = None) -> tuple[str, ...]:
         """Return the fields that never change: to rotate is to add a key."""
-        return () if obj is None else ("tenant_link", "kid", "algorithm", "created_at")
+        return () if obj is None else ("tenant_link", "kid", "algorithm", "created_at", *USE_FIELDS)
+
+    @display(description="Last accepted token")
+    def last_accepted(self, key: Key) -> str:
+        return describe_last_accepted(get_last_use(key))
+
+    @display(description="Last refused token")
+    def last_refused(self, key: Key) -> str:
+        return describe_last_refused(key, get_last_use(key))
+
+    @display(description="Last hour")
+    def last_hour(self, key: Key) -> str:
+        return describe_usage(key, get_usage(key, HOUR))
+
+    @display(description="Last 24 hours")
+    def last_day(self, key: Key) -> str:
+        return describe_usage(key, get_usage(key, DAY))
+
+    @display(description="Age of tokens")
+    def token_ages(self, key: Key) -> str:
+        return describe_token_ages(key, get_usage(key, HOUR))
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         if isinstance(obj, Key) and obj.state == KeyState.REVOKED:

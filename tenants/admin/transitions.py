@@ -61,6 +61,8 @@ class Transition:
     details: Callable[[Any], list[str]] = lambda _: []
     """Returns more sentences, those that depend on other rows."""
     warning: Callable[[Any], str] = lambda _: ""
+    second_confirmation: Callable[[Any], tuple[str, str] | None] = lambda _: None
+    """Returns a warning and the label of a checkbox without which the transition is not made, or None."""
     revokes_issued: bool = False
     """Whether it revokes everything that the row issued, and not the row itself."""
 
@@ -116,8 +118,11 @@ class TransitionAdmin(BoundedAdmin):
     def transition_view(self, request: HttpRequest, object_id: str, transition: Transition) -> HttpResponse:
         row: Model = self.get_object_or_404(request, object_id)
         page = reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_change", args=[quote(row.pk)])
+        second = transition.second_confirmation(row)
         if request.method == "POST":
-            return self._execute(request, row, transition, page)
+            if second is None or request.POST.get("confirm"):
+                return self._execute(request, row, transition, page)
+            messages.error(request, "Not done. Confirm it with the checkbox.")
         # What stops is counted here and not on POST: the transition itself waits for no count.
         impact = revocation_impact(row, transition.revokes_issued) if transition.is_dangerous else []
         context = {
@@ -125,6 +130,7 @@ class TransitionAdmin(BoundedAdmin):
             "title": transition.title.format(row=row),
             "transition": transition,
             "warning": transition.warning(row),
+            "second_confirmation": second,
             "sentences": [
                 *(sentence.format(row=row) for sentence in transition.consequences),
                 *transition.details(row),

@@ -11,8 +11,9 @@ from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
+from ags.database.clock import get_database_time
 from ags.sessions.models import Account, Device, Event, SecurityEvent
-from tenants.models import Assignment, Key, ResourceServer, Service, SigningKey, Tenant
+from tenants.models import Assignment, Key, KeyUse, ResourceServer, Service, SigningKey, Tenant
 from tests.support.operators import SavedOperator
 
 MANY = 1500
@@ -98,6 +99,11 @@ def _subscribers(service: Service) -> None:
     SecurityEvent.unscoped.bulk_create(
         SecurityEvent(tenant_id="nagra", kind="session_token_reused", subject=str(n), account_id="crowd-0000")
         for n in range(MANY)
+    )
+    keys = Key.objects.for_tenant("nagra").order_by("pk")[:MANY]
+    now = get_database_time()
+    KeyUse.unscoped.bulk_create(
+        KeyUse(tenant_id="nagra", key=key, began_at=now, accepted=1, refused=0) for key in keys
     )
     Event.unscoped.bulk_create(
         Event(tenant_id="nagra", kind="refused", account_id="crowd-0000", correlation_id=f"crowd-{n:04}")

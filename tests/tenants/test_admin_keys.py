@@ -218,7 +218,7 @@ def test_revoking_says_what_stops_and_then_stops_it(admin_client: Client, nagra:
     add_key(HeadEnd("nagra", "second", bytes(range(50, 90))), state="retiring")
     add_key(HeadEnd("nagra", "third", bytes(range(50, 90))), state="staged")
     question = admin_client.get(f"{LIST}{key.pk}/revoke/").content.decode()
-    assert "Other keys of nagra in force: second." in question
+    assert "Other keys of nagra in force: second (never used)." in question
     assert "No other key" not in question
 
     revoked = admin_client.post(f"{LIST}{key.pk}/revoke/", follow=True)

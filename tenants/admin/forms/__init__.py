@@ -1,6 +1,6 @@
 """The forms of the pages of staff."""
 
-from tenants.admin.forms.key import GENERATE, KeyChangeForm, NewKeyForm
+from tenants.admin.forms.key import GENERATE, KeyChangeForm, NewKeyForm, UsedKeyChangeForm
 from tenants.admin.forms.resource_server import NewResourceServerForm
 from tenants.admin.forms.service import ServiceStrategyForm, service_form
 from tenants.admin.forms.settings import declared_settings, setting_display, setting_fields
@@ -23,6 +23,7 @@ __all__ = [
     "TenantForm",
     "TenantScopedForm",
     "TenantScopedModelForm",
+    "UsedKeyChangeForm",
     "VersionedModelForm",
     "declared_settings",
     "restricted_to",

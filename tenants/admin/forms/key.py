@@ -5,7 +5,12 @@ from uuid import uuid4
 
 from django import forms
 from django.core.exceptions import ValidationError
-from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminRadioSelectWidget, UnfoldAdminSelectWidget
+from unfold.widgets import (
+    UnfoldAdminPasswordWidget,
+    UnfoldAdminRadioSelectWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldBooleanWidget,
+)
 
 from tenants.admin.forms.tenant_field import TenantChoiceField, TenantScopedModelForm
 from tenants.admin.forms.version import VersionedModelForm
@@ -38,6 +43,26 @@ class KeyChangeForm(VersionedModelForm, KeyForm):
     class Meta:
         model = Key
         fields = ("state", "not_before", "not_after")
+
+
+class UsedKeyChangeForm(KeyChangeForm):
+    """Requires a confirmation of a change after which the requests with the key may be refused."""
+
+    confirm = forms.BooleanField(
+        required=False, label="Change it although it is in use", widget=UnfoldBooleanWidget
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["confirm"].help_text = self.instance.traffic_at_risk
+
+    def clean(self) -> dict[str, Any]:
+        super().clean()
+        dates = {"not_before", "not_after"} & set(self.changed_data)
+        retires = "state" in self.changed_data and self.cleaned_data.get("state") == KeyState.RETIRING
+        if (dates or retires) and not self.cleaned_data.get("confirm"):
+            self.add_error("confirm", "The key is in use. Confirm that its requests may be refused.")
+        return self.cleaned_data
 
 
 class NewKeyForm(TenantScopedModelForm, KeyForm):
