@@ -129,7 +129,10 @@ def test_rejects(
 
 
 def last_connection_log(directory: Slapd, since: int) -> list[str]:
-    """Return the log lines of the last accepted connection, after it is closed."""
+    """Return the log lines of the last accepted connection by operation, after it is closed.
+
+    slapd logs a result after it has sent it: the next request, and the end of the connection, may come first.
+    """
     lines: list[str] = []
 
     def is_closed() -> bool:
@@ -138,10 +141,13 @@ def last_connection_log(directory: Slapd, since: int) -> list[str]:
         # Connections without a bind are readiness checks.
         ours = [number for number in accepted if f"{number} op=0 BIND" in log]
         lines[:] = [line for line in log.splitlines() if ours and f" {ours[-1]} " in line]
-        return any(" closed" in line for line in lines)
+        text = "\n".join(lines)
+        requested = set(re.findall(r"op=(\d+) (?:BIND|SRCH)", text))
+        completed = set(re.findall(r"op=(\d+) (?:SEARCH )?RESULT", text))
+        return " closed" in text and requested == completed
 
     wait_until(is_closed, "the directory does not log the end of the connection")
-    return lines
+    return sorted(lines, key=lambda line: int("".join(re.findall(r" op=(\d+) ", line)) or -1))
 
 
 def log_of_failed_sign_on(directory: Slapd, username: str, password: str) -> list[str]:
