@@ -156,7 +156,7 @@ def _outcomes(steps: Iterable[Step], failed: Step) -> Iterable[tuple[Step, Outco
             yield step, outcome
 
 
-DAY = 86_400
+_DAY = 86_400  # seconds
 
 
 def _format_clock(seconds: int) -> str:
@@ -164,7 +164,7 @@ def _format_clock(seconds: int) -> str:
 
 
 def _format_seconds(seconds: int) -> str:
-    days = f" ({seconds // DAY:,} days)" if seconds >= 2 * DAY else ""
+    days = f" ({seconds // _DAY:,} days)" if seconds >= 2 * _DAY else ""
     return "1 second" if seconds == 1 else f"{seconds:,} seconds{days}"
 
 

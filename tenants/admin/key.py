@@ -23,7 +23,7 @@ from tenants.admin.key_use import (
 from tenants.admin.revoke_issued import RevokeIssuedAdmin, revoke_issued_transition
 from tenants.admin.transitions import Transition
 from tenants.models import IN_FORCE, Key, KeyState, KeyUse, Service, tenants_for_user
-from tenants.services.key_use import DAY, HOUR, get_last_use, get_usage
+from tenants.services.key_use import get_use
 
 MAX_NAMES_LISTED = 20
 
@@ -98,14 +98,15 @@ class KeyAdmin(KeyListAdmin, RevokeIssuedAdmin):
     )
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Key | None:
-        """Set `traffic_at_risk` of the key once, so that all parts of a page agree."""
-        key: Key | None = super().get_object(request, object_id, from_field)
+        """Set `use` and `traffic_at_risk` of the key once, so that all parts of a page agree."""
+        key: Any = super().get_object(request, object_id, from_field)
         if key is not None:
-            key.traffic_at_risk = describe_traffic_at_risk(key)  # type: ignore[attr-defined]
+            key.use = get_use(key)
+            key.traffic_at_risk = describe_traffic_at_risk(key, key.use)
         return key
 
-    def _needs_confirmation(self, request: HttpRequest, key: Key) -> bool:
-        return self.has_change_permission(request, key) and bool(key.traffic_at_risk)  # type: ignore[attr-defined]
+    def _needs_confirmation(self, request: HttpRequest, key: Any) -> bool:
+        return self.has_change_permission(request, key) and bool(key.traffic_at_risk)
 
     def get_form(
         self, request: HttpRequest, obj: Key | None = None, change: bool = False, **kwargs: Any
@@ -134,24 +135,24 @@ class KeyAdmin(KeyListAdmin, RevokeIssuedAdmin):
         return () if obj is None else ("tenant_link", "kid", "algorithm", "created_at", *USE_FIELDS)
 
     @display(description="Last accepted token")
-    def last_accepted(self, key: Key) -> str:
-        return describe_last_accepted(get_last_use(key))
+    def last_accepted(self, key: Any) -> str:
+        return describe_last_accepted(key.use.last)
 
     @display(description="Last refused token")
-    def last_refused(self, key: Key) -> str:
-        return describe_last_refused(key, get_last_use(key))
+    def last_refused(self, key: Any) -> str:
+        return describe_last_refused(key, key.use.last)
 
     @display(description="Last hour")
-    def last_hour(self, key: Key) -> str:
-        return describe_usage(key, get_usage(key, HOUR))
+    def last_hour(self, key: Any) -> str:
+        return describe_usage(key, key.use.hour)
 
     @display(description="Last 24 hours")
-    def last_day(self, key: Key) -> str:
-        return describe_usage(key, get_usage(key, DAY))
+    def last_day(self, key: Any) -> str:
+        return describe_usage(key, key.use.day)
 
     @display(description="Age of tokens")
-    def token_ages(self, key: Key) -> str:
-        return describe_token_ages(key, get_usage(key, HOUR))
+    def token_ages(self, key: Any) -> str:
+        return describe_token_ages(key, key.use.hour)
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         if isinstance(obj, Key) and obj.state == KeyState.REVOKED:

@@ -8,7 +8,7 @@ from django.utils import timezone
 from providers.claims import MAX_CLOCK_SKEW
 from providers.registry import strategies
 from tenants.models import Key, KeyState, Service
-from tenants.services.key_use import DAY, HOUR, LastUse, Usage, get_last_use, get_usage
+from tenants.services.key_use import DAY, LastUse, Usage, Use
 from tenants.times import format_utc
 
 EARLY = 30
@@ -41,9 +41,9 @@ def describe_usage(key: Key, usage: Usage) -> str:
     return f"{_plural(usage.accepted, 'token')} accepted{share}{refused}"
 
 
-def describe_traffic_at_risk(key: Key) -> str:
+def describe_traffic_at_risk(key: Key, use: Use) -> str:
     """Return what fails without the key; an empty string if no token was accepted in the last hour."""
-    usage, last = get_usage(key, HOUR), get_last_use(key)
+    usage, last = use.hour, use.last
     if key.state == KeyState.REVOKED or not usage.accepted or last.accepted_at is None:
         return ""
     return (

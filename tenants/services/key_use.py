@@ -29,7 +29,29 @@ class Usage:
     max_age: float | None
 
 
-def get_usage(key: Key, within: timedelta) -> Usage:
+@dataclass(frozen=True, slots=True)
+class LastUse:
+    """The latest times at which a token was accepted and refused. `is_known`: whether there was any, ever."""
+
+    accepted_at: datetime | None
+    refused_at: datetime | None
+    is_known: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """The use of a key as its page shows it."""
+
+    last: LastUse
+    hour: Usage
+    day: Usage
+
+
+def get_use(key: Key) -> Use:
+    return Use(_get_last_use(key), _get_usage(key, HOUR), _get_usage(key, DAY))
+
+
+def _get_usage(key: Key, within: timedelta) -> Usage:
     """Return the usage within that time, and up to one period more."""
     own = Q(key=key)
     rows = KeyUse.objects.for_tenant(key.tenant_id).filter(began_at__gt=Now() - within - PERIOD)
@@ -45,16 +67,7 @@ def get_usage(key: Key, within: timedelta) -> Usage:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class LastUse:
-    """The latest times at which a token was accepted and refused. `is_known`: whether there was any, ever."""
-
-    accepted_at: datetime | None
-    refused_at: datetime | None
-    is_known: bool
-
-
-def get_last_use(key: Key) -> LastUse:
+def _get_last_use(key: Key) -> LastUse:
     """Return the times of the stored periods, at least of the last two days."""
     rows = KeyUse.objects.for_tenant(key.tenant_id).filter(key=key).order_by("-began_at")
     times = list(rows.values_list("accepted_at", "refused_at")[:MAX_ROWS])
