@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from heapq import nsmallest
 
 from tenants.models import Tenant
 from tenants.tenant_snapshot import TenantSnapshot, load_tenant
@@ -41,6 +42,16 @@ class Snapshot:
     def has_tenant(self, tenant_id: str) -> bool:
         """Return whether the tenant existed and was enabled when the versions were last read."""
         return tenant_id in self._versions
+
+    def first_tenants(self, number: int) -> frozenset[str]:
+        """Return at most `number` of the tenants of `has_tenant`, in the order of their IDs."""
+        ids = self._versions
+        return frozenset(ids if len(ids) <= number else nsmallest(number, ids))
+
+    def has_service(self, tenant_id: str, name: str) -> bool:
+        """Return whether the tenant had an enabled service of this name when it was last loaded."""
+        tenant = self._tenants.get(tenant_id)
+        return tenant is not None and name in tenant.services
 
     def get_cached_tenant(self, tenant_id: str) -> TenantSnapshot | None:
         """Return the tenant without querying the database; None if it was unknown or disabled when last read.

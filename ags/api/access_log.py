@@ -12,6 +12,8 @@ from typing import Any
 
 from django.http import HttpRequest
 
+from ags.operations.metrics import Request, count_request
+
 PROBE_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 """Requested every few seconds, so logged at DEBUG unless they fail. Their clients may use any Host header."""
 
@@ -58,10 +60,14 @@ class AccessLogEntry:
 
     def write(self, status: int | None) -> None:
         """`status` is None if the client disconnected before the response."""
+        duration = None if self.started is None else time.perf_counter() - self.started
+        outcome = _outcome(status)
+        kid = None if self.key_id is None else self.kid
+        request = Request(self.route, self.tenant, self.service, outcome, self.reason, kid)
+        count_request(request, duration)
         level = _LEVELS.get(status, logging.DEBUG if self.route in PROBE_PATHS else logging.INFO)
         if not log.isEnabledFor(level):
             return
-        duration = self.started and time.perf_counter() - self.started
         line = {
             "name": log.name,
             "levelno": level,
@@ -74,7 +80,7 @@ class AccessLogEntry:
             "tenant": self.tenant,
             "service": self.service,
             "kid": self.kid,
-            "outcome": _outcome(status),
+            "outcome": outcome,
             "reason": self.reason,
             "status": status,
             "duration_ms": duration and round(duration * 1000, 2),

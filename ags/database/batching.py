@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from django.db.utils import InterfaceError, OperationalError
 
@@ -23,17 +24,31 @@ Execute = Callable[[Sequence[Any]], Coroutine[Any, Any, Sequence[Any]]]
 _E = TypeVar("_E", bound=Exception)
 
 
+batchers: WeakSet[Batcher] = WeakSet()
+"""Those of this process."""
+
+
 class Batcher:
     """Executes rows of several requests together. Rows are collected only while a statement runs.
+
+    `name` is the label of its metrics: `batches` that it has executed, with `rows` in total.
 
     `execute` is called with up to `max_batch_size` rows, and returns their results in the same order. If it
     raises for several rows, it is called again for each of them, unless the database is not available.
     """
 
-    def __init__(self, execute: Execute) -> None:
+    def __init__(self, name: str, execute: Execute) -> None:
+        self.name = name
+        self.batches = self.rows = 0
         self._execute = execute
         self._pending: deque[_PendingRow] = deque()
         self._task: asyncio.Task[None] | None = None
+        batchers.add(self)
+
+    @property
+    def waiting(self) -> int:
+        """The number of rows that wait for a statement."""
+        return len(self._pending)
 
     async def submit(self, row: Any) -> Any:
         """Return the result of this row after the commit. Raises the errors of `execute`, and QueueTimeout.
@@ -43,6 +58,8 @@ class Batcher:
         """
         loop = asyncio.get_running_loop()
         if get_database().max_batch_size == 1:
+            self.batches += 1
+            self.rows += 1
             # A cancelled request does not stop a statement that has started.
             (result,) = await complete(loop.create_task(self._execute([row])))
             return result
@@ -70,6 +87,8 @@ class Batcher:
 
     async def _execute_batch(self, batch: Sequence[_PendingRow]) -> Exception | None:
         """Return the error if the database was not available."""
+        self.batches += 1
+        self.rows += len(batch)
         try:
             results = await self._execute([pending.row for pending in batch])
             for pending, result in zip(batch, results, strict=True):

@@ -21,6 +21,8 @@ _T = TypeVar("_T")
 class DjangoDatabase:
     max_batch_size = 1  # each request has its own transaction
     is_available = True
+    connections = 0  # files
+    outages = (0, 0.0)
 
     def __init__(self) -> None:
         self._semaphore = asyncio.Semaphore()

@@ -44,6 +44,10 @@ class Lane:
         self._is_closed = False
         outage.lanes.append(self)
 
+    @property
+    def is_connected(self) -> bool:
+        return self._connection is not None
+
     async def fetch_all(self, statement: str, params: Mapping[str, Any]) -> Sequence[Any]:
         """Retry once on a new connection if this one has become read-only: the statement had no effect.
 

@@ -26,6 +26,8 @@ class Outage:
         self.lanes: list[Lane] = []
         self._error: psycopg.Error | None = None
         self._began_at = 0.0
+        self._past_seconds = 0.0
+        self.number = 0
         self._probe_task: asyncio.Task[None] | None = None
         self._connection: Connection | None = None
 
@@ -33,10 +35,16 @@ class Outage:
     def is_active(self) -> bool:
         return self._error is not None
 
+    @property
+    def seconds(self) -> float:
+        """The duration of all outages, including the current one. `number` counts them."""
+        return self._past_seconds + (time.monotonic() - self._began_at if self.is_active else 0.0)
+
     def begin(self, error: psycopg.Error) -> None:
         if self._error is None:
             self._error = error
             self._began_at = time.monotonic()
+            self.number += 1
             # The message of an error of a connection contains no value of a statement.
             cause = str(error).partition("\n")[0] or type(error).__qualname__
             log.error("the database is unavailable", extra={"cause": cause, "sqlstate": error.sqlstate})
@@ -75,8 +83,9 @@ class Outage:
                 if not await pg.is_read_only():
                     self._connection, self._error = pg, None
                     circuit_breaker.close()
-                    seconds = round(time.monotonic() - self._began_at, 1)
-                    log.warning("the database is available again", extra={"seconds": seconds})
+                    seconds = time.monotonic() - self._began_at
+                    self._past_seconds += seconds
+                    log.warning("the database is available again", extra={"seconds": round(seconds, 1)})
                     return
                 await pg.close()
             except psycopg.Error:

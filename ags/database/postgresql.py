@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import psycopg
 from django.db import utils
 
+from ags.database.engine.base import bounded_connections
 from ags.database.errors import translate_errors
 from ags.database.lane import Lane, Transaction
 from ags.database.outage import Outage
@@ -41,6 +42,16 @@ class PostgreSQL:
     def is_available(self) -> bool:
         """False while statements fail without being executed."""
         return not self._outage.is_active
+
+    @property
+    def connections(self) -> int:
+        """The number of open connections, with those of Django in the threads of this process."""
+        return sum(lane.is_connected for lane in self._lanes.values()) + len(bounded_connections)
+
+    @property
+    def outages(self) -> tuple[int, float]:
+        """The number of outages, and their duration in seconds."""
+        return self._outage.number, self._outage.seconds
 
     async def fetch_all(
         self, statement: str, params: Mapping[str, Any], kind: str = UPDATES

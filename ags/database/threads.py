@@ -35,6 +35,15 @@ class QueueTimeout(OperationalError):
 _pools: dict[asyncio.AbstractEventLoop, dict[str, ThreadPoolExecutor]] = {}
 """The pools of each event loop by name. Each thread has a persistent database connection."""
 
+_sizes: dict[str, int] = {}
+"""The number of threads of each pool."""
+
+_calls: dict[str, int] = {}
+"""The calls that wait for a thread of each pool, or that a thread executes."""
+
+_waiting = {"database": 0}
+"""Callers of `acquire` that wait."""
+
 _this_thread = threading.local()
 """`loop`: the event loop whose pool the thread belongs to."""
 
@@ -42,6 +51,7 @@ _this_thread = threading.local()
 def open_threads(verification: int) -> None:
     """`verification`: threads for blocking strategies."""
     sizes = {VERIFICATION: verification, STAFF: STAFF_THREADS, CONFIGURATION: 1, DATABASE: 1}
+    _sizes.update(sizes)
     loop = asyncio.get_running_loop()
     _pools[loop] = {name: ThreadPoolExecutor(size, name, _set_loop, (loop,)) for name, size in sizes.items()}
 
@@ -56,15 +66,18 @@ def close_threads() -> None:
 
 
 async def acquire(semaphore: asyncio.Semaphore) -> None:
-    """Raises QueueTimeout."""
+    """Acquire the semaphore of a database connection. Raises QueueTimeout."""
     if not semaphore.locked():  # avoids the cost of asyncio.timeout
         await semaphore.acquire()
         return
+    _waiting["database"] += 1
     try:
         async with asyncio.timeout(QUEUE_TIMEOUT):
             await semaphore.acquire()
     except TimeoutError:
         raise QueueTimeout from None
+    finally:
+        _waiting["database"] -= 1
 
 
 async def run_in_thread(function: Callable[..., _T], *args: Any, pool: str) -> _T:
@@ -77,7 +90,18 @@ async def run_in_thread(function: Callable[..., _T], *args: Any, pool: str) -> _
     pools = _pools.get(loop)
     if pools is None:
         return await sync_to_async(_call, thread_sensitive=True)(function, *args)
-    return await loop.run_in_executor(pools[pool], _call_unless_expired, time.monotonic(), function, *args)
+    _calls[pool] = _calls.get(pool, 0) + 1
+    try:
+        return await loop.run_in_executor(
+            pools[pool], _call_unless_expired, time.monotonic(), function, *args
+        )
+    finally:
+        _calls[pool] -= 1
+
+
+def waiting_calls() -> dict[str, int]:
+    """Return how many calls wait for a thread of each pool, and for a connection of the `database`."""
+    return _waiting | {pool: max(number - _sizes[pool], 0) for pool, number in _calls.items()}
 
 
 def run_in_event_loop(function: Callable[..., Coroutine[Any, Any, _T]], *args: Any) -> _T:

@@ -48,7 +48,9 @@ async def _store_all(documents: Sequence[Document[Any]]) -> Sequence[None]:
     return [None] * len(documents)
 
 
-_batcher = Batcher(_store_all)  # requests wait for the same connection, so that it should be used rarely
+_batcher = Batcher(
+    "document_health", _store_all
+)  # requests wait for the same connection, so that it should be used rarely
 
 
 def _warn(error: Error) -> None:

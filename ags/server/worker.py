@@ -23,6 +23,7 @@ from gunicorn.workers import base
 from ags.env import available_cpus
 from ags.server import shared_counter
 from ags.server.connection import Connection
+from ags.server.load import load
 
 TICK = 0.1
 """Seconds between two checks for expired connections."""
@@ -114,6 +115,7 @@ class Worker(base.Worker):
             with contextlib.suppress(OSError):  # not allowed in some sandboxes
                 os.sched_setaffinity(0, {self.cpu})
         shared_counter.current_slot = self.slot
+        load.connections = self.connections
         self.limit = _limit_connections()
         self.application = self.wsgi
         gc.collect()
@@ -188,6 +190,7 @@ class Worker(base.Worker):
         """Reject the oldest incomplete bodies. Return False if the caller must reject that of `reader`."""
         while self.buffered > BUFFER_LIMIT:
             self.dropped += 1
+            load.dropped += 1
             connections = [c for c in self.connections if c.reading is not None and c.reading.body]
             oldest = min(connections, key=lambda connection: connection.deadline)
             if oldest is reader:
@@ -198,6 +201,7 @@ class Worker(base.Worker):
     def _drop_oldest(self) -> bool:
         """Abort the oldest idle connection, preferably an unused one. Return False if none is idle."""
         self.dropped += 1
+        load.dropped += 1
         idle = [c for c in self.connections if not c.exchanges and not c.transport.is_closing()]
         oldest = min(idle, key=lambda connection: (connection.has_served, connection.deadline), default=None)
         if oldest is not None:

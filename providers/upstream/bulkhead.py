@@ -1,7 +1,8 @@
 """Bulkheads: limits for the number of concurrent calls to upstreams."""
 
 import threading
-from collections import Counter
+import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from providers.contract import UpstreamFailure, UpstreamUnavailable
 
 MAX_CONCURRENT_CALLS = 16  # per process; `manage.py serve` adds as many threads
 MAX_CALLS_PER_UPSTREAM = 8  # fewer, so that one upstream cannot take all slots
+ANSWERED = "answered"  # the outcome of a call without `UpstreamFailure`
 _T = TypeVar("_T")
 
 
@@ -23,8 +25,23 @@ class Bulkhead:
 
     def __init__(self) -> None:
         self._taken: Counter[str] = Counter()
+        self._calls: Counter[tuple[str, ...]] = Counter()
+        self._seconds: defaultdict[tuple[str, ...], float] = defaultdict(float)
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(max_workers=MAX_CONCURRENT_CALLS, thread_name_prefix="upstream")
+
+    @property
+    def taken(self) -> int:
+        """The number of slots that are not free."""
+        return self._taken.total()
+
+    def read_calls(self) -> tuple[dict[tuple[str, ...], int], dict[tuple[str, ...], float]]:
+        """Return the number of calls by (upstream, outcome), and the seconds that they took by (upstream,).
+
+        The outcome is ANSWERED or the value of an `UpstreamFailure`.
+        """
+        with self._lock:
+            return dict(self._calls), dict(self._seconds)
 
     @contextmanager
     def slot(self, upstream: str) -> Iterator[None]:
@@ -42,6 +59,18 @@ class Bulkhead:
         `deadline` seconds. The call then continues and keeps its slot, so it must also limit its own time.
         This limit is for what the call cannot limit, such as name resolution.
         """
+        started_at, outcome = time.monotonic(), ANSWERED
+        try:
+            return self._run(deadline, upstream, call)
+        except UpstreamUnavailable as error:
+            outcome = error.failure.value
+            raise
+        finally:
+            with self._lock:
+                self._calls[upstream, outcome] += 1
+                self._seconds[upstream,] += time.monotonic() - started_at
+
+    def _run(self, deadline: float, upstream: str, call: Callable[[], _T]) -> _T:
         self._acquire(upstream)
         # Released when the call ends, not when its caller stops waiting.
         try:

@@ -12,6 +12,7 @@ from contextlib import closing, suppress
 from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 import h11
 import httpcore2
@@ -65,6 +66,11 @@ def host_and_port(url: str) -> str:
     return f"{parts.hostname}:{parts.port or 443}"
 
 
+def count_connections() -> int:
+    """Return the number of connections of this process to upstreams, with idle ones."""
+    return sum(len(pool.connections) for pool in tuple(_pools))
+
+
 def _send(call: httpcore2.Request, ca_certificates: str, limit: int, deadline: float) -> Response:
     _current_call.ends = time.monotonic() + deadline
     try:
@@ -110,14 +116,19 @@ def _has_trailing_data(method: str, received: bytes) -> bool:
     return False  # the body ends when the connection closes
 
 
+_pools: WeakSet[httpcore2.ConnectionPool] = WeakSet()
+
+
 @lru_cache(maxsize=256)
 def _pool(ca_certificates: str) -> httpcore2.ConnectionPool:
-    return httpcore2.ConnectionPool(
+    pool = httpcore2.ConnectionPool(
         tls_context(ca_certificates),
         max_connections=MAX_CONCURRENT_CALLS,
         keepalive_expiry=IDLE,
         network_backend=_Network(),
     )
+    _pools.add(pool)
+    return pool
 
 
 # `ends` is the time (`time.monotonic()`) by which the call of this thread must end.

@@ -28,7 +28,7 @@ class Table:
         self.max_batch_size = max_batch_size
         self.statements: list[list[str]] = []
         self.may_continue = asyncio.Event()
-        self.batcher = Batcher(self._execute)
+        self.batcher = Batcher("test", self._execute)
         self._reject = reject
 
     async def _execute(self, rows: Sequence[Mapping[str, str]]) -> list[str]:

@@ -23,7 +23,7 @@ async def run(is_cancelled: bool) -> tuple[list[str], list[dict[str, Any]]]:
         steps.append("completed")
         raise ValueError
 
-    caller = asyncio.create_task(Batcher(execute).submit(1))
+    caller = asyncio.create_task(Batcher("test", execute).submit(1))
     while not steps:
         await asyncio.sleep(0)
     if is_cancelled:

@@ -12,15 +12,12 @@ import pytest
 
 from ags.api.errors import REGISTRY
 from tests.support.database import empty_database
+from tests.support.markdown import read_anchors
 from tests.support.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 BINARY = {".pyc", ".png", ".svg", ".woff2"}
-
-
-def _heading_to_anchor(heading: str) -> str:
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -32,8 +29,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         there = (page.parent / path).resolve() if path else page
         assert there.exists(), f"{page.name} links to {target}"
         if anchor:
-            headings = re.findall(r"^#+ (.+)$", there.read_text(), re.MULTILINE)
-            assert anchor in map(_heading_to_anchor, headings), f"{page.name} links to {target}"
+            assert anchor in read_anchors(there), f"{page.name} links to {target}"
 
 
 def _linked_pages(page: Path) -> set[Path]:

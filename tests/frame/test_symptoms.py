@@ -15,7 +15,6 @@ from providers.contract import FailureReason, UpstreamFailure, UpstreamUnavailab
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/symptoms.md").read_text(encoding="utf-8")
-ON_CALL = (ROOT / "docs/running/on-call.md").read_text(encoding="utf-8")
 SECTIONS = re.split(r"^#+ ", PAGE, flags=re.MULTILINE)
 
 REFUSALS: tuple[Exception, ...] = (
@@ -70,13 +69,6 @@ def test_every_log_message_is_explained() -> None:
     messages = found_in_sources(r'\blog\.(?:info|warning|error)\(\s*"([^"%:]+)')
     assert {"service not offered", "database_behind", "crash", "starting"} <= messages
     assert {message for message in messages if f"`{message}`" not in PAGE} == set()
-
-
-def test_every_metric_is_explained() -> None:
-    metrics = found_in_sources(r'MetricFamily\(\s*"(ags_\w+)"')
-    assert {"ags_document_good", "ags_limited_requests", "ags_omitted_refusals"} <= metrics
-    rows = re.findall(r"^\| `(ags_\w+?)(?:_total)?[`{]", ON_CALL, flags=re.MULTILINE)
-    assert set(rows) == metrics
 
 
 def test_every_system_check_is_explained() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,12 +17,13 @@ from django.db import OperationalError, connection
 from django.test import Client
 
 from ags.database import run_with_orm
-from ags.operations import metrics
+from ags.operations.metrics import stored
 from providers.contract import UpstreamUnavailable
 from providers.upstream import Document, Source, document
 from tenants.models import DocumentHealth
 from tests.support.clients import HeadEnd
 from tests.support.event_loop import open_application, run_in_event_loop, wait_until_async
+from tests.support.paths import ROOT
 from tests.support.upstream.authority import authority
 from tests.support.upstream.deadlines import LONG
 from tests.support.upstream.https import HTTPSServer, Reply
@@ -91,10 +93,19 @@ def test_metrics_omit_the_query_of_an_address(nagra: HeadEnd) -> None:
 
 
 def test_the_number_of_time_series_is_limited(nagra: HeadEnd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "MAX_DOCUMENTS", 3)
+    monkeypatch.setattr(stored, "MAX_DOCUMENTS", 3)
     for number in range(5):
         DocumentHealth(tenant_id="nagra", address=f"https://a.example/{number}").save()
     assert len(lines()) == 6
+
+
+def test_every_metric_is_explained(nagra: HeadEnd) -> None:
+    page = Client().get("/metrics", **{"ags.operations": True}).content.decode()  # type: ignore[arg-type]
+    exposed = set(re.findall(r"^# TYPE (\w+) ", page, re.MULTILINE))
+    assert {"ags_document_good", "ags_limited_requests_total", "ags_requests_total"} <= exposed
+    section = (ROOT / "docs" / "running" / "on-call.md").read_text().split("\n## Metrics\n")[1]
+    rows = re.findall(r"^\| (`ags_.*?) \| ", section, re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`(ags_\w+)", row)} == exposed
 
 
 def test_metrics_are_only_served_on_the_operations_port(nagra: HeadEnd) -> None:

@@ -6,7 +6,6 @@ from django.http import Http404, HttpRequest, HttpResponse
 from drf_spectacular.utils import extend_schema
 
 from ags.api.views.base import GatewayView
-from ags.database import run_with_orm
 from ags.operations import metrics
 
 
@@ -22,4 +21,4 @@ class Metrics(GatewayView):
 
     @extend_schema(exclude=True)
     async def get(self, request: HttpRequest) -> HttpResponse:
-        return HttpResponse(await run_with_orm(metrics.render_metrics), content_type=metrics.CONTENT_TYPE)
+        return HttpResponse(await metrics.render_metrics(), content_type=metrics.CONTENT_TYPE)

@@ -1,7 +1,10 @@
 """Django's PostgreSQL engine with timeouts for every statement of a serving process."""
 
+from __future__ import annotations
+
 import time
 from typing import Any
+from weakref import WeakSet
 
 import psycopg
 from django.db.backends.postgresql import base
@@ -34,8 +37,16 @@ class _CircuitBreaker:
 circuit_breaker = _CircuitBreaker()
 
 
+bounded_connections: WeakSet[BoundedConnection] = WeakSet()
+"""Those of this process that are open."""
+
+
 class BoundedConnection(psycopg.Connection[Any]):
     """Waits at most RESPONSE_TIMEOUT for a response; closes itself after a timeout or if it is lost."""
+
+    def close(self) -> None:
+        bounded_connections.discard(self)
+        super().close()
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = RESPONSE_TIMEOUT) -> Any:
         circuit_breaker.raise_if_open()
@@ -59,10 +70,12 @@ class DatabaseWrapper(base.DatabaseWrapper):
         circuit_breaker.raise_if_open()
         try:
             self.isolation_level = psycopg.IsolationLevel.READ_COMMITTED  # as the base class does
-            return BoundedConnection.connect(**with_timeouts(conn_params))
+            opened = BoundedConnection.connect(**with_timeouts(conn_params))
         except psycopg.errors.ConnectionTimeout:
             circuit_breaker.open()
             raise
+        bounded_connections.add(opened)
+        return opened
 
 
 def limit_all_statements() -> None:

@@ -40,8 +40,8 @@ def _refresh_tokens_sql() -> str:
     )
 
 
-_access_tokens = sql.batch_selects(_access_tokens_sql)
-_refresh_tokens = sql.batch_selects(_refresh_tokens_sql)
+_access_tokens = sql.batch_selects("access_token_state", _access_tokens_sql)
+_refresh_tokens = sql.batch_selects("refresh_token_state", _refresh_tokens_sql)
 
 
 def _active_tokens_sql(condition: str, **columns: str) -> str:

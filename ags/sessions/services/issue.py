@@ -44,7 +44,7 @@ async def _insert(rows: Sequence[sql.Row]) -> list[bool]:
     return [row["token_hash"] in stored for row in rows]
 
 
-_session_tokens = Batcher(_insert)
+_session_tokens = Batcher("session_token", _insert)
 
 
 async def consume_proofs(transaction: Transaction, rows: Sequence[sql.Row]) -> list[Proof | None]:

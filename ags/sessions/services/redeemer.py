@@ -67,8 +67,8 @@ class Redeemer:
     ) -> None:
         self._redeem_sql, self._restore_sql, self._state_sql = redeem_sql, restore_sql, state_sql
         self._reuse_kind, self._is_event_stored = reuse_kind, is_event_stored
-        self.redemptions = Batcher(self.redeem_all)
-        self.states = Batcher(self._fetch_states)
+        self.redemptions = Batcher("redemption", self.redeem_all)
+        self.states = Batcher("redemption_state", self._fetch_states)
 
     async def redeem(self, redemption: Redemption) -> SignOn:
         outcome: Outcome | None = await self.redemptions.submit(redemption)

@@ -131,7 +131,7 @@ async def _rotate_all(rows: Sequence[sql.Row]) -> list[Sequence[Any] | None]:
     return sql.order_results(rows, await fetch_all(_rotate_sql(), sql.values_params(rows)))
 
 
-_rotations = Batcher(_rotate_all)
+_rotations = Batcher("refresh", _rotate_all)
 
 
 @sql.cached_sql
@@ -147,7 +147,7 @@ SELECT g.row_number, a.account_id, d.client_id, d.sign_on, d.generation, {", ".j
 """
 
 
-_states = sql.batch_selects(_state_sql)
+_states = sql.batch_selects("sign_on_state", _state_sql)
 
 
 @sql.cached_sql

@@ -67,7 +67,7 @@ async def _explain(rows: Sequence[sql.Row]) -> list[tuple[float, bool, bool, boo
     return [(since, *map(bool, row or ())) for row in reasons]  # type: ignore[misc] # a row has three flags
 
 
-_rejections = Batcher(_explain)  # a change of a tenant rejects many proofs at the same time
+_rejections = Batcher("rejection", _explain)  # a change of a tenant rejects many proofs at the same time
 
 
 @sql.cached_sql

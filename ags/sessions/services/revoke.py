@@ -84,8 +84,8 @@ async def _revoke_all(revocations: Sequence[_Revocation]) -> list[None]:
     return [None] * len(revocations)
 
 
-_endings = Batcher(_end_all)
-_revocations = Batcher(_revoke_all)
+_endings = Batcher("sign_out", _end_all)
+_revocations = Batcher("revocation", _revoke_all)
 
 
 @sql.cached_sql

@@ -39,7 +39,7 @@ async def _record(rows: Sequence[sql.Row]) -> list[None]:
     return [None] * len(rows)
 
 
-_events = Batcher(_record)
+_events = Batcher("security_event", _record)
 
 
 @sql.cached_sql

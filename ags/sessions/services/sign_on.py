@@ -69,4 +69,4 @@ async def _sign_on(requests: Sequence[_ProofRequest]) -> list[Outcome | None]:
         return await sign_on_devices(opened, sign_ons, restore="DELETE FROM ags_sessions_sessiontoken")
 
 
-_sign_ons = Batcher(_sign_on)
+_sign_ons = Batcher("sign_on", _sign_on)

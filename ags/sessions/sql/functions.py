@@ -141,9 +141,9 @@ def order_results(rows: Sequence[Row], results: Sequence[Any]) -> list[Sequence[
     return [by_number.get(number) for number in range(1, len(rows) + 1)]
 
 
-def batch_selects(statement: Callable[[], str]) -> Batcher:
+def batch_selects(name: str, statement: Callable[[], str]) -> Batcher:
     """Return a batcher for a SELECT whose first column is `row_number`. Its results are rows, or None."""
-    return Batcher(lambda rows: select_each(statement(), rows))
+    return Batcher(name, lambda rows: select_each(statement(), rows))
 
 
 async def select_each(statement: str, rows: Sequence[Row], kind: str = READS) -> list[Sequence[Any] | None]:

@@ -16,6 +16,7 @@ from gunicorn.app.base import BaseApplication
 from ags import __version__
 from ags.operations.checks import check_limits
 from ags.server.arbiter import Arbiter, Logger
+from ags.server.shared_data import open_shared_data
 from ags.server.worker import Worker
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - gunicorn creates a file with a random name in it
@@ -42,6 +43,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         return import_string("ags.asgi.application")
 
     def run(self) -> None:
+        open_shared_data()
         Arbiter(self).run()
 
 
