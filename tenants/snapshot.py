@@ -11,6 +11,10 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from heapq import nsmallest
 
+from django.db import connection
+from django.db.models.functions import Now
+
+from providers.contract.clock import database_clock
 from tenants.models import Tenant
 from tenants.tenant_snapshot import TenantSnapshot, load_tenant
 
@@ -120,15 +124,16 @@ class Snapshot:
                 raise copy.copy(self._failure) from self._failure.__cause__
             started_at = time.monotonic()
             try:
-                rows = list(
-                    Tenant.objects.filter(enabled=True).values_list("id", "version", "allowed_origins")
-                )
+                columns = ("id", "version", "allowed_origins", Now())
+                rows = list(Tenant.objects.filter(enabled=True).values_list(*columns))
             except Exception as error:
                 self._failed_at, self._failure = time.monotonic(), error
                 raise
             self._failure = None
-            versions = {tenant_id: version for tenant_id, version, _ in rows}
-            origins = {tenant_id: listed for tenant_id, _, listed in rows if listed}
+            if rows and connection.vendor == "postgresql":  # SQLite uses the clock of the machine
+                database_clock.add(rows[0][-1].timestamp(), started_at)
+            versions = {tenant_id: version for tenant_id, version, *_ in rows}
+            origins = {tenant_id: listed for tenant_id, _, listed, _ in rows if listed}
             if origins != self._origins:
                 self._origins = origins
                 self._all_origins = frozenset(origin for listed in origins.values() for origin in listed)

@@ -17,6 +17,7 @@ from ags.api import failure_limit
 from ags.limits import LIMITERS
 from ags.sessions.admin import revocation_impact, timeouts
 from ags.sessions.services.replays import known_replays
+from providers.contract.clock import database_clock
 from providers.upstream import document, http
 from tenants import snapshot as tenants_snapshot
 from tenants.models import Service
@@ -55,8 +56,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 @pytest.fixture(autouse=True)
 def _fresh_process_state() -> Iterator[None]:
-    """Start each test with the caches of a new process: tenants, replays and documents."""
+    """Start each test with the caches of a new process: tenants, the clock, replays and documents."""
     snapshot.__init__()  # type: ignore[misc]
+    database_clock.__init__()  # type: ignore[misc]
     known_replays.clear()
     document.cache_clear()
     failure_limit.blocks.__init__()  # type: ignore[misc]

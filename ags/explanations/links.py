@@ -10,8 +10,8 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models.functions import Now
 from django.urls import reverse
-from django.utils import timezone
 
+from ags.database.clock import get_database_time
 from ags.explanations.explanation import Explanation
 from ags.explanations.lookup import explain_event
 from ags.explanations.models import ExplanationLink
@@ -39,7 +39,7 @@ def create_link(explanation: Explanation, username: str) -> ExplanationLink:
         event=request.event_id,
         correlation_id=request.correlation_id,
         created_by=username,
-        expires_at=timezone.now() + LIFETIME,
+        expires_at=get_database_time() + LIFETIME,
     )
     record_staff_action(link, "add", None, {"event": link.event, "expires_at": link.expires_at.isoformat()})
     return link

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.db.models import Q
-from django.utils import timezone
+from django.db.models.functions import Now
 
 from ags.explanations.current_state import add_current_state, describe_end
 from ags.explanations.explanation import Explanation, Request, explain_grant, explain_refusal
@@ -73,9 +73,7 @@ def explain_event(event_id: str, tenants: Collection[str] | None) -> Explanation
 
 def explain_absence(tenants: Collection[str] | None) -> list[str]:
     """Return sentences about why nothing may be found."""
-    events = _visible_events(tenants).filter(
-        kind=Event.Kind.OMITTED, created_at__gte=timezone.now() - OMITTED_WITHIN
-    )
+    events = _visible_events(tenants).filter(kind=Event.Kind.OMITTED, created_at__gte=Now() - OMITTED_WITHIN)
     omitted = sum(details.get("number", 0) for details in events.values_list("details", flat=True))
     return [
         "It was refused, and only counted, because there were too many refusals. In 24 hours, until a minute "

@@ -24,6 +24,7 @@ from ags.env import available_cpus
 from ags.server import shared_counter
 from ags.server.connection import Connection
 from ags.server.load import load
+from providers.contract import current_time
 
 TICK = 0.1
 """Seconds between two checks for expired connections."""
@@ -211,7 +212,7 @@ class Worker(base.Worker):
     async def _tick(self) -> None:
         """Notify gunicorn that the process is alive, and expire connections. Takes at least TICK."""
         self.notify()
-        self.date = f"date: {formatdate(usegmt=True)}\r\n".encode()
+        self.date = f"date: {formatdate(current_time(), usegmt=True)}\r\n".encode()
         if os.getppid() != self.ppid and not signal.getitimer(signal.ITIMER_REAL)[0]:
             # The parent has exited. SIGALRM ends this process soon, even if a thread blocks.
             signal.alarm(1)

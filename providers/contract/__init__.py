@@ -1,5 +1,6 @@
 """The contract between AGS and its providers: start with `strategy.py`, then `results.py`."""
 
+from providers.contract.clock import current_time
 from providers.contract.context import LogContext, log_context
 from providers.contract.facts import clean_fact, json_type
 from providers.contract.keys import KeyRing, TrustedKey
@@ -67,6 +68,7 @@ __all__ = [
     "UpstreamUnavailable",
     "VerificationFailed",
     "clean_fact",
+    "current_time",
     "json_type",
     "log_context",
     "parse_account_id",

@@ -33,6 +33,7 @@ from providers.contract import (
     Strategy,
     UpstreamUnavailable,
     VerificationFailed,
+    current_time,
 )
 from providers.jose import STEPS, VerifiedJWS
 from providers.jwks import verify_with_jwks
@@ -75,7 +76,7 @@ class OIDCIDToken(Strategy):
     )
 
     def verify(self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing) -> Identity:
-        now = time.time()
+        now = current_time()
         claims = _verify_token(parameters["IdToken"], settings, keys.tenant, now).claims
         check_no_events(claims)
         check_issuer(claims, settings["issuer"])

@@ -1,6 +1,5 @@
 """The operator token strategy: a JWT with account and tenant, signed by the head-end with a shared secret."""
 
-import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from providers.contract import (
     Step,
     Strategy,
     VerificationFailed,
+    current_time,
 )
 from providers.jose import STEPS, verify_jws
 
@@ -46,7 +46,7 @@ class OperatorToken(Strategy):
     )
 
     def verify(self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing) -> Identity:
-        now = time.time()
+        now = current_time()
         verified = verify_jws(parameters["OperatorAuthToken"], keys, now)
         claims = verified.claims
         if require(claims, "typ") != TOKEN_TYPE:
@@ -62,7 +62,7 @@ class OperatorToken(Strategy):
         return create_identity(account_id, verified.key.id, jti(claims, settings["replay"]), expires)
 
     def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[CheckResult]:
-        now = time.time()
+        now = current_time()
         kids = sorted(kid for kid, key in keys.keys.items() if key.failure_reason(now) is None)
         if kids:
             yield CheckResult(True, f"Keys in force: {', '.join(kids)}.")

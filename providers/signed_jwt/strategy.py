@@ -1,6 +1,5 @@
 """The signed JWT strategy: a JWT signed with a private key of the operator."""
 
-import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,7 +15,17 @@ from providers.claims import (
     get_account_id,
     jti,
 )
-from providers.contract import CheckResult, Endpoint, Example, Identity, KeyRing, Parameter, Step, Strategy
+from providers.contract import (
+    CheckResult,
+    Endpoint,
+    Example,
+    Identity,
+    KeyRing,
+    Parameter,
+    Step,
+    Strategy,
+    current_time,
+)
 from providers.jose import EXTERNAL_KID, STEPS, VerifiedJWS, verify_jws
 from providers.jwks import JWKSet, JWKSetReader, parse_static_keys, verify_with_jwks
 from providers.signed_jwt.settings import SignedJWTSettings
@@ -58,7 +67,7 @@ class SignedJWT(Strategy):
     )
 
     def verify(self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing) -> Identity:
-        now = time.time()
+        now = current_time()
         claims = _verify_token(parameters["Token"], settings, keys.tenant, now).claims
         check_no_events(claims)
         check_issuer(claims, settings["issuer"])

@@ -3,7 +3,6 @@
 import base64
 import re
 import secrets
-import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote_plus, urlencode, urlsplit
@@ -21,6 +20,7 @@ from providers.contract import (
     Step,
     Strategy,
     VerificationFailed,
+    current_time,
 )
 from providers.token_introspection.response import validate
 from providers.token_introspection.settings import TokenIntrospectionSettings
@@ -72,7 +72,7 @@ class TokenIntrospection(Strategy):
         response = _introspect(token, settings)
         if response.get("active") is not True:
             raise VerificationFailed(FailureReason.TOKEN_INACTIVE)
-        return Identity(validate(response, settings, keys.tenant, time.time()))
+        return Identity(validate(response, settings, keys.tenant, current_time()))
 
     def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[CheckResult]:
         host = urlsplit(settings["address"]).netloc

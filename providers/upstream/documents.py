@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from django.dispatch import Signal
 
-from providers.contract import UpstreamFailure, UpstreamUnavailable
+from providers.contract import UpstreamFailure, UpstreamUnavailable, current_time
 from providers.upstream.bulkhead import background, foreground
 from providers.upstream.http import host_and_port, request
 from providers.upstream.response import invalid_response
@@ -168,13 +168,13 @@ class Document(Generic[_T]):
         with self._lock:
             self._copy, self._error = copy, None
             self._good_at = time.monotonic()
-            self.health = Health(time.time(), self.health.failed_at)
+            self.health = Health(current_time(), self.health.failed_at)
         return copy
 
     def _store_failure(self, error: UpstreamUnavailable) -> None:
         with self._lock:
             self._error = UpstreamUnavailable(error.failure, error.detail)
-            self.health = Health(self.health.good_at, time.time(), error.failure, str(error))
+            self.health = Health(self.health.good_at, current_time(), error.failure, str(error))
 
 
 @lru_cache(maxsize=4096)

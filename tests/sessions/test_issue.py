@@ -91,8 +91,11 @@ def test_the_times_of_a_row_are_taken_from_the_databases_clock(nagra: HeadEnd, t
     service.settings["session_token_ttl"] = ttl
     service.save()
     before = get_database_time()
+    token = nagra.token()
     with time_machine.travel(datetime.now(UTC) + timedelta(hours=hours), tick=True):
-        assert nagra.present(nagra.token()).status_code == 200
+        # With SQLite, AGS has no other clock.
+        sent = token if connection.vendor == "postgresql" else nagra.token()
+        assert nagra.present(sent).status_code == 200
     row = SessionToken.unscoped.get()
     assert before <= row.created_at <= get_database_time()
     # SQLite counts milliseconds.

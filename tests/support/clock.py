@@ -1,8 +1,14 @@
-"""A clock that tests set."""
+"""Clocks that tests set."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from providers.contract.clock import database_clock
 
 
 class StoppedClock:
@@ -16,3 +22,12 @@ class StoppedClock:
         return self._made + self.ahead
 
     time = staticmethod(time.time)
+
+
+@contextmanager
+def unmeasured_clock() -> Iterator[None]:
+    """Let this process use the clock of the machine, which time_machine moves, as it does on SQLite."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database_clock, "_measurement", None)
+        patch.setattr(database_clock, "add", lambda *_: None)
+        yield

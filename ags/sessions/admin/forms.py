@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 from django import forms
 from django.core.validators import RegexValidator
 from django.db.models import QuerySet
-from django.utils import timezone
 from unfold.widgets import (
     UnfoldAdminPasswordWidget,
     UnfoldAdminSelectWidget,
@@ -19,7 +18,7 @@ from unfold.widgets import (
 from ags.sessions.audit_trail import KINDS, Criteria
 from ags.sessions.models import Account, Device, Event, SecurityEvent, SessionToken
 from ags.sessions.tokens.opaque import token_hashes
-from providers.contract import IDENTIFIER
+from providers.contract import IDENTIFIER, current_time
 from tenants.admin.forms import TenantChoiceField, TenantScopedForm, TenantScopedModelForm
 from tenants.models import Tenant
 from tenants.whitespace import strip_whitespace
@@ -199,7 +198,7 @@ class EventSearchForm(SearchForm):
     def search_terms(self) -> dict[str, Any]:
         terms = super().search_terms()
         if not terms.keys() & {"since", "account_id", "client_id", "correlation_id"}:
-            now = timezone.now().replace(microsecond=0)
+            now = datetime.fromtimestamp(int(current_time()), UTC)
             terms["since"] = max(terms.get("until", now), FIRST_TIME) - DEFAULT_PERIOD
         times = {name: terms[name].isoformat() for name in ("since", "until") if name in terms}
         return terms | times

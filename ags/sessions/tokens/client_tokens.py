@@ -5,7 +5,6 @@ with a key that only AGS can derive, so that neither kind can be used as the oth
 """
 
 import json
-import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -15,7 +14,7 @@ from uuid import uuid4
 import jwt
 
 from ags.sessions.exceptions import NoActiveSigningKey, RejectReason, TokenRejected
-from providers.contract import KeyRing, TrustedKey, VerificationFailed
+from providers.contract import KeyRing, TrustedKey, VerificationFailed, current_time
 from providers.jose import verify_jws
 from tenants.secrets.encryption import derive_keys, fingerprint
 from tenants.tenant_snapshot import TenantSnapshot
@@ -79,7 +78,7 @@ def require_signing_key(tenant: TenantSnapshot) -> None:
 
 def token_response(tenant: TenantSnapshot, sign_on: SignOn) -> dict[str, Any]:
     """Return the response of RFC 6749, section 5.1. Raises `NoActiveSigningKey`."""
-    now = time.time()
+    now = current_time()
     issued_at = int(now)
     expires_at = min(issued_at + tenant.rules.access_token_ttl, int(sign_on.fixed_expires_at))
     return {
@@ -105,7 +104,7 @@ def read_access_token(tenant: TenantSnapshot, token: str) -> AccessToken:
             "accountId": str(),
             "deviceId": str(),
         } if len(sign_on) == len(jti) == ID_LENGTH and expires <= MAX_TIMESTAMP:
-            if expires <= time.time():
+            if expires <= current_time():
                 raise TokenRejected(RejectReason.TOKEN_EXPIRED)
             return AccessToken(sign_on, jti, claims)
     # A platform that shares an HS256 secret can sign other claims than AGS.
@@ -176,7 +175,7 @@ def _refresh_key_ring(tenant_id: str) -> KeyRing:
 
 def _verify(token: str, keys: KeyRing, typ: str) -> dict[str, Any]:
     try:
-        claims = verify_jws(token, keys, time.time()).claims
+        claims = verify_jws(token, keys, current_time()).claims
     except VerificationFailed:
         raise TokenRejected(RejectReason.TOKEN_MALFORMED) from None
     if claims.get("typ") != typ or claims.get("tenantId") != keys.tenant:
