@@ -27,6 +27,7 @@ AGS_BIND = env.env_bind("AGS_BIND", "127.0.0.1:8000")
 AGS_OPERATIONS_BIND = env.env_second_bind("AGS_OPERATIONS_BIND", AGS_BIND)
 AGS_METRICS_TENANTS = env.env_int("AGS_METRICS_TENANTS", 100, 0, 10_000)
 AGS_DRAIN_SECONDS = env.env_int("AGS_DRAIN_SECONDS", 8, 0, 300)
+AGS_CLOCK_TOLERANCE = env.env_int("AGS_CLOCK_TOLERANCE", 10, 0, 3600)
 AGS_WORKERS = env.env_int("AGS_WORKERS", len(env.available_cpus()), 1, 512)
 # A system check warns if it is unset; 0 must be explicit.
 AGS_TRUSTED_PROXIES_SET = env.env_str("AGS_TRUSTED_PROXIES", "") != ""

@@ -14,6 +14,7 @@ from django.contrib.auth.models import User
 from django.db import connection, transaction
 
 from ags.api import failure_limit
+from ags.database.clock import clock_log
 from ags.limits import LIMITERS
 from ags.sessions.admin import revocation_impact, timeouts
 from ags.sessions.services.replays import known_replays
@@ -59,6 +60,7 @@ def _fresh_process_state() -> Iterator[None]:
     """Start each test with the caches of a new process: tenants, the clock, replays and documents."""
     snapshot.__init__()  # type: ignore[misc]
     database_clock.__init__()  # type: ignore[misc]
+    clock_log.__init__()  # type: ignore[misc]
     known_replays.clear()
     document.cache_clear()
     failure_limit.blocks.__init__()  # type: ignore[misc]

@@ -716,6 +716,12 @@ REASONS: Mapping[str, Reason] = {
         "The database is read-only, such as a standby.",
         "Let DATABASE_URL lead to the primary.",
     ),
+    "clock_differs": Reason(
+        Step.AVAILABILITY,
+        Side.AGS,
+        "The clock of the machine differs from that of the database by more than AGS_CLOCK_TOLERANCE.",
+        "Synchronize both clocks.",
+    ),
     "internal_error": Reason(
         Step.AVAILABILITY,
         Side.AGS,

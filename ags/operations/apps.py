@@ -8,11 +8,14 @@ class OperationsConfig(AppConfig):
     name = "ags.operations"
 
     def ready(self) -> None:
+        from ags.database.clock import clock_log
         from ags.operations import checks, event_receivers, upstream_health  # noqa: F401 - they register themselves
         from ags.operations.groups import set_up_groups
+        from providers.contract.clock import measured
         from providers.upstream.documents import fetched
 
         fetched.connect(upstream_health.store)
+        measured.connect(clock_log.update)
 
         # The last app with permissions of AGS, so that all of them exist when the groups are set up.
         post_migrate.connect(set_up_groups, sender=apps.get_app_config("ags_explanations"))

@@ -1,6 +1,7 @@
 """System checks of the deployment: `manage.py check --deploy`."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -10,6 +11,7 @@ from django.db import connection
 from django.db.utils import DatabaseError
 
 from ags import env
+from ags.database.clock import describe_difference, get_database_time, is_clock_suspect, measure_clock
 from ags.database.django_connections import RESPONSE_TIMEOUT
 from ags.limits.redis import is_client_installed
 from ags.operations import pooler
@@ -84,6 +86,29 @@ def check_pooler(databases: Sequence[str] | None = None, **kwargs: Any) -> list[
             else "Remove prepare_threshold from DATABASE_URL. "
             "PgBouncer supports them since 1.21, with max_prepared_statements above 0.",
             id="operations.E003",
+        )
+    ]
+
+
+@register(Tags.database)
+def check_clock(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    if not databases or connection.vendor != "postgresql":
+        return []
+    try:
+        measure_clock()
+        if not is_clock_suspect():
+            return []
+        database_time, own_time = get_database_time(), datetime.now(UTC)
+    except DatabaseError:
+        return []
+    difference = describe_difference()
+    return [
+        Warning(
+            f"The clock of this machine is {difference['clock']}: it differs from that of the database by "
+            f"{difference['seconds']:,} seconds.",
+            hint=f"It is {own_time:%Y-%m-%d %H:%M:%S} UTC here, and {database_time:%Y-%m-%d %H:%M:%S} UTC "
+            "there. Synchronize both with NTP, for example with chrony (docs/symptoms.md, A clock is wrong).",
+            id="operations.W006",
         )
     ]
 

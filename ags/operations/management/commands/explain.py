@@ -6,6 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from ags.database.clock import measure_clock
 from ags.explanations.explanation import Explanation
 from ags.explanations.lookup import explain_absence, explain_request
 from ags.explanations.token import NotAToken, explain_token
@@ -62,6 +63,7 @@ class Command(BaseCommand):
         text = sys.stdin.read(PARAMETER_MAX_LENGTH + 2).strip()
         others = {name: value for name, _, value in (pair.partition("=") for pair in parameter)}
         try:
+            measure_clock()
             explanation = explain_token(tenant, service, text, others)
         except NotAToken as problem:
             raise CommandError(str(problem)) from None
