@@ -9,11 +9,10 @@ from datetime import datetime, timedelta
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import Max
-from django.utils import timezone
 
 from tenants.models import KeyState, SigningKey, Tenant
 from tenants.models.signing_key import RETIREMENT_MARGIN
-from tenants.times import format_utc
+from tenants.times import format_utc, get_database_time
 
 
 class RotationTooEarly(Exception):
@@ -31,7 +30,7 @@ def perform_next_step(tenant_id: str, *, secret: bytes | None = None) -> tuple[s
     tenant = Tenant.objects.select_for_update(no_key=True).get(pk=tenant_id)
     if not tenant.enabled:
         raise ValidationError("The tenant is disabled, so verifiers cannot fetch its JWKS.")
-    now = timezone.now()
+    now = get_database_time()
     keys = SigningKey.objects.for_tenant(tenant)
     staged = get_staged_key(tenant)
     retiring = keys.filter(state=KeyState.RETIRING).order_by("needed_until").first()

@@ -2,13 +2,24 @@
 
 import logging
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 from django.conf import settings
 from django.db import connection
 
 from providers.contract.clock import database_clock
+from tenants.times import get_database_time
+
+__all__ = [
+    "TIME_EXPRESSION",
+    "clock_log",
+    "describe_difference",
+    "get_clock_difference",
+    "get_database_time",
+    "is_clock_suspect",
+    "is_clock_wrong",
+    "measure_clock",
+]
 
 TIME_EXPRESSION = "extract(epoch FROM clock_timestamp())::double precision"
 """For PostgreSQL: its time in seconds since the epoch."""
@@ -20,18 +31,6 @@ WARNING_INTERVAL = 60.0
 """Seconds between two warnings."""
 
 log = logging.getLogger("ags.clock")
-
-
-def get_database_time() -> datetime:
-    """Return its time in UTC, on SQLite in milliseconds. Uses Django's connection of the thread."""
-    with connection.cursor() as cursor:
-        if connection.vendor == "postgresql":
-            cursor.execute("SELECT statement_timestamp()")
-            (now,) = cursor.fetchone()
-            return now.astimezone(UTC)  # type: ignore[no-any-return]
-        cursor.execute("SELECT strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')", [])
-        (text,) = cursor.fetchone()
-        return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
 def measure_clock() -> None:

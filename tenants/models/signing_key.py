@@ -25,6 +25,7 @@ from tenants.models.key import KeyState
 from tenants.models.tenant import Algorithm, Tenant
 from tenants.scoping import TenantScoped
 from tenants.secrets import encryption, key_material
+from tenants.times import get_database_time
 
 PUBLICATION_LEAD_TIME = timedelta(minutes=10)
 """How long a key is published before it signs: twice the time for which verifiers may cache the JWKS."""
@@ -87,7 +88,13 @@ class SigningKey(TenantScoped, ConfigurationModel):
         `secret`: the HS256 secret of an existing platform; without it, one is generated.
         Raises ValidationError.
         """
-        key = cls(tenant=tenant, kid=str(uuid4()), algorithm=tenant.signing_algorithm, state=state)
+        key = cls(
+            tenant=tenant,
+            kid=str(uuid4()),
+            algorithm=tenant.signing_algorithm,
+            state=state,
+            published_at=get_database_time(),
+        )
         if key.algorithm == Algorithm.HS256:
             secret = secrets.token_bytes(32) if secret is None else secret
             key_material.validate(secret, key.algorithm)
