@@ -24,7 +24,8 @@ class ResourceServer:
         self.issuer = issuer
         self.audience = tenant if audience is None else audience
         self.jwks_url = f"{url}/.well-known/jwks.json?{urlencode({'tenant': tenant})}"
-        # Caches the key set for five minutes, and fetches it again at once for an unknown key ID.
+        # Caches the key set for five minutes, and fetches it again for an unknown key ID, after 30 s at the
+        # earliest. The set contains the key that signs next, so a rotation needs no fetch.
         self.keys = jwt.PyJWKClient(self.jwks_url)
 
     def verify(self, access_token: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from django.db.utils import OperationalError, ProgrammingError
 from providers.contract import SecretField
 from providers.registry import strategies
 from tenants.models import Key, KeyState, Service, SigningKey, Tenant
+from tenants.rotation import tenants_without_standby
 from tenants.secrets import key_material
 from tenants.secrets.encryption import DecryptionFailed
 from tenants.services.settings import clean_settings
@@ -26,7 +27,13 @@ def check_stored_configuration(databases: Sequence[str] | None = None, **kwargs:
     try:
         if Key._meta.db_table not in connections["default"].introspection.table_names():
             return []
-        return [*_check_tenants(), *_check_services(), *_check_keys(), *_check_signing_keys()]
+        return [
+            *_check_tenants(),
+            *_check_services(),
+            *_check_keys(),
+            *_check_signing_keys(),
+            *_check_standby_keys(),
+        ]
     except (OperationalError, ProgrammingError):
         # The database is unavailable or not fully migrated, which /readyz and migrate report.
         return []
@@ -93,6 +100,16 @@ def _check_signing_keys() -> Iterator[CheckMessage]:
             key.secret()
         except DecryptionFailed:
             yield _decryption_failed(f"tenant {key.tenant_id!r}, signing key {key.kid!r}")
+
+
+def _check_standby_keys() -> Iterator[CheckMessage]:
+    for tenant in tenants_without_standby().order_by("pk").iterator():
+        yield Warning(
+            f"tenant {tenant.pk!r}: no standby signing key is published.",
+            hint="Publish one, so that services accept new tokens at once if the active key is revoked: "
+            f"manage.py rotate_signing_key {tenant.pk}",
+            id="tenants.W005",
+        )
 
 
 def _decryption_failed(location: str) -> CheckMessage:

@@ -11,6 +11,7 @@ class OperationsConfig(AppConfig):
         from ags.database.clock import clock_log
         from ags.operations import checks, event_receivers, upstream_health  # noqa: F401 - they register themselves
         from ags.operations.groups import set_up_groups
+        from ags.operations.standby_keys import publish_after_migrations
         from providers.contract.clock import measured
         from providers.upstream.documents import fetched
 
@@ -19,3 +20,5 @@ class OperationsConfig(AppConfig):
 
         # The last app with permissions of AGS, so that all of them exist when the groups are set up.
         post_migrate.connect(set_up_groups, sender=apps.get_app_config("ags_explanations"))
+        # The signal is sent for each app when all migrations have been applied.
+        post_migrate.connect(publish_after_migrations, sender=apps.get_app_config("tenants"))

@@ -8,13 +8,18 @@ from tenants.admin.key_secret import KeyListAdmin
 from tenants.admin.signing_key_rotation import SigningKeyRotationAdmin, rotate_transition
 from tenants.admin.transitions import Transition
 from tenants.models import Algorithm, KeyState, SigningKey
+from tenants.times import format_utc
 
 _SUCCESSOR = {
-    (False, False): "A new key is generated and signs from now on: resource servers that receive an unknown "
-    "key ID fetch the key set again.",
+    (False, False): "A new key is generated and signs from now on. Resource servers refuse its tokens until "
+    "they fetch the key set again, some for half a minute.",
     (False, True): "A new key is generated and signs from now on. Its secret is shown once, on the next "
     "page: until the platform has it, the platform refuses every access token.",
-    (True, False): "The staged key signs from now on.",
+    (
+        True,
+        False,
+    ): "The staged key {kid} signs from now on. Resource servers that have fetched the key set since "
+    "{published_at} accept its tokens at once.",
     (True, True): "The staged key signs from now on: until the platform has its secret, the platform refuses "
     "every access token.",
 }
@@ -26,12 +31,17 @@ def _describe_revocation(key: SigningKey) -> list[str]:
         "The platform accepts them until it drops the secret, or they expire."
         if key.algorithm == Algorithm.HS256
         else "Resource servers that verify them offline refuse them once they fetch the key set again, after "
-        "some minutes.",
+        "5 minutes if they obey its Cache-Control, and some after an hour.",
     ]
     if key.state == KeyState.ACTIVE:
-        staged = rotation.get_staged_key(key.tenant_id)
+        staged = rotation.get_successor(key)
         algorithm = key.tenant.signing_algorithm if staged is None else staged.algorithm
-        sentences.append(_SUCCESSOR[staged is not None, algorithm == Algorithm.HS256])
+        sentence = _SUCCESSOR[staged is not None, algorithm == Algorithm.HS256]
+        if staged is not None:
+            sentence = sentence.format(kid=staged.kid, published_at=format_utc(staged.published_at))
+        sentences.append(sentence)
+    if key.state in (KeyState.ACTIVE, KeyState.STAGED) and key.tenant.needs_standby():
+        sentences.append("Another key is published, which can sign when this is needed again.")
     return sentences
 
 

@@ -63,8 +63,8 @@ def rotate_transition(tenant_id: str) -> Transition:
         variant=ActionVariant.DEFAULT,
         title=f"Execute the next step of rotating the signing key of {tenant_id}?",
         consequences=(
-            "The steps are: publish a new key, sign with it, withdraw the old key. A step is refused if it "
-            "is too early for those who verify tokens.",
+            "The steps are: publish a new key, sign with it, withdraw the old key. With ES256, the next key "
+            "is already published. A step is refused if it is too early for those who verify tokens.",
             "No device is signed out.",
         ),
         details=_describe_keys,

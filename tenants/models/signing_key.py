@@ -30,6 +30,9 @@ from tenants.times import get_database_time
 PUBLICATION_LEAD_TIME = timedelta(minutes=10)
 """How long a key is published before it signs: twice the time for which verifiers may cache the JWKS."""
 
+IS_STANDBY = models.Q(state=KeyState.STAGED, algorithm=Algorithm.ES256)
+"""The condition of the key that signs at once if the active key of a tenant with ES256 is revoked."""
+
 RETIREMENT_MARGIN = timedelta(minutes=1)
 """Added to the time for which a key is retiring: allows for stale snapshots and clock skew."""
 
@@ -104,6 +107,16 @@ class SigningKey(TenantScoped, ConfigurationModel):
             key.public_jwk = public_jwk(private.public_key(), key.kid)
         key.sealed_secret = encryption.encrypt(secret, key._row_id())
         return key
+
+    @classmethod
+    def publish_standby(cls, tenant: Tenant) -> None:
+        """Publish a key that can sign at once if the active key is revoked, unless there is one.
+
+        A disabled tenant gets none, because verifiers cannot fetch it; nor does one with HS256, because the
+        secret has to be given to the platform. Call it in a transaction that has locked the tenant.
+        """
+        if tenant.needs_standby() and not cls.objects.for_tenant(tenant).filter(IS_STANDBY).exists():
+            cls.generate(tenant).save()
 
     def secret(self) -> Any:
         """Return the secret bytes (HS256) or the private key (ES256).

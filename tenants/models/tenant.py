@@ -171,16 +171,21 @@ class Tenant(ConfigurationModel):
 
     @transaction.atomic
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Validate and save. A new tenant gets its first signing key.
+        """Validate and save. A new tenant gets its first signing key, and each its standby key.
 
-        The key is active immediately: no verifier has cached an earlier JWKS.
+        The first key is active immediately: no verifier has cached an earlier JWKS.
         """
+        from tenants.models.signing_key import SigningKey
+
         adding = self._state.adding
         super().save(*args, **kwargs)
         if adding:
-            from tenants.models.signing_key import SigningKey
-
             SigningKey.generate(self, state="active").save()
+        SigningKey.publish_standby(self)
+
+    def needs_standby(self) -> bool:
+        """Return whether a signing key is always published besides the active one."""
+        return self.enabled and self.signing_algorithm == Algorithm.ES256
 
     def _tenant_queryset(self) -> models.QuerySet[Tenant]:
         return Tenant.objects.filter(pk=self.pk)

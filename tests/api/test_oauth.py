@@ -183,7 +183,7 @@ def test_owner_of_a_token_comes_from_the_database(nagra: HeadEnd, app: ClientApp
     tenant = Tenant.objects.get(pk="nagra")
     tenant.signing_algorithm = "HS256"
     tenant.save()
-    SigningKey.objects.for_tenant(tenant).get().delete()
+    SigningKey.objects.for_tenant(tenant).get(state="active").delete()
     secret = bytes(range(200, 232))
     key = SigningKey.generate(tenant, state="active", secret=secret)
     key.save()

@@ -9,8 +9,10 @@ from playwright.sync_api import Error, Page, expect
 
 from ags.sessions.models import Event, SessionToken
 from tenants.models import Key, KeyState, ResourceServer, Service, Tenant
+from tenants.models.signing_key import PUBLICATION_LEAD_TIME
 from tests.support.browser import find_chromium, visit
 from tests.support.clients import ClientApp, HeadEnd
+from tests.support.sign_ons import shift_signing_keys
 
 pytestmark = [pytest.mark.once, pytest.mark.django_db(transaction=True)]
 
@@ -176,6 +178,7 @@ def test_a_tenants_rules_its_signing_key_and_what_it_issued(
     live_server: Any, app: ClientApp, staff: User
 ) -> None:
     app.sign_on()
+    shift_signing_keys(PUBLICATION_LEAD_TIME)
 
     def script(page: Page) -> None:
         log_in(page)
@@ -186,7 +189,7 @@ def test_a_tenants_rules_its_signing_key_and_what_it_issued(
         page.locator("[name=allowed_origins]").fill("https://tv.example")
         page.get_by_role("button", name="Save and continue editing").click()
         expect(page.get_by_text("was changed successfully")).to_be_visible()
-        for told in ("it can sign from", "Too early"):
+        for told in ("signs from now on", "Too early"):
             page.get_by_role("link", name="Rotate signing key").click()
             page.get_by_role("button", name="Rotate signing key").click()
             expect(page.get_by_text(told)).to_be_visible()

@@ -185,8 +185,9 @@ def test_the_printed_lines_work_when_pasted_into_a_shell(printed: str, shell: di
     bundle = pasted(sign_on, shell)
     assert bundle["accountId"] == "SessionTokenSignOnAccount-0001"
     assert pasted(sign_on, shell)["reason"] == "not_authenticated", "it says that it works once"
-    (key,) = pasted(key_set, shell)["keys"]
-    assert jwt.decode(bundle["access_token"], jwt.PyJWK(key), ["ES256"], issuer="ags", audience="nagra")
+    keys = jwt.PyJWKSet.from_dict(pasted(key_set, shell))
+    key = keys[jwt.get_unverified_header(bundle["access_token"])["kid"]]
+    assert jwt.decode(bundle["access_token"], key, ["ES256"], issuer="ags", audience="nagra")
     assert pasted(refresh, shell)["client_id"] != bundle["client_id"], "it says that it is another device"
     assert pasted(sign_out, shell) == {}
     assert pasted(refresh, shell)["reason"] == "not_authenticated", "it is signed out"

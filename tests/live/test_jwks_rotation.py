@@ -51,8 +51,8 @@ def test_access_tokens_verify_throughout_a_rotation(server: ServerProcess, nagra
     old = get_kid(before)
     assert verify(before) == "account-1"
 
-    _, new = rotation.perform_next_step(tenant)
-    wait_until(lambda: get_published_kids() == {old, new.kid}, "the new key is not published")
+    new = SigningKey.objects.for_tenant(tenant).get(state="staged")
+    assert get_published_kids() == {old, new.kid}
     cached = make_jwks_client(server, tenant, lifespan=3600)
     assert verify(before, cached) == "account-1"
     assert get_current_kid() == old
@@ -60,13 +60,14 @@ def test_access_tokens_verify_throughout_a_rotation(server: ServerProcess, nagra
     shift_signing_keys(PUBLICATION_LEAD_TIME)
     rotation.perform_next_step(tenant)
     wait_until(lambda: get_current_kid() == new.kid, "the new key does not sign")
+    standby = SigningKey.objects.for_tenant(tenant).get(state="staged").kid
     during = app.tokens["access_token"]
     for client in (uncached, cached):
         assert [verify(token, client) for token in (before, during)] == ["account-1"] * 2
 
     shift_signing_keys(timedelta(hours=2))
     rotation.perform_next_step(tenant)
-    wait_until(lambda: get_published_kids() == {new.kid}, "the old key is not withdrawn")
+    wait_until(lambda: get_published_kids() == {new.kid, standby}, "the old key is not withdrawn")
     get_current_kid()
     after = app.tokens["access_token"]
     for client in (uncached, cached):
@@ -81,7 +82,7 @@ def test_revoked_key_is_replaced(server: ServerProcess, nagra: HeadEnd) -> None:
     before = app.tokens["access_token"]
     verifier = make_jwks_client(server, nagra.tenant_id, cooldown_duration=0)
     assert verifier.get_signing_key_from_jwt(before).key_id == get_kid(before)
-    rotation.revoke(SigningKey.objects.for_tenant(nagra.tenant_id).get())
+    rotation.revoke(SigningKey.objects.for_tenant(nagra.tenant_id).get(state="active"))
     wait_until(
         lambda: app.refresh().status_code == 200 and get_kid(app.tokens["access_token"]) != get_kid(before),
         "the new key does not sign",
@@ -123,9 +124,11 @@ def test_exit_status_of_rotate_signing_key(nagra: HeadEnd) -> None:
     def rotate(tenant: str) -> subprocess.CompletedProcess[str]:
         return run_manage("rotate_signing_key", tenant)
 
-    first, second, unknown = rotate(nagra.tenant_id), rotate(nagra.tenant_id), rotate("nobody")
-    assert (first.returncode, first.stderr) == (0, "")
-    assert "published; it can sign from" in first.stdout
+    second, unknown = rotate(nagra.tenant_id), rotate("nobody")
     assert (second.returncode, second.stdout) == (1, "")
     assert "Too early: verifiers may not have fetched" in second.stderr
+    shift_signing_keys(PUBLICATION_LEAD_TIME)
+    first = rotate(nagra.tenant_id)
+    assert (first.returncode, first.stderr) == (0, "")
+    assert "signs from now on" in first.stdout
     assert (unknown.returncode, unknown.stderr) == (1, "CommandError: Tenant nobody does not exist.\n")

@@ -238,7 +238,11 @@ def test_no_page_shows_a_token_a_secret_or_a_jti(
     assert Platform(server.client_id, secret_of_server).revoke(tokens["access_token"]).status_code == 200
     caplog.set_level(logging.DEBUG)
     row = SessionToken.unscoped.get(account_id="account-1")
-    key, service, signing_key = Key.unscoped.get(), Service.unscoped.get(), SigningKey.unscoped.get()
+    key, service, signing_key = (
+        Key.unscoped.get(),
+        Service.unscoped.get(),
+        SigningKey.unscoped.get(state="active"),
+    )
     account, device, event = (
         Account.unscoped.get(),
         Device.unscoped.get(),

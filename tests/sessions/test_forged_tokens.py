@@ -39,7 +39,7 @@ def tampered(token: str, **payload: Any) -> str:
 
 def with_public_key(app: ClientApp, token: str, form: PublicFormat, encoding: Encoding) -> str:
     """Sign with HS256 and the public key as the secret (RFC 8725, 2.1)."""
-    key = SigningKey.objects.for_tenant("nagra").get()
+    key = SigningKey.objects.for_tenant("nagra").get(state="active")
     secret = key.secret().public_key().public_bytes(encoding, form)
     signed = f"{b64({'alg': 'HS256', 'kid': key.kid})}.{b64(decode_claims(token))}"
     digest = hmac.new(secret, signed.encode(), hashlib.sha256).digest()
@@ -47,7 +47,7 @@ def with_public_key(app: ClientApp, token: str, form: PublicFormat, encoding: En
 
 
 def sign_with_another_key(payload: dict[str, Any], **header: str) -> str:
-    kid = SigningKey.objects.for_tenant("nagra").get().kid
+    kid = SigningKey.objects.for_tenant("nagra").get(state="active").kid
     key = SigningKey.generate(Tenant(id="nagra"))
     return jwt.encode(payload, key.secret(), "ES256", {"kid": kid, **header})
 
@@ -163,9 +163,9 @@ INVALID_TOKENS: dict[str, tuple[Make, tuple[str, ...]]] = {
     "a payload that is no object": (
         lambda app, a, r: jwt.api_jws.encode(
             b"[]",
-            SigningKey.objects.for_tenant("nagra").get().secret(),
+            SigningKey.objects.for_tenant("nagra").get(state="active").secret(),
             "ES256",
-            {"kid": SigningKey.objects.for_tenant("nagra").get().kid},
+            {"kid": SigningKey.objects.for_tenant("nagra").get(state="active").kid},
         ),
         BOTH,
     ),
@@ -216,7 +216,7 @@ def test_a_platform_with_the_shared_secret_cannot_sign_refresh_tokens(app: Clien
     tenant = Tenant.objects.get(pk="nagra")
     tenant.signing_algorithm = "HS256"
     tenant.save()
-    SigningKey.objects.for_tenant(tenant).get().delete()
+    SigningKey.objects.for_tenant(tenant).get(state="active").delete()
     secret = bytes(range(200, 232))
     key = SigningKey.generate(tenant, state="active", secret=secret)
     key.save()

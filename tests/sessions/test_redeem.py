@@ -62,7 +62,7 @@ def test_the_response_follows_the_contract(app: ClientApp) -> None:
     assert jwt.get_unverified_header(access) == {
         "alg": "ES256",
         "typ": "JWT",
-        "kid": SigningKey.objects.for_tenant("nagra").get().kid,
+        "kid": SigningKey.objects.for_tenant("nagra").get(state="active").kid,
     }
 
     claims = jwt.decode(refresh, options={"verify_signature": False})
@@ -89,7 +89,7 @@ def test_access_tokens_can_be_signed_with_a_shared_secret(nagra: HeadEnd, app: C
     tenant = Tenant.objects.get(pk="nagra")
     tenant.signing_algorithm = "HS256"
     tenant.save()
-    SigningKey.objects.for_tenant(tenant).get().delete()
+    SigningKey.objects.for_tenant(tenant).get(state="active").delete()
     secret = bytes(range(200, 232))
     SigningKey.generate(tenant, state="active", secret=secret).save()
     token = app.sign_on().json()["access_token"]

@@ -91,7 +91,7 @@ def test_an_account_that_is_suspended_between_two_statements_is_rejected(
 
 def test_without_a_signing_key_nothing_is_redeemed(nagra: HeadEnd, app: ClientApp) -> None:
     token = app.session_token()
-    key = SigningKey.objects.for_tenant("nagra").get()
+    key = SigningKey.objects.for_tenant("nagra").get(state="active")
     key.state = KeyState.REVOKED
     key.save()
     assert full_response(redeem_token(app, token)) == UNAVAILABLE
@@ -104,12 +104,13 @@ def test_without_a_decryptable_signing_key_nothing_is_redeemed(
     app: ClientApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     token = app.session_token()
-    sealed = SigningKey.unscoped.get().sealed_secret
-    update_row(SigningKey, sealed_secret=b"\x01" + bytes(60))
+    active = SigningKey.unscoped.filter(state="active")
+    sealed = active.get().sealed_secret
+    active.update(sealed_secret=b"\x01" + bytes(60))
     snapshot.invalidate("nagra")
     assert full_response(redeem_token(app, token)) == UNAVAILABLE
     assert "signing key cannot be decrypted" in caplog.messages
-    update_row(SigningKey, sealed_secret=sealed)
+    active.update(sealed_secret=sealed)
     snapshot.invalidate("nagra")
     assert app.redeem(token).status_code == 201
 

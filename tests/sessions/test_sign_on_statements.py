@@ -107,7 +107,7 @@ def test_an_account_that_is_suspended_during_the_sign_on_is_rejected(app: Client
 def test_without_a_signing_key_the_proof_is_not_verified(
     app: ClientApp, trial: Service, verify_calls: list[bool], accounts: str
 ) -> None:
-    key = SigningKey.objects.for_tenant("nagra").get()
+    key = SigningKey.objects.for_tenant("nagra").get(state="active")
     key.state = KeyState.REVOKED
     key.save()
     snapshot.invalidate("nagra")

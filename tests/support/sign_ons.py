@@ -93,5 +93,5 @@ def set_grace_period_of_a_minute() -> None:
 
 
 def sign_with_tenant_key(payload: dict[str, Any], **header: Any) -> str:
-    key = SigningKey.objects.for_tenant("nagra").get()
+    key = SigningKey.objects.for_tenant("nagra").get(state="active")
     return jwt.encode(payload, key.secret(), key.algorithm, {"kid": key.kid, **header})

@@ -41,7 +41,7 @@ def rows_of(tenant_id: str) -> dict[str, Any]:
         "tenants/tenant": Tenant.objects.get(pk=tenant_id),
         "tenants/service": Service.objects.for_tenant(tenant_id).get(),
         "tenants/key": Key.objects.for_tenant(tenant_id).get(),
-        "tenants/signingkey": SigningKey.objects.for_tenant(tenant_id).get(),
+        "tenants/signingkey": SigningKey.objects.for_tenant(tenant_id).get(state="active"),
         "tenants/resourceserver": ResourceServer.objects.for_tenant(tenant_id).get(),
         "ags_sessions/account": Account.objects.for_tenant(tenant_id).get(),
         "ags_sessions/device": Device.objects.for_tenant(tenant_id).get(),
@@ -120,7 +120,7 @@ def test_lists_and_searches_show_assigned_tenants_only(both: None, group: str) -
     browser = person(group, "nagra")
     for model in LISTED:
         listed = browser.get(f"/admin/{model}/").context["cl"].result_list
-        assert [getattr(row, "tenant_id", row.pk) for row in listed] == ["nagra"]
+        assert {getattr(row, "tenant_id", row.pk) for row in listed} == {"nagra"}
         assert not browser.get(f"/admin/{model}/?q=sunrise").context["cl"].result_list
     for model in LISTED[1:-1]:
         of_sunrise = browser.get(f"/admin/{model}/?tenant__id__exact=sunrise")

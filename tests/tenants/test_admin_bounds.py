@@ -47,7 +47,11 @@ def crowd(crowd_rows: None, db: None) -> None:
 
 
 def _insert_crowd() -> None:
-    key, service, signing_key = Key.unscoped.get(), Service.unscoped.get(), SigningKey.unscoped.get()
+    key, service, signing_key = (
+        Key.unscoped.get(),
+        Service.unscoped.get(),
+        SigningKey.unscoped.get(state="active"),
+    )
     Tenant.objects.bulk_create(Tenant(id=f"crowd-{n:04}", name=f"Crowd {n}") for n in range(MANY))
     Service.unscoped.bulk_create(
         Service(tenant_id=f"crowd-{n:04}", name=f"Crowd service {n}", strategy=service.strategy)
@@ -230,7 +234,7 @@ def test_no_other_page_reads_or_sends_them_all(admin_client: Client, crowd: None
         service=Service.objects.for_tenant("nagra").get().pk,
         key=Key.objects.for_tenant("nagra").get().pk,
         user=User.objects.get(username="crowd-0").pk,
-        signingkey=SigningKey.objects.for_tenant("nagra").get().pk,
+        signingkey=SigningKey.objects.for_tenant("nagra").get(state="active").pk,
         account=Account.objects.for_tenant("nagra").get(account_id="crowd-0000").pk,
         device=Device.objects.for_tenant("nagra").get(client_id="crowd-0000").pk,
     )

@@ -12,6 +12,7 @@ from django.test import Client
 
 from tenants.models import KeyState, SigningKey, Tenant
 from tenants.snapshot import snapshot
+from tenants.times import format_utc
 from tests.support.clients import ClientApp, HeadEnd
 from tests.support.staff import TENANT_FORM, person
 
@@ -44,15 +45,11 @@ def test_a_rotation_is_walked_through_and_never_too_fast(
     admin_client: Client, nagra: HeadEnd, app: ClientApp
 ) -> None:
     app.sign_on()
-    (first,) = keys().values()
+    first, second = keys()[KeyState.ACTIVE], keys()[KeyState.STAGED]
     question = text(admin_client.get(ROTATE))
     assert f"{first.kid} (ES256) is active: it signs." in question
-    assert len(keys()) == 1
-
-    told = text(admin_client.post(ROTATE, follow=True))
-    second = keys()[KeyState.STAGED]
-    assert f"{second.kid}: published; it can sign from" in told
-    assert f"{second.kid} (ES256) is published and can sign from" in text(admin_client.get(ROTATE))
+    assert f"{second.kid} (ES256) is published and can sign from" in question
+    assert len(keys()) == 2
 
     log = LogEntry.objects.count()
     told = text(admin_client.post(ROTATE, follow=True))
@@ -63,6 +60,7 @@ def test_a_rotation_is_walked_through_and_never_too_fast(
     wait(published_at=timedelta(minutes=11))
     assert f"{second.kid}: signs from now on." in text(admin_client.post(ROTATE, follow=True))
     assert (keys()[KeyState.ACTIVE], keys()[KeyState.RETIRING]) == (second, first)
+    assert keys()[KeyState.STAGED] not in (first, second)
     assert f"{first.kid} (ES256) has signed tokens that are valid until" in text(admin_client.get(ROTATE))
     snapshot.invalidate("nagra")
     assert jwt.get_unverified_header(app.refresh().json()["access_token"])["kid"] == second.kid
@@ -76,14 +74,16 @@ def test_a_rotation_is_walked_through_and_never_too_fast(
 
 
 def test_the_page_of_a_key_rotates_too(admin_client: Client, nagra: HeadEnd) -> None:
-    (first,) = keys().values()
+    first, second = keys()[KeyState.ACTIVE], keys()[KeyState.STAGED]
     address = f"{LIST}{first.pk}/rotate/"
     assert address in text(admin_client.get(f"{LIST}{first.pk}/change/"))
-    assert "published; it can sign from" in text(admin_client.post(address, follow=True))
-    assert KeyState.STAGED in keys()
+    wait(published_at=timedelta(minutes=11))
+    assert f"{second.kid}: signs from now on." in text(admin_client.post(address, follow=True))
+    assert keys()[KeyState.ACTIVE] == second
 
 
 def test_a_generated_secret_is_shown_once(admin_client: Client, nagra: HeadEnd, app: ClientApp) -> None:
+    keys()[KeyState.STAGED].delete()
     Tenant.objects.update(signing_algorithm="HS256")
     answer = admin_client.post(ROTATE)
     assert "no-store" in answer["Cache-Control"]
@@ -109,42 +109,53 @@ def test_a_tenant_that_shares_a_secret_is_shown_its_first(admin_client: Client, 
     answer = admin_client.post("/admin/tenants/tenant/add/", {**form, "signing_algorithm": "HS256"})
     secret = shown(answer, "secret")
     assert secret is not None
-    assert base64.b64decode(secret) == SigningKey.objects.for_tenant("nova").get().secret()
+    assert base64.b64decode(secret) == SigningKey.objects.for_tenant("nova").get(state="active").secret()
     other = admin_client.post(
         "/admin/tenants/tenant/add/", {**form, "id": "n2", "signing_algorithm": "ES256"}
     )
     assert other.status_code == 302
 
 
-def test_revoking_the_key_that_signs_puts_another_in_its_place(
+def test_revoking_the_key_that_signs_puts_the_standby_key_in_its_place(
     admin_client: Client, nagra: HeadEnd, app: ClientApp
 ) -> None:
     app.sign_on()
-    (first,) = keys().values()
+    first, second = keys()[KeyState.ACTIVE], keys()[KeyState.STAGED]
     address = f"{LIST}{first.pk}/revoke/"
     question = text(admin_client.get(address))
-    assert "A new key is generated and signs from now on" in question
+    assert f"The staged key {second.kid} signs from now on." in question
+    assert format_utc(second.published_at) in question
+    assert "Another key is published" in question
     assert "Sign-ons continue" in question
     told = text(admin_client.post(address, follow=True))
     assert f"Signing key {first.kid} of nagra is revoked." in told
     assert address not in told
-    assert set(keys()) == {KeyState.REVOKED, KeyState.ACTIVE}
+    assert keys() | {KeyState.STAGED: None} == {
+        KeyState.REVOKED: first,
+        KeyState.ACTIVE: second,
+        KeyState.STAGED: None,
+    }
     snapshot.invalidate("nagra")
     assert app.sign_out().status_code == 401, "its access token was signed with the revoked key"
     assert app.refresh().status_code == 200
     assert app.sign_out().status_code == 200
 
 
-def test_a_key_that_is_published_takes_the_place(admin_client: Client, nagra: HeadEnd) -> None:
-    admin_client.post(ROTATE)
+def test_without_a_standby_key_a_new_one_takes_the_place(admin_client: Client, nagra: HeadEnd) -> None:
     first, second = keys()[KeyState.ACTIVE], keys()[KeyState.STAGED]
-    assert "The staged key" in text(admin_client.get(f"{LIST}{first.pk}/revoke/"))
-    assert "published already" not in text(admin_client.get(f"{LIST}{second.pk}/revoke/"))
+    question = text(admin_client.get(f"{LIST}{second.pk}/revoke/"))
+    assert "Another key is published" in question
+    assert "signs from now on" not in question
+    second.delete()
+    assert "A new key is generated and signs from now on" in text(
+        admin_client.get(f"{LIST}{first.pk}/revoke/")
+    )
     admin_client.post(f"{LIST}{first.pk}/revoke/")
-    assert keys() == {KeyState.REVOKED: first, KeyState.ACTIVE: second}
+    assert set(keys()) == {KeyState.REVOKED, KeyState.ACTIVE, KeyState.STAGED}
 
 
 def test_the_secret_of_the_one_that_takes_the_place_is_shown(admin_client: Client, nagra: HeadEnd) -> None:
+    keys()[KeyState.STAGED].delete()
     Tenant.objects.update(signing_algorithm="HS256")
     (first,) = keys().values()
     address = f"{LIST}{first.pk}/revoke/"
@@ -161,13 +172,12 @@ def test_the_secret_of_the_one_that_takes_the_place_is_shown(admin_client: Clien
 def test_the_list_tells_states_and_moments_and_takes_no_additions(
     admin_client: Client, nagra: HeadEnd, sunrise: HeadEnd
 ) -> None:
-    admin_client.post(ROTATE)
     listed = admin_client.get(LIST, {"tenant__id__exact": "nagra"})
     assert len(listed.context["cl"].result_list) == 2
     assert all(word in text(listed) for word in ("staged", "active", "Needed until", "Published at"))
     assert "/add/" not in text(listed)
     assert f"{LIST}?tenant__id__exact=nagra" in text(admin_client.get("/admin/tenants/tenant/nagra/change/"))
-    (first,) = SigningKey.objects.for_tenant("sunrise")
+    first = SigningKey.objects.for_tenant("sunrise").get(state="active")
     assert admin_client.post(LIST + "add/", {}).status_code == 403
     for act in ("change", "delete"):
         assert admin_client.post(f"{LIST}{first.pk}/{act}/", {"state": "revoked"}).status_code == 403
@@ -176,7 +186,7 @@ def test_the_list_tells_states_and_moments_and_takes_no_additions(
 @pytest.mark.parametrize("group", ["support", "auditor"])
 def test_only_operator_staff_may_rotate_and_revoke(nagra: HeadEnd, group: str) -> None:
     browser = person(group, "nagra")
-    (key,) = keys().values()
+    key = keys()[KeyState.ACTIVE]
     addresses = (ROTATE, f"{LIST}{key.pk}/rotate/", f"{LIST}{key.pk}/revoke/")
     pages = text(browser.get("/admin/tenants/tenant/nagra/change/")) + text(
         browser.get(f"{LIST}{key.pk}/change/")
@@ -185,7 +195,7 @@ def test_only_operator_staff_may_rotate_and_revoke(nagra: HeadEnd, group: str) -
         assert address not in pages
         for method in (browser.get, browser.post):
             assert method(address).status_code == 403
-    assert list(keys()) == [KeyState.ACTIVE]
+    assert set(keys()) == {KeyState.ACTIVE, KeyState.STAGED}
     allowed = person("operator staff", "nagra")
     for address in addresses[1:]:
         assert allowed.post(address).status_code == 302

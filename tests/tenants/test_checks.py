@@ -61,12 +61,12 @@ def test_a_service_whose_settings_are_invalid(nagra: HeadEnd, stored: Any, reaso
 
 def test_a_key_that_cannot_be_decrypted(nagra: HeadEnd, settings: Any) -> None:
     add_key(HeadEnd("nagra", "gone", bytes(range(50, 90))), state="revoked")
-    signing = SigningKey.objects.for_tenant("nagra").get()
+    signing = SigningKey.objects.for_tenant("nagra").order_by("kid")
     settings.AGS_ENCRYPTION_KEYS = (bytes(range(100, 132)), bytes(range(101, 133)))
     reason = "none of the 2 encryption keys decrypts the secret."
     assert messages() == [
         ("tenants.E001", f"{KEY_OF_NAGRA}{reason}"),
-        ("tenants.E001", f"tenant 'nagra', signing key '{signing.kid}': {reason}"),
+        *(("tenants.E001", f"tenant 'nagra', signing key '{key.kid}': {reason}") for key in signing),
     ]
 
 
@@ -82,9 +82,17 @@ def test_every_key_that_is_not_revoked_must_be_decryptable(
     nagra: HeadEnd, settings: Any, state: str, is_reported: bool
 ) -> None:
     Key.objects.for_tenant("nagra").update(state=state)
-    SigningKey.objects.for_tenant("nagra").update(state=state)
+    SigningKey.objects.for_tenant("nagra").filter(state="active").update(state=state)
     settings.AGS_ENCRYPTION_KEYS = (bytes(range(100, 132)),)
-    assert [check_id for check_id, _ in messages()] == ["tenants.E001"] * 2 * is_reported
+    assert [check_id for check_id, _ in messages()] == ["tenants.E001"] * (1 + 2 * is_reported)
+
+
+def test_a_tenant_without_a_standby_key(nagra: HeadEnd, sunrise: HeadEnd) -> None:
+    SigningKey.objects.for_tenant("nagra").filter(state="staged").delete()
+    assert messages() == [("tenants.W005", "tenant 'nagra': no standby signing key is published.")]
+    for changes in ({"enabled": False}, {"enabled": True, "signing_algorithm": "HS256"}):
+        Tenant.objects.filter(pk="nagra").update(**changes)
+        assert messages() == [], "it needs none"
 
 
 def test_a_key_with_an_unsupported_algorithm(nagra: HeadEnd) -> None:

@@ -147,34 +147,34 @@ def test_an_added_resource_server(admin_client: Client, nagra: HeadEnd) -> None:
     assert values_of(event) == ({"enabled": True}, {"enabled": False})
 
 
-def test_an_added_tenant_leaves_an_event_for_it_and_one_for_its_signing_key(admin_client: Client) -> None:
+def test_an_added_tenant_leaves_an_event_for_it_and_each_of_its_signing_keys(admin_client: Client) -> None:
     data = CHANGED_TENANT | {"id": "nagra", "enabled": "on"}
     events = capture_events(lambda: post(admin_client, "/admin/tenants/tenant/add/", data))
+    kids = [SigningKey.unscoped.get(state=state).kid for state in ("active", "staged")]
     assert [(change_of(event)[:2], event.kid) for event in events] == [
         (("tenant", "nagra"), ""),
-        (("signingkey", SigningKey.unscoped.get().kid), SigningKey.unscoped.get().kid),
+        *((("signingkey", kid), kid) for kid in kids),
     ]
     assert all(event.tenant_id == "nagra" for event in events)
 
 
 def test_a_rotation_leaves_an_event_for_each_key_that_changes(admin_client: Client, nagra: HeadEnd) -> None:
-    first = SigningKey.unscoped.get()
-    event = submit(admin_client, TENANT + "rotate/")
+    first = SigningKey.unscoped.get(state="active")
     second = SigningKey.unscoped.get(state="staged")
-    assert (event.kid, event.reason, event.details["after"]["state"]) == (second.kid, "add", "staged")
-    assert event.details["after"]["secret"] == "set"
-
     SigningKey.unscoped.filter(pk=second.pk).update(published_at=timezone.now() - timedelta(minutes=11))
     events = capture_events(lambda: post(admin_client, TENANT + "rotate/"))
     assert [(event.kid, event.details["after"]["state"]) for event in events] == [
         (first.kid, "retiring"),
         (second.kid, "active"),
+        (SigningKey.unscoped.get(state="staged").kid, "staged"),
     ]
+    assert (events[2].reason, events[2].details["after"]["secret"]) == ("add", "set")
+    third = SigningKey.unscoped.get(state="staged")
     events = capture_events(lambda: post(admin_client, page_of(second, "revoke")))
-    third = SigningKey.unscoped.get(state="active")
     assert [(event.kid, event.details["after"]["state"]) for event in events] == [
         (second.kid, "revoked"),
         (third.kid, "active"),
+        (SigningKey.unscoped.get(state="staged").kid, "staged"),
     ]
 
 

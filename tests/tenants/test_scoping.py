@@ -115,6 +115,7 @@ def test_access_without_a_tenant_raises(db: None, model: Any, access: Callable[[
 
 def _create_rows(head_end: HeadEnd) -> None:
     """Create one row of the tenant in each table."""
+    SigningKey.objects.for_tenant(head_end.tenant_id).filter(state="staged").delete()
     person("auditor", head_end.tenant_id)
     server = ResourceServer(tenant_id=head_end.tenant_id, name="playback")
     secret = server.set_credentials()

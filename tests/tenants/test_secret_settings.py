@@ -281,7 +281,7 @@ def test_reseal_encrypts_them_with_the_newest_key(nagra: HeadEnd, settings: Any)
     settings.AGS_ENCRYPTION_KEYS = (NEW, OLD)
     out = io.StringIO()
     call_command("reseal", stdout=out)
-    assert out.getvalue() == "3 re-encrypted\n", "the key, the signing key and the service with a secret"
+    assert out.getvalue() == "4 re-encrypted\n", "the key, both signing keys and the service with a secret"
     assert is_encrypted_with_newest_key(bytes(stored().sealed_secrets or b""))
     settings.AGS_ENCRYPTION_KEYS = (NEW,)
     snapshot.invalidate("nagra")

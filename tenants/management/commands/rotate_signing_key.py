@@ -12,12 +12,16 @@ from tenants.rotation import RotationTooEarly, perform_next_step
 
 
 class Command(BaseCommand):
-    """Publish a new key, activate it, revoke the old one: three runs, with time between them."""
+    """Activate the published key, revoke the old one: two runs, with time between them.
+
+    A tenant with HS256 needs three: its next key is not published beforehand.
+    """
 
     help = (
-        "Perform the next step of rotating the signing key of a tenant: publish a new key, activate it, or "
-        "revoke the old key. If the step is not due yet, nothing is changed, and the message gives the time "
-        "from which it is due. Exit status: 0 if a step was performed, 1 otherwise."
+        "Perform the next step of rotating the signing key of a tenant: activate the key that is published, "
+        "revoke the old key, or publish a new key if none is. If the step is not due yet, nothing is "
+        "changed, and the message gives the time from which it is due. Exit status: 0 if a step was "
+        "performed, 1 otherwise."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
