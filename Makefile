@@ -17,7 +17,8 @@ CODE := ags tenants providers examples tests manage.py
 OPTIONAL := ldap radius redis
 OPTIONAL_STAMPS := $(OPTIONAL:%=$(VENV)/%.stamp)
 # Debian packages: the servers and the proxy of the tests, the build requirements of python-ldap, and a browser.
-PACKAGES := slapd freeradius redis-server pgbouncer haproxy prometheus gcc python3-dev libldap-dev libsasl2-dev \
+PACKAGES := slapd freeradius redis-server pgbouncer haproxy prometheus apache2-bin libapache2-mod-auth-openidc \
+  faketime gcc python3-dev libldap-dev libsasl2-dev \
   $(if $(AGS_TEST_CHROMIUM)$(shell command -v chromium),,chromium)
 
 .DEFAULT_GOAL := help
