@@ -9,7 +9,7 @@ from django.core.exceptions import ValidationError
 from django.db import connections
 from django.db.utils import OperationalError, ProgrammingError
 
-from providers.contract import SecretField
+from providers.contract import KeyKind, SecretField
 from providers.registry import strategies
 from tenants.models import Key, KeyState, Service, SigningKey, Tenant
 from tenants.rotation import tenants_without_standby
@@ -124,6 +124,9 @@ def _check_keys() -> Iterator[CheckMessage]:
     for key in Key.unscoped.exclude(state=KeyState.REVOKED).order_by("tenant", "kid").iterator():
         location = f"tenant {key.tenant_id!r}, key {key.kid!r}"
         try:
+            if key.kind is KeyKind.PUBLIC_KEY:
+                key_material.normalize_public_key(key.public_key, key.kid, key.algorithm)
+                continue
             secret = key.secret()
             key_material.validate(secret, key.algorithm)
             if key_material.has_surrounding_whitespace(secret):

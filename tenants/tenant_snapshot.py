@@ -10,8 +10,8 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 
-from providers.contract import KeyRing, Strategy, TrustedKey
-from providers.jose import HMAC_BYTES
+from providers.contract import KeyKind, KeyRing, Strategy, TrustedKey
+from providers.jose import HMAC_BYTES, PUBLIC_KEY_TYPES
 from providers.registry import strategies
 from tenants.models import IN_FORCE, Key, KeyState, ResourceServer, Service, SigningKey, Tenant
 from tenants.secrets.encryption import DecryptionFailed
@@ -22,7 +22,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServiceSnapshot:
-    """An enabled service with its strategy and its cleaned settings."""
+    """An enabled service with its strategy and its cleaned settings.
+
+    `keys`: those with which the tenant signs, of the kind that the strategy verifies with.
+    """
 
     id: int
     name: str
@@ -30,6 +33,7 @@ class ServiceSnapshot:
     logo: str
     strategy: Strategy
     settings: Mapping[str, Any] = field(repr=False)  # contains secrets
+    keys: KeyRing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,15 +73,14 @@ class Signer:
 class TenantSnapshot:
     """The configuration of an enabled tenant as it was at `version`; immutable.
 
-    `services`: the enabled services by name, sorted. `keys`: the keys with which the tenant signs.
-    `signer`: the key that signs its access tokens; `verification_keys` verifies them, and `jwks` contains the
-    published JWKs. `resource_servers`: the hashes of the client secrets by client ID.
+    `services`: the enabled services by name, sorted. `signer`: the key that signs its access tokens;
+    `verification_keys` verifies them, and `jwks` contains the published JWKs. `resource_servers`: the hashes
+    of the client secrets by client ID.
     """
 
     id: str
     version: int
     services: Mapping[str, ServiceSnapshot]
-    keys: KeyRing
     rules: TokenRules
     limits: Limits
     signer: Signer | None
@@ -96,8 +99,9 @@ def load_tenant(tenant_id: str) -> TenantSnapshot | None:
     tenant = Tenant.objects.filter(pk=tenant_id, enabled=True).first()
     if tenant is None:
         return None
+    rings = load_key_rings(tenant.id)
     rows = Service.objects.for_tenant(tenant).filter(enabled=True).order_by("name")
-    services = [service for service in map(_load_service, rows) if service is not None]
+    services = [service for row in rows if (service := _load_service(row, rings)) is not None]
     published = [KeyState.STAGED, KeyState.ACTIVE, KeyState.RETIRING]
     signing_keys = list(
         SigningKey.objects.for_tenant(tenant).filter(state__in=published).order_by("-published_at")
@@ -106,14 +110,12 @@ def load_tenant(tenant_id: str) -> TenantSnapshot | None:
     verification_keys = {kid: _verification_key(signer) for kid, signer in signers.items()}
     rules = {rule.name: getattr(tenant, rule.name) for rule in fields(TokenRules)}
     servers = ResourceServer.objects.for_tenant(tenant).filter(enabled=True)
-    ring = load_key_ring(tenant.id)
     for service in services:
-        service.strategy.prepare(service.settings, ring)
+        service.strategy.prepare(service.settings, service.keys)
     return TenantSnapshot(
         id=tenant.id,
         version=tenant.version,
         services=MappingProxyType({service.name: service for service in services}),
-        keys=ring,
         rules=TokenRules(**rules | {"audience": tenant.audience or tenant.id}),
         limits=_load_limits(tenant),
         signer=next((signers.get(key.kid) for key in signing_keys if key.state == KeyState.ACTIVE), None),
@@ -133,13 +135,23 @@ def _load_limits(tenant: Tenant) -> Limits:
     return Limits(tenant.max_failures_per_address, tenant.max_sign_ons_per_account, networks)
 
 
-def load_key_ring(tenant_id: str) -> KeyRing:
-    """Load the keys with which the tenant signs, as strategies use them."""
-    keys = Key.objects.for_tenant(tenant_id)
-    return KeyRing(tenant_id, MappingProxyType({key.kid: _trusted_key(key) for key in keys}))
+def load_key_rings(tenant_id: str) -> Mapping[KeyKind, KeyRing]:
+    """Load the keys with which the tenant signs, as strategies use them.
+
+    They are separated: no strategy can accept a token that was signed with a key of another kind.
+    """
+    keys: dict[KeyKind, dict[str, TrustedKey]] = {kind: {} for kind in KeyKind}
+    for key in Key.objects.for_tenant(tenant_id).order_by("pk"):
+        keys[key.kind][key.kid] = _trusted_key(key)
+    return {kind: KeyRing(tenant_id, MappingProxyType(ring), _dummy_key(ring)) for kind, ring in keys.items()}
 
 
-def _load_service(service: Service) -> ServiceSnapshot | None:
+def _dummy_key(keys: Mapping[str, TrustedKey]) -> TrustedKey | None:
+    """Return the key for an unknown `kid`, whose check takes as long. For secrets, any other will do."""
+    return next((key for key in keys.values() if key.algorithm in PUBLIC_KEY_TYPES), None)
+
+
+def _load_service(service: Service, rings: Mapping[KeyKind, KeyRing]) -> ServiceSnapshot | None:
     """Return None, and log an error, if the provider is not installed or the settings are invalid."""
     strategy = strategies().get(service.strategy)
     try:
@@ -153,7 +165,15 @@ def _load_service(service: Service) -> ServiceSnapshot | None:
             extra={"tenant": service.tenant_id, "service": service.name},
         )
         return None
-    return ServiceSnapshot(service.pk, service.name, service.display_name, service.logo, strategy, settings)
+    return ServiceSnapshot(
+        id=service.pk,
+        name=service.name,
+        display_name=service.display_name,
+        logo=service.logo,
+        strategy=strategy,
+        settings=settings,
+        keys=rings[strategy.key_kind],
+    )
 
 
 # For keys that are not in force and cannot be decrypted. Random, so that nobody can sign with it.
@@ -161,20 +181,24 @@ _PLACEHOLDER_SECRET = secrets.token_bytes(64)
 
 
 def _trusted_key(key: Key) -> TrustedKey:
-    """Keys that are not in force have their secret, too: their use is counted, but never accepted."""
-    in_force = key.state in IN_FORCE and key.algorithm in HMAC_BYTES
-    secret: bytes | None
+    """Keys that are not in force have their material, too: their use is counted, but never accepted."""
+    is_public = key.kind is KeyKind.PUBLIC_KEY
+    in_force = key.state in IN_FORCE and (is_public or key.algorithm in HMAC_BYTES)
+    material: Any
     try:
-        secret = key.secret()
+        material = key.material()
+    except ValueError:
+        material = None
+        log.error("public key cannot be read", extra={"tenant": key.tenant_id, "kid": key.kid})
     except DecryptionFailed:
-        secret = None if in_force else _PLACEHOLDER_SECRET
+        material = None if in_force else _PLACEHOLDER_SECRET
         if in_force:
             log.error("key cannot be decrypted", extra={"tenant": key.tenant_id, "kid": key.kid})
     return TrustedKey(
         id=key.pk,
         kid=key.kid,
         algorithm=key.algorithm,
-        material=secret,
+        material=material,
         in_force=in_force,
         not_before=key.not_before.timestamp() if key.not_before else None,
         not_after=key.not_after.timestamp() if key.not_after else None,

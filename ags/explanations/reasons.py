@@ -59,10 +59,11 @@ REASONS: Mapping[str, Reason] = {
     "key_unknown": Reason(
         Step.KEY,
         CALLER,
-        "No key of the tenant has the key ID (kid) of the token.",
+        "The service has no key with the key ID (kid) of the token.",
         "Compare the kid with the keys of the tenant in the admin, or with the key set of the service: the "
-        "signer must use one of these keys, or its key must be added.",
-        ("No key of the tenant has the key ID (kid) {kid}.",),
+        "signer must use one of these keys, or its key must be added. A service verifies with shared secrets "
+        "or with public keys, not with both.",
+        ("The service has no key with the key ID (kid) {kid}.",),
     ),
     "key_not_in_force": Reason(
         Step.KEY_STATE,

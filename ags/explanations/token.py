@@ -27,7 +27,7 @@ from providers.contract import (
 )
 from tenants.models import Service, Tenant
 from tenants.services.settings import clean_settings
-from tenants.tenant_snapshot import load_key_ring
+from tenants.tenant_snapshot import load_key_rings
 
 NOT_CHECKED = "Limits and the rules for devices were not checked."
 
@@ -80,7 +80,7 @@ def _verify(request: Request, strategy: Strategy | None, token: str, others: Map
             raise _Refused("service_not_available", {})
         _, settings = clean_settings(strategy, service.settings_with_secrets())
         parameters = strategy.parameter_schema.validate(_build_parameters(strategy, token, others))
-        identity = strategy.verify(parameters, settings, load_key_ring(request.tenant))
+        identity = strategy.verify(parameters, settings, load_key_rings(request.tenant)[strategy.key_kind])
     except ValidationError:
         raise _Refused("service_not_available", {}) from None
     except ParameterError:

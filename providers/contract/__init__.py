@@ -3,7 +3,7 @@
 from providers.contract.clock import current_time
 from providers.contract.context import LogContext, log_context
 from providers.contract.facts import clean_fact, json_type
-from providers.contract.keys import KeyRing, TrustedKey
+from providers.contract.keys import KeyKind, KeyRing, TrustedKey
 from providers.contract.parameters import PARAMETER_MAX_LENGTH, Parameter, ParameterSchema
 from providers.contract.results import (
     IDENTIFIER,
@@ -52,6 +52,7 @@ __all__ = [
     "HTTPSField",
     "HostField",
     "Identity",
+    "KeyKind",
     "KeyRing",
     "LogContext",
     "Parameter",

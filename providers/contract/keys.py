@@ -1,10 +1,18 @@
 """The keys that a strategy verifies with."""
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from providers.contract.results import FailureReason
+
+
+class KeyKind(enum.Enum):
+    """What a key of a tenant contains. A strategy gets the keys of one kind only."""
+
+    SHARED_SECRET = "shared secret"
+    PUBLIC_KEY = "public key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +55,7 @@ class KeyRing:
     def get(self, kid: str) -> TrustedKey | None:
         """Return the key with that `kid`, whether or not it is in force."""
         return self.keys.get(kid)
+
+    def kids_in_force(self, now: float) -> list[str]:
+        """Return the sorted IDs of the keys that can be used at `now` (seconds since the epoch)."""
+        return sorted(kid for kid, key in self.keys.items() if key.failure_reason(now) is None)

@@ -4,12 +4,13 @@ import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from django import forms
 from rest_framework import serializers
 
-from providers.contract.keys import KeyRing
+from providers.contract.keys import KeyKind, KeyRing
 from providers.contract.parameters import ParameterSchema
 from providers.contract.results import Choice, Identity
 from providers.contract.steps import Step
@@ -52,16 +53,20 @@ class Strategy:
     """One way to authenticate a subscriber.
 
     `slug` is stored with each service and never changes; `label` is shown to staff. `uses_keys`: `verify`
-    needs a key of the tenant, so nobody can sign on at a tenant without keys. `blocking = False`: `verify`
-    performs no I/O and takes less than a millisecond; AGS then calls it in the event loop and serves no other
-    request until it returns. Otherwise AGS calls it in a thread. All threads share one instance, which must
-    not store anything about a request. `steps`: what `verify` checks, in this order, for explanations.
+    needs a key of the tenant, so nobody can sign on at a tenant without keys; with `uses_keys_if`, only if
+    the settings have these values. `key_kind`: the kind of the keys that it gets. `blocking = False`:
+    `verify` performs no I/O and takes less than a millisecond; AGS then calls it in the event loop and serves
+    no other request until it returns. Otherwise AGS calls it in a thread. All threads share one instance,
+    which must not store anything about a request. `steps`: what `verify` checks, in this order, for
+    explanations.
     """
 
     slug: ClassVar[str]
     label: ClassVar[str]
     endpoints: ClassVar[tuple[Endpoint, ...]]
     uses_keys: ClassVar[bool] = False
+    uses_keys_if: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    key_kind: ClassVar[KeyKind] = KeyKind.SHARED_SECRET
     debug_only: ClassVar[bool] = False
     blocking: ClassVar[bool] = True
     steps: ClassVar[tuple[Step, ...]] = (Step.CREDENTIALS,)

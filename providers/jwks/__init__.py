@@ -3,7 +3,12 @@
 from providers.jwks.jwk_set import JWKSet, JWKSetReader
 from providers.jwks.refetch import verify_with_jwks
 from providers.jwks.settings import AlgorithmsField
-from providers.jwks.static_keys import PublicKeysField, parse_static_keys
+from providers.jwks.static_keys import (
+    PublicKeysField,
+    is_public_key_text,
+    parse_public_key,
+    parse_static_keys,
+)
 from providers.jwks.strength import UnusableKey
 
 __all__ = [
@@ -12,6 +17,8 @@ __all__ = [
     "JWKSetReader",
     "PublicKeysField",
     "UnusableKey",
+    "is_public_key_text",
+    "parse_public_key",
     "parse_static_keys",
     "verify_with_jwks",
 ]

@@ -62,9 +62,7 @@ class OperatorToken(Strategy):
         return create_identity(account_id, verified.key.id, jti(claims, settings["replay"]), expires)
 
     def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[CheckResult]:
-        now = current_time()
-        kids = sorted(kid for kid, key in keys.keys.items() if key.failure_reason(now) is None)
-        if kids:
+        if kids := keys.kids_in_force(current_time()):
             yield CheckResult(True, f"Keys in force: {', '.join(kids)}.")
         else:
-            yield CheckResult(False, "The tenant has no key in force, so no token can be accepted.")
+            yield CheckResult(False, "The tenant has no shared secret in force, so no token can be accepted.")

@@ -13,9 +13,14 @@ from providers.jwks import AlgorithmsField, PublicKeysField, UnusableKey, parse_
 class SignedJWTSettings(UpstreamSettings, ClaimSettings, TokenSettings):
     keys_from = forms.ChoiceField(
         label="Keys",
-        choices=[("address", "Fetched from the key set address"), ("entered", "Entered below")],
+        choices=[
+            ("address", "Fetched from the key set address"),
+            ("entered", "Entered below"),
+            ("tenant", "Public keys of the tenant"),
+        ],
         initial="address",
-        help_text="The source of the operator's public keys.",
+        help_text="The source of the operator's public keys. Those of the tenant are staged, rotated "
+        "and revoked on the pages of keys.",
     )
     key_set_address = HTTPSField(
         required=False,
@@ -33,7 +38,11 @@ class SignedJWTSettings(UpstreamSettings, ClaimSettings, TokenSettings):
         max_length=128,
         help_text="Required for a key in PEM: the kid of the tokens. A JWK contains its kid.",
     )
-    algorithms = AlgorithmsField(initial=["RS256", "ES256", "EdDSA"])
+    algorithms = AlgorithmsField(
+        initial=["RS256", "ES256", "EdDSA"],
+        help_text="A key is used only with a selected algorithm. An RSA key without alg is used only if "
+        "either RS256 or PS256 is selected, but not both. A key of the tenant has its own algorithm.",
+    )
     issuer = forms.CharField(max_length=255, help_text="The required value of iss.")
     audience = forms.CharField(
         max_length=255, help_text="The required value of aud, or of an element if aud is an array."

@@ -20,6 +20,7 @@ from providers.contract import (
     Endpoint,
     Example,
     Identity,
+    KeyKind,
     KeyRing,
     Parameter,
     Step,
@@ -45,6 +46,9 @@ class SignedJWT(Strategy):
         Endpoint.SIGNON_WITH_SESSION_TOKEN,
         Endpoint.SIGNOUT,
     )
+    uses_keys = True
+    uses_keys_if = {"keys_from": "tenant"}
+    key_kind = KeyKind.PUBLIC_KEY
     steps = (
         Step.UPSTREAM,
         *STEPS,
@@ -68,13 +72,14 @@ class SignedJWT(Strategy):
 
     def verify(self, parameters: Mapping[str, str], settings: Mapping[str, Any], keys: KeyRing) -> Identity:
         now = current_time()
-        claims = _verify_token(parameters["Token"], settings, keys.tenant, now).claims
+        verified = _verify_token(parameters["Token"], settings, keys, now)
+        claims = verified.claims
         check_no_events(claims)
         check_issuer(claims, settings["issuer"])
         audiences(claims, settings["audience"])
         expires = check_times(claims, settings, now)
         account_id = get_account_id(claims, settings, keys.tenant)
-        return create_identity(account_id, None, jti(claims, settings["replay"]), expires)
+        return create_identity(account_id, verified.key.id, jti(claims, settings["replay"]), expires)
 
     def prepare(self, settings: Mapping[str, Any], keys: KeyRing) -> None:
         if settings["keys_from"] == "address":
@@ -86,16 +91,27 @@ class SignedJWT(Strategy):
     def check(self, settings: Mapping[str, Any], keys: KeyRing) -> Iterable[CheckResult]:
         if settings["keys_from"] == "entered":
             return _static_keys(settings, keys.tenant).check_results("The setting public_keys")
+        if settings["keys_from"] == "tenant":
+            return _check_keys_of_tenant(keys)
         host = urlsplit(settings["key_set_address"]).netloc
         return _document(settings, keys.tenant).fetch_now().check_results(f"The JWK Set at {host}")
 
 
-def _verify_token(token: str, settings: Mapping[str, Any], tenant: str, now: float) -> VerifiedJWS:
+def _check_keys_of_tenant(keys: KeyRing) -> Iterable[CheckResult]:
+    if kids := keys.kids_in_force(current_time()):
+        yield CheckResult(True, f"Keys in force: {', '.join(kids)}.")
+    else:
+        yield CheckResult(False, "The tenant has no public key in force, so no token can be accepted.")
+
+
+def _verify_token(token: str, settings: Mapping[str, Any], keys: KeyRing, now: float) -> VerifiedJWS:
     media_type = settings["header_type"]
+    if settings["keys_from"] == "tenant":
+        return verify_jws(token, keys, now, media_type=media_type)
     if settings["keys_from"] == "entered":
-        keys = _static_keys(settings, tenant).key_ring
-        return verify_jws(token, keys, now, kid_pattern=EXTERNAL_KID, media_type=media_type)
-    jwks = _document(settings, tenant)
+        entered = _static_keys(settings, keys.tenant).key_ring
+        return verify_jws(token, entered, now, kid_pattern=EXTERNAL_KID, media_type=media_type)
+    jwks = _document(settings, keys.tenant)
     return verify_with_jwks(jwks, token, now, settings["deadline"], media_type=media_type)
 
 

@@ -7,10 +7,10 @@ from django.db.models import Exists, OuterRef
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils.decorators import method_decorator
+from django.utils.html import format_html
 from django.views.decorators.debug import sensitive_post_parameters
 from unfold.decorators import display
 
-from providers.registry import strategies
 from tenants.admin.forms import GENERATE, KeyChangeForm, NewKeyForm, UsedKeyChangeForm, restricted_to
 from tenants.admin.key_secret import KeyListAdmin
 from tenants.admin.key_use import (
@@ -22,24 +22,31 @@ from tenants.admin.key_use import (
 )
 from tenants.admin.revoke_issued import RevokeIssuedAdmin, revoke_issued_transition
 from tenants.admin.transitions import Transition
-from tenants.models import IN_FORCE, Key, KeyState, KeyUse, Service, tenants_for_user
+from tenants.models import IN_FORCE, Key, KeyState, KeyUse, tenants_for_user
+from tenants.models.key import ALGORITHMS
+from tenants.secrets.key_material import public_key_fingerprint
 from tenants.services.key_use import get_use
+from tenants.services.key_users import enabled_services, key_users
 
 MAX_NAMES_LISTED = 20
 
 USE_FIELDS = ("last_accepted", "last_refused", "last_hour", "last_day", "token_ages")
 
+PUBLIC_KEY_FIELDS = ("fingerprint", "public_key_pem")
+
 
 def _other_keys(key: Key) -> dict[str, bool]:
-    """Return the IDs of the other keys in force, and whether each was ever used."""
-    others = Key.objects.for_tenant(key.tenant_id).filter(state__in=IN_FORCE).exclude(pk=key.pk)
+    """Return the IDs of the other keys of its kind in force, and whether each was ever used."""
+    algorithms = [name for name in ALGORITHMS if Key(algorithm=name).kind is key.kind]
+    others = Key.objects.for_tenant(key.tenant_id).filter(state__in=IN_FORCE, algorithm__in=algorithms)
+    others = others.exclude(pk=key.pk)
     is_used = Exists(KeyUse.objects.for_tenant(key.tenant_id).filter(key=OuterRef("pk")))
     return dict(others.order_by("kid").values_list("kid", is_used)[: MAX_NAMES_LISTED + 1])
 
 
 def _describe_other_keys(key: Key) -> list[str]:
     names = [kid if is_used else f"{kid} (never used)" for kid, is_used in _other_keys(key).items()]
-    return [f"Other keys of {key.tenant_id} in force: {_format_names(names) or 'none'}."]
+    return [f"Other {key.kind.value}s of {key.tenant_id} in force: {_format_names(names) or 'none'}."]
 
 
 def _confirm_traffic(key: Any) -> tuple[str, str] | None:
@@ -51,17 +58,15 @@ def _warn_of_last_key(key: Key) -> str:
     """Return which enabled services need a key, if the tenant has no other key in force."""
     if _other_keys(key):
         return ""
-    strategy_map = strategies()
-    services = Service.objects.for_tenant(key.tenant_id).filter(enabled=True, strategy__in=list(strategy_map))
-    with_keys = [slug for slug, strategy in strategy_map.items() if strategy.uses_keys]
-    names = services.filter(strategy__in=with_keys).order_by("name").values_list("name", flat=True)
+    services, with_keys = enabled_services(key.tenant_id), key_users(key.kind)
+    names = services.filter(with_keys).order_by("name").values_list("name", flat=True)
     listed = list(names[: MAX_NAMES_LISTED + 1])
     if not listed:
         return ""
-    warning = f"No other key of {key.tenant_id} is in force: no subscriber can sign on"
-    if not services.exclude(strategy__in=with_keys).exists():
+    warning = f"No other {key.kind.value} of {key.tenant_id} is in force: no subscriber can sign on"
+    if not services.exclude(with_keys).exists():
         return f"{warning}."
-    return f"{warning} through {_format_names(listed)}. The other services need no key."
+    return f"{warning} through {_format_names(listed)}. The other services need no {key.kind.value}."
 
 
 def _format_names(names: list[str]) -> str:
@@ -69,7 +74,7 @@ def _format_names(names: list[str]) -> str:
 
 
 @admin.register(Key)
-@method_decorator(sensitive_post_parameters("secret"), name="add_view")
+@method_decorator(sensitive_post_parameters("secret", "entered_public_key"), name="add_view")
 class KeyAdmin(KeyListAdmin, RevokeIssuedAdmin):
     form = KeyChangeForm
     list_display = ("kid", "tenant_link", "algorithm", "state_label", "not_before", "not_after", "created_at")
@@ -122,17 +127,34 @@ class KeyAdmin(KeyListAdmin, RevokeIssuedAdmin):
         if obj is None:
             return [
                 (None, {"fields": ["tenant", "kid", "algorithm", "state", *dates]}),
-                ("Secret", {"fields": ["source", "encoding", "secret"]}),
+                ("Secret or public key", {"fields": ["source", "encoding", "secret", "entered_public_key"]}),
             ]
+        public = [("Public key", {"fields": PUBLIC_KEY_FIELDS})] if obj.public_key else []
         confirm = ["confirm"] if self._needs_confirmation(request, obj) else []
         return [
             (None, {"fields": ["tenant_link", "kid", "algorithm", "created_at", "state", *dates, *confirm]}),
+            *public,
             ("Use", {"fields": USE_FIELDS}),
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Key | None = None) -> tuple[str, ...]:
         """Return the fields that never change: to rotate is to add a key."""
-        return () if obj is None else ("tenant_link", "kid", "algorithm", "created_at", *USE_FIELDS)
+        return (
+            ()
+            if obj is None
+            else ("tenant_link", "kid", "algorithm", "created_at", *PUBLIC_KEY_FIELDS, *USE_FIELDS)
+        )
+
+    @display(description="Fingerprint")
+    def fingerprint(self, key: Key) -> str:
+        try:
+            return f"SHA-256 {public_key_fingerprint(key.public_key)}"
+        except ValueError:  # not stored by AGS; the check tenants.W003 names the key
+            return "The key cannot be read"
+
+    @display(description="Public key")
+    def public_key_pem(self, key: Key) -> str:
+        return format_html("<pre>{}</pre>", key.public_key)
 
     @display(description="Last accepted token")
     def last_accepted(self, key: Any) -> str:

@@ -6,9 +6,9 @@ from datetime import datetime
 from django.utils import timezone
 
 from providers.claims import MAX_CLOCK_SKEW
-from providers.registry import strategies
-from tenants.models import Key, KeyState, Service
+from tenants.models import Key, KeyState
 from tenants.services.key_use import DAY, LastUse, Usage, Use
+from tenants.services.key_users import enabled_services, key_users
 from tenants.times import format_utc
 
 EARLY = 30
@@ -78,9 +78,8 @@ def describe_token_ages(key: Key, usage: Usage) -> str:
 
 
 def _find_tolerance(key: Key) -> int | None:
-    """Return the smallest clock_skew of the enabled services that verify with the keys of the tenant."""
-    with_keys = [slug for slug, strategy in strategies().items() if strategy.uses_keys]
-    rows = Service.objects.for_tenant(key.tenant_id).filter(enabled=True, strategy__in=with_keys)
+    """Return the smallest clock_skew of the enabled services that verify with such keys of the tenant."""
+    rows = enabled_services(key.tenant_id).filter(key_users(key.kind))
     stored = rows.order_by().values_list("settings__clock_skew", flat=True).distinct()
     return min((skew for skew in stored[: MAX_CLOCK_SKEW + 1] if type(skew) is int), default=None)
 

@@ -8,12 +8,13 @@ from typing import Any
 
 from django.db import transaction
 
-from providers.jose import HMAC_BYTES
+from providers.contract import KeyKind
 from providers.registry import strategies
 from tenants.config_file.schema import Entry, parse_reference
 from tenants.config_file.secret_refs import SecretReference, VariableNotSet, error_location, resolve
 from tenants.config_file.yaml_loader import ConfigurationError
 from tenants.models import Key, Service, Tenant
+from tenants.models.key import ALGORITHMS
 from tenants.secrets import key_material
 from tenants.secrets.encryption import DecryptionFailed
 from tenants.secrets.service_secrets import is_placeholder, secret_names
@@ -107,21 +108,48 @@ def _apply_key(entry: Entry, tenant: Tenant, folder: Path, changes: list[str]) -
     key = Key.objects.for_tenant(tenant).filter(kid=entry.name).first()
     if key is None:
         key = Key(tenant=tenant, kid=entry.name, algorithm=algorithm or "HS256")
-        if key.algorithm not in HMAC_BYTES:
-            raise ConfigurationError(f"{entry.path}.algorithm", f"must be one of {', '.join(HMAC_BYTES)}")
-        if entry.secret is None:
-            raise ConfigurationError(f"{entry.path}.secret", "missing")
-        secret = resolve(entry.secret, f"{entry.path}.secret", folder)
-        with error_location(f"{entry.path}.secret"):
-            key.set_secret(secret)
+        if key.algorithm not in ALGORITHMS:
+            raise ConfigurationError(f"{entry.path}.algorithm", f"must be one of {', '.join(ALGORITHMS)}")
+        _check_kind(key, entry, is_required=True)
+        if entry.public_key is not None:
+            with error_location(f"{entry.path}.public_key"):
+                key.set_public_key(entry.public_key)
+        elif entry.secret is not None:
+            secret = resolve(entry.secret, f"{entry.path}.secret", folder)
+            with error_location(f"{entry.path}.secret"):
+                key.set_secret(secret)
     else:
         if algorithm not in (None, key.algorithm):
             raise ConfigurationError(
                 f"{entry.path}.algorithm", f"cannot be changed: this key uses {key.algorithm}"
             )
+        _check_kind(key, entry, is_required=False)
+        if entry.public_key is not None:
+            _check_public_key_unchanged(key, entry.public_key, f"{entry.path}.public_key")
         if entry.secret is not None:
             _check_secret_unchanged(key, entry.secret, f"{entry.path}.secret", folder)
     _save_changes(key, entry, fields, f"key {tenant.pk}/{entry.name}", changes)
+
+
+def _check_kind(key: Key, entry: Entry, *, is_required: bool) -> None:
+    """Require a public key or a secret, as the algorithm says, and reject the other one."""
+    members = {"public_key": entry.public_key, "secret": entry.secret}
+    if key.kind is KeyKind.SHARED_SECRET:
+        members = dict(reversed(members.items()))
+    own, other = members
+    if members[other] is not None:
+        raise ConfigurationError(
+            f"{entry.path}.{other}", f"not accepted: {key.algorithm} needs the member {own} instead"
+        )
+    if is_required and members[own] is None:
+        raise ConfigurationError(f"{entry.path}.{own}", "missing")
+
+
+def _check_public_key_unchanged(key: Key, text: str, path: str) -> None:
+    with error_location(path):
+        public_key = key_material.normalize_public_key(text, key.kid, key.algorithm)
+    if public_key != key.public_key:
+        raise ConfigurationError(path, "differs from the stored public key: create a new key to rotate")
 
 
 def _check_secret_unchanged(key: Key, reference: SecretReference, path: str, folder: Path) -> None:

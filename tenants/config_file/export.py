@@ -18,8 +18,9 @@ from tenants.secrets.service_secrets import is_placeholder, select_secrets
 def export(tenants: Iterable[Tenant]) -> str:
     """Return tenants with their services and keys as YAML, sorted by name.
 
-    Each secret is replaced with a reference to an environment variable, which `apply` needs only if the
-    secret is not stored yet. The variable of a key contains the secret in base64.
+    Public keys are written as they are. Each secret is replaced with a reference to an environment variable,
+    which `apply` needs only if the secret is not stored yet. The variable of a key contains the secret in
+    base64.
     """
     # Sorted in Python: the collation differs between databases.
     document = {"tenants": [_dump_tenant(tenant) for tenant in sorted(tenants, key=lambda tenant: tenant.pk)]}
@@ -28,6 +29,10 @@ def export(tenants: Iterable[Tenant]) -> str:
 
 class _Dumper(yaml.SafeDumper):
     """Writes strings so that they are read back unchanged."""
+
+
+class _Block(str):
+    """Lines of text, written as a literal block."""
 
 
 _LINE_BREAK = re.compile("[\n\r\x85\u2028\u2029]")
@@ -40,6 +45,9 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 
 _Dumper.add_representer(str, _represent_text)
+_Dumper.add_representer(
+    _Block, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, "|")
+)
 _Dumper.add_representer(datetime, lambda dumper, time: _represent_text(dumper, time.isoformat()))
 
 
@@ -80,8 +88,11 @@ def _secret_references(service: Service) -> dict[str, Any]:
 
 
 def _dump_key(key: Key) -> Mapping[str, Any]:
+    fields = {name: value for name, value in _fields(key).items() if value is not None}
+    if key.public_key:
+        return {**fields, "public_key": _Block(key.public_key)}
     return {
-        **{name: value for name, value in _fields(key).items() if value is not None},
+        **fields,
         "secret": {"env": _variable_name(key.tenant_id, key.kid), "encoding": "base64"},
     }
 

@@ -21,13 +21,15 @@ from tenants.whitespace import strip_whitespace
 class Entry:
     """A tenant, service or key. `path`: its location in the file. `fields`: its members, without its name.
 
-    `secret` is the secret of a key, if the file has one. `services` and `keys` are those of a tenant.
+    `secret` and `public_key` are those of a key, if the file has them. `services` and `keys`
+    are those of a tenant.
     """
 
     path: str
     name: str
     fields: Mapping[str, Any]
     secret: SecretReference | None = None
+    public_key: str | None = None
     services: Sequence[Entry] = ()
     keys: Sequence[Entry] = ()
 
@@ -58,6 +60,7 @@ def _entries(members: Sequence[StrictModel], path: str, name_member: str) -> lis
             location,
             name,
             secret=fields.pop("secret", None),
+            public_key=fields.pop("public_key", None),
             services=_entries(fields.pop("services", ()), f"{location}.services", "name"),
             keys=_entries(fields.pop("keys", ()), f"{location}.keys", "kid"),
             fields=fields,
@@ -107,7 +110,7 @@ def _list_of(schema: Any) -> Any:
 
 
 _SERVICE = _schema(Service, name=(_Text, ...))
-_KEY = _schema(Key, kid=(_Text, ...), secret=(SecretReference, None))
+_KEY = _schema(Key, kid=(_Text, ...), secret=(SecretReference, None), public_key=(_Text, None))
 _TENANT = _schema(Tenant, id=(_Text, ...), services=(_list_of(_SERVICE), ()), keys=(_list_of(_KEY), ()))
 _FILE = create_model("File", __base__=StrictModel, tenants=(_list_of(_TENANT), ...))
 _REFERENCE: TypeAdapter[Any] = TypeAdapter(SecretReference, config=StrictModel.model_config)

@@ -1,12 +1,17 @@
-"""Decoding, validation and generation of the secrets of keys."""
+"""Decoding, validation and generation of the secrets of keys, and their public keys."""
 
+import hashlib
 import re
 import secrets
 from base64 import b64decode
+from typing import Any
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 from django.core.exceptions import ValidationError
 
-from providers.jose import HMAC_BYTES
+from providers.jose import HMAC_BYTES, PUBLIC_KEY_TYPES
+from providers.jwks import UnusableKey, parse_public_key
 from tenants.whitespace import strip_whitespace
 
 MAX_BYTES = 1024
@@ -55,6 +60,8 @@ def validate(secret: bytes, algorithm: str) -> None:
 
     Raises ValidationError.
     """
+    if algorithm in PUBLIC_KEY_TYPES:
+        raise ValidationError(f"{algorithm} needs a public key instead of a secret.")
     if algorithm not in HMAC_BYTES:
         raise ValidationError(f"The algorithm {algorithm} is not supported.")
     min_bytes = HMAC_BYTES[algorithm]
@@ -77,3 +84,32 @@ def validate(secret: bytes, algorithm: str) -> None:
 
 def generate(algorithm: str) -> bytes:
     return secrets.token_bytes(HMAC_BYTES[algorithm])
+
+
+def normalize_public_key(text: str, kid: str, algorithm: str) -> str:
+    """Validate a public key or certificate in PEM, or a JWK, and return the key in PEM.
+
+    Raises ValidationError, whose message contains nothing from the text: it may be a private key.
+    """
+    if algorithm not in PUBLIC_KEY_TYPES:
+        raise ValidationError(f"{algorithm} needs a secret instead of a public key.")
+    try:
+        key = parse_public_key(text, kid, algorithm)
+    except UnusableKey as error:
+        raise ValidationError(f"It {error}.") from None
+    pem: str = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    return pem
+
+
+def load_public_key(pem: str) -> Any:
+    """Raises ValueError."""
+    try:
+        return load_pem_public_key(pem.encode())
+    except UnsupportedAlgorithm as error:
+        raise ValueError(str(error)) from None
+
+
+def public_key_fingerprint(pem: str) -> str:
+    """Return the SHA-256 of the SubjectPublicKeyInfo in hexadecimal. Raises ValueError."""
+    der = load_public_key(pem).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(der).hexdigest()

@@ -8,7 +8,7 @@ from providers.contract import CheckResult, UpstreamUnavailable
 from providers.registry import strategies
 from tenants.models import Service
 from tenants.services.settings import clean_settings
-from tenants.tenant_snapshot import load_key_ring
+from tenants.tenant_snapshot import load_key_rings
 
 
 def check_service(service: Service) -> Iterator[CheckResult]:
@@ -31,6 +31,6 @@ def check_service(service: Service) -> Iterator[CheckResult]:
         # Not a failure: staff check a service before they enable it.
         yield CheckResult(passed=None, message="The service or its tenant is disabled, so nobody can use it.")
     try:
-        yield from strategy.check(settings, load_key_ring(service.tenant_id))
+        yield from strategy.check(settings, load_key_rings(service.tenant_id)[strategy.key_kind])
     except UpstreamUnavailable as outage:
         yield CheckResult(passed=False, message=f"The upstream cannot be used: {outage}.")

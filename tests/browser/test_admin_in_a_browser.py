@@ -93,7 +93,9 @@ def test_a_key_is_generated_seen_once_and_revoked(live_server: Any, nagra: HeadE
         page.goto("/admin/tenants/key/?tenant__id__exact=nagra")
         page.get_by_role("link", name=shown["kid"]).click()
         page.get_by_role("link", name="Revoke", exact=True).click()
-        expect(page.get_by_text("Other keys of nagra in force: nagra-key-1 (never used).")).to_be_visible()
+        expect(
+            page.get_by_text("Other shared secrets of nagra in force: nagra-key-1 (never used).")
+        ).to_be_visible()
         page.get_by_role("button", name="Revoke").click()
         expect(page.get_by_text(f"Key {shown['kid']} of nagra is revoked.")).to_be_visible()
         page.get_by_role("link", name="History").click()

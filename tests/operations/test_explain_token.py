@@ -89,7 +89,7 @@ def test_a_refused_token_is_explained(
 def test_an_unknown_key_is_named(nagra: HeadEnd, explain: Any) -> None:
     status, text = explain(token(nagra, headers={"kid": "another"}))
     assert status == 1
-    assert "No key of the tenant has the key ID (kid) another." in text
+    assert "The service has no key with the key ID (kid) another." in text
 
 
 def test_the_input_is_limited(nagra: HeadEnd, explain: Any) -> None:

@@ -16,7 +16,7 @@ from providers.contract import FailureReason, Identity, KeyRing, TrustedKey, Ver
 from providers.operator_token.strategy import OperatorToken
 from tenants.services.settings import clean_settings
 from tenants.snapshot import snapshot
-from tests.support.clients import HeadEnd
+from tests.support.clients import SERVICE, HeadEnd
 from tests.support.confused_tokens import CONFUSED
 from tests.support.tokens import SEED_SAMPLE
 from tests.support.upstream.signer import sign_with_secret, signer
@@ -270,5 +270,5 @@ def test_tokens_issued_by_ags_are_rejected(nagra: HeadEnd) -> None:
     issued = token_response(tenant, SignOn("account-1", "c" * 32, "s" * 32, 1, now + 99, now + 999))
     for name in ("access_token", "refresh_token"):
         with pytest.raises(VerificationFailed) as raised:
-            verify(issued[name], tenant.keys)
+            verify(issued[name], tenant.services[SERVICE].keys)
         assert raised.value.reason is FailureReason.KEY_UNKNOWN

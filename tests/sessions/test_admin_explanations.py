@@ -291,7 +291,7 @@ def test_events_lead_to_the_explanation_of_their_request(trail: ClientApp) -> No
         ISSUED: ["AGS issued a session token."],
         SIGNED_ON: ["The device signed on."],
         ENDED: ["Sign-on ended (signed_out)."],
-        REFUSED: ["No key of the tenant has the key ID (kid) other-key."],
+        REFUSED: ["The service has no key with the key ID (kid) other-key."],
         REUSED: [],  # the test client stores no refusal
     }
 

@@ -12,6 +12,10 @@ from django.test import Client
 from tenants.models import Key, ResourceServer, Service, SigningKey, Tenant
 from tenants.snapshot import snapshot
 from tests.support.clients import SERVICE, TRIAL, HeadEnd, Platform
+from tests.support.tokens import ISSUER
+from tests.support.upstream.signer import Signer
+
+SIGNED = "Signed JWT"
 
 
 def create_platform(tenant_id: str, **fields: Any) -> Platform:
@@ -65,6 +69,30 @@ def add_key(head_end: HeadEnd, **fields: Any) -> Key:
     key.set_secret(head_end.secret)
     key.save()
     return key
+
+
+def add_public_key(own: Signer, tenant_id: str = "nagra", **fields: Any) -> Key:
+    """Save the public key of a signer."""
+    key = Key(tenant_id=tenant_id, kid=own.kid, algorithm=own.algorithm, **{"state": "active", **fields})
+    key.set_public_key(own.pem)
+    key.save()
+    return key
+
+
+def add_signed_jwt_service(tenant_id: str = "nagra", **settings: Any) -> Service:
+    """Save a service that verifies with the public keys of the tenant."""
+    rules = {"keys_from": "tenant", "issuer": ISSUER, "audience": "ags", **settings}
+    service = Service(
+        tenant_id=tenant_id,
+        name=SIGNED,
+        strategy="signed_jwt",
+        display_name=SIGNED,
+        enabled=True,
+        settings=rules,
+    )
+    service.save()
+    snapshot.invalidate(tenant_id)
+    return service
 
 
 class SavedOperator:

@@ -23,6 +23,7 @@ from tenants import snapshot as module
 from tenants.models import Service
 from tenants.snapshot import snapshot
 from tests.support.clients import HeadEnd
+from tests.support.operators import add_signed_jwt_service
 from tests.support.secret_destinations import complete, create_service
 from tests.support.snapshot import Clock, WaitingThreads
 
@@ -54,6 +55,12 @@ def two_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
 def introspection(nagra: HeadEnd) -> Service:
     strategy = strategies()["token_introspection"]
     return create_service(strategy, **complete(strategy))
+
+
+@pytest.fixture
+def signed_jwt(nagra: HeadEnd) -> Service:
+    """A service that verifies with the public keys of the tenant."""
+    return add_signed_jwt_service()
 
 
 @pytest.fixture

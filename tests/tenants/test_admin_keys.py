@@ -211,15 +211,15 @@ def test_revoking_says_what_stops_and_then_stops_it(admin_client: Client, nagra:
     question = admin_client.get(f"{LIST}{key.pk}/revoke/").content.decode()
     assert "Revoke key nagra-key-1 of nagra?" in question
     assert "Live session tokens: 3." in question
-    assert "Other keys of nagra in force: none." in question
-    assert "No other key of nagra is in force" in question
+    assert "Other shared secrets of nagra in force: none." in question
+    assert "No other shared secret of nagra is in force" in question
     assert nagra.present(nagra.token()).status_code == 200
 
     add_key(HeadEnd("nagra", "second", bytes(range(50, 90))), state="retiring")
     add_key(HeadEnd("nagra", "third", bytes(range(50, 90))), state="staged")
     question = admin_client.get(f"{LIST}{key.pk}/revoke/").content.decode()
-    assert "Other keys of nagra in force: second (never used)." in question
-    assert "No other key" not in question
+    assert "Other shared secrets of nagra in force: second (never used)." in question
+    assert "No other shared secret" not in question
 
     revoked = admin_client.post(f"{LIST}{key.pk}/revoke/", follow=True)
     assert "is revoked" in revoked.content.decode()
@@ -236,7 +236,8 @@ BY_ITSELF = ("dummy", "Trial")
         ([ON_KEYS], "in force: no subscriber can sign on."),
         (
             [ON_KEYS, ("operator_token", "Box"), BY_ITSELF],
-            "no subscriber can sign on through Box, Customer Auth Service. The other services need no key.",
+            "no subscriber can sign on through Box, Customer Auth Service. "
+            "The other services need no shared secret.",
         ),
         ([BY_ITSELF], None),
         ([ON_KEYS, ("not_installed", "Old")], "in force: no subscriber can sign on."),
@@ -253,7 +254,7 @@ def test_the_warning_looks_at_the_strategies_of_the_enabled_services(
     )
     question = admin_client.get(f"{LIST}{Key.unscoped.get().pk}/revoke/")
     assert question.context["warning"] == ("" if warning is None else question.context["warning"])
-    assert (warning or "Other keys of nagra in force: none.") in question.content.decode()
+    assert (warning or "Other shared secrets of nagra in force: none.") in question.content.decode()
 
 
 def test_many_live_tokens_are_not_all_counted(admin_client: Client, nagra: HeadEnd) -> None:

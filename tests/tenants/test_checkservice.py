@@ -35,7 +35,7 @@ def test_a_working_service_passes(nagra: HeadEnd) -> None:
 def test_a_failed_check_is_reported_and_fails_the_command(nagra: HeadEnd) -> None:
     Key.unscoped.update(state="revoked")
     output, error = check("nagra", SERVICE)
-    assert output.endswith("BAD  The tenant has no key in force, so no token can be accepted.\n")
+    assert output.endswith("BAD  The tenant has no shared secret in force, so no token can be accepted.\n")
     assert error == "1 check failed: subscribers would be unable to sign on."
 
 
@@ -92,7 +92,7 @@ def test_the_button_checks_the_service_after_confirmation(admin_client: Client, 
     Key.unscoped.update(state="revoked")
     results = admin_client.post(address).content.decode()
     assert "The settings are complete and valid." in results
-    assert "The tenant has no key in force" in results
+    assert "The tenant has no shared secret in force" in results
     assert not SessionToken.unscoped.exists()
 
 

@@ -126,6 +126,7 @@ def test_an_added_key_shows_that_it_has_a_secret_and_nothing_of_it(
             "algorithm": "HS256",
             "state": "active",
             "secret": "set",
+            "public_key": "",
             "created_at": row.created_at.isoformat(),
         },
     )

@@ -191,7 +191,7 @@ def test_the_question_names_other_keys_that_were_never_used(admin_client: Client
     add_key(used)
     add_key_use(used.kid, accepted=1)
     question = read_text(admin_client, page_of(nagra.kid, "revoke"))
-    assert "Other keys of nagra in force: new-key (never used), used-key." in question
+    assert "Other shared secrets of nagra in force: new-key (never used), used-key." in question
 
 
 # The form

@@ -136,7 +136,7 @@ def test_a_key_is_immutable(nagra: HeadEnd, sunrise: HeadEnd) -> None:
 
 
 def test_a_key_needs_a_secret(nagra: HeadEnd) -> None:
-    with pytest.raises(ValidationError, match=r"A key needs a secret\."):
+    with pytest.raises(ValidationError, match=r"A key needs a shared secret\."):
         Key(tenant_id="nagra", kid="bare").save()
 
 

@@ -73,9 +73,9 @@ class VerificationCache:
     ) -> Identity | Choice:
         """Raises `VerificationFailed` and `UpstreamUnavailable`."""
         strategy = service.strategy
-        key = (service.id, strategy, service.settings, tenant.keys)
+        key = (service.id, strategy, service.settings, service.keys)
         if self._identity is None or key != self._key:
-            args = (parameters, service.settings, tenant.keys)
+            args = (parameters, service.settings, service.keys)
             if strategy.parameter_schema.username is not None:
                 await self.forget_failure()  # of an attempt with other settings
                 self._attempt = await begin_attempt(tenant, service, parameters, self.device)

@@ -9,9 +9,12 @@ from unfold.widgets import (
     UnfoldAdminPasswordWidget,
     UnfoldAdminRadioSelectWidget,
     UnfoldAdminSelectWidget,
+    UnfoldAdminTextareaWidget,
     UnfoldBooleanWidget,
 )
 
+from providers.jose import PUBLIC_KEY_TYPES
+from providers.jwks import PublicKeysField, is_public_key_text
 from tenants.admin.forms.tenant_field import TenantChoiceField, TenantScopedModelForm
 from tenants.admin.forms.version import VersionedModelForm
 from tenants.admin.forms.whitespace import WhitespaceStrippingModelForm
@@ -20,6 +23,7 @@ from tenants.secrets import key_material
 
 GENERATE = "generate"
 ENTER = "enter"
+PUBLIC = "public"
 
 
 class KeyForm(WhitespaceStrippingModelForm):
@@ -65,15 +69,23 @@ class UsedKeyChangeForm(KeyChangeForm):
         return self.cleaned_data
 
 
+class _PublicKeyTextarea(UnfoldAdminTextareaWidget):
+    def format_value(self, value: Any) -> str | None:
+        """Do not show anything else again that was entered, such as a private key."""
+        text = super().format_value(value)
+        return text if text and is_public_key_text(text) else None
+
+
 class NewKeyForm(TenantScopedModelForm, KeyForm):
     tenant = TenantChoiceField(Key, "The tenant that signs with it. It cannot be changed later.")
     source = forms.ChoiceField(
         choices=[
             (GENERATE, "Generate it; it is shown once"),
             (ENTER, "Enter the secret of the operator"),
+            (PUBLIC, "Enter the public key of the operator"),
         ],
         widget=UnfoldAdminRadioSelectWidget,
-        label="Source of the secret",
+        label="Source",
     )
     encoding = forms.ChoiceField(
         choices=[
@@ -91,6 +103,13 @@ class NewKeyForm(TenantScopedModelForm, KeyForm):
         # Never rendered, not even when the form is shown again with errors.
         widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}, render_value=False),
         help_text="It is not shown again. White space around it is removed.",
+    )
+
+    entered_public_key = PublicKeysField(
+        required=False,
+        label="Public key",
+        widget=_PublicKeyTextarea(attrs={"rows": 8, "spellcheck": "false"}),
+        help_text="For RS256, PS256, ES256 and EdDSA: a public key or certificate in PEM, or a JWK.",
     )
 
     class Meta:
@@ -115,29 +134,47 @@ class NewKeyForm(TenantScopedModelForm, KeyForm):
 
     def clean(self) -> dict[str, Any]:
         super().clean()
-        generate = self.cleaned_data.get("source") == GENERATE
-        if generate and self.cleaned_data.get("secret"):
-            self.add_error(
-                "secret", "Generate a secret or enter one, not both. The entered secret was not saved."
-            )
-        if self.cleaned_data.get("source") == ENTER:
-            self._require_entered()
+        self._check_source(self.cleaned_data.get("source"))
         if not self.errors:
             for name in ("tenant", "kid", "algorithm"):
                 setattr(self.instance, name, self.cleaned_data[name])
-            try:
-                self.instance.set_secret(self._generate_secret() if generate else self._decode_secret())
-            except ValidationError as problem:
-                self.add_error("secret", problem)
+            self._set_material(self.cleaned_data["source"])
         # Only the encrypted secret is needed from here on.
         self.cleaned_data.pop("secret", None)
         return self.cleaned_data
 
-    def _require_entered(self) -> None:
-        if not self.cleaned_data.get("secret"):
-            self.add_error("secret", "Enter the secret.")
-        if not self.cleaned_data.get("encoding"):
-            self.add_error("encoding", "Choose the encoding of the secret.")
+    def _check_source(self, source: str | None) -> None:
+        """Require what is entered with this source, and nothing else."""
+        if source == ENTER:
+            self._require("secret", "Enter the secret.")
+            self._require("encoding", "Choose the encoding of the secret.")
+        elif source and self.cleaned_data.get("secret"):
+            instead = "generate a secret" if source == GENERATE else "enter a public key"
+            self.add_error("secret", f"You chose to {instead}. The entered secret was not saved.")
+        if source == PUBLIC:
+            self._require("entered_public_key", "Enter the public key.")
+        elif source and self.cleaned_data.get("entered_public_key"):
+            self.add_error(
+                "entered_public_key", "You chose a secret as the source. The public key was not saved."
+            )
+        algorithm = self.cleaned_data.get("algorithm")
+        if source and algorithm and (source == PUBLIC) != (algorithm in PUBLIC_KEY_TYPES):
+            needed = "a secret" if source == PUBLIC else "a public key"
+            self.add_error("algorithm", f"{algorithm} needs {needed}: choose another source.")
+
+    def _require(self, name: str, message: str) -> None:
+        if name not in self.errors and not self.cleaned_data.get(name):
+            self.add_error(name, message)
+
+    def _set_material(self, source: str) -> None:
+        try:
+            if source == PUBLIC:
+                self.instance.set_public_key(self.cleaned_data["entered_public_key"])
+            else:
+                generate = source == GENERATE
+                self.instance.set_secret(self._generate_secret() if generate else self._decode_secret())
+        except ValidationError as problem:
+            self.add_error("entered_public_key" if source == PUBLIC else "secret", problem)
 
     def _generate_secret(self) -> bytes:
         return key_material.generate(self.cleaned_data["algorithm"])

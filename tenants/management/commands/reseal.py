@@ -25,6 +25,8 @@ class Command(BaseCommand):
         for model, column in ENCRYPTED_COLUMNS.items():
             rows = model.unscoped.exclude(**{column: None}).order_by("pk")
             for row in rows.iterator(chunk_size=500):
+                if not getattr(row, column):  # a public key
+                    continue
                 if is_encrypted_with_newest_key(bytes(getattr(row, column))):
                     continue
                 try:
