@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from django.db.models.base import ModelState
@@ -79,9 +81,11 @@ def add_public_key(own: Signer, tenant_id: str = "nagra", **fields: Any) -> Key:
     return key
 
 
-def add_signed_jwt_service(tenant_id: str = "nagra", **settings: Any) -> Service:
+def add_signed_jwt_service(
+    tenant_id: str = "nagra", *, settings: Mapping[str, Any] = MappingProxyType({})
+) -> Service:
     """Save a service that verifies with the public keys of the tenant."""
-    rules = {"keys_from": "tenant", "issuer": ISSUER, "audience": "ags", **settings}
+    rules: dict[str, Any] = {"keys_from": "tenant", "issuer": ISSUER, "audience": "ags", **settings}
     service = Service(
         tenant_id=tenant_id,
         name=SIGNED,
