@@ -20,9 +20,11 @@ from tests.support.change_form import submit_change
 from tests.support.clients import ClientApp, HeadEnd
 from tests.support.key_use import sum_uses
 from tests.support.live import wait_until_served
-from tests.support.operators import add_key
+from tests.support.operators import SIGNED, add_key, add_public_key, add_signed_jwt_service
 from tests.support.server import ServerProcess
 from tests.support.staff import person
+from tests.support.tokens import make_claims
+from tests.support.upstream.signer import signer
 from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.postgresql
@@ -62,6 +64,29 @@ def test_the_counts_of_several_processes_and_restarts_equal_what_was_sent(
     ages = [(row.min_age, row.max_age) for row in rows.filter(key__kid=nagra.kid)]
     assert all(low is not None and high is not None and 0 <= low <= high < PATIENCE for low, high in ages)
     assert rows.filter(key__kid="revoked", min_age__isnull=False).count() == 0, "its claims are not read"
+
+
+def test_the_use_of_a_public_key_is_counted(transactional_db: None, nagra: HeadEnd) -> None:
+    own, staged = signer("ES256"), signer("EdDSA")
+    add_signed_jwt_service(nagra.tenant_id)
+    add_public_key(own, nagra.tenant_id)
+    add_public_key(staged, nagra.tenant_id, state=KeyState.STAGED)
+    with ServerProcess(AGS_PROVIDERS="providers.signed_jwt", **SETTINGS) as server:
+        here = replace(nagra, client=server.client())
+
+        def send(token: str, status: int) -> None:
+            body = {"parameters": [{"name": "Token", "value": token}]}
+            assert here.post(body, x_auth_service_id=SIGNED).status_code == status
+
+        for _ in range(3):
+            send(own.token(make_claims(iat=int(time.time()))), 200)
+        send(own.token(make_claims(aud="another")), 401)
+        send(staged.token(make_claims()), 401)
+        send(signer("ES256", "stranger").token(make_claims(), kid=own.kid), 401)
+    assert sum_uses(own.kid, nagra.tenant_id) == (3, 1)
+    assert sum_uses(staged.kid, nagra.tenant_id) == (0, 1)
+    rows = KeyUse.objects.for_tenant(nagra.tenant_id)
+    assert [row.max_age is not None for row in rows.filter(key__kid=own.kid)] == [True]
 
 
 @dataclass
