@@ -32,6 +32,7 @@ AGS_WORKERS = env.env_int("AGS_WORKERS", len(env.available_cpus()), 1, 512)
 # A system check warns if it is unset; 0 must be explicit.
 AGS_TRUSTED_PROXIES_SET = env.env_str("AGS_TRUSTED_PROXIES", "") != ""
 AGS_TRUSTED_PROXIES = env.env_int("AGS_TRUSTED_PROXIES", 0, 0, 10)
+AGS_PURGE = env.env_choice("AGS_PURGE", "on", ("on", "off"))
 AGS_LOG_LEVEL = env.env_choice("AGS_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
 
 INSTALLED_APPS = [

@@ -105,6 +105,7 @@ def server(database: str, upstream: int) -> Iterator[int]:
         "AGS_TRUSTED_PROXIES": "0",
         "AGS_BIND": f"127.0.0.1:{port}",
         "AGS_LOG_LEVEL": "ERROR",
+        "AGS_PURGE": "off",
         "BENCH_SECRET": base64.b64encode(SECRET).decode(),
     }
 

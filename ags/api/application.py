@@ -23,6 +23,7 @@ from ags.database.engine.base import limit_all_statements
 from ags.database.threads import STAFF, close_threads, open_threads, run_in_thread
 from ags.limits import close_redis, open_redis
 from ags.operations import migrations_state
+from ags.operations.automatic_purge import close_automatic_purge, open_automatic_purge
 from ags.operations.key_use import close_key_use_counter, open_key_use_counter
 from ags.operations.metrics import close_metrics, open_metrics
 from ags.sessions.services.refusals import close_refusal_queue, open_refusal_queue
@@ -96,10 +97,11 @@ class Application:
         open_redis()
         open_refusal_queue()
         open_key_use_counter()
+        open_automatic_purge()
         open_metrics()
 
     async def stop(self) -> None:
-        await asyncio.gather(close_refusal_queue(), close_key_use_counter())
+        await asyncio.gather(close_automatic_purge(), close_refusal_queue(), close_key_use_counter())
         await close_metrics()
         await close_redis()
         await close_database()

@@ -15,6 +15,7 @@ from ags.database.clock import describe_difference, get_database_time, is_clock_
 from ags.database.django_connections import RESPONSE_TIMEOUT
 from ags.limits.redis import is_client_installed
 from ags.operations import pooler
+from ags.operations.purge_counts import MAX_RATIO, read_purge_status
 
 SERVED_PATHS = {"off": "the API, but not /admin/", "only": "/admin/ and /docs/, but not the API"}
 """Values of AGS_ADMIN with which a process does not serve everything."""
@@ -111,6 +112,35 @@ def check_clock(databases: Sequence[str] | None = None, **kwargs: Any) -> list[C
             id="operations.W006",
         )
     ]
+
+
+@register(Tags.database)
+def check_purge(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Check what the latest purge has stored. An installation that has never purged has nothing to purge."""
+    if not databases:
+        return []
+    try:
+        status = read_purge_status()
+    except DatabaseError:  # unavailable, or not migrated
+        return []
+    found: list[CheckMessage] = [
+        Warning(
+            f"There are {count.dead} expired rows of {kind}, more than {MAX_RATIO} times the others.",
+            hint="See docs/symptoms.md, Expired rows accumulate.",
+            id="operations.W009",
+        )
+        for kind, count in status.kinds.items()
+        if count.accumulates
+    ]
+    if status.is_overdue:
+        found.append(
+            Warning(
+                "No purge has succeeded for an hour.",
+                hint="See docs/symptoms.md, Expired rows accumulate.",
+                id="operations.W008",
+            )
+        )
+    return found
 
 
 @register(Tags.security, deploy=True)

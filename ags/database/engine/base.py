@@ -13,6 +13,9 @@ from psycopg.pq import TransactionStatus
 from ags.database.django_connections import RESPONSE_TIMEOUT, with_timeouts
 from ags.database.errors import is_connection_lost
 
+BACKGROUND_RESPONSE_TIMEOUT = 12.0
+"""Seconds after which a connection in the background is closed, if PostgreSQL hangs."""
+
 OPEN_SECONDS = 1.0
 """Seconds for which the circuit breaker stays open, so that threads do not wait one after another."""
 
@@ -61,12 +64,32 @@ class BoundedConnection(psycopg.Connection[Any]):
             raise
 
 
+class BackgroundConnection(psycopg.Connection[Any]):
+    """For statements that no request waits for. Does not use the circuit breaker of requests."""
+
+    def wait(
+        self, gen: Any, interval: float = 0.1, timeout: float | None = BACKGROUND_RESPONSE_TIMEOUT
+    ) -> Any:
+        try:
+            return super().wait(gen, interval, timeout)
+        except psycopg.Error as error:
+            is_unanswered = self.info.transaction_status == TransactionStatus.ACTIVE
+            if is_unanswered or is_connection_lost(error.sqlstate):
+                self.close()
+            raise
+
+
 class DatabaseWrapper(base.DatabaseWrapper):
     is_serving = False
+    is_background = False
+    """Of the connection of a thread: its statements may take longer than requests."""
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         if not self.is_serving:
             return super().get_new_connection(conn_params)
+        if self.is_background:
+            self.isolation_level = psycopg.IsolationLevel.READ_COMMITTED  # as the base class does
+            return BackgroundConnection.connect(**with_timeouts(conn_params))
         circuit_breaker.raise_if_open()
         try:
             self.isolation_level = psycopg.IsolationLevel.READ_COMMITTED  # as the base class does

@@ -10,7 +10,7 @@ from ags.sessions.models.issued import (
     RevokedAccessToken,
     SessionToken,
 )
-from ags.sessions.models.lease import Lease
+from ags.sessions.models.lease import Lease, PurgeCount
 
 __all__ = [
     "Account",
@@ -20,6 +20,7 @@ __all__ = [
     "DeviceStatus",
     "Event",
     "Lease",
+    "PurgeCount",
     "RevokedAccessToken",
     "SecurityEvent",
     "SessionToken",

@@ -1,13 +1,21 @@
 """`manage.py purge`: delete expired rows."""
 
 import argparse
+import time
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from ags.operations.expired import LINK_RETENTION, SECURITY_EVENT_RETENTION
 from ags.operations.lease import LIFETIME, LeaseNotAvailable
-from ags.operations.purge import BATCH_SIZE, LINK_RETENTION, SECURITY_EVENT_RETENTION, purge
+from ags.operations.purge import BATCH_SIZE, purge
+from ags.operations.purge_counts import SERVER
+from ags.operations.row_counts import count_rows_if_due
+
+MAX_WAIT = 30.0
+"""Seconds to wait for the end of the turn of a server that purges by itself."""
 
 
 def _batch_size(text: str) -> int:
@@ -17,7 +25,7 @@ def _batch_size(text: str) -> int:
 
 
 class Command(BaseCommand):
-    """To be run every few minutes by a scheduler."""
+    """With `AGS_PURGE=off`, to be run every few minutes by a scheduler."""
 
     help = (
         "Delete events, and expired session tokens whose assertion can no longer be replayed, after the "
@@ -27,7 +35,8 @@ class Command(BaseCommand):
         f"that are no longer fetched; explanation links {LINK_RETENTION.days} days after they have expired; "
         "expired sessions of staff; and expired session tokens of assertions "
         "that expire in the year 9999 or later, which are rejected. One purge runs at a time: a second one "
-        "names it, deletes nothing and exits with status 1. "
+        "names it, deletes nothing and exits with status 1. Servers purge by themselves (AGS_PURGE): this "
+        f"command waits {MAX_WAIT:.0f} seconds for the end of their turn. "
         f"A crashed purge blocks others for {LIFETIME.seconds} seconds."
     )
 
@@ -39,8 +48,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, batch: int, **options: Any) -> None:
         deleted: Counter[str] = Counter()
         try:
-            for kind, count in purge(batch):
-                deleted[kind] += count
+            _purge(batch, deleted)
         except LeaseNotAvailable as error:
             if not deleted:
                 raise CommandError(f"Another purge is running: {error}.") from None
@@ -52,3 +60,21 @@ class Command(BaseCommand):
             if deleted:
                 counts = ", ".join(f"{count} {kind}" for kind, count in deleted.items())
                 self.stdout.write(f"{counts} deleted")
+        with suppress(LeaseNotAvailable):  # another process counts
+            count_rows_if_due(time.sleep)
+
+
+def _purge(batch: int, deleted: Counter[str]) -> None:
+    """Raises LeaseNotAvailable. Waits for the end of the turn of a server."""
+    started_at = time.monotonic()
+    while True:
+        try:
+            for kind, count in purge(batch):
+                deleted[kind] += count
+        except LeaseNotAvailable as error:
+            is_server = str(error).startswith(SERVER)
+            if deleted or not is_server or time.monotonic() - started_at > MAX_WAIT:
+                raise
+            time.sleep(0.1)
+        else:
+            return
