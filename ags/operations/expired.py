@@ -1,20 +1,22 @@
 """The rows that a purge deletes."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import timedelta
 from typing import Any
 
 from axes.models import AccessAttempt
 from django.conf import settings
 from django.contrib.sessions.models import Session
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.db.models.expressions import CombinedExpression
 from django.db.models.functions import Now
 from django.utils import timezone
 
 from ags.explanations.models import ExplanationLink
 from ags.sessions.models import (
+    Account,
     AccountChoice,
+    AccountStatus,
     Device,
     DeviceStatus,
     Event,
@@ -40,6 +42,9 @@ KEY_USE_RETENTION = timedelta(days=2)
 SECURITY_EVENT_RETENTION = timedelta(days=90)
 """How long a security event is kept after its latest occurrence, for investigations."""
 
+REVOCATION_RETENTION = timedelta(days=1)
+"""How long an account keeps its revocation, which may reject what was issued before it: 24 hours at most."""
+
 CLOCK_MARGIN = timedelta(minutes=1)
 """How much longer some rows are kept: if the clock of a process is behind the database's, a revoked token may
 not have expired for it."""
@@ -47,11 +52,19 @@ not have expired for it."""
 
 def expired_querysets() -> Iterator[tuple[str, QuerySet[Any]]]:
     """Yield the rows to delete in the order of an indexed column, with their kind, as `purge` prints it."""
-    for tenant_id, retention in Tenant.objects.values_list("pk", "event_retention"):
+    tenants = Tenant.objects.values_list("pk", "event_retention", "unused_retention")
+    for tenant_id, retention, unused_retention in tenants:
         before = Now() - timedelta(days=retention)
         yield from _expired_tokens(tenant_id, before)
         events = Event.objects.for_tenant(tenant_id)
         yield "events", events.filter(created_at__lte=before).order_by("created_at")
+        if unused_retention:
+            # A client gets the same response as for a deleted device. A disabled one must stay disabled.
+            unused = Device.objects.for_tenant(tenant_id).filter(
+                status=DeviceStatus.ENABLED,
+                fixed_expires_at__lte=Now() - timedelta(days=unused_retention) - CLOCK_MARGIN,
+            )
+            yield "unused devices", unused.order_by("fixed_expires_at")
     events = Event.unscoped.filter(tenant=None, created_at__lte=Now() - EVENT_RETENTION)
     yield "events", events.order_by("created_at")
     now = timezone.now()  # for tables whose times Django writes with the clock of a process
@@ -77,6 +90,29 @@ def expired_querysets() -> Iterator[tuple[str, QuerySet[Any]]]:
         ),
         "sessions of staff": Session.objects.filter(expire_date__lt=now).order_by("expire_date"),
     }.items()
+
+
+def delete_unused_accounts(account_pks: Collection[Any]) -> int:
+    """Delete those of tenants with an `unused_retention` that have no device any more; return their number.
+
+    To be called in the transaction that deletes devices, with the accounts of these. Suspended and cancelled
+    accounts stay: another sign-on would create an active one. So do those with a recent revocation.
+    """
+    accounts = Account.unscoped.filter(
+        Q(revoked_before=None) | Q(revoked_before__lte=Now() - REVOCATION_RETENTION),
+        tenant__unused_retention__gt=0,
+        status=AccountStatus.ACTIVE,
+    )
+    # A sign-on that registers a device locks its account: it is skipped, or the DELETE sees the device.
+    candidates = accounts.filter(pk__in=account_pks)
+    locked = list(
+        candidates.select_for_update(of=("self",), skip_locked=True).order_by().values_list("pk", flat=True)
+    )
+    if not locked:
+        return 0
+    devices = Device.unscoped.filter(account=OuterRef("pk"), tenant=OuterRef("tenant"))
+    deleted, _ = Account.unscoped.filter(~Exists(devices), pk__in=locked).delete()
+    return deleted
 
 
 def _expired_key_uses() -> QuerySet[KeyUse]:

@@ -9,9 +9,13 @@ from django.db import Error, connection, transaction
 from django.db.models import QuerySet
 
 from ags.database.background import limit_statements
-from ags.operations.expired import expired_querysets
+from ags.operations.expired import delete_unused_accounts, expired_querysets
 from ags.operations.lease import LeaseHolder
 from ags.operations.purge_counts import INTERVAL, LEASE, add_purged
+from ags.sessions.models import Device
+
+ACCOUNTS = "unused accounts"
+"""The kind of accounts that are deleted with their last device."""
 
 BATCH_SIZE = 100
 """Rows that one statement deletes: few enough that no request waits for it."""
@@ -68,7 +72,7 @@ class Batches:
                 self._lease.renew(has_succeeded=has_deleted and self.error is None)
                 started_at = time.monotonic()
                 try:
-                    rows, deleted = self._delete_batch(kind, queryset, all_expired)
+                    rows, deleted, accounts = self._delete_batch(kind, queryset, all_expired)
                 except Error as error:
                     self._skip_or_raise(error)
                     del remaining[number]
@@ -76,6 +80,8 @@ class Batches:
                 duration = time.monotonic() - started_at
                 has_deleted = True
                 yield kind, deleted
+                if accounts:
+                    yield ACCOUNTS, accounts
                 is_last = len(rows) < self._batch_size
                 if is_last:
                     del remaining[number]
@@ -89,20 +95,24 @@ class Batches:
 
     def _delete_batch(
         self, kind: str, queryset: QuerySet[Any], all_expired: QuerySet[Any]
-    ) -> tuple[list[tuple[Any, Any]], int]:
-        """Return the primary keys with their order, and the number of rows that were deleted."""
+    ) -> tuple[list[tuple[Any, ...]], int, int]:
+        """Return the primary keys with their order, and the number of rows and accounts that were deleted."""
         (order,) = queryset.query.order_by
+        columns = ("pk", order, "account") if queryset.model is Device else ("pk", order)
         limits: AbstractContextManager[None] = limit_statements() if self._in_background else nullcontext()
         with limits:
-            rows = list(queryset.values_list("pk", order)[: self._batch_size])
+            rows = list(queryset.values_list(*columns)[: self._batch_size])
             if not rows:
-                return rows, 0
+                return rows, 0, 0
             with transaction.atomic():
                 # By primary key, committed at once. The condition is repeated, because a failed login may
                 # have been updated since the SELECT.
-                deleted, _ = all_expired.filter(pk__in=[pk for pk, _ in rows]).delete()
+                deleted, _ = all_expired.filter(pk__in=[pk for pk, *_ in rows]).delete()
                 add_purged(kind, deleted)
-        return rows, deleted
+                accounts = delete_unused_accounts({row[2] for row in rows}) if queryset.model is Device else 0
+                if accounts:
+                    add_purged(ACCOUNTS, accounts)
+        return rows, deleted, accounts
 
     def _skip_or_raise(self, error: Error) -> None:
         """Raise the error, unless only this statement has failed, e.g. because a row is locked."""

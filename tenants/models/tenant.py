@@ -154,6 +154,14 @@ class Tenant(ConfigurationModel):
         validators=[MinValueValidator(1), MaxValueValidator(3650)],
         help_text="Days for which the events of the audit trail are kept. 1 to 3,650.",
     )
+    unused_retention = models.PositiveIntegerField(
+        "unused retention (days)",
+        default=0,
+        db_default=0,  # for processes of the release before this one
+        validators=[MaxValueValidator(3650)],
+        help_text="Days for which an enabled device is kept after the end of its sign-on, and its account "
+        "with the last device. 0 to 3,650. 0: no limit.",
+    )
     revoked_before = models.DateTimeField(
         null=True, editable=False, help_text="Everything issued up to this time is revoked."
     )

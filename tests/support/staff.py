@@ -70,5 +70,6 @@ TENANT_FORM = {
     "max_sign_ons_per_account": "120",
     "exempt_networks": "",
     "event_retention": "30",
+    "unused_retention": "0",
 }
 """The initial values of the form."""

@@ -74,6 +74,7 @@ CHANGED: dict[str, tuple[str, Any]] = {
     "max_sign_ons_per_account": ("1000000", 1_000_000),
     "exempt_networks": ("10.1.0.0/16\r\n 2001:db8::1 \r\n", ["10.1.0.0/16", "2001:db8::1"]),
     "event_retention": ("3650", 3650),
+    "unused_retention": ("365", 365),
 }
 
 
@@ -88,7 +89,8 @@ def test_the_rules_for_client_apps_are_changed_here(admin_client: Client, nagra:
     change, *_ = admin_client.get(LIST + "nagra/history/").context["changes"]
     told = {d.label: (d.before, d.after) for d in change.differences}
     labels = {name: name.replace("_", " ") for name in CHANGED} | {
-        "event_retention": "event retention (days)"
+        "event_retention": "event retention (days)",
+        "unused_retention": "unused retention (days)",
     }
     assert set(told) == set(labels.values())
     assert told["allowed origins"] == ("—", "https://tv.example, http://localhost:8080")
@@ -122,6 +124,7 @@ def test_the_rules_for_client_apps_are_changed_here(admin_client: Client, nagra:
         ("exempt_networks", "1" * 101),
         ("event_retention", "0"),
         ("event_retention", "3651"),
+        ("unused_retention", "3651"),
     ],
 )
 def test_a_rule_that_makes_no_sense_is_refused_at_its_field(

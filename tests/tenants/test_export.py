@@ -38,6 +38,7 @@ NAGRA = """tenants:
   max_sign_ons_per_account: 120
   exempt_networks: []
   event_retention: 30
+  unused_retention: 0
   services:
   - name: Customer Auth Service
     strategy: operator_token

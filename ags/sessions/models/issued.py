@@ -168,6 +168,12 @@ class Device(Issued):
                 condition=models.Q(status=DeviceStatus.DELETED),
                 name="deleted_devices",
             ),
+            # For the purge of unused devices. Refreshing changes none of its columns.
+            models.Index(
+                fields=["tenant", "fixed_expires_at"],
+                condition=models.Q(status=DeviceStatus.ENABLED),
+                name="enabled_devices_by_end",
+            ),
         ]
 
     def __str__(self) -> str:
