@@ -27,6 +27,9 @@ class Snapshot:
 
     At most once in `VERSIONS_MAX_AGE`, one query reads the versions of all tenants. A tenant is loaded again
     only if its version has changed, and by one thread: the others wait for it. An unknown ID needs no query.
+
+    `configuration_version`: the version of the whole configuration when the versions were last read, or 0
+    before. `configuration_version_text`: the same for a header, so that no request converts it.
     """
 
     def __init__(self) -> None:
@@ -35,6 +38,8 @@ class Snapshot:
         self._all_origins: frozenset[str] = frozenset()
         self._tenants: dict[str, TenantSnapshot] = {}
         self._loading: dict[str, Future[TenantSnapshot | None]] = {}
+        self.configuration_version = 0
+        self.configuration_version_text = b"0"
         self._versions_read_at = self._failed_at = float("-inf")
         self._failure: Exception | None = None
         self._lock = threading.Lock()
@@ -124,22 +129,26 @@ class Snapshot:
                 raise copy.copy(self._failure) from self._failure.__cause__
             started_at = time.monotonic()
             try:
-                columns = ("id", "version", "allowed_origins", Now())
-                rows = list(Tenant.objects.filter(enabled=True).values_list(*columns))
+                columns = ("id", "version", "allowed_origins", "enabled", Now())
+                rows = list(Tenant.objects.values_list(*columns))
             except Exception as error:
                 self._failed_at, self._failure = time.monotonic(), error
                 raise
             self._failure = None
             if rows and connection.vendor == "postgresql":  # SQLite uses the clock of the machine
                 database_clock.add(rows[0][-1].timestamp(), started_at)
-            versions = {tenant_id: version for tenant_id, version, *_ in rows}
-            origins = {tenant_id: listed for tenant_id, _, listed, _ in rows if listed}
+            versions = {tenant_id: version for tenant_id, version, _, enabled, _ in rows if enabled}
+            origins = {tenant_id: listed for tenant_id, _, listed, enabled, _ in rows if enabled and listed}
             if origins != self._origins:
                 self._origins = origins
                 self._all_origins = frozenset(origin for listed in origins.values() for origin in listed)
             # Iterate over a copy: other threads add tenants concurrently. One that is lost is loaded again.
             self._tenants = {key: tenant for key, tenant in self._tenants.copy().items() if key in versions}
             self._versions = versions
+            total = sum(version for _, version, *_ in rows)
+            if total != self.configuration_version:
+                self.configuration_version_text = str(total).encode()
+                self.configuration_version = total
             self._versions_read_at = started_at
 
     def _load(self, tenant_id: str, load: Future[TenantSnapshot | None]) -> None:

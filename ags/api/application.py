@@ -26,10 +26,12 @@ from ags.operations import migrations_state
 from ags.operations.automatic_purge import close_automatic_purge, open_automatic_purge
 from ags.operations.key_use import close_key_use_counter, open_key_use_counter
 from ags.operations.metrics import close_metrics, open_metrics
+from ags.operations.processes import close_process_reporter, open_process_reporter
 from ags.sessions.services.refusals import close_refusal_queue, open_refusal_queue
 from providers.contract import UpstreamSettings
 from providers.registry import strategies
 from providers.upstream.bulkhead import MAX_CONCURRENT_CALLS
+from tenants.snapshot import snapshot
 
 VERIFICATION_THREADS = 8
 """Threads of a process for blocking strategies, not counting those that wait for an upstream."""
@@ -98,10 +100,16 @@ class Application:
         open_refusal_queue()
         open_key_use_counter()
         open_automatic_purge()
+        open_process_reporter()
         open_metrics()
 
     async def stop(self) -> None:
-        await asyncio.gather(close_automatic_purge(), close_refusal_queue(), close_key_use_counter())
+        await asyncio.gather(
+            close_automatic_purge(),
+            close_refusal_queue(),
+            close_key_use_counter(),
+            close_process_reporter(),
+        )
         await close_metrics()
         await close_redis()
         await close_database()
@@ -146,7 +154,8 @@ class Application:
     async def _send(self, response: Any, send: Send) -> None:
         cookies = [("Set-Cookie", cookie.output(header="").strip()) for cookie in response.cookies.values()]
         headers = [
-            (_encode_name(name), value.encode("latin-1")) for name, value in [*response.items(), *cookies]
+            (b"x-ags-config", snapshot.configuration_version_text),
+            *[(_encode_name(name), value.encode("latin-1")) for name, value in [*response.items(), *cookies]],
         ]
         await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
         if response.streaming:

@@ -15,7 +15,7 @@ REQUEST_HEADERS = (
     "content-type, authorization, accept-language, cache-control, pragma, expires, nagra-device-type, "
     "nagra-target, nv-tenant-id, x-auth-service-id, x-correlation-id, user-token"
 )
-RESPONSE_HEADERS = "x-correlation-id, retry-after"
+RESPONSE_HEADERS = "x-ags-config, x-correlation-id, retry-after"
 MAX_AGE = "600"
 """Seconds for which a browser caches a preflight response, also after the origin was removed."""
 

@@ -95,5 +95,25 @@ _DESCRIPTIONS = {
 }
 
 
+_RESPONSE_HEADERS = {
+    "x-ags-config": {
+        "description": "The version of the configuration that the process serves, the same for all tenants.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^(0|[1-9][0-9]*)$"},
+    }
+}
+
+
+def add_response_headers(result: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """Add the headers that all responses have to the OpenAPI document, as a hook of drf-spectacular."""
+    result["components"]["headers"] = _RESPONSE_HEADERS
+    references = {name: {"$ref": f"#/components/headers/{name}"} for name in _RESPONSE_HEADERS}
+    for operations in result["paths"].values():
+        for operation in operations.values():
+            for response in operation["responses"].values():
+                response["headers"] = {**response.get("headers", {}), **references}
+    return result
+
+
 def error_responses(*statuses: int) -> Mapping[int, OpenApiResponse]:
     return {status: OpenApiResponse(ErrorSerializer, _DESCRIPTIONS[status]) for status in statuses}

@@ -14,6 +14,7 @@ from django.http import HttpRequest
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
+from ags.operations import process_admin  # noqa: F401 - registers its page
 from ags.operations.groups import APPS, CHECKED_PERMISSIONS
 from ags.sessions.services.staff_events import record_staff_action
 from tenants.admin.base import BoundedAdmin

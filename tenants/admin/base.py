@@ -59,6 +59,12 @@ class BoundedList(ChangeList):
             self.result_list = self.result_list[: self.list_per_page]
 
 
+def add_propagation_link(message: str) -> SafeString:
+    """Return the message about a change, with a link to the page that shows which processes serve it."""
+    page = reverse("admin:ags_sessions_process_changelist")
+    return format_html('{} <a class="text-link" href="{}">Do all processes serve it?</a>', message, page)
+
+
 def bounded_count(rows: QuerySet[Any]) -> int:
     """Return the number of rows, at most `MAX_COUNT` + 1."""
     return rows.order_by()[: MAX_COUNT + 1].count()
@@ -164,6 +170,14 @@ class BoundedAdmin(ModelAdmin):
 class ConfigurationAdmin(BoundedAdmin):
     list_before_template = "tenants/admin/tenant_heading.html"
     change_form_before_template = "tenants/admin/form_version.html"
+
+    def message_user(
+        self, request: HttpRequest, message: Any, level: Any = messages.INFO, *args: Any, **kwargs: Any
+    ) -> None:
+        """Show a message of Django's admin. If a change was saved, it links to the page of the processes."""
+        if level == messages.SUCCESS:
+            message = add_propagation_link(message)
+        super().message_user(request, message, level, *args, **kwargs)
 
     @display(description="Tenant")
     def tenant_link(self, row: Any) -> SafeString:

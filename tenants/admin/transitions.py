@@ -19,7 +19,8 @@ from django.utils.text import capfirst
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
-from tenants.admin.base import BoundedAdmin
+from tenants.admin.base import BoundedAdmin, add_propagation_link
+from tenants.models import ConfigurationModel
 
 collect_revocation_impact = Signal()
 """Sent with `row` before staff revoke it, or (`revokes_issued`) everything that it issued.
@@ -152,7 +153,7 @@ class TransitionAdmin(BoundedAdmin):
         self.log_change(request, row, done)
         if isinstance(outcome, HttpResponse):
             return outcome
-        messages.success(request, done)
+        messages.success(request, add_propagation_link(done) if isinstance(row, ConfigurationModel) else done)
         return redirect(page)
 
 

@@ -11,7 +11,14 @@ from tenants.models.key_use import KeyUse
 from tenants.models.resource_server import ResourceServer
 from tenants.models.service import SERVICE_NAME, Service
 from tenants.models.signing_key import SigningKey
-from tenants.models.tenant import TENANT_ID, Algorithm, Assignment, Tenant, tenants_for_user
+from tenants.models.tenant import (
+    TENANT_ID,
+    Algorithm,
+    Assignment,
+    Tenant,
+    read_configuration_version,
+    tenants_for_user,
+)
 
 __all__ = [
     "IN_FORCE",
@@ -30,5 +37,6 @@ __all__ = [
     "Tenant",
     "describe_last_change",
     "get_last_change",
+    "read_configuration_version",
     "tenants_for_user",
 ]

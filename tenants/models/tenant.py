@@ -195,8 +195,26 @@ class Tenant(ConfigurationModel):
         """Return whether a signing key is always published besides the active one."""
         return self.enabled and self.signing_algorithm == Algorithm.ES256
 
+    @transaction.atomic
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        """Delete the tenant, and add its version to that of another: the sum of all versions never falls."""
+        version = self._tenant_queryset().select_for_update().values_list("version", flat=True).first() or 0
+        deleted = super().delete(*args, **kwargs)
+        heir = Tenant.objects.order_by("pk").values("pk")[:1]
+        Tenant.objects.filter(pk__in=heir).update(version=models.F("version") + version + 1)
+        return deleted
+
     def _tenant_queryset(self) -> models.QuerySet[Tenant]:
         return Tenant.objects.filter(pk=self.pk)
+
+
+def read_configuration_version() -> int:
+    """Return the version of the whole configuration: the sum of the versions of all tenants.
+
+    Each change raises the version of a tenant, so the sum rises with each commit, in any order.
+    """
+    total: int | None = Tenant.objects.aggregate(total=models.Sum("version"))["total"]
+    return int(total or 0)
 
 
 class Assignment(TenantScoped):

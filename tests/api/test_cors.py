@@ -90,7 +90,7 @@ def cors_headers(response: Any) -> dict[str, str]:
 
 READABLE = {
     "Access-Control-Allow-Origin": ORIGIN,
-    "Access-Control-Expose-Headers": "x-correlation-id, retry-after",
+    "Access-Control-Expose-Headers": "x-ags-config, x-correlation-id, retry-after",
 }
 
 

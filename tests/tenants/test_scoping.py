@@ -18,6 +18,7 @@ from ags.sessions.models import (
     Device,
     Event,
     Lease,
+    Process,
     PurgeCount,
     RevokedAccessToken,
     SecurityEvent,
@@ -54,7 +55,8 @@ MODELS = [
     and not hasattr(model, "instance_type")  # a history model, which only the admin reads
     and not model._meta.proxy  # has no table
 ]
-UNSCOPED = (Tenant, Lease, PurgeCount)  # leases and counts belong to a database, not to a tenant
+# These belong to a database, not to a tenant.
+UNSCOPED = (Tenant, Lease, PurgeCount, Process)
 SCOPED = [model for model in MODELS if model not in UNSCOPED]
 
 ACCESS: dict[str, Callable[[Any], Any]] = {
@@ -94,6 +96,7 @@ def test_the_list_of_models_is_complete() -> None:
         ExplanationLink,
         Lease,
         PurgeCount,
+        Process,
     }
 
 

@@ -8,14 +8,14 @@ from django.db import connection
 from django.db.models import Model
 
 from ags.explanations.models import ExplanationLink
-from ags.sessions.models import Event, Lease, PurgeCount
+from ags.sessions.models import Event, Lease, Process, PurgeCount
 from tenants.models import Tenant
 
 MODELS = [
     model
     for model in apps.get_models()
     if model.__module__.split(".")[0] in ("ags", "tenants", "providers")
-    and model not in (Tenant, Lease, PurgeCount)
+    and model not in (Tenant, Lease, Process, PurgeCount)
     and not model._meta.proxy  # has no table
 ]
 

@@ -11,6 +11,7 @@ from ags.sessions.models.issued import (
     SessionToken,
 )
 from ags.sessions.models.lease import Lease, PurgeCount
+from ags.sessions.models.process import Process
 
 __all__ = [
     "Account",
@@ -20,6 +21,7 @@ __all__ = [
     "DeviceStatus",
     "Event",
     "Lease",
+    "Process",
     "PurgeCount",
     "RevokedAccessToken",
     "SecurityEvent",
