@@ -17,12 +17,11 @@ from ags.operations.purge_counts import read_purge_status
 from ags.sessions.models import Event, Lease, PurgeCount, SessionToken
 from tests.support.clients import HeadEnd
 from tests.support.live import continuous_requests, wait_until_served
-from tests.support.purge import add_events, add_session_tokens, purge_output
+from tests.support.purge import PURGE_OFTEN, add_events, add_session_tokens, purge_output
 from tests.support.server import ServerProcess, run_manage
 from tests.support.waiting import PATIENCE, wait_until
 
-SETTINGS = {"DJANGO_SETTINGS_MODULE": "tests.live.purge_settings", "AGS_PURGE": "on"}
-PAUSING = {**SETTINGS, "AGS_TEST_PURGE_PAUSE": str(10 * PATIENCE)}
+PAUSING = {**PURGE_OFTEN, "AGS_TEST_PURGE_PAUSE": str(10 * PATIENCE)}
 """After its first batch, the server does nothing until it is stopped or killed."""
 
 
@@ -57,7 +56,7 @@ def test_expired_rows_vanish_and_others_stay(transactional_db: None, nagra: Head
     add_session_tokens(nagra, 250, seconds=60)
     add_session_tokens(nagra, 50, seconds=-3600)
     add_events(nagra.tenant_id, 30, seconds=60)
-    with ServerProcess(AGS_WORKERS="2", **SETTINGS) as server:
+    with ServerProcess(AGS_WORKERS="2", **PURGE_OFTEN) as server:
         wait_until(lambda: remaining() == 50, "the session tokens are not deleted")
         wait_until(
             lambda: not Event.objects.for_tenant(nagra.tenant_id).filter(kind="refused").exists(),
@@ -79,7 +78,7 @@ def test_expired_rows_vanish_and_others_stay(transactional_db: None, nagra: Head
 def test_one_of_two_servers_purges_at_a_time(transactional_db: None, nagra: HeadEnd) -> None:
     """The second one finds the lease held, and takes over when the first one stops."""
     add_session_tokens(nagra, 5 * BATCH_SIZE, seconds=60)
-    with in_a_pause() as first, ServerProcess(**SETTINGS) as second:
+    with in_a_pause() as first, ServerProcess(**PURGE_OFTEN) as second:
         for _ in range(10):  # the second one asks several times meanwhile, unless the machine is slow
             wait_until_served(second, nagra)
             time.sleep(0.1)
@@ -95,7 +94,7 @@ def test_the_lease_of_a_killed_server_expires(transactional_db: None, nagra: Hea
     with in_a_pause(AGS_TEST_LEASE="5"):
         pass
     expires_at = Lease.objects.get(name="purge").expires_at
-    with ServerProcess(**SETTINGS):
+    with ServerProcess(**PURGE_OFTEN):
         wait_until(lambda: remaining() == 0, "nothing takes over")
     assert Lease.objects.get(name="purge").acquired_at >= expires_at
     assert purged() == 5 * BATCH_SIZE
@@ -103,8 +102,8 @@ def test_the_lease_of_a_killed_server_expires(transactional_db: None, nagra: Hea
 
 def test_off_purges_nothing(transactional_db: None, nagra: HeadEnd) -> None:
     add_session_tokens(nagra, 10, seconds=60)
-    with ServerProcess(**{**SETTINGS, "AGS_PURGE": "off"}) as off:
-        with ServerProcess(**SETTINGS):
+    with ServerProcess(**{**PURGE_OFTEN, "AGS_PURGE": "off"}) as off:
+        with ServerProcess(**PURGE_OFTEN):
             wait_until(lambda: remaining() == 0, "the other server does not purge")
         Lease.objects.all().delete()
         add_session_tokens(nagra, 10, seconds=60)
@@ -136,20 +135,20 @@ def test_a_server_stops_while_its_purge_waits_for_a_row(transactional_db: None, 
 
     with transaction.atomic():
         assert len(SessionToken.unscoped.select_for_update()) == 10
-        with ServerProcess(AGS_TEST_LEASE="1", **SETTINGS):
+        with ServerProcess(AGS_TEST_LEASE="1", **PURGE_OFTEN):
             wait_until(waiting_for_a_lock, "it does not purge")
         # It has stopped. It fails after PATIENCE, for which its purge would wait.
     wait_until(lambda: not waiting_for_a_lock(), "the statement does not end")
     assert remaining() == 10
     assert "session tokens" not in read_purge_status().kinds
-    with ServerProcess(**SETTINGS):
+    with ServerProcess(**PURGE_OFTEN):
         wait_until(lambda: remaining() == 0, "nothing takes over")
     assert purged() == 10
 
 
 @pytest.mark.postgresql  # SQLite has one writer, and does not let them take turns
 def test_requests_are_served_during_a_purge(transactional_db: None, nagra: HeadEnd) -> None:
-    with ServerProcess(**SETTINGS) as one, ServerProcess(**SETTINGS) as other:
+    with ServerProcess(**PURGE_OFTEN) as one, ServerProcess(**PURGE_OFTEN) as other:
         for server in (one, other):
             wait_until_served(server, nagra)
         with continuous_requests((one, other), nagra) as log:
@@ -179,7 +178,7 @@ def test_a_kind_that_cannot_be_deleted_does_not_keep_others(transactional_db: No
             "CREATE TRIGGER refuse BEFORE DELETE ON ags_sessions_sessiontoken EXECUTE FUNCTION refuse();"
         )
         try:
-            with ServerProcess(**SETTINGS) as server:
+            with ServerProcess(**PURGE_OFTEN) as server:
                 wait_until(lambda: "purge failed" in server.log, "the failure is not logged")
                 wait_until(
                     lambda: not Event.objects.for_tenant(nagra.tenant_id).filter(kind="refused").exists(),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -17,26 +15,12 @@ from ags.sessions.models import Device
 from tenants.models import KeyUse
 from tests.support.clients import ClientApp, HeadEnd
 from tests.support.live import use_server, wait_until_served
+from tests.support.moved_clock import HOUR, server_with_moved_clock
 from tests.support.server import ServerProcess
 from tests.support.sign_ons import decode_claims
 from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.postgresql
-
-HOUR = 3600
-
-
-@contextmanager
-def server_with_moved_clock(seconds: int, **changes: str) -> Iterator[ServerProcess]:
-    """Run a server that need not become ready."""
-    server = ServerProcess(
-        MOVED_CLOCK=str(seconds), DJANGO_SETTINGS_MODULE="tests.live.moved_clock_settings", **changes
-    )
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
 
 
 def verify_as_resource_server(server: ServerProcess, tenant_id: str, token: str) -> dict[str, Any]:

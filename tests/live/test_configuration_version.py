@@ -6,7 +6,6 @@ import os
 import re
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -17,6 +16,7 @@ from ags.operations.processes import LIFETIME, read_propagation
 from ags.sessions.models import Process
 from tenants.models import Tenant, read_configuration_version
 from tests.support.clients import HeadEnd
+from tests.support.configuration_version import rename, stopped
 from tests.support.live import use_server, wait_until_served
 from tests.support.operators import create_operator
 from tests.support.server import ServerProcess, exchange_bytes
@@ -56,14 +56,6 @@ REQUESTS = {
 }
 
 
-def rename(tenant_id: str) -> int:
-    """Change a tenant; return the version of the configuration since then."""
-    tenant = Tenant.objects.get(pk=tenant_id)
-    tenant.name += "!"
-    tenant.save()
-    return read_configuration_version()
-
-
 def is_complete(processes: int) -> bool:
     propagation = read_propagation()
     return len(propagation.processes) == processes and not propagation.behind
@@ -82,15 +74,6 @@ def serves(server: ServerProcess, versions: set[str]) -> bool:
 def summary(browser: Any) -> str:
     text = browser.get(PAGE).content.decode()
     return " ".join(re.sub("<[^>]*>", " ", text).split())
-
-
-@contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 @pytest.fixture

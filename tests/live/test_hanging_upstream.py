@@ -5,24 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
 from providers.upstream.bulkhead import MAX_CALLS_PER_UPSTREAM
-from tenants.models import Service
 from tests.support.clients import HeadEnd
+from tests.support.hanging_upstream import PROVIDERS, add_service, present
 from tests.support.live import get_server, use_server, wait_until_served
 from tests.support.server import ServerProcess
-from tests.support.upstream.authority import authority
 from tests.support.upstream.https import HTTPSServer, Reply, as_json
 from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.once
 
-PROVIDERS = "providers.operator_token,providers.token_introspection"
 CALLERS = 3 * MAX_CALLS_PER_UPSTREAM
-HANGING = "Hanging"
 
 
 @pytest.fixture
@@ -35,28 +31,6 @@ def upstream() -> Iterator[HTTPSServer]:
 def upstream_server(transactional_db: None, servers: dict[str, ServerProcess]) -> ServerProcess:
     """A server with a provider that uses upstreams."""
     return get_server(servers, "upstream_server", AGS_PROVIDERS=PROVIDERS, AGS_LOG_LEVEL="INFO")
-
-
-def add_service(head_end: HeadEnd, upstream: HTTPSServer, deadline: float) -> None:
-    Service(
-        tenant_id=head_end.tenant_id,
-        name=HANGING,
-        strategy="token_introspection",
-        display_name="x",
-        enabled=True,
-        settings={
-            "address": f"{upstream.url}/introspect",
-            "client_id": "ags",
-            "client_secret": "a secret",
-            "deadline": deadline,
-            "ca_certificates": authority().certificate,
-        },
-    ).save()
-
-
-def present(head_end: HeadEnd) -> Any:
-    body = {"parameters": [{"name": "AccessToken", "value": "an-access-token"}]}
-    return head_end.post(body, x_auth_service_id=HANGING)
 
 
 def test_other_requests_do_not_wait_for_a_hanging_upstream(

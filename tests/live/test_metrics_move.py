@@ -18,12 +18,15 @@ from django.db import connection, transaction
 from ags.server.worker import RESERVED_FILES
 from providers.upstream.bulkhead import MAX_CALLS_PER_UPSTREAM
 from tenants.models import Service, Tenant
-from tests.live.test_hanging_upstream import PROVIDERS, add_service, present
 from tests.support.clients import ClientApp, HeadEnd
+from tests.support.configuration_version import rename, stopped
 from tests.support.fragile_postgresql import PostgreSQL
+from tests.support.hanging_upstream import PROVIDERS, add_service, present
 from tests.support.live import CREATE_OPERATOR, ForwardingProxy, wait_until_served
 from tests.support.metrics import Samples, scrape, total
 from tests.support.monitoring import named_metrics
+from tests.support.moved_clock import HOUR, server_with_moved_clock
+from tests.support.purge import PURGE_OFTEN, add_session_tokens
 from tests.support.server import ServerProcess, run_manage
 from tests.support.upstream.authority import authority
 from tests.support.upstream.https import HTTPSServer, Reply, as_json
@@ -74,11 +77,18 @@ OUTAGE = {
 
 LOCKED = {"ags_waiting"}
 
+CLOCK = {"ags_clock_difference_seconds"}
+
+CONFIGURATION = {"ags_config_version", "ags_config_processes", "ags_config_processes_behind"}
+
+PURGE = {"ags_purge_success_timestamp_seconds", "ags_purged_rows_total", "ags_rows"}
+
 CONSTANT = {"ags_build_info"}
 
 
 def test_every_named_metric_is_in_a_test() -> None:
-    assert named_metrics() == {*TRAFFIC, *WAITING, *LIMIT, *OUTAGE, *LOCKED, *CONSTANT}
+    stored = CLOCK | CONFIGURATION | PURGE
+    assert named_metrics() == {*TRAFFIC, *WAITING, *LIMIT, *OUTAGE, *LOCKED, *stored, *CONSTANT}
 
 
 def unmoved(before: Samples, after: Samples, metrics: Labels) -> list[str]:
@@ -234,3 +244,46 @@ def test_metrics_of_an_outage(port: int) -> None:
     finally:
         pg.signal_all(signal.SIGCONT)
         pg.remove()
+
+
+def test_metrics_of_a_wrong_clock(transactional_db: None, nagra: HeadEnd, port: int) -> None:
+    difference = "ags_clock_difference_seconds"
+    with server_with_moved_clock(-HOUR, AGS_OPERATIONS_BIND=f"127.0.0.1:{port}"):
+        wait_until(lambda: total(scrape(port), difference) > 0, "the clock is not measured")
+        assert abs(total(scrape(port), difference) - HOUR) < PATIENCE
+    with measured_server(port):
+        assert total(scrape(port), difference) < PATIENCE
+
+
+def test_metrics_of_a_change_of_the_configuration(transactional_db: None, nagra: HeadEnd, port: int) -> None:
+    with measured_server(port):
+        wait_until(lambda: total(scrape(port), "ags_config_processes") == 1, "the process is not counted")
+        before = total(scrape(port), "ags_config_version")
+        with ServerProcess() as other:
+            wait_until(lambda: total(scrape(port), "ags_config_processes") == 2, "the process is not counted")
+            (worker,) = other.workers()
+            with stopped(worker):
+                rename(nagra.tenant_id)
+                wait_until(
+                    lambda: total(scrape(port), "ags_config_version") > before, "the change is not served"
+                )
+                wait_until(lambda: total(scrape(port), "ags_config_processes_behind") == 1, "none is behind")
+            wait_until(lambda: total(scrape(port), "ags_config_processes_behind") == 0, "one is behind")
+
+
+def test_metrics_of_the_purge(transactional_db: None, nagra: HeadEnd, port: int) -> None:
+    tokens = {"kind": "session tokens"}
+    with measured_server(port) as server:
+        before = scrape(port)
+        assert total(before, "ags_purge_success_timestamp_seconds") == 0
+        wait_until_served(server, nagra)
+    add_session_tokens(nagra, 20, seconds=60)
+    with measured_server(port, **PURGE_OFTEN):
+        wait_until(lambda: total(scrape(port), "ags_purged_rows_total", **tokens) == 20, "no row is purged")
+        wait_until(
+            lambda: total(scrape(port), "ags_purge_success_timestamp_seconds") > 0, "no purge succeeds"
+        )
+        wait_until(
+            lambda: total(scrape(port), "ags_rows", state="alive", **tokens) == 1, "the rows are not counted"
+        )
+        assert total(scrape(port), "ags_rows", state="dead", **tokens) == 0

@@ -17,6 +17,9 @@ from tests.support.clients import HeadEnd
 RETENTION = timedelta(days=30)
 """How long events of the operators of the tests, and of no tenant, are kept."""
 
+PURGE_OFTEN = {"DJANGO_SETTINGS_MODULE": "tests.live.purge_settings", "AGS_PURGE": "on"}
+"""The variables of a server that purges by itself, and more often."""
+
 
 def run_purge(*options: str) -> str:
     out = io.StringIO()

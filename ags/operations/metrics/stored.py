@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.core import Metric as Family
 
+from ags.operations.processes import read_propagation
+from ags.operations.purge_counts import read_purge_status
 from tenants.models import DocumentHealth
 
 MAX_DOCUMENTS = 1000
@@ -13,7 +15,44 @@ MAX_DOCUMENTS = 1000
 
 def read_families() -> list[Family]:
     """Raises Django's database errors."""
-    return [*_document_families()]
+    return [*_document_families(), *_configuration_families(), *_purge_families()]
+
+
+def _configuration_families() -> Iterator[Family]:
+    propagation = read_propagation()
+    yield GaugeMetricFamily(
+        "ags_config_processes",
+        "Processes of all servers that report the version of the configuration.",
+        value=len(propagation.processes),
+    )
+    yield GaugeMetricFamily(
+        "ags_config_processes_behind",
+        "Those that do not serve the latest version yet.",
+        value=len(propagation.behind),
+    )
+
+
+def _purge_families() -> Iterator[Family]:
+    status = read_purge_status()
+    succeeded_at = status.succeeded_at.timestamp() if status.succeeded_at else 0.0
+    yield GaugeMetricFamily(
+        "ags_purge_success_timestamp_seconds",
+        "Unix time at which a purge has last deleted all expired rows, 0 if none has.",
+        value=succeeded_at,
+    )
+    purged = CounterMetricFamily("ags_purged_rows", "Expired rows that were deleted.", labels=["kind"])
+    rows = GaugeMetricFamily(
+        "ags_rows",
+        "Rows that a purge can delete now (dead), and the others of their table (alive).",
+        labels=["kind", "state"],
+    )
+    for kind, count in status.kinds.items():
+        purged.add_metric([kind], count.purged)
+        for state, number in (("dead", count.dead), ("alive", count.alive)):
+            if number is not None:
+                rows.add_metric([kind, state], number)
+    yield purged
+    yield rows
 
 
 def _document_families() -> Iterator[Family]:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from ags.database import get_database
 from ags.database.batching import batchers
+from ags.database.clock import get_clock_difference
 from ags.database.threads import waiting_calls
 from ags.operations.metrics import requests, upstreams
 from ags.operations.metrics.values import Kind, Labels, Metric, Values, merge
 from ags.server.load import load
+from tenants.snapshot import snapshot
 
 PAGE_SIZE = resource.getpagesize()
 
@@ -52,6 +54,15 @@ def _read_open_files() -> dict[Labels, float]:
         return _one(sum(1 for _ in Path("/proc/self/fd").iterdir()))
     except OSError:
         return {}
+
+
+def _read_clock() -> dict[Labels, float]:
+    difference = get_clock_difference()
+    return {} if difference is None else _one(abs(difference))
+
+
+def _read_config_version() -> dict[Labels, float]:
+    return _one(snapshot.configuration_version) if snapshot.configuration_version else {}
 
 
 def _read_cpu() -> dict[Labels, float]:
@@ -160,6 +171,20 @@ METRICS = (
         C,
         (),
         lambda: _one(get_database().outages[1]),
+    ),
+    Metric(
+        "ags_clock_difference_seconds",
+        "By how much the clock of the machine is ahead of that of the database, or behind it.",
+        MAX,
+        (),
+        _read_clock,
+    ),
+    Metric(
+        "ags_config_version",
+        "The oldest version of the configuration that a process of the server serves.",
+        MIN,
+        (),
+        _read_config_version,
     ),
     Metric("ags_processes", "Processes of the server.", SUM, (), lambda: _one(1)),
     Metric("ags_process_cpu_seconds", "CPU time of the processes.", C, (), _read_cpu),
