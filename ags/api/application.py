@@ -20,18 +20,22 @@ from ags.api.request import body
 from ags.api.request.gateway_request import GatewayRequest
 from ags.database import close_database, open_database
 from ags.database.engine.base import limit_all_statements
+from ags.database.tasks import PerEventLoop
 from ags.database.threads import STAFF, close_threads, open_threads, run_in_thread
 from ags.limits import close_redis, open_redis
 from ags.operations import migrations_state
-from ags.operations.automatic_purge import close_automatic_purge, open_automatic_purge
-from ags.operations.key_use import close_key_use_counter, open_key_use_counter
+from ags.operations.automatic_purge import automatic_purges
+from ags.operations.key_use import key_use_counters
 from ags.operations.metrics import close_metrics, open_metrics
-from ags.operations.processes import close_process_reporter, open_process_reporter
-from ags.sessions.services.refusals import close_refusal_queue, open_refusal_queue
+from ags.operations.processes import process_reporters
+from ags.sessions.services.refusals import refusal_queues
 from providers.contract import UpstreamSettings
 from providers.registry import strategies
 from providers.upstream.bulkhead import MAX_CONCURRENT_CALLS
 from tenants.snapshot import snapshot
+
+PERIODIC: tuple[PerEventLoop[Any], ...] = (refusal_queues, key_use_counters, process_reporters)
+"""What each process does from time to time."""
 
 VERIFICATION_THREADS = 8
 """Threads of a process for blocking strategies, not counting those that wait for an upstream."""
@@ -97,19 +101,14 @@ class Application:
         open_threads(VERIFICATION_THREADS + (MAX_CONCURRENT_CALLS if uses_upstreams else 0))
         open_database()
         open_redis()
-        open_refusal_queue()
-        open_key_use_counter()
-        open_automatic_purge()
-        open_process_reporter()
+        for each in PERIODIC:
+            each.open()
+        if settings.AGS_PURGE == "on":
+            automatic_purges.open()
         open_metrics()
 
     async def stop(self) -> None:
-        await asyncio.gather(
-            close_automatic_purge(),
-            close_refusal_queue(),
-            close_key_use_counter(),
-            close_process_reporter(),
-        )
+        await asyncio.gather(automatic_purges.close(), *(each.close() for each in PERIODIC))
         await close_metrics()
         await close_redis()
         await close_database()

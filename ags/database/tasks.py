@@ -3,9 +3,16 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 _T = TypeVar("_T")
+
+
+class _Closable(Protocol):
+    async def close(self) -> None: ...
+
+
+_C = TypeVar("_C", bound=_Closable)
 
 
 async def complete(task: asyncio.Task[_T]) -> _T:
@@ -52,3 +59,22 @@ class PeriodicTask:
                 async with asyncio.timeout(self._interval):
                     await self._closing.wait()
         await self._function()
+
+
+class PerEventLoop(Generic[_C]):
+    """An object for each event loop that serves requests.
+
+    `runserver` and Django's test clients run each request in a new event loop, without such an object.
+    """
+
+    def __init__(self, create: Callable[[], _C]) -> None:
+        self._create = create
+        self.objects: dict[asyncio.AbstractEventLoop, _C] = {}
+
+    def open(self) -> None:
+        self.objects[asyncio.get_running_loop()] = self._create()
+
+    async def close(self) -> None:
+        closing = self.objects.pop(asyncio.get_running_loop(), None)
+        if closing is not None:
+            await closing.close()

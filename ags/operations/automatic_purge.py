@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from django.conf import settings
 from django.db import Error, connections
 
 from ags.database import run_with_orm
 from ags.database.background import use_background_connection
+from ags.database.tasks import PerEventLoop
 from ags.operations.lease import LeaseHolder, read_lease
 from ags.operations.purge import BATCH_SIZE, Batches
 from ags.operations.purge_counts import INTERVAL, LEASE, OVERDUE, SERVER, read_purge_status
@@ -174,15 +174,4 @@ async def _run_in_daemon_thread(function: Callable[[], bool]) -> bool:
     return await future
 
 
-_open: dict[asyncio.AbstractEventLoop, AutomaticPurge] = {}
-
-
-def open_automatic_purge() -> None:
-    if settings.AGS_PURGE == "on":
-        _open[asyncio.get_running_loop()] = AutomaticPurge()
-
-
-async def close_automatic_purge() -> None:
-    purge = _open.pop(asyncio.get_running_loop(), None)
-    if purge is not None:
-        await purge.close()
+automatic_purges = PerEventLoop(AutomaticPurge)

@@ -15,7 +15,7 @@ from django.db import connection, transaction
 
 from ags.database import run_with_orm
 from ags.database.clock import get_database_time
-from ags.database.tasks import PeriodicTask
+from ags.database.tasks import PerEventLoop, PeriodicTask
 
 STORE_INTERVAL = 20.0
 """Seconds between two stores of a process."""
@@ -152,23 +152,12 @@ SELECT tenant_id, id, %(began_at)s, %(accepted)s, %(refused)s, %(accepted_at)s, 
 """  # noqa: S608 - built from constants
 
 
-_open: dict[asyncio.AbstractEventLoop, KeyUseCounter] = {}
-"""By event loop. `runserver` and Django's test clients run each request in a new one, without a counter."""
-
-
-def open_key_use_counter() -> None:
-    _open[asyncio.get_running_loop()] = KeyUseCounter()
-
-
-async def close_key_use_counter() -> None:
-    counter = _open.pop(asyncio.get_running_loop(), None)
-    if counter is not None:
-        await counter.close()
+key_use_counters = PerEventLoop(KeyUseCounter)
 
 
 def count_key_use(tenant_id: str, key_id: int, status: int, age: float | None) -> None:
     """Count a request with a token that the key has signed. `age`: that of the token in seconds."""
-    counter = _open.get(asyncio.get_running_loop())
+    counter = key_use_counters.objects.get(asyncio.get_running_loop())
     if counter is not None:
         now = time.monotonic()
         is_accepted = status < 400

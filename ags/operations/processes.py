@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import socket
@@ -17,7 +16,7 @@ from django.db.models.functions import Now
 
 from ags import __version__
 from ags.database import run_with_orm
-from ags.database.tasks import PeriodicTask
+from ags.database.tasks import PerEventLoop, PeriodicTask
 from ags.sessions.models import Process
 from tenants.models import read_configuration_version
 from tenants.snapshot import VERSIONS_MAX_AGE, snapshot
@@ -134,15 +133,4 @@ def served_version() -> int:
     return snapshot.configuration_version
 
 
-_open: dict[asyncio.AbstractEventLoop, ProcessReporter] = {}
-"""By event loop. `runserver` and Django's test clients run each request in a new one, without a reporter."""
-
-
-def open_process_reporter() -> None:
-    _open[asyncio.get_running_loop()] = ProcessReporter()
-
-
-async def close_process_reporter() -> None:
-    reporter = _open.pop(asyncio.get_running_loop(), None)
-    if reporter is not None:
-        await reporter.close()
+process_reporters = PerEventLoop(ProcessReporter)

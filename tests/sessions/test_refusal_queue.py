@@ -18,10 +18,9 @@ from ags.sessions.services.refusals import (
     MAX_PER_MINUTE,
     MAX_QUEUED,
     RefusalQueue,
-    close_refusal_queue,
     get_refusal_queue,
     omitted_refusals,
-    open_refusal_queue,
+    refusal_queues,
 )
 from tenants.models import Tenant
 from tests.support.audit_trail import sum_omitted
@@ -55,13 +54,13 @@ def omitted() -> Iterator[list[int]]:
 @asynccontextmanager
 async def open_queue() -> AsyncIterator[RefusalQueue]:
     async with open_application():
-        open_refusal_queue()
+        refusal_queues.open()
         queue = get_refusal_queue()
         assert queue is not None
         try:
             yield queue
         finally:
-            await close_refusal_queue()
+            await refusal_queues.close()
 
 
 def submit(queue: RefusalQueue, number: int, first: int = 0, client: str | None = None) -> None:
@@ -131,7 +130,7 @@ def test_what_is_omitted_is_stored_if_the_server_stops_while_refusals_are_stored
                 status, _ = await post_json("/ags/getSessionToken", {}, nagra.headers())
                 assert status == 400
             await wait_until_async(other.waiting, "no refusal is stored")
-            closing = asyncio.create_task(close_refusal_queue())
+            closing = asyncio.create_task(refusal_queues.close())
             await asyncio.sleep(0)
             other.pg.rollback()
             await closing
@@ -159,7 +158,7 @@ def test_only_a_stopping_server_waits_for_a_lock_on_the_table(other: OtherTransa
             assert not waits
             await flushing
             assert len(queue._events) == 3
-            closing = asyncio.create_task(close_refusal_queue())
+            closing = asyncio.create_task(refusal_queues.close())
             await wait_until_async(other.waiting, "a stopping server does not wait")
             other.pg.rollback()
             await closing

@@ -13,7 +13,7 @@ from django.db import Error, connection, transaction
 
 from ags.database import run_with_orm
 from ags.database.errors import is_unavailable
-from ags.database.tasks import PeriodicTask
+from ags.database.tasks import PerEventLoop, PeriodicTask
 from ags.limits.memory import LocalCounters
 from ags.server.shared_counter import SharedCounter
 from ags.sessions.models import Event
@@ -126,23 +126,12 @@ def _store(events: Sequence[Event], may_wait: bool) -> None:
         Event.unscoped.bulk_create(events)
 
 
-_open: dict[asyncio.AbstractEventLoop, RefusalQueue] = {}
-"""By event loop. `runserver` and Django's test clients run each request in a new one, without a queue."""
-
-
-def open_refusal_queue() -> None:
-    _open[asyncio.get_running_loop()] = RefusalQueue()
-
-
-async def close_refusal_queue() -> None:
-    queue = _open.pop(asyncio.get_running_loop(), None)
-    if queue is not None:
-        await queue.close()
+refusal_queues = PerEventLoop(RefusalQueue)
 
 
 def get_refusal_queue() -> RefusalQueue | None:
     """Return None in a thread, too."""
     try:
-        return _open.get(asyncio.get_running_loop()) if _open else None
+        return refusal_queues.objects.get(asyncio.get_running_loop())
     except RuntimeError:
         return None
