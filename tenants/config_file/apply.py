@@ -1,5 +1,6 @@
 """Applies a configuration file to the database, in one transaction."""
 
+import hmac
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -13,8 +14,9 @@ from providers.registry import strategies
 from tenants.config_file.schema import Entry, parse_reference
 from tenants.config_file.secret_refs import SecretReference, VariableNotSet, error_location, resolve
 from tenants.config_file.yaml_loader import ConfigurationError
-from tenants.models import Key, Service, Tenant
+from tenants.models import Key, ResourceServer, Service, Tenant
 from tenants.models.key import ALGORITHMS
+from tenants.models.resource_server import hash_client_secret
 from tenants.secrets import key_material
 from tenants.secrets.encryption import DecryptionFailed
 from tenants.secrets.service_secrets import is_placeholder, secret_names
@@ -40,6 +42,8 @@ def apply(tenants: list[Entry], folder: Path, *, dry_run: bool = False) -> list[
                 _apply_service(service, tenant, folder, changes)
             for key in entry.keys:
                 _apply_key(key, tenant, folder, changes)
+            for resource_server in entry.resource_servers:
+                _apply_resource_server(resource_server, tenant, folder, changes)
         transaction.set_rollback(dry_run)
     return changes
 
@@ -93,13 +97,11 @@ def _resolve_secret_setting(value: Any, path: str, stored: Any, folder: Path) ->
     if value is None or isinstance(value, str):
         return value
     try:
-        return resolve(parse_reference(value, path), path, folder).decode()
+        return _resolve_text(parse_reference(value, path), path, folder)
     except VariableNotSet:
         if not stored:
             raise
         return stored
-    except UnicodeDecodeError:
-        raise ConfigurationError(path, "the decoded value is not UTF-8 text") from None
 
 
 def _apply_key(entry: Entry, tenant: Tenant, folder: Path, changes: list[str]) -> None:
@@ -174,8 +176,37 @@ def _check_secret_unchanged(key: Key, reference: SecretReference, path: str, fol
         raise ConfigurationError(path, "differs from the stored secret: create a new key to rotate")
 
 
+def _apply_resource_server(entry: Entry, tenant: Tenant, folder: Path, changes: list[str]) -> None:
+    path = f"{entry.path}.secret"
+    row = ResourceServer.objects.for_tenant(tenant).filter(client_id=entry.name).first()
+    if row is None:
+        if entry.secret is None:
+            raise ConfigurationError(path, "missing")
+        row = ResourceServer(tenant=tenant)
+        secret = _resolve_text(entry.secret, path, folder)
+        with error_location(entry.path):
+            row.import_credentials(entry.name, secret)
+    elif entry.secret is not None:
+        try:
+            secret_hash = hash_client_secret(_resolve_text(entry.secret, path, folder))
+        except VariableNotSet:
+            secret_hash = bytes(row.secret_hash)
+        if not hmac.compare_digest(secret_hash, bytes(row.secret_hash)):
+            raise ConfigurationError(
+                path, "differs from the stored secret: add another resource server to replace it"
+            )
+    _save_changes(row, entry, entry.fields, f"resource server {entry.name}", changes)
+
+
+def _resolve_text(reference: SecretReference, path: str, folder: Path) -> str:
+    try:
+        return resolve(reference, path, folder).decode()
+    except UnicodeDecodeError:
+        raise ConfigurationError(path, "the decoded value is not UTF-8 text") from None
+
+
 def _save_changes(
-    row: Tenant | Service | Key,
+    row: Tenant | Service | Key | ResourceServer,
     entry: Entry,
     fields: Mapping[str, Any],
     label: str,

@@ -10,13 +10,14 @@ from typing import Any
 import yaml
 
 from providers.registry import strategies
-from tenants.models import Key, Service, Tenant
+from tenants.models import Key, ResourceServer, Service, Tenant
 from tenants.models.editable_fields import editable_fields
+from tenants.models.resource_server import SEPARATOR
 from tenants.secrets.service_secrets import is_placeholder, select_secrets
 
 
 def export(tenants: Iterable[Tenant]) -> str:
-    """Return tenants with their services and keys as YAML, sorted by name.
+    """Return tenants with their services, keys and resource servers as YAML, sorted by name.
 
     Public keys are written as they are. Each secret is replaced with a reference to an environment variable,
     which `apply` needs only if the secret is not stored yet. The variable of a key contains the secret in
@@ -54,15 +55,17 @@ _Dumper.add_representer(datetime, lambda dumper, time: _represent_text(dumper, t
 def _dump_tenant(tenant: Tenant) -> Mapping[str, Any]:
     services = sorted(Service.objects.for_tenant(tenant), key=lambda service: service.name)
     keys = sorted(Key.objects.for_tenant(tenant), key=lambda key: key.kid)
+    resource_servers = sorted(ResourceServer.objects.for_tenant(tenant), key=lambda row: row.client_id)
     return {
         "id": tenant.pk,
         **_fields(tenant),
         "services": [_dump_service(service) for service in services],
         "keys": [_dump_key(key) for key in keys],
+        "resource_servers": [_dump_resource_server(row) for row in resource_servers],
     }
 
 
-def _fields(row: Tenant | Service | Key) -> dict[str, Any]:
+def _fields(row: Tenant | Service | Key | ResourceServer) -> dict[str, Any]:
     return {name: getattr(row, name) for name in editable_fields(type(row))}
 
 
@@ -94,6 +97,15 @@ def _dump_key(key: Key) -> Mapping[str, Any]:
     return {
         **fields,
         "secret": {"env": _variable_name(key.tenant_id, key.kid), "encoding": "base64"},
+    }
+
+
+def _dump_resource_server(row: ResourceServer) -> Mapping[str, Any]:
+    own_part = row.client_id.partition(SEPARATOR)[2]
+    return {
+        "client_id": row.client_id,
+        **_fields(row),
+        "secret": {"env": _variable_name(row.tenant_id, "resource-server", own_part)},
     }
 
 

@@ -12,17 +12,19 @@ from pydantic import AfterValidator, FailFast, TypeAdapter, ValidationError, cre
 
 from tenants.config_file.secret_refs import Encoding, SecretReference, StrictModel
 from tenants.config_file.yaml_loader import ConfigurationError, join_path, parse_yaml
-from tenants.models import Key, Service, Tenant
+from tenants.models import Key, ResourceServer, Service, Tenant
 from tenants.models.editable_fields import editable_fields
 from tenants.whitespace import strip_whitespace
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A tenant, service or key. `path`: its location in the file. `fields`: its members, without its name.
+    """A tenant, service, key or resource server.
 
-    `secret` and `public_key` are those of a key, if the file has them. `services` and `keys`
-    are those of a tenant.
+    `path`: its location in the file. `fields`: its members, without its name.
+
+    `secret` (of a key or resource server) and `public_key` (of a key) are None if the file does not have
+    them. `services`, `keys` and `resource_servers` are those of a tenant.
     """
 
     path: str
@@ -32,6 +34,7 @@ class Entry:
     public_key: str | None = None
     services: Sequence[Entry] = ()
     keys: Sequence[Entry] = ()
+    resource_servers: Sequence[Entry] = ()
 
 
 def parse_tenants(raw: bytes) -> list[Entry]:
@@ -63,6 +66,9 @@ def _entries(members: Sequence[StrictModel], path: str, name_member: str) -> lis
             public_key=fields.pop("public_key", None),
             services=_entries(fields.pop("services", ()), f"{location}.services", "name"),
             keys=_entries(fields.pop("keys", ()), f"{location}.keys", "kid"),
+            resource_servers=_entries(
+                fields.pop("resource_servers", ()), f"{location}.resource_servers", "client_id"
+            ),
             fields=fields,
         )
     return list(entries.values())
@@ -111,10 +117,22 @@ def _list_of(schema: Any) -> Any:
 
 _SERVICE = _schema(Service, name=(_Text, ...))
 _KEY = _schema(Key, kid=(_Text, ...), secret=(SecretReference, None), public_key=(_Text, None))
-_TENANT = _schema(Tenant, id=(_Text, ...), services=(_list_of(_SERVICE), ()), keys=(_list_of(_KEY), ()))
+_RESOURCE_SERVER = _schema(ResourceServer, client_id=(_Text, ...), secret=(SecretReference, None))
+_TENANT = _schema(
+    Tenant,
+    id=(_Text, ...),
+    services=(_list_of(_SERVICE), ()),
+    keys=(_list_of(_KEY), ()),
+    resource_servers=(_list_of(_RESOURCE_SERVER), ()),
+)
 _FILE = create_model("File", __base__=StrictModel, tenants=(_list_of(_TENANT), ...))
 _REFERENCE: TypeAdapter[Any] = TypeAdapter(SecretReference, config=StrictModel.model_config)
-_SCHEMAS = {"tenants": _TENANT, "services": _SERVICE, "keys": _KEY}
+_SCHEMAS = {
+    "tenants": _TENANT,
+    "services": _SERVICE,
+    "keys": _KEY,
+    "resource_servers": _RESOURCE_SERVER,
+}
 
 _MESSAGES = {
     "bool_type": "must be true or false",

@@ -1,8 +1,10 @@
 """Resource servers: the OAuth clients that introspect and revoke access tokens."""
 
 import hashlib
+import re
 import secrets
 
+from django.core.exceptions import ValidationError
 from django.db import models
 from simple_history.models import HistoricalRecords
 
@@ -12,6 +14,9 @@ from tenants.scoping import TenantScoped
 
 SEPARATOR = "~"
 """Separates the tenant ID from the rest of a client ID. No tenant ID contains it."""
+
+_OWN_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_SECRET = re.compile(r"[!-~]{43,256}")
 
 
 class ResourceServer(TenantScoped, ConfigurationModel):
@@ -40,6 +45,27 @@ class ResourceServer(TenantScoped, ConfigurationModel):
         self.client_id = f"{self.tenant_id}{SEPARATOR}{secrets.token_hex(8)}"
         self.secret_hash = hash_client_secret(secret)
         return secret
+
+    def import_credentials(self, client_id: str, secret: str) -> None:
+        """Set the client ID and the secret of a new resource server. Raises ValidationError."""
+        tenant_id, separator, own_part = client_id.partition(SEPARATOR)
+        if tenant_id != self.tenant_id or not separator or not _OWN_PART.fullmatch(own_part):
+            raise ValidationError(
+                {
+                    "client_id": f"Must be {self.tenant_id}{SEPARATOR}, then 1 to 63 letters, digits, '.', "
+                    "'_' or '-', a letter or digit first."
+                }
+            )
+        if not _SECRET.fullmatch(secret):
+            # An attacker who reads its hash can guess a secret that a person has chosen.
+            raise ValidationError(
+                {
+                    "secret": "Must be 43 to 256 printable ASCII characters without spaces; generate it from "
+                    "32 random bytes."
+                }
+            )
+        self.client_id = client_id
+        self.secret_hash = hash_client_secret(secret)
 
 
 def hash_client_secret(secret: str) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.test.utils import CaptureQueriesContext
 
-from tenants.models import Key, Service, Tenant
+from tenants.models import Key, ResourceServer, Service, Tenant
 from tests.support.clients import SERVICE
 
 SECRET = "a secret of the operator, 34 bytes"
@@ -40,7 +40,9 @@ def without_none(members: dict[str, Any]) -> dict[str, Any]:
 
 def rows() -> list[dict[str, Any]]:
     return [
-        dict(row) for model in (Tenant, Service, Key) for row in model._base_manager.order_by("pk").values()
+        dict(row)
+        for model in (Tenant, Service, Key, ResourceServer)
+        for row in model._base_manager.order_by("pk").values()
     ]
 
 

@@ -57,6 +57,7 @@ NAGRA = """tenants:
     secret:
       env: AGS_SECRET__NAGRA__NAGRA_KEY_1
       encoding: base64
+  resource_servers: []
 """
 
 

@@ -13,13 +13,13 @@ from tenants.config_file.yaml_loader import MAX_BYTES, ConfigurationError
 
 class Command(BaseCommand):
     help = (
-        "Create and update tenants, services and keys from a YAML file, in one transaction. Those that are "
-        "not in the file are not changed. An omitted member keeps its value; in a new entry, it has its "
-        "default. The settings of a service are replaced as a whole. A secret setting, like the secret of a "
-        "key, can be a reference; if its environment variable is not set, the stored secret is kept. The "
-        "secret of an existing key cannot be changed: it is compared, unless it is omitted or its variable "
-        "is not set. Exit status: 0 on success, also without changes; 1 on error. See examples/demo.yaml "
-        "for the format."
+        "Create and update tenants, services, keys and resource servers from a YAML file, in one "
+        "transaction. Those that are not in the file are not changed. An omitted member keeps its value; in "
+        "a new entry, it has its default. The settings of a service are replaced as a whole. A secret "
+        "setting, like the secret of a key, can be a reference; if its environment variable is not set, the "
+        "stored secret is kept. The secret of an existing key or resource server cannot be changed: it is "
+        "compared, unless it is omitted or its variable is not set. Exit status: 0 on success, also without "
+        "changes; 1 on error. See examples/demo.yaml for the format."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:

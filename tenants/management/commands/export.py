@@ -1,4 +1,4 @@
-"""`manage.py export`: write tenants, services and keys as a configuration file."""
+"""`manage.py export`: write tenants and their configuration as a configuration file."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ from tenants.models import Tenant
 
 class Command(BaseCommand):
     help = (
-        "Write tenants, services and keys to standard output, in the format of apply. Secrets are not "
-        "exported: each is replaced with a reference to an environment variable, which apply needs only if "
-        "the secret is not stored yet."
+        "Write tenants, services, keys and resource servers to standard output, in the format of apply. "
+        "Secrets are not exported: each is replaced with a reference to an environment variable, which "
+        "apply needs only if the secret is not stored yet."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
