@@ -36,12 +36,13 @@ def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ags.settings")
     django.setup()
     from tenants.config_file.apply import apply
-    from tenants.config_file.schema import parse_tenants
+    from tenants.config_file.schema import parse_file
 
     for active in itertools.count():
         states = {active + 1: "staged", active: "active", active - 1: "retiring", active - 2: "revoked"}
         keys = [key(kid(number), state=state) for number, state in states.items() if number >= 0]
-        apply(parse_tenants(yaml.safe_dump({"tenants": [{"id": TENANT, "keys": keys}]}).encode()), Path())
+        file = parse_file(yaml.safe_dump({"tenants": [{"id": TENANT, "keys": keys}]}).encode())
+        apply(file.tenants, Path())
         time.sleep(KNOWN_AFTER)
         print(active, flush=True)
         time.sleep(ANSWERED_AFTER)

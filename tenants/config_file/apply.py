@@ -1,7 +1,7 @@
 """Applies a configuration file to the database, in one transaction."""
 
 import hmac
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -24,7 +24,7 @@ from tenants.services.settings import StoredSettings
 from tenants.whitespace import strip_values, strip_whitespace
 
 
-def apply(tenants: list[Entry], folder: Path, *, dry_run: bool = False) -> list[str]:
+def apply(tenants: Sequence[Entry], folder: Path) -> list[str]:
     """Apply the entries of a file, and return a line for each change.
 
     Paths of secret files are relative to `folder`. Rows and fields that are not in the file are not changed.
@@ -44,7 +44,6 @@ def apply(tenants: list[Entry], folder: Path, *, dry_run: bool = False) -> list[
                 _apply_key(key, tenant, folder, changes)
             for resource_server in entry.resource_servers:
                 _apply_resource_server(resource_server, tenant, folder, changes)
-        transaction.set_rollback(dry_run)
     return changes
 
 

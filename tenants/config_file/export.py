@@ -16,15 +16,16 @@ from tenants.models.resource_server import SEPARATOR
 from tenants.secrets.service_secrets import is_placeholder, select_secrets
 
 
-def export(tenants: Iterable[Tenant]) -> str:
-    """Return tenants with their services, keys and resource servers as YAML, sorted by name.
+def export(tenants: Iterable[Tenant], **sections: Any) -> str:
+    """Return tenants with all that belongs to them as YAML, sorted by name, and then other `sections`.
 
     Public keys are written as they are. Each secret is replaced with a reference to an environment variable,
     which `apply` needs only if the secret is not stored yet. The variable of a key contains the secret in
     base64.
     """
     # Sorted in Python: the collation differs between databases.
-    document = {"tenants": [_dump_tenant(tenant) for tenant in sorted(tenants, key=lambda tenant: tenant.pk)]}
+    rows = sorted(tenants, key=lambda tenant: tenant.pk)
+    document = {"tenants": [_dump_tenant(tenant) for tenant in rows], **sections}
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
 
 

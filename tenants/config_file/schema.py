@@ -19,7 +19,7 @@ from tenants.whitespace import strip_whitespace
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A tenant, service, key or resource server.
+    """A tenant, service, key or resource server, or a group or user of staff.
 
     `path`: its location in the file. `fields`: its members, without its name.
 
@@ -37,9 +37,23 @@ class Entry:
     resource_servers: Sequence[Entry] = ()
 
 
-def parse_tenants(raw: bytes) -> list[Entry]:
+@dataclass(frozen=True, slots=True)
+class ConfigurationFile:
+    """The entries of a file. `groups` and `users` are those of staff."""
+
+    tenants: Sequence[Entry]
+    groups: Sequence[Entry]
+    users: Sequence[Entry]
+
+
+def parse_file(raw: bytes) -> ConfigurationFile:
     """Parse a configuration file and check the types of its members. Raises ConfigurationError."""
-    return _entries(_validate(_FILE.model_validate, parse_yaml(raw)).tenants, "tenants", "id")
+    file = _validate(_FILE.model_validate, parse_yaml(raw))
+    return ConfigurationFile(
+        _entries(file.tenants, "tenants", "id"),
+        _entries(file.staff.groups, "staff.groups", "name"),
+        _entries(file.staff.users, "staff.users", "username"),
+    )
 
 
 def parse_reference(value: Any, path: str) -> SecretReference:
@@ -125,13 +139,26 @@ _TENANT = _schema(
     keys=(_list_of(_KEY), ()),
     resource_servers=(_list_of(_RESOURCE_SERVER), ()),
 )
-_FILE = create_model("File", __base__=StrictModel, tenants=(_list_of(_TENANT), ...))
+_GROUP = create_model("Group", __base__=StrictModel, name=(_Text, ...), permissions=(_list_of(_Text), ()))
+_USER = create_model(
+    "User",
+    __base__=StrictModel,
+    username=(_Text, ...),
+    groups=(_list_of(_Text), ()),
+    tenants=(_list_of(_Text), ()),
+)
+_STAFF = create_model(
+    "Staff", __base__=StrictModel, groups=(_list_of(_GROUP), ()), users=(_list_of(_USER), ())
+)
+_FILE = create_model("File", __base__=StrictModel, tenants=(_list_of(_TENANT), ...), staff=(_STAFF, _STAFF()))
 _REFERENCE: TypeAdapter[Any] = TypeAdapter(SecretReference, config=StrictModel.model_config)
 _SCHEMAS = {
     "tenants": _TENANT,
     "services": _SERVICE,
     "keys": _KEY,
     "resource_servers": _RESOURCE_SERVER,
+    "groups": _GROUP,
+    "users": _USER,
 }
 
 _MESSAGES = {
@@ -169,6 +196,8 @@ def _validate(validator: Callable[[Any], Any], value: Any, path: str = "") -> An
 
 def _explain_unknown_member(location: tuple[int | str, ...]) -> str:
     match location:
+        case ("staff", _):
+            schema = _STAFF
         case (*_, str(), _):
             return "is allowed with env and file only"
         case (*_, str(members), int(), _):

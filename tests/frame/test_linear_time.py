@@ -29,7 +29,7 @@ from providers.oidc_id_token.discovery import DiscoveryReader
 from providers.operator_login import endpoint
 from providers.operator_login.password_decryption import decrypt_password
 from providers.upstream import Response
-from tenants.config_file.schema import parse_tenants
+from tenants.config_file.schema import parse_file
 from tenants.config_file.yaml_loader import ConfigurationError
 from tenants.secrets import key_material
 from tests.support.hostile_requests import (
@@ -153,7 +153,7 @@ def read_entered(text: str) -> Any:
 
 
 def read_file(text: str) -> Any:
-    return parse_tenants(text.encode())
+    return parse_file(text.encode())
 
 
 refuse_file = expect_error(read_file, ConfigurationError)

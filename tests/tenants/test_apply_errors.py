@@ -10,7 +10,7 @@ import pytest
 import yaml
 from django.core.management import CommandError
 
-from tenants.config_file.schema import parse_tenants
+from tenants.config_file.schema import parse_file
 from tenants.config_file.yaml_loader import MAX_BYTES
 from tests.support.clients import HeadEnd
 from tests.support.configuration_files import (
@@ -72,7 +72,7 @@ ERRORS: dict[str, tuple[Any, str]] = {
     "no tenants": ({}, "tenants: missing"),
     "an unknown top-level member": (
         {"tenants": [], "users": []},
-        "users: unknown member; must be one of tenants",
+        "users: unknown member; must be one of staff, tenants",
     ),
     "tenants that are not a list": ({"tenants": {}}, "tenants: must be a list"),
     "a tenant that is a string": ({"tenants": ["nagra"]}, "tenants[0]: must be a mapping"),
@@ -325,7 +325,7 @@ def test_an_error_in_a_secret_setting_has_its_location(
 
 def test_the_entries_of_a_file_do_not_show_the_secrets_of_keys() -> None:
     for name, (reference, _) in SECRETS.items():
-        (entry,) = parse_tenants(yaml.safe_dump(at_secret(reference)).encode())
+        (entry,) = parse_file(yaml.safe_dump(at_secret(reference)).encode()).tenants
         assert SECRET not in repr(entry), name
         assert BASE64 not in repr(entry), name
 

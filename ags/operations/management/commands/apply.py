@@ -5,21 +5,24 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import transaction
 
+from ags.operations.staff_file import apply_staff
 from tenants.config_file.apply import apply
-from tenants.config_file.schema import parse_tenants
+from tenants.config_file.schema import parse_file
 from tenants.config_file.yaml_loader import MAX_BYTES, ConfigurationError
 
 
 class Command(BaseCommand):
     help = (
-        "Create and update tenants, services, keys and resource servers from a YAML file, in one "
-        "transaction. Those that are not in the file are not changed. An omitted member keeps its value; in "
-        "a new entry, it has its default. The settings of a service are replaced as a whole. A secret "
-        "setting, like the secret of a key, can be a reference; if its environment variable is not set, the "
-        "stored secret is kept. The secret of an existing key or resource server cannot be changed: it is "
-        "compared, unless it is omitted or its variable is not set. Exit status: 0 on success, also without "
-        "changes; 1 on error. See examples/demo.yaml for the format."
+        "Create and update tenants, services, keys, resource servers and groups of staff, and the groups "
+        "and tenants of staff users, from a YAML file, in one transaction. Those that are not in the file "
+        "are not changed. An omitted member keeps its value; in a new entry, it has its default. The "
+        "settings of a service are replaced as a whole. A secret setting, like the secret of a key, can be "
+        "a reference; if its environment variable is not set, the stored secret is kept. The secret of an "
+        "existing key or resource server cannot be changed: it is compared, unless it is omitted or its "
+        "variable is not set. Exit status: 0 on success, also without changes; 1 on error. See "
+        "examples/demo.yaml for the format."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -29,7 +32,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, file: str, dry_run: bool, **options: Any) -> None:
         raw, folder = _read(file)
         try:
-            changes = apply(parse_tenants(raw), folder, dry_run=dry_run)
+            entries = parse_file(raw)
+            with transaction.atomic():
+                changes = apply(entries.tenants, folder) + apply_staff(entries.groups, entries.users)
+                transaction.set_rollback(dry_run)
         except ConfigurationError as error:
             raise CommandError(str(error)) from None
         for change in changes:
