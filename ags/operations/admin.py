@@ -11,11 +11,12 @@ from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, Permission, User
 from django.db.models import ManyToManyField, Model
 from django.http import HttpRequest
-from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+from unfold.forms import AdminPasswordChangeForm, UserCreationForm
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from ags.operations import process_admin  # noqa: F401 - registers its page
 from ags.operations.groups import APPS, CHECKED_PERMISSIONS
+from ags.operations.staff_forms import VersionedStaffForm, VersionedUserForm
 from ags.sessions.services.staff_events import record_staff_action
 from tenants.admin.base import BoundedAdmin
 from tenants.models import Assignment
@@ -71,7 +72,8 @@ class UserAdmin(DjangoUserAdmin, SuperuserOnlyAdmin):  # type: ignore[type-arg] 
     recorded_fields = ("groups",)
     recorded_change = "change_groups"
 
-    form = UserChangeForm
+    form = VersionedUserForm
+    change_form_before_template = "tenants/admin/form_version.html"
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
     search_fields = ("username__istartswith", "email__istartswith", "last_name__istartswith")
@@ -91,6 +93,8 @@ class UserAdmin(DjangoUserAdmin, SuperuserOnlyAdmin):  # type: ignore[type-arg] 
 
 @admin.register(Group)
 class GroupAdmin(DjangoGroupAdmin, SuperuserOnlyAdmin):
+    form = VersionedStaffForm
+    change_form_before_template = "tenants/admin/form_version.html"
     filter_horizontal = ()
     recorded_fields = ("name", "permissions")
 

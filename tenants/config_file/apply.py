@@ -23,6 +23,9 @@ from tenants.secrets.service_secrets import is_placeholder, secret_names
 from tenants.services.settings import StoredSettings
 from tenants.whitespace import strip_values, strip_whitespace
 
+AUTHOR = "manage.py apply"
+"""Who has changed a row, for a form that is refused because of that change."""
+
 
 def apply(tenants: Sequence[Entry], folder: Path) -> list[str]:
     """Apply the entries of a file, and return a line for each change.
@@ -229,6 +232,7 @@ def _save_changes(
     ]
     for name, value in differing.items():
         setattr(row, name, value)
+    row._change_reason = AUTHOR  # type: ignore[union-attr] # noqa: SLF001 - simple_history reads it
     with error_location(entry.path):
         row.save()
     changes.append(f"+ {label}" if new else f"~ {label}: {', '.join(differences)}")

@@ -131,5 +131,6 @@ def get_last_change(row: Any) -> Any:
 def describe_last_change(row: Any) -> str:
     """Return who changed the row last, and when."""
     last = get_last_change(row)
-    change = f" by {last.history_user or 'a command'} at {format_utc(last.history_date)}" if last else ""
+    author = last and (last.history_user or last.history_change_reason or "a command")
+    change = f" by {author} at {format_utc(last.history_date)}" if last else ""
     return f"Changed{change}."

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import transaction
+from django.db import IntegrityError, transaction
 
 from ags.operations.staff_file import apply_staff
 from tenants.config_file.apply import apply
-from tenants.config_file.schema import parse_file
+from tenants.config_file.schema import ConfigurationFile, parse_file
 from tenants.config_file.yaml_loader import MAX_BYTES, ConfigurationError
 
 
@@ -33,9 +33,11 @@ class Command(BaseCommand):
         raw, folder = _read(file)
         try:
             entries = parse_file(raw)
-            with transaction.atomic():
-                changes = apply(entries.tenants, folder) + apply_staff(entries.groups, entries.users)
-                transaction.set_rollback(dry_run)
+            try:
+                changes = _apply(entries, folder, dry_run=dry_run)
+            except IntegrityError:
+                # Another command or page has added a row of the file: change that row.
+                changes = _apply(entries, folder, dry_run=dry_run)
         except ConfigurationError as error:
             raise CommandError(str(error)) from None
         for change in changes:
@@ -44,6 +46,13 @@ class Command(BaseCommand):
             self.stdout.write("nothing to do")
         elif dry_run:
             self.stdout.write("dry run: nothing was saved")
+
+
+@transaction.atomic
+def _apply(entries: ConfigurationFile, folder: Path, *, dry_run: bool) -> list[str]:
+    changes = apply(entries.tenants, folder) + apply_staff(entries.groups, entries.users)
+    transaction.set_rollback(dry_run)
+    return changes
 
 
 def _read(file: str) -> tuple[bytes, Path]:
