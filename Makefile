@@ -13,8 +13,8 @@ OPENAPI := spectacular --format openapi-json --validate --fail-on-warn
 OIDC := tests/support/upstream/oidc_provider
 PEER := bench/systems/oidc_provider
 CODE := ags tenants providers examples tests manage.py
-# Requirements of single providers, and of Redis. If one cannot be installed, `make test` names the tests that did not run.
-OPTIONAL := ldap radius redis
+# Requirements of single providers, of Redis and of traces. If one cannot be installed, `make test` names the tests that did not run.
+OPTIONAL := ldap radius redis opentelemetry
 OPTIONAL_STAMPS := $(OPTIONAL:%=$(VENV)/%.stamp)
 # Debian packages: the servers and the proxy of the tests, the build requirements of python-ldap, and a browser.
 PACKAGES := slapd freeradius redis-server pgbouncer haproxy prometheus apache2-bin libapache2-mod-auth-openidc \
@@ -158,3 +158,4 @@ $(OPTIONAL_STAMPS): $(VENV)/%.stamp: requirements/%.txt $(VENV)/dev.stamp | $(VE
 # Only one pip at a time may change an environment, also with `make --jobs`.
 $(VENV)/radius.stamp: | $(VENV)/ldap.stamp
 $(VENV)/redis.stamp: | $(VENV)/radius.stamp
+$(VENV)/opentelemetry.stamp: | $(VENV)/redis.stamp

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from django.urls import reverse_lazy
 
-from ags import env
+from ags import env, tracing
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -33,6 +33,7 @@ AGS_WORKERS = env.env_int("AGS_WORKERS", len(env.available_cpus()), 1, 512)
 AGS_TRUSTED_PROXIES_SET = env.env_str("AGS_TRUSTED_PROXIES", "") != ""
 AGS_TRUSTED_PROXIES = env.env_int("AGS_TRUSTED_PROXIES", 0, 0, 10)
 AGS_PURGE = env.env_choice("AGS_PURGE", "on", ("on", "off"))
+AGS_TRACES = tracing.is_requested()
 AGS_LOG_LEVEL = env.env_choice("AGS_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
 
 INSTALLED_APPS = [

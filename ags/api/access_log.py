@@ -6,9 +6,10 @@ import asyncio
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
+from typing import Any, ClassVar
 
 from django.http import HttpRequest
 
@@ -42,6 +43,9 @@ class AccessLogEntry:
     caught, for the response.
     """
 
+    observers: ClassVar[list[Callable[[AccessLogEntry, int | None, str], None]]] = []
+    """Called at the end of a request, in its context, with the status and the outcome."""
+
     correlation_id: str
     method: str | None
     client_address: str | None
@@ -65,6 +69,8 @@ class AccessLogEntry:
         kid = None if self.key_id is None else self.kid
         request = Request(self.route, self.tenant, self.service, outcome, self.reason, kid)
         count_request(request, duration)
+        for observe in self.observers:
+            observe(self, status, outcome)
         level = _LEVELS.get(status, logging.DEBUG if self.route in PROBE_PATHS else logging.INFO)
         if not log.isEnabledFor(level):
             return

@@ -20,6 +20,7 @@ from ags.api.request import body
 from ags.api.request.gateway_request import GatewayRequest
 from ags.database import close_database, open_database
 from ags.database.engine.base import limit_all_statements
+from ags.database.lane import Lane
 from ags.database.tasks import PerEventLoop
 from ags.database.threads import STAFF, close_threads, open_threads, run_in_thread
 from ags.limits import close_redis, open_redis
@@ -78,6 +79,10 @@ class StaffHandler(WSGIHandler):
 
 
 class Application:
+    lane_type = Lane
+    copies_context = False
+    """Whether functions in threads have the context variables of the request."""
+
     def __init__(self) -> None:
         self.staff_handler = StaffHandler()
 
@@ -98,8 +103,9 @@ class Application:
         limit_all_statements()
         migrations_state.required_migrations()  # reads files, so that no request has to
         uses_upstreams = any(issubclass(each.Settings, UpstreamSettings) for each in strategies().values())
-        open_threads(VERIFICATION_THREADS + (MAX_CONCURRENT_CALLS if uses_upstreams else 0))
-        open_database()
+        threads = VERIFICATION_THREADS + (MAX_CONCURRENT_CALLS if uses_upstreams else 0)
+        open_threads(threads, copies_context=self.copies_context)
+        open_database(self.lane_type)
         open_redis()
         for each in PERIODIC:
             each.open()

@@ -15,6 +15,7 @@ from django.db import connection
 
 from ags.database import django_database, lane
 from ags.database.django_database import DjangoDatabase
+from ags.database.lane import Lane
 from ags.database.postgresql import INSERTS, READS, UPDATES, PostgreSQL
 
 __all__ = [
@@ -49,9 +50,9 @@ def get_database() -> Database:
     return _databases.get(loop) or _temporary_databases.setdefault(loop, DjangoDatabase())
 
 
-def open_database() -> None:
+def open_database(lane_type: type[Lane] = Lane) -> None:
     is_postgresql = connection.vendor == "postgresql"
-    _databases[asyncio.get_running_loop()] = PostgreSQL() if is_postgresql else DjangoDatabase()
+    _databases[asyncio.get_running_loop()] = PostgreSQL(lane_type) if is_postgresql else DjangoDatabase()
 
 
 async def close_database() -> None:

@@ -6,8 +6,9 @@ import asyncio
 import copy
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 from weakref import WeakSet
 
 from django.db.utils import InterfaceError, OperationalError
@@ -24,6 +25,16 @@ Execute = Callable[[Sequence[Any]], Coroutine[Any, Any, Sequence[Any]]]
 _E = TypeVar("_E", bound=Exception)
 
 
+class Tracer(Protocol):
+    """Assigns the statement of a batch to the requests whose rows it executes."""
+
+    def current(self) -> Any:
+        """Return the span of the request that calls this."""
+
+    def use(self, spans: Sequence[Any]) -> AbstractContextManager[None]:
+        """Statements in the context are those of these requests."""
+
+
 batchers: WeakSet[Batcher] = WeakSet()
 """Those of this process."""
 
@@ -36,6 +47,8 @@ class Batcher:
     `execute` is called with up to `max_batch_size` rows, and returns their results in the same order. If it
     raises for several rows, it is called again for each of them, unless the database is not available.
     """
+
+    tracer: ClassVar[Tracer | None] = None
 
     def __init__(self, name: str, execute: Execute) -> None:
         self.name = name
@@ -64,6 +77,8 @@ class Batcher:
             (result,) = await complete(loop.create_task(self._execute([row])))
             return result
         pending = _PendingRow(row, loop.create_future(), loop.time())
+        if self.tracer is not None:
+            pending.span = self.tracer.current()
         self._pending.append(pending)
         if self._task is None or self._task.done():
             # A separate task: cancelling one request must not cancel the statement of the others.
@@ -90,7 +105,12 @@ class Batcher:
         self.batches += 1
         self.rows += len(batch)
         try:
-            results = await self._execute([pending.row for pending in batch])
+            rows = [pending.row for pending in batch]
+            if self.tracer is None:
+                results = await self._execute(rows)
+            else:
+                with self.tracer.use([pending.span for pending in batch]):
+                    results = await self._execute(rows)
             for pending, result in zip(batch, results, strict=True):
                 pending.finish(result)
         except Exception as error:  # noqa: BLE001 - raised by `submit`
@@ -124,6 +144,7 @@ class _PendingRow:
     future: asyncio.Future[Any]
     submitted_at: float
     is_alone: bool = False
+    span: Any = None
 
     def finish(self, result: Any) -> None:
         if not self.future.done():

@@ -29,12 +29,12 @@ class PostgreSQL:
     max_batch_size = 32
     """Maximum number of rows that one statement writes for several requests."""
 
-    def __init__(self) -> None:
+    def __init__(self, lane_type: type[Lane] = Lane) -> None:
         self._outage = Outage()
         self._lanes = {
-            READS: Lane(self._outage, only_reads=True),
-            INSERTS: Lane(self._outage),
-            UPDATES: Lane(self._outage),
+            READS: lane_type(self._outage, only_reads=True),
+            INSERTS: lane_type(self._outage),
+            UPDATES: lane_type(self._outage),
         }
         self._orm_semaphore = asyncio.Semaphore()
 

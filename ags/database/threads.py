@@ -5,6 +5,8 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from typing import Any, TypeVar
 
 from asgiref.sync import async_to_sync, sync_to_async
@@ -44,12 +46,16 @@ _calls: dict[str, int] = {}
 _waiting = {"database": 0}
 """Callers of `acquire` that wait."""
 
+_copies_context = False
+
 _this_thread = threading.local()
 """`loop`: the event loop whose pool the thread belongs to."""
 
 
-def open_threads(verification: int) -> None:
-    """`verification`: threads for blocking strategies."""
+def open_threads(verification: int, *, copies_context: bool = False) -> None:
+    """`verification`: threads for blocking strategies. `copies_context`: for all functions that they call."""
+    global _copies_context  # noqa: PLW0603
+    _copies_context = copies_context
     sizes = {VERIFICATION: verification, STAFF: STAFF_THREADS, CONFIGURATION: 1, DATABASE: 1}
     _sizes.update(sizes)
     loop = asyncio.get_running_loop()
@@ -90,6 +96,8 @@ async def run_in_thread(function: Callable[..., _T], *args: Any, pool: str) -> _
     pools = _pools.get(loop)
     if pools is None:
         return await sync_to_async(_call, thread_sensitive=True)(function, *args)
+    if _copies_context:
+        function = partial(copy_context().run, function)
     _calls[pool] = _calls.get(pool, 0) + 1
     try:
         return await loop.run_in_executor(

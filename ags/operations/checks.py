@@ -10,7 +10,7 @@ from django.core.checks import CheckMessage, Error, Info, Tags, Warning, registe
 from django.db import connection
 from django.db.utils import DatabaseError
 
-from ags import env
+from ags import env, tracing
 from ags.database.clock import describe_difference, get_database_time, is_clock_suspect, measure_clock
 from ags.database.django_connections import RESPONSE_TIMEOUT
 from ags.limits.redis import is_client_installed
@@ -41,6 +41,19 @@ def check_redis_client(**kwargs: Any) -> list[CheckMessage]:
             "AGS_REDIS_URL is set, but the client library of Redis is not installed.",
             hint="Install requirements/redis.txt (docs/running/limits.md).",
             id="operations.E004",
+        )
+    ]
+
+
+@register()
+def check_tracing_library(**kwargs: Any) -> list[CheckMessage]:
+    if not settings.AGS_TRACES or tracing.is_library_installed():
+        return []
+    return [
+        Error(
+            "An endpoint for traces is set, but the library of OpenTelemetry is not installed.",
+            hint="Install requirements/opentelemetry.txt (docs/running/on-call.md, Traces).",
+            id="operations.E005",
         )
     ]
 

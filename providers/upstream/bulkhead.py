@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from providers.contract import UpstreamFailure, UpstreamUnavailable
 
@@ -22,6 +22,9 @@ class Bulkhead:
     An upstream is named `host:port`. One that does not respond leaves slots for others, and threads for
     strategies without an upstream.
     """
+
+    observers: ClassVar[list[Callable[[str, str, float], None]]] = []
+    """Called after a call, in the thread of its caller, with the upstream, the outcome and the seconds."""
 
     def __init__(self) -> None:
         self._taken: Counter[str] = Counter()
@@ -66,9 +69,12 @@ class Bulkhead:
             outcome = error.failure.value
             raise
         finally:
+            seconds = time.monotonic() - started_at
             with self._lock:
                 self._calls[upstream, outcome] += 1
-                self._seconds[upstream,] += time.monotonic() - started_at
+                self._seconds[upstream,] += seconds
+            for observe in self.observers:
+                observe(upstream, outcome, seconds)
 
     def _run(self, deadline: float, upstream: str, call: Callable[[], _T]) -> _T:
         self._acquire(upstream)

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
@@ -118,7 +119,10 @@ class Document(Generic[_T]):
         if self._fetch is None and now - self._fetch_started_at >= MIN_FETCH_INTERVAL:
             self._fetch, self._fetch_started_at = Future(), now
             name = f"document {self._upstream}"
-            thread = threading.Thread(target=self._run, args=[self._fetch], name=name, daemon=True)
+            # With its context, so that the request that needs the document is known.
+            thread = threading.Thread(
+                target=copy_context().run, args=[self._run, self._fetch], name=name, daemon=True
+            )
             try:
                 thread.start()
             except RuntimeError:  # no thread can be started

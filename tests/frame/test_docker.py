@@ -42,7 +42,8 @@ def test_the_image_runs_as_somebody_without_privileges_and_serves() -> None:
     assert "USER 10001" in lines
     assert 'CMD ["manage.py", "serve"]' in lines
     ignored = (ROOT / ".dockerignore").read_text().split()
-    requirements = [f"requirements/{name}.txt" for name in ("runtime", "redis", "ldap", "radius")]
+    names = ("runtime", "redis", "ldap", "radius", "opentelemetry")
+    requirements = [f"requirements/{name}.txt" for name in names]
     for path in [*_copied(), *requirements]:
         assert f"!{path}" in ignored, f".dockerignore keeps {path} from the image"
 
