@@ -14,7 +14,7 @@ from providers.registry import strategies
 from tenants.config_file.schema import Entry, parse_reference
 from tenants.config_file.secret_refs import SecretReference, VariableNotSet, error_location, resolve
 from tenants.config_file.yaml_loader import ConfigurationError
-from tenants.models import Key, ResourceServer, Service, Tenant
+from tenants.models import Algorithm, Key, KeyState, ResourceServer, Service, SigningKey, Tenant
 from tenants.models.key import ALGORITHMS
 from tenants.models.resource_server import hash_client_secret
 from tenants.secrets import key_material
@@ -40,7 +40,8 @@ def apply(tenants: Sequence[Entry], folder: Path) -> list[str]:
         existing = {row.pk: row for row in rows.select_for_update(no_key=True)}
         for entry in tenants:
             tenant = existing.get(entry.name) or Tenant(pk=entry.name)
-            _save_changes(tenant, entry, entry.fields, f"tenant {entry.name}", changes)
+            options = _check_signing_secret(entry, tenant, folder)
+            _save_changes(tenant, entry, entry.fields, f"tenant {entry.name}", changes, save_options=options)
             for service in entry.services:
                 _apply_service(service, tenant, folder, changes)
             for key in entry.keys:
@@ -48,6 +49,38 @@ def apply(tenants: Sequence[Entry], folder: Path) -> list[str]:
             for resource_server in entry.resource_servers:
                 _apply_resource_server(resource_server, tenant, folder, changes)
     return changes
+
+
+def _check_signing_secret(entry: Entry, tenant: Tenant, folder: Path) -> Mapping[str, bytes]:
+    """Return the secret of the first signing key for `Tenant.save`; compare that of an existing tenant.
+
+    A signing key is never changed here: its rotation has steps that must not be skipped.
+    """
+    path = f"{entry.path}.signing_secret"
+    if entry.secret is None:
+        return {}
+    if entry.fields.get("signing_algorithm", tenant.signing_algorithm) != Algorithm.HS256:
+        raise ConfigurationError(path, "accepted with signing_algorithm HS256 only")
+    try:
+        secret = resolve(entry.secret, path, folder)
+    except VariableNotSet:
+        if tenant._state.adding:
+            raise
+        return {}
+    with error_location(path):
+        key_material.validate(secret, Algorithm.HS256)
+    if tenant._state.adding:
+        return {"signing_secret": secret}
+    keys = SigningKey.objects.for_tenant(tenant).filter(algorithm=Algorithm.HS256)
+    try:
+        stored = [key.secret() for key in keys.exclude(state=KeyState.REVOKED)]
+    except DecryptionFailed:
+        raise ConfigurationError(path, "the stored secret cannot be decrypted") from None
+    if not any(hmac.compare_digest(secret, other) for other in stored):
+        raise ConfigurationError(
+            path, "differs from the stored secret: rotate with manage.py rotate_signing_key --secret-env"
+        )
+    return {}
 
 
 def _apply_service(entry: Entry, tenant: Tenant, folder: Path, changes: list[str]) -> None:
@@ -216,6 +249,7 @@ def _save_changes(
     *,
     redacted: Mapping[str, Any] = MappingProxyType({}),
     secrets: Collection[str] = (),
+    save_options: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Save the fields that differ, and append a line to `changes`.
 
@@ -234,7 +268,7 @@ def _save_changes(
         setattr(row, name, value)
     row._change_reason = AUTHOR  # type: ignore[union-attr] # noqa: SLF001 - simple_history reads it
     with error_location(entry.path):
-        row.save()
+        row.save(**save_options)
     changes.append(f"+ {label}" if new else f"~ {label}: {', '.join(differences)}")
 
 

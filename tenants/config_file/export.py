@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from providers.registry import strategies
-from tenants.models import Key, ResourceServer, Service, Tenant
+from tenants.models import Algorithm, Key, KeyState, ResourceServer, Service, SigningKey, Tenant
 from tenants.models.editable_fields import editable_fields
 from tenants.models.resource_server import SEPARATOR
 from tenants.secrets.service_secrets import is_placeholder, select_secrets
@@ -60,10 +60,20 @@ def _dump_tenant(tenant: Tenant) -> Mapping[str, Any]:
     return {
         "id": tenant.pk,
         **_fields(tenant),
+        **_signing_secret_reference(tenant),
         "services": [_dump_service(service) for service in services],
         "keys": [_dump_key(key) for key in keys],
         "resource_servers": [_dump_resource_server(row) for row in resource_servers],
     }
+
+
+def _signing_secret_reference(tenant: Tenant) -> Mapping[str, Any]:
+    """Return the reference to the secret of the active signing key, if the platform has this secret, too."""
+    active = SigningKey.objects.for_tenant(tenant).filter(state=KeyState.ACTIVE)
+    if tenant.signing_algorithm != Algorithm.HS256 or not active.filter(algorithm=Algorithm.HS256).exists():
+        return {}
+    variable = _variable_name(tenant.pk, "signing", "key", "secret")
+    return {"signing_secret": {"env": variable, "encoding": "base64"}}
 
 
 def _fields(row: Tenant | Service | Key | ResourceServer) -> dict[str, Any]:
@@ -106,7 +116,7 @@ def _dump_resource_server(row: ResourceServer) -> Mapping[str, Any]:
     return {
         "client_id": row.client_id,
         **_fields(row),
-        "secret": {"env": _variable_name(row.tenant_id, "resource-server", own_part)},
+        "secret": {"env": _variable_name(row.tenant_id, "resource", "server", own_part)},
     }
 
 

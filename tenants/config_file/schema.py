@@ -23,8 +23,8 @@ class Entry:
 
     `path`: its location in the file. `fields`: its members, without its name.
 
-    `secret` (of a key or resource server) and `public_key` (of a key) are None if the file does not have
-    them. `services`, `keys` and `resource_servers` are those of a tenant.
+    `secret` (of a key or resource server, or for the signing key of a tenant) and `public_key` (of a key) are
+    None if the file does not have them. `services`, `keys` and `resource_servers` are those of a tenant.
     """
 
     path: str
@@ -76,7 +76,7 @@ def _entries(members: Sequence[StrictModel], path: str, name_member: str) -> lis
         entries[name] = Entry(
             location,
             name,
-            secret=fields.pop("secret", None),
+            secret=fields.pop("secret", None) or fields.pop("signing_secret", None),
             public_key=fields.pop("public_key", None),
             services=_entries(fields.pop("services", ()), f"{location}.services", "name"),
             keys=_entries(fields.pop("keys", ()), f"{location}.keys", "kid"),
@@ -135,6 +135,7 @@ _RESOURCE_SERVER = _schema(ResourceServer, client_id=(_Text, ...), secret=(Secre
 _TENANT = _schema(
     Tenant,
     id=(_Text, ...),
+    signing_secret=(SecretReference, None),
     services=(_list_of(_SERVICE), ()),
     keys=(_list_of(_KEY), ()),
     resource_servers=(_list_of(_RESOURCE_SERVER), ()),

@@ -178,17 +178,18 @@ class Tenant(ConfigurationModel):
         return self.id
 
     @transaction.atomic
-    def save(self, *args: Any, **kwargs: Any) -> None:
+    def save(self, *args: Any, signing_secret: bytes | None = None, **kwargs: Any) -> None:
         """Validate and save. A new tenant gets its first signing key, and each its standby key.
 
         The first key is active immediately: no verifier has cached an earlier JWKS.
+        `signing_secret`: that of the first key of a tenant with HS256; without it, one is generated.
         """
         from tenants.models.signing_key import SigningKey
 
         adding = self._state.adding
         super().save(*args, **kwargs)
         if adding:
-            SigningKey.generate(self, state="active").save()
+            SigningKey.generate(self, state="active", secret=signing_secret).save()
         SigningKey.publish_standby(self)
 
     def needs_standby(self) -> bool:

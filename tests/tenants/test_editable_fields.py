@@ -124,6 +124,7 @@ def test_export_writes_every_field_and_apply_restores_it(
     for model in (Key, Service, SigningKey, Event, Tenant):
         model._base_manager.all().delete()
     monkeypatch.setenv(tenant["keys"][0]["secret"]["env"], SECRET)
+    monkeypatch.setenv(tenant["signing_secret"]["env"], SECRET)
     assert len(apply(text.replace("encoding: base64", "encoding: text"))) == 3
     assert {model: stored(model) for model in VALUES} == VALUES
     assert export() == text
