@@ -5,11 +5,11 @@ No span contains a parameter, a token or an account: paths are those of routes, 
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from opentelemetry import context, trace
@@ -23,7 +23,7 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS
 
 _LINKS = context.create_key("ags-links")
 
-_TABLE = re.compile(r'\b(?:INTO|UPDATE|FROM|JOIN)\s+"?([a-z]+_\w+)')
+_BEFORE_TABLE = frozenset({"INTO", "UPDATE", "FROM", "JOIN"})
 
 _propagator = TraceContextTextMapPropagator()
 
@@ -151,5 +151,8 @@ def _known_method(method: str | None) -> str:
 @lru_cache(maxsize=512)
 def _describe_statement(statement: str) -> tuple[str, str, str | None]:
     """Return the text, the operation, which is the first word, and the first table."""
-    text, table = statement.strip(), _TABLE.search(statement)
-    return text, text.partition(" ")[0].upper(), table and table[1]
+    words = statement.split()
+    tables = (word.strip('"') for before, word in pairwise(words) if before in _BEFORE_TABLE)
+    # A subquery or function has a parenthesis; the tables of AGS and Django have an underscore.
+    table = next((name for name in tables if name.isidentifier() and "_" in name), None)
+    return statement.strip(), words[0].upper() if words else "", table

@@ -95,8 +95,8 @@ class Statements:
 
     def versions(self) -> int:
         """Return how often the versions of the tenants were read."""
-        reads = [sql for sql in self.executed if '"allowed_origins", ' in sql]
-        return sum('FROM "tenants_tenant" WHERE "tenants_tenant"."enabled"' in sql for sql in reads)
+        reads = [sql for sql in self.executed if sql.endswith('FROM "tenants_tenant"')]
+        return sum('"allowed_origins", ' in sql for sql in reads)
 
     async def watch(self) -> None:
         """Start recording, for the running event loop."""

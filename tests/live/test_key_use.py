@@ -161,7 +161,7 @@ def test_a_rotation_by_the_guide_shows_the_traffic_of_the_old_key(
                 lambda: sum_uses(nagra.kid, nagra.tenant_id)[0] > seen, "the old traffic is not counted"
             )
             assert f"{nagra.tenant_id} uses it: in the last hour, AGS accepted" in read(nagra, "revoke")
-            assert "Other keys" in read(nagra, "revoke")
+            assert "Other shared secrets" in read(nagra, "revoke")
             assert "never used" not in read(nagra, "revoke")
             assert "Confirm it with the checkbox" in staff.post(page_of(nagra, "revoke")).content.decode()
             assert not forgotten.has(nagra.kid, 401)

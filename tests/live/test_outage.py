@@ -282,6 +282,8 @@ def test_idle_connections_work_after_an_outage(postgresql: PostgreSQL, head_end:
         wait_until(postgresql.is_gone, "PostgreSQL does not stop")
         postgresql.start()
         wait_until(postgresql.accepts_connections, "PostgreSQL does not restart")
+        # The process may have noticed the outage without a request.
+        wait_until(lambda: server.get("/readyz").status_code == 200, "the server does not get ready")
         assert all_present() == {200}
 
 

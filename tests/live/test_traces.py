@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from django.db import connection
@@ -15,11 +15,12 @@ from tenants.models import Service
 from tests.support.clients import SERVICE, ClientApp, HeadEnd
 from tests.support.live import use_server, wait_until_served
 from tests.support.markers import skip_unless_installed
-from tests.support.server import ServerProcess, run_manage
+from tests.support.server import ServerProcess
 from tests.support.upstream.authority import authority
 from tests.support.upstream.https import HTTPSServer, Reply, as_json
 from tests.support.upstream.otlp import Collector, Span, collector
 from tests.support.upstream.process import reserved_port
+from tests.support.upstream.signer import signer
 from tests.support.waiting import wait_until
 
 LIBRARY = "opentelemetry"
@@ -27,6 +28,8 @@ LIBRARY = "opentelemetry"
 needs_library = skip_unless_installed(
     modules={LIBRARY: "pip install --require-hashes -r requirements/opentelemetry.txt"}
 )
+
+PROVIDERS = "providers.operator_token,providers.token_introspection,providers.signed_jwt"
 
 SERVER, CLIENT = 2, 3
 """Kinds of spans, as OTLP numbers them."""
@@ -62,7 +65,7 @@ def receiver() -> Iterator[Collector]:
 def traced(transactional_db: None, receiver: Collector) -> Iterator[ServerProcess]:
     with ServerProcess(
         AGS_TRUSTED_PROXIES="1",
-        AGS_PROVIDERS="providers.operator_token,providers.token_introspection",
+        AGS_PROVIDERS=PROVIDERS,
         **receiver.environment(),
     ) as server:
         yield server
@@ -185,6 +188,43 @@ def test_a_call_of_an_upstream_is_a_child_and_the_upstream_gets_no_trace(
 
 
 @needs_library
+@pytest.mark.once
+@pytest.mark.full  # it waits until AGS may fetch the keys again
+def test_the_fetch_of_a_document_is_a_child_of_the_request_that_needs_it(
+    traced: ServerProcess, nagra: HeadEnd, receiver: Collector
+) -> None:
+    with HTTPSServer() as upstream:
+        upstream.replies["/keys"] = as_json({"keys": [signer("ES256").jwk()]})
+        Service(
+            tenant_id=nagra.tenant_id,
+            name="Signed",
+            strategy="signed_jwt",
+            display_name="x",
+            enabled=True,
+            settings={
+                "key_set_address": f"{upstream.url}/keys",
+                "issuer": "https://a.example",
+                "audience": "ags",
+                "ca_certificates": authority().certificate,
+            },
+        ).save()
+        here = wait_until_served(traced, nagra)
+        unknown = replace(signer("ES256"), kid="another").token({"iss": "https://a.example"})
+        body = {"parameters": [{"name": "Token", "value": unknown}]}
+        requests: dict[str, str] = {}
+
+        def find_fetch() -> list[Span]:
+            response = here.post(body, x_auth_service_id="Signed")
+            requests[receiver.wait_for(response.headers["x-correlation-id"]).id] = response.json()["reason"]
+            return [
+                span for span in receiver.spans if span.parent in requests and span.name.startswith("call")
+            ]
+
+        wait_until(find_fetch, "no request fetches the keys")
+        assert find_fetch()[0].attributes["server.port"] == upstream.port
+
+
+@needs_library
 @pytest.mark.postgresql
 def test_a_statement_for_several_requests_is_a_child_of_one_and_linked_to_the_others(
     traced: ServerProcess, nagra: HeadEnd, receiver: Collector
@@ -260,7 +300,9 @@ def test_an_unreachable_collector_costs_its_traces_only(transactional_db: None, 
             log = server.log
         assert log.count(FAILING) == 1
         assert "Traceback" not in log
-        assert "127.0.0.1:" + str(port) not in log
+        assert f"127.0.0.1:{port}" not in log
+        loggers = {json.loads(line)["logger"] for line in log.splitlines() if line.startswith("{")}
+        assert loggers == {"ags.request", "ags.serve", "ags.tracing"}
 
 
 @needs_library
@@ -271,10 +313,12 @@ def test_traces_continue_after_an_outage_of_the_collector(
     receiver.status = 500
     with ServerProcess(AGS_LOG_LEVEL="INFO", **receiver.environment()) as server:
         here = wait_until_served(server, nagra)
-        wait_until(lambda: token_with(here) and FAILING in server.log, "the outage is not logged")
+        wait_until(lambda: token_with(here) and receiver.refused > 3, "nothing is sent")
+        wait_until(lambda: FAILING in server.log, "the outage is not logged")
         receiver.status = 200
         receiver.wait_for(token_with(here))
         wait_until(lambda: WORKING in server.log, "the end of the outage is not logged")
+        assert server.log.count(FAILING) == 1
 
 
 @needs_library
@@ -312,51 +356,3 @@ def test_an_invalid_setting_turns_traces_off(
         token_with(wait_until_served(server, nagra))
         assert '"traces are off"' in server.log
         assert "max_queue_size" in server.log
-
-
-SITE = """
-import sys
-
-class Recorder:
-    def find_spec(self, name, path=None, target=None):
-        if name == "opentelemetry":
-            with open({file!r}, "a") as stream:
-                print(sys.argv, file=stream)
-            {then}
-
-sys.meta_path.insert(0, Recorder())
-"""
-"""A `sitecustomize.py` that appends the command line of a process that imports OpenTelemetry to a file."""
-
-
-@pytest.mark.once
-@pytest.mark.parametrize(
-    "environment",
-    [
-        {},
-        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_SDK_DISABLED": "true"},
-        {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:1", "OTEL_TRACES_EXPORTER": "none"},
-    ],
-    ids=["unset", "disabled", "none"],
-)
-def test_without_traces_nothing_is_imported(
-    transactional_db: None, nagra: HeadEnd, tmp_path: Path, environment: dict[str, str]
-) -> None:
-    imports = tmp_path / "imports"
-    (tmp_path / "sitecustomize.py").write_text(SITE.format(file=str(imports), then="pass"))
-    with ServerProcess(PYTHONPATH=str(tmp_path), AGS_TRUSTED_PROXIES="1", **environment) as server:
-        app = ClientApp(replace(nagra, client=server.client()))
-        assert app.sign_on().status_code == 201
-    assert not imports.exists(), imports.read_text()
-
-
-@pytest.mark.once
-def test_a_missing_library_is_named_before_the_server_starts(tmp_path: Path) -> None:
-    missing = SITE.format(file=str(tmp_path / "imports"), then="raise ModuleNotFoundError(name=name)")
-    (tmp_path / "sitecustomize.py").write_text(missing)
-    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "PYTHONPATH": str(tmp_path)}
-    done = run_manage("serve", **environment)
-    assert done.returncode == 1
-    assert "(operations.E005)" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "requirements/opentelemetry.txt" in done.stderr

@@ -186,7 +186,7 @@ ROWS: dict[str, Row] = {
     ),
     "an unknown key": Row(
         lambda caller: caller.present_raw({"kid": "another-key"}),
-        401, "key (kid)", "head-end", "has the key ID (kid) another-key", "Compare the kid with the keys",
+        401, "key (kid)", "head-end", "no key with the key ID (kid) another-key", "Compare the kid",
     ),
     "a revoked key": Row(
         _use_revoked_key,

@@ -68,7 +68,9 @@ def test_a_file_never_changes_the_state_of_a_signing_key(apply: Apply) -> None:
     assert apply(hs256(signing_algorithm="ES256", signing_secret=None)) == [
         "~ tenant nagra: signing_algorithm HS256 -> ES256"
     ]
-    assert keys() == before
+    *old, standby = keys()
+    assert old == before
+    assert (standby["algorithm"], standby["state"]) == ("ES256", "staged")
 
 
 def test_a_revoked_secret_is_not_accepted(apply: Apply) -> None:

@@ -89,9 +89,9 @@ def test_threads_with_the_same_stale_tenant_load_it_once(
     assert [table_of(sql) for sql in statements] == [
         "tenant",  # the versions
         "tenant",
+        "key",
         "service",
         "signingkey",
-        "key",
         "resourceserver",
     ]
 

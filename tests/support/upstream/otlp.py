@@ -29,12 +29,16 @@ class Span:
 
 @dataclass
 class Collector:
-    """`status`: of its responses. `respond`: it does not respond until this is set."""
+    """`status`: of its responses; `refused`: the number of those that were not 200.
+
+    `respond`: it does not respond until this is set.
+    """
 
     port: int = 0
     spans: list[Span] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list, repr=False)
     status: int = 200
+    refused: int = 0
     respond: threading.Event = field(default_factory=threading.Event)
 
     def environment(self, **changes: str) -> dict[str, str]:
@@ -86,6 +90,8 @@ def _handler(its: Collector) -> type[BaseHTTPRequestHandler]:
             if its.status == 200 and self.path == "/v1/traces":
                 its.bodies.append(body)
                 its.spans.extend(_parse(body))
+            else:
+                its.refused += 1
             self.send_response(its.status)
             self.send_header("Content-Length", "0")
             self.end_headers()
