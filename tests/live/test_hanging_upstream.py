@@ -10,10 +10,10 @@ import pytest
 
 from providers.upstream.bulkhead import MAX_CALLS_PER_UPSTREAM
 from tests.support.clients import HeadEnd
-from tests.support.hanging_upstream import PROVIDERS, add_service, present
 from tests.support.live import get_server, use_server, wait_until_served
 from tests.support.server import ServerProcess
 from tests.support.upstream.https import HTTPSServer, Reply, as_json
+from tests.support.upstream_services import PROVIDERS, add_introspection, introspect
 from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.once
@@ -41,10 +41,10 @@ def test_other_requests_do_not_wait_for_a_hanging_upstream(
     others_are_done = threading.Event()
     response = as_json({"active": True, "sub": "account-1", "token_type": "Bearer"})
     upstream.replies["/introspect"] = Reply(200, response.body, response.headers, wait=others_are_done)
-    add_service(nagra, upstream, deadline=10)
+    add_introspection(nagra, upstream, deadline=10)
     here = wait_until_served(upstream_server, nagra)
     with ThreadPoolExecutor(CALLERS) as callers:
-        waiting = [callers.submit(present, use_server(upstream_server, nagra)) for _ in range(CALLERS)]
+        waiting = [callers.submit(introspect, use_server(upstream_server, nagra)) for _ in range(CALLERS)]
         try:
             wait_until(
                 lambda: len(upstream.requests) == MAX_CALLS_PER_UPSTREAM,
@@ -73,9 +73,9 @@ def test_timeout_of_an_upstream_is_503_and_logged(
     upstream_server: ServerProcess, nagra: HeadEnd, upstream: HTTPSServer
 ) -> None:
     upstream.replies["/introspect"] = Reply(200, b"", wait=threading.Event())
-    add_service(nagra, upstream, deadline=0.3)
+    add_introspection(nagra, upstream, deadline=0.3)
     here = wait_until_served(upstream_server, nagra)
-    response = present(here)
+    response = introspect(here)
     assert (response.status_code, response.json()["reason"]) == (503, "unavailable")
     assert response.headers["Retry-After"] == "1"
     assert here.present(here.token()).status_code == 200

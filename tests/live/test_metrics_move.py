@@ -17,20 +17,19 @@ from django.db import connection, transaction
 
 from ags.server.worker import RESERVED_FILES
 from providers.upstream.bulkhead import MAX_CALLS_PER_UPSTREAM
-from tenants.models import Service, Tenant
+from tenants.models import Tenant
 from tests.support.clients import ClientApp, HeadEnd
 from tests.support.configuration_version import rename, stopped
 from tests.support.fragile_postgresql import PostgreSQL
-from tests.support.hanging_upstream import PROVIDERS, add_service, present
 from tests.support.live import CREATE_OPERATOR, ForwardingProxy, wait_until_served
 from tests.support.metrics import Samples, scrape, total
 from tests.support.monitoring import named_metrics
 from tests.support.moved_clock import HOUR, server_with_moved_clock
 from tests.support.purge import PURGE_OFTEN, add_session_tokens
 from tests.support.server import ServerProcess, run_manage
-from tests.support.upstream.authority import authority
 from tests.support.upstream.https import HTTPSServer, Reply, as_json
 from tests.support.upstream.signer import signer
+from tests.support.upstream_services import PROVIDERS, add_introspection, add_signed_jwt, introspect
 from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.postgresql
@@ -121,21 +120,9 @@ def test_metrics_of_traffic(transactional_db: None, nagra: HeadEnd, port: int) -
         )
         upstream.replies["/keys"] = as_json({"keys": [signer("ES256").jwk()]})
         here = replace(nagra, client=ForwardingProxy(server, "192.0.2.1"))
-        add_service(here, upstream, deadline=10)
-        Service(
-            tenant_id=here.tenant_id,
-            name="Signed",
-            strategy="signed_jwt",
-            display_name="x",
-            enabled=True,
-            settings={
-                "key_set_address": f"{upstream.url}/keys",
-                "issuer": "https://a.example",
-                "audience": "ags",
-                "ca_certificates": authority().certificate,
-            },
-        ).save()
-        wait_until(lambda: present(here).status_code == 200, "the service is not offered")
+        add_introspection(here, upstream)
+        add_signed_jwt(here, upstream)
+        wait_until(lambda: introspect(here).status_code == 200, "the service is not offered")
         assert ClientApp(here).sign_on().status_code == 201
         for number in range(70):  # more than are stored of one address
             assert here.present("a.b.c").status_code == (401 if number < 65 else 429)
@@ -153,10 +140,10 @@ def test_metrics_of_requests_that_wait(transactional_db: None, nagra: HeadEnd, p
         ThreadPoolExecutor(MAX_CALLS_PER_UPSTREAM) as callers,
     ):
         upstream.replies["/introspect"] = Reply(200, response.body, response.headers, wait=others)
-        add_service(nagra, upstream, deadline=10)
+        add_introspection(nagra, upstream)
         here = wait_until_served(server, nagra)
         before = scrape(port)
-        calls = [callers.submit(present, here) for _ in range(MAX_CALLS_PER_UPSTREAM)]
+        calls = [callers.submit(introspect, here) for _ in range(MAX_CALLS_PER_UPSTREAM)]
         try:
             wait_until(
                 lambda: total(scrape(port), "ags_upstream_slots_taken") == MAX_CALLS_PER_UPSTREAM,

@@ -11,16 +11,15 @@ from dataclasses import replace
 import pytest
 from django.db import connection
 
-from tenants.models import Service
 from tests.support.clients import SERVICE, ClientApp, HeadEnd
 from tests.support.live import use_server, wait_until_served
 from tests.support.markers import skip_unless_installed
 from tests.support.server import ServerProcess
-from tests.support.upstream.authority import authority
 from tests.support.upstream.https import HTTPSServer, Reply, as_json
 from tests.support.upstream.otlp import Collector, Span, collector
 from tests.support.upstream.process import reserved_port
 from tests.support.upstream.signer import signer
+from tests.support.upstream_services import SIGNED, add_introspection, add_signed_jwt, introspect
 from tests.support.waiting import wait_until
 
 LIBRARY = "opentelemetry"
@@ -49,7 +48,6 @@ MALFORMED = [
     f"00-{TRACE}-{PARENT}-\xff",
 ]
 
-INTROSPECTION = "Introspection"
 """The name of a service that calls an upstream."""
 
 FAILING, WORKING = '"traces cannot be sent"', '"traces are sent again"'
@@ -149,27 +147,13 @@ def test_a_caller_can_leave_a_request_out(traced: ServerProcess, nagra: HeadEnd,
 def test_a_call_of_an_upstream_is_a_child_and_the_upstream_gets_no_trace(
     traced: ServerProcess, nagra: HeadEnd, receiver: Collector
 ) -> None:
-    body = {"parameters": [{"name": "AccessToken", "value": "an-access-token"}]}
     with HTTPSServer() as upstream:
         upstream.replies["/introspect"] = as_json(
             {"active": True, "sub": "account-1", "token_type": "Bearer"}
         )
-        Service(
-            tenant_id=nagra.tenant_id,
-            name=INTROSPECTION,
-            strategy="token_introspection",
-            display_name="x",
-            enabled=True,
-            settings={
-                "address": f"{upstream.url}/introspect",
-                "client_id": "ags",
-                "client_secret": "a secret",
-                "deadline": 10,
-                "ca_certificates": authority().certificate,
-            },
-        ).save()
+        add_introspection(nagra, upstream)
         here = wait_until_served(traced, nagra)
-        response = here.post(body, x_auth_service_id=INTROSPECTION)
+        response = introspect(here)
         assert response.status_code == 200
         span = receiver.wait_for(response.headers["x-correlation-id"])
         (call,) = (each for each in receiver.children(span) if "server.address" in each.attributes)
@@ -180,7 +164,7 @@ def test_a_call_of_an_upstream_is_a_child_and_the_upstream_gets_no_trace(
             "ags.outcome": "answered",
         }
         upstream.replies["/introspect"] = Reply(200, b"no JSON")
-        response = here.post(body, x_auth_service_id=INTROSPECTION)
+        response = introspect(here)
         assert response.status_code == 503
         assert receiver.wait_for(response.headers["x-correlation-id"]).is_error
         for request in upstream.requests:
@@ -195,26 +179,14 @@ def test_the_fetch_of_a_document_is_a_child_of_the_request_that_needs_it(
 ) -> None:
     with HTTPSServer() as upstream:
         upstream.replies["/keys"] = as_json({"keys": [signer("ES256").jwk()]})
-        Service(
-            tenant_id=nagra.tenant_id,
-            name="Signed",
-            strategy="signed_jwt",
-            display_name="x",
-            enabled=True,
-            settings={
-                "key_set_address": f"{upstream.url}/keys",
-                "issuer": "https://a.example",
-                "audience": "ags",
-                "ca_certificates": authority().certificate,
-            },
-        ).save()
+        add_signed_jwt(nagra, upstream)
         here = wait_until_served(traced, nagra)
         unknown = replace(signer("ES256"), kid="another").token({"iss": "https://a.example"})
         body = {"parameters": [{"name": "Token", "value": unknown}]}
         requests: dict[str, str] = {}
 
         def find_fetch() -> list[Span]:
-            response = here.post(body, x_auth_service_id="Signed")
+            response = here.post(body, x_auth_service_id=SIGNED)
             requests[receiver.wait_for(response.headers["x-correlation-id"]).id] = response.json()["reason"]
             return [
                 span for span in receiver.spans if span.parent in requests and span.name.startswith("call")
