@@ -13,7 +13,7 @@ from django.db import Error, connections
 from ags.database import run_with_orm
 from ags.database.background import use_background_connection
 from ags.database.tasks import PerEventLoop
-from ags.operations.lease import LeaseHolder, read_lease
+from ags.operations.lease import LeaseHolder, LeaseNotAvailable, read_lease
 from ags.operations.purge import BATCH_SIZE, Batches
 from ags.operations.purge_counts import INTERVAL, LEASE, OVERDUE, SERVER, read_purge_status
 from ags.operations.row_counts import count_rows_if_due
@@ -116,14 +116,24 @@ def take_turn(lease: LeaseHolder, stop: threading.Event) -> bool:
             is_finished, error = _purge(lease, stop)
         finally:
             lease.release()
-        if not stop.is_set() and count_rows_if_due(stop.wait):
-            _warn_of_dead_rows()
+        if not stop.is_set():
+            _count_rows(stop)
         if error is not None:
             raise error
     finally:
         with suppress(Error):
             connections.close_all()
     return is_finished
+
+
+def _count_rows(stop: threading.Event) -> None:
+    try:
+        is_counted = count_rows_if_due(stop.wait)
+    except (Error, LeaseNotAvailable) as error:
+        log.warning("expired rows not counted: %s", type(error).__name__)
+        return
+    if is_counted:
+        _warn_of_dead_rows()
 
 
 def _purge(lease: LeaseHolder, stop: threading.Event) -> tuple[bool, Error | None]:

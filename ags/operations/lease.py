@@ -100,6 +100,10 @@ class LeaseHolder:
         """Store that the work has succeeded, and is due again after the interval."""
         self._own().update(succeeded_at=Now(), due_at=Now() + interval)
 
+    def postpone(self, interval: timedelta) -> None:
+        """Store that the work has failed, and is due again after the interval."""
+        self._own().update(due_at=Now() + interval)
+
     def _own(self) -> models.QuerySet[Lease]:
         return Lease.objects.filter(name=self._name, token=self._token)
 

@@ -3,10 +3,11 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
-from django.db import connection
+from django.db import Error, connection
 from django.db.models import Model, QuerySet
 from django.db.models.functions import Now
 
@@ -48,6 +49,11 @@ def count_rows_if_due(pause: Callable[[float], object]) -> bool:
         lease.succeed(INTERVAL)
     except _Stopped:
         return False
+    except Error:
+        connection.close_if_unusable_or_obsolete()
+        with suppress(Error):  # otherwise the statement that has failed would be repeated with each turn
+            lease.postpone(INTERVAL)
+        raise
     finally:
         lease.release()
     return True
@@ -115,6 +121,8 @@ def _store(models: dict[str, type[Model]], dead: Counter[str], rows: dict[type[M
     dead_rows = Counter[type[Model]]()
     for kind, model in models.items():
         dead_rows[model] += dead[kind]
+    # Kinds that are no longer purged, such as those of a retention that was switched off
+    PurgeCount.objects.exclude(kind__in=models).update(dead=None, alive=None, counted_at=None)
     for kind, model in models.items():
         alive = max(rows[model] - dead_rows[model], 0)
         PurgeCount.objects.update_or_create(

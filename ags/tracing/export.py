@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Sequence
 
@@ -60,18 +61,26 @@ def get_tracer() -> Tracer:
 
 def open_tracing() -> None:
     """Call this after the fork: it starts a thread. The library reads its settings from the environment."""
+    # The library would log invalid headers with their values, which are secrets, and a traceback or several
+    # lines for each failure of the collector.
+    for name in _LIBRARY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    _check_headers()
     try:
         provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
         provider.add_span_processor(BatchSpanProcessor(Exporter(OTLPSpanExporter())))
     except Exception as error:  # noqa: BLE001 - the library raises several types for an invalid setting
-        log.error("traces are off", extra={"cause": f"{type(error).__qualname__}: {error}"})
+        log.error("traces are off", extra={"cause": type(error).__qualname__})
         return
-    finally:
-        # Until here, the library warns of invalid settings. From here on, it would log a traceback or several
-        # lines for each failure.
-        for name in _LIBRARY_LOGGERS:
-            logging.getLogger(name).setLevel(logging.CRITICAL)
     _Tracing.provider, _Tracing.tracer = provider, provider.get_tracer("ags", __version__)
+
+
+def _check_headers() -> None:
+    """Log the variables with headers that the library ignores, without their values."""
+    for name in ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"):
+        entries = [entry for entry in os.environ.get(name, "").split(",") if entry.strip()]
+        if not all(entry.partition("=")[1] for entry in entries):
+            log.error("headers of traces are not NAME=VALUE", extra={"variable": name})
 
 
 async def close_tracing() -> None:

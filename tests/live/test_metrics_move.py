@@ -14,8 +14,11 @@ from dataclasses import replace
 
 import pytest
 from django.db import connection, transaction
+from django.db.models.functions import Now
 
+from ags.operations.purge_counts import OVERDUE
 from ags.server.worker import RESERVED_FILES
+from ags.sessions.models import Lease
 from providers.upstream.bulkhead import MAX_CALLS_PER_UPSTREAM
 from tenants.models import Tenant
 from tests.support.clients import ClientApp, HeadEnd
@@ -76,11 +79,11 @@ OUTAGE = {
 
 LOCKED = {"ags_waiting"}
 
-CLOCK = {"ags_clock_difference_seconds"}
+CLOCK = {"ags_clock_difference_seconds", "ags_clock_differs"}
 
 CONFIGURATION = {"ags_config_version", "ags_config_processes", "ags_config_processes_behind"}
 
-PURGE = {"ags_purge_success_timestamp_seconds", "ags_purged_rows_total", "ags_rows"}
+PURGE = {"ags_purge_overdue", "ags_purge_success_timestamp_seconds", "ags_purged_rows_total", "ags_rows"}
 
 CONSTANT = {"ags_build_info"}
 
@@ -238,8 +241,10 @@ def test_metrics_of_a_wrong_clock(transactional_db: None, nagra: HeadEnd, port: 
     with server_with_moved_clock(-HOUR, AGS_OPERATIONS_BIND=f"127.0.0.1:{port}"):
         wait_until(lambda: total(scrape(port), difference) > 0, "the clock is not measured")
         assert abs(total(scrape(port), difference) - HOUR) < PATIENCE
+        assert total(scrape(port), "ags_clock_differs") == 1
     with measured_server(port):
         assert total(scrape(port), difference) < PATIENCE
+        assert total(scrape(port), "ags_clock_differs") == 0
 
 
 def test_metrics_of_a_change_of_the_configuration(transactional_db: None, nagra: HeadEnd, port: int) -> None:
@@ -263,6 +268,7 @@ def test_metrics_of_the_purge(transactional_db: None, nagra: HeadEnd, port: int)
     with measured_server(port) as server:
         before = scrape(port)
         assert total(before, "ags_purge_success_timestamp_seconds") == 0
+        assert total(before, "ags_purge_overdue") == 0
         wait_until_served(server, nagra)
     add_session_tokens(nagra, 20, seconds=60)
     with measured_server(port, **PURGE_OFTEN):
@@ -274,3 +280,6 @@ def test_metrics_of_the_purge(transactional_db: None, nagra: HeadEnd, port: int)
             lambda: total(scrape(port), "ags_rows", state="alive", **tokens) == 1, "the rows are not counted"
         )
         assert total(scrape(port), "ags_rows", state="dead", **tokens) == 0
+    Lease.objects.update(due_at=Now() - OVERDUE)
+    with measured_server(port):
+        assert total(scrape(port), "ags_purge_overdue") == 1

@@ -327,4 +327,15 @@ def test_an_invalid_setting_turns_traces_off(
     with ServerProcess(**receiver.environment(OTEL_BSP_MAX_QUEUE_SIZE="0")) as server:
         token_with(wait_until_served(server, nagra))
         assert '"traces are off"' in server.log
-        assert "max_queue_size" in server.log
+        assert '"cause": "ValueError"' in server.log
+
+
+@needs_library
+@pytest.mark.once
+def test_an_invalid_header_is_not_logged(transactional_db: None, nagra: HeadEnd, receiver: Collector) -> None:
+    headers = {"OTEL_EXPORTER_OTLP_HEADERS": "Authorization: Bearer a-secret"}
+    with ServerProcess(**receiver.environment(**headers)) as server:
+        wait_until_served(server, nagra)
+        assert '"headers of traces are not NAME=VALUE"' in server.log
+        assert '"variable": "OTEL_EXPORTER_OTLP_HEADERS"' in server.log
+        assert "a-secret" not in server.log

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
+from django.db import OperationalError, connection
 from django.db.models import F
 from django.db.models.functions import Now
 
@@ -71,6 +72,29 @@ def test_rows_are_counted_every_ten_minutes(nagra: HeadEnd) -> None:
     leases.update(due_at=F("due_at") - timedelta(minutes=9))
     assert not count_rows_if_due(no_pause)
     leases.update(due_at=F("due_at") - timedelta(minutes=1))
+    assert count_rows_if_due(no_pause)
+
+
+def test_counts_of_kinds_that_are_no_longer_purged_are_forgotten(nagra: HeadEnd) -> None:
+    PurgeCount.objects.create(kind="unused devices", purged=3, dead=20_000, alive=10)
+    assert "operations.W009" in warnings()
+    count_again()
+    assert status_of("unused devices") == KindStatus(purged=3, dead=None, alive=None)
+    assert "operations.W009" not in warnings()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_count_that_fails_is_repeated_after_ten_minutes(nagra: HeadEnd) -> None:
+    def fail(execute: Any, sql: str, *args: Any) -> Any:
+        if "COUNT(" in sql.upper():
+            raise OperationalError
+        return execute(sql, *args)
+
+    with connection.execute_wrapper(fail):
+        with pytest.raises(OperationalError):
+            count_rows_if_due(no_pause)
+        assert not count_rows_if_due(no_pause), "it is not due yet"
+    Lease.objects.filter(name=row_counts.LEASE).update(due_at=Now())
     assert count_rows_if_due(no_pause)
 
 

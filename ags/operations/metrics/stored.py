@@ -37,8 +37,13 @@ def _purge_families() -> Iterator[Family]:
     succeeded_at = status.succeeded_at.timestamp() if status.succeeded_at else 0.0
     yield GaugeMetricFamily(
         "ags_purge_success_timestamp_seconds",
-        "Unix time at which a purge has last deleted all expired rows, 0 if none has.",
+        "Unix time at which a server or a command has last purged without an error, 0 if none has.",
         value=succeeded_at,
+    )
+    yield GaugeMetricFamily(
+        "ags_purge_overdue",
+        "1 if a purge has been due for an hour, otherwise 0.",
+        value=int(status.is_overdue),
     )
     purged = CounterMetricFamily("ags_purged_rows", "Expired rows that were deleted.", labels=["kind"])
     rows = GaugeMetricFamily(

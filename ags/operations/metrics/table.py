@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ags.database import get_database
 from ags.database.batching import batchers
-from ags.database.clock import get_clock_difference
+from ags.database.clock import get_clock_difference, is_clock_suspect
 from ags.database.threads import waiting_calls
 from ags.operations.metrics import requests, upstreams
 from ags.operations.metrics.values import Kind, Labels, Metric, Values, merge
@@ -178,6 +178,13 @@ METRICS = (
         MAX,
         (),
         _read_clock,
+    ),
+    Metric(
+        "ags_clock_differs",
+        "1 if that is more than half of AGS_CLOCK_TOLERANCE, otherwise 0.",
+        MAX,
+        (),
+        lambda: _one(int(is_clock_suspect())),
     ),
     Metric(
         "ags_config_version",
