@@ -9,7 +9,12 @@ class OperationsConfig(AppConfig):
 
     def ready(self) -> None:
         from ags.database.clock import clock_log
-        from ags.operations import checks, event_receivers, upstream_health  # noqa: F401 - they register themselves
+        from ags.operations import (  # they register themselves
+            checks,  # noqa: F401
+            event_receivers,  # noqa: F401
+            token_keys,  # noqa: F401
+            upstream_health,
+        )
         from ags.operations.groups import set_up_groups
         from ags.operations.standby_keys import publish_after_migrations
         from providers.contract.clock import measured

@@ -4,8 +4,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ags.operations.moved_keys import move_with_session_tokens
-from tenants.services.moved_keys import MoveRefused
+from tenants.services.moved_keys import MoveRefused, move_public_keys
 
 
 class Command(BaseCommand):
@@ -22,7 +21,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, tenant: str, service: str, **options: Any) -> None:
         try:
-            move = move_with_session_tokens(tenant, service)
+            move = move_public_keys(tenant, service)
         except MoveRefused as error:
             raise CommandError(str(error)) from None
         if move is None:
