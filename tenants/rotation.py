@@ -46,7 +46,8 @@ def perform_next_step(tenant_id: str, *, secret: bytes | None = None) -> tuple[s
     if staged is None and tenant.needs_standby():
         return _publish(tenant)
     # Before the staged key: otherwise a job that runs every hour would retire another key with each run.
-    if old is not None and needed_until is not None:
+    # Not if the algorithm changes: that happens once, and should not wait for the tokens of an old key.
+    if old is not None and needed_until is not None and not _changes_algorithm(tenant, staged):
         raise RotationTooEarly(f"tokens signed by {old.kid} are valid until {format_utc(needed_until)}")
     if staged is None:
         return _publish(tenant, secret)
@@ -127,6 +128,11 @@ def _publish(tenant: Tenant, secret: bytes | None = None) -> tuple[str, SigningK
 def _get_staged_key(tenant: Tenant | str, algorithm: str) -> SigningKey | None:
     keys = SigningKey.objects.for_tenant(tenant)
     return keys.filter(state=KeyState.STAGED, algorithm=algorithm).order_by("published_at").first()
+
+
+def _changes_algorithm(tenant: Tenant, staged: SigningKey | None) -> bool:
+    active = SigningKey.objects.for_tenant(tenant).filter(state=KeyState.ACTIVE).first()
+    return staged is not None and active is not None and staged.algorithm != active.algorithm
 
 
 def _activate(tenant: Tenant, staged: SigningKey, now: datetime) -> None:

@@ -89,6 +89,21 @@ def test_algorithm_that_is_changed_back_keeps_its_standby_key(nagra: HeadEnd) ->
     assert get_signing_key("staged").algorithm == "ES256"
 
 
+def test_change_of_algorithm_is_undone_while_the_first_key_is_retiring(nagra: HeadEnd) -> None:
+    shared = stage_shared_secret()
+    assert activate_standby() == shared
+    first = get_signing_key("retiring")
+    set_algorithm("ES256")
+    standby = get_signing_key("staged")
+    with pytest.raises(RotationTooEarly, match=f"verifiers may not have fetched {standby.kid}"):
+        rotation.perform_next_step("nagra")
+    shift_signing_keys(timedelta(minutes=11))
+    assert rotation.perform_next_step("nagra") == ("signs from now on", standby)
+    for key in (first, shared):
+        key.refresh_from_db()
+        assert key.state == "retiring"
+
+
 def test_emergency_during_a_change_of_algorithm_keeps_the_algorithm(nagra: HeadEnd) -> None:
     """Verifiers have the standby key; the platform may not have the secret yet."""
     standby = get_signing_key("staged")
