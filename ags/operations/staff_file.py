@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from django.contrib.auth.models import Group, Permission, User
 from django.db import transaction
+from django.db.models import Q
 
 from ags.operations.groups import APPS, CHECKED_PERMISSIONS, GROUPS
 from ags.sessions.services.staff_events import record_staff_action
@@ -17,6 +18,9 @@ from tenants.config_file.schema import Entry
 from tenants.config_file.secret_refs import error_location
 from tenants.config_file.yaml_loader import ConfigurationError
 from tenants.models import Assignment, Tenant
+
+_IN_FILE = Q(content_type__app_label__in=APPS, codename__in=CHECKED_PERMISSIONS)
+"""The condition of the permissions that a file contains: those that the pages of AGS check."""
 
 Row = TypeVar("Row", Permission, Group, Tenant)
 
@@ -39,11 +43,11 @@ def apply_staff(groups: Sequence[Entry], users: Sequence[Entry]) -> list[str]:
 def dump_staff() -> dict[str, Any]:
     """Return the groups and users as they are written to a file. Superusers are left out."""
     tenants = _tenants_by_user(Assignment.unscoped.filter(user__is_superuser=False))
-    groups = Group.objects.exclude(name__in=GROUPS).prefetch_related("permissions")
+    groups = Group.objects.exclude(name__in=GROUPS)
     users = User.objects.filter(is_superuser=False).prefetch_related("groups")
     return {
         "groups": [
-            {"name": group.name, "permissions": sorted(row.codename for row in group.permissions.all())}
+            {"name": group.name, "permissions": sorted(_codenames(group))}
             for group in sorted(groups, key=lambda group: group.name)
         ],
         "users": [
@@ -58,8 +62,7 @@ def dump_staff() -> dict[str, Any]:
 
 
 def _apply_groups(entries: Sequence[Entry], changes: list[str]) -> None:
-    rows = Permission.objects.filter(content_type__app_label__in=APPS, codename__in=CHECKED_PERMISSIONS)
-    permissions = {row.codename: row for row in rows}
+    permissions = {row.codename: row for row in Permission.objects.filter(_IN_FILE)}
     names = [entry.name for entry in entries]
     # Locked, so that what is compared does not change. Sorted, to avoid deadlocks.
     locked = Group.objects.filter(name__in=names).order_by("pk").select_for_update(no_key=True)
@@ -77,12 +80,13 @@ def _apply_groups(entries: Sequence[Entry], changes: list[str]) -> None:
             with error_location(entry.path):
                 group.full_clean()
             group.save()
-        before = {row.codename for row in group.permissions.all()}
+        before = _codenames(group)
         after = before if new is None else {row.codename for row in new}
         if not is_new and before == after:
             continue
-        if new is not None:
-            group.permissions.set(new)
+        if new is not None:  # those of Django, which only the shell grants, stay
+            group.permissions.remove(*(permissions[codename] for codename in before - after))
+            group.permissions.add(*(permissions[codename] for codename in after - before))
         if is_new:
             record_staff_action(group, "add", None, {"name": group.name, "permissions": sorted(after)})
             changes.append(f"+ group {group.name}")
@@ -91,6 +95,11 @@ def _apply_groups(entries: Sequence[Entry], changes: list[str]) -> None:
                 group, "change", {"permissions": sorted(before)}, {"permissions": sorted(after)}
             )
             changes.append(f"~ group {group.name}: {_describe('permissions', before, after)}")
+
+
+def _codenames(group: Group) -> set[str]:
+    """Return the permissions of the group that a file contains."""
+    return set(group.permissions.filter(_IN_FILE).values_list("codename", flat=True))
 
 
 def _apply_users(entries: Sequence[Entry], changes: list[str]) -> None:

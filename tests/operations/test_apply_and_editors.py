@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,12 +14,13 @@ import yaml
 from django.contrib.auth.models import Group, User
 from django.core.management import call_command
 from django.db import connection, transaction
+from django.db.models.signals import post_save
 from django.test import Client
 
 from tenants.models import Assignment, Key, ResourceServer, Service, Tenant
 from tests.support.change_form import form_version
 from tests.support.clients import SERVICE, HeadEnd
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 postgresql = [pytest.mark.postgresql, pytest.mark.django_db(transaction=True)]
 BY_APPLY = r"Changed by manage.py apply at "
@@ -214,6 +216,35 @@ class TestAtTheSameTime:
         second = in_another_session(lambda: apply(file("First")), lambda: apply(file("Second")))
         assert second == ["~ tenant nova: name First -> Second"]
         assert Tenant.objects.get(pk="nova").signing_keys.filter(state="active").count() == 1
+
+    def test_two_files_that_create_tenants_in_different_orders_are_both_applied(self, tmp_path: Path) -> None:
+        """Each waits for the other, so PostgreSQL ends one, which is applied again."""
+        between, first_saves = threading.Barrier(2, timeout=PATIENCE), set[int]()
+
+        def meet(created: bool, **_: Any) -> None:
+            if created and threading.get_ident() not in first_saves:
+                first_saves.add(threading.get_ident())
+                between.wait()
+
+        def run(name: str, ids: list[str]) -> str:
+            file, out = tmp_path / f"{name}.yaml", io.StringIO()
+            file.write_text(yaml.safe_dump({"tenants": [{"id": each, "name": name} for each in ids]}))
+            try:
+                call_command("apply", str(file), stdout=out)
+            finally:
+                connection.close()
+            return out.getvalue()
+
+        post_save.connect(meet, sender=Tenant)
+        try:
+            with ThreadPoolExecutor(2) as pool:
+                one = pool.submit(run, "One", ["nova", "orbit"])
+                other = pool.submit(run, "Other", ["orbit", "nova"])
+                printed = sorted([one.result(PATIENCE), other.result(PATIENCE)])
+        finally:
+            post_save.disconnect(meet, sender=Tenant)
+        assert [lines.count("+ tenant") for lines in printed] == [2, 0]
+        assert [lines.count("~ tenant") for lines in printed] == [0, 2]
 
     def test_of_two_files_with_a_user_both_know_the_stored_lists(
         self, apply: Callable[..., list[str]], anna: User

@@ -148,6 +148,18 @@ def test_an_export_recreates_groups_and_assignments(apply: Apply, anna: User) ->
     assert stored() == before
 
 
+def test_permissions_of_django_stay_and_are_in_no_file(apply: Apply) -> None:
+    apply(staff(groups=[DESK]))
+    group = Group.objects.get(name="desk")
+    group.permissions.add(Permission.objects.get(codename="delete_logentry"))
+    exported = io.StringIO()
+    call_command("export", "--staff", stdout=exported)
+    assert "delete_logentry" not in exported.getvalue()
+    assert apply(exported.getvalue()) == ["nothing to do"]
+    apply(staff(groups=[{"name": "desk", "permissions": ["view_service"]}]))
+    assert sorted(group.permissions.values_list("codename", flat=True)) == ["delete_logentry", "view_service"]
+
+
 def test_an_export_has_no_user_names_unless_they_are_requested(anna: User) -> None:
     out = io.StringIO()
     call_command("export", stdout=out)

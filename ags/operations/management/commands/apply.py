@@ -5,12 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, OperationalError, transaction
 
 from ags.operations.staff_file import apply_staff
 from tenants.config_file.apply import apply
 from tenants.config_file.schema import ConfigurationFile, parse_file
 from tenants.config_file.yaml_loader import MAX_BYTES, ConfigurationError
+
+ATTEMPTS = 4
+UNIQUE_VIOLATION, DEADLOCK = "23505", "40P01"
+"""SQLSTATEs of PostgreSQL. Errors of SQLite have none."""
 
 
 class Command(BaseCommand):
@@ -33,11 +37,7 @@ class Command(BaseCommand):
         raw, folder = _read(file)
         try:
             entries = parse_file(raw)
-            try:
-                changes = _apply(entries, folder, dry_run=dry_run)
-            except IntegrityError:
-                # Another command or page has added a row of the file: change that row.
-                changes = _apply(entries, folder, dry_run=dry_run)
+            changes = _apply_repeatedly(entries, folder, dry_run=dry_run)
         except ConfigurationError as error:
             raise CommandError(str(error)) from None
         for change in changes:
@@ -46,6 +46,21 @@ class Command(BaseCommand):
             self.stdout.write("nothing to do")
         elif dry_run:
             self.stdout.write("dry run: nothing was saved")
+
+
+def _apply_repeatedly(entries: ConfigurationFile, folder: Path, *, dry_run: bool) -> list[str]:
+    """Apply the file again if another command or page has added a row of it: then change that row.
+
+    Two files that add the same tenants in different orders wait for each other, and PostgreSQL ends one.
+    Raises ConfigurationError, and Django's database errors.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return _apply(entries, folder, dry_run=dry_run)
+        except (IntegrityError, OperationalError) as error:
+            if getattr(error.__cause__, "sqlstate", DEADLOCK) not in {UNIQUE_VIOLATION, DEADLOCK}:
+                raise
+    return _apply(entries, folder, dry_run=dry_run)
 
 
 @transaction.atomic
