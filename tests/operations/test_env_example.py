@@ -50,6 +50,7 @@ READS = {
     "ags/env.py": {"name", 'f"{name}_FILE"', ""},  # all names, to find unknown ones
     "ags/asgi.py": {'"DJANGO_SETTINGS_MODULE"'},  # sets the default
     "ags/tracing/__init__.py": {"name"},  # variables of another library
+    "ags/tracing/export.py": {"name"},  # the same
     "tenants/management/commands/rotate_signing_key.py": {"variable"},  # named by an option
     "tenants/config_file/secret_refs.py": {"name"},  # a secret reference
 }

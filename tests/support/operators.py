@@ -13,6 +13,7 @@ from django.test import Client
 
 from tenants.models import Key, ResourceServer, Service, SigningKey, Tenant
 from tenants.snapshot import snapshot
+from tenants.times import get_database_time
 from tests.support.clients import SERVICE, TRIAL, HeadEnd, Platform
 from tests.support.tokens import ISSUER
 from tests.support.upstream.signer import Signer
@@ -105,6 +106,7 @@ class SavedOperator:
     def __init__(self, head_end: HeadEnd) -> None:
         self.head_end = head_end
         self._tenant = Tenant.objects.get(pk=head_end.tenant_id)
+        self._saved_at = get_database_time()
         self._rows: list[tuple[Any, list[Any]]] = [
             (row, list(row.history.all()))
             for model in (SigningKey, Service, Key)
@@ -113,9 +115,12 @@ class SavedOperator:
         self._rows.insert(0, (self._tenant, list(self._tenant.history.all())))
 
     def insert(self) -> HeadEnd:
-        """Insert the rows and their history under new primary keys."""
+        """Insert the rows and their history under new primary keys, with signing keys as old as they were."""
+        age = get_database_time() - self._saved_at
         for saved, history in self._rows:
             row = _copy_unsaved(saved, pk=saved.pk if saved is self._tenant else None)
+            if isinstance(row, SigningKey):
+                row.published_at += age
             row.save_base(raw=True, force_insert=True)
             records = [_copy_unsaved(record, pk=None, id=row.pk) for record in history]
             type(history[0]).objects.bulk_create(records)
